@@ -1,0 +1,69 @@
+"""What a workflow tells while it works. The CLI draws these; nothing else does.
+
+A workflow is a generator: it yields events and returns its result.
+
+    def up(...) -> Story[UpResult]:
+        yield Started("create", "n1-standard-4 + T4 in europe-west1-b")
+        ...
+        return UpResult(...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A step began; `step` is its short stable name, `text` what a person reads."""
+
+    step: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The running step moved: bytes done of a total where known, or a new line of detail."""
+
+    step: str
+    text: str = ""
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A step ended well; `seconds` is how long it took where that was measured."""
+
+    step: str
+    text: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A fact worth a line."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know before it hurts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Raw bytes that a job wrote, to be shown as they are."""
+
+    data: bytes
+
+
+Event = Started | Advanced | Finished | Noted | Warned | Output
+Story = Generator[Event, None, T]

@@ -1,0 +1,36 @@
+"""Names: what Google accepts, what a POSIX system accepts, and the nearest one to a typo."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# Accounts that images bring along: cloud-init copies their metadata keys for good, so a key
+# pushed for one of them would never expire.
+IMAGE_ACCOUNTS = frozenset({"root", "ubuntu", "debian", "admin", "centos", "jupyter", "nobody"})
+
+
+def slug(text: str, limit: int = 63) -> str:
+    """Text as an RFC 1035 label: lower case letters, digits and '-', starting with a letter."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    joined = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if joined and not joined[0].isalpha():
+        joined = f"p-{joined}"
+    return joined[:limit].rstrip("-")
+
+
+def posix_user(name: str) -> str:
+    """A login name that every Linux image accepts; "vmctl" in place of the image's own accounts."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    safe = re.sub(r"[^a-z0-9_-]+", "_", plain).strip("-")[:32]
+    if safe and safe[0].isdigit():
+        safe = f"_{safe}"[:32]
+    return "vmctl" if not safe or safe in IMAGE_ACCOUNTS else safe
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word closest to a mistyped one, or None when nothing is close."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return close[0] if close else None

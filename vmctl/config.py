@@ -140,7 +140,7 @@ def load_project(
 
     vm = _vm_settings(table.get("vm", {}), where)
     vm = _vm_environment(vm, environ)
-    vm = _vm_flags(vm, flags)
+    vm = _zone_and_region(_vm_flags(vm, flags), flags)
     push = _table(table.get("push", {}), where, "push")
     _refuse_unknown(push, {"exclude"}, file=where, prefix="push.")
 
@@ -267,8 +267,15 @@ def _vm_flags(settings: VmSettings, flags: Flags) -> VmSettings:
         if value is not None:
             where = "--" + item.name.replace("_", "-")
             settings = replace(settings, **{item.name: _vm_value(item.name, value, where)})
-    if flags.zone and not flags.region:
-        settings = replace(settings, region=flags.zone.rpartition("-")[0] or settings.region)
+    return settings
+
+
+def _zone_and_region(settings: VmSettings, flags: Flags) -> VmSettings:
+    """A zone brings its region along; a region on the command line forgets the file's zone."""
+    if flags.region and not flags.zone:
+        return replace(settings, zone=None)
+    if settings.zone and not flags.region:
+        return replace(settings, region=settings.zone.rpartition("-")[0] or settings.region)
     return settings
 
 
@@ -339,7 +346,8 @@ def _refuse_unknown(table: Mapping[str, Any], known: set[str], *, file: str, pre
 
 
 def _table(value: object, file: str, key: str) -> dict[str, Any]:
-    return _typed(value, dict, key, file)
+    table: dict[str, Any] = _typed(value, dict, key, file)
+    return table
 
 
 _WORDS = {

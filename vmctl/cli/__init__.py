@@ -1,0 +1,1 @@
+"""Arguments in, drawings out: a command parses, calls one workflow, renders its result."""

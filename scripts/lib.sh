@@ -1,0 +1,79 @@
+# What the scripts share: install what is missing, make .venv, clean up. Sourced, not run.
+# shellcheck shell=bash
+
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Run a command as root: directly, or through sudo.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# need_programs PROGRAM=PACKAGE…: install the Debian packages whose programs are missing.
+need_programs() {
+  local pair missing=()
+  for pair in "$@"; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null || missing+=("${pair##*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  say "Installing ${missing[*]}"
+  command -v apt-get >/dev/null ||
+    fail "these programs are missing and there is no apt-get to install them: ${missing[*]}"
+  as_root true 2>/dev/null ||
+    fail "root is needed once: sudo apt-get install --no-install-recommends ${missing[*]}"
+  # Debian starts a public sshd when openssh-server is installed: policy-rc.d forbids that
+  # while we install, and nothing of it stays behind.
+  local policy=/usr/sbin/policy-rc.d made_policy=
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    made_policy=1
+  fi
+  local code=0
+  {
+    as_root apt-get -o DPkg::Lock::Timeout=120 -qq update &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq -y \
+        install --no-install-recommends "${missing[@]}"
+  } >"${TMPDIR:-/tmp}/vmctl-apt.$$.log" 2>&1 || code=$?
+  [ -z "$made_policy" ] || as_root rm -f "$policy"
+  [ "$code" -eq 0 ] || { tail -5 "${TMPDIR:-/tmp}/vmctl-apt.$$.log" >&2; fail "apt-get failed"; }
+  rm -f "${TMPDIR:-/tmp}/vmctl-apt.$$.log"
+}
+
+# The machines of the emulator, and the tools that vmctl drives.
+need_machine_programs() {
+  need_programs bwrap=bubblewrap slirp4netns=slirp4netns sshd=openssh-server ssh=openssh-client \
+    rsync=rsync tmux=tmux ip=iproute2 curl=curl
+  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || need_programs no-such-program=python3-venv
+}
+
+# A Python of 3.11 or later that can make virtual environments.
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 /usr/bin/python3; do
+    [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+    "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+      2>/dev/null && { command -v "$candidate"; return; }
+  done
+  fail "Python 3.11 or later with venv is needed (Debian: apt-get install python3 python3-venv)"
+}
+
+# .venv with vmctl and the named extra, made or brought up to date; a no-op when nothing changed.
+need_venv() {
+  local extra="$1" stamp=.venv/.vmctl-stamp want
+  want="$(cksum pyproject.toml) $root $extra"
+  if [ -x .venv/bin/vmctl ] && grep -qxF "$want" "$stamp" 2>/dev/null; then return; fi
+  say "Making .venv"
+  local python
+  python="$(find_python)"
+  [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || { rm -rf .venv; "$python" -m venv .venv; }
+  .venv/bin/python -m pip --disable-pip-version-check install -q -e ".$extra" 2>&1 |
+    grep -v '^WARNING: ' || true
+  [ -x .venv/bin/vmctl ] || fail "pip could not install vmctl into .venv"
+  # an environment made for the tests serves the demo, too
+  { [ "$extra" = "[dev]" ] && printf '%s\n' "$(cksum pyproject.toml) $root "; printf '%s\n' "$want"; } >"$stamp"
+}

@@ -1,0 +1,56 @@
+"""The program: its commands in the order in which a person meets them."""
+
+from __future__ import annotations
+
+import typer
+
+from vmctl.cli import emulator, machine, reach, sync, work
+from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
+
+app = typer.Typer(
+    name="vmctl",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from vmctl import __version__
+
+        typer.echo(f"vmctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Examples:\n\n"
+    "    vmctl up --gpu t4\n\n"
+    "    vmctl push && vmctl run colorize\n\n"
+    "    vmctl tunnel tensorboard\n\n"
+    "    vmctl fetch unet.pth\n\n"
+    "    vmctl down\n\n"
+    "With --local (or VMCTL_LOCAL=1) the same commands run on this computer, without an account."
+)
+def root(
+    local: Local = None,
+    name: Name = None,
+    yes: Yes = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Your GPU work on Google Compute Engine, as if the machine stood under the desk."""
+    remember(Context(local, name, yes, json, quiet, verbose))
+
+
+machine.register(app)
+sync.register(app)
+work.register(app)
+reach.register(app)
+emulator.register(app)

@@ -1,0 +1,46 @@
+"""emulator start|stop|status|env: the embedded Compute Engine."""
+
+from __future__ import annotations
+
+import typer
+
+from vmctl.cli.options import Context, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `emulator` group."""
+    group = typer.Typer(
+        name="emulator",
+        help="The embedded Compute Engine: rehearse on this computer, without an account.",
+        no_args_is_help=True,
+    )
+    app.add_typer(group, rich_help_panel="Local rehearsal")
+    panel = "Commands"
+
+    @command(group, "start", panel=panel, examples="vmctl emulator start")
+    def start(context: Context) -> None:
+        """Start it, if it is not running. Every local command does this by itself."""
+        from vmctl.workflows.emulator import start as story
+
+        _report(context, story)
+
+    @command(group, "stop", panel=panel, examples="vmctl emulator stop")
+    def stop(context: Context) -> None:
+        """Stop it with all its machines; their disks stay, and they come back at the next start."""
+        from vmctl.workflows.emulator import stop as story
+
+        _report(context, story)
+
+    @command(group, "status", panel=panel, examples="vmctl emulator status --json")
+    def status(context: Context) -> None:
+        """Where it listens, what runs on it, and what it cannot do here."""
+        from vmctl.workflows.emulator import status as story
+
+        _report(context, story)
+
+    @command(group, "env", panel=panel, examples='eval "$(vmctl emulator env)" && gcloud compute instances list')
+    def env(context: Context) -> None:
+        """Print shell exports that point gcloud at it."""
+        from vmctl.workflows.emulator import env as story
+
+        _report(context, story)

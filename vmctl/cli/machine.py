@@ -1,0 +1,147 @@
+"""up, down, status, ls: the machine and what it costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmctl.cli.options import Context, command
+
+if TYPE_CHECKING:
+    from vmctl.cli.render import Screen
+    from vmctl.workflows.up import Plan, UpResult
+
+PANEL = "Machine"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+
+    @command(
+        app,
+        "up",
+        panel=PANEL,
+        examples="""
+vmctl up --gpu t4
+vmctl up --gpu t4:2 --zone europe-west1-d --max-hours 6
+vmctl up --gpu none --machine e2-standard-4
+vmctl up --local
+""",
+    )
+    def up(
+        context: Context,
+        gpu: Annotated[
+            str | None,
+            typer.Option(metavar="GPU[:N]", help="t4, l4, p100, v100, a100, h100 …, or none."),
+        ] = None,
+        machine: Annotated[
+            str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
+        ] = None,
+        zone: Annotated[str | None, typer.Option(help="One zone, such as europe-west1-b.")] = None,
+        region: Annotated[
+            str | None, typer.Option(help="Region whose zones are tried. Default: europe-west1.")
+        ] = None,
+        spot: Annotated[
+            bool | None, typer.Option("--spot/--on-demand", help="Cheaper, may be preempted.")
+        ] = None,
+        disk_gb: Annotated[int | None, typer.Option(metavar="GB", help="Boot disk size.")] = None,
+        image: Annotated[
+            str | None, typer.Option(help="Image family, or project/family. Default: pytorch.")
+        ] = None,
+        max_hours: Annotated[
+            float | None,
+            typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
+        ] = None,
+    ) -> None:
+        """Create or start the GPU machine, and return when it can train.
+
+        Shows the choice and its price per hour and asks first (with no terminal it goes on).
+        Running it again is safe: a machine that is up stays as it is.
+        """
+        from vmctl.workflows.up import up as story
+
+        project = context.project(
+            gpu=gpu,
+            machine=machine,
+            zone=zone,
+            region=region,
+            spot=spot,
+            disk_gb=disk_gb,
+            image=image,
+            max_hours=max_hours,
+        )
+        screen = context.screen()
+        try:
+            result = screen.play(story(project, confirm=lambda plan: _agree(screen, plan)))
+        except KeyboardInterrupt:
+            screen.note(
+                "\nInterrupted. What Google has begun goes on: `vmctl up` takes it over, "
+                "`vmctl down --delete` removes it."
+            )
+            raise
+        screen.document(result)
+        _show_up(screen, result)
+
+    @command(
+        app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes"
+    )
+    def down(
+        context: Context,
+        delete: Annotated[
+            bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
+        ] = False,
+    ) -> None:
+        """Stop the meter: stop the machine (its disk stays), or delete it.
+
+        Waits until Google says that it has stopped, and says what still costs money.
+        """
+        from vmctl.cli.render import human_price
+        from vmctl.domain.errors import InvalidInput
+        from vmctl.workflows.down import down as story
+
+        project = context.project()
+        screen = context.screen()
+        if delete and not screen.confirm(
+            f"Delete '{project.instance_name}' and its disk? What is only there is lost.",
+            without_terminal=False,
+        ):
+            raise InvalidInput(
+                "Nothing was deleted.", hint="To delete without being asked: vmctl down --delete -y"
+            )
+        result = screen.play(story(project, delete=delete))
+        screen.document(result)
+        screen.say(result.text)
+        del human_price
+
+    @command(app, "status", panel=PANEL, examples="vmctl status\nvmctl status --json")
+    def status(context: Context) -> None:
+        """This project's machine: its state, address, price, and what will stop it."""
+        from vmctl.workflows.status import status as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project()))
+        screen.document(result)
+        screen.say(result.text)
+
+    @command(app, "ls", panel=PANEL, examples="vmctl ls\nvmctl ls --all --json")
+    def ls(
+        context: Context,
+        every: Annotated[
+            bool, typer.Option("--all", "-a", help="Your machines of all projects.")
+        ] = False,
+    ) -> None:
+        """Your machines in this project, with what they cost an hour."""
+        from vmctl.workflows.status import ls as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), all_projects=every))
+        screen.document(result)
+
+
+def _agree(screen: Screen, plan: Plan) -> bool:
+    return screen.confirm("Go ahead?", without_terminal=True)
+
+
+def _show_up(screen: Screen, result: UpResult) -> None:
+    return

@@ -1,0 +1,265 @@
+"""Draws what workflows tell: live on a terminal, as plain lines in a pipe, or not at all.
+
+Results go to standard output, everything on the way to standard error, so that
+`vmctl ls --json | jq` and `vmctl run train > train.log` work as one expects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from vmctl.domain.events import Advanced, Event, Finished, Noted, Output, Started, Story, Warned
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+T = TypeVar("T")
+
+
+class Screen:
+    """Where one command draws."""
+
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, assume_yes: bool = False
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.assume_yes = assume_yes
+        self.live = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_text = ""
+        self._mid_line = False
+
+    # -- stories -----------------------------------------------------------------------------
+
+    def play(self, story: Story[T]) -> T:
+        """Draw a story to its end and return its result; its clean-up runs in every case."""
+        try:
+            while True:
+                self._draw(next(story))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            story.close()
+            self._clear()
+
+    def _draw(self, event: Event) -> None:
+        match event:
+            case Output(data):
+                self._clear()
+                stream = sys.stderr.buffer if self.as_json else sys.stdout.buffer
+                stream.write(data)
+                stream.flush()
+                self._mid_line = not data.endswith(b"\n")
+            case Warned(text):
+                self._line(text, "warning: ", "yellow")
+            case _ if self.quiet:
+                pass
+            case Noted(text):
+                self._line(text)
+            case Started(_, text):
+                self._begin(text)
+            case Advanced():
+                self._advance(event)
+            case Finished(_, text, seconds):
+                took = f" ({human_seconds(seconds)})" if seconds is not None else ""
+                self._clear()
+                self._line(f"{text}{took}", "✓ ", "green")
+
+    def _begin(self, text: str) -> None:
+        self._last_text = text
+        if not self.live:
+            self._line(text, "… ")
+            return
+        self._clear()
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._stderr(),
+            transient=True,
+        )
+        self._task = self._progress.add_task(text, total=None, amount="")
+        self._progress.start()
+
+    def _advance(self, event: Advanced) -> None:
+        amount = _amount(event)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, description=event.text or self._last_text, amount=amount
+            )
+        elif event.text and event.text != self._last_text:
+            self._last_text = event.text
+            self._line(event.text, "… ")
+
+    def _clear(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None
+
+    def _line(self, text: str, mark: str = "", style: str = "") -> None:
+        if self._mid_line:  # a job's output stopped in the middle of a line
+            print(file=sys.stderr)
+            self._mid_line = False
+        if mark and style and colours(sys.stderr):
+            mark = f"\033[{ {'green': 32, 'yellow': 33}[style] }m{mark}\033[0m"
+        sys.stdout.flush()
+        print(f"{mark}{text}", file=sys.stderr, flush=True)
+
+    def _stderr(self) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
+
+    # -- questions and results ---------------------------------------------------------------
+
+    def confirm(self, question: str, *, without_terminal: bool) -> bool:
+        """Ask; with no terminal to ask on the answer is `without_terminal`."""
+        self._clear()
+        if self.assume_yes:
+            return True
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return without_terminal
+        print(f"{question} [Y/n] ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+        return answer != "" and answer.strip().lower() in {"", "y", "yes"}
+
+    def say(self, text: str) -> None:
+        """A line of the result, for people; nothing under --json."""
+        if not self.as_json:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line beside the result, on standard error."""
+        if not self.quiet and not self.as_json:
+            self._line(text)
+
+    def next_steps(self, steps: Sequence[tuple[str, str]]) -> None:
+        """Lines to paste next, with what each one does."""
+        if self.quiet or self.as_json or not steps:
+            return
+        width = max(len(line) for line, _ in steps)
+        self._line("Next:")
+        for line, meaning in steps:
+            self._line(f"  {line.ljust(width)}  {meaning}")
+
+    def document(self, result: object) -> None:
+        """The result as JSON, under --json."""
+        if self.as_json:
+            print(json.dumps(plain(result), indent=2, ensure_ascii=False))
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Aligned columns; a box-free table on a terminal, tab-free plain text in a pipe."""
+        if self.as_json:
+            return
+        lines = [list(row) for row in rows]
+        if not sys.stdout.isatty():
+            widths = [
+                max(len(row[i]) for row in [list(headings), *lines]) for i in range(len(headings))
+            ]
+            for row in [list(headings), *lines]:
+                cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                print("  ".join(cells).rstrip())
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for row in lines:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(highlight=False).print(table)
+
+
+# -- words and numbers for people ------------------------------------------------------------
+
+
+def error_lines(message: str, hint: str, stream: TextIO) -> list[str]:
+    """How an error reads: `error: …` and, below it, what to do."""
+    red, dim, off = ("\033[31m", "\033[2m", "\033[0m") if colours(stream) else ("", "", "")
+    lines = [f"{red}error:{off} {message}"]
+    if hint:
+        lines += [
+            f"{dim}hint:{off}  {line}" if i == 0 else f"       {line}"
+            for i, line in enumerate(hint.splitlines())
+        ]
+    return lines
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether a stream wants colours: a terminal, without NO_COLOR or TERM=dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def human_seconds(seconds: float) -> str:
+    """0.4 s · 12 s · 3 min 5 s · 2 h 10 min"""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def human_bytes(count: float) -> str:
+    """512 B · 1.4 kB · 30 MB: powers of ten, as disks and networks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_price(usd_per_hour: float | None) -> str:
+    return "price unknown" if usd_per_hour is None else f"${usd_per_hour:.3f}/h"
+
+
+def human_time(moment: dt.datetime | None) -> str:
+    """A moment in the user's own time zone."""
+    return "" if moment is None else moment.astimezone().strftime("%a %d %b %H:%M")
+
+
+def plain(value: object) -> Any:
+    """A result as JSON's types: dataclasses to objects, times to ISO 8601."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, (dt.datetime, dt.date)):
+        return value.isoformat()
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _amount(event: Advanced) -> str:
+    if event.done_bytes is None:
+        return ""
+    if not event.total_bytes:
+        return human_bytes(event.done_bytes)
+    share = min(100, 100 * event.done_bytes // event.total_bytes)
+    return f"{human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} ({share} %)"

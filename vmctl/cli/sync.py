@@ -1,0 +1,90 @@
+"""push, fetch, scp: files there and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vmctl.cli.options import Context, command
+
+PANEL = "Files"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+
+    @command(app, "push", panel=PANEL, examples="vmctl push\nvmctl push --dry-run")
+    def push(
+        context: Context,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")
+        ] = False,
+        force: Annotated[
+            bool, typer.Option("--force", help="Go on where a guard of push says no.")
+        ] = False,
+    ) -> None:
+        """Mirror the project folder to the VM.
+
+        What .gitignore and vmctl.toml's `exclude` leave out stays here; on the VM only files
+        that an earlier push put there are ever deleted.
+        """
+        from vmctl.cli.render import human_bytes, human_seconds
+        from vmctl.workflows.push import push as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), dry_run=dry_run, force=force))
+        screen.document(result)
+        del human_bytes, human_seconds
+
+    @command(
+        app,
+        "fetch",
+        panel=PANEL,
+        examples="vmctl fetch unet.pth\nvmctl fetch runs --to results\nvmctl fetch",
+    )
+    def fetch(
+        context: Context,
+        paths: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[PATH]...",
+                help="Looked for in the last run's outputs, its job's folder, the project's root.",
+            ),
+        ] = None,
+        to: Annotated[
+            Path | None, typer.Option("--to", metavar="DIR", help="Save here instead of '.'.")
+        ] = None,
+        force: Annotated[
+            bool, typer.Option("--force", help="Fetch even a file that is still being written.")
+        ] = False,
+    ) -> None:
+        """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
+
+        A cut link resumes where it stopped; a wrong checksum is an error, never a file.
+        """
+        from vmctl.workflows.fetch import fetch as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), tuple(paths or ()), to=to, force=force))
+        screen.document(result)
+
+    @command(
+        app,
+        "scp",
+        panel=PANEL,
+        passes_words_on=True,
+        examples="vmctl scp notes.txt :Workspace/\nvmctl scp -r :Workspace/runs .",
+    )
+    def scp(
+        context: Context,
+        words: Annotated[
+            list[str],
+            typer.Argument(metavar="SOURCE... TARGET", help="A ':' in front means: on the VM."),
+        ],
+    ) -> None:
+        """Copy with scp over the warm connection; ':path' is a path on the VM."""
+        from vmctl.workflows.shell import scp as copy
+
+        raise typer.Exit(copy(context.project(), tuple(words)))

@@ -1,0 +1,283 @@
+"""What a refusal by Google means for the next step: try elsewhere, try again, or stop.
+
+The same refusals arrive in two ways: at once as an HTTP error, or later as the `error` of an
+operation that ended with HTTP 200. Both become one Failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    InvalidInput,
+    NoCapacity,
+    NotFound,
+    Unreachable,
+    VmctlError,
+)
+
+
+class Kind(StrEnum):
+    """What to do about a failure."""
+
+    STOCKOUT = "stockout"  # another zone may have one
+    QUOTA = "quota"  # another region may have quota left
+    PERMANENT = "permanent"  # the same everywhere: stop
+    TRANSIENT = "transient"  # the same request may succeed in a moment
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit of the user's project that a request would exceed."""
+
+    metric: str
+    limit: float | None = None
+    region: str | None = None  # None: over all regions
+
+    @property
+    def where(self) -> str:
+        """ "in europe-west1" or "over all regions"."""
+        return f"in {self.region}" if self.region else "over all regions"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One refusal: its kind, Google's code for it and Google's own words."""
+
+    kind: Kind
+    code: str
+    message: str
+    http_status: int | None = None
+    zones_available: tuple[str, ...] = ()
+    quota: Quota | None = None
+    url: str = ""  # the page that Google names to put it right
+
+
+_STOCKOUT_CODES = (
+    "ZONE_RESOURCE_POOL_EXHAUSTED",  # also …_WITH_DETAILS
+    "REGION_RESOURCE_POOL_EXHAUSTED",
+    "GPU_STOCKOUT",
+)
+_ELSEWHERE_CODES = {  # preempted while being created, or the zone cannot do it now
+    "UNSUPPORTED_OPERATION",
+    "RESOURCE_NOT_FOUND",
+    "RESOURCE_OPERATION_RATE_EXCEEDED",
+}
+_QUOTA_CODES = {"QUOTA_EXCEEDED", "quotaExceeded", "QUOTA_EXCEEDED_WITH_DETAILS"}
+_TRANSIENT_CODES = {
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+    "RATE_LIMIT_EXCEEDED",
+    "resourceNotReady",
+    "RESOURCE_NOT_READY",
+    "backendError",
+    "internalError",
+    "INTERNAL_ERROR",
+}
+_API_DISABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
+
+
+def classify(
+    code: str,
+    message: str,
+    *,
+    http_status: int | None = None,
+    details: tuple[Mapping[str, object], ...] = (),
+) -> Failure:
+    """One refusal from its code, its text and the details beside it, of either form."""
+    reasons = {code, *_reasons(details)}
+    metadata = _merged_metadata(details)
+    quota = _quota(message, details)
+    url = _link(message, metadata)
+    kind = _kind(code, reasons, message, http_status, quota)
+    zones = str(metadata.get("zonesAvailable", ""))
+    return Failure(
+        kind=kind,
+        code="BILLING_DISABLED" if _is_billing(reasons, message) else code,
+        message=" ".join(message.split()),
+        http_status=http_status,
+        zones_available=tuple(zone.strip() for zone in zones.split(",") if zone.strip()),
+        quota=quota,
+        url=url,
+    )
+
+
+def _kind(
+    code: str, reasons: set[str], message: str, http_status: int | None, quota: Quota | None
+) -> Kind:
+    if code.startswith(_STOCKOUT_CODES) or "STOCKOUT" in message:
+        return Kind.STOCKOUT
+    if reasons & _QUOTA_CODES or quota:
+        return Kind.QUOTA
+    if reasons & _TRANSIENT_CODES:
+        return Kind.TRANSIENT
+    if code in _ELSEWHERE_CODES:
+        return Kind.STOCKOUT
+    if http_status in {429, 500, 502, 503, 504}:
+        return Kind.TRANSIENT
+    if http_status is not None and 400 <= http_status < 500:
+        return Kind.PERMANENT
+    if code in {"INVALID_FIELD_VALUE", "PERMISSIONS_ERROR", "CONDITION_NOT_MET"}:
+        return Kind.PERMANENT
+    return Kind.UNKNOWN
+
+
+def as_error(failure: Failure, *, project: str, doing: str = "") -> VmctlError:
+    """The failure as an error of vmctl's tree; `doing` says what was refused."""
+    said = f"{doing}: {failure.message}" if doing else failure.message
+    if failure.kind is Kind.QUOTA:
+        return _quota_error(failure, project)
+    if failure.kind is Kind.STOCKOUT:
+        return NoCapacity(said, hint="Try another zone or region: vmctl up --region REGION")
+    if failure.code == "BILLING_DISABLED":
+        page = failure.url or f"https://console.cloud.google.com/billing/enable?project={project}"
+        return AccessDenied(
+            f"Billing is off for the project {project}.", hint=f"Turn it on at {page}"
+        )
+    if failure.code in _API_DISABLED:
+        page = failure.url or (
+            "https://console.cloud.google.com/apis/library/compute.googleapis.com"
+            f"?project={project}"
+        )
+        return AccessDenied(
+            f"The Compute Engine API is off in the project {project}.",
+            hint=f"Turn it on at {page} and try again after a minute or two.",
+        )
+    if failure.http_status == 401:
+        return AccessDenied(
+            "Google did not accept the credentials: they are wrong or have expired.",
+            hint="Log in again: gcloud auth application-default login",
+        )
+    if failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+        return AccessDenied(
+            "The credentials were made without access to Compute Engine.",
+            hint="Log in again: gcloud auth application-default login",
+        )
+    if failure.http_status == 403 and failure.kind is Kind.PERMANENT:
+        return AccessDenied(
+            said,
+            hint=(
+                "Ask for the role Compute Instance Admin: "
+                f"https://console.cloud.google.com/iam-admin/iam?project={project}"
+            ),
+        )
+    if failure.kind is Kind.TRANSIENT:
+        return Unreachable(
+            f"Compute Engine could not do it just now: {said}", hint="Try again in a minute."
+        )
+    return _by_status(failure, said)
+
+
+def _by_status(failure: Failure, said: str) -> VmctlError:
+    if failure.http_status == 404:
+        return NotFound(said, hint="See what there is: vmctl ls")
+    if failure.code == "conditionNotMet" and "onstraint" in failure.message:
+        return AccessDenied(
+            f"A rule of your organisation forbids it: {failure.message}",
+            hint="Ask its administrator for an exception for this project.",
+        )
+    if failure.http_status in {409, 412}:
+        return Conflict(said, hint="See what there is: vmctl status")
+    if failure.http_status is not None and 400 <= failure.http_status < 500:
+        return InvalidInput(f"Google refused the request: {said}", hint=_about(failure.message))
+    return VmctlError(f"Google answered: {said} ({failure.code})", hint="vmctl status")
+
+
+def _quota_error(failure: Failure, project: str) -> NoCapacity:
+    page = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
+    if failure.quota is None:
+        return NoCapacity(
+            f"A quota of the project {project} is too small: {failure.message}",
+            hint=f"Ask for more at {page}",
+        )
+    quota = failure.quota
+    limit = "" if quota.limit is None else f" (limit {quota.limit:g} {quota.where})"
+    return NoCapacity(
+        f"The quota {quota.metric} of the project {project} is too small{limit}.",
+        hint=f"Ask for more at {page} (a free trial cannot; upgrade it to a paid account first).",
+    )
+
+
+def _about(message: str) -> str:
+    """The setting that a 400 most likely means."""
+    for word, hint in (
+        ("machineType", "Look at --machine and --zone."),
+        ("acceleratorType", "Look at --gpu and --zone: not every zone has every GPU."),
+        ("features are not compatible", "This machine type, GPU and disk do not go together."),
+        ("sourceImage", "Look at --image."),
+        ("network", "Look at [vm] network and subnetwork in vmctl.toml."),
+        ("diskSizeGb", "Look at --disk-gb: it must be at least the image's size."),
+        ("axRunDuration", "Look at --max-hours."),
+    ):
+        if word in message:
+            return hint
+    return ""
+
+
+def _is_billing(reasons: set[str], message: str) -> bool:
+    return "BILLING_DISABLED" in reasons or "requires billing to be enabled" in message
+
+
+# -- the details: {"errorInfo": {…}} in operations, {"@type": …} in HTTP errors ---------------
+
+
+def _infos(details: tuple[Mapping[str, object], ...]) -> list[Mapping[str, object]]:
+    infos: list[Mapping[str, object]] = []
+    for detail in details:
+        inner = detail.get("errorInfo")
+        if isinstance(inner, Mapping):
+            infos.append(inner)
+        if "reason" in detail:
+            infos.append(detail)
+    return infos
+
+
+def _reasons(details: tuple[Mapping[str, object], ...]) -> set[str]:
+    return {str(info["reason"]) for info in _infos(details) if info.get("reason")}
+
+
+def _merged_metadata(details: tuple[Mapping[str, object], ...]) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for info in _infos(details):
+        for key in ("metadata", "metadatas"):
+            found = info.get(key)
+            if isinstance(found, Mapping):
+                merged.update(found)
+    return merged
+
+
+def _quota(message: str, details: tuple[Mapping[str, object], ...]) -> Quota | None:
+    """From `quotaInfo` where there is one, else from "Quota 'X' exceeded.  Limit: 1.0 in …"."""
+    spoken = re.search(
+        r"Quota '([A-Z0-9_-]+)' exceeded\.\s+Limit: ([0-9.]+)(?: in region ([a-z0-9-]+))?", message
+    )
+    for detail in details:
+        info = detail.get("quotaInfo")
+        if not isinstance(info, Mapping):
+            continue
+        dimensions = info.get("dimensions")
+        region = dimensions.get("region") if isinstance(dimensions, Mapping) else None
+        limit = info.get("limit")
+        short = str(info.get("metricName", "")).rpartition("/")[2].upper()
+        return Quota(
+            metric=spoken[1] if spoken else short,
+            limit=float(limit) if isinstance(limit, (int, float)) else None,
+            region=str(region) if region else None,
+        )
+    if spoken:
+        return Quota(spoken[1], float(spoken[2].rstrip(".")), spoken[3])
+    return None
+
+
+def _link(message: str, metadata: Mapping[str, object]) -> str:
+    activation = metadata.get("activationUrl")
+    if activation:
+        return str(activation)
+    found = re.search(r"(?:visiting|visit) (https://\S+)", message)
+    return found[1].rstrip(".,") if found else ""

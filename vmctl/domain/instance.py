@@ -1,0 +1,114 @@
+"""A VM as vmctl sees it, whatever made it and whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from vmctl.domain.gpu import Gpu
+
+LABEL = "vmctl"
+OWNER_LABEL = "vmctl-owner"
+NAME_LABEL = "vmctl-name"
+SSH_PORT_ITEM = "vmctl-ssh-port"
+
+
+class Status(StrEnum):
+    """Where a VM is in its life; a stopped one reads TERMINATED."""
+
+    PENDING = "PENDING"
+    PROVISIONING = "PROVISIONING"
+    STAGING = "STAGING"
+    RUNNING = "RUNNING"
+    PENDING_STOP = "PENDING_STOP"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    TERMINATED = "TERMINATED"
+    SUSPENDING = "SUSPENDING"
+    SUSPENDED = "SUSPENDED"
+    REPAIRING = "REPAIRING"
+    DEPROVISIONING = "DEPROVISIONING"
+    UNKNOWN = "UNKNOWN"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status:
+        return cls.UNKNOWN
+
+    @property
+    def is_coming(self) -> bool:
+        """On its way to RUNNING without being asked again."""
+        return self in {Status.PENDING, Status.PROVISIONING, Status.STAGING, Status.REPAIRING}
+
+    @property
+    def is_going(self) -> bool:
+        """On its way to a stop."""
+        return self in {
+            Status.PENDING_STOP,
+            Status.STOPPING,
+            Status.SUSPENDING,
+            Status.DEPROVISIONING,
+        }
+
+    @property
+    def is_stopped(self) -> bool:
+        """Off, its disk kept: only the disk costs."""
+        return self in {Status.TERMINATED, Status.STOPPED}
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether its processors and GPUs cost money in this state."""
+        return not self.is_stopped and self is not Status.SUSPENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One VM; times are in UTC, and None where Google does not tell them."""
+
+    name: str
+    id: str
+    zone: str
+    status: Status
+    machine_type: str
+    gpu: Gpu | None = None
+    address: str | None = None  # the external one; changes at every start
+    internal_address: str | None = None
+    ssh_port: int = 22
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata_fingerprint: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    stops_at: datetime | None = None  # when Google's run limit will end it
+    max_run_s: int | None = None
+    spot: bool = False
+    disk_gb: int = 0
+    disk_type: str = ""
+    status_message: str = ""
+
+    @property
+    def region(self) -> str:
+        """The zone without its last letter."""
+        return self.zone.rpartition("-")[0]
+
+    @property
+    def ssh_keys(self) -> str:
+        """The metadata value that lists who may log in, one key per line."""
+        return self.metadata.get("ssh-keys", "")
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, by its label."""
+        return self.labels.get(OWNER_LABEL, "")
+
+    @property
+    def project_name(self) -> str:
+        """The vmctl project that it belongs to, by its label."""
+        return self.labels.get(NAME_LABEL, "")
+
+
+def labels_for(owner: str, name: str) -> dict[str, str]:
+    """The labels that make a VM or a disk findable, and somebody's."""
+    return {LABEL: "1", OWNER_LABEL: owner, NAME_LABEL: name}

@@ -1,0 +1,60 @@
+"""The machine to create, decided in full before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.image import OLDEST_CAPABILITY_OF_PYTORCH_IMAGE, Image
+from vmctl.domain.machine import MachineType
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """All that `instances.insert` needs to know."""
+
+    name: str
+    zone: str
+    machine: MachineType
+    gpu: Gpu | None
+    image: Image
+    disk_gb: int
+    max_run_s: int  # Google stops the VM after this long, whatever becomes of us
+    ssh_keys: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spot: bool = False
+    network: str | None = None
+    subnetwork: str | None = None
+
+    @property
+    def region(self) -> str:
+        """The zone without its last letter."""
+        return self.zone.rpartition("-")[0]
+
+    @property
+    def disk_type(self) -> str:
+        """The boot disk that the machine type can take."""
+        hyperdisk = self.machine.name.startswith(("a3-ultragpu-", "a4-"))
+        return "hyperdisk-balanced" if hyperdisk else "pd-balanced"
+
+    def in_zone(self, zone: str) -> MachinePlan:
+        """The same machine in another zone."""
+        return replace(self, zone=zone)
+
+
+def cautions(gpu: Gpu | None, machine: MachineType, image: Image, spot: bool) -> list[str]:
+    """What the user should know about this choice before paying for it."""
+    said = []
+    if gpu and gpu.model and image.family.startswith("pytorch-"):
+        major, minor = gpu.model.capability
+        if gpu.model.capability < OLDEST_CAPABILITY_OF_PYTORCH_IMAGE:
+            said.append(
+                f"The image's PyTorch may have no code for the {gpu.model.title} (compute "
+                f"capability {major}.{minor}): install an older build, or choose a T4 or newer."
+            )
+    if machine.name.startswith("a3-highgpu-") and machine.name != "a3-highgpu-8g" and not spot:
+        said.append(
+            f"Google may sell {machine.name} only as Spot or Flex-start: if it refuses, add --spot."
+        )
+    return said

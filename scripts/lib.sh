@@ -71,9 +71,11 @@ need_venv() {
   local python
   python="$(find_python)"
   [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || { rm -rf .venv; "$python" -m venv .venv; }
-  .venv/bin/python -m pip --disable-pip-version-check install -q -e ".$extra" 2>&1 |
-    grep -v '^WARNING: ' || true
-  [ -x .venv/bin/vmctl ] || fail "pip could not install vmctl into .venv"
+  local log
+  log="$(mktemp)"
+  .venv/bin/python -m pip --disable-pip-version-check install -q -e ".$extra" >"$log" 2>&1 ||
+    { grep -v '^WARNING: ' "$log" | tail -5 >&2; rm -f "$log"; fail "pip could not fill .venv"; }
+  rm -f "$log"
   # an environment made for the tests serves the demo, too
   { [ "$extra" = "[dev]" ] && printf '%s\n' "$(cksum pyproject.toml) $root "; printf '%s\n' "$want"; } >"$stamp"
 }

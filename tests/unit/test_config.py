@@ -1,0 +1,111 @@
+"""vmctl.toml, environment and flags: who beats whom, and what a mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmctl.config import Flags, Project, load_project
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.names import posix_user, slug
+
+
+def project(folder: Path, toml: str = "", flags: Flags | None = None, **environ: str) -> Project:
+    folder.mkdir(parents=True, exist_ok=True)
+    if toml:
+        (folder / "vmctl.toml").write_text(toml, encoding="utf-8")
+    return load_project(folder, flags=flags, environ=environ)
+
+
+def test_an_empty_folder_is_a_project(tmp_path: Path) -> None:
+    made = project(tmp_path / "My Photos", VMCTL_OWNER="ann")
+    assert (made.name, made.instance_name) == ("my-photos", "ann-my-photos")
+    assert made.vm.gpu == "t4"
+    assert made.vm.region == "europe-west1"
+    assert made.services["tensorboard"].port == 8898
+    assert made.workspace == "~/Workspace/my-photos"
+
+
+def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
+    toml = '[vm]\ngpu = "l4"\nmax_hours = 3\ndisk_gb = 60\n'
+    assert project(tmp_path, toml).vm.gpu == "l4"
+    assert project(tmp_path, VMCTL_GPU="v100").vm.gpu == "v100"
+    made = project(tmp_path, flags=Flags(gpu="a100"), VMCTL_GPU="v100", VMCTL_MAX_HOURS="5")
+    assert (made.vm.gpu, made.vm.max_hours, made.vm.disk_gb) == ("a100", 5, 60)
+
+
+def test_a_zone_brings_its_region(tmp_path: Path) -> None:
+    assert project(tmp_path, '[vm]\nzone = "us-central1-a"\n').vm.region == "us-central1"
+    moved = project(tmp_path, flags=Flags(region="europe-west4"))
+    assert (moved.vm.zone, moved.vm.region) == (None, "europe-west4")
+
+
+def test_the_file_is_found_from_a_folder_below(tmp_path: Path) -> None:
+    project(tmp_path / "p", 'name = "deep"\n')
+    assert project(tmp_path / "p" / "a" / "b").root == tmp_path / "p"
+
+
+def test_pyproject_serves_as_well(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.vmctl.vm]\ngpu = "p4"\n', encoding="utf-8")
+    assert project(tmp_path).vm.gpu == "p4"
+
+
+MISTAKES = {
+    "unknown key": ('[vm]\ngpus = "t4"\n', "vm.gpus", "vm.gpu"),
+    "unknown table": ("[vmm]\n", "vmm", "vm"),
+    "wrong type": ('[vm]\ndisk_gb = "100"\n', "vm.disk_gb", ""),
+    "truth is no number": ("[vm]\ndisk_gb = true\n", "vm.disk_gb", ""),
+    "no command": ('[jobs.train]\ndirectory = "x"\n', "train", "command"),
+    "folder outside": ('[jobs.t]\ncommand = "x"\ndirectory = "../.."\n', "jobs.t.directory", ""),
+    "not TOML": ("[vm\n", "TOML", ""),
+    "list of numbers": ("[push]\nexclude = [1]\n", "push.exclude[0]", ""),
+    "too many hours": ("[vm]\nmax_hours = 99999\n", "max_hours", ""),
+    "port": ("[services.tensorboard]\nport = 70000\n", "port", ""),
+    "bad job name": ('[jobs."a b"]\ncommand = "x"\n', "a b", ""),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_names_key_file_and_nearest(tmp_path: Path, mistake: str) -> None:
+    toml, named, hinted = MISTAKES[mistake]
+    with pytest.raises(InvalidInput) as caught:
+        project(tmp_path, toml)
+    assert named in caught.value.message
+    assert hinted in caught.value.hint
+    assert str(tmp_path) in caught.value.message
+
+
+def test_a_bad_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="VMCTL_DISK_GB"):
+        project(tmp_path, VMCTL_DISK_GB="much")
+    with pytest.raises(InvalidInput, match="VMCTL_LOCAL"):
+        project(tmp_path, VMCTL_LOCAL="maybe")
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("Colorize", "colorize"),
+        ("über_foto.v2", "uber-foto-v2"),
+        ("2nd try", "p-2nd-try"),
+        ("-", ""),
+        ("a" * 80, "a" * 63),
+    ],
+)
+def test_slug(text: str, made: str) -> None:
+    assert slug(text) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("root", "vmctl"),
+        ("Ann.Lee", "ann_lee"),
+        ("7up", "_7up"),
+        ("ubuntu", "vmctl"),
+        ("爱", "vmctl"),
+    ],
+)
+def test_login_user_is_safe(name: str, made: str) -> None:
+    assert posix_user(name) == made

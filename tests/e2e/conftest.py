@@ -1,0 +1,173 @@
+"""The installed `vmctl` program, a private embedded Compute Engine, and folders to work in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("vmctl")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def eventually(question: Callable[[], object], *, within_s: float = 30, what: str = "") -> Any:
+    """Ask until the answer is true; the answer, or a failure that says what never came."""
+    deadline = time.monotonic() + within_s
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s: {what or question}")
+        time.sleep(0.05)
+    return answer
+
+
+@dataclass
+class Laptop:
+    """A user's computer: a home of its own for vmctl, and the emulator that it talks to."""
+
+    home: Path
+    emulator_home: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMCTL_", "LANDSCAPES_"))}
+        kept.pop("NO_COLOR", None)
+        images = os.environ.get("VMCTL_EMULATOR_IMAGES")
+        return {
+            **kept,
+            "VMCTL_LOCAL": "1",
+            "VMCTL_HOME": str(self.home),
+            "VMCTL_EMULATOR_HOME": str(self.emulator_home),
+            "VMCTL_OWNER": "tester",
+            "XDG_RUNTIME_DIR": "",
+            **({"VMCTL_EMULATOR_IMAGES": images} if images else {}),
+            **self.extra,
+        }
+
+    def start(self, *words: str, cwd: Path, **options: Any) -> subprocess.Popen[bytes]:
+        """Start the program and do not wait for it."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.PIPE)
+        environ = self.environ | options.pop("environ", {})
+        return subprocess.Popen(
+            [PROGRAM, *words], cwd=cwd, env=environ, start_new_session=True, **options
+        )
+
+    def __call__(
+        self,
+        *words: str,
+        cwd: Path,
+        code: int | None = 0,
+        stdin: bytes | None = None,
+        timeout_s: float = 120,
+        environ: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end and check its exit code; never a traceback."""
+        done = subprocess.run(
+            [PROGRAM, *words],
+            cwd=cwd,
+            env=self.environ | dict(environ or {}),
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        out = done.stdout.decode("utf-8", "replace")
+        err = done.stderr.decode("utf-8", "replace")
+        told = f"$ vmctl {' '.join(words)}\n{out}{err}[exit {done.returncode}]"
+        assert "Traceback" not in err, told
+        if code is not None:
+            assert done.returncode == code, told
+        return subprocess.CompletedProcess(words, done.returncode, out, err)
+
+    def json(self, *words: str, cwd: Path, **options: Any) -> Any:
+        """The JSON document that a command prints."""
+        return json.loads(self(*words, "--json", cwd=cwd, **options).stdout)
+
+
+def processes_of(marker: str) -> list[str]:
+    """The processes on this computer whose command line or environment names a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or entry.name == str(os.getpid()):
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if marker.encode() in words:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found.append(f"{entry.name}: {line}")
+    return found
+
+
+def public_folder(name: str) -> Path:
+    """A new folder that other users of this computer can enter, as machines' disks need."""
+    folder = Path(tempfile.mkdtemp(prefix=f"vmctl-{name}-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def laptop() -> Iterator[Laptop]:
+    """One laptop and one emulator for the whole session."""
+    base = public_folder("e2e")
+    made = Laptop(base / "laptop", base / "emulator")
+    yield made
+    made("emulator", "stop", cwd=base, code=None)
+    left = [line for line in processes_of(str(made.emulator_home)) if "pytest" not in line]
+    for line in left:
+        os.kill(int(line.split(":")[0]), signal.SIGKILL)
+    shutil.rmtree(base, ignore_errors=True)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A project folder of the user's own, named after the test."""
+    name = request.node.originalname.removeprefix("test_")[:30]
+    made = tmp_path / name
+    made.mkdir()
+    return made
+
+
+def project(folder: Path, toml: str, files: Mapping[str, str] | None = None) -> Path:
+    """Write a project: its vmctl.toml and its files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vmctl.toml").write_text(toml, encoding="utf-8")
+    for name, text in (files or {}).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+BASE = '[vm]\nimage = "ubuntu-2404-lts-amd64"\n'
+
+
+@pytest.fixture(scope="session")
+def shared_machine(laptop: Laptop) -> Iterator[Path]:
+    """A folder whose machine (no torch) is up for the whole session; tests leave it up."""
+    made = public_folder("project")
+    project(made / "shared", BASE)
+    laptop("up", "--gpu", "t4", cwd=made / "shared")
+    yield made / "shared"
+    laptop("down", "--delete", "--yes", cwd=made / "shared", code=None)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def rows(text: str) -> Sequence[list[str]]:
+    """The lines of a plain table as their words."""
+    return [line.split() for line in text.splitlines()]

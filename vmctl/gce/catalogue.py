@@ -1,0 +1,95 @@
+"""The shipped table of GPUs, zones and list prices, and what it says about a choice."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from vmctl.domain.cost import UNKNOWN, Price
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.placement import region_of
+
+HOSTS_DATED = "2026-07-30"
+GPU_UNITS_DATED = "Feb-Apr 2026"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A zone that has a machine type with a number of GPUs, and its list price per hour."""
+
+    zone: str
+    accelerator: str
+    machine: str
+    gpu_count: int
+    on_demand_usd_h: float | None
+    spot_usd_h: float | None
+
+
+@lru_cache(maxsize=1)
+def offers() -> tuple[Offer, ...]:
+    """Every row of the table."""
+    file = resources.files("vmctl.data").joinpath("gpu_catalog.csv")
+    with file.open("r", encoding="utf-8") as lines:
+        return tuple(
+            Offer(
+                zone=row["zone"],
+                accelerator=row["accelerator"],
+                machine=row["machine_type"],
+                gpu_count=int(row["gpu_count"]),
+                on_demand_usd_h=_number(row["price_ondemand_usd_h"]),
+                spot_usd_h=_number(row["price_spot_usd_h"]),
+            )
+            for row in csv.DictReader(lines)
+        )
+
+
+def zones() -> tuple[str, ...]:
+    """The zones of the table; Google has more."""
+    return tuple(sorted({offer.zone for offer in offers()}))
+
+
+def zones_with(gpu: Gpu, machine: str) -> tuple[str, ...]:
+    """The zones that have this GPU on this machine type.
+
+    A custom host is in no row of the table: then the zones that have the GPU.
+    """
+    having = [offer for offer in offers() if offer.accelerator == gpu.accelerator]
+    exact = {o.zone for o in having if o.gpu_count == gpu.count and o.machine == machine}
+    return tuple(sorted(exact or {offer.zone for offer in having}))
+
+
+def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
+    """The list price of a machine with its GPUs in a zone, or `UNKNOWN`.
+
+    Prices are per region: a zone that is not in the table costs what its neighbours cost.
+    """
+    if gpu is None:
+        return UNKNOWN
+    fitting = [
+        offer
+        for offer in offers()
+        if offer.machine == machine
+        and offer.accelerator == gpu.accelerator
+        and offer.gpu_count == gpu.count
+        and region_of(offer.zone) == region_of(zone)
+    ]
+    fitting.sort(key=lambda offer: offer.zone != zone)
+    for offer in fitting:
+        usd = offer.spot_usd_h if spot else offer.on_demand_usd_h
+        if usd is not None:
+            return Price(usd, _dated(machine), spot)
+    return UNKNOWN
+
+
+def _dated(machine: str) -> str:
+    if machine.startswith("n1-"):
+        return f"host of {HOSTS_DATED}, GPU of {GPU_UNITS_DATED}"
+    if machine.startswith(("a3-ultragpu-", "a4-")):
+        return f"of {GPU_UNITS_DATED}"
+    return f"of {HOSTS_DATED}"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

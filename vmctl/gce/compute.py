@@ -1,0 +1,264 @@
+"""Compute Engine as vmctl uses it: domain values in, domain values out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vmctl.domain.errors import Conflict
+from vmctl.domain.failure import Kind, as_error
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.instance import NAME_LABEL, OWNER_LABEL, Instance
+from vmctl.domain.machine import MachineType
+from vmctl.domain.operation import Operation, refused
+from vmctl.domain.plan import MachinePlan
+from vmctl.gce import bodies, replies
+from vmctl.gce.operations import operation_of
+from vmctl.gce.translate import failure_of, translated
+
+READ_RETRIES = 3  # googleapiclient waits 2, 4, 8 seconds at most before them
+CHANGE_RETRIES = 2  # of the same request with the same requestId: Google does it once
+
+
+class Compute:
+    """One Google project's machines. One object per thread: httplib2 is not shared.
+
+    Methods raise errors of vmctl's tree. Those that ask Google to do something return an
+    Operation; a request refused at the door returns one that is done and failed.
+    """
+
+    def __init__(self, service: Any, project: str, endpoint: str = "") -> None:
+        self._service = service
+        self._endpoint = endpoint
+        self.project = project
+
+    # -- finding ----------------------------------------------------------------------------
+
+    def find_instance(self, owner: str, name: str) -> Instance | None:
+        """The VM that carries these labels, in whatever zone; None when there is none.
+
+        Raises Conflict when there are several, because each of them costs money.
+        """
+        found = list(self._labelled({OWNER_LABEL: owner, NAME_LABEL: name}))
+        if len(found) > 1:
+            places = ", ".join(f"{vm.name} in {vm.zone}" for vm in found)
+            raise Conflict(
+                f"There are {len(found)} VMs for the project '{name}': {places}.",
+                hint=f"Delete one: gcloud compute instances delete {found[-1].name} "
+                f"--zone {found[-1].zone} --project {self.project}",
+            )
+        return found[0] if found else None
+
+    def list_instances(self, owner: str) -> list[Instance]:
+        """All VMs of an owner that vmctl made in this Google project, by name."""
+        return sorted(self._labelled({OWNER_LABEL: owner}), key=lambda vm: (vm.name, vm.zone))
+
+    def get_instance(self, zone: str, name: str) -> Instance | None:
+        """One VM by zone and name; None when it does not exist."""
+        reply = self._get(
+            self._service.instances().get(project=self.project, zone=zone, instance=name),
+            missing_ok=True,
+        )
+        return replies.instance_of(reply) if reply is not None else None
+
+    def pending_insert(self, name: str) -> Operation | None:
+        """An unfinished creation of a VM of this name in any zone, begun by an earlier call."""
+        request = self._service.globalOperations().aggregatedList(
+            project=self.project, filter="(operationType = insert) AND (status != DONE)"
+        )
+        while request is not None:
+            reply = self._get(request)
+            for item in replies.aggregated(reply, "operations"):
+                operation = operation_of(item)
+                is_vm = "/instances/" in item.get("targetLink", "")
+                ours = is_vm and operation.kind == "insert" and operation.target == name
+                if ours and not operation.is_done:
+                    return operation
+            request = self._service.globalOperations().aggregatedList_next(request, reply)
+        return None
+
+    def zones(self) -> list[str]:
+        """All zones that Google has."""
+        request = self._service.zones().list(project=self.project)
+        names = []
+        while request is not None:
+            reply = self._get(request)
+            names += [zone["name"] for zone in reply.get("items", [])]
+            request = self._service.zones().list_next(request, reply)
+        return sorted(names)
+
+    def zones_with(self, gpu: Gpu) -> list[str]:
+        """The zones that offer a GPU to this project, as Google says now."""
+        request = self._service.acceleratorTypes().aggregatedList(
+            project=self.project, filter=f"name = {gpu.accelerator}"
+        )
+        names = []
+        while request is not None:
+            reply = self._get(request)
+            for item in replies.aggregated(reply, "acceleratorTypes"):
+                if item.get("name") == gpu.accelerator:
+                    names.append(replies.last_part(item["zone"]))
+            request = self._service.acceleratorTypes().aggregatedList_next(request, reply)
+        return sorted(names)
+
+    # -- changing ---------------------------------------------------------------------------
+
+    def insert(self, plan: MachinePlan) -> Operation:
+        """Ask for a new VM."""
+        request = self._service.instances().insert(
+            project=self.project,
+            zone=plan.zone,
+            body=bodies.insert_body(plan),
+            requestId=_request_id(),
+        )
+        return self._change("insert", plan.zone, plan.name, request)
+
+    def start(self, instance: Instance) -> Operation:
+        """Ask for a stopped VM to start."""
+        return self._on(instance, "start", self._service.instances().start)
+
+    def stop(self, instance: Instance) -> Operation:
+        """Ask for a VM to stop; its disk stays."""
+        # Google refuses to stop a VM with local SSDs unless told that their data may go.
+        ssd = MachineType(instance.machine_type).has_local_ssd
+        more = {"discardLocalSsd": True} if ssd else {}
+        return self._on(instance, "stop", self._service.instances().stop, **more)
+
+    def delete(self, instance: Instance) -> Operation:
+        """Ask for a VM to go, with its boot disk."""
+        return self._on(instance, "delete", self._service.instances().delete)
+
+    def set_metadata(self, instance: Instance, changed: Mapping[str, str]) -> Operation:
+        """Ask for metadata items to change; fails with `conditionNotMet` if they changed since.
+
+        Another's change in between (another `vmctl`, gcloud) is merged with, a few times.
+        """
+        for _ in range(3):
+            body = bodies.metadata_body(instance, dict(changed))
+            operation = self._on(
+                instance, "setMetadata", self._service.instances().setMetadata, body=body
+            )
+            if operation.failure is None or operation.failure.http_status != 412:
+                return operation
+            fresh = self.get_instance(instance.zone, instance.name)
+            if fresh is None:
+                return operation
+            instance = fresh
+        return operation
+
+    def set_ssh_keys(self, instance: Instance, ssh_keys: str) -> Operation:
+        """Ask for the list of those who may log in to change; it works on a running VM."""
+        return self.set_metadata(instance, {"ssh-keys": ssh_keys})
+
+    def set_run_limit(self, instance: Instance, max_run_s: int) -> Operation:
+        """Ask for another run limit; Google allows it only while the VM is stopped."""
+        return self._on(
+            instance,
+            "setScheduling",
+            self._service.instances().setScheduling,
+            body=bodies.scheduling_body(instance, max_run_s),
+        )
+
+    def look_at(self, operation: Operation) -> Operation:
+        """How an operation is now; one that Google no longer knows is done."""
+        if operation.is_done:
+            return operation
+        reply = self._get(
+            self._service.zoneOperations().get(
+                project=self.project, zone=operation.zone, operation=operation.name
+            )
+        )
+        return operation_of(reply)
+
+    # -- reading from a VM -------------------------------------------------------------------
+
+    def host_keys(self, instance: Instance) -> list[str]:
+        """The SSH host keys that the VM published ("ssh-ed25519 AAAA…"); [] means not yet."""
+        reply = self._get(
+            self._service.instances().getGuestAttributes(
+                project=self.project,
+                zone=instance.zone,
+                instance=instance.name,
+                queryPath="hostkeys/",
+            ),
+            missing_ok=True,
+        )
+        return replies.host_keys_of(reply) if reply is not None else []
+
+    def serial_output(self, instance: Instance) -> str:
+        """What the VM wrote to its first serial port, at most the last megabyte."""
+        reply = self._get(
+            self._service.instances().getSerialPortOutput(
+                project=self.project, zone=instance.zone, instance=instance.name, port=1
+            )
+        )
+        return str(reply.get("contents", ""))
+
+    # -- the wire ----------------------------------------------------------------------------
+
+    def _labelled(self, labels: Mapping[str, str]) -> Iterator[Instance]:
+        wanted = " AND ".join(f"(labels.{key} = {value})" for key, value in labels.items())
+        request = self._service.instances().aggregatedList(project=self.project, filter=wanted)
+        while request is not None:
+            reply = self._get(request)
+            for item in replies.aggregated(reply, "instances"):
+                instance = replies.instance_of(item)
+                # trust no filter with somebody else's machine
+                if all(instance.labels.get(key) == value for key, value in labels.items()):
+                    yield instance
+            request = self._service.instances().aggregatedList_next(request, reply)
+
+    def _on(self, instance: Instance, kind: str, method: Any, **more: Any) -> Operation:
+        request = method(
+            project=self.project,
+            zone=instance.zone,
+            instance=instance.name,
+            requestId=_request_id(),
+            **more,
+        )
+        return self._change(kind, instance.zone, instance.name, request)
+
+    def _change(self, kind: str, zone: str, name: str, request: Any) -> Operation:
+        from googleapiclient.errors import HttpError
+
+        with translated(self.project, self._endpoint):
+            try:
+                reply = request.execute(num_retries=CHANGE_RETRIES)
+            except HttpError as error:
+                return refused(kind, zone, name, failure_of(error))
+        return operation_of(reply)
+
+    def _get(self, request: Any, *, missing_ok: bool = False) -> Any:
+        """A read; with `missing_ok` a 404 is None, else everything refused is raised."""
+        from googleapiclient.errors import HttpError
+
+        with translated(self.project, self._endpoint):
+            try:
+                return request.execute(num_retries=READ_RETRIES)
+            except HttpError as error:
+                if missing_ok and error.resp.status == 404:
+                    return None
+                raise
+
+
+def raise_failure(operation: Operation, project: str, doing: str) -> None:
+    """Raise the error of an operation that failed; nothing for one that did not."""
+    if operation.failure is not None:
+        raise as_error(operation.failure, project=project, doing=doing)
+
+
+def already_there(operation: Operation) -> bool:
+    """Whether a creation was refused because a VM of that name is there."""
+    failure = operation.failure
+    if failure is None or failure.kind is not Kind.PERMANENT:
+        return False
+    return failure.http_status == 409 or failure.code in {
+        "alreadyExists",
+        "RESOURCE_ALREADY_EXISTS",
+    }
+
+
+def _request_id() -> str:
+    """Fresh for every attempt: a derived one would replay an old answer, such as a stockout."""
+    return str(uuid.uuid4())

@@ -1,0 +1,51 @@
+"""Operations as Google reports them; one that is DONE with HTTP 200 may still have failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vmctl.domain.failure import Failure, classify
+from vmctl.domain.operation import Operation
+from vmctl.gce.replies import last_part
+
+
+def operation_of(reply: Mapping[str, Any]) -> Operation:
+    """An operation from the reply that announced it, or from a later look."""
+    return Operation(
+        name=reply["name"],
+        kind=reply.get("operationType", ""),
+        zone=last_part(reply.get("zone", "")),
+        target=last_part(reply.get("targetLink", "")),
+        is_done=reply.get("status") == "DONE",
+        status_message=reply.get("statusMessage", ""),
+        progress=reply.get("progress"),
+        failure=_failure(reply),
+    )
+
+
+def _failure(reply: Mapping[str, Any]) -> Failure | None:
+    errors = reply.get("error", {}).get("errors", [])
+    status = reply.get("httpErrorStatusCode")
+    if not errors:
+        if status is None:
+            return None
+        return classify(str(status), reply.get("httpErrorMessage", ""), http_status=status)
+    first = errors[0]
+    failure = classify(
+        first.get("code", ""),
+        first.get("message", ""),
+        http_status=status,
+        details=tuple(first.get("errorDetails", ())),
+    )
+    return replace(failure, message=_spoken(first) or failure.message)
+
+
+def _spoken(error: Mapping[str, Any]) -> str:
+    """Google's sentence for people where it sends one, beside the technical text."""
+    for detail in error.get("errorDetails", []):
+        localized = detail.get("localizedMessage", {}).get("message")
+        if localized:
+            return " ".join(str(localized).split())
+    return ""

@@ -1,0 +1,65 @@
+"""One program, many verbs: `python3 -I LIB VERB`, the request as JSON on standard input."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+from .layout import Refusal
+
+# verb: (module, function); imported when asked for, because every start is waited for
+VERBS = {
+    "prepare": ("machine", "prepare"),
+    "push-begin": ("pushing", "begin"),
+    "push-end": ("pushing", "end"),
+    "start": ("runs", "start"),
+    "runs": ("runs", "listing"),
+    "cancel": ("runs", "cancel"),
+    "follow": ("following", "follow"),
+    "locate": ("locating", "locate"),
+    "send": ("sending", "send"),
+    "service": ("services", "ensure_running"),
+    "service-state": ("services", "state"),
+}
+# started inside tmux: words, no request
+INSIDE = {"job": ("runner", "main"), "serve": ("services", "serve")}
+
+REFUSED = 96
+
+
+def main() -> int:
+    """Carry out one verb; a refusal or a failure is told as JSON."""
+    verb = sys.argv[1]
+    if verb in INSIDE:
+        module, function = INSIDE[verb]
+        code: int = getattr(_module(module), function)(*sys.argv[2:])
+        return code
+    module, function = VERBS[verb]
+    try:
+        request: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+        answer = getattr(_module(module), function)(request)
+    except Refusal as refusal:
+        return _refuse(refusal.kind, refusal.message, refusal.hint)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever asked has left
+        return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        kind = "disk_full" if error.errno == 28 else "failed"
+        return _refuse(kind, f"{error.strerror}{where}", "")
+    if answer is not None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def _refuse(kind: str, message: str, hint: str) -> int:
+    error = {"error": {"kind": kind, "message": message, "hint": hint}}
+    sys.stderr.write(json.dumps(error) + "\n")
+    return REFUSED

@@ -1,0 +1,75 @@
+"""What is asked of a VM, and what its answers mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    VmctlError,
+)
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Remote text with terminal escapes, control characters and text-direction tricks taken out."""
+    plain = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r", "\n")))
+    return plain.encode("utf-8", "replace").decode("utf-8")
+
+
+def last_lines(text: str, count: int = 5) -> str:
+    """The last lines that say something, cleaned, for an error message."""
+    lines = [line.rstrip() for line in printable(text).splitlines() if line.strip()]
+    return "\n".join(lines[-count:])
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What set-up found on a VM: the interpreter for jobs, and what it cannot import."""
+
+    python: str
+    version: str
+    missing: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    trouble: str = ""
+    done_before: bool = False
+
+    @staticmethod
+    def parse(answer: Mapping[str, Any]) -> Machine:
+        """From the helper's answer."""
+        return Machine(
+            python=printable(str(answer["python"])),
+            version=printable(str(answer["version"])),
+            missing=tuple(printable(str(name)) for name in answer["missing"]),
+            added=tuple(printable(str(name)) for name in answer.get("added", ())),
+            trouble=printable(str(answer.get("trouble", ""))),
+            done_before=bool(answer.get("done_before")),
+        )
+
+
+_KINDS: Mapping[str, type[VmctlError]] = {
+    "not_found": NotFound,
+    "conflict": Conflict,
+    "invalid": InvalidInput,
+    "access": AccessDenied,
+}
+
+
+def refusal(error: Mapping[str, Any]) -> VmctlError:
+    """The error that a helper on the VM told, as one of ours."""
+    kind = str(error.get("kind", ""))
+    message = printable(str(error.get("message", "The VM refused.")))
+    hint = printable(str(error.get("hint", "")))
+    if kind == "disk_full":
+        return Conflict(f"The VM's disk is full ({message}).", hint="Look: vmctl exec df -h")
+    if kind == "failed":
+        return VmctlError(f"On the VM: {message}.", hint=hint)
+    return _KINDS.get(kind, VmctlError)(message, hint=hint)

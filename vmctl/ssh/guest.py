@@ -1,0 +1,134 @@
+"""Talk to vmctl's helpers on the VM; they are installed there when they are missing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shlex
+import subprocess
+import tarfile
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from vmctl.domain.errors import Conflict, VmctlError
+from vmctl.domain.probe import last_lines, refusal
+from vmctl.ssh.openssh import SSH_FAILED, OpenSSH, is_ssh_failure, ssh_failure
+
+ABSENT = 97  # the library is not on the VM
+REFUSED = 96
+NOT_INSTALLED = 95
+PACKAGE = "vmctl_guest"
+ENTRY = f"from {PACKAGE}.main import main\n\nraise SystemExit(main())\n"
+
+
+@cache
+def library() -> tuple[str, bytes]:
+    """The helpers as one archive, the same bytes for the same sources, and its name by content."""
+    folder = resources.files("vmctl.guest")
+    files = {
+        f"{PACKAGE}/{item.name}": item.read_bytes()
+        for item in folder.iterdir()
+        if item.name.endswith(".py")
+    }
+    files["__main__.py"] = ENTRY.encode()
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            entry.mode = 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    digest = hashlib.sha256(raw.getvalue()).hexdigest()[:16]
+    return digest, gzip.compress(raw.getvalue(), mtime=0)
+
+
+def verb_line(verb: str) -> str:
+    """A shell line that runs one verb, or ends with ABSENT where the library is missing."""
+    where = f'"$HOME/.vmctl/lib/{library()[0]}"'
+    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -I {where} {shlex.quote(verb)}"
+
+
+def install_line(request: dict[str, Any] | None = None) -> str:
+    """A shell line that installs the library from standard input and, if asked, prepares."""
+    script = resources.files("vmctl.guest").joinpath("install.sh").read_text(encoding="utf-8")
+    words = ["sh", "-c", script, "sh", library()[0]]
+    if request is not None:
+        words.append(json.dumps(request))
+    return " ".join(map(shlex.quote, words))
+
+
+def call(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One request, one answer; a refusal on the VM is raised as the error it names."""
+    line, data = verb_line(verb), json.dumps(request).encode() + b"\n"
+    done = ssh.run(line, input=data)
+    if done.code == ABSENT:
+        install(ssh)
+        done = ssh.run(line, input=data)
+    return answer(done.code, done.stdout, done.stderr)
+
+
+def install(ssh: OpenSSH) -> None:
+    """Put the library on the VM; rsync, tmux and python3 too where they are missing."""
+    done = ssh.run(install_line(), input=library()[1])
+    if done.code != 0:
+        raise install_failure(done.stderr)
+
+
+def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start a verb that streams; its standard input stays open, closing it ends the verb.
+
+    The library must be there: an earlier `call` on the same connection has seen to it.
+    """
+    process = ssh.popen(verb_line(verb))
+    assert process.stdin is not None
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass  # ssh has ended already: its exit code and its words tell why
+    return process
+
+
+def answer(code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
+    """A verb's answer, or its refusal raised."""
+    if code == 0:
+        try:
+            found = json.loads(stdout)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return found
+    raise failure(code, stderr)
+
+
+def failure(code: int, stderr: bytes) -> VmctlError:
+    """What a verb that did not end well told."""
+    if code == NOT_INSTALLED:
+        return install_failure(stderr)
+    for line in reversed(stderr.decode("utf-8", "replace").splitlines()):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(told, dict) and isinstance(told.get("error"), dict):
+            return refusal(told["error"])
+    words = last_lines(stderr.decode("utf-8", "replace"), 3)
+    return VmctlError(f"A helper on the VM failed (exit code {code}): {words}")
+
+
+def install_failure(stderr: bytes) -> Conflict:
+    """Set-up could not lay itself out on the VM."""
+    words = last_lines(stderr.decode("utf-8", "replace"), 3)
+    return Conflict(
+        f"The VM cannot be set up: {words}", hint="Look at it: vmctl ssh, then: vmctl up"
+    )
+
+
+def ended(ssh: OpenSSH, code: int, stderr: bytes) -> VmctlError:
+    """The error of a streaming verb that ended early: the link's or the helper's."""
+    if code in (SSH_FAILED, -15, -9) and is_ssh_failure(stderr):
+        return ssh_failure(stderr.decode("utf-8", "replace"), ssh.target)
+    return failure(code, stderr)

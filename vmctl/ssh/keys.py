@@ -1,0 +1,72 @@
+"""vmctl's own key pair: made once, never a key of the user's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmctl.config import data_dir
+from vmctl.domain.errors import NotFound, VmctlError
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """Where the private key is, and the public one as `ssh-ed25519 AAAA…`."""
+
+    private_path: Path
+    public_line: str
+
+
+def ensure_keypair() -> KeyPair:
+    """The ed25519 pair in the data folder, made by ssh-keygen when it is not there yet."""
+    folder = data_dir()
+    private = folder / "id_ed25519"
+    public = folder / "id_ed25519.pub"
+    if not (private.exists() and public.exists()):
+        with (folder / ".keys.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two first commands at once make one pair
+            if not private.exists():
+                _generate(private)
+            elif not public.exists():
+                _write(public, _keygen("-y", "-P", "", "-f", str(private)))
+    if private.stat().st_mode & 0o077:
+        private.chmod(0o600)
+    words = public.read_text(encoding="utf-8").split()
+    if len(words) < 2 or not words[0].startswith("ssh-"):
+        raise VmctlError(
+            f"{public} holds no public key.", hint=f"Move it away: a new one is made of {private}."
+        )
+    return KeyPair(private, " ".join(words[:2]))
+
+
+def _generate(private: Path) -> None:
+    part = private.with_name(f".{private.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    _keygen("-q", "-t", "ed25519", "-N", "", "-C", "vmctl", "-f", str(part))
+    part_public = part.with_name(f"{part.name}.pub")
+    part_public.replace(private.with_name(f"{private.name}.pub"))
+    part.replace(private)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _keygen(*words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["ssh-keygen", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+    except FileNotFoundError as error:
+        raise NotFound(
+            "OpenSSH is not installed on this computer (no ssh-keygen).",
+            hint="Install it: sudo apt-get install openssh-client",
+        ) from error
+    if done.returncode != 0:
+        raise VmctlError(f"ssh-keygen failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,9 @@
+"""The machines behind the emulated instances: real sshd in a sandbox of its own each."""
+
+from __future__ import annotations
+
+from .host import MachineHost
+from .interface import Booted, Guest, MachineError, MachineSpec
+from .storage import delete_disk
+
+__all__ = ["Booted", "Guest", "MachineError", "MachineHost", "MachineSpec", "delete_disk"]

@@ -1,0 +1,212 @@
+"""The metadata server of a machine, at 169.254.169.254 as on Compute Engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+PREFIX = "/computeMetadata/v1"
+VERBATIM = frozenset({"attributes", "guest-attributes", "guestAttributes", "labels"})
+
+
+class Watch:
+    """Wakes whoever waits for the metadata to change."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def changed(self) -> None:
+        with self._condition:
+            self._version += 1
+            self._condition.notify_all()
+
+    def wait(self, seen: int, timeout_s: float | None) -> bool:
+        """True once something changed after `seen`; False after timeout_s seconds."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._version != seen, timeout_s)
+
+
+def camel(name: str) -> str:
+    """`network-interfaces` as recursive answers spell it: `networkInterfaces`."""
+    return re.sub(r"-(\w)", lambda match: match[1].upper(), name)
+
+
+def lookup(tree: Any, path: list[str]) -> Any:
+    """The value at path; KeyError when there is none."""
+    for part in path:
+        if isinstance(tree, dict):
+            if part in tree:
+                tree = tree[part]
+                continue
+            tree = {camel(key): value for key, value in tree.items()}[camel(part)]
+        elif isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        else:
+            raise KeyError(part)
+    return tree
+
+
+def as_json(value: Any, verbatim: bool = False) -> Any:
+    """The tree with the key spelling of recursive answers; users' own keys stay as they are."""
+    if isinstance(value, dict):
+        return {
+            key if verbatim else camel(key): as_json(item, verbatim or key in VERBATIM)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [as_json(item, verbatim) for item in value]
+    return value
+
+
+def as_text(value: Any) -> str:
+    return str(value).upper() if isinstance(value, bool) else str(value)
+
+
+def children(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return sorted(value.items())
+    return [(str(index), item) for index, item in enumerate(value)]
+
+
+def listing(value: Any) -> str:
+    """A directory as the server shows it: one name a line, directories with a slash."""
+    return "".join(
+        f"{name}/\n" if isinstance(item, dict | list) else f"{name}\n"
+        for name, item in children(value)
+    )
+
+
+def flattened(value: Any, path: str = "") -> str:
+    """A directory with alt=text: `path value` lines."""
+    if not isinstance(value, dict | list):
+        return f"{path} {as_text(value)}\n"
+    return "".join(
+        flattened(item, f"{path}/{name}" if path else name) for name, item in children(value)
+    )
+
+
+def etag(value: Any) -> str:
+    packed = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.sha256(packed).hexdigest()[:16]
+
+
+Fetch = Callable[[], dict[str, Any]]
+Put = Callable[[str, str], bool]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request; `fetch`, `put` and `watch` are set by `serve`."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "Metadata Server for VM"
+    sys_version = ""
+    fetch: Fetch
+    put: Put
+    watch: Watch
+
+    def do_GET(self) -> None:  # noqa: N802 (the name http.server calls)
+        address = urlsplit(self.path)
+        if not self._allowed(address.path):
+            return
+        query = {key: values[-1] for key, values in parse_qs(address.query).items()}
+        path = [unquote(part) for part in address.path[len(PREFIX) :].split("/") if part]
+        seen = self.watch.version
+        try:
+            value = lookup(type(self).fetch(), path)
+            if query.get("wait_for_change", "").lower() == "true":
+                value = self._changed(path, value, query, seen)
+        except KeyError:
+            self._answer(404, "Not Found\n", "text/html")
+            return
+        folder = isinstance(value, dict | list)
+        recursive = query.get("recursive", "").lower() == "true"
+        alt = query.get("alt", "json" if folder and recursive else "text")
+        if folder and not address.path.endswith("/") and not recursive:
+            self._answer(301, "", "text/html", {"Location": address.path + "/"})
+        elif alt == "json":
+            verbatim = any(part in VERBATIM for part in path)
+            shown = as_json(value, verbatim) if recursive or not folder else listing(value).split()
+            self._answer(200, json.dumps(shown), "application/json", {"ETag": etag(value)})
+        else:
+            text = as_text(value)
+            if folder:
+                text = flattened(value) if recursive else listing(value)
+            self._answer(200, text, "application/text", {"ETag": etag(value)})
+
+    def do_PUT(self) -> None:  # noqa: N802
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        address = urlsplit(self.path).path
+        if not self._allowed(address):
+            return
+        prefix = f"{PREFIX}/instance/guest-attributes/"
+        if not address.startswith(prefix) or address.removeprefix(prefix).count("/") != 1:
+            self._answer(404, "Not Found\n", "text/html")
+        elif type(self).put(unquote(address.removeprefix(prefix)), body.decode("utf-8", "replace")):
+            self._answer(200, "", "application/text")
+        else:
+            self._answer(403, "Guest attributes endpoint access is disabled.\n", "text/html")
+
+    def _allowed(self, path: str) -> bool:
+        flavoured = self.headers.get("Metadata-Flavor") == "Google"
+        if not path.startswith(PREFIX):
+            if path in ("/", "/computeMetadata", "/computeMetadata/"):
+                self._answer(200, "computeMetadata/\n" if path == "/" else "v1/\n", "text/html")
+            else:
+                self._answer(404, "Not Found\n", "text/html")
+            return False
+        if not flavoured or "X-Forwarded-For" in self.headers:
+            self._answer(403, "Missing Metadata-Flavor:Google header.\n", "text/html")
+            return False
+        return True
+
+    def _changed(self, path: list[str], value: Any, query: dict[str, str], seen: int) -> Any:
+        """The value once it differs from what the caller knows, or as it is when time is up."""
+        known = query.get("last_etag") or etag(value)
+        timeout = float(query["timeout_sec"]) if query.get("timeout_sec", "").isdigit() else None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while etag(value) == known:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0 or not self.watch.wait(seen, left):
+                break
+            seen = self.watch.version
+            value = lookup(type(self).fetch(), path)
+        return value
+
+    def _answer(
+        self, status: int, text: str, kind: str, headers: dict[str, str] | None = None
+    ) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Metadata-Flavor", "Google")
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: the serial port is for the machine's own story."""
+
+
+def serve(address: tuple[str, int], fetch: Fetch, put: Put, watch: Watch) -> ThreadingHTTPServer:
+    """Answers at address from a thread of its own; OSError when it cannot be bound."""
+    handler = type("Bound", (Handler,), {"fetch": fetch, "put": put, "watch": watch})
+    handler.fetch, handler.put = staticmethod(fetch), staticmethod(put)  # type: ignore[attr-defined]
+    server = ThreadingHTTPServer(address, handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="metadata", daemon=True).start()
+    return server

@@ -1,0 +1,74 @@
+"""startup-script and shutdown-script of the metadata, run as root of the machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .processes import Processes
+
+
+class Scripts:
+    """Runs a metadata script with its output, line by line, on the serial port."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        say: Callable[[str], None],
+        sudo: str,
+        env: Mapping[str, str],
+        cwd: str,
+    ) -> None:
+        self._processes = processes
+        self._say = say
+        self._sudo = sudo
+        self._env = env
+        self._cwd = cwd
+
+    def run(self, kind: str, tree: dict[str, Any], timeout_s: float | None = None) -> None:
+        """`kind` is `startup` or `shutdown`; returns when the script ended or time is up."""
+        key = f"{kind}-script"
+        text = ((tree.get("instance") or {}).get("attributes") or {}).get(key)
+        say = self._say
+        if not text:
+            say(f"google_metadata_script_runner: No {kind} scripts to run.")
+            return
+        say(f"google_metadata_script_runner: Starting {kind} scripts.")
+        say(f"google_metadata_script_runner: Found {key} in metadata.")
+        with tempfile.TemporaryDirectory(prefix="metadata-scripts") as folder:
+            Path(folder).chmod(0o755)
+            script = Path(folder) / key
+            script.write_text(str(text))
+            script.chmod(0o755)
+            with (Path(folder) / "output").open("w+b") as output:
+                # A file, not a pipe: a child that the script leaves behind must not delay its end.
+                job = self._processes.spawn(
+                    [self._sudo, "/bin/bash", "-c", str(script)],
+                    stdout=output,
+                    stderr=output,
+                    env=self._env,
+                    cwd=self._cwd,
+                )
+                position, waited = 0, 0.0
+                while True:
+                    ended = job.done.wait(0.1)
+                    waited += 0.1
+                    position = self._copy(key, Path(output.name), position, last=ended)
+                    if ended or (timeout_s is not None and waited >= timeout_s):
+                        break
+        if job.done.is_set():
+            say(f"google_metadata_script_runner: {key} exit status {job.returncode}")
+        else:
+            say(f"google_metadata_script_runner: {key} still running after {timeout_s:.0f} s")
+        say(f"google_metadata_script_runner: Finished running {kind} scripts.")
+
+    def _copy(self, key: str, file: Path, position: int, last: bool) -> int:
+        with file.open("rb") as stream:
+            stream.seek(position)
+            data = stream.read()
+        end = len(data) if last else data.rfind(b"\n") + 1
+        for line in data[:end].decode("utf-8", "replace").splitlines():
+            self._say(f"google_metadata_script_runner: {key}: {line}")
+        return position + end

@@ -1,0 +1,173 @@
+"""The machine's own /etc, home folders and sshd configuration."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+# Belong to the programs under /usr and follow them at every boot.
+FOLLOWS_USR = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "pip.conf")
+
+PASSWD = """\
+root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+sshd:x:101:65534::/run/sshd:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+"""
+# No group "tty": sshd would want to give terminals to it, which an unprivileged one cannot.
+GROUP = """\
+root:x:0:
+daemon:x:1:
+adm:x:4:
+sudo:x:27:
+video:x:44:
+nogroup:x:65534:
+"""
+PROFILE = """\
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+if [ -n "${BASH_VERSION-}" ] && [ -r /etc/bash.bashrc ]; then . /etc/bash.bashrc; fi
+if [ -d /etc/profile.d ]; then
+  for part in /etc/profile.d/*.sh; do
+    if [ -r "$part" ]; then . "$part"; fi
+  done
+  unset part
+fi
+"""
+BASHRC = """\
+case $- in *i*) ;; *) return ;; esac
+PS1='\\u@\\h:\\w\\$ '
+shopt -s checkwinsize
+"""
+USER_PROFILE = """\
+if [ -n "${BASH_VERSION-}" ] && [ -f "$HOME/.bashrc" ]; then . "$HOME/.bashrc"; fi
+if [ -d "$HOME/bin" ]; then PATH="$HOME/bin:$PATH"; fi
+if [ -d "$HOME/.local/bin" ]; then PATH="$HOME/.local/bin:$PATH"; fi
+if [ -n "${VMCTL_PATH-}" ]; then PATH="$VMCTL_PATH:$PATH"; fi
+"""
+USER_BASHRC = """\
+case $- in *i*) ;; *) return ;; esac
+HISTCONTROL=ignoreboth
+HISTSIZE=1000
+alias ls='ls --color=auto'
+alias ll='ls -l'
+"""
+
+
+def install_etc(seed: Path, etc: Path) -> None:
+    """Copies what is missing in etc, and always what belongs to /usr."""
+    for folder, _, names in os.walk(seed):
+        inside = Path(folder).relative_to(seed)
+        there = etc / inside
+        there.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name in names:
+            source, target = Path(folder) / name, there / name
+            follows = any((inside / name).is_relative_to(part) for part in FOLLOWS_USR)
+            if target.is_symlink() or target.exists():
+                if not follows:
+                    continue
+                target.unlink()
+            shutil.copy2(source, target, follow_symlinks=False)
+        # os.walk lists a link to a directory among the directories and does not enter it.
+        for entry in os.scandir(folder):
+            if entry.is_symlink() and not (there / entry.name).is_symlink():
+                (there / entry.name).symlink_to(os.readlink(entry.path))
+
+
+def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:
+    """Names, hosts, shells and accounts; what a user edited stays, what boot decides does not."""
+    etc = root / "etc"
+    name, hostname = spec["name"], spec["hostname"]
+    always = {
+        "hostname": f"{name}\n",
+        "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+        f"127.0.1.1 {hostname} {name}\n"
+        "169.254.169.254 metadata.google.internal metadata\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
+        "networks: files\nprotocols: files\nservices: files\n",
+        "motd": f"\n{name} is simulated by vmctl's emulator: a sandbox on your own computer.\n\n",
+    }
+    if dns is not None:
+        always["resolv.conf"] = f"nameserver {dns}\n"
+    once = {
+        "passwd": PASSWD,
+        "group": GROUP,
+        "profile": PROFILE,
+        "bash.bashrc": BASHRC,
+        "skel/.profile": USER_PROFILE,
+        "skel/.bashrc": USER_BASHRC,
+        "shells": "/bin/sh\n/bin/bash\n",
+    }
+    for file, text in always.items():
+        (etc / file).unlink(missing_ok=True)
+        (etc / file).write_text(text)
+    for file, text in once.items():
+        if not (etc / file).exists():
+            (etc / file).parent.mkdir(parents=True, exist_ok=True)
+            (etc / file).write_text(text)
+    profile = etc / "profile.d/image-python.sh"
+    profile.parent.mkdir(exist_ok=True)
+    profile.unlink(missing_ok=True)
+    if spec["python"]:
+        profile.write_text(f'PATH="{spec["python"]}/bin:$PATH"\nexport PATH\n')
+    for file in ("/root/.profile", "/root/.bashrc"):
+        target = root / file.lstrip("/")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(etc / "skel" / target.name, target)
+
+
+def sshd_config(root: Path, extra: list[str]) -> str:
+    """For `sshd -i`, run unprivileged; `root` is where the machine's files are."""
+
+    def quoted(path: str) -> str:
+        return '"' + str(root / path).replace("%", "%%") + '"'
+
+    lines = [
+        *(f"HostKey {quoted(f'etc/ssh/ssh_host_{t}_key')}" for t in ("ed25519", "ecdsa", "rsa")),
+        f"AuthorizedKeysFile {quoted('home')[:-1]}/%u/.ssh/authorized_keys\"",
+        "UsePAM no",
+        "StrictModes no",
+        "PermitRootLogin no",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "MaxSessions 64",
+        "X11Forwarding no",
+        "PrintMotd yes",
+        "PrintLastLog no",
+        "PidFile none",
+        "ClientAliveInterval 120",
+        "Subsystem sftp internal-sftp",
+        *extra,
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def install_shims(shims: Path, target: Path, gpus: list[str]) -> None:
+    """sudo, shutdown, apt-get ... in the machine's /usr/local/bin; nvidia-smi with a GPU only."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = {
+        "sudo.sh": ["sudo"],
+        "shutdown.sh": ["shutdown", "poweroff", "halt", "reboot"],
+        "apt_get.sh": ["apt-get", "apt"],
+        "systemctl.sh": ["systemctl", "journalctl"],
+        "nvidia_smi.py": ["nvidia-smi"] if gpus else [],
+    }
+    (target / "nvidia-smi").unlink(missing_ok=True)
+    for source, commands in names.items():
+        for command in commands:
+            partial = target / f".{command}.new"
+            shutil.copyfile(shims / source, partial)
+            partial.chmod(0o755)
+            os.replace(partial, target / command)
+    if gpus:
+        (target / "nvidia-smi.gpus").write_text("".join(f"{gpu}\n" for gpu in gpus))
+
+
+def plain_session(root: Path, environment: dict[str, str], session: Path) -> list[str]:
+    """sshd_config lines for a machine without namespaces: its folders through the environment."""
+    pairs = " ".join('"' + f"{name}={value}" + '"' for name, value in environment.items())
+    return [f"SetEnv {pairs}", f"ForceCommand /bin/sh {shlex.quote(str(session))}"]

@@ -1,0 +1,144 @@
+"""All machines of one emulator: what this computer allows, and who runs."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from . import network, plain, sandbox
+from .image import ImageStore
+from .interface import Booted, Guest, MachineError, MachineSpec
+from .listener import Switchboard, listen
+from .machine import Machine, SerialPort
+from .spawner import Spawner
+from .storage import check_traversable, make_seed
+
+PLAIN_VARIABLE = "VMCTL_EMULATOR_PLAIN"
+
+
+class MachineHost:
+    """Boots, stops and describes machines; every method may be called from any thread."""
+
+    mode: str  # "sandbox" or "plain"
+    note: str  # one sentence for the user about what this computer does not allow; may be empty
+
+    def __init__(self, home: Path, images: Path, guest: Guest) -> None:
+        """One per home at a time; MachineError when machines cannot run here at all."""
+        self._home = home.resolve()
+        self._guest = guest
+        self._lock = threading.Lock()
+        self._machines: dict[str, Machine] = {}
+        self._silent: set[str] = set()  # told to go down: no exited() for them
+        self._disks: dict[str, Path] = {}
+        self._home.mkdir(parents=True, exist_ok=True)
+        (self._home / "machines").mkdir(exist_ok=True)
+        if sandbox.machine_uid() is not None:
+            check_traversable(self._home / "machines")
+        self._seed = make_seed(self._home)
+        self._spawner = Spawner()
+        self._switchboard = Switchboard()
+        self._describe()
+        self._images = ImageStore(images, self._spawner, sandboxed=self.mode == "sandbox")
+
+    def _describe(self) -> None:
+        notes = []
+        if os.environ.get(PLAIN_VARIABLE, "") not in ("", "0"):
+            abilities = sandbox.Abilities(f"{PLAIN_VARIABLE} is set", overlay=False)
+        else:
+            abilities = sandbox.probe(self._spawner)
+        self._overlay = abilities.overlay
+        self.mode = "sandbox" if abilities.refusal is None else "plain"
+        if abilities.refusal is not None:
+            if (reason := plain.refusal()) is not None:
+                self._spawner.close()
+                self._switchboard.close()
+                raise MachineError(f"machines cannot run here: {reason}")
+            notes.append(f"plain machines, because {abilities.refusal}: {plain.LIMITS}")
+        else:
+            if (reason := network.refusal()) is not None:
+                notes.append(f"machines have no outbound network, because {reason}")
+            if not self._overlay:
+                notes.append("overlay mounts are refused here: images get a thin layer instead")
+        self.note = "; ".join(notes)
+
+    def prepare_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """Returns when machines can boot from image; minutes the first time."""
+        self._images.prepare(image, progress)
+
+    def boot(self, spec: MachineSpec) -> Booted:
+        """Returns when sshd answers at the address returned."""
+        image = self._images.path(spec.image)
+        with self._lock:
+            if spec.instance_id in self._machines:
+                raise MachineError(f"machine {spec.name} is running already")
+            taken = {machine.listener.nat_ip for machine in self._machines.values()}
+            listener = listen(spec.nat_ip, taken)
+            machine = Machine(spec, self._guest, listener, self._switchboard, self._ended)
+            self._machines[spec.instance_id] = machine
+            self._disks[spec.instance_id] = spec.disk
+            self._silent.add(spec.instance_id)  # until it is up, failing is boot's own news
+        try:
+            booted = machine.boot(self._spawner, self._seed, self.mode, image, self._overlay)
+        except BaseException:
+            with self._lock:
+                self._machines.pop(spec.instance_id, None)
+                self._silent.discard(spec.instance_id)
+            raise
+        with self._lock:
+            self._silent.discard(spec.instance_id)
+        return booted
+
+    def shutdown(self, instance_id: str, grace_s: float) -> None:
+        """Presses the power button, pulls the plug after grace_s; no exited() follows.
+
+        Nothing happens when the machine is down already."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+            if machine is None:
+                return
+            self._silent.add(instance_id)
+        machine.press_power_button(grace_s)
+        with self._lock:
+            self._silent.discard(instance_id)
+
+    def metadata_changed(self, instance_id: str) -> None:
+        """The machine reads its metadata anew: accounts, keys, and whoever waits for a change."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+        if machine is not None:
+            machine.tell("changed")
+
+    def serial_output(self, instance_id: str) -> bytes:
+        """The last megabyte of the serial port; survives stops and the emulator's restart."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+            disk = self._disks.get(instance_id)
+        if machine is not None:
+            return machine.serial.read()
+        if disk is None:
+            for file in self._home.glob("machines/*/instance"):
+                if file.read_text().strip() == instance_id:
+                    disk = file.parent
+        return b"" if disk is None else SerialPort(disk / "serial.log").read()
+
+    def close(self) -> None:
+        """Kills every machine; returns when nothing of them is left."""
+        with self._lock:
+            machines = list(self._machines.values())
+            self._silent.update(machine.spec.instance_id for machine in machines)
+        for machine in machines:
+            machine.kill()
+        for machine in machines:
+            machine.ended.wait()
+        self._spawner.close()
+        self._switchboard.close()
+
+    def _ended(self, machine: Machine, reason: str) -> None:
+        identity = machine.spec.instance_id
+        with self._lock:
+            self._machines.pop(identity, None)
+            silent = identity in self._silent
+        if not silent:
+            self._guest.exited(identity, reason)

@@ -1,0 +1,47 @@
+"""What the API side and the machines know of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class MachineError(Exception):
+    """A machine or an image could not be made; the text is one sentence for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """One boot of one instance: what it is called, what it boots from, what it has."""
+
+    instance_id: str
+    name: str
+    hostname: str
+    disk: Path  # made when missing; holds the whole state that survives a stop
+    image: str  # "base", or the name of an image with a Python of its own
+    nat_ip: str | None  # an address to have again; None for a free one of 127.0.x.y
+    gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
+    gpu_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """Where the machine's sshd answers."""
+
+    nat_ip: str
+    ssh_port: int
+
+
+class Guest(Protocol):
+    """What a machine asks of the API side. Called from the machines' threads, also while `boot`
+    is going on: an implementation must not need a lock that a caller of MachineHost holds."""
+
+    def metadata(self, instance_id: str) -> dict[str, object]:
+        """The computeMetadata/v1 tree: {"instance": {...}, "project": {...}}."""
+
+    def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
+        """Stores `NAMESPACE/KEY`; false when guest attributes are not enabled."""
+
+    def exited(self, instance_id: str, reason: str) -> None:
+        """The machine went down by itself: "poweroff", "reboot" or "crash"."""

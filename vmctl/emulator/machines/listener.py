@@ -1,0 +1,142 @@
+"""Addresses and doors: takes connections on a machine's natIP and hands them into its sandbox."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .interface import MachineError
+
+PORTS = (22, 2222, 0)  # 22 needs root or a low ip_unprivileged_port_start
+ATTEMPTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound address of one machine."""
+
+    server: socket.socket
+    nat_ip: str
+    port: int
+
+
+def listen(wanted: str | None, taken: set[str]) -> Listener:
+    """Binds `wanted` if it is free, else a free address of 127.0.2.0 to 127.0.254.255."""
+    candidates = [wanted] if wanted is not None and wanted not in taken else []
+    candidates += [
+        f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}" for _ in range(ATTEMPTS)
+    ]
+    for address in candidates:
+        if address in taken and address != wanted:
+            continue
+        for port in PORTS:
+            server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                server.bind((address, port))
+                # Linux lets two sockets bind the same address; only one may listen on it.
+                server.listen(128)
+            except OSError as error:
+                server.close()
+                if error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL):
+                    break
+                continue
+            server.setblocking(False)
+            return Listener(server, address, server.getsockname()[1])
+    raise MachineError("no free address in 127.0.0.0/8 on this computer")
+
+
+class Switchboard:
+    """One thread that accepts for all machines and copies their serial ports."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._changes: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._open = True
+        self._thread = threading.Thread(target=self._serve, name="switchboard", daemon=True)
+        self._thread.start()
+
+    def connect(self, listener: Listener, door: socket.socket) -> None:
+        """Passes every connection to the listener through the door, until `disconnect`."""
+
+        def accept() -> None:
+            try:
+                connection, _ = listener.server.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    socket.send_fds(door, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
+                except OSError:
+                    pass  # the machine is gone or overrun: the caller sees a closed connection
+
+        self._change(
+            lambda: self._selector.register(listener.server, selectors.EVENT_READ, accept)
+        )
+
+    def disconnect(self, listener: Listener) -> None:
+        """Stops listening; the address is free when this returns."""
+
+        def forget() -> None:
+            self._selector.unregister(listener.server)
+            listener.server.close()
+
+        self._change(forget)
+
+    def copy(self, descriptor: int, sink: Callable[[bytes], None]) -> None:
+        """Gives what arrives on descriptor to sink; closes it at its end, after sink(b"")."""
+
+        def read() -> None:
+            data = os.read(descriptor, 65536)
+            if not data:
+                self._selector.unregister(descriptor)
+                os.close(descriptor)
+            sink(data)
+
+        self._change(lambda: self._selector.register(descriptor, selectors.EVENT_READ, read))
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._open = False
+        os.write(self._wake_write, b"w")
+        self._thread.join()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Runs change in the thread that selects, and waits for it."""
+        done = threading.Event()
+
+        def apply() -> None:
+            try:
+                change()
+            finally:
+                done.set()
+
+        with self._lock:
+            self._changes.append(apply)
+        os.write(self._wake_write, b"w")
+        done.wait()
+
+    def _serve(self) -> None:
+        while self._open:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    key.data()
+                    continue
+                os.read(self._wake_read, 4096)
+                with self._lock:
+                    changes, self._changes = self._changes, []
+                for change in changes:
+                    change()

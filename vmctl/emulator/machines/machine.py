@@ -1,0 +1,271 @@
+"""One running machine, seen from the computer: its processes, its line, its serial port."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import plain, sandbox
+from .interface import Booted, Guest, MachineError, MachineSpec
+from .listener import Listener, Switchboard
+from .network import Uplink, resolver
+from .spawner import Spawner
+from .storage import provision
+
+READY_S = 60.0
+SERIAL_BYTES = 1 << 20
+LAST_WORDS_S = 2.0
+
+
+class SerialPort:
+    """The last megabyte that a machine wrote, kept beside its disk."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Appends; once the file holds two megabytes it is cut to the last."""
+        with self._lock:
+            with self._file.open("ab") as stream:
+                stream.write(data)
+                long = stream.tell() > 2 * SERIAL_BYTES
+            if long:
+                partial = self._file.with_suffix(".new")
+                partial.write_bytes(self._file.read_bytes()[-SERIAL_BYTES:])
+                partial.replace(self._file)
+
+    def read(self) -> bytes:
+        """The last megabyte at most; empty before the first boot."""
+        with self._lock:
+            try:
+                return self._file.read_bytes()[-SERIAL_BYTES:]
+            except FileNotFoundError:
+                return b""
+
+
+class Machine:
+    """Boots in the constructor's caller, runs until it goes down, tells `on_end` why."""
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        guest: Guest,
+        listener: Listener,
+        switchboard: Switchboard,
+        on_end: Callable[[Machine, str], None],
+    ) -> None:
+        self.spec = spec
+        self.listener = listener
+        self.serial = SerialPort(spec.disk / "serial.log")
+        self.ended = threading.Event()
+        self.layer_note = ""
+        self._guest = guest
+        self._switchboard = switchboard
+        self._on_end = on_end
+        self._ready = threading.Event()
+        self._failure = ""
+        self._reason = "crash"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._uplink: Uplink | None = None
+        self._sending = threading.Lock()
+        self._serial_ended = threading.Event()
+        self._control, self._control_inside = socket.socketpair()
+        self._door, self._door_inside = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+
+    # -- up ------------------------------------------------------------------------------------
+
+    def boot(
+        self, spawner: Spawner, seed: Path, mode: str, image: Path | None, overlay: bool
+    ) -> Booted:
+        """Returns when sshd answers; MachineError, with nothing left behind, if it does not."""
+        spec = self.spec
+        try:
+            provision(spec.disk, sandbox.machine_uid())
+            (spec.disk / "instance").write_text(spec.instance_id + "\n")
+            self._start(spawner, seed, mode, image)
+            order = self._boot_order(seed, mode, image, overlay)
+            threading.Thread(
+                target=self._serve, args=(order,), name=f"machine {spec.name}", daemon=True
+            ).start()
+        except BaseException:
+            self._release()
+            raise
+        if self._uplink is not None:
+            try:
+                self._uplink.wait_ready()
+            except OSError as error:
+                self._uplink = None
+                self.serial.write(f"vmctl emulator: no outbound network: {error}\n".encode())
+        if not self._ready.wait(READY_S) or self._failure:
+            self.kill()
+            self.ended.wait(10)
+            story = self.serial.read().decode("utf-8", "replace").strip().splitlines()
+            reason = self._failure or (story[-1] if story else "no output on the serial port")
+            raise MachineError(f"machine {spec.name} did not boot: {reason}")
+        self._switchboard.connect(self.listener, self._door)
+        return Booted(self.listener.nat_ip, self.listener.port)
+
+    def _start(self, spawner: Spawner, seed: Path, mode: str, image: Path | None) -> None:
+        serial_read, serial_write = os.pipe()
+        try:
+            launch = sandbox.Launch(
+                self.spec.disk, seed, self.spec.name, image,
+                self._control_inside.fileno(), self._door_inside.fileno(),
+            )  # fmt: skip
+            inside = self._control_inside, self._door_inside
+            if mode == "plain":
+                self._process = plain.start(launch, spawner, serial_write, *inside)
+            else:
+                self._process, pid = sandbox.start(launch, spawner, serial_write, *inside)
+                if resolver() is not None:
+                    self._uplink = Uplink(spawner, pid, sandbox.machine_uid())
+        except OSError as error:
+            os.close(serial_read)
+            raise MachineError(f"cannot start {error.filename}: {error.strerror}") from error
+        except BaseException:
+            os.close(serial_read)
+            raise
+        finally:
+            os.close(serial_write)
+        # A machine that printed its last word closes the pipe; a copy per end would keep it open.
+        self._control_inside.close()
+        self._door_inside.close()
+        self._switchboard.copy(serial_read, self._hear)
+
+    def _hear(self, data: bytes) -> None:
+        if data:
+            self.serial.write(data)
+        else:
+            self._serial_ended.set()
+
+    def _boot_order(
+        self, seed: Path, mode: str, image: Path | None, overlay: bool
+    ) -> dict[str, Any]:
+        spec = self.spec
+        own = plain.paths(spec.disk, seed, image) if mode == "plain" else {
+            "root": "/",
+            "seed": sandbox.GUEST,
+            "local": "/usr/local",
+            "image": sandbox.IMAGE if image is not None else None,
+            "python": sandbox.IMAGE_TARGET if image is not None else None,
+            "layer": sandbox.LAYER,
+            "dns": resolver() or "",
+            "owns_names": True,
+        }  # fmt: skip
+        return {
+            "op": "boot",
+            "metadata": self._guest.metadata(spec.instance_id),
+            "spec": {
+                "instance_id": spec.instance_id,
+                "name": spec.name,
+                "hostname": spec.hostname,
+                "gpus": [described(spec.gpu)] * spec.gpu_count if spec.gpu else [],
+                "thin": not overlay,
+                **own,
+            },
+        }
+
+    # -- running -------------------------------------------------------------------------------
+
+    def tell(self, op: str, **values: object) -> None:
+        """An order to the machine; nothing happens when it is gone."""
+        self._send({"op": op, **values})
+
+    def _send(self, message: dict[str, object]) -> None:
+        with self._sending:
+            try:
+                self._control.sendall(json.dumps(message).encode() + b"\n")
+            except OSError:
+                pass
+
+    def _serve(self, order: dict[str, Any]) -> None:
+        """Answers the machine until it hangs up, then clears away what is left of it."""
+        self._send(order)
+        try:
+            with self._control.makefile("rb") as lines:
+                for line in lines:
+                    self._answer(json.loads(line))
+        except (OSError, ValueError):
+            pass  # it died in the middle of a word, or talks nonsense: both end it below
+        self.kill()
+        assert self._process is not None
+        self._process.wait()
+        self._serial_ended.wait(LAST_WORDS_S)
+        self._release()
+        self._ready.set()
+        self.ended.set()
+        self._on_end(self, self._reason)
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        op, identity = message["op"], self.spec.instance_id
+        if op == "ready":
+            self.layer_note = str(message.get("layer_note") or "")
+            self._ready.set()
+        elif op == "failed":
+            self._failure = str(message.get("error"))
+            self._ready.set()
+        elif op == "exiting":
+            self._reason = str(message.get("reason"))
+        elif op == "metadata":
+            self._send({"re": message["id"], "result": self._guest.metadata(identity)})
+        elif op == "put_guest_attribute":
+            path, value = str(message["path"]), str(message["value"])
+            stored = self._guest.put_guest_attribute(identity, path, value)
+            self._send({"re": message["id"], "result": stored})
+
+    # -- down ----------------------------------------------------------------------------------
+
+    def press_power_button(self, grace_s: float) -> None:
+        """ACPI: the machine runs its shutdown-script and goes down; killed after grace_s."""
+        started = time.monotonic()
+        self.tell("power", grace_s=grace_s)
+        if not self.ended.wait(max(grace_s - (time.monotonic() - started), 0)):
+            self.kill()
+            self.ended.wait()
+
+    def kill(self) -> None:
+        """Pulls the plug."""
+        if self._process is not None and self._process.poll() is None:
+            plain.kill(self._process) if self._is_plain else self._process.kill()
+
+    @property
+    def _is_plain(self) -> bool:
+        return self._process is not None and getattr(self._process, "plain", False)
+
+    def _release(self) -> None:
+        self._switchboard.disconnect(self.listener)
+        if self._uplink is not None:
+            self._uplink.close()
+        for end in (self._control, self._control_inside, self._door, self._door_inside):
+            end.close()
+
+
+GPUS = {
+    "nvidia-tesla-t4": ("Tesla T4", 15360),
+    "nvidia-tesla-p4": ("Tesla P4", 7680),
+    "nvidia-tesla-p100": ("Tesla P100-PCIE-16GB", 16384),
+    "nvidia-tesla-v100": ("Tesla V100-SXM2-16GB", 16384),
+    "nvidia-l4": ("NVIDIA L4", 23034),
+    "nvidia-tesla-a100": ("NVIDIA A100-SXM4-40GB", 40960),
+    "nvidia-a100-80gb": ("NVIDIA A100-SXM4-80GB", 81920),
+    "nvidia-h100-80gb": ("NVIDIA H100 80GB HBM3", 81559),
+    "nvidia-h100-mega-80gb": ("NVIDIA H100 80GB HBM3", 81559),
+    "nvidia-h200-141gb": ("NVIDIA H200", 143771),
+    "nvidia-b200": ("NVIDIA B200", 183359),
+}
+
+
+def described(gpu: str) -> str:
+    """`NAME;MEMORY_MIB` as the driver names the card of an accelerator type."""
+    name, memory = GPUS.get(gpu, (gpu, 0))
+    return f"{name};{memory}"

@@ -1,0 +1,89 @@
+"""Machines where namespaces are refused: a supervised sshd as an ordinary process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .interface import MachineError
+from .sandbox import Launch, find_program, guest_command, machine_uid
+from .spawner import Spawner
+
+LIMITS = (
+    "machines share this computer's processes, network, /tmp and hostname, see its files, have no "
+    "metadata server, and let in this computer's own user name only"
+)
+
+# Root must not run machines as root, but sshd wants its login names in /etc/passwd: a mount
+# namespace shows the machine's own /etc and /home in place of the computer's.
+AS_UID = r"""
+set -e
+mount --bind "$2/etc" /etc
+mount --bind "$2/home" /home
+uid=$1
+shift 2
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all --no-new-privs -- "$@"
+"""
+
+
+def paths(disk: Path, seed: Path, image: Path | None) -> dict[str, Any]:
+    """Where the guest finds its things without a file system of its own."""
+    return {
+        "root": str(disk / "fs"),
+        "seed": str(seed),
+        "local": str(disk / "local"),
+        "image": str(image) if image is not None else None,
+        "python": str(disk / "fs/opt/python") if image is not None else None,
+        "layer": str(disk / "layer"),
+        "dns": None,
+        "owns_names": machine_uid() is not None,
+    }
+
+
+def start(
+    launch: Launch, spawner: Spawner, serial: int, control: socket.socket, door: socket.socket
+) -> subprocess.Popen[bytes]:
+    """Starts the machine's keeper, which ends every descendant when this process ends."""
+    argv = guest_command(launch.seed, launch.control_fd, launch.door_fd, "plain")
+    uid = machine_uid()
+    if uid is not None:
+        check_mount_namespace()
+        root = str(launch.disk / "fs")
+        argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), root, *argv]
+    return spawner.start(
+        argv, stdout=serial, stderr=serial, pass_fds=(control.fileno(), door.fileno()),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+    )  # fmt: skip
+
+
+def check_mount_namespace() -> None:
+    """MachineError when root cannot drop a machine to an unprivileged uid here."""
+    probe = subprocess.run(
+        ["unshare", "--mount", "--", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    if probe.returncode != 0:
+        raise MachineError(
+            "this root has no namespaces to lock machines into, and vmctl does not run them as "
+            "root: start it as an ordinary user, or allow user namespaces (in Docker: "
+            "--security-opt seccomp=unconfined)"
+        )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """TERM: the keeper kills what it keeps, then itself."""
+    try:
+        os.kill(process.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+
+
+def refusal() -> str | None:
+    """Why not even plain machines work here."""
+    for program in ("sshd", "ssh-keygen"):
+        if find_program(program) is None:
+            return f"{program} is not installed (Debian: sudo apt-get install openssh-server)"
+    return None

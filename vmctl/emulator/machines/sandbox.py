@@ -1,0 +1,163 @@
+"""One bubblewrap sandbox per machine: its own user, pid, network, uts, ipc and mount namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .interface import MachineError
+from .spawner import Spawner
+
+# Started by root, every machine runs under this uid, which no computer gives to anybody.
+MACHINE_UID = 1_879_048_300
+PYTHON = "/usr/bin/python3"
+GUEST = "/run/vmctl/seed"
+IMAGE = "/run/vmctl/image"
+LAYER = "/run/vmctl/layer"
+IMAGE_TARGET = "/opt/python"
+
+
+def machine_uid() -> int | None:
+    """The uid that machines are dropped to; None when the emulator is unprivileged itself."""
+    return MACHINE_UID if os.geteuid() == 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """The parts of a machine's command line."""
+
+    disk: Path
+    seed: Path
+    hostname: str
+    image: Path | None
+    control_fd: int
+    door_fd: int
+
+
+def guest_command(seed: Path | str, control_fd: int, door_fd: int, mode: str) -> list[str]:
+    """Runs the guest's first process on the system's Python, which every sandbox can see."""
+    code = f"import sys; sys.path.insert(0, {str(seed)!r}); from guest.init import main; "
+    return [PYTHON, "-I", "-S", "-B", "-c", code + "main(sys.argv[1:])",
+            str(control_fd), str(door_fd), mode]  # fmt: skip
+
+
+def base_arguments() -> list[str]:
+    """The namespaces. uid 0 in a namespace owned by an unprivileged host uid: it can mount and
+    configure its own network, and is nobody on the computer."""
+    return [
+        "bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
+        "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-ipc",
+        "--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session",
+    ]  # fmt: skip
+
+
+def command(launch: Launch, info_fd: int) -> list[str]:
+    """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
+    disk = launch.disk
+    argv = [*base_arguments(), "--hostname", launch.hostname, "--info-fd", str(info_fd)]
+    argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        host = Path("/") / name
+        if host.is_dir() and not host.is_symlink():
+            argv += ["--ro-bind", str(host), str(host)]
+    argv += ["--bind", str(disk / "local"), "/usr/local"]
+    argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]
+    argv += ["--ro-bind", str(launch.seed), GUEST]
+    if launch.image is not None:
+        argv += ["--ro-bind", str(launch.image), IMAGE, "--bind", str(disk / "layer"), LAYER]
+    argv += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
+    argv += ["--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--"]
+    return argv + guest_command(GUEST, launch.control_fd, launch.door_fd, "sandbox")
+
+
+def read_info(descriptor: int) -> int:
+    """Host pid of the sandbox's first process, from --info-fd, which arrives in pieces."""
+    data = b""
+    while b"}" not in data:
+        piece = os.read(descriptor, 4096)
+        if not piece:
+            raise MachineError("bubblewrap ended before the machine started")
+        data += piece
+    return int(json.loads(data)["child-pid"])
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What this computer allows: `refusal` says why no sandbox, `overlay` if layers can be
+    mounted."""
+
+    refusal: str | None
+    overlay: bool
+
+
+PROBE = r"""
+mkdir -p /tmp/l /tmp/u /tmp/w /tmp/m || exit 3
+unshare --user --map-user=1000 --map-group=1000 true || exit 4
+mount -n -t overlay overlay -o lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w,userxattr /tmp/m \
+  && touch /tmp/m/file && echo overlay
+exit 0
+"""
+
+
+def probe(spawner: Spawner) -> Abilities:
+    """Starts a real sandbox with a nested user namespace, as a machine needs it, and looks."""
+    for program in ("bwrap", "sshd", "nsenter", "unshare", "ssh-keygen"):
+        if find_program(program) is None:
+            return Abilities(f"{program} is not installed on this computer", False)
+    argv = [*base_arguments(), "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        host = Path("/") / name
+        if host.is_symlink():
+            argv += ["--symlink", os.readlink(host), str(host)]
+        elif host.is_dir():
+            argv += ["--ro-bind", str(host), str(host)]
+    argv += ["--tmpfs", "/tmp", "--", "/bin/sh", "-c", PROBE]
+    process = spawner.start(
+        argv, uid=machine_uid(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )  # fmt: skip
+    try:
+        output, errors = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return Abilities("a test sandbox did not end within 20 s", False)
+    if process.returncode != 0:
+        last = errors.decode("utf-8", "replace").strip().splitlines()
+        return Abilities(f"namespaces are refused here ({last[-1] if last else 'no reason'})", False)
+    return Abilities(None, b"overlay" in output)
+
+
+def find_program(name: str) -> str | None:
+    """Where a system program is, also when the caller's PATH lacks the sbin folders."""
+    return shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def start(
+    launch: Launch, spawner: Spawner, serial: int, control: socket.socket, door: socket.socket
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts the sandbox; returns bwrap and the host pid of the machine's first process."""
+    read, write = os.pipe()
+    try:
+        process = spawner.start(
+            command(launch, write), uid=machine_uid(), stdout=serial, stderr=serial,
+            pass_fds=(control.fileno(), door.fileno(), write),
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )  # fmt: skip
+        os.close(write)
+        write = -1
+        try:
+            return process, read_info(read)
+        except MachineError:
+            process.kill()
+            process.wait()
+            raise
+    finally:
+        os.close(read)
+        if write >= 0:
+            os.close(write)

@@ -1,0 +1,162 @@
+"""A machine's folders on the computer, and the read-only seed that all machines boot from."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from .interface import MachineError
+
+# Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it
+# installed over the shared image.
+FOLDERS = ("fs", "local", "layer")
+MOUNT_POINTS = ("usr", "proc", "dev", "run", "tmp", "sys", "opt", "etc", "home", "root", "var")
+USR_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+# What programs under /usr need of the computer's /etc; nothing else of it is shown.
+ETC = (
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "ssl/openssl.cnf",
+    "pki/tls/certs", "pki/tls/openssl.cnf", "pki/ca-trust/extracted", "crypto-policies",
+    "ca-certificates.conf", "services", "protocols", "rpc", "mime.types", "magic", "terminfo",
+    "inputrc", "localtime", "timezone", "os-release", "debian_version", "lsb-release",
+    "login.defs", "gai.conf", "host.conf", "python3", "locale.alias", "fonts", "ssh/moduli",
+)  # fmt: skip
+CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+)
+PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+PIP_SETTINGS = ("index-url", "extra-index-url", "timeout", "retries")
+
+
+def provision(disk: Path, uid: int | None) -> None:
+    """Makes a new disk's folders, owned by uid when that is given.
+
+    A disk that exists is left alone: what is in it belongs to the machine, and following its
+    links with the emulator's rights would let it reach out."""
+    disk.mkdir(mode=0o755, parents=True, exist_ok=True)
+    disk.chmod(0o755)
+    partial = disk / "fs.new"
+    if (disk / "fs").exists():
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name in MOUNT_POINTS:
+        (partial / name).mkdir()
+    for name in USR_LINKS:
+        source = Path("/") / name
+        if source.is_symlink():
+            (partial / name).symlink_to(os.readlink(source))
+        elif source.is_dir():
+            (partial / name).mkdir()
+    for name in FOLDERS[1:]:
+        (disk / name).mkdir(exist_ok=True)
+    for folder in (partial, *partial.iterdir(), *(disk / name for name in FOLDERS[1:])):
+        if not folder.is_symlink():
+            folder.chmod(0o755)
+        if uid is not None:
+            os.chown(folder, uid, uid, follow_symlinks=False)
+    partial.rename(disk / "fs")
+
+
+def delete_disk(disk: Path) -> None:
+    """Removes a disk whatever modes its machine left behind; a missing one is no error."""
+
+    def insist(function: Callable[..., object], path: str, _: object) -> None:
+        parent = Path(path).parent
+        for folder in (parent, Path(path)):
+            if folder.is_relative_to(disk) and folder.is_dir() and not folder.is_symlink():
+                folder.chmod(stat.S_IRWXU)
+        if Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+
+    if disk.exists():
+        shutil.rmtree(disk, onerror=insist)
+
+
+def make_seed(home: Path) -> Path:
+    """Copies the guest's programs and the needed part of /etc to HOME/seed; only for the start of
+    an emulator, when no machine of this home runs."""
+    seed = home / "seed"
+    partial = home / "seed.new"
+    for old in (seed, partial):
+        shutil.rmtree(old, ignore_errors=True)
+    (partial / "etc").mkdir(parents=True)
+    guest = Path(__file__).with_name("guest")
+    shutil.copytree(guest, partial / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ETC:
+        source = Path("/etc") / name
+        if source.exists() or source.is_symlink():
+            copy_visible(source, partial / "etc" / name)
+    write_pip_settings(partial / "etc/pip.conf")
+    # The emulator may run with a tight umask; the machines' uid must read all of this.
+    for folder, _, files in os.walk(partial):
+        Path(folder).chmod(0o755)
+        for file in files:
+            path = Path(folder) / file
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+    partial.rename(seed)
+    return seed
+
+
+def copy_visible(source: Path, target: Path) -> None:
+    """Copies files; keeps links into /usr (not /usr/local, each machine's own) as links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        link = os.readlink(source)
+        aim = Path(os.path.normpath(source.parent / link))
+        inside = aim.is_relative_to("/usr") and not aim.is_relative_to("/usr/local")
+        if inside or any(aim.is_relative_to(Path("/etc") / name) for name in ETC):
+            target.symlink_to(link)
+            return
+    try:
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+            for entry in source.iterdir():
+                copy_visible(entry, target / entry.name)
+        elif source.is_file():
+            shutil.copyfile(source, target)
+    except PermissionError:
+        pass  # what an ordinary user may not read here, the machine does without
+
+
+def write_pip_settings(target: Path) -> None:
+    """Where this computer reaches its packages through a mirror, the machines do too; settings
+    that name a folder of this computer or carry a password are left out."""
+    settings: dict[str, str] = {}
+    for file in PIP_FILES:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(Path(file).expanduser())
+        except (OSError, configparser.Error):
+            continue
+        if parser.has_section("global"):
+            settings.update(parser.items("global"))
+    lines = []
+    for key in PIP_SETTINGS:
+        words = settings.get(key, "").split()
+        kept = [w for w in words if "@" not in w and not w.startswith(("file:", "/", "."))]
+        if kept:
+            lines.append(f"{key} = {' '.join(kept)}\n")
+    if "cert" in settings or os.environ.get("PIP_CERT"):
+        lines += [f"cert = {file}\n" for file in CERTIFICATES if file.exists()][:1]
+    if lines:
+        target.write_text("[global]\n" + "".join(lines))
+
+
+def check_traversable(path: Path) -> None:
+    """MachineError when a uid that owns nothing could not get to path."""
+    for folder in [*reversed(path.resolve().parents), path.resolve()]:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise MachineError(
+                f"{folder} is closed to other users, but machines run under an unprivileged uid "
+                f"and must reach {path}: allow it with 'chmod o+x {folder}' or choose another "
+                "folder with VMCTL_EMULATOR_HOME"
+            )

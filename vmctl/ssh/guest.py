@@ -15,7 +15,8 @@ from typing import Any
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.probe import last_lines, refusal
-from vmctl.ssh.openssh import SSH_FAILED, OpenSSH, is_ssh_failure, ssh_failure
+from vmctl.domain.target import ssh_failure
+from vmctl.ssh.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
 ABSENT = 97  # the library is not on the VM
 REFUSED = 96

@@ -50,6 +50,7 @@ class OpenSSH:
         self.socket = folder / f"{target.digest}.s"
         self._config = folder / f"{target.digest}.conf"
         self._lock = folder / f"{target.digest}.lock"
+        self._dead_inode = 0
         _write_when_new(self._config, ssh_config(target, str(self.socket)))
 
     # -- the master --------------------------------------------------------------------------
@@ -59,7 +60,8 @@ class OpenSSH:
 
         Without a master it is False at once: the command cannot fall back to a new connection.
         """
-        if not self.socket.exists():
+        inode = self._inode()
+        if inode in (0, self._dead_inode):  # a dead one is not waited for twice
             return False
         argv = self.argv("true", options=("-n", "-o", "ProxyCommand=false"))
         try:
@@ -71,9 +73,18 @@ class OpenSSH:
                 timeout=timeout_s,
                 check=False,
             )
+            alive = done.returncode == 0
         except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
+            alive = False
+        self._dead_inode = 0 if alive else inode
+        return alive
+
+    def _inode(self) -> int:
+        """The control socket's identity; 0 when there is none."""
+        try:
+            return self.socket.lstat().st_ino
+        except FileNotFoundError:
+            return 0
 
     def open(self, timeout_s: float = OPEN_S) -> None:
         """Make sure that a master answers: keep a live one, replace a stale one.

@@ -1,0 +1,193 @@
+"""The way to a project's VM: the warm connection when there is one, else what the API says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from vmctl.config import Project, cache_dir
+from vmctl.domain.access import (
+    KEY_LIFETIME,
+    RENEW_WHEN_LEFT,
+    key_entry,
+    merged_keys,
+    time_left,
+)
+from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
+from vmctl.domain.events import Story
+from vmctl.domain.instance import Instance, Status
+from vmctl.domain.target import Target
+from vmctl.ssh.hostkeys import pin, pinned
+from vmctl.ssh.keys import KeyPair, ensure_keypair
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.workflows.clock import Clock
+
+PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
+HOST_KEYS_S = 30.0
+GAP_S = 0.3
+NO_END = timedelta(days=3650)  # for a key that never expires
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A warm connection to the project's VM; `stops_at` is when Google will end the VM."""
+
+    ssh: OpenSSH
+    stops_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    target: Target
+    key_expires_at: datetime
+    stops_at: datetime | None
+
+
+def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False) -> Story[Session]:
+    """A connection that answers; raises NotFound, Conflict (stopped), or Unreachable.
+
+    Where the master of the address seen last answers, the API is not asked: that master has
+    checked the pinned host key. `fresh` asks the API in any case.
+    """
+    clock = clock or Clock()
+    known = None if fresh else _recall(project)
+    if known is not None and known.key_expires_at - clock.now() > RENEW_WHEN_LEFT:
+        ssh = OpenSSH(known.target)
+        if ssh.probe():
+            return Session(ssh, known.stops_at)
+    return (yield from _through_api(project, known, clock))
+
+
+def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story[Session]:
+    from vmctl.workflows.cloud import open_cloud
+
+    compute = yield from open_cloud(project, clock)
+    instance = compute.find_instance(project.owner, project.name)
+    if known is not None and (instance is None or _target_differs(known.target, instance)):
+        OpenSSH(known.target).close()
+        forget(project)
+    if instance is None:
+        raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
+    if instance.status is not Status.RUNNING:
+        raise Conflict(
+            f"The VM {instance.name} is {instance.status}, not running.", hint="Start it: vmctl up"
+        )
+    keys = ensure_keypair()
+    left = time_left(instance.ssh_keys, project.login_user, keys.public_line, clock.now())
+    if left <= RENEW_WHEN_LEFT:
+        from vmctl.gce.compute import raise_failure
+        from vmctl.workflows.waiting import follow
+
+        entry = key_entry(project.login_user, keys.public_line, clock.now() + KEY_LIFETIME)
+        value = merged_keys(instance.ssh_keys, entry, clock.now())
+        operation = compute.set_ssh_keys(instance, value)
+        operation = yield from follow(compute, operation, clock, "key")
+        raise_failure(operation, compute.project, "renew the SSH key")
+        left = KEY_LIFETIME
+    if not pinned(instance.id):
+        limit = clock.monotonic() + HOST_KEYS_S
+        while not (published := compute.host_keys(instance)) and clock.monotonic() < limit:
+            clock.sleep(GAP_S)
+        pin(instance.id, published)
+    ssh = OpenSSH(target_of(project, instance, keys))
+    _open_patiently(ssh, clock)
+    remember(project, ssh.target, clock.now() + min(left, NO_END), instance.stops_at)
+    return Session(ssh, instance.stops_at)
+
+
+def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
+    """Open the master; a key that was just renewed may need a moment to arrive."""
+    limit = clock.monotonic() + PROPAGATION_S
+    while True:
+        try:
+            ssh.open()
+            return
+        except AccessDenied:
+            if clock.monotonic() > limit:
+                raise
+            clock.sleep(GAP_S)
+
+
+def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
+    """The door of an instance whose host keys are pinned."""
+    if not instance.address:
+        raise Unreachable(
+            f"The VM {instance.name} has no external address.", hint="Look at it: vmctl status"
+        )
+    from vmctl.ssh.hostkeys import pin_file
+
+    return Target(
+        instance_id=instance.id,
+        address=instance.address,
+        port=instance.ssh_port,
+        user=project.login_user,
+        key_file=str(keys.private_path),
+        known_hosts=str(pin_file(instance.id)),
+    )
+
+
+def _target_differs(target: Target, instance: Instance) -> bool:
+    seen = (target.instance_id, target.address, target.port)
+    return seen != (instance.id, instance.address, instance.ssh_port)
+
+
+# -- what was seen last: a cache, never trusted without the probe -----------------------------
+
+
+def remember(
+    project: Project, target: Target, key_expires_at: datetime, stops_at: datetime | None
+) -> None:
+    """Keep the door that answered, for the next command."""
+    record = {
+        "target": asdict(target),
+        "key_expires_at": key_expires_at.isoformat(),
+        "stops_at": stops_at.isoformat() if stops_at else None,
+    }
+    path = _cache_file(project)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(path)
+
+
+def forget(project: Project) -> None:
+    """Drop what was seen last."""
+    with contextlib.suppress(OSError):
+        _cache_file(project).unlink(missing_ok=True)
+
+
+def disconnect(project: Project) -> None:
+    """End the warm connection of a VM that stops or goes."""
+    known = _recall(project)
+    if known is not None:
+        OpenSSH(known.target).close()
+    forget(project)
+
+
+def _recall(project: Project) -> _Cached | None:
+    try:
+        record = json.loads(_cache_file(project).read_text(encoding="utf-8"))
+        stops_at = record["stops_at"]
+        found = _Cached(
+            Target(**record["target"]),
+            datetime.fromisoformat(record["key_expires_at"]).astimezone(UTC),
+            datetime.fromisoformat(stops_at) if stops_at else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    keys_there = Path(found.target.key_file).exists() and Path(found.target.known_hosts).exists()
+    return found if keys_there and found.target.user == project.login_user else None
+
+
+def _cache_file(project: Project) -> Path:
+    cloud = "local" if project.local else f"cloud:{project.google_project or ''}"
+    where = cloud + ":" + os.environ.get("VMCTL_EMULATOR_HOME", "") if project.local else cloud
+    digest = hashlib.sha256(where.encode()).hexdigest()[:8]
+    folder = cache_dir() / "targets"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{project.owner}-{project.name}-{digest}.json"

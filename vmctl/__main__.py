@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
 
@@ -18,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vmctl.cli.options import wants_json, wants_verbose
 
     words = list(sys.argv[1:] if argv is None else argv)
-    # typer's click exceptions, wherever that version of typer keeps them
-    usage_error, click_exception = typer.BadParameter.__mro__[1:3]
+    # the base of all that typer's own click raises, wherever that version of typer keeps it
+    click_exception: type[Exception] = typer.BadParameter.__mro__[2]
     verbose, as_json = wants_verbose(words), wants_json(words)
     try:
         code = typer.main.get_command(app).main(
@@ -35,13 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nStopped.", file=sys.stderr)
         return 130
     except click_exception as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "vmctl"
-        message = error.format_message()  # type: ignore[attr-defined]
-        if not message:  # the bare program name: typer has printed the help already
-            return 2
-        hint = f"See: {path} --help" if isinstance(error, usage_error) else ""
-        return _tell(InvalidInput(message, hint=hint), verbose, as_json)
+        return _tell_usage(error, verbose, as_json)
     except BrokenPipeError:
         # the reader of our output left (`vmctl logs | head`): nothing more to say, nor to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> None:
     """The entry point of the installed `vmctl` program."""
     sys.exit(main())
+
+
+def _tell_usage(error: Any, verbose: bool, as_json: bool) -> int:
+    """A command line that typer does not accept."""
+    message = error.format_message()
+    if not message:  # the bare program name: typer has printed the help already
+        return 2
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "vmctl"
+    return _tell(InvalidInput(message, hint=f"See: {path} --help"), verbose, as_json)
 
 
 def _local_trouble(error: OSError) -> VmctlError:

@@ -123,7 +123,8 @@ def test_fetch_brings_a_file_whole(laptop: Laptop, files: Path, tmp_path: Path) 
     target = tmp_path / "here"
     laptop("fetch", "big.pth", "--to", str(target), cwd=files)
     assert hashlib.sha256((target / "big.pth").read_bytes()).hexdigest() == there
-    assert os.listdir(target) == ["big.pth"], "no partial file is left"
+    left = [entry.name for entry in target.iterdir()]
+    assert left == ["big.pth"], "no partial file is left"
 
 
 def test_fetch_of_a_folder(laptop: Laptop, files: Path, tmp_path: Path) -> None:

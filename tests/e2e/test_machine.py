@@ -40,7 +40,7 @@ def test_status_says_what_it_is_and_what_will_stop_it(laptop: Laptop, shared_mac
     assert "$" in told
     assert "stop" in told.lower()
     found = laptop.json("status", cwd=shared_machine)
-    assert found["status"] == "RUNNING"
+    assert found["machine"]["status"] == "RUNNING"
 
 
 def test_two_projects_do_not_see_each_other(
@@ -64,7 +64,7 @@ def test_down_stops_and_up_brings_the_disk_back(laptop: Laptop, tmp_path: Path) 
     laptop("exec", "--", "sh", "-c", "echo kept >~/note; touch /tmp/gone", cwd=folder)
     told = laptop("down", cwd=folder)
     assert "disk" in (told.stdout + told.stderr).lower(), "what still costs money is said"
-    assert laptop.json("status", cwd=folder)["status"] == "TERMINATED"
+    assert laptop.json("status", cwd=folder)["machine"]["status"] == "TERMINATED"
     again = laptop("down", cwd=folder)
     assert "already" in again.stdout + again.stderr
     refused = laptop("push", cwd=folder, code=4)
@@ -84,7 +84,7 @@ def test_shutdown_inside_ends_as_terminated(laptop: Laptop, tmp_path: Path) -> N
     laptop("up", cwd=folder)
     laptop("exec", "--", "sudo", "shutdown", "-h", "now", cwd=folder, code=None)
     eventually(
-        lambda: laptop.json("status", cwd=folder)["status"] == "TERMINATED",
+        lambda: laptop.json("status", cwd=folder)["machine"]["status"] == "TERMINATED",
         what="TERMINATED after shutdown -h now",
     )
     refused = laptop("exec", "true", cwd=folder, code=4)
@@ -104,14 +104,14 @@ def test_a_machine_deleted_behind_our_back_is_said_to_be_gone(
         told = laptop(*words, cwd=folder, code=None)
         assert told.returncode == 3, told.stderr
         assert "hint:" in told.stderr
-    assert laptop.json("status", cwd=folder, code=None) is not None
+    assert laptop.json("status", cwd=folder)["machine"] is None
     laptop("down", cwd=folder)
 
 
 def test_without_an_agreement_nothing_is_deleted(laptop: Laptop, shared_machine: Path) -> None:
     told = laptop("down", "--delete", cwd=shared_machine, code=2)
     assert "--yes" in told.stderr or "-y" in told.stderr
-    assert laptop.json("status", cwd=shared_machine)["status"] == "RUNNING"
+    assert laptop.json("status", cwd=shared_machine)["machine"]["status"] == "RUNNING"
 
 
 def test_the_machine_sees_nothing_of_this_computer(laptop: Laptop, shared_machine: Path) -> None:
@@ -150,7 +150,7 @@ def test_killing_the_emulator_leaves_no_process_and_its_machines_come_back(
 
     eventually(lambda: not machines() and not sleepers(), what=f"nothing left: {machines()}")
     laptop("emulator", "start", cwd=folder)
-    assert laptop.json("status", cwd=folder)["status"] == "RUNNING"
+    assert laptop.json("status", cwd=folder)["machine"]["status"] == "RUNNING"
     laptop("up", cwd=folder)
     assert laptop("exec", "--", "sh", "-c", "cat ~/note", cwd=folder).stdout == "kept\n"
     laptop("down", "--delete", "--yes", cwd=folder)

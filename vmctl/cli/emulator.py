@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
 import typer
 
 from vmctl.cli.options import Context, command
+
+if TYPE_CHECKING:
+    from vmctl.config import Project
+    from vmctl.domain.events import Story
 
 
 def register(app: typer.Typer) -> None:
@@ -38,9 +45,28 @@ def register(app: typer.Typer) -> None:
 
         _report(context, story)
 
-    @command(group, "env", panel=panel, examples='eval "$(vmctl emulator env)" && gcloud compute instances list')
+    @command(
+        group,
+        "env",
+        panel=panel,
+        examples='eval "$(vmctl emulator env)" && gcloud compute instances list',
+    )
     def env(context: Context) -> None:
         """Print shell exports that point gcloud at it."""
         from vmctl.workflows.emulator import env as story
 
         _report(context, story)
+
+
+class Told(Protocol):
+    """A result that can say itself in a few lines."""
+
+    @property
+    def text(self) -> str: ...
+
+
+def _report(context: Context, story: Callable[[Project], Story[Told]]) -> None:
+    screen = context.screen()
+    result = screen.play(story(context.project()))
+    screen.document(result)
+    screen.say(result.text)

@@ -10,7 +10,10 @@ from vmctl.cli.options import Context, command
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
-    from vmctl.workflows.up import Plan, UpResult
+    from vmctl.config import Project
+    from vmctl.workflows.placing import Plan
+    from vmctl.workflows.status import ListResult
+    from vmctl.workflows.up import UpResult
 
 PANEL = "Machine"
 
@@ -81,11 +84,9 @@ vmctl up --local
             )
             raise
         screen.document(result)
-        _show_up(screen, result)
+        _next_steps(screen, project, result)
 
-    @command(
-        app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes"
-    )
+    @command(app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes")
     def down(
         context: Context,
         delete: Annotated[
@@ -96,7 +97,6 @@ vmctl up --local
 
         Waits until Google says that it has stopped, and says what still costs money.
         """
-        from vmctl.cli.render import human_price
         from vmctl.domain.errors import InvalidInput
         from vmctl.workflows.down import down as story
 
@@ -112,7 +112,6 @@ vmctl up --local
         result = screen.play(story(project, delete=delete))
         screen.document(result)
         screen.say(result.text)
-        del human_price
 
     @command(app, "status", panel=PANEL, examples="vmctl status\nvmctl status --json")
     def status(context: Context) -> None:
@@ -137,11 +136,51 @@ vmctl up --local
         screen = context.screen()
         result = screen.play(story(context.project(), all_projects=every))
         screen.document(result)
+        _list(screen, result)
 
 
 def _agree(screen: Screen, plan: Plan) -> bool:
-    return screen.confirm("Go ahead?", without_terminal=True)
+    question = "Create it?" if plan.action == "create" else "Start it?"
+    return screen.confirm(question, without_terminal=True)
 
 
-def _show_up(screen: Screen, result: UpResult) -> None:
-    return
+def _next_steps(screen: Screen, project: Project, result: UpResult) -> None:
+    job = next(iter(project.jobs), None)
+    then = f"vmctl push && vmctl run {job}" if job else "vmctl push"
+    meaning = "send the project and train" if job else "send the project's folder"
+    steps = [
+        (then, meaning),
+        ("vmctl tunnel tensorboard", "TensorBoard in your browser"),
+        ("vmctl ssh", "log in"),
+        ("vmctl down", "stop the meter"),
+    ]
+    if result.action == "running":
+        steps = steps[:1] + steps[-1:]
+    screen.next_steps(steps)
+
+
+def _list(screen: Screen, result: ListResult) -> None:
+    from vmctl.cli.render import human_price, human_time
+
+    if result.machines:
+        screen.table(
+            ["NAME", "STATUS", "ZONE", "MACHINE", "GPU", "PRICE", "STARTED", "STOPS"],
+            [
+                [
+                    vm.name,
+                    vm.status,
+                    vm.zone,
+                    vm.machine_type,
+                    vm.gpu or "-",
+                    human_price(vm.usd_per_hour),
+                    human_time(vm.started_at) or "-",
+                    human_time(vm.stops_at) or "-",
+                ]
+                for vm in result.machines
+            ],
+        )
+    else:
+        screen.note("No machines in this project. Create one: vmctl up")
+    if result.others:
+        noun = "machine" if result.others == 1 else "machines"
+        screen.note(f"{result.others} more {noun} of yours in other projects: vmctl ls --all")

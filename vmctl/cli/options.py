@@ -135,9 +135,11 @@ def command(
         del wrapper.__wrapped__  # typer would read the old signature
         wrapper.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {item.name: item.annotation for item in [*own, *extra]}
+        paragraphs = (inspect.getdoc(function) or "").split("\n\n")
         lines = "\n\n".join(f"    {line}" for line in examples.strip().splitlines())
         app.command(
             name,
+            help="\n\n".join(" ".join(part.split()) for part in paragraphs),
             rich_help_panel=panel,
             epilog=f"Examples:\n\n{lines}",
             context_settings={"allow_interspersed_args": not passes_words_on},

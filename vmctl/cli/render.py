@@ -232,9 +232,11 @@ def human_price(usd_per_hour: float | None) -> str:
     return "price unknown" if usd_per_hour is None else f"${usd_per_hour:.3f}/h"
 
 
-def human_time(moment: dt.datetime | None) -> str:
-    """A moment in the user's own time zone."""
-    return "" if moment is None else moment.astimezone().strftime("%a %d %b %H:%M")
+def human_time(stamp: str | None) -> str:
+    """An ISO 8601 stamp in the user's own time zone."""
+    if not stamp:
+        return ""
+    return dt.datetime.fromisoformat(stamp).astimezone().strftime("%a %d %b %H:%M")
 
 
 def plain(value: object) -> Any:

@@ -65,10 +65,9 @@ class ImageFolderGrayColor(ImageFolder):
 
         with ThreadPoolExecutor() as pool:
             readable = list(pool.map(is_readable, (path for path, _ in self.samples)))
-        self.unreadable = [
-            path for (path, _), ok in zip(self.samples, readable, strict=True) if not ok
-        ]
-        self.samples = [sample for sample, ok in zip(self.samples, readable, strict=True) if ok]
+        checked = list(zip(self.samples, readable, strict=True))
+        self.unreadable = [path for (path, _), ok in checked if not ok]
+        self.samples = [sample for sample, ok in checked if ok]
         self.imgs = self.samples
         self.targets = [label for _, label in self.samples]
         if not self.samples:

@@ -1,0 +1,274 @@
+"""Run jobs on the VM, follow them, see them, enter them, end them."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vmctl.config import JobSettings, Project
+from vmctl.domain.command import command
+from vmctl.domain.errors import Conflict, NotFound, Unreachable, VmctlError
+from vmctl.domain.events import Noted, Output, Story, Warned
+from vmctl.domain.job import (
+    RunFacts,
+    RunView,
+    State,
+    choose,
+    newest_first,
+    observe,
+    running_first,
+    view,
+)
+from vmctl.domain.names import nearest
+from vmctl.domain.tunnel import backoff_s
+from vmctl.ssh import guest
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.transfer import end_process
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.session import Session, connect
+from vmctl.workflows.setup import prepare_machine
+
+LINK_LOST_S = 600.0  # how long a follower tries to come back
+TMUX = ("tmux", "-u", "-L", "vmctl")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run as it stands: `code` is the job's own, None while it goes on."""
+
+    run_id: str
+    job: str
+    state: str
+    code: int | None
+    seconds: float | None
+    stops_at: str | None  # when Google will end the VM, ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """What became of a cancelled run; `already` when it had ended before."""
+
+    run_id: str
+    job: str
+    state: str
+    already: bool
+
+
+# -- run and logs ----------------------------------------------------------------------------
+
+
+def run(
+    project: Project,
+    job: str,
+    args: Sequence[str] = (),
+    detach: bool = False,
+    *,
+    clock: Clock | None = None,
+) -> Story[RunResult]:
+    """Start a job in tmux and follow it to its end; closing the story leaves it running.
+
+    The very same run that goes on already is followed instead of started twice.
+    """
+    clock = clock or Clock()
+    settings = _job(project, job)
+    session = yield from connect(project, clock=clock)
+    request = _request(project, settings, args)
+    started = guest.call(session.ssh, "start", request)
+    if started.get("unprepared"):
+        yield from prepare_machine(session.ssh, clock=clock)
+        started = guest.call(session.ssh, "start", request)
+    run_id = str(started["id"])
+    if started["existing"]:
+        yield Noted(f"{run_id} is running already with these arguments")
+    else:
+        yield Noted(f"Started {run_id}")
+    if session.stops_at is not None:
+        yield _limit(session.stops_at, clock)
+    if detach:
+        facts = _one(session.ssh, project, run_id)
+    else:
+        facts = yield from _follow(project, session, run_id, 0, True, clock)
+    return _result(facts, session)
+
+
+def logs(
+    project: Project,
+    wanted: str | None = None,
+    follow: bool = False,
+    *,
+    clock: Clock | None = None,
+) -> Story[RunResult]:
+    """What a run has written so far; with `follow`, on until it ends."""
+    clock = clock or Clock()
+    session = yield from connect(project, clock=clock)
+    chosen = choose(_facts(session.ssh, project), wanted)
+    facts = yield from _follow(project, session, chosen.id, 0, follow, clock)
+    return _result(facts, session)
+
+
+def _follow(
+    project: Project, session: Session, run_id: str, offset: int, wait: bool, clock: Clock
+) -> Story[RunFacts]:
+    """The log from a byte offset; a lost link is come back over, at the byte where it broke."""
+    attempt, lost_at = 0, 0.0
+    while True:
+        before = offset
+        request = {"id": run_id, "offset": offset, "wait": wait}
+        try:
+            process = guest.stream(session.ssh, "follow", request)
+            try:
+                assert process.stdout is not None
+                while data := os.read(process.stdout.fileno(), 1 << 16):
+                    offset += len(data)
+                    yield Output(data)
+                return _last_facts(session.ssh, process)
+            finally:
+                end_process(process)
+        except Unreachable as error:
+            if offset > before:
+                attempt = 0
+            if attempt == 0:
+                lost_at = clock.monotonic()
+                yield Warned(f"Lost the connection, coming back: {error.message}")
+            if clock.monotonic() - lost_at > LINK_LOST_S:
+                raise
+        clock.sleep(backoff_s(attempt))
+        attempt += 1
+        session = yield from _again(project, session, clock)
+
+
+def _again(project: Project, session: Session, clock: Clock) -> Story[Session]:
+    """The connection once more; while the VM cannot be reached, the old one is kept to try."""
+    try:
+        return (yield from connect(project, clock=clock))
+    except Unreachable:
+        return session
+
+
+def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
+    """The follower's last word, which it says only after everything was sent."""
+    assert process.stderr is not None
+    told = process.stderr.read()
+    code = process.wait()
+    if code == 0:
+        for line in reversed(told.decode("utf-8", "replace").splitlines()):
+            try:
+                return RunFacts.parse(json.loads(line)["run"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    raise guest.ended(ssh, code, told)
+
+
+# -- the others ------------------------------------------------------------------------------
+
+
+def ps(project: Project, *, clock: Clock | None = None) -> Story[list[RunView]]:
+    """The runs on the VM, the newest first."""
+    session = yield from connect(project, clock=clock)
+    return [view(facts) for facts in newest_first(_facts(session.ssh, project))]
+
+
+def attach(
+    project: Project, wanted: str | None = None, *, clock: Clock | None = None
+) -> Story[int]:
+    """Enter a run's tmux session with this terminal; Ctrl-B D leaves it running."""
+    session = yield from connect(project, clock=clock)
+    facts = running_first(_facts(session.ssh, project), wanted)
+    if observe(facts).is_over:
+        raise Conflict(
+            f"{facts.id} has ended ({observe(facts)}).", hint=f"Read it: vmctl logs {facts.id}"
+        )
+    line = command(*TMUX, "attach-session", "-t", f"={facts.id}")
+    return session.ssh.interactive(line, tty=True)
+
+
+def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
+    """End a run: SIGTERM first, so that it can save; one that has ended is no error."""
+    session = yield from connect(project, clock=clock)
+    facts = running_first(_facts(session.ssh, project), wanted)
+    answer = guest.call(session.ssh, "cancel", {"id": facts.id})
+    facts = RunFacts.parse(answer["run"])
+    return CancelResult(facts.id, facts.job, str(observe(facts)), bool(answer["already"]))
+
+
+# -- small things ----------------------------------------------------------------------------
+
+
+def _job(project: Project, name: str) -> JobSettings:
+    found = project.jobs.get(name)
+    if found is not None:
+        return found
+    close = nearest(name, project.jobs)
+    known = ", ".join(sorted(project.jobs))
+    if close:
+        hint = f"vmctl run {close}"
+    elif known:
+        hint = f"One of: {known}"
+    else:
+        hint = f'Write one in vmctl.toml: [jobs.{name}] command = "python train.py"'
+    raise NotFound(f"There is no job '{name}' in vmctl.toml.", hint=hint)
+
+
+def _request(project: Project, job: JobSettings, args: Sequence[str]) -> dict[str, Any]:
+    """The run's spec; values of the environment travel in it, never in a command line."""
+    return {
+        "project": project.name,
+        "job": job.name,
+        "directory": job.directory,
+        "command": job.command,
+        "args": list(args),
+        "setup": list(job.setup),
+        "env": {name: os.environ[name] for name in job.env if name in os.environ},
+        "outputs": list(job.outputs),
+    }
+
+
+def _facts(ssh: OpenSSH, project: Project) -> list[RunFacts]:
+    answer = guest.call(ssh, "runs", {"project": project.name})
+    return [RunFacts.parse(found) for found in answer["runs"]]
+
+
+def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
+    return choose(_facts(ssh, project), run_id)
+
+
+def _result(facts: RunFacts, session: Session) -> RunResult:
+    state = observe(facts)
+    shown = view(facts)
+    code = facts.exit_code if state.is_over else None
+    if state in (State.LOST, State.CANCELLED) and not code:
+        code = 1
+    stops = session.stops_at.isoformat(timespec="seconds") if session.stops_at else None
+    return RunResult(facts.id, facts.job, str(state), code, shown.seconds, stops)
+
+
+def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
+    left_s = (stops_at - clock.now()).total_seconds()
+    text = f"Google stops the VM at {stops_at.astimezone():%H:%M on %d %b} ({_span(left_s)} left)"
+    return Warned(text) if left_s < 1800 else Noted(text)
+
+
+def _span(seconds: float) -> str:
+    minutes = max(0, int(seconds // 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def wait_readable(stream: Any, seconds: float) -> bool:
+    """Whether a pipe has something (or its end) within that time."""
+    return bool(select.select([stream], [], [], seconds)[0])
+
+
+def job_error(result: RunResult) -> VmctlError | None:
+    """The error of a run that was lost; None for one whose exit code tells everything."""
+    if result.state != State.LOST:
+        return None
+    return Unreachable(
+        f"The run {result.run_id} was lost: the VM stopped or restarted under it.",
+        hint=f"What it wrote: vmctl logs {result.run_id}; again: vmctl run {result.job}",
+    )

@@ -1,0 +1,190 @@
+"""What of a folder a push takes: git's ignore rules, vmctl.toml's, and what never travels."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmctl.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+GIT_RULE = ".git"
+VENV_RULE = "virtual environment"
+SPECIAL_RULE = "neither file, folder nor link"
+PART_RULE = "unfinished fetch"
+EXCLUDE_RULE = "exclude in vmctl.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEntry:
+    """One thing to push; `kind` is file, link or dir (an empty folder); sizes in bytes."""
+
+    path: str
+    kind: str
+    size: int
+    mtime_s: int
+    link: str = ""
+
+    @property
+    def fingerprint(self) -> list[str | int]:
+        """What the record on the VM keeps of it."""
+        if self.kind == "file":
+            return ["file", self.size, self.mtime_s]
+        return ["link", self.link] if self.kind == "link" else ["dir"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is taken, and (rule, path) for what is left out; a folder stands for all it holds."""
+
+    entries: tuple[LocalEntry, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """One file of patterns: they are matched against paths below `prefix`."""
+
+    name: str
+    prefix: str  # relative to the top of the repository, "" or ending in "/"
+    spec: GitIgnoreSpec
+
+
+def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
+    """Walk a project folder; raises InvalidInput for a folder that cannot be read.
+
+    A pattern of `exclude` decides last: `!name` takes along what .gitignore leaves out.
+    """
+    top, above = _repository(root)
+    prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
+    rules = _rules_above(top, root, above)
+    if prefix and _ignored_by(rules, prefix) is not None:
+        rules = []  # the project itself is ignored there: those rules are not about its files
+    own = _spec(exclude)
+    entries: list[LocalEntry] = []
+    left_out: list[tuple[str, str]] = []
+    pending = [("", rules)]
+    while pending:
+        folder, rules = pending.pop()
+        rules = [*rules, *_rules_in(root / folder, f"{prefix}{folder}")]
+        children = _scan(root / folder)
+        for child in children:
+            path = folder + child.name
+            rule = _never(child)
+            is_dir = child.is_dir(follow_symlinks=False)
+            if rule is None:
+                shown = f"{path}/" if is_dir else path
+                decided = own.check_file(shown).include
+                rule = EXCLUDE_RULE if decided else None
+                if decided is None:
+                    rule = _ignored_by(rules, f"{prefix}{shown}")
+            if rule is not None:
+                left_out.append((rule, f"{path}/" if is_dir else path))
+            elif is_dir:
+                pending.append((f"{path}/", rules))
+            else:
+                entries.append(_entry(child, path))
+        if not children and folder:
+            entries.append(LocalEntry(folder.rstrip("/"), "dir", 0, 0))
+    return Selection(tuple(sorted(entries, key=lambda entry: entry.path)), tuple(left_out))
+
+
+def _never(child: os.DirEntry[str]) -> str | None:
+    """What no setting takes along."""
+    if child.name == ".git":
+        return GIT_RULE
+    if child.name.startswith(".") and child.name.endswith(".vmctl-part"):
+        return PART_RULE
+    if child.is_dir(follow_symlinks=False):
+        return VENV_RULE if Path(child.path, "pyvenv.cfg").is_file() else None
+    if child.is_symlink() or child.is_file(follow_symlinks=False):
+        return None
+    return SPECIAL_RULE
+
+
+def _entry(child: os.DirEntry[str], path: str) -> LocalEntry:
+    found = child.stat(follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        return LocalEntry(path, "link", 0, 0, str(Path(child.path).readlink()))
+    return LocalEntry(path, "file", found.st_size, int(found.st_mtime))
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda child: child.name)
+    except OSError as error:
+        raise InvalidInput(
+            f"{folder} cannot be read: {error.strerror}.",
+            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+        ) from error
+
+
+# -- rules -----------------------------------------------------------------------------------
+
+
+def _repository(root: Path) -> tuple[Path, bool]:
+    """The top of the git repository that holds the folder, or the folder itself."""
+    for folder in (root, *root.parents):
+        if (folder / ".git").exists():
+            return folder, True
+    return root, False
+
+
+def _rules_above(top: Path, root: Path, is_repository: bool) -> list[_Rules]:
+    """The rules that reach the project from outside it, the weakest first."""
+    rules = []
+    exclude = top / ".git" / "info" / "exclude"
+    if is_repository and exclude.is_file():
+        rules += _rules_of(exclude, ".git/info/exclude", "")
+    folder = top
+    for part in root.relative_to(top).parts:
+        relative = folder.relative_to(top).as_posix()
+        rules += _rules_in(folder, "" if relative == "." else f"{relative}/")
+        folder = folder / part
+    return rules
+
+
+def _rules_in(folder: Path, prefix: str) -> list[_Rules]:
+    file = folder / ".gitignore"
+    # git reads no .gitignore through a link
+    if not file.is_file() or file.is_symlink():
+        return []
+    return _rules_of(file, f"{prefix}.gitignore", prefix)
+
+
+def _rules_of(file: Path, name: str, prefix: str) -> list[_Rules]:
+    try:
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
+    return [_Rules(name, prefix, _spec(line.removesuffix("\r") for line in text.split("\n")))]
+
+
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    patterns: list[Any] = []
+    for line in lines:
+        try:
+            patterns += GitIgnoreSpec.from_lines([line]).patterns
+        except ValueError:  # like git: a pattern that means nothing matches nothing
+            continue
+    return GitIgnoreSpec(patterns)
+
+
+def _ignored_by(rules: Sequence[_Rules], path: str) -> str | None:
+    """The file whose rule leaves a path out; the deepest file that says anything decides."""
+    for rule in reversed(rules):
+        if not path.startswith(rule.prefix):
+            continue
+        decided = rule.spec.check_file(path[len(rule.prefix) :]).include
+        if decided is not None:
+            return rule.name if decided else None
+    return None

@@ -1,0 +1,29 @@
+"""Prepare a VM for runs: tools, vmctl's helpers, and the interpreter that jobs get."""
+
+from __future__ import annotations
+
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.probe import Machine
+from vmctl.ssh import guest
+from vmctl.ssh.connection import Connection
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.workflows.clock import Clock
+
+
+def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None) -> Story[Machine]:
+    """One conversation that can be repeated: what was done before is not done again."""
+    clock = clock or Clock()
+    began = clock.monotonic()
+    yield Started("setup", "Preparing the VM")
+    _, archive = guest.library()
+    done = remote.run(guest.install_line({"again": False}), input=archive)
+    if done.code == guest.NOT_INSTALLED:
+        raise guest.install_failure(done.stderr)
+    machine = Machine.parse(guest.answer(done.code, done.stdout, done.stderr))
+    what = f"Python {machine.version} at {machine.python}"
+    yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
+    if machine.added and not machine.done_before:
+        yield Noted(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
+    if machine.trouble:
+        yield Warned(f"Adding what the VM's Python lacks failed: {machine.trouble}")
+    return machine

@@ -1,0 +1,61 @@
+"""The VM's shell, single commands and scp, over the warm connection."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from vmctl.config import Project
+from vmctl.domain.command import command, quote_path
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.events import Story
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.session import connect
+
+
+def ssh(project: Project, words: Sequence[str] = (), *, clock: Clock | None = None) -> Story[int]:
+    """Log in, or run words as one command with a terminal; the exit code is the remote's."""
+    session = yield from connect(project, clock=clock)
+    tty = os.isatty(0)
+    line = remote_line(words) if words else None
+    return session.ssh.interactive(line, tty=tty)
+
+
+def exec_(project: Project, words: Sequence[str], *, clock: Clock | None = None) -> Story[int]:
+    """Run one command in the project's folder, without a terminal; its exit code is ours."""
+    if not words:
+        raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
+    session = yield from connect(project, clock=clock)
+    # before the first push there is no such folder: then it is the home
+    there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
+    sys.stdout.flush()
+    return session.ssh.interactive(there, tty=False)
+
+
+def scp(project: Project, words: Sequence[str], *, clock: Clock | None = None) -> Story[int]:
+    """Real scp; a ':' in front of a path means on the VM, relative to the home there."""
+    options = [word for word in words if word.startswith("-") and word != "-"]
+    paths = [word for word in words if word not in options]
+    for option in options:
+        if not set(option[1:]) <= set("rpqCv"):
+            raise InvalidInput(f"scp here takes -r, -p, -q, -C and -v, not '{option}'.")
+    if len(paths) < 2 or not any(path.startswith(":") for path in paths):
+        raise InvalidInput(
+            "scp needs a source and a target, one of them on the VM.",
+            hint="vmctl scp notes.txt :Workspace/  or  vmctl scp :Workspace/notes.txt .",
+        )
+    session = yield from connect(project, clock=clock)
+    alias = session.ssh.target.alias
+    named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]
+    return session.ssh.scp([*options, "--", *named])
+
+
+def remote_line(words: Sequence[str]) -> str:
+    """One word is a line for the shell there; several are a program and its arguments."""
+    return words[0] if len(words) == 1 else str(command(*words))
+
+
+def _local(path: str) -> str:
+    """A path that scp cannot take for another host's."""
+    return path if path.startswith(("/", "./", "../")) or path == "." else f"./{path}"

@@ -14,14 +14,18 @@ from .sandbox import IMAGE_TARGET
 from .storage import PIP_FILES
 
 # Not shown to the build: kernel views and scratch, and other people's things.
-HIDDEN = frozenset({"proc", "dev", "sys", "tmp", "run", "opt", "home", "root", "boot", "lost+found"})
+HIDDEN = frozenset({
+    "proc", "dev", "sys", "tmp", "run", "opt", "home", "root", "boot", "lost+found",
+})  # fmt: skip
 KEPT = re.compile(r"PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?i:.*_proxy)")
 # Settings of the user that would lead pip away from the folder that it is to fill.
 DROPPED = frozenset({
     "PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT",
     "PIP_REQUIRE_VIRTUALENV", "PIP_LOG", "PIP_PYTHON", "PIP_DRY_RUN",
 })  # fmt: skip
-DROPPED_SETTINGS = frozenset(name.removeprefix("PIP_").replace("_", "-").lower() for name in DROPPED)
+DROPPED_SETTINGS = frozenset(
+    name.removeprefix("PIP_").replace("_", "-").lower() for name in DROPPED
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class BuildSandbox:
             if entry.name in HIDDEN:
                 continue
             if entry.is_symlink():
-                argv += ["--symlink", os.readlink(entry), str(entry)]
+                argv += ["--symlink", str(entry.readlink()), str(entry)]
             elif entry.is_dir() and os.access(entry, os.R_OK):
                 argv += ["--ro-bind-try", str(entry), str(entry)]
         # A stub resolver keeps resolv.conf under /run.
@@ -96,7 +100,7 @@ def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str],
     with (scratch / "pip.conf").open("w") as stream:
         merged.write(stream)
     (scratch / "pip.conf").chmod(0o644)
-    shown = []
+    shown: list[Shown] = []
     for place in sorted(named_places(values)):
         if place.parts[1] not in HIDDEN or place.parts[1] == "opt":
             continue

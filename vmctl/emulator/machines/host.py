@@ -15,6 +15,7 @@ from .machine import Machine, SerialPort
 from .spawner import Spawner
 from .storage import check_traversable, make_seed
 
+LAST_WAIT_S = 15.0
 PLAIN_VARIABLE = "VMCTL_EMULATOR_PLAIN"
 
 
@@ -78,16 +79,19 @@ class MachineHost:
             machine = Machine(spec, self._guest, listener, self._switchboard, self._ended)
             self._machines[spec.instance_id] = machine
             self._disks[spec.instance_id] = spec.disk
-            self._silent.add(spec.instance_id)  # until it is up, failing is boot's own news
         try:
             booted = machine.boot(self._spawner, self._seed, self.mode, image, self._overlay)
         except BaseException:
             with self._lock:
                 self._machines.pop(spec.instance_id, None)
-                self._silent.discard(spec.instance_id)
             raise
         with self._lock:
-            self._silent.discard(spec.instance_id)
+            machine.booted = True
+            gone_already = machine.reason
+        if gone_already:  # a startup-script may power off before anybody heard of the boot
+            threading.Thread(
+                target=self._guest.exited, args=(spec.instance_id, gone_already), daemon=True
+            ).start()
         return booted
 
     def shutdown(self, instance_id: str, grace_s: float) -> None:
@@ -131,7 +135,7 @@ class MachineHost:
         for machine in machines:
             machine.kill()
         for machine in machines:
-            machine.ended.wait()
+            machine.ended.wait(LAST_WAIT_S)
         self._spawner.close()
         self._switchboard.close()
 
@@ -139,6 +143,7 @@ class MachineHost:
         identity = machine.spec.instance_id
         with self._lock:
             self._machines.pop(identity, None)
-            silent = identity in self._silent
+            machine.reason = reason
+            silent = identity in self._silent or not machine.booted
         if not silent:
             self._guest.exited(identity, reason)

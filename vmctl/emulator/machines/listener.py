@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import random
 import selectors
@@ -12,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .interface import MachineError
+
+logger = logging.getLogger(__name__)
 
 PORTS = (22, 2222, 0)  # 22 needs root or a low ip_unprivileged_port_start
 ATTEMPTS = 200
@@ -80,15 +84,14 @@ class Switchboard:
                 except OSError:
                     pass  # the machine is gone or overrun: the caller sees a closed connection
 
-        self._change(
-            lambda: self._selector.register(listener.server, selectors.EVENT_READ, accept)
-        )
+        self._change(lambda: self._selector.register(listener.server, selectors.EVENT_READ, accept))
 
     def disconnect(self, listener: Listener) -> None:
         """Stops listening; the address is free when this returns."""
 
         def forget() -> None:
-            self._selector.unregister(listener.server)
+            with contextlib.suppress(KeyError):  # a boot that failed was never connected
+                self._selector.unregister(listener.server)
             listener.server.close()
 
         self._change(forget)
@@ -114,13 +117,15 @@ class Switchboard:
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _change(self, change: Callable[[], None]) -> None:
+    def _change(self, change: Callable[[], object]) -> None:
         """Runs change in the thread that selects, and waits for it."""
         done = threading.Event()
 
         def apply() -> None:
             try:
                 change()
+            except Exception:
+                logger.exception("switchboard")
             finally:
                 done.set()
 
@@ -133,7 +138,12 @@ class Switchboard:
         while self._open:
             for key, _ in self._selector.select():
                 if key.data is not None:
-                    key.data()
+                    try:
+                        key.data()
+                    except Exception:
+                        # One machine's trouble (a full disk under its serial port, say) must
+                        # not take the doors of the others.
+                        logger.exception("switchboard")
                     continue
                 os.read(self._wake_read, 4096)
                 with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from .listener import Listener, Switchboard
 from .network import Uplink, resolver
 from .spawner import Spawner
 from .storage import provision
+
+logger = logging.getLogger(__name__)
 
 READY_S = 60.0
 SERIAL_BYTES = 1 << 20
@@ -71,16 +74,18 @@ class Machine:
         self._switchboard = switchboard
         self._on_end = on_end
         self._ready = threading.Event()
+        self._up = False
         self._failure = ""
         self._reason = "crash"
+        self._plain = False
+        self.booted = False
+        self.reason = ""  # why it went down, once it did
         self._process: subprocess.Popen[bytes] | None = None
         self._uplink: Uplink | None = None
         self._sending = threading.Lock()
         self._serial_ended = threading.Event()
         self._control, self._control_inside = socket.socketpair()
-        self._door, self._door_inside = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
+        self._door, self._door_inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     # -- up ------------------------------------------------------------------------------------
 
@@ -98,6 +103,7 @@ class Machine:
                 target=self._serve, args=(order,), name=f"machine {spec.name}", daemon=True
             ).start()
         except BaseException:
+            self.kill()
             self._release()
             raise
         if self._uplink is not None:
@@ -105,8 +111,8 @@ class Machine:
                 self._uplink.wait_ready()
             except OSError as error:
                 self._uplink = None
-                self.serial.write(f"vmctl emulator: no outbound network: {error}\n".encode())
-        if not self._ready.wait(READY_S) or self._failure:
+                self._lament(error)
+        if not self._ready.wait(READY_S) or self._failure or not self._up:
             self.kill()
             self.ended.wait(10)
             story = self.serial.read().decode("utf-8", "replace").strip().splitlines()
@@ -118,6 +124,7 @@ class Machine:
     def _start(self, spawner: Spawner, seed: Path, mode: str, image: Path | None) -> None:
         serial_read, serial_write = os.pipe()
         try:
+            self._plain = mode == "plain"
             launch = sandbox.Launch(
                 self.spec.disk, seed, self.spec.name, image,
                 self._control_inside.fileno(), self._door_inside.fileno(),
@@ -128,7 +135,12 @@ class Machine:
             else:
                 self._process, pid = sandbox.start(launch, spawner, serial_write, *inside)
                 if resolver() is not None:
-                    self._uplink = Uplink(spawner, pid, sandbox.machine_uid())
+                    try:
+                        self._uplink = Uplink(
+                            spawner, pid, sandbox.machine_uid(), self.spec.disk / "uplink.log"
+                        )
+                    except OSError as error:
+                        self._lament(error)
         except OSError as error:
             os.close(serial_read)
             raise MachineError(f"cannot start {error.filename}: {error.strerror}") from error
@@ -141,6 +153,9 @@ class Machine:
         self._control_inside.close()
         self._door_inside.close()
         self._switchboard.copy(serial_read, self._hear)
+
+    def _lament(self, error: OSError) -> None:
+        self.serial.write(f"vmctl emulator: no outbound network: {error}\n".encode())
 
     def _hear(self, data: bytes) -> None:
         if data:
@@ -195,8 +210,10 @@ class Machine:
             with self._control.makefile("rb") as lines:
                 for line in lines:
                     self._answer(json.loads(line))
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             pass  # it died in the middle of a word, or talks nonsense: both end it below
+        except Exception:
+            logger.exception("machine %s", self.spec.name)
         self.kill()
         assert self._process is not None
         self._process.wait()
@@ -210,6 +227,7 @@ class Machine:
         op, identity = message["op"], self.spec.instance_id
         if op == "ready":
             self.layer_note = str(message.get("layer_note") or "")
+            self._up = True
             self._ready.set()
         elif op == "failed":
             self._failure = str(message.get("error"))
@@ -217,7 +235,12 @@ class Machine:
         elif op == "exiting":
             self._reason = str(message.get("reason"))
         elif op == "metadata":
-            self._send({"re": message["id"], "result": self._guest.metadata(identity)})
+            try:
+                tree: object = self._guest.metadata(identity)
+            except Exception:
+                logger.exception("metadata of %s", self.spec.name)
+                tree = None
+            self._send({"re": message["id"], "result": tree})
         elif op == "put_guest_attribute":
             path, value = str(message["path"]), str(message["value"])
             stored = self._guest.put_guest_attribute(identity, path, value)
@@ -236,11 +259,10 @@ class Machine:
     def kill(self) -> None:
         """Pulls the plug."""
         if self._process is not None and self._process.poll() is None:
-            plain.kill(self._process) if self._is_plain else self._process.kill()
-
-    @property
-    def _is_plain(self) -> bool:
-        return self._process is not None and getattr(self._process, "plain", False)
+            if self._plain:
+                plain.kill(self._process)
+            else:
+                self._process.kill()
 
     def _release(self) -> None:
         self._switchboard.disconnect(self.listener)

@@ -38,25 +38,29 @@ def refusal() -> str | None:
 class Uplink:
     """One slirp4netns for one machine; ends with `close`, or when this process ends."""
 
-    def __init__(self, spawner: Spawner, pid: int, uid: int | None) -> None:
+    def __init__(self, spawner: Spawner, pid: int, uid: int | None, log: Path) -> None:
         """Attaches the machine whose first process is pid; OSError with the reason if it cannot.
 
-        The computer's own 127.0.0.1 stays reachable from inside as 10.0.2.2."""
+        The computer's own 127.0.0.1 stays reachable from inside as 10.0.2.2. What slirp4netns
+        has to say goes to the file `log`."""
+        self._log = log
         exit_read, self._exit_write = os.pipe()
         ready_read, ready_write = os.pipe()
         argv = [
-            find_program("slirp4netns") or "slirp4netns", "--configure", "--mtu=65520",
+            find_program("slirp4netns") or "slirp4netns", "--enable-sandbox", "--configure", "--mtu=65520",
             f"--exit-fd={exit_read}", f"--ready-fd={ready_write}", str(pid), "tap0",
         ]  # fmt: skip
         if uid is not None:
             argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), *argv]
         try:
-            self._process = spawner.start(
-                argv, pass_fds=(exit_read, ready_write), stderr=subprocess.PIPE,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            )  # fmt: skip
+            with log.open("wb") as words:
+                self._process = spawner.start(
+                    argv, pass_fds=(exit_read, ready_write), stderr=words,
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                )  # fmt: skip
         except OSError:
             os.close(self._exit_write)
+            os.close(ready_read)
             raise
         finally:
             os.close(exit_read)
@@ -70,10 +74,10 @@ class Uplink:
             ready = bool(readable) and os.read(self._ready, 1) == b"1"
         finally:
             os.close(self._ready)
+            self._ready = -1
         if not ready:
             self.close()
-            assert self._process.stderr is not None
-            words = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+            words = self._log.read_text(errors="replace").strip().splitlines()
             raise OSError(words[-1] if words else "slirp4netns did not start")
 
     def close(self) -> None:
@@ -81,6 +85,9 @@ class Uplink:
         if self._exit_write >= 0:
             os.close(self._exit_write)
             self._exit_write = -1
+        if self._ready >= 0:
+            os.close(self._ready)
+            self._ready = -1
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:

@@ -113,7 +113,7 @@ def probe(spawner: Spawner) -> Abilities:
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
         if host.is_symlink():
-            argv += ["--symlink", os.readlink(host), str(host)]
+            argv += ["--symlink", str(host.readlink()), str(host)]
         elif host.is_dir():
             argv += ["--ro-bind", str(host), str(host)]
     argv += ["--tmpfs", "/tmp", "--", "/bin/sh", "-c", PROBE]
@@ -129,7 +129,8 @@ def probe(spawner: Spawner) -> Abilities:
         return Abilities("a test sandbox did not end within 20 s", False)
     if process.returncode != 0:
         last = errors.decode("utf-8", "replace").strip().splitlines()
-        return Abilities(f"namespaces are refused here ({last[-1] if last else 'no reason'})", False)
+        reason = last[-1] if last else "no reason given"
+        return Abilities(f"namespaces are refused here ({reason})", False)
     return Abilities(None, b"overlay" in output)
 
 

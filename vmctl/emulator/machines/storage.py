@@ -50,7 +50,7 @@ def provision(disk: Path, uid: int | None) -> None:
     for name in USR_LINKS:
         source = Path("/") / name
         if source.is_symlink():
-            (partial / name).symlink_to(os.readlink(source))
+            (partial / name).symlink_to(source.readlink())
         elif source.is_dir():
             (partial / name).mkdir()
     for name in FOLDERS[1:]:
@@ -110,7 +110,7 @@ def copy_visible(source: Path, target: Path) -> None:
     """Copies files; keeps links into /usr (not /usr/local, each machine's own) as links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_symlink():
-        link = os.readlink(source)
+        link = source.readlink()
         aim = Path(os.path.normpath(source.parent / link))
         inside = aim.is_relative_to("/usr") and not aim.is_relative_to("/usr/local")
         if inside or any(aim.is_relative_to(Path("/etc") / name) for name in ETC):

@@ -1,1 +1,1 @@
-"""What runs inside a machine: PID 1 and its helpers, standard library only, Python 3.10 and later."""
+"""What runs inside a machine: PID 1 and its helpers; standard library, Python 3.10 and later."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -134,4 +133,4 @@ def replace(path: Path, text: str, mode: int) -> None:
     partial = path.with_name(f".{path.name}.new")
     partial.write_text(text)
     partial.chmod(mode)
-    os.replace(partial, path)
+    partial.replace(path)

@@ -114,9 +114,7 @@ class Machine:
             return
         image, target = Path(self.spec["image"]), Path(self.spec["python"])
         if not self.plain and not self.spec["thin"]:
-            refused = layer.mount_overlay(
-                self.processes, image, Path(self.spec["layer"]), target
-            )
+            refused = layer.mount_overlay(self.processes, image, Path(self.spec["layer"]), target)
             if refused is None:
                 self.layer = "overlay"
                 return
@@ -210,9 +208,7 @@ class Machine:
                     say(f"google_guest_agent: {error}")
                 self.watch.changed()
             try:
-                self.accounts.apply(
-                    accounts.valid_keys(accounts.key_lines(self.tree), time.time())
-                )
+                self.accounts.apply(accounts.valid_keys(accounts.key_lines(self.tree), time.time()))
             except OSError as error:
                 say(f"google_guest_agent: cannot write accounts: {error}")
 
@@ -237,8 +233,8 @@ class Machine:
         try:
             self.channel.tell("exiting", reason=reason)
             self._scripts().run("shutdown", self.tree, timeout_s=max(grace_s - 2, grace_s / 2))
-        except OSError as error:
-            say(f"vmctl emulator: {error}")
+        except Exception as error:  # whatever it is, the machine must go down
+            say(f"vmctl emulator: {type(error).__name__}: {error}")
         stop_all(max(deadline - time.monotonic() - 0.5, 0))
         say("vmctl emulator: power down")
         os._exit(0)

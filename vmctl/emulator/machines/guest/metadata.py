@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from .channel import Lost
 
 PREFIX = "/computeMetadata/v1"
 VERBATIM = frozenset({"attributes", "guest-attributes", "guestAttributes", "labels"})
@@ -116,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     put: Put
     watch: Watch
 
-    def do_GET(self) -> None:  # noqa: N802 (the name http.server calls)
+    def do_GET(self) -> None:
         address = urlsplit(self.path)
         if not self._allowed(address.path):
             return
@@ -129,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
                 value = self._changed(path, value, query, seen)
         except KeyError:
             self._answer(404, "Not Found\n", "text/html")
+            return
+        except Lost:
+            self._answer(503, "Service Unavailable\n", "text/html")
             return
         folder = isinstance(value, dict | list)
         recursive = query.get("recursive", "").lower() == "true"
@@ -145,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
                 text = flattened(value) if recursive else listing(value)
             self._answer(200, text, "application/text", {"ETag": etag(value)})
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         address = urlsplit(self.path).path
         if not self._allowed(address):
@@ -178,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         deadline = None if timeout is None else time.monotonic() + timeout
         while etag(value) == known:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0 or not self.watch.wait(seen, left):
+            if (left is not None and left <= 0) or not self.watch.wait(seen, left):
                 break
             seen = self.watch.version
             value = lookup(type(self).fetch(), path)
@@ -202,11 +208,21 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet: the serial port is for the machine's own story."""
 
 
+class Server(ThreadingHTTPServer):
+    """A caller that hangs up is no story for the serial port."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def serve(address: tuple[str, int], fetch: Fetch, put: Put, watch: Watch) -> ThreadingHTTPServer:
     """Answers at address from a thread of its own; OSError when it cannot be bound."""
     handler = type("Bound", (Handler,), {"fetch": fetch, "put": put, "watch": watch})
     handler.fetch, handler.put = staticmethod(fetch), staticmethod(put)  # type: ignore[attr-defined]
-    server = ThreadingHTTPServer(address, handler)
-    server.daemon_threads = True
+    server = Server(address, handler)
     threading.Thread(target=server.serve_forever, name="metadata", daemon=True).start()
     return server

@@ -74,7 +74,7 @@ def install_etc(seed: Path, etc: Path) -> None:
         # os.walk lists a link to a directory among the directories and does not enter it.
         for entry in os.scandir(folder):
             if entry.is_symlink() and not (there / entry.name).is_symlink():
-                (there / entry.name).symlink_to(os.readlink(entry.path))
+                (there / entry.name).symlink_to(Path(entry.path).readlink())
 
 
 def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:
@@ -128,7 +128,7 @@ def sshd_config(root: Path, extra: list[str]) -> str:
 
     lines = [
         *(f"HostKey {quoted(f'etc/ssh/ssh_host_{t}_key')}" for t in ("ed25519", "ecdsa", "rsa")),
-        f"AuthorizedKeysFile {quoted('home')[:-1]}/%u/.ssh/authorized_keys\"",
+        f'AuthorizedKeysFile {quoted("home")[:-1]}/%u/.ssh/authorized_keys"',
         "UsePAM no",
         "StrictModes no",
         "PermitRootLogin no",
@@ -162,7 +162,7 @@ def install_shims(shims: Path, target: Path, gpus: list[str]) -> None:
             partial = target / f".{command}.new"
             shutil.copyfile(shims / source, partial)
             partial.chmod(0o755)
-            os.replace(partial, target / command)
+            partial.replace(target / command)
     if gpus:
         (target / "nvidia-smi.gpus").write_text("".join(f"{gpu}\n" for gpu in gpus))
 

@@ -23,10 +23,12 @@ class Image:
 
     @staticmethod
     def parse(text: str) -> Image:
-        """ "pytorch", another known name, or "project/family"; raises InvalidInput."""
+        """ "pytorch", another known name or family, or "project/family"; raises InvalidInput."""
         word = text.strip()
         if word in NAMED:
             return NAMED[word]
+        if word in _PROJECT_OF:
+            return Image(_PROJECT_OF[word], word)
         project, slash, family = word.partition("/")
         if (
             slash
@@ -47,6 +49,12 @@ NAMED = {
     "ubuntu": Image("ubuntu-os-cloud", "ubuntu-2404-lts-amd64"),
     "debian": Image("debian-cloud", "debian-12"),
 }
+_PROJECT_OF = {image.family: image.project for image in NAMED.values()}
 
 # PyTorch's builds for CUDA 12.8 and later have no code for GPUs older than this.
 OLDEST_CAPABILITY_OF_PYTORCH_IMAGE = (7, 5)
+
+
+def brings_driver(image: Image) -> bool:
+    """Whether NVIDIA's driver is in the image, or is installed by it at the first boot."""
+    return image.project == "deeplearning-platform-release" or "nvidia" in image.family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from vmctl.domain.gpu import Gpu
@@ -57,6 +58,21 @@ def host_keys_of(reply: Mapping[str, Any]) -> list[str]:
         kind, words = str(item.get("key", "")), str(item.get("value", "")).split()
         if kind in _HOST_KEY_KINDS and words and _names_itself(kind, words[0]):
             keys.append(f"{kind} {words[0]}")
+    return sorted(keys)
+
+
+def host_keys_in_log(text: str) -> list[str]:
+    """The host keys that cloud-init prints on the serial port, in the last complete block."""
+    begin, end = "-----BEGIN SSH HOST KEY KEYS-----", "-----END SSH HOST KEY KEYS-----"
+    before, found, _ = text.rpartition(end)
+    if not found or begin not in before:
+        return []
+    keys = set()
+    for line in before.rpartition(begin)[2].splitlines():
+        words = line.split()
+        for kind, blob in pairwise(words):
+            if kind in _HOST_KEY_KINDS and _names_itself(kind, blob):
+                keys.add(f"{kind} {blob}")
     return sorted(keys)
 
 

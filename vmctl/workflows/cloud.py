@@ -1,0 +1,33 @@
+"""The way from a project to its Compute Engine, told as a story where it takes a moment."""
+
+from __future__ import annotations
+
+from vmctl.config import Project
+from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.gce import local
+from vmctl.gce.compute import Compute
+from vmctl.gce.service import open_compute
+from vmctl.workflows.clock import Clock
+
+
+def ensure_emulator(clock: Clock) -> Story[local.Running]:
+    """The embedded Compute Engine, started when it does not answer."""
+    folder = local.home()
+    running = local.find(folder)
+    if running:
+        return running
+    began = clock.monotonic()
+    yield Started("emulator", "Starting the embedded Compute Engine")
+    running = local.start(folder, clock)
+    seconds = clock.monotonic() - began
+    yield Finished("emulator", f"The embedded Compute Engine answers on {running.port}", seconds)
+    if running.note:
+        yield Noted(running.note)
+    return running
+
+
+def open_cloud(project: Project, clock: Clock) -> Story[Compute]:
+    """The project's Compute Engine; a local one that has to be started first says so."""
+    if project.local:
+        yield from ensure_emulator(clock)
+    return open_compute(project, clock)

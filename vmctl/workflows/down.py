@@ -1,0 +1,131 @@
+"""`vmctl down`: the meter stops. Stopped is the default, deleted on request; repeating is fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmctl.config import Project
+from vmctl.domain.cost import disk_usd_per_month
+from vmctl.domain.errors import Conflict
+from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.instance import Instance, Status
+from vmctl.domain.operation import Operation
+from vmctl.gce.compute import Compute, raise_failure
+from vmctl.ssh import hostkeys
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.session import disconnect
+from vmctl.workflows.status import disk_text
+from vmctl.workflows.waiting import follow, until
+
+
+@dataclass(frozen=True, slots=True)
+class DownResult:
+    """What became of the machine, and what still costs money."""
+
+    action: str  # stopped, deleted, "already stopped", "already gone"
+    name: str
+    zone: str | None
+    disk_gb: int  # still there
+    disk_usd_per_month: float | None
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """For people, one or two lines."""
+        line = f"{self.name}: {self.action}."
+        if self.disk_gb == 0:
+            return f"{line} Nothing of it costs money any more."
+        disk = disk_text(self.disk_gb, self.disk_usd_per_month)
+        return (
+            f"{line} Processors and GPU cost nothing now; {disk}.\n"
+            "Remove that too: vmctl down --delete"
+        )
+
+
+def down(
+    project: Project, delete: bool = False, *, clock: Clock | None = None
+) -> Story[DownResult]:
+    """Stop the project's machine, or delete it with its disk; return when Google says that it is.
+
+    A machine that is stopped or gone already is no error.
+    """
+    clock = clock or Clock()
+    began = clock.monotonic()
+    compute = yield from open_cloud(project, clock)
+    instance = yield from _found(project, compute, clock)
+    disconnect(project)  # whatever becomes of it: a master to a VM that stops only hangs
+    if instance is None:
+        action = "already gone"
+    elif delete:
+        action = yield from _delete(compute, instance, clock)
+    else:
+        action = yield from _stop(compute, instance, clock)
+    gone = action in ("deleted", "already gone")
+    if gone and instance is not None:
+        hostkeys.unpin(instance.id)
+    kept = None if gone else instance
+    return DownResult(
+        action=action,
+        name=project.instance_name,
+        zone=instance.zone if instance else None,
+        disk_gb=kept.disk_gb if kept else 0,
+        disk_usd_per_month=(
+            disk_usd_per_month(kept.region, kept.disk_type, kept.disk_gb) if kept else None
+        ),
+        seconds=round(clock.monotonic() - began, 3),
+    )
+
+
+def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+    """The project's VM, also one whose creation is still under way."""
+    instance = compute.find_instance(project.owner, project.name)
+    if instance is not None and not instance.status.is_coming:
+        return instance
+    operation = compute.pending_insert(project.instance_name)
+    if operation is None:
+        return instance or compute.find_instance(project.owner, project.name)
+    yield Noted(f"Its creation in {operation.zone} is still under way: waiting for its end.")
+    yield from follow(compute, operation, clock, "create")
+    return compute.find_instance(project.owner, project.name)
+
+
+def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
+    if instance.status.is_stopped:
+        return "already stopped"
+    if instance.status is Status.SUSPENDED:
+        raise Conflict(
+            f"{instance.name} is suspended; its memory and disk cost money.",
+            hint="vmctl down --delete, or resume it first: "
+            f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+        )
+    began = clock.monotonic()
+    yield Started("stop", f"Stopping {instance.name} in {instance.zone}")
+    if not instance.status.is_going:
+        done = yield from follow(compute, compute.stop(instance), clock, "stop")
+        if _not_found(done):
+            return "already gone"
+        raise_failure(done, compute.project, f"Stopping {instance.name}")
+    off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    if off is None:
+        return "already gone"
+    yield Finished("stop", f"{instance.name} is off", clock.monotonic() - began)
+    return "stopped"
+
+
+def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
+    began = clock.monotonic()
+    yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
+    done = yield from follow(compute, compute.delete(instance), clock, "delete")
+    if _not_found(done):
+        return "already gone"
+    raise_failure(done, compute.project, f"Deleting {instance.name}")
+    yield from until(compute, instance, lambda vm: False, clock, "delete")
+    yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+    return "deleted"
+
+
+def _not_found(done: Operation) -> bool:
+    return done.failure is not None and (
+        done.failure.http_status == 404 or done.failure.code == "RESOURCE_NOT_FOUND"
+    )

@@ -1,0 +1,107 @@
+"""The embedded Compute Engine: start it, stop it, ask it, point gcloud at it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+
+from vmctl.config import Project
+from vmctl.domain.events import Finished, Started, Story
+from vmctl.gce import local
+from vmctl.gce.service import LOCAL_PROJECT
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.cloud import ensure_emulator
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorResult:
+    """Whether it runs, where it listens, and what it says about itself."""
+
+    running: bool
+    home: str
+    url: str | None = None
+    pid: int | None = None
+    google_project: str | None = None
+    mode: str | None = None
+    note: str | None = None
+    about: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if not self.running:
+            return f"The embedded Compute Engine is not running ({self.home})."
+        lines = [f"The embedded Compute Engine answers at {self.url} (process {self.pid})."]
+        lines.append(f"Machines: {self.mode}; project {self.google_project}; in {self.home}.")
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorEnv:
+    """The environment variables that point gcloud at it."""
+
+    variables: dict[str, str]
+
+    @property
+    def text(self) -> str:
+        """Lines for a POSIX shell: eval "$(vmctl emulator env)"."""
+        return "\n".join(
+            f"export {name}={shlex.quote(value)}" for name, value in self.variables.items()
+        )
+
+
+def start(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
+    """Start it, unless it runs already."""
+    return _told((yield from ensure_emulator(clock or Clock())))
+
+
+def stop(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
+    """Stop it with its machines; their disks stay. One that does not run is fine too."""
+    clock = clock or Clock()
+    folder = local.home()
+    running = local.find(folder)
+    if running:
+        began = clock.monotonic()
+        yield Started("emulator", "Stopping the embedded Compute Engine and its machines")
+        local.stop(running, folder, clock)
+        yield Finished("emulator", "Stopped", clock.monotonic() - began)
+    return EmulatorResult(running=False, home=str(folder))
+
+
+def status(project: Project) -> Story[EmulatorResult]:
+    """Whether it runs; asking starts nothing."""
+    folder = local.home()
+    running = local.find(folder)
+    yield from ()
+    return _told(running) if running else EmulatorResult(running=False, home=str(folder))
+
+
+def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
+    """What gcloud needs in its environment; starts the emulator so that it answers."""
+    running = yield from ensure_emulator(clock or Clock())
+    # a configuration of its own: the user's gcloud logins and settings stay untouched
+    config = local.home() / "gcloud"
+    config.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return EmulatorEnv(
+        {
+            "CLOUDSDK_CONFIG": str(config),
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": running.endpoint,
+            "CLOUDSDK_CORE_PROJECT": project.google_project or running.project or LOCAL_PROJECT,
+            "CLOUDSDK_COMPUTE_ZONE": project.vm.zone or f"{project.vm.region}-b",
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+            "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+        }
+    )
+
+
+def _told(running: local.Running) -> EmulatorResult:
+    return EmulatorResult(
+        running=True,
+        home=str(local.home()),
+        url=running.endpoint,
+        pid=running.pid,
+        google_project=running.project,
+        mode=running.mode,
+        note=running.note or None,
+        about=local.status(running),
+    )

@@ -1,0 +1,80 @@
+"""The way in: our key on the VM, and its host keys pinned here."""
+
+from __future__ import annotations
+
+from vmctl.config import Project
+from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
+from vmctl.domain.errors import AccessDenied, InvalidInput, TimedOut
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.instance import Instance
+from vmctl.gce.compute import Compute, raise_failure
+from vmctl.gce.replies import host_keys_in_log
+from vmctl.ssh import hostkeys
+from vmctl.ssh.keys import ensure_keypair
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.waiting import FIRST_GAP_S, GAP_GROWTH, LONGEST_GAP_S, follow
+
+HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
+OTHER_KINDS_AFTER_S = 10.0
+SERIAL_PORT_AFTER_S = 60.0
+
+
+def renew_key(
+    project: Project, compute: Compute, instance: Instance, clock: Clock
+) -> Story[Instance]:
+    """Put vmctl's key on the VM for another day when less than half of its time is left.
+
+    The guest agent removes a user whose last key has expired, so use renews it.
+    """
+    pair, now = ensure_keypair(), clock.now()
+    left = time_left(instance.ssh_keys, project.login_user, pair.public_line, now)
+    if left > RENEW_WHEN_LEFT:
+        return instance
+    entry = key_entry(project.login_user, pair.public_line, now + KEY_LIFETIME)
+    asked = compute.set_ssh_keys(instance, merged_keys(instance.ssh_keys, entry, now))
+    done = yield from follow(compute, asked, clock, "key")
+    raise_failure(done, compute.project, f"Renewing the login key of {instance.name}")
+    return compute.get_instance(instance.zone, instance.name) or instance
+
+
+def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str) -> Story[None]:
+    """Wait until the VM has published its host keys and pin them; pinned ones stay.
+
+    They come through the API, never from the connection itself. Raises HostKeyChanged, TimedOut.
+    """
+    if hostkeys.pinned(instance.id):
+        return
+    began, gap, serial = clock.monotonic(), FIRST_GAP_S, False
+    while True:
+        waited = clock.monotonic() - began
+        keys = _published(compute, instance, or_serial=waited > SERIAL_PORT_AFTER_S)
+        wanted = any(key.startswith(f"{hostkeys.PREFERRED} ") for key in keys)
+        if wanted or (keys and waited > OTHER_KINDS_AFTER_S):
+            hostkeys.pin(instance.id, keys)
+            return
+        if waited > HOST_KEYS_LIMIT_S:
+            raise TimedOut(
+                f"{instance.name} has not published its host keys after "
+                f"{HOST_KEYS_LIMIT_S / 60:g} minutes.",
+                hint="Look at its boot: gcloud compute instances get-serial-port-output "
+                f"{instance.name} --zone {instance.zone}",
+            )
+        if waited > SERIAL_PORT_AFTER_S and not serial:
+            serial = True
+            yield Advanced(step, "no host keys yet: reading the serial port, too")
+        clock.sleep(gap)
+        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+
+
+def _published(compute: Compute, instance: Instance, *, or_serial: bool) -> list[str]:
+    """From guest attributes; from the serial port where those are forbidden or stay empty."""
+    try:
+        keys = compute.host_keys(instance)
+    except (AccessDenied, InvalidInput) as refusal:  # an organisation can forbid guest attributes
+        keys = host_keys_in_log(compute.serial_output(instance))
+        if not keys and or_serial:
+            raise refusal
+        return keys
+    if not keys and or_serial:
+        return host_keys_in_log(compute.serial_output(instance))
+    return keys

@@ -1,0 +1,145 @@
+"""How this project's machine is, and which others there are: one call to Google each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from vmctl.config import Project
+from vmctl.domain.cost import UNKNOWN, Price, disk_usd_per_month
+from vmctl.domain.events import Story
+from vmctl.domain.instance import Instance, Status
+from vmctl.gce import catalogue
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.cloud import open_cloud
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One VM with what it costs; prices are list prices in USD, None where not known."""
+
+    name: str
+    project: str
+    status: str
+    zone: str
+    machine_type: str
+    gpu: str | None
+    spot: bool
+    address: str | None
+    ssh_port: int
+    instance_id: str
+    started_at: str | None
+    stopped_at: str | None
+    stops_at: str | None  # when Google's run limit stops it
+    max_hours: float | None
+    disk_gb: int
+    usd_per_hour: float | None
+    price_dated: str | None
+    disk_usd_per_month: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusResult:
+    """This project's machine; None when there is none."""
+
+    project: str
+    local: bool
+    machine: Machine | None
+
+    @property
+    def text(self) -> str:
+        """For people, a few lines."""
+        vm = self.machine
+        if vm is None:
+            return f"There is no VM for '{self.project}'. Create one: vmctl up"
+        what = f"{vm.machine_type} + {vm.gpu}" if vm.gpu else vm.machine_type
+        spot = ", spot" if vm.spot else ""
+        where = f" at {vm.address}" if vm.address else ""
+        lines = [f"{vm.name}: {vm.status} in {vm.zone} ({what}{spot}){where}"]
+        disk = disk_text(vm.disk_gb, vm.disk_usd_per_month)
+        if vm.status == Status.RUNNING:
+            price = Price(vm.usd_per_hour, vm.price_dated or "", vm.spot)
+            lines.append(f"Costs {price}, and {disk}.")
+            lines.append(_what_stops(vm))
+        elif vm.status in (Status.TERMINATED, Status.STOPPED):
+            lines.append(f"Stopped: only {disk}. Start it: vmctl up")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """Machines of this owner: of this project, or of all; `others` counts those left out."""
+
+    machines: tuple[Machine, ...]
+    others: int = 0
+
+
+def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResult]:
+    """This project's machine: its state, address and price, and what will stop it."""
+    compute = yield from open_cloud(project, clock or Clock())
+    found = compute.find_instance(project.owner, project.name)
+    return StatusResult(project.name, project.local, machine_view(found) if found else None)
+
+
+def ls(
+    project: Project, all_projects: bool = False, *, clock: Clock | None = None
+) -> Story[ListResult]:
+    """The owner's machines in this project, or in all of the owner's projects."""
+    compute = yield from open_cloud(project, clock or Clock())
+    every = compute.list_instances(project.owner)
+    shown = [vm for vm in every if all_projects or vm.project_name == project.name]
+    return ListResult(tuple(map(machine_view, shown)), others=len(every) - len(shown))
+
+
+def machine_view(instance: Instance) -> Machine:
+    """A VM with its prices, as plain values."""
+    price = price_of(instance)
+    return Machine(
+        name=instance.name,
+        project=instance.project_name,
+        status=str(instance.status),
+        zone=instance.zone,
+        machine_type=instance.machine_type,
+        gpu=instance.gpu.title if instance.gpu else None,
+        spot=instance.spot,
+        address=instance.address,
+        ssh_port=instance.ssh_port,
+        instance_id=instance.id,
+        started_at=stamp(instance.started_at or instance.created_at),
+        stopped_at=stamp(instance.stopped_at),
+        stops_at=stamp(instance.stops_at) if instance.status.is_billed else None,
+        max_hours=round(instance.max_run_s / 3600, 3) if instance.max_run_s else None,
+        disk_gb=instance.disk_gb,
+        usd_per_hour=price.usd_per_hour if instance.status.is_billed else 0.0,
+        price_dated=price.dated or None,
+        disk_usd_per_month=disk_usd_per_month(
+            instance.region, instance.disk_type, instance.disk_gb
+        ),
+    )
+
+
+def price_of(instance: Instance) -> Price:
+    """What the VM costs while it runs, by the shipped table."""
+    if instance.gpu is None:
+        return UNKNOWN
+    return catalogue.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
+
+
+def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
+    """ "the 100 GB disk costs $10.00 a month", or that its price is not known."""
+    if usd_per_month is None:
+        return f"the {disk_gb} GB disk costs money too (price unknown)"
+    return f"the {disk_gb} GB disk costs ${usd_per_month:.2f} a month"
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """ISO 8601, in UTC, to the second."""
+    return moment.isoformat(timespec="seconds") if moment else None
+
+
+def _what_stops(vm: Machine) -> str:
+    if vm.stops_at is None:
+        return "Nothing stops it by itself: vmctl down"
+    moment = datetime.fromisoformat(vm.stops_at).astimezone()
+    limit = f" (limit {vm.max_hours:g} h)" if vm.max_hours else ""
+    return f"Google stops it on {moment:%a %d %b at %H:%M}{limit}, if you do not: vmctl down"

@@ -1,0 +1,308 @@
+"""`vmctl up`: one machine of the project's, created, started or taken over, until it can train.
+
+Whatever happened before (a kill -9 in the middle of an earlier `up`, a stop from the console),
+the same command ends with one machine: Google's side is asked first, and only what is missing
+is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmctl.config import Project
+from vmctl.domain.access import KEY_LIFETIME, key_entry
+from vmctl.domain.errors import Conflict, InvalidInput, NoCapacity, VmctlError
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.failure import Kind, as_error
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.image import Image
+from vmctl.domain.instance import Instance, Status, labels_for
+from vmctl.domain.machine import MachineType, choose_machine
+from vmctl.domain.operation import Operation
+from vmctl.domain.plan import MachinePlan, cautions
+from vmctl.gce.compute import Compute
+from vmctl.workflows.clock import Clock
+from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.login import renew_key
+from vmctl.workflows.placing import Plan, create, plan_for
+from vmctl.workflows.readiness import Readiness, make_ready, preload
+from vmctl.workflows.status import machine_view, price_of, stamp
+from vmctl.workflows.waiting import follow, until
+
+START_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user's settings ask for, parsed."""
+
+    gpu: Gpu | None
+    machine: MachineType
+    image: Image
+    max_run_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpResult:
+    """The machine that is up now; `action` says what it took."""
+
+    action: str  # created, started, adopted (an earlier `up` had begun it), running
+    name: str
+    instance_id: str
+    zone: str
+    machine_type: str
+    gpu: str | None
+    gpu_driver: str | None
+    simulated: bool  # the GPU is the embedded Compute Engine's stand-in
+    address: str | None
+    ssh_port: int
+    user: str
+    workspace: str
+    usd_per_hour: float | None
+    price_dated: str | None
+    stops_at: str | None
+    max_hours: float | None
+    seconds: float
+
+
+def up(
+    project: Project,
+    *,
+    confirm: Callable[[Plan], bool] | None = None,
+    clock: Clock | None = None,
+) -> Story[UpResult]:
+    """Create or start the project's machine and return when it can train.
+
+    `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
+    the story early leaves what Google has begun: the next `up` takes it over.
+    """
+    clock = clock or Clock()
+    began = clock.monotonic()
+    wish = parse_wish(project)
+    compute = yield from open_cloud(project, clock)
+    preload()
+    action, instance = yield from _bring_up(project, wish, compute, confirm, clock)
+    ready = yield from make_ready(project, compute, instance, clock)
+    return _result(project, action, ready, clock.monotonic() - began)
+
+
+def parse_wish(project: Project) -> Wish:
+    """The [vm] settings as values; raises InvalidInput before anything is sent."""
+    gpu = Gpu.parse(project.vm.gpu)
+    return Wish(
+        gpu=gpu,
+        machine=choose_machine(gpu, project.vm.machine),
+        image=Image.parse(project.vm.image),
+        max_run_s=max(30, round(project.vm.max_hours * 3600)),
+    )
+
+
+def _bring_up(
+    project: Project,
+    wish: Wish,
+    compute: Compute,
+    confirm: Callable[[Plan], bool] | None,
+    clock: Clock,
+) -> Story[tuple[str, Instance]]:
+    """From whatever there is to a RUNNING machine, and the word for how."""
+    instance = yield from _what_there_is(project, compute, clock)
+    if instance is None:
+        return (yield from _create(project, wish, compute, confirm, clock))
+    yield from _compare(instance, wish)
+    if instance.status is Status.RUNNING:
+        yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
+        return "running", instance
+    if instance.status.is_stopped:
+        return "started", (yield from _start(project, wish, compute, instance, confirm, clock))
+    if instance.status is Status.SUSPENDED:
+        raise Conflict(
+            f"{instance.name} is suspended.",
+            hint=f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+        )
+    yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
+    running = yield from until(compute, instance, lambda vm: not vm.status.is_coming, clock, "boot")
+    if running is None or running.status is not Status.RUNNING:
+        # the creation failed in the end, or somebody stopped it meanwhile: look again
+        return (yield from _bring_up(project, wish, compute, confirm, clock))
+    return "adopted", running
+
+
+def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+    """The project's VM, once nothing is under way that will change it; None: there is none."""
+    while True:
+        instance = compute.find_instance(project.owner, project.name)
+        if instance is not None and instance.status.is_going:
+            yield Started("stop", f"{instance.name} is {instance.status}: waiting until it has")
+            yield from until(compute, instance, lambda vm: not vm.status.is_going, clock, "stop")
+            continue
+        if instance is not None and not instance.status.is_coming:
+            return instance
+        # None, or on its way: an unfinished creation, perhaps of an `up` that was killed
+        operation = compute.pending_insert(project.instance_name)
+        if operation is None:
+            # it may have ended between the two questions
+            return instance or compute.find_instance(project.owner, project.name)
+        yield Started("create", f"Taking over the creation begun in {operation.zone}")
+        done = yield from follow(compute, operation, clock, "create")
+        if done.failure is not None:
+            yield Warned(f"The creation begun in {done.zone} failed: {done.failure.message}")
+
+
+def _create(
+    project: Project,
+    wish: Wish,
+    compute: Compute,
+    confirm: Callable[[Plan], bool] | None,
+    clock: Clock,
+) -> Story[tuple[str, Instance]]:
+    from vmctl.ssh.keys import ensure_keypair
+
+    plan = plan_for(project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute)
+    for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
+        yield Warned(caution)
+    yield Noted(plan.text)
+    _agree(confirm, plan)
+    entry = key_entry(project.login_user, ensure_keypair().public_line, clock.now() + KEY_LIFETIME)
+    machine = MachinePlan(
+        name=project.instance_name,
+        zone=plan.zones[0],
+        machine=wish.machine,
+        gpu=wish.gpu,
+        image=wish.image,
+        disk_gb=project.vm.disk_gb,
+        max_run_s=wish.max_run_s,
+        ssh_keys=entry,
+        labels=labels_for(project.owner, project.name),
+        spot=project.vm.spot,
+        network=project.vm.network,
+        subnetwork=project.vm.subnetwork,
+    )
+    zone = yield from create(compute, machine, plan.zones, clock)
+    if zone is None:  # a VM of this name is there after all: another `up` was faster
+        found = compute.find_instance(project.owner, project.name)
+        if found is None:
+            raise Conflict(
+                f"A VM called {machine.name} exists that vmctl did not make.",
+                hint="Choose another name: vmctl --name NAME up",
+            )
+        return (yield from _bring_up(project, wish, compute, confirm, clock))
+    instance = compute.get_instance(zone, machine.name)
+    if instance is None:
+        raise VmctlError(
+            f"Google says that {machine.name} was created, and does not find it.",
+            hint="Run it again: vmctl up",
+        )
+    return "created", instance
+
+
+def _start(
+    project: Project,
+    wish: Wish,
+    compute: Compute,
+    instance: Instance,
+    confirm: Callable[[Plan], bool] | None,
+    clock: Clock,
+) -> Story[Instance]:
+    """A stopped VM, started; its key is renewed before, so that its first boot knows it."""
+    price = price_of(instance)
+    plan = Plan(
+        action="start",
+        name=instance.name,
+        zones=(instance.zone,),
+        machine_type=instance.machine_type,
+        gpu=instance.gpu.title if instance.gpu else None,
+        image=None,
+        disk_gb=instance.disk_gb,
+        spot=instance.spot,
+        max_hours=wish.max_run_s / 3600,
+        usd_per_hour=price.usd_per_hour,
+        price_dated=price.dated or None,
+        disk_usd_per_month=None,
+    )
+    yield Noted(plan.text)
+    _agree(confirm, plan)
+    yield from renew_key(project, compute, instance, clock)
+    if instance.max_run_s != wish.max_run_s:
+        limit = yield from follow(
+            compute, compute.set_run_limit(instance, wish.max_run_s), clock, "start"
+        )
+        if limit.failure is not None:
+            yield Warned(f"The run limit stays as it was: {limit.failure.message}")
+    began = clock.monotonic()
+    yield Started("start", f"Starting {instance.name} in {instance.zone}")
+    done = yield from _started(compute, instance, clock)
+    if done.failure is not None:
+        raise _start_error(done, compute.project)
+    running = yield from until(
+        compute, instance, lambda vm: not vm.status.is_coming, clock, "start"
+    )
+    if running is None or running.status is not Status.RUNNING:
+        raise VmctlError(
+            f"{instance.name} started and went down again at once.", hint="Look: vmctl status"
+        )
+    yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
+    return running
+
+
+def _started(compute: Compute, instance: Instance, clock: Clock) -> Story[Operation]:
+    """The start operation once it is done; what Google calls passing is tried again."""
+    for attempt in range(START_ATTEMPTS):
+        done = yield from follow(compute, compute.start(instance), clock, "start")
+        if done.failure is None or done.failure.kind is not Kind.TRANSIENT:
+            break
+        clock.sleep(float(2**attempt))
+    return done
+
+
+def _start_error(done: Operation, project: str) -> VmctlError:
+    assert done.failure is not None
+    if done.failure.kind is Kind.STOCKOUT:
+        return NoCapacity(
+            f"{done.zone} has no capacity to start {done.target}: {done.failure.message}",
+            hint="Try again later; or, if nothing on its disk is needed: "
+            "vmctl down --delete, then vmctl up",
+        )
+    return as_error(done.failure, project=project, doing=f"Starting {done.target}")
+
+
+def _compare(instance: Instance, wish: Wish) -> Story[None]:
+    """Say where the machine that exists is not the one that the settings ask for."""
+    have, want = (gpu.title if gpu else "no GPU" for gpu in (instance.gpu, wish.gpu))
+    if have != want:
+        yield Warned(
+            f"{instance.name} has {have}, and you asked for {want}: it stays as it is. "
+            "For another machine: vmctl down --delete, then vmctl up"
+        )
+
+
+def _agree(confirm: Callable[[Plan], bool] | None, plan: Plan) -> None:
+    if confirm is not None and not confirm(plan):
+        raise InvalidInput(
+            f"Nothing was {'created' if plan.action == 'create' else 'started'}.",
+            hint="To go ahead without being asked: vmctl up --yes",
+        )
+
+
+def _result(project: Project, action: str, ready: Readiness, seconds: float) -> UpResult:
+    instance = ready.instance
+    view = machine_view(instance)
+    return UpResult(
+        action=action,
+        name=instance.name,
+        instance_id=instance.id,
+        zone=instance.zone,
+        machine_type=instance.machine_type,
+        gpu=view.gpu,
+        gpu_driver=ready.driver,
+        simulated=ready.simulated,
+        address=instance.address,
+        ssh_port=instance.ssh_port,
+        user=project.login_user,
+        workspace=project.workspace,
+        usd_per_hour=view.usd_per_hour,
+        price_dated=view.price_dated,
+        stops_at=stamp(instance.stops_at),
+        max_hours=view.max_hours,
+        seconds=round(seconds, 3),
+    )

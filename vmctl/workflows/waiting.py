@@ -1,0 +1,67 @@
+"""Waiting for Google: for an operation to end, for a VM to reach a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmctl.domain.errors import TimedOut
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.instance import Instance
+from vmctl.domain.operation import Operation
+from vmctl.gce.compute import Compute
+from vmctl.workflows.clock import Clock
+
+FIRST_GAP_S = 0.1
+LONGEST_GAP_S = 1.0
+GAP_GROWTH = 1.3
+SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
+
+
+def follow(compute: Compute, operation: Operation, clock: Clock, step: str) -> Story[Operation]:
+    """The operation once it is done, failed or not; what Google says meanwhile is told.
+
+    Raises TimedOut when nothing about it has changed for ten minutes.
+    """
+    seen, deadline, gap = "", clock.monotonic() + SILENCE_LIMIT_S, FIRST_GAP_S
+    while not operation.is_done:
+        if operation.status_message and operation.status_message != seen:
+            seen = operation.status_message
+            deadline = clock.monotonic() + SILENCE_LIMIT_S
+            yield Advanced(step, seen)
+        if clock.monotonic() > deadline:
+            raise TimedOut(
+                f"Google's operation {operation.name} ({operation.kind} of {operation.target} in "
+                f"{operation.zone}) has not ended after {SILENCE_LIMIT_S / 60:g} minutes.",
+                hint="Look how it stands: vmctl status",
+            )
+        clock.sleep(gap)
+        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+        operation = compute.look_at(operation)
+    return operation
+
+
+def until(
+    compute: Compute,
+    instance: Instance,
+    reached: Callable[[Instance], bool],
+    clock: Clock,
+    step: str,
+) -> Story[Instance | None]:
+    """The VM once `reached` is true of it; None when it is gone. Raises TimedOut."""
+    deadline, gap = clock.monotonic() + SILENCE_LIMIT_S, FIRST_GAP_S
+    now: Instance | None = instance
+    while now is not None and now.id == instance.id and not reached(now):
+        if clock.monotonic() > deadline:
+            raise TimedOut(
+                f"The VM {now.name} in {now.zone} has been {now.status} for too long.",
+                hint="Look how it stands: vmctl status",
+            )
+        clock.sleep(gap)
+        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+        before = now.status
+        now = compute.get_instance(instance.zone, instance.name)
+        if now is not None and now.status is not before:
+            deadline = clock.monotonic() + SILENCE_LIMIT_S
+            yield Advanced(step, f"{now.name} is {now.status}")
+    # another VM under the same name is not the one that was waited for
+    return now if now is not None and now.id == instance.id else None

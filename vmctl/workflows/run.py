@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
 from vmctl.workflows.clock import Clock
-from vmctl.workflows.session import Session, connect
+from vmctl.workflows.session import Session, connect, reach
 from vmctl.workflows.setup import prepare_machine
 
 LINK_LOST_S = 600.0  # how long a follower tries to come back
@@ -168,24 +167,21 @@ def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
 # -- the others ------------------------------------------------------------------------------
 
 
-def ps(project: Project, *, clock: Clock | None = None) -> Story[list[RunView]]:
+def ps(project: Project) -> list[RunView]:
     """The runs on the VM, the newest first."""
-    session = yield from connect(project, clock=clock)
-    return [view(facts) for facts in newest_first(_facts(session.ssh, project))]
+    return [view(facts) for facts in newest_first(_facts(reach(project), project))]
 
 
-def attach(
-    project: Project, wanted: str | None = None, *, clock: Clock | None = None
-) -> Story[int]:
+def attach(project: Project, wanted: str | None = None) -> int:
     """Enter a run's tmux session with this terminal; Ctrl-B D leaves it running."""
-    session = yield from connect(project, clock=clock)
-    facts = running_first(_facts(session.ssh, project), wanted)
+    vm = reach(project)
+    facts = running_first(_facts(vm, project), wanted)
     if observe(facts).is_over:
         raise Conflict(
             f"{facts.id} has ended ({observe(facts)}).", hint=f"Read it: vmctl logs {facts.id}"
         )
     line = command(*TMUX, "attach-session", "-t", f"={facts.id}")
-    return session.ssh.interactive(line, tty=True)
+    return vm.interactive(line, tty=True)
 
 
 def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
@@ -257,11 +253,6 @@ def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
 def _span(seconds: float) -> str:
     minutes = max(0, int(seconds // 60))
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
-def wait_readable(stream: Any, seconds: float) -> bool:
-    """Whether a pipe has something (or its end) within that time."""
-    return bool(select.select([stream], [], [], seconds)[0])
 
 
 def job_error(result: RunResult) -> VmctlError | None:

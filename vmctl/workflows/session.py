@@ -11,24 +11,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from vmctl.config import Project, cache_dir
-from vmctl.domain.access import (
-    KEY_LIFETIME,
-    RENEW_WHEN_LEFT,
-    key_entry,
-    merged_keys,
-    time_left,
-)
+from vmctl.domain.access import RENEW_WHEN_LEFT, time_left
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.target import Target
-from vmctl.ssh.hostkeys import pin, pinned
+from vmctl.ssh.hostkeys import pin_file
 from vmctl.ssh.keys import KeyPair, ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.workflows.clock import Clock
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
-HOST_KEYS_S = 30.0
 GAP_S = 0.3
 NO_END = timedelta(days=3650)  # for a key that never expires
 
@@ -63,8 +56,21 @@ def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False
     return (yield from _through_api(project, known, clock))
 
 
+def reach(project: Project) -> OpenSSH:
+    """`connect` for what tells no story: commands that hand this terminal over."""
+    story = connect(project)
+    try:
+        while True:
+            next(story)
+    except StopIteration as end:
+        session: Session = end.value
+        return session.ssh
+
+
 def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story[Session]:
+    # these bring the Google client along, which a warm command does without
     from vmctl.workflows.cloud import open_cloud
+    from vmctl.workflows.login import pin_host_keys, renew_key
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)
@@ -78,22 +84,9 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
             f"The VM {instance.name} is {instance.status}, not running.", hint="Start it: vmctl up"
         )
     keys = ensure_keypair()
+    instance = yield from renew_key(project, compute, instance, clock)
+    yield from pin_host_keys(compute, instance, clock, "ssh")
     left = time_left(instance.ssh_keys, project.login_user, keys.public_line, clock.now())
-    if left <= RENEW_WHEN_LEFT:
-        from vmctl.gce.compute import raise_failure
-        from vmctl.workflows.waiting import follow
-
-        entry = key_entry(project.login_user, keys.public_line, clock.now() + KEY_LIFETIME)
-        value = merged_keys(instance.ssh_keys, entry, clock.now())
-        operation = compute.set_ssh_keys(instance, value)
-        operation = yield from follow(compute, operation, clock, "key")
-        raise_failure(operation, compute.project, "renew the SSH key")
-        left = KEY_LIFETIME
-    if not pinned(instance.id):
-        limit = clock.monotonic() + HOST_KEYS_S
-        while not (published := compute.host_keys(instance)) and clock.monotonic() < limit:
-            clock.sleep(GAP_S)
-        pin(instance.id, published)
     ssh = OpenSSH(target_of(project, instance, keys))
     _open_patiently(ssh, clock)
     remember(project, ssh.target, clock.now() + min(left, NO_END), instance.stops_at)
@@ -119,8 +112,6 @@ def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
         raise Unreachable(
             f"The VM {instance.name} has no external address.", hint="Look at it: vmctl status"
         )
-    from vmctl.ssh.hostkeys import pin_file
-
     return Target(
         instance_id=instance.id,
         address=instance.address,

@@ -9,31 +9,29 @@ from collections.abc import Sequence
 from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.events import Story
-from vmctl.workflows.clock import Clock
-from vmctl.workflows.session import connect
+from vmctl.workflows.session import reach
 
 
-def ssh(project: Project, words: Sequence[str] = (), *, clock: Clock | None = None) -> Story[int]:
+def ssh(project: Project, words: Sequence[str] = ()) -> int:
     """Log in, or run words as one command with a terminal; the exit code is the remote's."""
-    session = yield from connect(project, clock=clock)
+    vm = reach(project)
     tty = os.isatty(0)
     line = remote_line(words) if words else None
-    return session.ssh.interactive(line, tty=tty)
+    return vm.interactive(line, tty=tty)
 
 
-def exec_(project: Project, words: Sequence[str], *, clock: Clock | None = None) -> Story[int]:
+def exec_(project: Project, words: Sequence[str]) -> int:
     """Run one command in the project's folder, without a terminal; its exit code is ours."""
     if not words:
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
-    session = yield from connect(project, clock=clock)
+    vm = reach(project)
     # before the first push there is no such folder: then it is the home
     there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
     sys.stdout.flush()
-    return session.ssh.interactive(there, tty=False)
+    return vm.interactive(there, tty=False)
 
 
-def scp(project: Project, words: Sequence[str], *, clock: Clock | None = None) -> Story[int]:
+def scp(project: Project, words: Sequence[str]) -> int:
     """Real scp; a ':' in front of a path means on the VM, relative to the home there."""
     options = [word for word in words if word.startswith("-") and word != "-"]
     paths = [word for word in words if word not in options]
@@ -45,10 +43,10 @@ def scp(project: Project, words: Sequence[str], *, clock: Clock | None = None) -
             "scp needs a source and a target, one of them on the VM.",
             hint="vmctl scp notes.txt :Workspace/  or  vmctl scp :Workspace/notes.txt .",
         )
-    session = yield from connect(project, clock=clock)
-    alias = session.ssh.target.alias
+    vm = reach(project)
+    alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]
-    return session.ssh.scp([*options, "--", *named])
+    return vm.scp([*options, "--", *named])
 
 
 def remote_line(words: Sequence[str]) -> str:

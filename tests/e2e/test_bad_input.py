@@ -1,0 +1,206 @@
+"""Every mistake is one sentence, a hint, an exit code; never a traceback, nothing half-written."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import BASE, Laptop, project
+
+JOBS = BASE + '[jobs.train]\ncommand = "true"\n'
+
+# a command line, its exit code, and what the error or its hint must name
+MISTAKES: list[tuple[list[str], int, list[str]]] = [
+    (["up", "--gpu", "t5"], 2, ["t5", "t4"]),
+    (["up", "--gpu", "t4:3"], 2, ["3", "1, 2"]),
+    (["up", "--gpu", "t4:x"], 2, ["t4:x"]),
+    (["up", "--machine", "n1-standrd-4"], 2, ["n1-standrd-4"]),
+    (["up", "--gpu", "t4", "--machine", "e2-standard-4"], 2, ["e2-standard-4"]),
+    (["up", "--zone", "europe-west1-z"], 2, ["europe-west1-z", "europe-west1-b"]),
+    (["up", "--region", "europe-west99"], 2, ["europe-west99", "europe-west1"]),
+    (["up", "--gpu", "v100", "--region", "europe-west1"], 2, ["V100", "europe-west4"]),
+    (["up", "--image", "pytroch"], 2, ["pytroch"]),
+    (["up", "--max-hours", "0"], 2, ["max"]),
+    (["up", "--disk-gb", "1"], 2, ["disk"]),
+    (["up", "--disk-gb", "much"], 2, ["much"]),
+    (["--name", "***", "status"], 2, ["***"]),
+    (["frobnicate"], 2, ["frobnicate"]),
+    (["push"], 3, ["vmctl up"]),
+    (["run", "train"], 3, ["vmctl up"]),
+    (["run", "trian"], 3, ["trian", "train"]),
+    (["tunnel", "tensorbord"], 3, ["tensorbord", "tensorboard"]),
+    (["tunnel", "99999"], 2, ["99999"]),
+    (["fetch", "unet.pth"], 3, ["vmctl up"]),
+    (["ssh", "true"], 3, ["vmctl up"]),
+    (["exec", "true"], 3, ["vmctl up"]),
+    (["scp", "a", "b"], 2, [":"]),
+    (["logs"], 3, ["vmctl up"]),
+    (["ps"], 3, ["vmctl up"]),
+    (["cancel", "train"], 3, ["vmctl up"]),
+]
+
+
+@pytest.fixture(scope="module")
+def empty(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return project(tmp_path_factory.mktemp("bad") / "no-machine", JOBS)
+
+
+@pytest.mark.parametrize(("words", "code", "named"), MISTAKES, ids=lambda v: str(v)[:50])
+def test_a_mistake_is_one_sentence_and_a_hint(
+    laptop: Laptop, empty: Path, words: list[str], code: int, named: list[str]
+) -> None:
+    before = sorted(empty.iterdir())
+    told = laptop(*words, cwd=empty, code=code)
+    errors = [line for line in told.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, told.stderr
+    assert "hint:" in told.stderr
+    for word in named:
+        assert word in told.stderr
+    assert sorted(empty.iterdir()) == before
+    assert laptop.json("status", cwd=empty)["machine"] is None, "nothing was created"
+
+
+def test_an_error_can_be_json(laptop: Laptop, empty: Path) -> None:
+    told = laptop("push", "--json", cwd=empty, code=3)
+    body = json.loads(told.stderr.splitlines()[-1])
+    assert body["error"] == "NotFound"
+    assert body["exit_code"] == 3
+    assert "vmctl up" in body["hint"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "named"),
+    [
+        ('[vm]\ngpuu = "t4"\n', "vm.gpu"),
+        ('[vm]\ndisk_gb = "big"\n', "vm.disk_gb"),
+        ("[vm\n", "TOML"),
+        ('[jobs.x]\ncommand = ""\n', "command"),
+    ],
+)
+def test_a_wrong_setting_is_named(laptop: Laptop, tmp_path: Path, toml: str, named: str) -> None:
+    told = laptop("status", cwd=project(tmp_path / "wrong", toml), code=2)
+    assert named in told.stderr
+    assert "vmctl.toml" in told.stderr
+
+
+# -- the real service, as far as it can be reached without it ---------------------------------
+
+
+@pytest.fixture
+def nobody(laptop: Laptop, tmp_path: Path) -> Laptop:
+    """A laptop that talks to Google Cloud and has no credentials of any kind."""
+    home = tmp_path / "home"
+    home.mkdir()
+    extra = {
+        "VMCTL_LOCAL": "0",
+        "HOME": str(home),
+        "CLOUDSDK_CONFIG": str(home / "gcloud"),
+        "NO_GCE_CHECK": "true",
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "GOOGLE_CLOUD_PROJECT": "",
+    }
+    return Laptop(laptop.home, laptop.emulator_home, extra)
+
+
+def test_missing_credentials_say_how_to_log_in(nobody: Laptop, empty: Path) -> None:
+    told = nobody("up", cwd=empty, code=5)
+    assert "gcloud auth" in told.stderr
+    assert "--local" in told.stderr
+
+
+def test_a_broken_credentials_file_is_named(nobody: Laptop, empty: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "key.json"
+    broken.write_text("{}")
+    told = nobody("up", cwd=empty, code=5, environ={"GOOGLE_APPLICATION_CREDENTIALS": str(broken)})
+    assert "hint:" in told.stderr
+
+
+@pytest.fixture
+def token_server() -> Iterator[str]:
+    """A token endpoint that answers as Google's does for credentials that were revoked."""
+
+    class Revoked(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = b'{"error": "invalid_grant", "error_description": "Token has been expired"}'
+            self.send_response(400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Revoked)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def service_account(tmp_path: Path, token_server: str) -> Path:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    path = tmp_path / "account.json"
+    path.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "private_key": pem,
+                "private_key_id": "1",
+                "client_email": "someone@example.iam.gserviceaccount.com",
+                "token_uri": token_server,
+            }
+        )
+    )
+    return path
+
+
+def test_expired_credentials_say_how_to_renew_them(
+    nobody: Laptop, empty: Path, service_account: Path
+) -> None:
+    environ = {
+        "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
+        "VMCTL_PROJECT": "some-project",
+    }
+    told = nobody("up", cwd=empty, code=5, environ=environ)
+    assert "gcloud auth" in told.stderr
+
+
+def test_no_project_says_how_to_choose_one(
+    nobody: Laptop, empty: Path, service_account: Path
+) -> None:
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(service_account)}
+    told = nobody("up", cwd=empty, code=2, environ=environ)
+    assert "project" in told.stderr
+
+
+# -- ports ---------------------------------------------------------------------------------
+
+
+def test_a_taken_port_names_who_holds_it_and_the_next_free_one(
+    laptop: Laptop, shared_machine: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        told = laptop("tunnel", f"{port}:22", cwd=shared_machine, code=4)
+        assert str(port) in told.stderr
+        assert str(os.getpid()) in told.stderr
+        assert "--port" in told.stderr

@@ -1,0 +1,131 @@
+"""The admin route: status, faults, preemptions, the stepped clock, stop.
+
+Documented here because nothing of Google's documents it. All bodies are JSON.
+
+GET    /emulator/v1/status           how the emulator runs and what runs on it
+POST   /emulator/v1/stop             clean stop, machines powered off
+POST   /emulator/v1/clock            {"advance_s": 3600} on a stepped clock
+GET    /emulator/v1/faults           the faults in force
+POST   /emulator/v1/faults           one fault, see faults.py: {"kind": "stockout", "zone": ...}
+DELETE /emulator/v1/faults[/ID]      end one fault or all
+POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: take a machine back
+POST   /emulator/v1/crash            the same body: the machine's host fails
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from . import links
+from .clock import stamp
+from .cloud import DEFAULT_PROJECT, Cloud
+from .errors import ApiError, Json, bad_request, not_found
+from .operations import SYSTEM
+from .store import Key, Record
+
+PREFIX = "/emulator/v1/"
+
+
+class Admin:
+    """Answers admin calls for one cloud; `stop` is called to end the server."""
+
+    def __init__(self, cloud: Cloud, stop: Callable[[], None], about: Json) -> None:
+        self._cloud = cloud
+        self._stop = stop
+        self._about = about
+
+    async def answer(self, method: str, path: str, body: Json) -> Json:
+        """Answer one admin call; ApiError when it is refused."""
+        name, _, argument = path.removeprefix(PREFIX).partition("/")
+        match method, name, argument:
+            case "GET", "status", "":
+                return self._status()
+            case "POST", "stop", "":
+                self._stop()
+                return {"stopping": True, "pid": os.getpid()}
+            case "POST", "clock", "":
+                return await self._advance(body)
+            case "GET", "faults", "":
+                return {"faults": self._cloud.faults.all()}
+            case "POST", "faults", "":
+                return _checked(lambda: self._cloud.faults.add(body))
+            case "DELETE", "faults", _:
+                removed = self._cloud.faults.remove(argument or None)
+                if argument and not removed:
+                    raise not_found(path)
+                return {"removed": removed}
+            case "POST", "preempt", "":
+                return await self._preempt(self._instance(body))
+            case "POST", "crash", "":
+                return await self._crash(self._instance(body))
+        raise not_found(path)
+
+    def _status(self) -> Json:
+        cloud = self._cloud
+        instances = [
+            {
+                "project": record.key.project,
+                "zone": links.last(record.key.scope),
+                "name": record.key.name,
+                "id": record.body["id"],
+                "status": record.body["status"],
+                "nat_ip": record.private.get("nat_ip"),
+                "ssh_port": record.private.get("ssh_port"),
+            }
+            for record in cloud.store.find("instances")
+        ]
+        return self._about | {
+            "now": stamp(cloud.clock.now()),
+            "instances": instances,
+            "faults": len(cloud.faults.all()),
+        }
+
+    async def _advance(self, body: Json) -> Json:
+        seconds = body.get("advance_s")
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+            raise bad_request('The body must be {"advance_s": SECONDS}.')
+        try:
+            await self._cloud.clock.advance(float(seconds))
+        except ValueError as error:
+            raise bad_request(f"{error}.") from None
+        return {"now": stamp(self._cloud.clock.now())}
+
+    def _instance(self, body: Json) -> Record:
+        key = Key(
+            str(body.get("project", DEFAULT_PROJECT)),
+            "instances",
+            f"zones/{body.get('zone', '')}",
+            str(body.get("instance", "")),
+        )
+        record = self._cloud.store.get(key)
+        if record is None:
+            raise not_found(key.path)
+        if record.body["status"] != "RUNNING":
+            raise ApiError(400, "resourceNotReady", f"{key.path} is not RUNNING")
+        return record
+
+    async def _preempt(self, record: Record) -> Json:
+        lifecycle = self._cloud.lifecycle
+        if record.body["scheduling"]["provisioningModel"] != "SPOT":
+            raise bad_request(f"{record.key.path} is not a Spot instance.")
+        record.private["preempted"] = True
+        lifecycle.enter("stop", record)
+        operation = self._cloud.operations.create(
+            "compute.instances.preempted", record.key, record.body["id"], user=SYSTEM
+        )
+        answer = dict(operation.body)
+        self._cloud.operations.start(operation, lambda op: lifecycle.preempt(op, record))
+        return answer
+
+    async def _crash(self, record: Record) -> Json:
+        await self._cloud.hosting.shutdown(record.body["id"], 0.0)
+        self._cloud.lifecycle.exited(record.body["id"], "crash")
+        return {"crashed": record.key.path}
+
+
+def _checked(action: Callable[[], Json]) -> Json:
+    try:
+        return action()
+    except ValueError as error:
+        raise bad_request(f"{error}.") from None

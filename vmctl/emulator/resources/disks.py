@@ -1,0 +1,208 @@
+"""Disks and disk types: boot disks of instances, blank and image disks on their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import links, lists
+from ..catalog import DISK_TYPES, DiskType, Image, find_image
+from ..clock import stamp
+from ..cloud import Call, Handler
+from ..errors import ApiError, Json, already_exists, invalid_field, not_found
+from ..guest_view import fingerprint
+from ..store import Key, Record
+from . import instance_body
+
+_FEATURES = [{"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}]
+
+
+def resolve_image(call: Call, field: str, text: str) -> Image:
+    """Find the image that a URL names; ApiError in Google's words when there is none."""
+    try:
+        reference = links.Reference(text)
+    except ValueError:
+        raise invalid_field(field, text, "The URL is malformed.") from None
+    project = reference.project or call.project
+    image = find_image(project, reference.name)
+    if image is None and reference.name.startswith("family/"):
+        raise not_found(f"projects/{project}/global/images/{reference.name}")
+    if image is None:
+        raise invalid_field(field, text, "The referenced image resource cannot be found.")
+    return image
+
+
+def resolve_type(field: str, text: str | None, zone: str) -> DiskType:
+    """Find a disk type by URL or name; pd-standard when none is asked for."""
+    name = links.last(text) if text else "pd-standard"
+    kind = DISK_TYPES.get(name)
+    if kind is None:
+        raise invalid_field(field, text, f"Disk type '{name}' does not exist in zone '{zone}'.")
+    return kind
+
+
+def size_gb(field: str, asked: Any, kind: DiskType, image: Image | None) -> int:
+    """Return a disk's size: as asked if it is allowed, else the image's, else the default."""
+    smallest = image.size_gb if image else int(kind.sizes_gb.partition("GB")[0])
+    if asked is None:
+        return image.size_gb if image else kind.default_gb
+    size = int(asked)
+    if image and size < smallest:
+        raise invalid_field(
+            field,
+            size,
+            f"Requested disk size cannot be smaller than the image size ({smallest} GB)",
+        )
+    low, high = (int(part.removesuffix("GB")) for part in kind.sizes_gb.split("-"))
+    if not low <= size <= high:
+        raise invalid_field(
+            field, size, f"Disk size: '{size} GB' is not between {low} GB and {high} GB."
+        )
+    return size
+
+
+def new_disk(
+    call: Call, key: Key, kind: DiskType, size: int, image: Image | None, labels: dict[str, str]
+) -> Record:
+    """Build a disk that is READY and in nobody's use."""
+    body: Json = {
+        "kind": "compute#disk",
+        "id": links.new_id(),
+        "creationTimestamp": stamp(call.cloud.clock.now()),
+        "name": key.name,
+        "sizeGb": str(size),
+        "zone": links.ROOT + f"projects/{key.project}/{key.scope}",
+        "status": "READY",
+        "selfLink": links.ROOT + key.path,
+        "type": links.link(key.project, key.scope, "diskTypes", kind.name),
+        "labelFingerprint": fingerprint(labels),
+        "physicalBlockSizeBytes": "4096",
+    }
+    if labels:
+        body["labels"] = labels
+    private: Json = {"machine": "base", "image": ""}
+    if image:
+        body["sourceImage"] = links.link(image.project, links.GLOBAL, "images", image.name)
+        body["sourceImageId"] = links.stable_id("image", image.project, image.name)
+        body["guestOsFeatures"] = _FEATURES
+        body["architecture"] = "X86_64"
+        private = {
+            "machine": image.machine,
+            "image": f"projects/{image.project}/global/images/{image.name}",
+        }
+    return Record(key, body, private)
+
+
+async def insert(call: Call) -> Json:
+    """disks.insert: blank or from an image."""
+    key = call.key("disks", call.require_name())
+    zone = call.path["zone"]
+    if call.cloud.store.get(key):
+        raise already_exists(key.path)
+    kind = resolve_type("resource.type", call.body.get("type"), zone)
+    source = call.query.get("sourceImage") or call.body.get("sourceImage")
+    image = resolve_image(call, "resource.sourceImage", source) if source else None
+    if kind.name == "local-ssd":
+        raise invalid_field("resource.type", kind.name, "Local SSDs exist only with an instance.")
+    for other in ("sourceSnapshot", "sourceDisk", "sourceInstantSnapshot"):
+        if other in call.body:
+            raise ApiError(501, "notImplemented", f"The emulator has no disks from {other}.")
+    size = size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image)
+    record = new_disk(
+        call, key, kind, size, image, instance_body.labels(call.body.get("labels", {}))
+    )
+    if "description" in call.body:
+        record.body["description"] = call.body["description"]
+    call.cloud.store.save(record)
+    return call.done("insert", record)
+
+
+async def get(call: Call) -> Json:
+    """disks.get."""
+    return call.find("disks", call.path["disk"]).body
+
+
+async def list_disks(call: Call) -> Json:
+    """disks.list."""
+    found = call.cloud.store.find("disks", call.project, call.scope)
+    return lists.page("compute#diskList", call.url_path, [r.body for r in found], call.query)
+
+
+async def aggregated(call: Call) -> Json:
+    """disks.aggregatedList."""
+    scopes = by_zone(call, "disks")
+    return lists.aggregated(
+        "compute#diskAggregatedList", call.url_path, "disks", scopes, call.query
+    )
+
+
+async def delete(call: Call) -> Json:
+    """disks.delete: refused while an instance uses it."""
+    record = call.find("disks", call.path["disk"])
+    users = record.body.get("users", ())
+    if users:
+        user = users[0].removeprefix(links.ROOT)
+        raise ApiError(
+            400,
+            "resourceInUseByAnotherResource",
+            f"The disk resource '{record.key.path}' is already being used by '{user}'",
+        )
+    call.cloud.store.delete(record.key)
+
+    async def wipe(operation: Record) -> None:
+        await call.cloud.hosting.wipe(record.body["id"])
+
+    return call.start("delete", record.key, record.body["id"], wipe)
+
+
+async def set_labels(call: Call) -> Json:
+    """disks.setLabels, with the current fingerprint."""
+    record = call.find("disks", call.path["resource"])
+    return instance_body.update_labels(call, record)
+
+
+async def get_type(call: Call) -> Json:
+    """diskTypes.get."""
+    kind = DISK_TYPES.get(call.path["diskType"])
+    if kind is None:
+        raise not_found(f"projects/{call.project}/{call.scope}/diskTypes/{call.path['diskType']}")
+    return _type_body(call, call.scope, kind)
+
+
+async def list_types(call: Call) -> Json:
+    """diskTypes.list."""
+    found = [_type_body(call, call.scope, kind) for kind in DISK_TYPES.values()]
+    return lists.page("compute#diskTypeList", call.url_path, found, call.query)
+
+
+def by_zone(call: Call, collection: str) -> dict[str, list[Json]]:
+    """Return a collection's resources by scope, with every zone, for an aggregated list."""
+    scopes: dict[str, list[Json]] = {f"zones/{zone}": [] for zone in call.cloud.catalog.zones}
+    for record in call.cloud.store.find(collection, call.project):
+        scopes.setdefault(record.key.scope, []).append(record.body)
+    return scopes
+
+
+def _type_body(call: Call, scope: str, kind: DiskType) -> Json:
+    return {
+        "kind": "compute#diskType",
+        "id": links.stable_id("diskType", scope, kind.name),
+        "creationTimestamp": "1969-12-31T16:00:00.000-08:00",
+        "name": kind.name,
+        "description": kind.title,
+        "validDiskSize": kind.sizes_gb,
+        "zone": links.ROOT + f"projects/{call.project}/{scope}",
+        "selfLink": links.link(call.project, scope, "diskTypes", kind.name),
+        "defaultDiskSizeGb": str(kind.default_gb),
+    }
+
+
+METHODS: dict[str, Handler] = {
+    "compute.disks.insert": insert,
+    "compute.disks.get": get,
+    "compute.disks.list": list_disks,
+    "compute.disks.aggregatedList": aggregated,
+    "compute.disks.delete": delete,
+    "compute.disks.setLabels": set_labels,
+    "compute.diskTypes.get": get_type,
+    "compute.diskTypes.list": list_types,
+}

@@ -1,0 +1,337 @@
+"""From the body of an insert to an instance: Compute Engine's rules, defaults and complaints."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .. import links
+from ..catalog import MachineType
+from ..clock import parse_stamp, stamp
+from ..cloud import Call
+from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
+from ..guest_view import fingerprint, metadata_resource
+from ..store import Record
+
+_NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(r"[\w-]{1,63}")
+_LABEL_VALUE = re.compile(r"[\w-]{0,63}")
+_METADATA_KEY = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_METADATA_VALUE_LIMIT = 262144
+_METADATA_TOTAL_LIMIT = 512 * 1024
+RUN_LIMIT_S = (30, 120 * 24 * 3600)
+
+
+def machine_type(call: Call, zone: str) -> MachineType:
+    """Resolve `machineType`; ApiError(400) in Google's words when the zone has no such type."""
+    text = call.body.get("machineType", "")
+    if not text:
+        raise invalid_field("resource.machineType", "", "A machine type must be specified.")
+    reference = _reference("resource.machineType", text)
+    if reference.scope not in (None, f"zones/{zone}"):
+        raise invalid_field(
+            "resource.machineType", text, f"Zone must match the instance's zone '{zone}'."
+        )
+    found = call.cloud.catalog.machine_types(zone).get(reference.name)
+    if found is None:
+        raise invalid_field(
+            "resource.machineType",
+            text,
+            f"Machine type with name '{reference.name}' does not exist in zone '{zone}'.",
+        )
+    return found
+
+
+def accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
+    """Return the instance's `guestAccelerators`, checked against what machine and zone can hold."""
+    asked = [a for a in call.body.get("guestAccelerators", ()) if a.get("acceleratorCount", 0)]
+    offered = call.cloud.catalog.gpus(zone)
+    field = "resource.guestAccelerators[0]"
+    if len(asked) > 1:
+        raise invalid_field("resource.guestAccelerators", len(asked), "At most one type is allowed")
+    if not asked:
+        return (
+            [_accelerator(call.project, zone, machine.gpu, machine.gpu_count)]
+            if (machine.gpu)
+            else []
+        )
+    text, count = asked[0].get("acceleratorType", ""), int(asked[0]["acceleratorCount"])
+    gpu = _reference(f"{field}.acceleratorType", text).name
+    if gpu not in offered:
+        raise invalid_field(
+            f"{field}.acceleratorType",
+            text,
+            f"Accelerator type with name '{gpu}' does not exist in zone '{zone}'.",
+        )
+    fixed = machine.gpu is not None
+    if (fixed and machine.gpu != gpu) or (not fixed and machine.series != "n1"):
+        raise _incompatible(machine.name, gpu)
+    if not fixed and not any(
+        o.machine_type.startswith("n1-") for o in call.cloud.catalog.offers if o.gpu == gpu
+    ):
+        raise _incompatible(machine.name, gpu)
+    allowed = [machine.gpu_count] if fixed else offered[gpu]
+    if count not in allowed:
+        raise invalid_field(
+            f"{field}.acceleratorCount",
+            count,
+            f"The number of {gpu} accelerators on a {machine.name} must be one of "
+            f"{', '.join(map(str, allowed))}.",
+        )
+    if not fixed:
+        cpus, memory_mb = call.cloud.catalog.max_host(zone, gpu, count)
+        if machine.cpus > cpus or machine.memory_mb > memory_mb:
+            raise bad_request(
+                f"[{machine.name}, {gpu}:{count}] features are not compatible for creating "
+                f"instance. At most {cpus} vCPUs and {memory_mb} MB of memory are allowed."
+            )
+    return [_accelerator(call.project, zone, gpu, count)]
+
+
+def scheduling(body: Json, has_gpu: bool) -> Json:
+    """Return the complete `scheduling`, or ApiError(400) for what cannot be together."""
+    asked: Json = dict(body)
+    spot = asked.get("provisioningModel") == "SPOT" or asked.get("preemptible", False)
+    restart = asked.get("automaticRestart", not spot)
+    maintenance = asked.get("onHostMaintenance", "TERMINATE" if spot else "MIGRATE")
+    if spot and restart:
+        raise invalid_field(
+            "resource.scheduling.preemptible",
+            "true",
+            "Scheduling must have preemptible be false when AutomaticRestart is true.",
+        )
+    if spot and maintenance != "TERMINATE":
+        raise invalid_field(
+            "resource.scheduling.preemptible",
+            "true",
+            "Scheduling must have preemptible be false when OnHostMaintenance isn't TERMINATE.",
+        )
+    if has_gpu and maintenance != "TERMINATE":
+        raise bad_request("Instances with guest accelerators do not support live migration.")
+    if "maxRunDuration" in asked and "terminationTime" in asked:
+        raise bad_request("Only one of maxRunDuration and terminationTime can be specified.")
+    if "maxRunDuration" in asked:
+        asked["maxRunDuration"] = _run_duration(asked["maxRunDuration"])
+    if "terminationTime" in asked:
+        try:
+            parse_stamp(asked["terminationTime"])
+        except ValueError:
+            raise invalid_field(
+                "resource.scheduling.terminationTime",
+                asked["terminationTime"],
+                "Must be an RFC 3339 timestamp.",
+            ) from None
+    limited = "maxRunDuration" in asked or "terminationTime" in asked
+    if limited and "instanceTerminationAction" not in asked:
+        asked["instanceTerminationAction"] = "STOP" if spot else "DELETE"
+    if asked.get("instanceTerminationAction") and not (limited or spot):
+        raise invalid_field(
+            "resource.scheduling.instanceTerminationAction",
+            asked["instanceTerminationAction"],
+            "You cannot specify a termination action for a VM instance that has the standard "
+            "provisioning model and no run limit.",
+        )
+    return asked | {
+        "onHostMaintenance": maintenance,
+        "automaticRestart": restart,
+        "preemptible": bool(spot),
+        "provisioningModel": "SPOT" if spot else asked.get("provisioningModel", "STANDARD"),
+    }
+
+
+def metadata(body: Json) -> Json:
+    """Return a metadata resource with fingerprint; ApiError(400) for bad keys and sizes."""
+    items: list[Json] = []
+    total = 0
+    for index, item in enumerate(body.get("items", ())):
+        key, value = item.get("key", ""), item.get("value", "")
+        field = f"resource.metadata.items[{index}]"
+        if not _METADATA_KEY.fullmatch(key):
+            raise invalid_field(
+                f"{field}.key", key, f"Must be a match of regex '{_METADATA_KEY.pattern}'"
+            )
+        if any(key == other["key"] for other in items):
+            raise invalid_field("resource.metadata", key, f"Duplicate metadata key '{key}' found.")
+        if len(value.encode()) > _METADATA_VALUE_LIMIT:
+            raise invalid_field(
+                f"{field}.value", "", f"Value exceeds the limit of {_METADATA_VALUE_LIMIT} bytes."
+            )
+        total += len(key) + len(value.encode())
+        items.append({"key": key, "value": value})
+    if total > _METADATA_TOTAL_LIMIT:
+        raise invalid_field("resource.metadata", "", "Metadata exceeds the limit of 512 KB.")
+    return metadata_resource(items)
+
+
+def labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
+    """Return labels as they came; ApiError(400) when one breaks Google's rules."""
+    if len(body) > 64:
+        raise invalid_field(field, len(body), "At most 64 labels are allowed.")
+    for key, value in body.items():
+        good = _LABEL_KEY.fullmatch(key) and key[0].isalpha() and key == key.lower()
+        if not good:
+            raise invalid_field(
+                field,
+                key,
+                "Label keys start with a lowercase letter and contain only lowercase "
+                "letters, numeric characters, underscores and dashes, at most 63 characters.",
+            )
+        if not _LABEL_VALUE.fullmatch(value) or value != value.lower():
+            raise invalid_field(
+                field,
+                value,
+                "Label values contain only lowercase letters, numeric characters, "
+                "underscores and dashes, at most 63 characters.",
+            )
+    return dict(body)
+
+
+def tags(body: Json) -> Json:
+    """Return the `tags` resource with its fingerprint."""
+    items = list(body.get("items", ()))
+    for index, tag in enumerate(items):
+        if not _NAME.fullmatch(tag):
+            raise invalid_field(
+                f"resource.tags.items[{index}]", tag, f"Must be a match of regex '{_NAME.pattern}'"
+            )
+    result: Json = {"fingerprint": fingerprint(items)}
+    if items:
+        result["items"] = items
+    return result
+
+
+def interfaces(call: Call, zone: str) -> list[Json]:
+    """Return the network interfaces with an internal address each; only `default` exists."""
+    asked = call.body.get("networkInterfaces", ())
+    if not asked:
+        raise invalid_field(
+            "resource.networkInterfaces", "", "At least one network interface is required."
+        )
+    result = []
+    for index, interface in enumerate(asked):
+        field = f"resource.networkInterfaces[{index}]"
+        network = interface.get("network")
+        if network and links.last(network) != "default":
+            raise invalid_field(
+                f"{field}.network", network, "The referenced network resource cannot be found."
+            )
+        region = links.region_of(zone)
+        subnetwork = interface.get("subnetwork")
+        if subnetwork and links.last(subnetwork) != "default":
+            raise invalid_field(
+                f"{field}.subnetwork",
+                subnetwork,
+                "The referenced subnetwork resource cannot be found.",
+            )
+        accesses = interface.get("accessConfigs", ())
+        if len(accesses) > 1:
+            raise invalid_field(
+                f"{field}.accessConfigs", len(accesses), "At most one access config is supported."
+            )
+        shown: Json = {
+            "kind": "compute#networkInterface",
+            "name": f"nic{index}",
+            "network": links.link(call.project, links.GLOBAL, "networks", "default"),
+            "subnetwork": links.link(call.project, f"regions/{region}", "subnetworks", "default"),
+            "networkIP": _internal_address(call, region, index),
+            "stackType": "IPV4_ONLY",
+        }
+        if "nicType" in interface:
+            shown["nicType"] = interface["nicType"]
+        if accesses:
+            shown["accessConfigs"] = [_access(field, accesses[0])]
+        shown["fingerprint"] = fingerprint(shown)
+        result.append(shown)
+    return result
+
+
+def _access(field: str, asked: Json) -> Json:
+    if asked.get("natIP"):
+        raise invalid_field(
+            f"{field}.accessConfigs[0].natIP",
+            asked["natIP"],
+            "The specified external IP address was not found in the region.",
+        )
+    return {
+        "kind": "compute#accessConfig",
+        "type": "ONE_TO_ONE_NAT",
+        "name": asked.get("name", "External NAT"),
+        "networkTier": asked.get("networkTier", "PREMIUM"),
+    }
+
+
+def _internal_address(call: Call, region: str, index: int) -> str:
+    second = 128 + 2 * call.cloud.catalog.regions.index(region)
+    taken = {
+        interface["networkIP"]
+        for record in call.cloud.store.find("instances", call.project)
+        for interface in record.body["networkInterfaces"]
+    }
+    candidates = (f"10.{second}.{n // 250}.{n % 250 + 2}" for n in range(index, 60000))
+    return next(address for address in candidates if address not in taken)
+
+
+def _run_duration(asked: Any) -> Json:
+    seconds = int(asked.get("seconds", 0))
+    low, high = RUN_LIMIT_S
+    if not low <= seconds <= high:
+        raise invalid_field(
+            "resource.scheduling.maxRunDuration.seconds",
+            seconds,
+            f"Must be between {low} and {high} seconds.",
+        )
+    return {"seconds": str(seconds), "nanos": int(asked.get("nanos", 0))}
+
+
+def _accelerator(project: str, zone: str, gpu: str, count: int) -> Json:
+    return {
+        "acceleratorType": links.link(project, f"zones/{zone}", "acceleratorTypes", gpu),
+        "acceleratorCount": count,
+    }
+
+
+def _incompatible(machine: str, gpu: str) -> ApiError:
+    return bad_request(f"[{machine}, {gpu}] features are not compatible for creating instance.")
+
+
+def _reference(field: str, text: str) -> links.Reference:
+    try:
+        return links.Reference(text)
+    except ValueError:
+        raise invalid_field(field, text, "The URL is malformed.") from None
+
+
+def check_start(call: Call, body: Json) -> None:
+    """Raise ApiError(400) if an instance's terminationTime has passed."""
+    limit = body["scheduling"].get("terminationTime")
+    if limit and parse_stamp(limit) <= call.cloud.clock.now():
+        raise bad_request(f"Termination time {limit} of the instance is in the past.")
+
+
+def skeleton(call: Call, zone: str, instance_id: str) -> Json:
+    """Return the parts of a new instance that the request has no say in."""
+    return {
+        "kind": "compute#instance",
+        "id": instance_id,
+        "creationTimestamp": stamp(call.cloud.clock.now()),
+        "name": call.require_name(),
+        "status": "PROVISIONING",
+        "zone": links.zone_link(call.project, zone),
+        "cpuPlatform": "Unknown CPU Platform",
+        "selfLink": links.link(call.project, f"zones/{zone}", "instances", call.require_name()),
+        "resourceStatus": {"scheduling": {}},
+        "startRestricted": False,
+        "deletionProtection": bool(call.body.get("deletionProtection", False)),
+        "canIpForward": bool(call.body.get("canIpForward", False)),
+    }
+
+
+def update_labels(call: Call, record: Record) -> Json:
+    """Carry out a setLabels on any resource: the whole map, under its current fingerprint."""
+    if call.body.get("labelFingerprint") != record.body["labelFingerprint"]:
+        raise stale_fingerprint("labels")
+    new = labels(call.body.get("labels", {}))
+    record.body["labels"] = new
+    record.body["labelFingerprint"] = fingerprint(new)
+    call.cloud.store.save(record)
+    return call.done("setLabels", record)

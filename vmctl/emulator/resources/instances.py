@@ -1,0 +1,379 @@
+"""Instances: created, listed, started, stopped, changed and asked through the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import links, lists
+from ..cloud import Call, Handler
+from ..errors import (
+    ApiError,
+    Json,
+    already_exists,
+    bad_request,
+    invalid_field,
+    not_found,
+    stale_fingerprint,
+)
+from ..guest_view import fingerprint, guest_attributes_enabled, show_ssh_port
+from ..store import Record
+from . import disks, instance_body
+
+SERIAL_LIMIT = 1024 * 1024
+_PASSED_ON = (
+    "advancedMachineFeatures",
+    "confidentialInstanceConfig",
+    "description",
+    "displayDevice",
+    "hostname",
+    "keyRevocationActionType",
+    "minCpuPlatform",
+    "reservationAffinity",
+    "serviceAccounts",
+)
+
+
+async def insert(call: Call) -> Json:
+    """instances.insert: everything that can be refused is refused before anything is saved."""
+    zone = call.path["zone"]
+    key = call.key("instances", call.require_name())
+    if call.cloud.store.get(key):
+        raise already_exists(key.path)
+    for parameter in ("sourceInstanceTemplate", "sourceMachineImage"):
+        if parameter in call.query:
+            raise ApiError(501, "notImplemented", f"The emulator does not support {parameter}.")
+    machine = instance_body.machine_type(call, zone)
+    gpus = instance_body.accelerators(call, zone, machine)
+    instance_id = links.new_id()
+    body = instance_body.skeleton(call, zone, instance_id)
+    labels = instance_body.labels(call.body.get("labels", {}))
+    body |= {
+        "machineType": links.link(call.project, f"zones/{zone}", "machineTypes", machine.name),
+        "scheduling": instance_body.scheduling(call.body.get("scheduling", {}), bool(gpus)),
+        "metadata": instance_body.metadata(call.body.get("metadata", {})),
+        "tags": instance_body.tags(call.body.get("tags", {})),
+        "networkInterfaces": instance_body.interfaces(call, zone),
+        "labelFingerprint": fingerprint(labels),
+        "shieldedInstanceConfig": {
+            "enableSecureBoot": False,
+            "enableVtpm": True,
+            "enableIntegrityMonitoring": True,
+        }
+        | call.body.get("shieldedInstanceConfig", {}),
+        "shieldedInstanceIntegrityPolicy": {"updateAutoLearnPolicy": True},
+    }
+    if labels:
+        body["labels"] = labels
+    if gpus:
+        body["guestAccelerators"] = gpus
+    body |= {name: call.body[name] for name in _PASSED_ON if name in call.body}
+    if machine.series in ("n1", "e2"):
+        body["cpuPlatform"] = "Intel Broadwell"
+    instance_body.check_start(call, body)
+    body["disks"], used = _disks(call, zone, machine.series, body)
+    boot = used[0]
+    record = Record(
+        key,
+        body,
+        {
+            "boot_disk_id": boot.body["id"],
+            "machine": boot.private["machine"],
+            "image": boot.private["image"],
+        },
+    )
+    body["fingerprint"] = fingerprint(body["networkInterfaces"])
+    lifecycle = call.cloud.lifecycle
+    answer = call.start("insert", key, instance_id, lambda op: lifecycle.insert(op, record))
+    for disk in used:
+        disk.body["users"] = [body["selfLink"]]
+        disk.body["lastAttachTimestamp"] = body["creationTimestamp"]
+        call.cloud.store.save(disk)
+    call.cloud.store.save(record)
+    return answer
+
+
+def _disks(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Json], list[Record]]:
+    """Return the attached disks and the disk resources behind them, the boot disk first."""
+    asked = call.body.get("disks", [])
+    if not asked or not asked[0].get("boot"):
+        raise invalid_field(
+            "resource.disks",
+            "",
+            "At least one disk is required, and the first must be the boot disk.",
+        )
+    attached: list[Json] = []
+    used: list[Record] = []
+    for index, disk in enumerate(asked):
+        record = _disk(call, zone, series, index, disk, instance)
+        if any(record.key == other.key for other in used):
+            raise invalid_field("resource.disks", record.key.name, "Disk names must be unique.")
+        used.append(record)
+        shown: Json = {
+            "kind": "compute#attachedDisk",
+            "index": index,
+            "boot": bool(disk.get("boot", False)),
+            "autoDelete": bool(disk.get("autoDelete", False)),
+            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
+            "diskSizeGb": record.body["sizeGb"],
+            "interface": disk.get("interface", "SCSI"),
+            "mode": disk.get("mode", "READ_WRITE"),
+            "type": disk.get("type", "PERSISTENT"),
+            "source": record.body["selfLink"],
+        }
+        for name in ("architecture", "guestOsFeatures"):
+            if name in record.body:
+                shown[name] = record.body[name]
+        attached.append(shown)
+    return attached, used
+
+
+def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance: Json) -> Record:
+    field = f"resource.disks[{index}]"
+    start = asked.get("initializeParams", {})
+    if "source" in asked:
+        return _existing(call, asked["source"])
+    name = start.get("diskName") or (
+        instance["name"] if index == 0 else f"{instance['name']}-{index}"
+    )
+    key = call.key("disks", name)
+    if call.cloud.store.get(key):
+        # As documented: a disk of that name is attached instead of creating one.
+        return _existing(call, name)
+    kind = disks.resolve_type(f"{field}.initializeParams.diskType", start.get("diskType"), zone)
+    if series == "a4" and kind.name != "hyperdisk-balanced":
+        raise bad_request(
+            f"[{kind.name}, {links.last(call.body['machineType'])}] features are not compatible "
+            "for creating instance."
+        )
+    source = start.get("sourceImage")
+    if index == 0 and not source:
+        raise invalid_field(
+            f"{field}.initializeParams.sourceImage", "", "A boot disk needs a source image."
+        )
+    if "sourceSnapshot" in start:
+        raise ApiError(501, "notImplemented", "The emulator has no disks from snapshots.")
+    image = (
+        disks.resolve_image(call, f"{field}.initializeParams.sourceImage", source)
+        if source
+        else None
+    )
+    size = disks.size_gb(
+        f"{field}.initializeParams.diskSizeGb",
+        start.get("diskSizeGb", asked.get("diskSizeGb")),
+        kind,
+        image,
+    )
+    labels = instance_body.labels(start.get("labels", {}), f"{field}.initializeParams.labels")
+    disk = disks.new_disk(call, key, kind, size, image, labels)
+    disk.private["created_with"] = instance["id"]
+    return disk
+
+
+def _existing(call: Call, source: str) -> Record:
+    key = call.key("disks", links.last(source))
+    disk = call.cloud.store.get(key)
+    if disk is None:
+        raise not_found(key.path)
+    users = disk.body.get("users", ())
+    if users:
+        user = users[0].removeprefix(links.ROOT)
+        raise ApiError(
+            400,
+            "resourceInUseByAnotherResource",
+            f"The disk resource '{key.path}' is already being used by '{user}'",
+        )
+    return disk
+
+
+async def get(call: Call) -> Json:
+    """instances.get."""
+    return call.find("instances", call.path["instance"]).body
+
+
+async def list_instances(call: Call) -> Json:
+    """instances.list."""
+    found = call.cloud.store.find("instances", call.project, call.scope)
+    return lists.page("compute#instanceList", call.url_path, [r.body for r in found], call.query)
+
+
+async def aggregated(call: Call) -> Json:
+    """instances.aggregatedList."""
+    scopes = disks.by_zone(call, "instances")
+    return lists.aggregated(
+        "compute#instanceAggregatedList", call.url_path, "instances", scopes, call.query
+    )
+
+
+async def start(call: Call) -> Json:
+    """instances.start: nothing to do when it runs, refused while it is between states."""
+    record = call.find("instances", call.path["instance"])
+    instance_body.check_start(call, record.body)
+    return _transition(call, "start", record)
+
+
+async def stop(call: Call) -> Json:
+    """instances.stop: success when it is stopped already."""
+    record = call.find("instances", call.path["instance"])
+    return _transition(call, "stop", record)
+
+
+async def reset(call: Call) -> Json:
+    """instances.reset: only while RUNNING."""
+    return _transition(call, "reset", call.find("instances", call.path["instance"]))
+
+
+async def delete(call: Call) -> Json:
+    """instances.delete: from any state, unless it is protected."""
+    record = call.find("instances", call.path["instance"])
+    if record.body.get("deletionProtection"):
+        raise invalid_field(
+            "resource.deletionProtection",
+            "true",
+            f"Resource cannot be deleted if it's protected against deletion. {record.key.path}",
+        )
+    return _transition(call, "delete", record)
+
+
+def _transition(call: Call, verb: str, record: Record) -> Json:
+    lifecycle = call.cloud.lifecycle
+    if not lifecycle.enter(verb, record):
+        return call.done(verb, record)
+    graceful = call.query.get("noGracefulShutdown", "false") != "true"
+
+    async def work(operation: Record) -> None:
+        if verb == "stop":
+            await lifecycle.stop(operation, record, graceful=graceful)
+        else:
+            step: Any = getattr(lifecycle, verb)
+            await step(operation, record)
+
+    return call.start(verb, record.key, record.body["id"], work)
+
+
+async def set_metadata(call: Call) -> Json:
+    """instances.setMetadata: all items, under metadata's current fingerprint."""
+    record = call.find("instances", call.path["instance"])
+    if call.body.get("fingerprint") != record.body["metadata"]["fingerprint"]:
+        raise stale_fingerprint("metadata")
+    record.body["metadata"] = instance_body.metadata(call.body)
+    show_ssh_port(record)
+    call.cloud.store.save(record)
+
+    async def tell_guest(operation: Record) -> None:
+        if record.body["status"] == "RUNNING":
+            await call.cloud.hosting.metadata_changed(record.body["id"])
+
+    return call.start("setMetadata", record.key, record.body["id"], tell_guest)
+
+
+async def set_labels(call: Call) -> Json:
+    """instances.setLabels: all labels, under their current fingerprint."""
+    return instance_body.update_labels(call, call.find("instances", call.path["instance"]))
+
+
+async def set_tags(call: Call) -> Json:
+    """instances.setTags: all tags, under their current fingerprint."""
+    record = call.find("instances", call.path["instance"])
+    if call.body.get("fingerprint") != record.body["tags"]["fingerprint"]:
+        raise stale_fingerprint("tags")
+    record.body["tags"] = instance_body.tags(call.body)
+    call.cloud.store.save(record)
+    return call.done("setTags", record)
+
+
+async def set_scheduling(call: Call) -> Json:
+    """instances.setScheduling: only while TERMINATED."""
+    record = call.find("instances", call.path["instance"])
+    if record.body["status"] != "TERMINATED":
+        raise bad_request(
+            f"Scheduling of the instance '{record.key.path}' can be changed only while it is "
+            "TERMINATED."
+        )
+    has_gpu = bool(record.body.get("guestAccelerators"))
+    record.body["scheduling"] = instance_body.scheduling(call.body, has_gpu)
+    call.cloud.store.save(record)
+    return call.done("setScheduling", record)
+
+
+async def set_deletion_protection(call: Call) -> Json:
+    """instances.setDeletionProtection."""
+    record = call.find("instances", call.path["resource"])
+    record.body["deletionProtection"] = call.query.get("deletionProtection", "true") == "true"
+    call.cloud.store.save(record)
+    return call.done("setDeletionProtection", record)
+
+
+async def guest_attributes(call: Call) -> Json:
+    """instances.getGuestAttributes: one variable, or all below a namespace."""
+    record = call.find("instances", call.path["instance"])
+    if not guest_attributes_enabled(call.cloud.store, record):
+        raise ApiError(
+            403,
+            "forbidden",
+            "Guest attributes endpoint access is disabled. Set the metadata key "
+            "'enable-guest-attributes' to 'TRUE' to enable it.",
+        )
+    saved: dict[str, str] = record.private.get("guest_attributes", {})
+    reply: Json = {
+        "kind": "compute#guestAttributes",
+        "selfLink": links.ROOT + call.url_path,
+    }
+    variable = call.query.get("variableKey")
+    if variable is not None:
+        if variable not in saved:
+            raise _no_attribute(variable)
+        return reply | {"variableKey": variable, "variableValue": saved[variable]}
+    wanted = call.query.get("queryPath", "")
+    items = [
+        {"namespace": path.partition("/")[0], "key": path.partition("/")[2], "value": value}
+        for path, value in sorted(saved.items())
+        if path == wanted
+        or path.startswith(wanted if wanted.endswith("/") else f"{wanted}/")
+        or not wanted
+    ]
+    if not items:
+        raise _no_attribute(wanted)
+    return reply | {"queryPath": wanted, "queryValue": {"items": items}}
+
+
+def _no_attribute(path: str) -> ApiError:
+    return ApiError(
+        404, "notFound", f"The resource '{path}' of type 'Guest Attribute' was not found."
+    )
+
+
+async def serial_port(call: Call) -> Json:
+    """instances.getSerialPortOutput: the last megabyte of port 1, from `start` on."""
+    record = call.find("instances", call.path["instance"])
+    port = call.query.get("port", "1")
+    if port not in ("1", "2", "3", "4"):
+        raise invalid_field("port", port, "Must be between 1 and 4, inclusive")
+    output = b"" if port != "1" else await call.cloud.hosting.serial_output(record.body["id"])
+    output = output[-SERIAL_LIMIT:]
+    begin = max(0, int(call.query.get("start", "0")))
+    return {
+        "kind": "compute#serialPortOutput",
+        "contents": output[begin:].decode("utf-8", "replace"),
+        "start": str(begin),
+        "next": str(len(output)),
+        "selfLink": links.ROOT + call.url_path,
+    }
+
+
+METHODS: dict[str, Handler] = {
+    "compute.instances.insert": insert,
+    "compute.instances.get": get,
+    "compute.instances.list": list_instances,
+    "compute.instances.aggregatedList": aggregated,
+    "compute.instances.start": start,
+    "compute.instances.stop": stop,
+    "compute.instances.reset": reset,
+    "compute.instances.delete": delete,
+    "compute.instances.setMetadata": set_metadata,
+    "compute.instances.setLabels": set_labels,
+    "compute.instances.setTags": set_tags,
+    "compute.instances.setScheduling": set_scheduling,
+    "compute.instances.setDeletionProtection": set_deletion_protection,
+    "compute.instances.getGuestAttributes": guest_attributes,
+    "compute.instances.getSerialPortOutput": serial_port,
+}

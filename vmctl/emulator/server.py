@@ -1,0 +1,201 @@
+"""The server process: one lock per home, one port on 127.0.0.1, a clean start and a clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .clock import make_clock, parse_stamp, stamp
+from .errors import Json
+from .store import write_json
+
+STATUS_FILE = "emulator.json"
+_FIRST_PORT = 18080
+
+log = logging.getLogger("vmctl.emulator")
+
+
+class AlreadyRunning(Exception):
+    """Another emulator holds this home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to serve: `port` None means the last one if it is free, else any."""
+
+    home: Path
+    images: Path
+    port: int | None
+    clock: str
+
+
+@contextlib.contextmanager
+def hold(home: Path) -> Iterator[None]:
+    """Hold a home for the life of the process; AlreadyRunning if another process does."""
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AlreadyRunning(str(home)) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def listen(home: Path, port: int | None) -> socket.socket:
+    """Bind 127.0.0.1: the asked-for port or OSError; else the last one, else any free one."""
+    remembered = home / "state" / "port.json"
+    wanted = [port] if port is not None else [_last_port(remembered), _FIRST_PORT, 0]
+    for index, candidate in enumerate(wanted):
+        if candidate is None:
+            continue
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", candidate))
+            listener.listen(256)
+        except OSError:
+            listener.close()
+            if index == len(wanted) - 1:
+                raise
+            continue
+        write_json(remembered, {"port": listener.getsockname()[1]})
+        return listener
+    raise OSError("no port could be bound")
+
+
+def _last_port(file: Path) -> int | None:
+    try:
+        return int(json.loads(file.read_bytes())["port"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM, SIGINT or the admin route's stop; the home must be held."""
+    listener = listen(options.home, options.port)
+    port = listener.getsockname()[1]
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    status_file = options.home / STATUS_FILE
+    async with _cloud(options) as (cloud, discovery):
+        from .cloud import DEFAULT_PROJECT
+        from .web import application
+
+        about: Json = {
+            "pid": os.getpid(),
+            "port": port,
+            "url": f"http://127.0.0.1:{port}",
+            "project": DEFAULT_PROJECT,
+            "mode": cloud.hosting.mode,
+            "note": cloud.hosting.note,
+            "clock": cloud.clock.kind,
+            "home": str(options.home),
+            "api_revision": discovery.revision,
+            "started": stamp(cloud.clock.now()),
+        }
+        server = _make_server(application(cloud, discovery, stopping.set, about, port))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        cloud.lifecycle.resume()
+        write_json(status_file, about)
+        log.info("serving on port %d, mode %s, clock %s", port, about["mode"], about["clock"])
+        try:
+            waiting = asyncio.create_task(stopping.wait())
+            await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        finally:
+            log.info("stopping")
+            status_file.unlink(missing_ok=True)
+            cloud.operations.closing.set()
+            server.should_exit = True
+            await serving
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _cloud(options: Options) -> AsyncIterator[Any]:
+    """Put the cloud together, and take it apart so that no machine stays behind."""
+    from .catalog import Catalog
+    from .cloud import Cloud
+    from .discovery import Discovery
+    from .faults import Faults
+    from .hosting import Hosting
+    from .lifecycle import Lifecycle
+    from .operations import Operations
+    from .quotas import Quotas
+    from .store import Store
+
+    clock_file = options.home / "state" / "clock.json"
+    clock = make_clock(options.clock, _last_reading(clock_file))
+    store = Store(options.home / "state" / "projects")
+    catalog = Catalog.load()
+    quotas = Quotas(store, catalog)
+    cloud = Cloud(
+        home=options.home,
+        clock=clock,
+        store=store,
+        catalog=catalog,
+        quotas=quotas,
+        faults=Faults(options.home / "state" / "faults.json", catalog, quotas),
+        operations=Operations(store, clock),
+        hosting=Hosting(options.home, options.images),
+    )
+    cloud.lifecycle = Lifecycle(cloud)
+    cloud.hosting.guest.landlord = cloud.lifecycle
+    try:
+        yield cloud, Discovery.load()
+    finally:
+        await cloud.lifecycle.close()
+        await cloud.operations.close()
+        running = [r.body["id"] for r in store.find("instances") if r.body["status"] == "RUNNING"]
+        await cloud.hosting.close(running)
+        write_json(clock_file, {"now": stamp(clock.now())})
+
+
+def _last_reading(file: Path) -> Any:
+    try:
+        return parse_stamp(json.loads(file.read_bytes())["now"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _make_server(app: Any) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Uvicorn without its own signal handlers: stopping is this module's business."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http="h11",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=75,
+        )
+    )

@@ -1,0 +1,96 @@
+"""Resources on disk: one JSON file per resource, replaced whole, read once at start.
+
+A file is written beside its place and renamed into it, so a killed emulator leaves either the old
+or the new resource. There is no fsync: what must survive is the process's death, not the power's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import Json
+
+
+class Key(NamedTuple):
+    """Where a resource stands: `scope` is `global` or `zones/ZONE`."""
+
+    project: str
+    collection: str
+    scope: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The resource's path in the API, `projects/P/zones/Z/instances/N`."""
+        return f"projects/{self.project}/{self.scope}/{self.collection}/{self.name}"
+
+
+@dataclass(slots=True)
+class Record:
+    """A resource as the API shows it, and what only the emulator knows about it."""
+
+    key: Key
+    body: Json
+    private: Json = field(default_factory=dict)
+
+
+class Store:
+    """All resources of all projects; used from the server's one event loop only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._records: dict[str, dict[Key, Record]] = {}  # by collection
+        for file in sorted(folder.glob("*/*/*/*.json")):
+            project, collection, scope = file.relative_to(folder).parts[:3]
+            key = Key(project, collection, scope.replace("~", "/"), file.stem)
+            saved = json.loads(file.read_bytes())
+            self._collection(key)[key] = Record(key, saved["body"], saved["private"])
+
+    def get(self, key: Key) -> Record | None:
+        """Return the resource, None when there is none of that name."""
+        return self._collection(key).get(key)
+
+    def save(self, record: Record) -> None:
+        """Keep a new or changed resource, on disk before this returns."""
+        self._collection(record.key)[record.key] = record
+        write_json(self._file(record.key), {"body": record.body, "private": record.private})
+
+    def delete(self, key: Key) -> None:
+        """Forget a resource; deleting what is not there is fine."""
+        self._collection(key).pop(key, None)
+        with contextlib.suppress(FileNotFoundError):
+            self._file(key).unlink()
+
+    def find(
+        self, collection: str, project: str | None = None, scope: str | None = None
+    ) -> list[Record]:
+        """Return a collection's resources, ordered by project, scope and name."""
+        records = self._records.get(collection, {})
+        return [
+            records[key]
+            for key in sorted(records)
+            if project in (None, key.project) and scope in (None, key.scope)
+        ]
+
+    def _collection(self, key: Key) -> dict[Key, Record]:
+        return self._records.setdefault(key.collection, {})
+
+    def _file(self, key: Key) -> Path:
+        scope = key.scope.replace("/", "~")
+        return self.folder / key.project / key.collection / scope / f"{key.name}.json"
+
+
+def write_json(file: Path, value: Json) -> None:
+    """Replace a JSON file in one step, for its owner's eyes only."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(value, stream, separators=(",", ":"))
+    temporary.replace(file)

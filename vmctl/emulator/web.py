@@ -1,0 +1,113 @@
+"""HTTP in front of the API: who may call, what a body may weigh, how errors look."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from . import admin, batch
+from .cloud import Cloud
+from .discovery import Discovery
+from .dispatch import BODY_LIMIT, Dispatcher, Reply
+from .errors import ApiError, Json, unparsable
+from .resources import handlers
+
+BATCH_PATHS = ("/batch/compute/v1", "/batch")
+
+log = logging.getLogger("vmctl.emulator")
+
+
+def application(
+    cloud: Cloud, discovery: Discovery, stop: Callable[[], None], about: Json, port: int
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """Return the ASGI application: the API, its batch endpoint and the admin route."""
+    dispatcher = Dispatcher(cloud, discovery, handlers())
+    operator = admin.Admin(cloud, stop, about)
+    hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+
+    async def answer(request: Request) -> Response | None:
+        check_caller(request, hosts)
+        raw = await _body(request)
+        path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+        if path.startswith(admin.PREFIX):
+            body = await operator.answer(request.method, path, _parse(raw))
+            return JSONResponse(body)
+        if path in BATCH_PATHS and request.method == "POST":
+            kind, content = await batch.answer(
+                dispatcher, request.headers.get("content-type", ""), raw
+            )
+            return Response(content, headers={"Content-Type": kind})
+        reply = await dispatcher.answer(request.method, path, request.url.query, raw)
+        return None if reply.drop else _json(reply)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await answer(request)
+        except ClientDisconnect:
+            return
+        except ApiError as error:
+            response = _json(Reply(error.code, error.body()))
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.url.path)
+            broken = ApiError(500, "internalError", f"The emulator failed: {error!r}")
+            response = _json(Reply(500, broken.body()))
+        if response is None:
+            await _break_connection(scope, send)
+        else:
+            await response(scope, receive, send)
+
+    return app
+
+
+def check_caller(request: Request, hosts: set[str]) -> None:
+    """Refuse browsers: a web page must not reach the emulator, nor through a name it rebinds."""
+    headers = request.headers
+    fetched = headers.get("sec-fetch-site", "none")
+    if headers.get("host", "") not in hosts or "origin" in headers or fetched != "none":
+        raise ApiError(
+            403, "forbidden", "The emulator answers programs on this computer, not web pages."
+        )
+
+
+async def _body(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_LIMIT:
+            raise ApiError(413, "uploadTooLarge", "The request is too large.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parse(raw: bytes) -> Json:
+    try:
+        body: Any = json.loads(raw or b"{}")
+    except ValueError as error:
+        raise unparsable(f"Invalid JSON payload received. {error}") from None
+    if not isinstance(body, dict):
+        raise unparsable("Invalid JSON payload received. Expected an object.")
+    return body
+
+
+def _json(reply: Reply) -> Response:
+    content = json.dumps(reply.body, separators=(",", ":"))
+    return Response(
+        content, reply.status, headers={"Content-Type": "application/json; charset=UTF-8"}
+    )
+
+
+async def _break_connection(scope: Scope, send: Send) -> None:
+    """Promise a body and close: the client sees the connection die in the middle of a reply."""
+    headers = [(b"content-length", b"65536"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{", "more_body": True})

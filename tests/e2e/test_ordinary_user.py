@@ -1,0 +1,111 @@
+"""The same commands as an ordinary user, and where machines can be no sandboxes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import BASE, eventually, processes_of, project, public_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+UID = 54321  # nobody's number
+
+
+class OtherUser:
+    """Runs vmctl as an ordinary user: under a uid of its own when the tests run as root."""
+
+    def __init__(self, base: Path, extra: Mapping[str, str]) -> None:
+        self.base = base
+        self.environ = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(base / "home"),
+            "USER": "student",
+            "LOGNAME": "student",
+            "LANG": "C.UTF-8",
+            "VMCTL_LOCAL": "1",
+            "VMCTL_HOME": str(base / "home" / "vmctl"),
+            "VMCTL_EMULATOR_HOME": str(base / "emulator"),
+            "PYTHONPATH": str(base / "site"),
+            **extra,
+        }
+
+    def __call__(self, *words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        identity = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
+        done = subprocess.run(
+            [self.environ["VMCTL_TEST_PYTHON"], "-m", "vmctl", *words],
+            cwd=cwd,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **identity,  # type: ignore[call-overload]
+        )
+        told = f"$ vmctl {' '.join(words)}\n{done.stdout}{done.stderr}[exit {done.returncode}]"
+        assert "Traceback" not in done.stderr, told
+        assert done.returncode == code, told
+        return done
+
+
+@pytest.fixture(scope="module", params=["sandbox", "plain"])
+def user(request: pytest.FixtureRequest) -> Iterator[OtherUser]:
+    base = public_folder(f"user-{request.param}")
+    for name in ("home", "emulator"):
+        (base / name).mkdir()
+    # the user needs a Python to enter: this one's packages, in a folder that all can read
+    purelib = Path(next(p for p in sys.path if p.endswith("site-packages")))
+    shutil.copytree(purelib, base / "site", symlinks=True, ignore=shutil.ignore_patterns("pip"))
+    for stale in (base / "site").glob("*vmctl*"):
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    shutil.copytree(ROOT / "vmctl", base / "site" / "vmctl")
+    if os.getuid() == 0:
+        for path in [base, *base.rglob("*")]:
+            if not path.is_symlink():
+                os.chown(path, UID, UID)
+    extra = {"VMCTL_TEST_PYTHON": "/usr/bin/python3"}
+    if sys.version_info[:2] != system_python():
+        extra["VMCTL_TEST_PYTHON"] = sys.executable
+    if request.param == "plain":
+        extra["VMCTL_EMULATOR_PLAIN"] = "1"
+    made = OtherUser(base, extra)
+    yield made
+    made("emulator", "stop", cwd=base)
+    eventually(lambda: not processes_of(str(base / "emulator")), what="nothing left running")
+    shutil.rmtree(base)
+
+
+def system_python() -> tuple[int, int]:
+    """The version of /usr/bin/python3."""
+    code = "import sys; print(*sys.version_info[:2])"
+    told = subprocess.run(["/usr/bin/python3", "-c", code], capture_output=True, check=True).stdout
+    major, minor = map(int, told.split())
+    return major, minor
+
+
+def test_the_main_commands_work(user: OtherUser) -> None:
+    toml = BASE + '[jobs.train]\ncommand = "echo trained >out.txt; cat in.txt; sleep 2.5"\n'
+    toml += 'outputs = ["out.txt"]\n'
+    folder = project(user.base / "home" / "mine", toml, {"in.txt": "pushed\n"})
+    if os.getuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, UID, UID)
+    user("up", "--gpu", "t4", cwd=folder)
+    status = user("emulator", "status", cwd=folder).stdout
+    plain = "VMCTL_EMULATOR_PLAIN" in user.environ
+    assert ("plain" in status) == plain, "the fallback is announced"
+    user("push", cwd=folder)
+    assert "pushed" in user("run", "train", cwd=folder).stdout
+    user("fetch", cwd=folder)
+    assert (folder / "out.txt").read_text() == "trained\n"
+    assert user("exec", "id", "-un", cwd=folder).stdout.strip()
+    user("down", cwd=folder)
+    user("up", cwd=folder)
+    assert user("exec", "cat", "out.txt", cwd=folder).stdout == "trained\n"
+    user("down", "--delete", "--yes", cwd=folder)

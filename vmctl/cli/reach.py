@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vmctl.cli.options import Context, command
+from vmctl.domain.events import Event, Ready
 
 PANEL = "Access"
 
@@ -37,6 +38,22 @@ def register(app: typer.Typer) -> None:
 
         Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C.
         """
+        from vmctl.workflows.tunnel import tunnel as story
+
+        screen = context.screen()
+
+        def watch(event: Event) -> None:
+            if isinstance(event, Ready):
+                screen.note("Ctrl-C closes the tunnel; the service goes on.")
+                if open_:
+                    import webbrowser
+
+                    webbrowser.open(event.url)
+
+        try:
+            screen.play(story(context.project(), what, port), watch)
+        except KeyboardInterrupt:
+            screen.note("\nThe tunnel is closed.")
 
     @command(
         app, "ssh", panel=PANEL, passes_words_on=True, examples="vmctl ssh\nvmctl ssh -- nvidia-smi"

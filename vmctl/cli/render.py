@@ -12,11 +12,22 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from vmctl.domain.events import Advanced, Event, Finished, Noted, Output, Started, Story, Warned
+from vmctl.domain.events import (
+    Advanced,
+    Begun,
+    Event,
+    Finished,
+    Noted,
+    Output,
+    Ready,
+    Started,
+    Story,
+    Warned,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,11 +53,16 @@ class Screen:
 
     # -- stories -----------------------------------------------------------------------------
 
-    def play(self, story: Story[T]) -> T:
-        """Draw a story to its end and return its result; its clean-up runs in every case."""
+    def play(self, story: Story[T], watch: Callable[[Event], None] = lambda _: None) -> T:
+        """Draw a story to its end and return its result; its clean-up runs in every case.
+
+        `watch` sees every event, too, after it was drawn.
+        """
         try:
             while True:
-                self._draw(next(story))
+                event = next(story)
+                self._draw(event)
+                watch(event)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -64,9 +80,13 @@ class Screen:
                 self._mid_line = not data.endswith(b"\n")
             case Warned(text):
                 self._line(text, "warning: ", "yellow")
+            case Ready(url):
+                self._clear()
+                print(json.dumps({"url": url}) if self.as_json else url, flush=True)
             case _ if self.quiet:
                 pass
-            case Noted(text):
+            case Noted(text) | Begun(_, text):
+                self._clear()
                 self._line(text)
             case Started(_, text):
                 self._begin(text)

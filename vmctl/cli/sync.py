@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmctl.cli.options import Context, command
 
+if TYPE_CHECKING:
+    from vmctl.cli.render import Screen
+    from vmctl.workflows.push import PushResult
+
 PANEL = "Files"
+SHOWN = 20  # lines of a list before it is cut
 
 
 def register(app: typer.Typer) -> None:
@@ -30,13 +35,13 @@ def register(app: typer.Typer) -> None:
         What .gitignore and vmctl.toml's `exclude` leave out stays here; on the VM only files
         that an earlier push put there are ever deleted.
         """
-        from vmctl.cli.render import human_bytes, human_seconds
         from vmctl.workflows.push import push as story
 
         screen = context.screen()
         result = screen.play(story(context.project(), dry_run=dry_run, force=force))
         screen.document(result)
-        del human_bytes, human_seconds
+        if dry_run:
+            _plan(screen, result)
 
     @command(
         app,
@@ -88,3 +93,25 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.shell import scp as copy
 
         raise typer.Exit(copy(context.project(), tuple(words)))
+
+
+def _plan(screen: Screen, result: PushResult) -> None:
+    """What a push would do: what moves, how much, the largest, what stays here and why."""
+    from vmctl.cli.render import human_bytes
+
+    screen.say(f"To {result.destination}: {result.files} files, {human_bytes(result.bytes)}.")
+    for heading, paths in (("Would move", result.moved), ("Would delete there", result.deleted)):
+        if paths:
+            screen.say(f"{heading} {len(paths)}:")
+            for path in paths[:SHOWN]:
+                screen.say(f"  {path}")
+            if len(paths) > SHOWN:
+                screen.say(f"  … and {len(paths) - SHOWN} more (all of them: --json)")
+    if result.largest:
+        screen.say("Largest:")
+        for size in result.largest:
+            screen.say(f"  {human_bytes(size.bytes):>8}  {size.path}")
+    if result.left_out:
+        screen.say("Left out:")
+        for group in result.left_out:
+            screen.say(f"  {group.count:>8}  by {group.rule}, such as {group.examples[0]}")

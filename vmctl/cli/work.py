@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmctl.cli.options import Context, command
+from vmctl.domain.events import Begun, Event
+
+if TYPE_CHECKING:
+    from vmctl.cli.render import Screen
+    from vmctl.domain.events import Story
+    from vmctl.workflows.run import RunResult
 
 PANEL = "Jobs"
 
@@ -39,8 +45,22 @@ def register(app: typer.Typer) -> None:
         """
         from vmctl.workflows.run import run as story
 
+        words = tuple(args or ())
+        if "--detach" in words:  # a habit from other tools: after the job's name
+            words = tuple(word for word in words if word != "--detach")
+            detach = True
         screen = context.screen()
-        del story, screen
+        result = _followed(screen, story(context.project(), job, words, detach), False)
+        screen.document(result)
+        if detach:
+            screen.next_steps(
+                [
+                    ("vmctl logs -f", "follow it"),
+                    ("vmctl tunnel tensorboard", "watch it learn"),
+                    (f"vmctl cancel {job}", "stop it"),
+                ]
+            )
+        _end(result)
 
     @command(app, "logs", panel=PANEL, examples="vmctl logs\nvmctl logs -f colorize")
     def logs(
@@ -52,11 +72,44 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
         ] = False,
     ) -> None:
-        """What a run has written; with -f, what it writes from now on too."""
+        """What a run has written; with -f, what it writes from now on too.
+
+        With -f the run's exit code is this command's; Ctrl-C only stops following.
+        """
+        from vmctl.workflows.run import logs as story
+
+        screen = context.screen()
+        result = _followed(screen, story(context.project(), job, follow), True)
+        screen.document(result)
+        if follow:
+            _end(result)
 
     @command(app, "ps", panel=PANEL, examples="vmctl ps\nvmctl ps --json")
     def ps(context: Context) -> None:
         """The runs on the VM, newest first, with their state and exit code."""
+        from vmctl.cli.render import human_seconds, human_time
+        from vmctl.workflows.run import ps as runs_of
+
+        screen = context.screen()
+        runs = runs_of(context.project())
+        screen.document(runs)
+        if not runs:
+            screen.note("No runs yet. Start one: vmctl run JOB")
+            return
+        screen.table(
+            ["RUN", "JOB", "STATE", "EXIT", "STARTED", "TOOK"],
+            [
+                [
+                    run.id,
+                    run.job,
+                    run.state,
+                    "" if run.exit_code is None else str(run.exit_code),
+                    human_time(run.started_at),
+                    "" if run.seconds is None else human_seconds(run.seconds),
+                ]
+                for run in runs
+            ],
+        )
 
     @command(app, "attach", panel=PANEL, examples="vmctl attach colorize")
     def attach(
@@ -66,9 +119,56 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Enter the run's tmux session; Ctrl-B D leaves it running."""
+        from vmctl.workflows.run import attach as enter
+
+        raise typer.Exit(enter(context.project(), job))
 
     @command(app, "cancel", panel=PANEL, examples="vmctl cancel colorize")
     def cancel(
         context: Context, job: Annotated[str, typer.Argument(help="A job or a run.")]
     ) -> None:
         """Stop a run: SIGTERM first, so that it can save, then SIGKILL."""
+        from vmctl.workflows.run import cancel as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), job))
+        screen.document(result)
+        what = f"had already ended ({result.state})" if result.already else f"is {result.state}"
+        screen.say(f"{result.run_id} {what}.")
+
+
+def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult:
+    """Follow a run; Ctrl-C leaves it going, says so, and ends with success.
+
+    Before anything has begun Ctrl-C is an ordinary stop.
+    """
+
+    def watch(event: Event) -> None:
+        nonlocal begun
+        begun = begun or isinstance(event, Begun)
+
+    try:
+        return screen.play(story, watch)
+    except KeyboardInterrupt:
+        if not begun:
+            raise
+        screen.note(
+            "\nDetached: the run goes on. Follow it again: vmctl logs -f; stop it: vmctl cancel JOB"
+        )
+        raise typer.Exit(0) from None
+
+
+def _end(result: RunResult) -> None:
+    """End with the job's own exit code; one sentence says why when it is not 0."""
+    from vmctl.domain.errors import JobFailed
+    from vmctl.workflows.run import job_error
+
+    lost = job_error(result)
+    if lost is not None:
+        raise lost
+    if result.code:
+        raise JobFailed(
+            f"{result.run_id} {result.state} with exit code {result.code}.",
+            code=result.code,
+            hint=f"Its log: vmctl logs {result.run_id}",
+        )

@@ -65,5 +65,20 @@ class Output:
     data: bytes
 
 
-Event = Started | Advanced | Finished | Noted | Warned | Output
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run is on its way on the VM, whatever becomes of us from here on."""
+
+    run_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A page answers at this URL."""
+
+    url: str
+
+
+Event = Started | Advanced | Finished | Noted | Warned | Output | Begun | Ready
 Story = Generator[Event, None, T]

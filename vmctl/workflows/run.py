@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, Unreachable, VmctlError
-from vmctl.domain.events import Noted, Output, Story, Warned
+from vmctl.domain.events import Begun, Noted, Output, Story, Warned
 from vmctl.domain.job import (
     RunFacts,
     RunView,
@@ -84,9 +84,9 @@ def run(
         started = guest.call(session.ssh, "start", request)
     run_id = str(started["id"])
     if started["existing"]:
-        yield Noted(f"{run_id} is running already with these arguments")
+        yield Begun(run_id, f"{run_id} is running already with these arguments")
     else:
-        yield Noted(f"Started {run_id}")
+        yield Begun(run_id, f"Started {run_id}")
     if session.stops_at is not None:
         yield _limit(session.stops_at, clock)
     if detach:

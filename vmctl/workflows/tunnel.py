@@ -6,7 +6,7 @@ from typing import Any
 
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, TimedOut, Unreachable, VmctlError
-from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Advanced, Finished, Noted, Ready, Started, Story, Warned
 from vmctl.domain.probe import last_lines
 from vmctl.domain.tunnel import Forwarding, backoff_s, parse_forwarding, url
 from vmctl.ssh import guest
@@ -29,7 +29,7 @@ def tunnel(
     *,
     clock: Clock | None = None,
 ) -> Story[None]:
-    """Reach a service or port of the VM at 127.0.0.1 here; the first Noted is the URL.
+    """Reach a service or port of the VM at 127.0.0.1 here; Ready tells the URL.
 
     A service is started when it is not running and has answered HTTP before the URL is told.
     Then the tunnel is kept up until the story is closed: over lost links, stops and starts of
@@ -52,7 +52,7 @@ def tunnel(
         seconds = clock.monotonic() - began
         leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
         yield Finished(STEP, f"{leads} of the VM", seconds)
-        yield Noted(url(forwarding, token))
+        yield Ready(url(forwarding, token))
         while True:
             while forward.alive(LOOK_S):
                 # a moment in which the consumer may close us

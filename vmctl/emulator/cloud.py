@@ -56,12 +56,12 @@ class Call:
 
     @property
     def scope(self) -> str:
-        """`zones/ZONE` or `global`; ApiError(404) for a zone that does not exist."""
+        """`zones/ZONE` or `global`; ApiError(400) for a zone that does not exist."""
         zone = self.path.get("zone")
         if zone is None:
             return links.GLOBAL
         if zone not in self.cloud.catalog.zones:
-            raise not_found(f"projects/{self.project}/zones/{zone}")
+            raise invalid_field("zone", zone, "Unknown zone.")
         return f"zones/{zone}"
 
     def key(self, collection: str, name: str) -> Key:

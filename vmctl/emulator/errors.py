@@ -18,9 +18,11 @@ class ApiError(Exception):
         *,
         status: str | None = None,
         details: list[Json] | None = None,
+        domain: str = "global",
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.domain = domain
         self.reason = reason
         self.message = message
         self.status = status
@@ -31,7 +33,7 @@ class ApiError(Exception):
         error: Json = {
             "code": self.code,
             "message": self.message,
-            "errors": [{"message": self.message, "domain": "global", "reason": self.reason}],
+            "errors": [{"message": self.message, "domain": self.domain, "reason": self.reason}],
         }
         if self.status:
             error["status"] = self.status

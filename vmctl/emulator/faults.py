@@ -34,6 +34,8 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "status": (int, True),
         "reason": (str, False),
         "message": (str, False),
+        "domain": (str, False),
+        "rpcStatus": (str, False),
         "details": (list, False),
     },
     "latency": {"seconds": (_NUMBER, True), "method": (str, False)},
@@ -100,7 +102,9 @@ class Faults:
                 fault["status"],
                 fault.get("reason", default[0]),
                 fault.get("message", default[1]),
+                status=fault.get("rpcStatus"),
                 details=fault.get("details"),
+                domain=fault.get("domain", "global"),
             )
         return None
 

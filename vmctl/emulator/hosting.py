@@ -158,6 +158,12 @@ class Hosting:
         except OSError as error:
             log.warning("could not remove all of disk %s: %s", disk_id, error)
 
+    async def sweep(self, known_disks: set[str]) -> None:
+        """Remove the content of disks that no longer exist, left by a deletion cut short."""
+        for folder in list(self._disks.glob("*")):
+            if folder.name not in known_disks:
+                await self.wipe(folder.name)
+
     async def close(self, instance_ids: list[str]) -> None:
         """Power all machines off as a host shutdown does, and leave nothing running."""
         if self._booting:

@@ -153,6 +153,8 @@ class Lifecycle:
         for record in self._cloud.store.find("instances"):
             if record.body["id"] not in begun:
                 self._wake(record)
+        disks = {record.body["id"] for record in self._cloud.store.find("disks")}
+        self._run(self._cloud.hosting.sweep(disks))
 
     def _wake(self, record: Record) -> None:
         status = record.body["status"]
@@ -290,7 +292,6 @@ class Lifecycle:
     async def _remove(self, record: Record, *, all_disks: bool) -> None:
         store, instance = self._cloud.store, record.body
         self._unwatch(instance["id"])
-        store.delete(record.key)
         for attached in instance["disks"]:
             name = links.last(attached.get("source", ""))
             disk = store.get(record.key._replace(collection="disks", name=name))
@@ -305,6 +306,7 @@ class Lifecycle:
                 disk.body["users"] = users
                 disk.body["lastDetachTimestamp"] = stamp(self._cloud.clock.now())
                 store.save(disk)
+        store.delete(record.key)  # last: a deletion cut short is taken up again from here
         self._locks.pop(instance["id"], None)
         self._deleted.pop(instance["id"], None)
 

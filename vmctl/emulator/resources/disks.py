@@ -23,9 +23,12 @@ def resolve_image(call: Call, field: str, text: str) -> Image:
     except ValueError:
         raise invalid_field(field, text, "The URL is malformed.") from None
     project = reference.project or call.project
-    image = find_image(project, reference.name)
-    if image is None and reference.name.startswith("family/"):
-        raise not_found(f"projects/{project}/global/images/{reference.name}")
+    name = reference.name
+    if reference.collection == "imageFamilyViews":  # what gcloud makes of --image-family
+        name = f"family/{name}"
+    image = find_image(project, name)
+    if image is None and name.startswith("family/"):
+        raise not_found(f"projects/{project}/global/images/{name}")
     if image is None:
         raise invalid_field(field, text, "The referenced image resource cannot be found.")
     return image

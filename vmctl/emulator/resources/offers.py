@@ -70,6 +70,12 @@ async def get_image_from_family(call: Call) -> Json:
     return _image(_find(call, f"family/{call.path['family']}"))
 
 
+async def get_family_view(call: Call) -> Json:
+    """imageFamilyViews.get: the family's newest image as seen from a zone."""
+    image = _image(_find(call, f"family/{call.path['family']}"))
+    return {"image": image}
+
+
 async def list_images(call: Call) -> Json:
     """images.list: the public images of the project that is asked."""
     found = [_image(image) for image in IMAGES if image.project == call.project]
@@ -157,4 +163,5 @@ METHODS: dict[str, Handler] = {
     "compute.images.get": get_image,
     "compute.images.getFromFamily": get_image_from_family,
     "compute.images.list": list_images,
+    "compute.imageFamilyViews.get": get_family_view,
 }

@@ -73,7 +73,10 @@ async def set_common_metadata(call: Call) -> Json:
 
 async def get_zone(call: Call) -> Json:
     """zones.get."""
-    return _zone(call, call.scope.partition("/")[2])
+    zone = call.path["zone"]
+    if zone not in call.cloud.catalog.zones:
+        raise not_found(f"projects/{call.project}/zones/{zone}")
+    return _zone(call, zone)
 
 
 async def list_zones(call: Call) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import ssl
@@ -107,6 +108,8 @@ FOREIGN: list[tuple[Exception, type[VmctlError], str]] = [
     (TimeoutError("timed out"), Unreachable, "network"),
     (socket.gaierror(-2, "Name or service not known"), Unreachable, "network"),
     (ssl.SSLError(1, "certificate verify failed"), Unreachable, "network"),
+    (http.client.IncompleteRead(b"x", 9), Unreachable, "network"),
+    (http.client.BadStatusLine("?"), Unreachable, "network"),
     (UnknownFileType("odd"), VmctlError, ""),
 ]
 
@@ -133,7 +136,11 @@ def test_every_error_of_googles_libraries_is_translated() -> None:
     def subclasses(base: type) -> set[type]:
         return {base}.union(*(subclasses(child) for child in base.__subclasses__()))
 
-    for base in (auth.GoogleAuthError, httplib2.HttpLib2Error, api.Error):
+    for base in (
+        auth.GoogleAuthError,
+        httplib2.HttpLib2Error,
+        api.Error,
+    ):
         for kind in subclasses(base) - subclasses(HttpError):
             error = kind.__new__(kind)
             error.args = ("said",)

@@ -64,14 +64,14 @@ def _wrong_zone(
             f"The zone {zone} has no {what}.",
             hint=_zones_hint(having, region_of(zone), what),
         )
-    close = nearest(zone, everywhere)
     siblings = [place for place in everywhere if region_of(place) == region_of(zone)]
-    meant = f"Did you mean {close}? " if close else ""
     if siblings:
-        listed = f"Zones of {region_of(zone)}: {', '.join(siblings)}."
+        hint = f"Zones of {region_of(zone)}: {', '.join(siblings)}."
     else:
-        listed = _zones_hint(having, region_of(zone), what)
-    return InvalidInput(f"There is no zone {zone}.", hint=meant + listed)
+        close = nearest(zone, everywhere)
+        meant = f"Did you mean {close}? " if close else ""
+        hint = meant + _zones_hint(having, region_of(zone), what)
+    return InvalidInput(f"There is no zone {zone}.", hint=hint)
 
 
 def _wrong_region(

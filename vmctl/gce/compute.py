@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -224,7 +225,7 @@ class Compute:
 
         with translated(self.project, self._endpoint):
             try:
-                reply = request.execute(num_retries=CHANGE_RETRIES)
+                reply = _execute(request, CHANGE_RETRIES)
             except HttpError as error:
                 return refused(kind, zone, name, failure_of(error))
         return operation_of(reply)
@@ -235,7 +236,7 @@ class Compute:
 
         with translated(self.project, self._endpoint):
             try:
-                return request.execute(num_retries=READ_RETRIES)
+                return _execute(request, READ_RETRIES)
             except HttpError as error:
                 if missing_ok and error.resp.status == 404:
                     return None
@@ -257,6 +258,22 @@ def already_there(operation: Operation) -> bool:
         "alreadyExists",
         "RESOURCE_ALREADY_EXISTS",
     }
+
+
+def _execute(request: Any, retries: int) -> Any:
+    """Send a request and read its answer; what may be repeated is, `retries` times.
+
+    googleapiclient retries 429, 5xx and lost connections, but not an answer cut off in its
+    middle. Repeating is safe for changes, too: the request carries its requestId.
+    """
+    for left in reversed(range(retries + 1)):
+        try:
+            return request.execute(num_retries=retries)
+        except http.client.HTTPException:
+            request.http.close()  # whatever still comes on that connection is not wanted
+            if left == 0:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _request_id() -> str:

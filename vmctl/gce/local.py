@@ -62,7 +62,8 @@ def find(folder: Path) -> Running | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return running if _ask_status(running.port) is not None else None
+    # A record can outlive its process, and another folder's emulator may have its port by now.
+    return running if (_ask_status(running.port) or {}).get("pid") == running.pid else None
 
 
 def status(running: Running) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ def translated(project: str, endpoint: str = "") -> Iterator[None]:
         ) from error
     except auth.GoogleAuthError as error:
         raise credentials_error(error) from error
-    except (httplib2.HttpLib2Error, OSError) as error:
-        # ServerNotFoundError, timeouts, resets, TLS
+    except (httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
+        # ServerNotFoundError, timeouts, resets, TLS, answers cut off
         raise Unreachable(
             f"Compute Engine at {where} does not answer: {_first_line(error)}",
             hint=_network_hint(endpoint),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vmctl.config import Project
 from vmctl.domain.access import KEY_LIFETIME, key_entry
+from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict, InvalidInput, NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.failure import Kind, as_error
@@ -218,7 +219,9 @@ def _start(
         max_hours=wish.max_run_s / 3600,
         usd_per_hour=price.usd_per_hour,
         price_dated=price.dated or None,
-        disk_usd_per_month=None,
+        disk_usd_per_month=disk_usd_per_month(
+            instance.region, instance.disk_type, instance.disk_gb
+        ),
     )
     yield Noted(plan.text)
     _agree(confirm, plan)

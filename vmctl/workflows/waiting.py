@@ -47,9 +47,12 @@ def until(
     clock: Clock,
     step: str,
 ) -> Story[Instance | None]:
-    """The VM once `reached` is true of it; None when it is gone. Raises TimedOut."""
+    """The VM, looked at afresh, once `reached` is true of it; None when it is gone.
+
+    Raises TimedOut when its state has not changed for ten minutes.
+    """
     deadline, gap = clock.monotonic() + SILENCE_LIMIT_S, FIRST_GAP_S
-    now: Instance | None = instance
+    now = compute.get_instance(instance.zone, instance.name)
     while now is not None and now.id == instance.id and not reached(now):
         if clock.monotonic() > deadline:
             raise TimedOut(

@@ -139,11 +139,9 @@ class MachineHost:
         self._spawner.close()
         self._switchboard.close()
 
-    def _ended(self, machine: Machine, reason: str) -> None:
+    def _ended(self, machine: Machine, reason: str) -> bool:
         identity = machine.spec.instance_id
         with self._lock:
             self._machines.pop(identity, None)
             machine.reason = reason
-            silent = identity in self._silent or not machine.booted
-        if not silent:
-            self._guest.exited(identity, reason)
+            return identity not in self._silent and machine.booted

@@ -55,7 +55,9 @@ class SerialPort:
 
 
 class Machine:
-    """Boots in the constructor's caller, runs until it goes down, tells `on_end` why."""
+    """Boots in the constructor's caller, runs until it goes down, tells `on_end` why.
+
+    `on_end` answers whether the API side is to hear of it."""
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class Machine:
         guest: Guest,
         listener: Listener,
         switchboard: Switchboard,
-        on_end: Callable[[Machine, str], None],
+        on_end: Callable[[Machine, str], bool],
     ) -> None:
         self.spec = spec
         self.listener = listener
@@ -220,8 +222,11 @@ class Machine:
         self._serial_ended.wait(LAST_WORDS_S)
         self._release()
         self._ready.set()
+        # Struck off the list before anybody who waits for its end may boot it again.
+        news = self._on_end(self, self._reason)
         self.ended.set()
-        self._on_end(self, self._reason)
+        if news:
+            self._guest.exited(self.spec.instance_id, self._reason)
 
     def _answer(self, message: dict[str, Any]) -> None:
         op, identity = message["op"], self.spec.instance_id

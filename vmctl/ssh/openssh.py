@@ -15,7 +15,7 @@ from pathlib import Path
 from vmctl.config import runtime_dir
 from vmctl.domain.command import Command
 from vmctl.domain.errors import NotFound, TimedOut, Unreachable
-from vmctl.domain.target import Target, ssh_config, ssh_failure
+from vmctl.domain.target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
 
 PROBE_S = 2.0
 OPEN_S = 20.0
@@ -86,7 +86,9 @@ class OpenSSH:
         except FileNotFoundError:
             return 0
 
-    def open(self, timeout_s: float = OPEN_S) -> None:
+    def open(
+        self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S
+    ) -> None:
         """Make sure that a master answers: keep a live one, replace a stale one.
 
         Raises Unreachable, HostKeyChanged or AccessDenied.
@@ -95,12 +97,13 @@ class OpenSSH:
             if self.probe():
                 return
             self.close()
-            self._start(timeout_s)
+            self._start(timeout_s, connect_timeout_s)
 
-    def _start(self, timeout_s: float) -> None:
+    def _start(self, timeout_s: float, connect_timeout_s: int) -> None:
         # the master inherits these descriptors and outlives us: a pipe would never end
         with tempfile.TemporaryFile() as errors:
-            argv = self.argv(None, options=("-o", "ControlMaster=yes", "-N", "-f"))
+            options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_timeout_s}")
+            argv = self.argv(None, options=(*options, "-N", "-f"))
             try:
                 code = subprocess.run(
                     argv,

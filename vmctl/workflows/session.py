@@ -23,6 +23,8 @@ from vmctl.workflows.clock import Clock
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
 GAP_S = 0.3
+REOPEN_S = 4.0
+REOPEN_CONNECT_S = 2
 NO_END = timedelta(days=3650)  # for a key that never expires
 
 
@@ -44,16 +46,27 @@ class _Cached:
 def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False) -> Story[Session]:
     """A connection that answers; raises NotFound, Conflict (stopped), or Unreachable.
 
-    Where the master of the address seen last answers, the API is not asked: that master has
-    checked the pinned host key. `fresh` asks the API in any case.
+    Where the VM answers at the address seen last and shows its pinned host key, the API is not
+    asked: it cannot be another machine. `fresh` asks the API in any case.
     """
     clock = clock or Clock()
     known = None if fresh else _recall(project)
     if known is not None and known.key_expires_at - clock.now() > RENEW_WHEN_LEFT:
         ssh = OpenSSH(known.target)
-        if ssh.probe():
+        if ssh.probe() or _reopened(ssh):
             return Session(ssh, known.stops_at)
     return (yield from _through_api(project, known, clock))
+
+
+def _reopened(ssh: OpenSSH) -> bool:
+    """A quick try at the address seen last, where no master is left that could have gone stale."""
+    if ssh.socket.exists():
+        return False
+    try:
+        ssh.open(REOPEN_S, connect_timeout_s=REOPEN_CONNECT_S)
+    except (Unreachable, AccessDenied):
+        return False
+    return True
 
 
 def reach(project: Project) -> OpenSSH:

@@ -12,12 +12,11 @@ from ..errors import (
     already_exists,
     bad_request,
     invalid_field,
-    not_found,
     stale_fingerprint,
 )
 from ..guest_view import fingerprint, guest_attributes_enabled, show_ssh_port
 from ..store import Record
-from . import disks, instance_body
+from . import disks, instance_body, instance_disks
 
 SERIAL_LIMIT = 1024 * 1024
 _PASSED_ON = (
@@ -70,7 +69,7 @@ async def insert(call: Call) -> Json:
     if machine.series in ("n1", "e2"):
         body["cpuPlatform"] = "Intel Broadwell"
     instance_body.check_start(call, body)
-    body["disks"], used = _disks(call, zone, machine.series, body)
+    body["disks"], used = instance_disks.attach(call, zone, machine.series, body)
     boot = used[0]
     record = Record(
         key,
@@ -90,99 +89,6 @@ async def insert(call: Call) -> Json:
         call.cloud.store.save(disk)
     call.cloud.store.save(record)
     return answer
-
-
-def _disks(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Json], list[Record]]:
-    """Return the attached disks and the disk resources behind them, the boot disk first."""
-    asked = call.body.get("disks", [])
-    if not asked or not asked[0].get("boot"):
-        raise invalid_field(
-            "resource.disks",
-            "",
-            "At least one disk is required, and the first must be the boot disk.",
-        )
-    attached: list[Json] = []
-    used: list[Record] = []
-    for index, disk in enumerate(asked):
-        record = _disk(call, zone, series, index, disk, instance)
-        if any(record.key == other.key for other in used):
-            raise invalid_field("resource.disks", record.key.name, "Disk names must be unique.")
-        used.append(record)
-        shown: Json = {
-            "kind": "compute#attachedDisk",
-            "index": index,
-            "boot": bool(disk.get("boot", False)),
-            "autoDelete": bool(disk.get("autoDelete", False)),
-            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
-            "diskSizeGb": record.body["sizeGb"],
-            "interface": disk.get("interface", "SCSI"),
-            "mode": disk.get("mode", "READ_WRITE"),
-            "type": disk.get("type", "PERSISTENT"),
-            "source": record.body["selfLink"],
-        }
-        for name in ("architecture", "guestOsFeatures"):
-            if name in record.body:
-                shown[name] = record.body[name]
-        attached.append(shown)
-    return attached, used
-
-
-def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance: Json) -> Record:
-    field = f"resource.disks[{index}]"
-    start = asked.get("initializeParams", {})
-    if "source" in asked:
-        return _existing(call, asked["source"])
-    name = start.get("diskName") or (
-        instance["name"] if index == 0 else f"{instance['name']}-{index}"
-    )
-    key = call.key("disks", name)
-    if call.cloud.store.get(key):
-        # As documented: a disk of that name is attached instead of creating one.
-        return _existing(call, name)
-    kind = disks.resolve_type(f"{field}.initializeParams.diskType", start.get("diskType"), zone)
-    if series == "a4" and kind.name != "hyperdisk-balanced":
-        raise bad_request(
-            f"[{kind.name}, {links.last(call.body['machineType'])}] features are not compatible "
-            "for creating instance."
-        )
-    source = start.get("sourceImage")
-    if index == 0 and not source:
-        raise invalid_field(
-            f"{field}.initializeParams.sourceImage", "", "A boot disk needs a source image."
-        )
-    if "sourceSnapshot" in start:
-        raise ApiError(501, "notImplemented", "The emulator has no disks from snapshots.")
-    image = (
-        disks.resolve_image(call, f"{field}.initializeParams.sourceImage", source)
-        if source
-        else None
-    )
-    size = disks.size_gb(
-        f"{field}.initializeParams.diskSizeGb",
-        start.get("diskSizeGb", asked.get("diskSizeGb")),
-        kind,
-        image,
-    )
-    labels = instance_body.labels(start.get("labels", {}), f"{field}.initializeParams.labels")
-    disk = disks.new_disk(call, key, kind, size, image, labels)
-    disk.private["created_with"] = instance["id"]
-    return disk
-
-
-def _existing(call: Call, source: str) -> Record:
-    key = call.key("disks", links.last(source))
-    disk = call.cloud.store.get(key)
-    if disk is None:
-        raise not_found(key.path)
-    users = disk.body.get("users", ())
-    if users:
-        user = users[0].removeprefix(links.ROOT)
-        raise ApiError(
-            400,
-            "resourceInUseByAnotherResource",
-            f"The disk resource '{key.path}' is already being used by '{user}'",
-        )
-    return disk
 
 
 async def get(call: Call) -> Json:
@@ -214,6 +120,13 @@ async def start(call: Call) -> Json:
 async def stop(call: Call) -> Json:
     """instances.stop: success when it is stopped already."""
     record = call.find("instances", call.path["instance"])
+    scratch = any(disk["type"] == "SCRATCH" for disk in record.body["disks"])
+    if scratch and "discardLocalSsd" not in call.query:
+        raise bad_request(
+            "VM has a Local SSD attached but an undefined value for `discard-local-ssd`. If using "
+            "gcloud, please add `--discard-local-ssd=false` or `--discard-local-ssd=true` to your "
+            "command."
+        )
     return _transition(call, "stop", record)
 
 

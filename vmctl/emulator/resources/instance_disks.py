@@ -1,0 +1,126 @@
+"""The disks of a new instance: made from images, attached when they exist, or local SSDs."""
+
+from __future__ import annotations
+
+from .. import links
+from ..cloud import Call
+from ..errors import ApiError, Json, bad_request, invalid_field, not_found
+from ..store import Record
+from . import disks, instance_body
+
+
+def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Json], list[Record]]:
+    """Return the attached disks and the disk resources behind them, the boot disk first."""
+    asked = call.body.get("disks", [])
+    if not asked or not asked[0].get("boot"):
+        raise invalid_field(
+            "resource.disks",
+            "",
+            "At least one disk is required, and the first must be the boot disk.",
+        )
+    attached: list[Json] = []
+    used: list[Record] = []
+    for index, disk in enumerate(asked):
+        if disk.get("type") == "SCRATCH":
+            attached.append(_local_ssd(index, disk))
+            continue
+        record = _disk(call, zone, series, index, disk, instance)
+        if any(record.key == other.key for other in used):
+            raise invalid_field("resource.disks", record.key.name, "Disk names must be unique.")
+        used.append(record)
+        shown: Json = {
+            "kind": "compute#attachedDisk",
+            "index": index,
+            "boot": bool(disk.get("boot", False)),
+            "autoDelete": bool(disk.get("autoDelete", False)),
+            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
+            "diskSizeGb": record.body["sizeGb"],
+            "interface": disk.get("interface", "SCSI"),
+            "mode": disk.get("mode", "READ_WRITE"),
+            "type": disk.get("type", "PERSISTENT"),
+            "source": record.body["selfLink"],
+        }
+        for name in ("architecture", "guestOsFeatures"):
+            if name in record.body:
+                shown[name] = record.body[name]
+        attached.append(shown)
+    return attached, used
+
+
+def _local_ssd(index: int, asked: Json) -> Json:
+    """Local SSDs come and go with the instance: they are no disk resources of their own."""
+    field = f"resource.disks[{index}]"
+    kind = links.last(asked.get("initializeParams", {}).get("diskType", ""))
+    if kind != "local-ssd" or index == 0:
+        raise invalid_field(
+            f"{field}.type", "SCRATCH", "Only local-ssd disks can be scratch disks."
+        )
+    return {
+        "kind": "compute#attachedDisk",
+        "index": index,
+        "boot": False,
+        "autoDelete": True,
+        "deviceName": asked.get("deviceName", f"local-ssd-{index - 1}"),
+        "diskSizeGb": "375",
+        "interface": asked.get("interface", "SCSI"),
+        "mode": "READ_WRITE",
+        "type": "SCRATCH",
+    }
+
+
+def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance: Json) -> Record:
+    field = f"resource.disks[{index}]"
+    start = asked.get("initializeParams", {})
+    if "source" in asked:
+        return _existing(call, asked["source"])
+    name = start.get("diskName") or (
+        instance["name"] if index == 0 else f"{instance['name']}-{index}"
+    )
+    key = call.key("disks", name)
+    if call.cloud.store.get(key):
+        # As documented: a disk of that name is attached instead of creating one.
+        return _existing(call, name)
+    kind = disks.resolve_type(f"{field}.initializeParams.diskType", start.get("diskType"), zone)
+    if series == "a4" and kind.name != "hyperdisk-balanced":
+        raise bad_request(
+            f"[{kind.name}, {links.last(call.body['machineType'])}] features are not compatible "
+            "for creating instance."
+        )
+    source = start.get("sourceImage")
+    if index == 0 and not source:
+        raise invalid_field(
+            f"{field}.initializeParams.sourceImage", "", "A boot disk needs a source image."
+        )
+    if "sourceSnapshot" in start:
+        raise ApiError(501, "notImplemented", "The emulator has no disks from snapshots.")
+    image = (
+        disks.resolve_image(call, f"{field}.initializeParams.sourceImage", source)
+        if source
+        else None
+    )
+    size = disks.size_gb(
+        f"{field}.initializeParams.diskSizeGb",
+        start.get("diskSizeGb", asked.get("diskSizeGb")),
+        kind,
+        image,
+    )
+    labels = instance_body.labels(start.get("labels", {}), f"{field}.initializeParams.labels")
+    disk = disks.new_disk(call, key, kind, size, image, labels)
+    disk.private["created_with"] = instance["id"]
+    return disk
+
+
+def _existing(call: Call, source: str) -> Record:
+    key = call.key("disks", links.last(source))
+    disk = call.cloud.store.get(key)
+    if disk is None:
+        raise not_found(key.path)
+    users = disk.body.get("users", ())
+    if users:
+        user = users[0].removeprefix(links.ROOT)
+        raise ApiError(
+            400,
+            "resourceInUseByAnotherResource",
+            f"The disk resource '{key.path}' is already being used by '{user}'",
+        )
+    return disk

@@ -47,8 +47,8 @@ class Uplink:
         exit_read, self._exit_write = os.pipe()
         ready_read, ready_write = os.pipe()
         argv = [
-            find_program("slirp4netns") or "slirp4netns", "--enable-sandbox", "--configure", "--mtu=65520",
-            f"--exit-fd={exit_read}", f"--ready-fd={ready_write}", str(pid), "tap0",
+            find_program("slirp4netns") or "slirp4netns", "--enable-sandbox", "--configure",
+            "--mtu=65520", f"--exit-fd={exit_read}", f"--ready-fd={ready_write}", str(pid), "tap0",
         ]  # fmt: skip
         if uid is not None:
             argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), *argv]

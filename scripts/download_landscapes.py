@@ -91,9 +91,7 @@ def download(url: str, part: Path) -> bool:
                 problem = "the connection was cut"
         except urllib.error.HTTPError as error:
             error.close()
-            if (
-                error.code == 416 and offset
-            ):  # nothing after `offset`: the file on the server has shrunk
+            if error.code == 416 and offset:  # the file on the server has shrunk
                 part.unlink(missing_ok=True)
                 note.unlink(missing_ok=True)
                 continue
@@ -126,7 +124,7 @@ def receive(response: http.client.HTTPResponse, part: Path, offset: int) -> bool
     done = offset
     start = shown = time.monotonic()
     with part.open("ab") as file:
-        while chunk := response.read(CHUNK_BYTES):
+        while chunk := response.read1(CHUNK_BYTES):  # what is there, without waiting for more
             file.write(chunk)
             done += len(chunk)
             now = time.monotonic()

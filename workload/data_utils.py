@@ -58,7 +58,7 @@ class ImageFolderGrayColor(ImageFolder):
             super().__init__(
                 str(root), transform, target_transform, default_loader, is_valid_file=is_photo
             )
-        except FileNotFoundError:  # no folder, no class folder in it, or an empty class folder
+        except (FileNotFoundError, NotADirectoryError):  # no folder, or no class folder in it
             raise DataError(missing_data(root)) from None
         except OSError as error:
             raise DataError(f"{root} cannot be read ({error.strerror})") from None

@@ -10,8 +10,8 @@ from pathlib import Path
 DEFAULTS = {
     # flag: (with CUDA, without)
     "image_size": (224, 96),
-    "train_samples": (None, 1536),  # None: all
-    "epochs": (10, 4),
+    "train_samples": (None, 1024),  # None: all
+    "epochs": (10, 6),
     "batch_size": (32, 8),
 }
 

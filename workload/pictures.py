@@ -44,7 +44,7 @@ def write_images(
 ) -> None:
     """Add one grid each of the input, the prediction and the truth, visible at once."""
     writer.add_image("Input", make_grid(gray_copy(gray), nrow=4), step)
-    writer.add_image("Predicted", make_grid(predicted.clamp(0, 1), nrow=4), step)
+    writer.add_image("Predicted", make_grid(predicted.nan_to_num().clamp(0, 1), nrow=4), step)
     writer.add_image("Ground truth", make_grid(truth, nrow=4), step)
     writer.flush()
 

@@ -1,0 +1,23 @@
+"""Small photos of our own making, and the workload's folder on the path as `python` puts it there."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKLOAD = ROOT / "workload"
+sys.path.insert(0, str(WORKLOAD))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of twelve pictures, in a folder whose name has a space and an umlaut."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("photos") / "schöne Bilder"
+    for label, name in enumerate(("field", "ocean")):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            colour = (20 * number, 90 + 100 * label, 240 - 15 * number)
+            image.new("RGB", (30 + number, 24), colour).save(folder / name / f"{number}.jpg")
+    return folder

@@ -1,0 +1,394 @@
+"""scripts/download_landscapes.sh against a real HTTP server on 127.0.0.1."""
+
+import functools
+import http.server
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+PHOTO = random.Random(0).randbytes(50_000)  # the script looks at names, not at pictures
+
+
+def make_zip(members, photo=PHOTO):
+    """A zip of `members`: names, or ZipInfo objects for odd ones."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member in members:
+            archive.writestr(member, photo)
+    return buffer.getvalue()
+
+
+MEMBERS = ["city/a b.jpg", "city/ü.JPG", "lake/1.png", "lake/notes.txt"]
+MAC = ["__MACOSX/city/._a b.jpg", "city/._a b.jpg", "lake/.DS_Store"]
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """Serves `content` at every path, with the faults a test asks for."""
+
+    def __init__(self):
+        self.content = make_zip(MEMBERS + MAC)
+        self.etag = '"one"'
+        self.ranges = True
+        self.status = []  # answered before anything else, one request each
+        self.cut_after = []  # body bytes after which a request's connection is closed
+        self.hold = None  # an event that lets a held answer go on after its first half
+        self.requests = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/photos.zip"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        site = self.server
+        wanted = self.headers.get("Range")
+        site.requests.append(wanted)
+        if site.status:
+            return self.send_error(site.status.pop(0))
+        start = 0
+        unchanged = self.headers.get("If-Range") in (None, site.etag)
+        if wanted and site.ranges and unchanged:
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+            if start >= len(site.content):
+                return self.send_error(416)
+        body = site.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            end = len(site.content)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        if site.etag:
+            self.send_header("ETag", site.etag)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if site.cut_after:
+            self.wfile.write(body[: site.cut_after.pop(0)])
+            self.close_connection = True
+            return None
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        self.wfile.flush()
+        if site.hold:
+            site.hold.wait(60)
+        try:
+            self.wfile.write(body[half:])
+        except ConnectionError:
+            pass  # the test has killed the client
+        return None
+
+
+@pytest.fixture
+def site():
+    with Site() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        if server.hold:
+            server.hold.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project folder with an awkward name that holds only the scripts."""
+    root = tmp_path / "mein Projekt's ä"
+    (root / "scripts").mkdir(parents=True)
+    (root / "workload").mkdir()
+    for name in ("download_landscapes.sh", "download_landscapes.py"):
+        shutil.copy2(ROOT / "scripts" / name, root / "scripts" / name)
+    return root
+
+
+def start(project, url, **options):
+    """The script as a job runs it: from workload/, with LANDSCAPES_URL set."""
+    return subprocess.Popen(
+        ["../scripts/download_landscapes.sh"],
+        cwd=project / "workload",
+        env=os.environ | {"LANDSCAPES_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_until(condition, site, process):
+    """What `condition` returns once it is true; fails if the process ends first or in 60 s."""
+    deadline = time.monotonic() + 60
+    while not (value := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        site.hold.wait(0.01)
+    return value
+
+
+def parts(project):
+    """The unfinished downloads that hold some bytes."""
+    found = (project / "data").glob(".landscapes-*.part")
+    return [part for part in found if part.stat().st_size]
+
+
+def download(project, url, code=0, **options):
+    with start(project, url, **options) as process:
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == code, output + errors
+    if code:
+        assert len(errors.splitlines()) == 1, errors
+        assert errors.startswith("download_landscapes: ")
+    else:
+        assert errors == ""
+    return output + errors
+
+
+def unpacked(project):
+    """The photos of the project, and a look that nothing half-done lies beside them."""
+    data = project / "data"
+    assert {path.name for path in data.iterdir()} == {".landscapes.lock", "landscapes"}
+    files = {p.relative_to(data / "landscapes").as_posix(): p.read_bytes()
+             for p in data.glob("landscapes/*/*")}  # fmt: skip
+    assert all(content in (PHOTO, PHOTO[::-1]) for content in files.values())
+    return sorted(files)
+
+
+def test_it_unpacks_the_photos_and_counts_them(project, site):
+    output = download(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+    assert re.search(r"city +2\n +lake +1\n3 photos in ", output)
+    assert "\r" not in output
+
+
+def test_a_second_run_downloads_nothing_and_says_so(project, site):
+    download(project, site.url)
+    assert "Already here" in download(project, site.url)
+    assert site.requests == [None]
+
+
+def test_a_folder_that_lost_photos_is_made_whole(project, site):
+    download(project, site.url)
+    (project / "data/landscapes/lake/1.png").unlink()
+    download(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_another_url_replaces_what_the_first_one_brought(project, site):
+    download(project, site.url)
+    site.content = make_zip(["road/2.jpg"])
+    download(project, site.url + "?second")
+    assert unpacked(project) == ["road/2.jpg"]
+
+
+def test_photos_of_the_users_own_are_left_alone(project, site):
+    (project / "data/landscapes/mine").mkdir(parents=True)
+    (project / "data/landscapes/mine/1.jpg").write_bytes(PHOTO)
+    assert "left as it is" in download(project, site.url)
+    assert unpacked(project) == ["mine/1.jpg"]
+    assert site.requests == []
+
+
+def test_a_cut_connection_is_resumed_where_it_stopped(project, site):
+    site.cut_after = [70_000, 10_000]
+    output = download(project, site.url)
+    assert site.requests == [None, "bytes=70000-", "bytes=80000-"]
+    assert "Trying again" in output
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_download_goes_on_in_the_next_run(project, site, signum):
+    site.hold = threading.Event()
+    with start(project, site.url) as process:
+        part = wait_until(lambda: parts(project), site, process)
+        process.send_signal(signum)
+        assert process.wait() == {9: -9, 15: 143, 2: 130}[signum]
+        assert "Traceback" not in process.stderr.read()
+    kept = part[0].stat().st_size
+    site.hold.set()
+    assert not (project / "data/landscapes").exists()
+    assert "Going on after" in download(project, site.url)
+    assert site.requests == [None, f"bytes={kept}-"]
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_a_server_without_ranges_sends_it_all_again(project, site):
+    site.ranges = False
+    site.cut_after = [70_000]
+    download(project, site.url)
+    assert site.requests == [None, "bytes=70000-"]
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_without_a_trustworthy_validator_nothing_is_resumed(project, site, etag):
+    site.etag = etag
+    site.cut_after = [70_000]
+    download(project, site.url)
+    assert site.requests == [None, None]
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def interrupted(project, site):
+    """Leave the first 70,000 bytes of the site's file, as a kill would."""
+    site.hold = threading.Event()
+    with start(project, site.url) as process:
+        part = wait_until(lambda: parts(project), site, process)
+        process.kill()
+    site.hold.set()
+    part[0].write_bytes(site.content[:70_000])
+    part[0].with_suffix(".validator").write_text(site.etag)
+    site.requests.clear()
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed(project, site):
+    interrupted(project, site)
+    site.content, site.etag = make_zip(MEMBERS, PHOTO[::-1]), '"two"'
+    download(project, site.url)
+    assert site.requests == ["bytes=70000-"]
+    assert (project / "data/landscapes/lake/1.png").read_bytes() == PHOTO[::-1]
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_a_file_that_changed_unnoticed_is_fetched_anew(project, site):
+    interrupted(project, site)
+    site.content = make_zip(MEMBERS, PHOTO[::-1])  # under the same ETag
+    assert "anew" in download(project, site.url)
+    assert site.requests == ["bytes=70000-", None]
+    assert (project / "data/landscapes/city/a b.jpg").read_bytes() == PHOTO[::-1]
+
+
+def test_a_file_that_shrank_is_fetched_anew(project, site):
+    interrupted(project, site)
+    site.content = make_zip(["road/2.jpg"])
+    download(project, site.url)
+    assert site.requests == ["bytes=70000-", None]
+    assert unpacked(project) == ["road/2.jpg"]
+
+
+def test_a_kill_between_download_and_unpacking_costs_no_second_download(project, site):
+    interrupted(project, site)
+    (part,) = (project / "data").glob(".landscapes-*.part")
+    part.unlink()
+    part.with_suffix(".zip").write_bytes(site.content)
+    (project / "data/.landscapes-new/city").mkdir(parents=True)
+    (project / "data/.landscapes-new/city/half.jpg").write_bytes(PHOTO[:10])
+    download(project, site.url)
+    assert site.requests == []
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_two_downloads_at_once_are_one(project, site):
+    site.hold = threading.Event()
+    with start(project, site.url) as first:
+        wait_until(lambda: site.requests, site, first)
+        with start(project, site.url) as second:
+            assert "waiting" in second.stdout.readline()
+            site.hold.set()
+            assert "Already here" in second.stdout.read()
+        first.communicate()
+    assert (first.returncode, second.returncode, site.requests) == (0, 0, [None])
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_a_busy_server_is_asked_again(project, site):
+    site.status = [503, 429]
+    download(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_http_error_is_one_sentence(project, site, status):
+    site.status = [status]
+    assert f"HTTP {status}" in download(project, site.url, code=1)
+    assert not (project / "data/landscapes").exists()
+
+
+def test_no_server_is_one_sentence(project):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/x.zip"
+        assert "cannot be reached" in download(project, url, code=1)
+
+
+@pytest.mark.parametrize("url", ["photos.zip", "file:///etc/passwd", "ftp://127.0.0.1/x.zip"])
+def test_a_url_that_is_none_is_one_sentence(project, url):
+    assert "must start with http" in download(project, url, code=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>", make_zip(MEMBERS)[:-100],
+                                     make_zip(MEMBERS).replace(PHOTO[:9], b"damaged!!")])  # fmt: skip
+def test_what_is_no_whole_zip_is_one_sentence(project, site, content):
+    site.content = content
+    assert "is not a zip of photos" in download(project, site.url, code=1)
+    assert not (project / "data/landscapes").exists()
+    site.content = make_zip(MEMBERS)  # and the next run is not spoilt by it
+    download(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_a_zip_without_photos_is_one_sentence(project, site):
+    site.content = make_zip(["README.txt", "photo.jpg", *MAC])
+    assert "holds no photos" in download(project, site.url, code=1)
+    assert not (project / "data/landscapes").exists()
+
+
+def link(name):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+@pytest.mark.parametrize("evil", ["../evil.jpg", "city/../../../evil.jpg", "/tmp/evil.jpg",
+                                  "..\\evil.jpg", "C:/evil.jpg", link("city/link.jpg")])  # fmt: skip
+def test_a_zip_that_reaches_outside_is_refused_whole(project, site, evil):
+    site.content = make_zip([*MEMBERS, evil])
+    assert "outside its folder" in download(project, site.url, code=1)
+    assert not (project / "data/landscapes").exists()
+    assert not list(project.parent.rglob("*evil*"))
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(project, site):
+    def little_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    error = download(project, site.url, code=1, preexec_fn=little_space)
+    assert "cannot write" in error and str(project / "data") in error
+    assert not (project / "data/landscapes").exists()
+    download(project, site.url)
+    assert site.requests == [None, "bytes=60000-"]
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+def test_a_plain_file_server_will_do(project, tmp_path):
+    (tmp_path / "photos.zip").write_bytes(make_zip(MEMBERS))
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        download(project, f"http://127.0.0.1:{server.server_address[1]}/photos.zip")
+        server.shutdown()
+        thread.join()
+    marker = json.loads((project / "data/landscapes/.downloaded.json").read_text())
+    assert marker["photos"] == 3
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass

@@ -12,7 +12,7 @@ from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.clock import Clock
-from vmctl.workflows.waiting import FIRST_GAP_S, GAP_GROWTH, LONGEST_GAP_S, follow
+from vmctl.workflows.waiting import follow, gap_s
 
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
 OTHER_KINDS_AFTER_S = 10.0
@@ -44,7 +44,7 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
     """
     if hostkeys.pinned(instance.id):
         return
-    began, gap, serial = clock.monotonic(), FIRST_GAP_S, False
+    began, serial = clock.monotonic(), False
     while True:
         waited = clock.monotonic() - began
         keys = _published(compute, instance, or_serial=waited > SERIAL_PORT_AFTER_S)
@@ -62,8 +62,7 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
         if waited > SERIAL_PORT_AFTER_S and not serial:
             serial = True
             yield Advanced(step, "no host keys yet: reading the serial port, too")
-        clock.sleep(gap)
-        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+        clock.sleep(gap_s(waited))
 
 
 def _published(compute: Compute, instance: Instance, *, or_serial: bool) -> list[str]:

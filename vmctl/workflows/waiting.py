@@ -11,10 +11,14 @@ from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
 from vmctl.workflows.clock import Clock
 
-FIRST_GAP_S = 0.1
+SHORTEST_GAP_S = 0.1
 LONGEST_GAP_S = 1.0
-GAP_GROWTH = 1.3
 SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
+
+
+def gap_s(waited_s: float) -> float:
+    """How long to wait before asking again: what comes is noticed at most a tenth late."""
+    return min(max(waited_s / 10, SHORTEST_GAP_S), LONGEST_GAP_S)
 
 
 def follow(compute: Compute, operation: Operation, clock: Clock, step: str) -> Story[Operation]:
@@ -22,7 +26,8 @@ def follow(compute: Compute, operation: Operation, clock: Clock, step: str) -> S
 
     Raises TimedOut when nothing about it has changed for ten minutes.
     """
-    seen, deadline, gap = "", clock.monotonic() + SILENCE_LIMIT_S, FIRST_GAP_S
+    seen, began = "", clock.monotonic()
+    deadline = began + SILENCE_LIMIT_S
     while not operation.is_done:
         if operation.status_message and operation.status_message != seen:
             seen = operation.status_message
@@ -34,8 +39,7 @@ def follow(compute: Compute, operation: Operation, clock: Clock, step: str) -> S
                 f"{operation.zone}) has not ended after {SILENCE_LIMIT_S / 60:g} minutes.",
                 hint="Look how it stands: vmctl status",
             )
-        clock.sleep(gap)
-        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+        clock.sleep(gap_s(clock.monotonic() - began))
         operation = compute.look_at(operation)
     return operation
 
@@ -51,7 +55,8 @@ def until(
 
     Raises TimedOut when its state has not changed for ten minutes.
     """
-    deadline, gap = clock.monotonic() + SILENCE_LIMIT_S, FIRST_GAP_S
+    began = clock.monotonic()
+    deadline = began + SILENCE_LIMIT_S
     now = compute.get_instance(instance.zone, instance.name)
     while now is not None and now.id == instance.id and not reached(now):
         if clock.monotonic() > deadline:
@@ -59,8 +64,7 @@ def until(
                 f"The VM {now.name} in {now.zone} has been {now.status} for too long.",
                 hint="Look how it stands: vmctl status",
             )
-        clock.sleep(gap)
-        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+        clock.sleep(gap_s(clock.monotonic() - began))
         before = now.status
         now = compute.get_instance(instance.zone, instance.name)
         if now is not None and now.status is not before:

@@ -97,6 +97,7 @@ def test_an_unfinished_operation_and_a_good_one_have_no_failure() -> None:
 NOT_FOUND = auth.DefaultCredentialsError("Your default credentials were not found. To set up …")
 FOREIGN: list[tuple[Exception, type[VmctlError], str]] = [
     (NOT_FOUND, AccessDenied, "gcloud auth application-default login"),
+    (auth.DefaultCredentialsError("File /x.json was not found."), AccessDenied, "Log in"),
     (auth.MalformedError("bad file"), AccessDenied, "GOOGLE_APPLICATION_CREDENTIALS"),
     (auth.RefreshError("invalid_grant: Token has been expired"), AccessDenied, "Log in again"),
     (auth.ReauthFailError("reauth"), AccessDenied, "Log in again"),

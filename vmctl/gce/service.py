@@ -62,12 +62,21 @@ def _real(chosen_project: str | None) -> Compute:
             "No Google Cloud project is chosen.",
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
-    with translated(project):
+    # gcloud's own variable for private endpoints: both tools then talk to the same one
+    endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
+    with translated(project, endpoint):
         http = google_auth_httplib2.AuthorizedHttp(
             credentials, http=httplib2.Http(timeout=TIMEOUT_S)
         )
-        service = build("compute", "v1", http=http, static_discovery=True, cache_discovery=False)
-    return Compute(service, project)
+        service = build(
+            "compute",
+            "v1",
+            http=http,
+            static_discovery=True,
+            cache_discovery=False,
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+    return Compute(service, project, endpoint)
 
 
 def _credentials() -> tuple[Any, str | None]:

@@ -89,7 +89,7 @@ def credentials_error(error: Exception) -> AccessDenied:
             f"The credentials file cannot be used: {_first_line(error)}",
             hint=f"Check GOOGLE_APPLICATION_CREDENTIALS, or log in: {LOGIN}",
         )
-    if "not found" in str(error) and isinstance(error, auth.DefaultCredentialsError):
+    if "default credentials were not found" in str(error):
         return AccessDenied(
             "There are no Google credentials on this computer.",
             hint=f"Log in: {LOGIN} (or rehearse without an account: vmctl --local up)",

@@ -1,0 +1,82 @@
+"""As whom vmctl talks to Google: nothing, something broken, or gcloud's own login."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import BASE, Laptop, project
+
+
+@pytest.fixture
+def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
+    """The same laptop, aimed at the real service and with no login of anybody's."""
+    empty = {
+        "VMCTL_LOCAL": "0",
+        "HOME": str(tmp_path / "home"),
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+        "NO_GCE_CHECK": "true",
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "GOOGLE_CLOUD_PROJECT": "",
+        # never the real service: nothing listens on the discard port
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": "http://127.0.0.1:9/compute/v1/",
+    }
+    return Laptop(laptop.home, laptop.emulator_home, empty)
+
+
+def test_without_credentials_the_login_command_is_named(stranger: Laptop, folder: Path) -> None:
+    told = stranger("status", cwd=folder, code=5).stderr
+    assert "no Google credentials" in told
+    assert "gcloud auth application-default login" in told
+    assert "--local" in told
+
+
+def test_a_broken_credentials_file_is_named(stranger: Laptop, folder: Path) -> None:
+    broken = folder / "key.json"
+    broken.write_text("{bad")
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(broken)}
+    told = stranger("status", cwd=folder, code=5, environ=environ).stderr
+    assert str(broken) in told
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(folder / "missing.json")}
+    assert "missing.json" in stranger("up", cwd=folder, code=5, environ=environ).stderr
+
+
+def user_login(folder: Path) -> dict[str, str]:
+    file = folder / "user.json"
+    login = {"type": "authorized_user", "client_id": "a", "client_secret": "b"}
+    file.write_text(json.dumps({**login, "refresh_token": "c"}))
+    return {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
+
+
+def test_without_a_project_the_setting_is_named(stranger: Laptop, folder: Path) -> None:
+    told = stranger("status", cwd=folder, code=2, environ=user_login(folder)).stderr
+    assert "No Google Cloud project" in told
+    assert "vmctl.toml" in told
+
+
+@pytest.mark.gcloud
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gclouds_own_token_is_used_when_there_is_nothing_else(
+    laptop: Laptop, stranger: Laptop, tmp_path: Path
+) -> None:
+    folder = project(tmp_path / "token", BASE)
+    endpoint = laptop.json("emulator", "status", cwd=folder)["url"]
+    if endpoint is None:
+        endpoint = laptop.json("emulator", "start", cwd=folder)["url"]
+    token = tmp_path / "token.txt"
+    token.write_text("a-token")
+    environ = {
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": endpoint,
+        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token),
+        "CLOUDSDK_CORE_PROJECT": "from-gcloud",
+    }
+    stranger("up", "--gpu", "none", cwd=folder, environ=environ)
+    machine = stranger.json("status", cwd=folder, environ=environ)["machine"]
+    assert machine["status"] == "RUNNING"
+    assert machine["machine_type"] == "e2-standard-4"
+    # the project is the one that gcloud is set to
+    assert laptop.json("status", cwd=folder)["machine"] is None
+    stranger("down", "--delete", "--yes", cwd=folder, environ=environ)

@@ -231,7 +231,10 @@ def _vm_value(key: str, value: object, where: str) -> Any:
     if key == "disk_gb":
         number = _typed(value, int, f"vm.{key}", where)
         if not 10 <= number <= 65536:
-            raise InvalidInput(f"vm.disk_gb in {where} must be from 10 to 65536 GB, not {number}.")
+            raise InvalidInput(
+                f"vm.disk_gb in {where} must be from 10 to 65536 GB, not {number}.",
+                hint="The PyTorch image needs at least 50 GB; 100 is usual.",
+            )
         return number
     if key == "max_hours":
         hours = float(_typed(value, (int, float), f"vm.{key}", where))
@@ -390,7 +393,10 @@ def _inside(value: object, key: str, file: str) -> str:
 
 def _hours(hours: float, where: str) -> float:
     if not 0.01 <= hours <= 2880:
-        raise InvalidInput(f"{where} must be from 0.01 to 2880 hours (120 days), not {hours:g}.")
+        raise InvalidInput(
+            f"{where} must be from 0.01 to 2880 hours (120 days), not {hours:g}.",
+            hint="It is the time after which Google stops the VM, such as 12.",
+        )
     return hours
 
 

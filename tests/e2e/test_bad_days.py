@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -139,6 +140,31 @@ def test_a_killed_up_is_taken_over_by_the_next(cloud: Cloud) -> None:
     result = cloud.laptop.json("up", cwd=cloud.folder)
     assert result["instance_id"] == begun["id"]
     assert [vm["id"] for vm in cloud.machines()] == [begun["id"]]
+
+
+def test_ctrl_c_says_how_to_go_on_and_how_to_undo(cloud: Cloud) -> None:
+    cloud.fault(kind="slow-boot", seconds=2)
+    first = cloud.laptop.start("up", cwd=cloud.folder)
+    eventually(cloud.machines, what="the creation has begun")
+    first.send_signal(signal.SIGINT)
+    told = first.communicate()[1].decode()
+    assert first.returncode == 130
+    assert "vmctl up" in told
+    assert "vmctl down --delete" in told
+    cloud("up")
+    assert len(cloud.machines()) == 1
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9, 1.1, 1.3])
+def test_killed_at_any_moment_the_same_command_succeeds(cloud: Cloud, after_s: float) -> None:
+    first = cloud.laptop.start("up", cwd=cloud.folder)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        first.wait(after_s)
+    first.kill()
+    first.communicate()
+    cloud("up")
+    assert [vm["status"] for vm in cloud.machines()] == ["RUNNING"]
+    cloud("exec", "true")
 
 
 def test_down_removes_a_machine_that_is_being_created(cloud: Cloud) -> None:

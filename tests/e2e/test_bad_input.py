@@ -20,7 +20,7 @@ JOBS = BASE + '[jobs.train]\ncommand = "true"\n'
 MISTAKES: list[tuple[list[str], int, list[str]]] = [
     (["up", "--gpu", "t5"], 2, ["t5", "t4"]),
     (["up", "--gpu", "t4:3"], 2, ["3", "1, 2"]),
-    (["up", "--gpu", "t4:x"], 2, ["t4:x"]),
+    (["up", "--gpu", "t4:x"], 2, ["'x'", "t4:1"]),
     (["up", "--machine", "n1-standrd-4"], 2, ["n1-standrd-4"]),
     (["up", "--gpu", "t4", "--machine", "e2-standard-4"], 2, ["e2-standard-4"]),
     (["up", "--zone", "europe-west1-z"], 2, ["europe-west1-z", "europe-west1-b"]),
@@ -29,7 +29,7 @@ MISTAKES: list[tuple[list[str], int, list[str]]] = [
     (["up", "--image", "pytroch"], 2, ["pytroch"]),
     (["up", "--max-hours", "0"], 2, ["max"]),
     (["up", "--disk-gb", "1"], 2, ["disk"]),
-    (["up", "--disk-gb", "much"], 2, ["much"]),
+    (["up", "--disk-gb", "much"], 2, ["--disk-gb"]),
     (["--name", "***", "status"], 2, ["***"]),
     (["frobnicate"], 2, ["frobnicate"]),
     (["push"], 3, ["vmctl up"]),

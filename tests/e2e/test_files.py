@@ -73,7 +73,7 @@ def test_a_second_push_moves_nothing_and_deletes_only_what_was_pushed(
         "exec", "--", "sh", "-c", "mkdir -p runs; echo made >runs/here; echo m >out.pth", cwd=files
     )
     again = laptop.json("push", cwd=files)
-    assert again["files_sent"] == 0
+    assert (again["moved_files"], again["deleted"]) == (0, [])
     (files / "old.py").unlink()
     laptop("push", cwd=files)
     tree = remote_tree(laptop, files)

@@ -42,7 +42,9 @@ def parse_forwarding(
 
 def _check(port: int, shown: str) -> int:
     if not 1 <= port <= 65535:
-        raise InvalidInput(f"A port is from 1 to 65535, not {shown}.")
+        raise InvalidInput(
+            f"A port is from 1 to 65535, not {shown}.", hint="Such as: vmctl tunnel 8000:80"
+        )
     return port
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 # column holds: a few minutes, and colours that one can recognise.
 DEFAULTS = {
     # flag: (with CUDA, without)
-    "image_size": (224, 96),
+    "image_size": (224, 80),
     "train_samples": (None, 1024),  # None: all
     "epochs": (10, 6),
     "batch_size": (32, 8),

@@ -1,4 +1,4 @@
-"""Small photos of our own making, and the workload's folder on the path as `python` puts it there."""
+"""Small photos of our own making, and the workload's folder on the path."""
 
 import sys
 from pathlib import Path

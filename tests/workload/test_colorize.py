@@ -93,8 +93,11 @@ def test_pictures_come_before_the_first_epoch_ends(events):
 
 
 def test_the_graph_shows_the_blocks_of_the_net(events):
-    scopes = {node.name.split("/")[1].partition("[")[2] for node in events.Graph().node
-              if node.name.startswith("UNet/")}  # fmt: skip
+    scopes = {
+        node.name.split("/")[1].partition("[")[2]
+        for node in events.Graph().node
+        if node.name.startswith("UNet/")
+    }
     blocks = {f"{way}sample_block_{i}]" for way in ("down", "up") for i in (1, 2, 3)}
     assert blocks <= scopes
 
@@ -188,7 +191,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_loading_weights_runs_no_code(tmp_path):
     torch.save({"last_conv.bias": os.system}, tmp_path / "evil.pth")
-    with pytest.raises(Exception, match="weights_only|Unsupported"):
+    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
         load_weights(UNet(), tmp_path / "evil.pth")
 
 
@@ -208,9 +211,19 @@ def test_no_photos_is_one_sentence_and_code_2(tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    ["--image_size 30", "--image_size 0", "--epochs 0", "--epochs x", "--lr nan", "--lr -1",
-     "--batch_size -3", "--train_samples 0", "--num_workers -1", "--unknown"],
-)  # fmt: skip
+    [
+        "--image_size 30",
+        "--image_size 0",
+        "--epochs 0",
+        "--epochs x",
+        "--lr nan",
+        "--lr -1",
+        "--batch_size -3",
+        "--train_samples 0",
+        "--num_workers -1",
+        "--unknown",
+    ],
+)
 def test_bad_flags_name_themselves(flags, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse_arguments(flags.split(), "", cuda=False)

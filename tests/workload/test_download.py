@@ -162,8 +162,10 @@ def unpacked(project):
     """The photos of the project, and a look that nothing half-done lies beside them."""
     data = project / "data"
     assert {path.name for path in data.iterdir()} == {".landscapes.lock", "landscapes"}
-    files = {p.relative_to(data / "landscapes").as_posix(): p.read_bytes()
-             for p in data.glob("landscapes/*/*")}  # fmt: skip
+    files = {
+        p.relative_to(data / "landscapes").as_posix(): p.read_bytes()
+        for p in data.glob("landscapes/*/*")
+    }
     assert all(content in (PHOTO, PHOTO[::-1]) for content in files.values())
     return sorted(files)
 
@@ -331,8 +333,15 @@ def test_a_url_that_is_none_is_one_sentence(project, url):
     assert "must start with http" in download(project, url, code=1)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>Sign in</html>", make_zip(MEMBERS)[:-100],
-                                     make_zip(MEMBERS).replace(PHOTO[:9], b"damaged!!")])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>Sign in</html>",
+        make_zip(MEMBERS)[:-100],
+        make_zip(MEMBERS).replace(PHOTO[:9], b"damaged!!"),
+    ],
+)
 def test_what_is_no_whole_zip_is_one_sentence(project, site, content):
     site.content = content
     assert "is not a zip of photos" in download(project, site.url, code=1)
@@ -354,8 +363,17 @@ def link(name):
     return info
 
 
-@pytest.mark.parametrize("evil", ["../evil.jpg", "city/../../../evil.jpg", "/tmp/evil.jpg",
-                                  "..\\evil.jpg", "C:/evil.jpg", link("city/link.jpg")])  # fmt: skip
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "../evil.jpg",
+        "city/../../../evil.jpg",
+        "/tmp/evil.jpg",
+        "..\\evil.jpg",
+        "C:/evil.jpg",
+        link("city/link.jpg"),
+    ],
+)
 def test_a_zip_that_reaches_outside_is_refused_whole(project, site, evil):
     site.content = make_zip([*MEMBERS, evil])
     assert "outside its folder" in download(project, site.url, code=1)

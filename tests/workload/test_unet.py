@@ -24,8 +24,12 @@ def test_the_net_has_the_courses_keys_and_size():
     state = UNet().state_dict()
     blocks = [f"downsample_block_{i}.conv_block" for i in (1, 2, 3)]
     blocks += ["middle_conv_block"] + [f"upsample_block_{i}.conv_block" for i in (1, 2, 3)]
-    keys = {f"{block}.{layer}.{kind}" for block in blocks for layer in (0, 2)
-            for kind in ("weight", "bias")}  # fmt: skip
+    keys = {
+        f"{block}.{layer}.{kind}"
+        for block in blocks
+        for layer in (0, 2)
+        for kind in ("weight", "bias")
+    }
     assert set(state) == keys | {"last_conv.weight", "last_conv.bias"}
     assert sum(value.numel() for value in state.values()) == 1_946_371
     inputs = {i: state[f"upsample_block_{i}.conv_block.0.weight"].shape[1] for i in (1, 2, 3)}

@@ -228,8 +228,10 @@ def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: Cloud) -> Non
         (["--image", "pytroch"], "no image", "'pytorch'"),
     ],
 )
-def test_a_wrong_wish_creates_nothing(cloud: Cloud, words: list[str], says: str, hint: str) -> None:
-    told = cloud("up", *words, code=2).stderr
+def test_a_wrong_wish_creates_nothing(
+    one_cloud: Cloud, words: list[str], says: str, hint: str
+) -> None:
+    told = one_cloud("up", *words, code=2).stderr
     assert says in told
     assert hint in told
-    assert cloud.machines() == []
+    assert one_cloud.machines() == []

@@ -7,10 +7,12 @@ is asked for.
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import IO
 
-from vmctl.config import Project
+from vmctl.config import Project, cache_dir
 from vmctl.domain.access import KEY_LIFETIME, key_entry
 from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict, InvalidInput, NoCapacity, VmctlError
@@ -83,9 +85,20 @@ def up(
     wish = parse_wish(project)
     compute = yield from open_cloud(project, clock)
     preload()
-    action, instance = yield from _bring_up(project, wish, compute, confirm, clock)
-    ready = yield from make_ready(project, compute, instance, clock)
+    with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
+        yield from _alone(lock)
+        action, instance = yield from _bring_up(project, wish, compute, confirm, clock)
+        ready = yield from make_ready(project, compute, instance, clock)
     return _result(project, action, ready, clock.monotonic() - began)
+
+
+def _alone(lock: IO[str]) -> Story[None]:
+    """Two `up` on this computer go one after the other: in two zones names do not collide."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield Noted("Another `vmctl up` is at work on it: waiting for that one.")
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def parse_wish(project: Project) -> Wish:
@@ -120,6 +133,12 @@ def _bring_up(
         raise Conflict(
             f"{instance.name} is suspended.",
             hint=f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+        )
+    if not instance.status.is_coming:
+        raise Conflict(
+            f"{instance.name} is in a state that vmctl does not know.",
+            hint="Look at it: "
+            f"gcloud compute instances describe {instance.name} --zone {instance.zone}",
         )
     yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
     running = yield from until(compute, instance, lambda vm: not vm.status.is_coming, clock, "boot")
@@ -182,7 +201,7 @@ def _create(
     zone = yield from create(compute, machine, plan.zones, clock)
     if zone is None:  # a VM of this name is there after all: another `up` was faster
         found = compute.find_instance(project.owner, project.name)
-        if found is None:
+        if found is None and compute.pending_insert(machine.name) is None:
             raise Conflict(
                 f"A VM called {machine.name} exists that vmctl did not make.",
                 hint="Choose another name: vmctl --name NAME up",

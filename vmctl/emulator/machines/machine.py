@@ -75,6 +75,8 @@ class Machine:
         self._guest = guest
         self._switchboard = switchboard
         self._on_end = on_end
+        self._pid: int | None = None  # of its first process, in the computer's eyes
+        self._alive = threading.Event()
         self._ready = threading.Event()
         self._up = False
         self._failure = ""
@@ -97,8 +99,11 @@ class Machine:
         """Returns when sshd answers; MachineError, with nothing left behind, if it does not."""
         spec = self.spec
         try:
-            provision(spec.disk, sandbox.machine_uid())
-            (spec.disk / "instance").write_text(spec.instance_id + "\n")
+            try:
+                provision(spec.disk, sandbox.machine_uid())
+                (spec.disk / "instance").write_text(spec.instance_id + "\n")
+            except OSError as error:
+                raise MachineError(f"cannot write the disk of {spec.name}: {error}") from error
             self._start(spawner, seed, mode, image)
             order = self._boot_order(seed, mode, image, overlay)
             threading.Thread(
@@ -108,12 +113,10 @@ class Machine:
             self.kill()
             self._release()
             raise
-        if self._uplink is not None:
-            try:
-                self._uplink.wait_ready()
-            except OSError as error:
-                self._uplink = None
-                self._lament(error)
+        self._alive.wait(READY_S)
+        if self._pid is not None and resolver() is not None and not self.ended.is_set():
+            self._attach(spawner, self._pid)
+        self.tell("online")
         if not self._ready.wait(READY_S) or self._failure or not self._up:
             self.kill()
             self.ended.wait(10)
@@ -135,14 +138,7 @@ class Machine:
             if mode == "plain":
                 self._process = plain.start(launch, spawner, serial_write, *inside)
             else:
-                self._process, pid = sandbox.start(launch, spawner, serial_write, *inside)
-                if resolver() is not None:
-                    try:
-                        self._uplink = Uplink(
-                            spawner, pid, sandbox.machine_uid(), self.spec.disk / "uplink.log"
-                        )
-                    except OSError as error:
-                        self._lament(error)
+                self._process, self._pid = sandbox.start(launch, spawner, serial_write, *inside)
         except OSError as error:
             os.close(serial_read)
             raise MachineError(f"cannot start {error.filename}: {error.strerror}") from error
@@ -156,8 +152,20 @@ class Machine:
         self._door_inside.close()
         self._switchboard.copy(serial_read, self._hear)
 
-    def _lament(self, error: OSError) -> None:
-        self.serial.write(f"vmctl emulator: no outbound network: {error}\n".encode())
+    def _attach(self, spawner: Spawner, pid: int) -> None:
+        """Gives the machine its way out; without one it runs on and says so.
+
+        Only once its first process speaks: slirp4netns and bwrap both set up the loopback, and
+        bwrap gives up when it comes second."""
+        log = self.spec.disk / "uplink.log"
+        try:
+            self._uplink = Uplink(spawner, pid, sandbox.machine_uid(), log)
+            self._uplink.wait_ready()
+        except OSError as error:
+            if not self.ended.is_set():
+                self.serial.write(f"vmctl emulator: no outbound network: {error}\n".encode())
+        if self.ended.is_set() and self._uplink is not None:
+            self._uplink.close()  # it ended while this was starting
 
     def _hear(self, data: bytes) -> None:
         if data:
@@ -221,6 +229,7 @@ class Machine:
         self._process.wait()
         self._serial_ended.wait(LAST_WORDS_S)
         self._release()
+        self._alive.set()
         self._ready.set()
         # Struck off the list before anybody who waits for its end may boot it again.
         news = self._on_end(self, self._reason)
@@ -230,7 +239,9 @@ class Machine:
 
     def _answer(self, message: dict[str, Any]) -> None:
         op, identity = message["op"], self.spec.instance_id
-        if op == "ready":
+        if op == "alive":
+            self._alive.set()
+        elif op == "ready":
             self.layer_note = str(message.get("layer_note") or "")
             self._up = True
             self._ready.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import threading
 from pathlib import Path
 
 from .sandbox import find_program
@@ -44,6 +45,7 @@ class Uplink:
         The computer's own 127.0.0.1 stays reachable from inside as 10.0.2.2. What slirp4netns
         has to say goes to the file `log`."""
         self._log = log
+        self._closing = threading.Lock()
         exit_read, self._exit_write = os.pipe()
         ready_read, ready_write = os.pipe()
         argv = [
@@ -68,13 +70,14 @@ class Uplink:
         self._ready = ready_read
 
     def wait_ready(self) -> None:
-        """Returns when packets flow; OSError with slirp4netns's last words otherwise."""
+        """Once, right after the start: returns when packets flow.
+
+        OSError with slirp4netns's last words otherwise."""
         try:
             readable, _, _ = select.select([self._ready], [], [], READY_S)
             ready = bool(readable) and os.read(self._ready, 1) == b"1"
         finally:
             os.close(self._ready)
-            self._ready = -1
         if not ready:
             self.close()
             words = self._log.read_text(errors="replace").strip().splitlines()
@@ -82,12 +85,10 @@ class Uplink:
 
     def close(self) -> None:
         """Hangs up; returns when the process is gone."""
-        if self._exit_write >= 0:
-            os.close(self._exit_write)
-            self._exit_write = -1
-        if self._ready >= 0:
-            os.close(self._ready)
-            self._ready = -1
+        with self._closing:
+            if self._exit_write >= 0:
+                os.close(self._exit_write)
+                self._exit_write = -1
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:

@@ -28,6 +28,7 @@ from .scripts import Scripts
 
 LOGIN_UID = 1000
 OWN_POWER_OFF_S = 10.0
+ONLINE_S = 10.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -46,6 +47,7 @@ class Machine:
         self.tree: dict[str, Any] = {}
         self.root = Path("/")
         self.keys_changed = threading.Event()
+        self.online = threading.Event()
 
     # -- up ------------------------------------------------------------------------------------
 
@@ -147,6 +149,7 @@ class Machine:
             self.sshd_log.unlink()
 
     def _startup(self) -> None:
+        self.online.wait(ONLINE_S)
         self._scripts().run("startup", self.tree)
 
     def _scripts(self) -> Scripts:
@@ -190,7 +193,10 @@ class Machine:
         return bool(self.channel.call("put_guest_attribute", path=path, value=value))
 
     def _publish(self) -> None:
-        self.host_keys.make_rest_and_publish(self._put, say)
+        try:
+            self.host_keys.make_rest_and_publish(self._put, say)
+        except (OSError, Lost) as error:
+            say(f"google_guest_agent: host keys: {error}")
 
     def _keep_keys(self) -> None:
         """Rewrites keys when the metadata changes and when the next of them expires."""
@@ -219,6 +225,8 @@ class Machine:
             self.orders.put(order)
         elif order["op"] == "changed":
             self.keys_changed.set()
+        elif order["op"] == "online":
+            self.online.set()
         elif order["op"] == "power":
             self.go_down("power", float(order["grace_s"]))
 
@@ -280,6 +288,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, lambda *_: machine.go_down("reboot"))
     signal.signal(signal.SIGPWR, lambda *_: machine.go_down("poweroff"))
     machine.channel.start()
+    machine.channel.tell("alive")
     threading.Thread(target=start, args=(machine,), name="boot", daemon=True).start()
     machine.processes.reap_forever()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -14,19 +15,19 @@ import pytest
 from tests.e2e.conftest import BASE, eventually, processes_of, project, public_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-UID = 54321  # nobody's number
 
 
 class OtherUser:
-    """Runs vmctl as an ordinary user: under a uid of its own when the tests run as root."""
+    """Runs vmctl as an ordinary user: as an account made for it when the tests run as root."""
 
-    def __init__(self, base: Path, extra: Mapping[str, str]) -> None:
+    def __init__(self, base: Path, account: pwd.struct_passwd, extra: Mapping[str, str]) -> None:
         self.base = base
+        self.account = account
         self.environ = {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(base / "home"),
-            "USER": "student",
-            "LOGNAME": "student",
+            "USER": account.pw_name,
+            "LOGNAME": account.pw_name,
             "LANG": "C.UTF-8",
             "VMCTL_LOCAL": "1",
             "VMCTL_HOME": str(base / "home" / "vmctl"),
@@ -36,7 +37,8 @@ class OtherUser:
         }
 
     def __call__(self, *words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        identity = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
+        uid, gid = self.account.pw_uid, self.account.pw_gid
+        identity = {"user": uid, "group": gid, "extra_groups": []} if os.getuid() == 0 else {}
         done = subprocess.run(
             [self.environ["VMCTL_TEST_PYTHON"], "-m", "vmctl", *words],
             cwd=cwd,
@@ -53,9 +55,30 @@ class OtherUser:
         assert done.returncode == code, told
         return done
 
+    def own(self, folder: Path) -> None:
+        """Give a folder and all in it to this user."""
+        for path in [folder, *folder.rglob("*")]:
+            if not path.is_symlink():
+                os.chown(path, self.account.pw_uid, self.account.pw_gid)
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[pwd.struct_passwd]:
+    """An ordinary account: a new one for root, whose password file it leaves as it was."""
+    if os.getuid() != 0:
+        yield pwd.getpwuid(os.getuid())
+        return
+    name = f"vmctl-test-{os.getpid()}"
+    add = ["useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/bash"]
+    subprocess.run([*add, name], check=True)
+    try:
+        yield pwd.getpwnam(name)
+    finally:
+        subprocess.run(["userdel", name], check=True)
+
 
 @pytest.fixture(scope="module", params=["sandbox", "plain"])
-def user(request: pytest.FixtureRequest) -> Iterator[OtherUser]:
+def user(request: pytest.FixtureRequest, account: pwd.struct_passwd) -> Iterator[OtherUser]:
     base = public_folder(f"user-{request.param}")
     for name in ("home", "emulator"):
         (base / name).mkdir()
@@ -65,16 +88,13 @@ def user(request: pytest.FixtureRequest) -> Iterator[OtherUser]:
     for stale in (base / "site").glob("*vmctl*"):
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     shutil.copytree(ROOT / "vmctl", base / "site" / "vmctl")
-    if os.getuid() == 0:
-        for path in [base, *base.rglob("*")]:
-            if not path.is_symlink():
-                os.chown(path, UID, UID)
     extra = {"VMCTL_TEST_PYTHON": "/usr/bin/python3"}
     if sys.version_info[:2] != system_python():
         extra["VMCTL_TEST_PYTHON"] = sys.executable
     if request.param == "plain":
         extra["VMCTL_EMULATOR_PLAIN"] = "1"
-    made = OtherUser(base, extra)
+    made = OtherUser(base, account, extra)
+    made.own(base)
     yield made
     made("emulator", "stop", cwd=base)
     eventually(lambda: not processes_of(str(base / "emulator")), what="nothing left running")
@@ -93,9 +113,7 @@ def test_the_main_commands_work(user: OtherUser) -> None:
     toml = BASE + '[jobs.train]\ncommand = "echo trained >out.txt; cat in.txt; sleep 2.5"\n'
     toml += 'outputs = ["out.txt"]\n'
     folder = project(user.base / "home" / "mine", toml, {"in.txt": "pushed\n"})
-    if os.getuid() == 0:
-        for path in [folder, *folder.rglob("*")]:
-            os.chown(path, UID, UID)
+    user.own(folder)
     user("up", "--gpu", "t4", cwd=folder)
     status = user("emulator", "status", cwd=folder).stdout
     plain = "VMCTL_EMULATOR_PLAIN" in user.environ

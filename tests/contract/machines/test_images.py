@@ -1,0 +1,131 @@
+"""Images with a Python of their own, and each machine's layer over them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.machines.bench import (
+    HOSTING,
+    PACKAGE,
+    ROOT,
+    Answers,
+    Bench,
+    alive,
+    descendants,
+    eventually,
+    make_wheel,
+    needs_sandbox,
+    opened,
+)
+from vmctl.emulator import machines
+from vmctl.emulator.machines import image as images
+from vmctl.emulator.machines.interface import MachineError
+
+
+@needs_sandbox
+@pytest.mark.parametrize("overlay", [True, False])
+def test_pip_installs_into_the_machines_own_layer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overlay: bool
+) -> None:
+    monkeypatch.setitem(images.RECIPES, "tiny", images.Recipe((), ("pip",), 0.1))
+    lines: list[str] = []
+    bench.host.prepare_image("tiny", lines.append)
+    assert any("installing" in line for line in lines)
+    built = images.ImageStore(bench.home.parent / "images", None, True).path("tiny")  # type: ignore[arg-type]
+    assert built is not None
+    listing = {file: file.lstat().st_mtime_ns for file in built.rglob("*")}
+    if overlay and not bench.host._overlay:
+        pytest.skip(bench.host.note)
+    bench.host._overlay = overlay
+    for number in ("2", "3"):
+        bench.boot(number, image="tiny")
+    where = "import sys; print(sys.prefix)"
+    assert bench.ssh("2", f"bash -lc 'python -c \"{where}\"'") == "/opt/python"
+    wheel = make_wheel(tmp_path, "1.0")
+    bench.try_ssh("2", "true")
+    subprocess.run(
+        ["scp", "-q", *bench.options("2"), str(wheel), f"{bench.address('2')}:"], check=True
+    )
+    bench.ssh("2", f"bash -lc 'pip install --no-index ~/{wheel.name}'")
+    version = "bash -lc 'python -c \"import probe_package as p; print(p.version)\"'"
+    assert bench.ssh("2", version) == "1.0"
+    assert bench.try_ssh("3", version).returncode == 1
+    bench.host.shutdown("2", 10)
+    bench.boot("2", image="tiny")
+    assert bench.ssh("2", version) == "1.0"
+    assert {file: file.lstat().st_mtime_ns for file in built.rglob("*")} == listing
+
+
+@needs_sandbox
+def test_a_build_that_was_killed_is_done_again(
+    folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(PACKAGE), str(folder / "home"), str(folder / "images"), "key", "prepare:tiny"]
+    package = folder / "machines_package"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HOSTING, folder / "hosting.py")
+    process = subprocess.Popen(
+        [sys.executable, "-B", str(folder / "hosting.py"), str(package), *arguments[1:]],
+        stdout=subprocess.DEVNULL,
+    )
+    eventually(lambda: list((folder / "images").glob(".building-*/python/bin")))
+    family = descendants(process.pid)
+    process.kill()
+    process.wait()
+    eventually(lambda: not alive(family), 10)
+    monkeypatch.setitem(images.RECIPES, "tiny", images.Recipe((), ("pip",), 0.1))
+    host = machines.MachineHost(folder / "home", folder / "images", Answers())
+    try:
+        host.prepare_image("tiny", lambda _: None)
+        again: list[str] = []
+        host.prepare_image("tiny", again.append)
+        assert again == []
+        left = [entry.name for entry in (folder / "images").iterdir()]
+        assert sorted(name.split("-")[0] for name in left) == [".tiny", "tiny"]
+    finally:
+        host.close()
+
+
+@needs_sandbox
+def test_a_package_that_does_not_exist_is_one_sentence(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    recipe = images.Recipe(("no-such-package-of-mine",), (), 0.1)
+    monkeypatch.setitem(images.RECIPES, "broken", recipe)
+    with pytest.raises(MachineError, match=r"No matching distribution.*; .*pip config"):
+        bench.host.prepare_image("broken", lambda _: None)
+    assert [e.name for e in (bench.home.parent / "images").iterdir() if ".lock" not in e.name] == []
+    with pytest.raises(MachineError, match="has not been prepared"):
+        bench.boot("2", image="broken")
+
+
+@needs_sandbox
+def test_the_pytorch_image_trains_a_step(folder: Path) -> None:
+    """Only where the image has been built already: building takes minutes and gigabytes."""
+    default = "/var/cache/vmctl/images" if ROOT else Path.home() / ".cache/vmctl/images"
+    store = Path(os.environ.get("VMCTL_EMULATOR_IMAGES", default))
+    try:
+        images.ImageStore(store, None, True).path("pytorch")  # type: ignore[arg-type]
+    except MachineError as error:
+        pytest.skip(str(error))
+    code = (
+        "import torch, torchvision, tensorboard, jupyterlab, tqdm, PIL;"
+        "from torch.utils.data import DataLoader;"
+        "layer = torch.nn.Linear(4, 1);"
+        "[layer(x).sum().backward() for x in DataLoader(torch.ones(8, 4), 4, num_workers=2)];"
+        "print(layer.bias.grad.item())"
+    )
+    with opened(folder, store) as bench:
+        bench.boot("2", image="pytorch")
+        assert bench.ssh("2", f"bash -lc {shlex.quote(f'python -c {shlex.quote(code)}')}") == "8.0"
+        assert bench.ssh("2", "bash -lc 'which tensorboard jupyter pip python3'").split() == [
+            f"/opt/python/bin/{name}" for name in ("tensorboard", "jupyter", "pip", "python3")
+        ]

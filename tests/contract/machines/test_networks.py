@@ -1,0 +1,84 @@
+"""Two machines on one port, and the way out."""
+
+from __future__ import annotations
+
+import http.server
+import shlex
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from tests.contract.machines.bench import Bench, eventually, needs_sandbox
+
+
+@needs_sandbox
+def test_two_machines_serve_the_same_port(bench: Bench) -> None:
+    tunnels = []
+    for number in ("2", "3"):
+        bench.boot(number)
+        serve = "mkdir -p w; hostname >w/name; cd w; python3 -m http.server -b 127.0.0.1 8888"
+        bench.ssh(number, f"tmux new -d '{serve}'")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        forward = ["-N", "-L", f"127.0.0.1:{port}:localhost:8888"]
+        argv = ["ssh", *bench.options(number), *forward, bench.address(number)]
+        tunnels.append((number, port, subprocess.Popen(argv, stderr=subprocess.DEVNULL)))
+    try:
+        for number, port, _ in tunnels:
+            assert eventually(lambda port=port: read_name(port)) == f"vm-{number}"
+    finally:
+        for _, _, process in tunnels:
+            process.terminate()
+            process.wait()
+
+
+def read_name(port: int) -> str:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as connection:
+            connection.sendall(b"GET /name HTTP/1.0\r\n\r\n")
+            with connection.makefile() as stream:
+                return stream.read().splitlines()[-1]
+    except (OSError, IndexError):
+        return ""
+
+
+@needs_sandbox
+def test_a_machine_reaches_a_server_on_this_computer(shared: Bench) -> None:
+    if "outbound" in shared.host.note:
+        pytest.skip(shared.host.note)
+
+    class Hello(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"hello from outside")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Hello) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            fetch = "import urllib.request as u; print(u.urlopen('http://10.0.2.2:%d').read())"
+            code = shlex.quote(fetch % server.server_port)
+            assert "hello from outside" in shared.ssh("1", f"python3 -c {code}")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@needs_sandbox
+def test_two_machines_start_at_once_and_one_host_has_many(bench: Bench) -> None:
+    numbers = [str(number) for number in range(10, 16)]
+    threads = [threading.Thread(target=bench.boot, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len({bench.places[number].nat_ip for number in numbers}) == len(numbers)
+    for number in numbers:
+        assert bench.ssh(number, "hostname") == f"vm-{number}"

@@ -1,0 +1,159 @@
+"""Up and down, killed or asked, and what is left."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.contract.machines.bench import (
+    LEAVE_BEHIND,
+    ROOT,
+    SOMEBODY,
+    Answers,
+    Bench,
+    alive,
+    command_line,
+    descendants,
+    enter,
+    eventually,
+    hosting,
+    needs_root,
+    needs_sandbox,
+)
+from vmctl.emulator import machines
+from vmctl.emulator.machines import sandbox
+from vmctl.emulator.machines.interface import MachineError
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("sudo shutdown -h now", "poweroff"),
+        ("sudo poweroff", "poweroff"),
+        ("sudo systemctl reboot", "reboot"),
+    ],
+)
+def test_power_commands_inside_end_the_machine(bench: Bench, command: str, reason: str) -> None:
+    bench.boot("2")
+    assert bench.try_ssh("2", "shutdown -h now").returncode == 1  # not without sudo
+    assert bench.try_ssh("2", command).returncode in (0, 255)
+    eventually(lambda: bench.answers.exits)
+    assert bench.answers.exits == [("2", reason)]
+    place = bench.places["2"]
+    with pytest.raises(OSError), socket.create_connection((place.nat_ip, place.ssh_port), 2):
+        pass
+    again = bench.boot("2", nat_ip=place.nat_ip)
+    assert again == place
+    assert bench.ssh("2", "id -un") == "alice"
+
+
+@needs_sandbox
+def test_poweroff_in_the_startup_script_is_heard(bench: Bench) -> None:
+    bench.answers.attributes["2"] = {"startup-script": "poweroff"}
+    bench.boot("2")
+    eventually(lambda: bench.answers.exits)
+    assert bench.answers.exits == [("2", "poweroff")]
+
+
+@needs_sandbox
+def test_the_disk_survives_and_memory_does_not(bench: Bench) -> None:
+    bench.boot("2")
+    bench.ssh("2", "echo kept >~/file; sudo mkdir /data; echo x >/data/y; touch /tmp/gone")
+    bench.ssh(
+        "2", "echo 'export MINE=1' | sudo tee /etc/profile.d/mine.sh; tmux new -d 'sleep 999'"
+    )
+    key = bench.answers.guest_attributes["2"]["hostkeys/ssh-ed25519"]
+    bench.host.shutdown("2", 10)
+    assert "sshd answers" in bench.serial("2")
+    bench.boot("2")
+    assert bench.answers.guest_attributes["2"]["hostkeys/ssh-ed25519"] == key
+    assert bench.ssh("2", "cat ~/file /data/y; bash -lc 'echo $MINE'").split() == ["kept", "x", "1"]
+    assert bench.try_ssh("2", "test -e /tmp/gone").returncode == 1
+    assert bench.try_ssh("2", "tmux list-sessions").returncode == 1
+    with pytest.raises(MachineError, match="running already"):
+        bench.boot("2")
+
+
+@needs_sandbox
+def test_shutdown_gives_programs_time_and_then_pulls_the_plug(bench: Bench) -> None:
+    before = descendants(os.getpid())
+    bench.boot("2")
+    polite = 'trap "" HUP; trap "echo saved >~/saved; exit" TERM; while :; do sleep 0.1; done'
+    deaf = 'trap "" TERM HUP; echo >~/deaf; while :; do sleep 1; done'
+    bench.ssh("2", f"tmux new -d {shlex.quote(polite)}")
+    bench.ssh("2", f"setsid -f sh -c {shlex.quote(deaf)} </dev/null >/dev/null 2>&1")
+    eventually(lambda: bench.try_ssh("2", "test -e ~/deaf").returncode == 0)
+    family = descendants(os.getpid()) - before
+    started = time.monotonic()
+    bench.host.shutdown("2", 4)
+    assert time.monotonic() - started < 8
+    assert (bench.spec("2").disk / "fs/home/alice/saved").read_text() == "saved\n"
+    assert alive(family) == set()
+
+
+@needs_sandbox
+def test_a_failed_boot_says_why_and_leaves_nothing(bench: Bench) -> None:
+    disk = bench.spec("2").disk
+    disk.mkdir(parents=True)
+    (disk / "fs").mkdir()
+    (disk / "local").mkdir()  # a disk that belongs to root: the machine cannot write on it
+    if not ROOT:
+        for part in (disk / "fs", disk / "local"):
+            part.chmod(0o555)
+    before = descendants(os.getpid())
+    with pytest.raises(MachineError, match="vm-2"):
+        bench.boot("2")
+    assert descendants(os.getpid()) <= before
+
+
+@needs_sandbox
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killing_the_emulator_leaves_no_process(
+    folder: Path, key: Path, number: signal.Signals
+) -> None:
+    public = key.with_suffix(".pub").read_text().strip()
+    with hosting(folder, public, 2) as (process, line):
+        for machine in line["machines"]:  # type: ignore[attr-defined]
+            assert enter(folder, key, machine, LEAVE_BEHIND) == "ok"
+        family = descendants(process.pid)
+        commands = "".join(command_line(pid) for pid in family)
+        assert "tmux" in commands and "1001" in commands
+        process.send_signal(number)
+        process.wait(20)
+        eventually(lambda: not alive(family), 10)
+
+
+@needs_root
+@needs_sandbox
+def test_an_ordinary_user_runs_machines_too(folder: Path, key: Path) -> None:
+    os.chown(folder, SOMEBODY, SOMEBODY)
+    public = key.with_suffix(".pub").read_text().strip()
+    with hosting(folder, public, 1, uid=SOMEBODY, python=sandbox.PYTHON) as (process, line):
+        assert line["mode"] == "sandbox"
+        if not Path("/dev/net/tun").stat().st_mode & 0o006:
+            assert "/dev/net/tun" in str(line["note"])
+        machine = line["machines"][0]  # type: ignore[index]
+        assert machine[2] != 22 or low_ports_are_free()
+        assert enter(folder, key, machine, "id -un; sudo id -u").split() == ["alice", "0"]
+        family = descendants(process.pid)
+        process.kill()
+        process.wait(20)
+        eventually(lambda: not alive(family), 10)
+
+
+def low_ports_are_free() -> bool:
+    return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 22
+
+
+@needs_root
+def test_a_closed_home_is_one_clear_error(folder: Path) -> None:
+    folder.chmod(0o700)
+    with pytest.raises(MachineError, match="chmod o\\+x"):
+        machines.MachineHost(folder / "home", folder / "images", Answers())

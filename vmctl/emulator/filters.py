@@ -149,7 +149,8 @@ def _lookup(value: Any, parts: list[str]) -> Any:
     for index, part in enumerate(parts):
         if isinstance(value, list):
             found = [_lookup(item, parts[index:]) for item in value]
-            return [item for item in found if item is not None] or None
+            flat = [x for item in found for x in (item if isinstance(item, list) else [item])]
+            return [item for item in flat if item is not None] or None
         if not isinstance(value, dict):
             return None
         value = value.get(part)

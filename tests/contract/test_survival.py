@@ -1,0 +1,117 @@
+"""What a stopped or killed emulator leaves behind, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from googleapiclient.errors import HttpError
+
+from .conftest import Cloud, Emulator, Key, eventually, nat_ip, processes_of
+from .test_instances import GUEST_ATTRIBUTES, host_keys
+
+PROJECT = "p1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_machines_come_back_as_after_a_host_reboot(
+    own_emulator: Callable[..., Emulator], key: Key, number: int
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    script = {"key": "startup-script", "value": "#!/bin/sh\necho booted >> /home/tester/boots\n"}
+    body = cloud.body("up", metadata={"items": [key.item, GUEST_ATTRIBUTES, script]})
+    before = cloud.create(body)
+    cloud.create(cloud.body("down"))
+    cloud.do("stop", "down")
+    keys = host_keys(cloud, "up")
+    key.run(before, keys, "echo kept > file")
+    emulator.stop(number)
+    eventually(lambda: processes_of(emulator.home) == [])
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    after = cloud.get("up")
+    assert (after["status"], after["id"]) == ("RUNNING", before["id"])
+    assert nat_ip(after) == nat_ip(before)
+    assert after["lastStartTimestamp"] == before["lastStartTimestamp"]
+    eventually(lambda: key.run(after, keys, "cat file").stdout == "kept\n")
+    assert cloud.status("down") == "TERMINATED"
+    assert nat_ip(cloud.get("down")) is None
+
+
+def test_a_killed_insert_is_finished_by_the_next_emulator(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator("stepped")
+    cloud = Cloud(emulator, PROJECT)
+    emulator.admin("POST", "faults", {"kind": "slow-boot", "seconds": 100, "calls": 1})
+    operation = cloud.insert(cloud.body())
+    eventually(lambda: emulator.admin("GET", "faults") == {"faults": []})  # it has acted
+    assert cloud.status() == "STAGING"
+    emulator.stop(signal.SIGKILL)
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    assert "error" not in cloud.wait(operation)
+    assert cloud.status() == "RUNNING"
+    assert nat_ip(cloud.get())
+
+
+def test_a_killed_delete_is_finished_by_the_next_emulator(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    instance = cloud.create()
+    where = {"project": PROJECT, "zone": "europe-west1-b"}
+    operation = cloud.api.instances().delete(**where, instance="vm1").execute()
+    emulator.stop(signal.SIGKILL)
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    assert "error" not in cloud.wait(operation)
+    with pytest.raises(HttpError, match="was not found"):
+        cloud.get()
+    assert "items" not in cloud.api.disks().list(**where).execute()
+    eventually(lambda: not list((emulator.home / "machines").iterdir()))
+    assert instance["id"] == operation["targetId"]
+
+
+def test_a_run_limit_that_passed_while_the_emulator_was_down_is_enforced(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator("scaled:1000")
+    cloud = Cloud(emulator, PROJECT)
+    limit = {"maxRunDuration": {"seconds": "86400"}, "instanceTerminationAction": "STOP"}
+    cloud.create(cloud.body(scheduling=limit))
+    emulator.stop(signal.SIGKILL)
+    # A scaled clock goes on from the computer's time: make the limit one that has passed.
+    (file,) = (emulator.home / "state").glob("projects/*/instances/*/vm1.json")
+    text = file.read_text()
+    year = text.partition('"terminationTimestamp":"')[2][:4]
+    file.write_text(text.replace(f'"terminationTimestamp":"{year}', '"terminationTimestamp":"2020'))
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    eventually(lambda: cloud.status() == "TERMINATED")
+
+
+def test_the_stepped_clock_never_runs_back(own_emulator: Callable[..., Emulator]) -> None:
+    emulator = own_emulator("stepped")
+    reached = emulator.admin("POST", "clock", {"advance_s": 1_000_000})["now"]
+    emulator.stop()
+    emulator.start()
+    assert emulator.admin("GET", "status")["now"] == reached
+
+
+def test_faults_and_request_ids_survive(own_emulator: Callable[..., Emulator]) -> None:
+    emulator = own_emulator()
+    request_id = "6f1c1b8e-9f3f-4a55-8f3c-0d6f3f6f0002"
+    cloud = Cloud(emulator, PROJECT)
+    first = cloud.insert(cloud.body(), requestId=request_id)
+    cloud.wait(first)
+    emulator.admin("POST", "faults", {"kind": "quota", "metric": "CPUS_ALL_REGIONS", "limit": 0})
+    emulator.stop(signal.SIGKILL)
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    assert cloud.insert(cloud.body(), requestId=request_id)["name"] == first["name"]
+    (error,) = cloud.wait(cloud.insert(cloud.body("vm2")))["error"]["errors"]
+    assert "CPUS_ALL_REGIONS" in error["message"]

@@ -1,0 +1,255 @@
+"""The emulator's pure parts: schemas, filters, field masks, clocks, the catalogue of offers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from vmctl.emulator.catalog import IMAGES, Catalog, find_image
+from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
+from vmctl.emulator.discovery import Discovery
+from vmctl.emulator.errors import ApiError
+from vmctl.emulator.fields import select
+from vmctl.emulator.filters import compile_filter
+from vmctl.emulator.links import Reference, link
+from vmctl.emulator.resources import handlers
+
+INSTANCE: dict[str, Any] = {
+    "name": "vm1",
+    "status": "RUNNING",
+    "labels": {"vmctl": "1", "vmctl-owner": "me"},
+    "creationTimestamp": "2026-01-01T00:00:00.000+00:00",
+    "networkInterfaces": [{"accessConfigs": [{"natIP": "127.0.0.2", "name": "nat"}]}],
+    "scheduling": {"preemptible": False},
+}
+
+
+@pytest.fixture(scope="module")
+def discovery() -> Discovery:
+    return Discovery.load()
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return Catalog.load()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "wanted"),
+    [
+        ("POST", "projects/p/zones/z/instances", "compute.instances.insert"),
+        ("GET", "projects/p/zones/z/instances/a", "compute.instances.get"),
+        ("POST", "projects/p/zones/z/instances/bulkInsert", "compute.instances.bulkInsert"),
+        ("POST", "projects/p/zones/z/operations/o/wait", "compute.zoneOperations.wait"),
+        ("GET", "projects/p", "compute.projects.get"),
+        ("GET", "projects/p/global/images/family/f", "compute.images.getFromFamily"),
+        ("GET", "projects/p/aggregated/instances", "compute.instances.aggregatedList"),
+    ],
+)
+def test_routes_come_from_the_document(
+    discovery: Discovery, method: str, path: str, wanted: str
+) -> None:
+    match = discovery.match(method, path)
+    assert match is not None
+    assert match.method.id == wanted
+    assert match.path["project"] == "p"
+
+
+def test_every_handler_answers_a_method_that_exists(discovery: Discovery) -> None:
+    known = {method.id for routes in discovery._routes.values() for method in routes}
+    assert set(handlers()) <= known
+
+
+def test_a_path_that_the_api_lacks_matches_nothing(discovery: Discovery) -> None:
+    assert discovery.match("GET", "projects/p/zones/z/instances/a/b/c/d/e/f") is None
+    assert discovery.match("BREW", "projects/p") is None
+
+
+def test_our_own_replies_are_held_to_the_schemas(discovery: Discovery) -> None:
+    discovery.check_response("Instance", {"name": "vm1", "id": "77"})
+    for wrong in (
+        {"id": 77},
+        {"status": "ASLEEP"},
+        {"vmctl": "1"},
+        {"disks": [{"index": "0"}]},
+        {"metadata": {"items": [{"key": "a", "value": 1}]}},
+    ):
+        with pytest.raises(ValueError, match=r"^Instance\."):
+            discovery.check_response("Instance", wrong)
+
+
+def test_requests_may_carry_64_bit_numbers_as_numbers(discovery: Discovery) -> None:
+    for seconds in ("3600", 3600):
+        discovery.check_request("Scheduling", {"maxRunDuration": {"seconds": seconds}})
+    with pytest.raises(ApiError):
+        discovery.check_request("Scheduling", {"maxRunDuration": {"seconds": "an hour"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        ("", True),
+        ("labels.vmctl=1", True),
+        ("labels.vmctl-owner=me AND status=RUNNING", True),
+        ("labels.vmctl-owner=you OR status=RUNNING", True),
+        ("labels.vmctl-owner=you", False),
+        ("(labels.vmctl=1) (status=TERMINATED)", False),
+        ("status eq RUNNING", True),
+        ("status ne RUNNING", False),
+        ("status eq 'RUN.*'", True),
+        ("status!=RUNNING", False),
+        ("NOT status=RUNNING", False),
+        ("-name=vm2", True),
+        ("name=vm*", True),
+        ("labels.vmctl:*", True),
+        ("labels.nothing:*", False),
+        ("labels:vmctl", True),
+        ('name="vm1"', True),
+        ("scheduling.preemptible=false", True),
+        ("networkInterfaces.accessConfigs.natIP=127.0.0.2", True),
+        ('creationTimestamp>"2025-12-31"', True),
+        ("creationTimestamp<2025-12-31T00:00:00Z", False),
+    ],
+)
+def test_filters(text: str, matches: bool) -> None:
+    assert compile_filter(text)(INSTANCE) is matches
+
+
+@pytest.mark.parametrize(
+    "text", ["status", "a b c", "(name=x", "name=x)", "name==", "=x", "a eq ("]
+)
+def test_malformed_filters_are_refused(text: str) -> None:
+    with pytest.raises(ApiError, match="Invalid list filter expression"):
+        compile_filter(text)
+
+
+@pytest.mark.parametrize(
+    ("mask", "picked"),
+    [
+        ("name", {"name": "vm1"}),
+        ("name,status", {"name": "vm1", "status": "RUNNING"}),
+        ("labels/vmctl", {"labels": {"vmctl": "1"}}),
+        (
+            "networkInterfaces(accessConfigs/natIP)",
+            {"networkInterfaces": [{"accessConfigs": [{"natIP": "127.0.0.2"}]}]},
+        ),
+        ("labels/*", {"labels": INSTANCE["labels"]}),
+        ("nothing", {}),
+    ],
+)
+def test_field_masks(mask: str, picked: dict[str, Any]) -> None:
+    assert select(INSTANCE, mask) == picked
+
+
+@pytest.mark.parametrize("mask", ["a(b", "a)", "/a", "a//b", "a/", "a b-"])
+def test_malformed_field_masks_are_refused(mask: str) -> None:
+    with pytest.raises(ApiError, match="Invalid field selection"):
+        select(INSTANCE, mask)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vm1",
+        "zones/z/instances/vm1",
+        "projects/p/zones/z/instances/vm1",
+        link("p", "zones/z", "instances", "vm1"),
+        "http://127.0.0.1:18080/compute/v1/projects/p/zones/z/instances/vm1",
+    ],
+)
+def test_references_may_be_full_or_partial(text: str) -> None:
+    reference = Reference(text)
+    assert reference.name == "vm1"
+    assert reference.project in (None, "p")
+    assert reference.scope in (None, "zones/z")
+
+
+def test_a_stepped_clock_wakes_sleepers_in_order_and_at_their_time() -> None:
+    async def story() -> list[tuple[str, float]]:
+        clock = SteppedClock(None)
+        begun = clock.now()
+        woken: list[tuple[str, float]] = []
+
+        async def sleeper(name: str, seconds: float, more: float = 0) -> None:
+            async with clock.working():
+                await clock.sleep_until(begun + timedelta(seconds=seconds))
+                woken.append((name, (clock.now() - begun).total_seconds()))
+                if more:
+                    await sleeper(f"{name} again", seconds + more)
+
+        tasks = [
+            asyncio.create_task(sleeper("late", 60)),
+            asyncio.create_task(sleeper("early", 10, 20)),
+            asyncio.create_task(sleeper("beyond", 1000)),
+        ]
+        await asyncio.sleep(0)
+        await clock.advance(100)
+        assert (clock.now() - begun).total_seconds() == 100
+        tasks[2].cancel()
+        return woken
+
+    assert asyncio.run(story()) == [("early", 10), ("early again", 30), ("late", 60)]
+
+
+def test_a_scaled_clock_runs_faster() -> None:
+    async def story() -> float:
+        clock = make_clock("scaled:10000", None)
+        begun = clock.now()
+        await clock.sleep_until(begun + timedelta(seconds=100))
+        return (clock.now() - begun).total_seconds()
+
+    assert asyncio.run(story()) >= 100
+
+
+@pytest.mark.parametrize("choice", ["stepped", "scaled:60"])
+def test_clocks_that_ran_ahead_go_on_from_there(choice: str) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=400)
+    assert make_clock(choice, ahead).now() >= ahead
+
+
+@pytest.mark.parametrize(
+    "choice", ["", "sundial", "real:2", "scaled:0", "scaled:fast", "stepped:1"]
+)
+def test_unknown_clocks_are_refused(choice: str) -> None:
+    with pytest.raises(ValueError):
+        make_clock(choice, None)
+
+
+def test_time_stamps_read_back_as_they_were_written() -> None:
+    moment = datetime(2026, 3, 4, 5, 6, 7, 890000, UTC)
+    assert stamp(moment) == "2026-03-04T05:06:07.890+00:00"
+    assert parse_stamp(stamp(moment)) == moment
+    with pytest.raises(ValueError, match="no offset"):
+        parse_stamp("2026-03-04T05:06:07")
+
+
+def offered(catalog: Catalog) -> Iterator[tuple[str, str, list[int]]]:
+    for zone in catalog.zones:
+        for gpu, counts in catalog.gpus(zone).items():
+            yield zone, gpu, counts
+
+
+def test_the_table_of_offers_fits_the_zones(catalog: Catalog) -> None:
+    assert {offer.zone for offer in catalog.offers} <= set(catalog.zones)
+    assert len(list(offered(catalog))) > 40
+    counts = {gpu: counts for zone, gpu, counts in offered(catalog) if zone == "europe-west1-b"}
+    assert counts["nvidia-tesla-t4"] == [1, 2, 4]
+    assert counts["nvidia-l4"] == [1, 2, 4, 8]
+
+
+def test_a_zone_has_the_gpu_series_of_its_gpus_only(catalog: Catalog) -> None:
+    assert "g2-standard-4" in catalog.machine_types("europe-west1-b")
+    assert "g2-standard-4" not in catalog.machine_types("europe-west1-d")
+    machine = catalog.machine_types("europe-west4-a")["a2-highgpu-2g"]
+    assert (machine.gpu, machine.gpu_count, machine.cpus) == ("nvidia-tesla-a100", 2, 24)
+
+
+def test_every_image_is_found_by_name_and_by_family() -> None:
+    for image in IMAGES:
+        assert find_image(image.project, image.name) == image
+        assert find_image(image.project, f"family/{image.family}") == image
+        assert find_image(image.project, image.family) is None

@@ -10,8 +10,8 @@ from conftest import WORKLOAD
 
 torch = pytest.importorskip("torch")
 
+import colorize  # noqa: E402
 from checkpoint import NonFinite, load_weights, save_weights, write_whole  # noqa: E402
-from colorize import main, train  # noqa: E402
 from data_utils import get_colorized_dataset_loader  # noqa: E402
 from options import parse_arguments  # noqa: E402
 from pictures import gray_copy, psnr  # noqa: E402
@@ -22,7 +22,7 @@ from unet import UNet  # noqa: E402
 TINY = ["--batch_size", "2", "--image_size", "16"]
 
 
-def colorize(photos, out_dir, *flags):
+def command(photos, out_dir, *flags):
     """The command line of one training."""
     script = [sys.executable, "-W", "error", "colorize.py"]
     return [*script, "--data_path", str(photos), "--out_dir", str(out_dir), *flags]
@@ -33,7 +33,7 @@ def trained(photos, tmp_path_factory):
     """What `python colorize.py` printed and wrote in two steps."""
     out_dir = tmp_path_factory.mktemp("out") / "new folder"
     done = subprocess.run(
-        colorize(photos, out_dir, *TINY, "--train_samples", "4", "--epochs", "1"),
+        command(photos, out_dir, *TINY, "--train_samples", "4", "--epochs", "1"),
         cwd=WORKLOAD,
         capture_output=True,
         text=True,
@@ -111,11 +111,13 @@ def test_the_input_grid_is_a_picture_not_clipped_at_gray(photos):
     assert torch.allclose(shown.mean(dim=(1, 2, 3)), colour.mean(dim=(1, 2, 3)), atol=0.15)
 
 
-def test_the_bare_training_of_the_course_lowers_the_loss(photos, capsys):
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_the_bare_training_of_the_course_lowers_the_loss(photos, capsys, monkeypatch, dtype):
+    monkeypatch.setattr(colorize, "autocast_dtype", lambda _device: dtype)
     torch.manual_seed(0)
     net = UNet()
     loader = get_colorized_dataset_loader(photos, image_size=8, batch_size=6)
-    train(net, torch.optim.Adam(net.parameters(), lr=3e-3), loader, epochs=6)
+    colorize.train(net, torch.optim.Adam(net.parameters(), lr=3e-3), loader, epochs=6)
     losses = [float(loss) for loss in re.findall(r": loss (\S+),", capsys.readouterr().out)]
     assert len(losses) == 6
     assert losses[-1] < losses[0] / 2
@@ -126,7 +128,7 @@ def test_the_same_seed_gives_the_same_weights(photos, tmp_path):
     states = []
     for number, seed in enumerate((1, 1, 2)):
         out_dir = tmp_path / str(number)
-        assert main([*flags, "--seed", str(seed), "--out_dir", str(out_dir)]) == 0
+        assert colorize.main([*flags, "--seed", str(seed), "--out_dir", str(out_dir)]) == 0
         states.append(torch.load(out_dir / "unet.pth", weights_only=True)["last_conv.weight"])
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
@@ -135,7 +137,10 @@ def test_the_same_seed_gives_the_same_weights(photos, tmp_path):
 def test_loader_processes_give_the_same_photos(photos, tmp_path):
     flags = ["--data_path", str(photos), *TINY, "--train_samples", "4", "--epochs", "1"]
     for workers in ("0", "2"):
-        assert main([*flags, "--num_workers", workers, "--out_dir", str(tmp_path / workers)]) == 0
+        assert (
+            colorize.main([*flags, "--num_workers", workers, "--out_dir", str(tmp_path / workers)])
+            == 0
+        )
     one, other = (torch.load(tmp_path / w / "unet.pth", weights_only=True) for w in "02")
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -143,7 +148,7 @@ def test_loader_processes_give_the_same_photos(photos, tmp_path):
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_ends_with_its_code(photos, tmp_path, signum, code):
     with subprocess.Popen(
-        colorize(photos, tmp_path, *TINY, "--epochs", "100000"),
+        command(photos, tmp_path, *TINY, "--epochs", "100000"),
         cwd=WORKLOAD,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -164,7 +169,7 @@ def test_a_diverging_training_stops_and_keeps_the_last_good_file(photos, tmp_pat
     save_weights(UNet(), tmp_path / "unet.pth")
     good = (tmp_path / "unet.pth").read_bytes()
     flags = ["--data_path", str(photos), "--out_dir", str(tmp_path), *TINY, "--lr", "1e30"]
-    assert main([*flags, "--epochs", "5"]) == 1
+    assert colorize.main([*flags, "--epochs", "5"]) == 1
     error = capsys.readouterr().err
     assert "diverged" in error and "--lr" in error and "keeps the last good weights" in error
     assert (tmp_path / "unet.pth").read_bytes() == good
@@ -197,7 +202,7 @@ def test_loading_weights_runs_no_code(tmp_path):
 
 def test_no_photos_is_one_sentence_and_code_2(tmp_path):
     done = subprocess.run(
-        colorize(tmp_path / "nowhere", tmp_path / "out"),
+        command(tmp_path / "nowhere", tmp_path / "out"),
         cwd=WORKLOAD,
         capture_output=True,
         text=True,

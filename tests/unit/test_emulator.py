@@ -15,8 +15,10 @@ from vmctl.emulator.discovery import Discovery
 from vmctl.emulator.errors import ApiError
 from vmctl.emulator.fields import select
 from vmctl.emulator.filters import compile_filter
+from vmctl.emulator.guest_view import attributes, metadata_resource, show_ssh_port
 from vmctl.emulator.links import Reference, link
 from vmctl.emulator.resources import handlers
+from vmctl.emulator.store import Key, Record
 
 INSTANCE: dict[str, Any] = {
     "name": "vm1",
@@ -174,16 +176,15 @@ def test_a_stepped_clock_wakes_sleepers_in_order_and_at_their_time() -> None:
         begun = clock.now()
         woken: list[tuple[str, float]] = []
 
-        async def sleeper(name: str, seconds: float, more: float = 0) -> None:
+        async def sleeper(name: str, *moments_s: float) -> None:
             async with clock.working():
-                await clock.sleep_until(begun + timedelta(seconds=seconds))
-                woken.append((name, (clock.now() - begun).total_seconds()))
-                if more:
-                    await sleeper(f"{name} again", seconds + more)
+                for moment_s in moments_s:
+                    await clock.sleep_until(begun + timedelta(seconds=moment_s))
+                    woken.append((name, (clock.now() - begun).total_seconds()))
 
         tasks = [
             asyncio.create_task(sleeper("late", 60)),
-            asyncio.create_task(sleeper("early", 10, 20)),
+            asyncio.create_task(sleeper("early", 10, 30)),
             asyncio.create_task(sleeper("beyond", 1000)),
         ]
         await asyncio.sleep(0)
@@ -192,7 +193,7 @@ def test_a_stepped_clock_wakes_sleepers_in_order_and_at_their_time() -> None:
         tasks[2].cancel()
         return woken
 
-    assert asyncio.run(story()) == [("early", 10), ("early again", 30), ("late", 60)]
+    assert asyncio.run(story()) == [("early", 10), ("early", 30), ("late", 60)]
 
 
 def test_a_scaled_clock_runs_faster() -> None:
@@ -253,3 +254,15 @@ def test_every_image_is_found_by_name_and_by_family() -> None:
         assert find_image(image.project, image.name) == image
         assert find_image(image.project, f"family/{image.family}") == image
         assert find_image(image.project, image.family) is None
+
+
+@pytest.mark.parametrize(("port", "shown"), [(22, None), (2222, "2222")])
+def test_a_port_other_than_22_stands_in_the_metadata(port: int, shown: str | None) -> None:
+    items = [{"key": "mine", "value": "kept"}, {"key": "vmctl-ssh-port", "value": "9"}]
+    key = Key("p", "instances", "zones/z", "vm1")
+    record = Record(key, {"metadata": metadata_resource(items)}, {"ssh_port": port})
+    before = record.body["metadata"]["fingerprint"]
+    show_ssh_port(record)
+    found = attributes(record.body["metadata"])
+    assert (found["mine"], found.get("vmctl-ssh-port")) == ("kept", shown)
+    assert record.body["metadata"]["fingerprint"] != before

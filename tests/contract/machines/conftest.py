@@ -33,10 +33,12 @@ def shared() -> Iterator[Bench]:
     """One machine, "1", for the tests that only look."""
     path = Path(tempfile.mkdtemp(prefix="machines-", dir="/var/tmp"))
     path.chmod(0o755)
-    with opened(path) as bench:
-        bench.boot("1", gpu="nvidia-tesla-t4", gpu_count=2)
-        yield bench
-    machines.delete_disk(path)
+    try:
+        with opened(path) as bench:
+            bench.boot("1", gpu="nvidia-tesla-t4", gpu_count=2)
+            yield bench
+    finally:
+        machines.delete_disk(path)
 
 
 @pytest.fixture

@@ -71,7 +71,6 @@ class Machine:
         self.listener = listener
         self.serial = SerialPort(spec.disk / "serial.log")
         self.ended = threading.Event()
-        self.layer_note = ""
         self._guest = guest
         self._switchboard = switchboard
         self._on_end = on_end
@@ -242,7 +241,6 @@ class Machine:
         if op == "alive":
             self._alive.set()
         elif op == "ready":
-            self.layer_note = str(message.get("layer_note") or "")
             self._up = True
             self._ready.set()
         elif op == "failed":

@@ -82,7 +82,7 @@ class Machine:
         self.host_keys.make_first()
         self._configure_sshd(local)
         threading.Thread(target=self._doorman, name="door", daemon=True).start()
-        self.channel.tell("ready", layer=self.layer, layer_note=self.layer_note)
+        self.channel.tell("ready")
         say("vmctl emulator: sshd answers")
         for task in (self._publish, self._keep_keys, self._startup):
             threading.Thread(target=task, name=task.__name__, daemon=True).start()
@@ -111,18 +111,15 @@ class Machine:
         serve((METADATA_ADDRESS, 80), self._fetch, self._put, self.watch)
 
     def _python(self) -> None:
-        self.layer, self.layer_note = "", ""
         if not self.spec["image"]:
             return
         image, target = Path(self.spec["image"]), Path(self.spec["python"])
         if not self.plain and not self.spec["thin"]:
             refused = layer.mount_overlay(self.processes, image, Path(self.spec["layer"]), target)
             if refused is None:
-                self.layer = "overlay"
                 return
-            self.layer_note = refused
+            say(f"vmctl emulator: no overlay, a thin layer instead: {refused}")
         layer.thin_environment(image, target)
-        self.layer = "thin"
 
     def _configure_sshd(self, local: Path) -> None:
         extra = ["SetEnv LANG=C.UTF-8"]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -32,7 +32,7 @@ from vmctl.domain.errors import (
     TimedOut,
     Unreachable,
 )
-from vmctl.domain.events import Event, Noted, Output, Story, Warned
+from vmctl.domain.events import Begun, Event, Noted, Output, Ready, Story, Warned
 from vmctl.domain.target import Target
 from vmctl.ssh import guest, hostkeys
 from vmctl.ssh.connection import wait_for_ssh
@@ -48,6 +48,7 @@ from vmctl.workflows.shell import exec_, scp
 from vmctl.workflows.tunnel import tunnel
 
 INSTANCE = "4711"
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -638,7 +639,7 @@ def test_detached_run_goes_on_and_is_followed_again(prepared: World) -> None:
 
     def watch(event: Event) -> None:
         collect(seen)(event)
-        if isinstance(event, Noted):
+        if isinstance(event, Begun):
             notes.append(event.text)
 
     result = play(jobs.run(project, "count"), watch)  # the same command typed again
@@ -896,7 +897,7 @@ def test_exec_hands_over_code_words_and_streams(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world.remote.mkdir(parents=True)
-    assert exec_(world.project, ["sh", "-c", "pwd; echo \"$1\"; exit 9", "x", "a  'b'"]) == 9
+    assert exec_(world.project, ["sh", "-c", 'pwd; echo "$1"; exit 9', "x", "a  'b'"]) == 9
     assert capfd.readouterr().out == f"{world.remote}\na  'b'\n"
     assert exec_(world.project, ["echo one | tr o 0"]) == 0
     assert capfd.readouterr().out == "0ne\n"
@@ -937,22 +938,25 @@ def web(prepared: World) -> World:
     return World(dataclasses.replace(prepared.project, services={"web": service}), prepared.sshd)
 
 
+def next_told(story: Story[Any], kind: type[T], seconds: float = 30.0) -> T:
+    """The next event of a kind; the ones before it pass by."""
+    limit = time.monotonic() + seconds
+    for event in story:
+        if isinstance(event, kind):
+            return event
+        assert time.monotonic() < limit, f"no {kind.__name__} in time, but {event}"
+    raise AssertionError(f"the story ended without {kind.__name__}")
+
+
 def test_tunnel_starts_the_service_and_heals(web: World) -> None:
     port = free_port()
     story = tunnel(web.project, "web", port)
-    notes: list[str] = []
     with contextlib.closing(story):
-        while not notes:
-            if isinstance(event := next(story), Noted):
-                notes.append(event.text)
-        assert notes == [f"http://127.0.0.1:{port}/"]
+        assert next_told(story, Ready).url == f"http://127.0.0.1:{port}/"
         assert get(port) == b"hello through the tunnel"
         web.sshd.cut()
         began = time.monotonic()
-        while len(notes) < 2:
-            if isinstance(event := next(story), Noted):
-                notes.append(event.text)
-        assert "back" in notes[1]
+        assert "back" in next_told(story, Noted).text
         assert time.monotonic() - began < 10
         assert get(port) == b"hello through the tunnel"
     with pytest.raises(OSError):
@@ -963,12 +967,10 @@ def test_tunnel_restarts_the_service_after_a_reboot(web: World) -> None:
     port = free_port()
     story = tunnel(web.project, "web", port)
     with contextlib.closing(story):
-        while not isinstance(next(story), Noted):
-            pass
+        next_told(story, Ready)
         web.sshd.power_off()
         web.sshd.start()
-        while not isinstance(next(story), Noted):
-            pass
+        next_told(story, Noted)
         until(lambda: _answers(port))
         assert get(port) == b"hello through the tunnel"
 
@@ -1014,9 +1016,7 @@ def test_token_is_in_the_url_and_in_no_process_list(web: World) -> None:
     project = dataclasses.replace(web.project, services={"web": service})
     story = tunnel(project, "web", free_port())
     with contextlib.closing(story):
-        while not isinstance(event := next(story), Noted):
-            pass
-        token = event.text.partition("?token=")[2]
+        token = next_told(story, Ready).url.partition("?token=")[2]
         file = Path((web.remote / "where").read_text().strip())
         assert file.read_text() == token
         assert len(token) >= 32

@@ -164,12 +164,16 @@ def _writers(paths: set[str]) -> dict[str, str]:
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         try:
-            for descriptor in (process / "fd").iterdir():
+            descriptors = list((process / "fd").iterdir())
+        except OSError:  # ended meanwhile, or somebody else's
+            continue
+        for descriptor in descriptors:
+            try:
                 path = str(descriptor.readlink())
                 if path in paths and _writable(process / "fdinfo" / descriptor.name):
                     found[path] = f"{(process / 'comm').read_text().strip()} ({process.name})"
-        except OSError:  # ended meanwhile, or somebody else's
-            continue
+            except OSError:  # closed meanwhile
+                continue
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -62,22 +63,25 @@ def state(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(name: str) -> int:
-    """Become the service, inside tmux; what it writes goes to its log."""
+    """Carry the service inside tmux until it ends; what it writes goes to its log."""
     place = STATE / "services" / name
     spec = read_json(place / "spec.json") or {}
-    log = os.open(place / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.chdir(workspace(spec["project"]) / spec["directory"])
     environment = dict(os.environ)
     environment |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1"}
     environment.pop("TMUX", None)
     if spec["token"]:  # in a file: a process list shows arguments to everyone
         environment["JUPYTER_TOKEN_FILE"] = str(place / "token")
     line = str(spec["command"]).replace("{port}", str(spec["port"]))
-    os.execve("/bin/bash", ["/bin/bash", "-c", line], environment)
+    # a child, because tmux ends a pane whose terminal nobody holds open any more
+    with (place / "log").open("ab") as log:
+        return subprocess.call(
+            ["/bin/bash", "-c", line],
+            cwd=workspace(spec["project"]) / spec["directory"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def _token(place: Path) -> str:

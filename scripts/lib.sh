@@ -79,3 +79,21 @@ need_venv() {
   # an environment made for the tests serves the demo, too
   { [ "$extra" = "[dev]" ] && printf '%s\n' "$(cksum pyproject.toml) $root "; printf '%s\n' "$want"; } >"$stamp"
 }
+
+# need_workload_python IMAGE: .venv-workload, a thin environment that sees the image's torch.
+# Made with the Python that the image was built with; only pytest is installed into it.
+need_workload_python() {
+  local image="$1" want site
+  want="$image"
+  if [ -x .venv-workload/bin/pytest ] && grep -qxF "$want" .venv-workload/.vmctl-stamp 2>/dev/null; then
+    return
+  fi
+  say "Making .venv-workload (the image's torch, and pytest)"
+  rm -rf .venv-workload
+  /usr/bin/python3 -m venv .venv-workload
+  site="$(echo "$image"/lib/python3*/site-packages)"
+  echo "$site" >"$(echo .venv-workload/lib/python3*/site-packages)/image.pth"
+  .venv-workload/bin/python -m pip --disable-pip-version-check install -q "pytest>=8.3,<10" ||
+    fail "pip could not install pytest into .venv-workload"
+  echo "$want" >.venv-workload/.vmctl-stamp
+}

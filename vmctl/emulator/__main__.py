@@ -91,7 +91,7 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
 
 
 def build_image(family: str, home: Path, images: Path) -> int:
-    """Build the image of a family, telling each step."""
+    """Build the image of a family, telling each step; prints the folder where it is."""
     from .catalog import IMAGES
     from .hosting import LoopGuest
     from .machines import MachineError, MachineHost
@@ -104,7 +104,9 @@ def build_image(family: str, home: Path, images: Path) -> int:
     loop = asyncio.new_event_loop()
     host = MachineHost(home, images, LoopGuest(loop))
     try:
-        host.prepare_image(machine, lambda message: print(message, flush=True))
+        host.prepare_image(machine, lambda said: print(said, file=sys.stderr, flush=True))
+        if (folder := host.image_folder(machine)) is not None:
+            print(folder)
     except MachineError as error:
         print(f"The image {machine} could not be built: {error}", file=sys.stderr)
         return 1

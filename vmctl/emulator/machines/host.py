@@ -68,6 +68,10 @@ class MachineHost:
         """Returns when machines can boot from image; minutes the first time."""
         self._images.prepare(image, progress)
 
+    def image_folder(self, image: str) -> Path | None:
+        """Where a prepared image's Python lies on this computer; None for one without."""
+        return self._images.path(image)
+
     def boot(self, spec: MachineSpec) -> Booted:
         """Returns when sshd answers at the address returned."""
         image = self._images.path(spec.image)

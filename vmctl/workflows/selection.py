@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 GIT_RULE = ".git"
 VENV_RULE = "virtual environment"
 SPECIAL_RULE = "neither file, folder nor link"
+ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
+# git matches bytes, not letters: "?" is half of an "é"
+BYTES = ("ascii", "surrogateescape")
 PART_RULE = "unfinished fetch"
 EXCLUDE_RULE = "exclude in vmctl.toml"
 
@@ -48,12 +48,38 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pattern:
+    """One line of a file of patterns."""
+
+    regex: re.Pattern[str]
+    ignores: bool  # False for a line that begins with "!"
+    folders_only: bool
+
+    def matches(self, path: str, is_folder: bool) -> bool:
+        """Whether it is about this very path; what lies above was asked on the way down."""
+        if self.folders_only and not is_folder:
+            return False
+        found = self.regex.search(path)
+        return found is not None and found.groupdict().get(ABOVE) is None
+
+
+@dataclass(frozen=True, slots=True)
 class _Rules:
     """One file of patterns: they are matched against paths below `prefix`."""
 
     name: str
     prefix: str  # relative to the top of the repository, "" or ending in "/"
-    spec: GitIgnoreSpec
+    patterns: tuple[_Pattern, ...]
+
+    def decide(self, path: str, is_folder: bool) -> bool | None:
+        """True leaves the path out, False takes it along; the last matching line decides."""
+        if not path.startswith(self.prefix):
+            return None
+        relative = _bytewise(path[len(self.prefix) :])
+        for pattern in reversed(self.patterns):
+            if pattern.matches(relative, is_folder):
+                return pattern.ignores
+        return None
 
 
 def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
@@ -64,9 +90,9 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
     top, above = _repository(root)
     prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
     rules = _rules_above(top, root, above)
-    if prefix and _ignored_by(rules, prefix) is not None:
+    if prefix and _ignored_by(rules, prefix.rstrip("/"), True) is not None:
         rules = []  # the project itself is ignored there: those rules are not about its files
-    own = _spec(exclude)
+    own = _Rules(EXCLUDE_RULE, "", _patterns(map(_bytewise, exclude)))
     entries: list[LocalEntry] = []
     left_out: list[tuple[str, str]] = []
     pending = [("", rules)]
@@ -79,11 +105,10 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
             rule = _never(child)
             is_dir = child.is_dir(follow_symlinks=False)
             if rule is None:
-                shown = f"{path}/" if is_dir else path
-                decided = own.check_file(shown).include
+                decided = own.decide(path, is_dir)
                 rule = EXCLUDE_RULE if decided else None
                 if decided is None:
-                    rule = _ignored_by(rules, f"{prefix}{shown}")
+                    rule = _ignored_by(rules, f"{prefix}{path}", is_dir)
             if rule is not None:
                 left_out.append((rule, f"{path}/" if is_dir else path))
             elif is_dir:
@@ -161,30 +186,47 @@ def _rules_in(folder: Path, prefix: str) -> list[_Rules]:
 
 def _rules_of(file: Path, name: str, prefix: str) -> list[_Rules]:
     try:
-        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode(*BYTES)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
-    return [_Rules(name, prefix, _spec(line.removesuffix("\r") for line in text.split("\n")))]
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [_Rules(name, prefix, _patterns(lines))]
 
 
-def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+def _patterns(lines: Iterable[str]) -> tuple[_Pattern, ...]:
     from pathspec import GitIgnoreSpec
 
-    patterns: list[Any] = []
+    patterns: list[_Pattern] = []
     for line in lines:
+        plain = _trimmed(line)
+        bare = plain.removesuffix("/")
         try:
-            patterns += GitIgnoreSpec.from_lines([line]).patterns
+            compiled = list(GitIgnoreSpec.from_lines([bare]).patterns)
         except ValueError:  # like git: a pattern that means nothing matches nothing
             continue
-    return GitIgnoreSpec(patterns)
+        patterns += [
+            _Pattern(found.regex, bool(found.include), bare != plain)
+            for found in compiled
+            if found.include is not None and found.regex is not None
+        ]
+    return tuple(patterns)
 
 
-def _ignored_by(rules: Sequence[_Rules], path: str) -> str | None:
+def _trimmed(line: str) -> str:
+    """Without the spaces at its end that no backslash holds."""
+    bare = line.rstrip(" ")
+    backslashes = len(bare) - len(bare.rstrip("\\"))
+    return f"{bare} " if backslashes % 2 and bare != line else bare
+
+
+def _bytewise(text: str) -> str:
+    return os.fsencode(text).decode(*BYTES)
+
+
+def _ignored_by(rules: Sequence[_Rules], path: str, is_folder: bool) -> str | None:
     """The file whose rule leaves a path out; the deepest file that says anything decides."""
     for rule in reversed(rules):
-        if not path.startswith(rule.prefix):
-            continue
-        decided = rule.spec.check_file(path[len(rule.prefix) :]).include
+        decided = rule.decide(path, is_folder)
         if decided is not None:
             return rule.name if decided else None
     return None

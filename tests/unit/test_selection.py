@@ -1,0 +1,170 @@
+"""What a push takes of a folder: the same as git would, less what never travels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vmctl.workflows.selection import Selection, select
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def names(selection: Selection) -> set[str]:
+    return {entry.path for entry in selection.entries if entry.kind != "dir"}
+
+
+def test_nested_rules_the_deepest_decides(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            ".gitignore": "*.bin\n/only-here\ndata/*\n!data/keep\n",
+            "a.bin": "",
+            "only-here": "",
+            "sub/only-here": "",
+            "sub/.gitignore": "!a.bin\n",
+            "sub/a.bin": "",
+            "data/x": "",
+            "data/keep": "",
+        },
+    )
+    assert names(select(tmp_path)) == {
+        ".gitignore",
+        "sub/only-here",
+        "sub/.gitignore",
+        "sub/a.bin",
+        "data/keep",
+    }
+
+
+def test_nothing_comes_back_from_inside_an_ignored_folder(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "data/\n!data/keep\n", "data/keep": "", "b": ""})
+    assert names(select(tmp_path)) == {".gitignore", "b"}
+
+
+def test_exclude_decides_last(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "*.csv\n", "a.csv": "", "small.csv": "", "x.pth": "", "b": ""})
+    assert names(select(tmp_path, ("*.pth", "!small.csv"))) == {".gitignore", "small.csv", "b"}
+
+
+def test_repository_around_the_project_has_its_say(tmp_path: Path) -> None:
+    root = tmp_path / "part" / "project"
+    write(tmp_path, {".gitignore": "*.tmp\n/part/project/top\n", ".git/info/exclude": "*.me\n"})
+    write(tmp_path / "part", {".gitignore": "!b.tmp\n"})
+    write(root, {"a.tmp": "", "b.tmp": "", "top": "", "deep/top": "", "x.me": "", "y": ""})
+    assert names(select(root)) == {"b.tmp", "deep/top", "y"}
+
+
+def test_ignored_project_is_pushed_all_the_same(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "scratch/\n", ".git/HEAD": ""})
+    write(tmp_path / "scratch", {"a": "", "b.log": "", ".gitignore": "*.log\n"})
+    assert names(select(tmp_path / "scratch")) == {"a", ".gitignore"}
+
+
+def test_what_never_travels(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            ".git/config": "",
+            "sub/.git": "gitdir: elsewhere",
+            "env/pyvenv.cfg": "",
+            "env/lib/x.py": "",
+            ".model.bin.vmctl-part": "",
+            "a": "",
+        },
+    )
+    os.mkfifo(tmp_path / "pipe")
+    selection = select(tmp_path, ("!.git", "!env"))
+    assert names(selection) == {"a"}
+    assert dict(selection.left_out) == {
+        ".git": "sub/.git",
+        "virtual environment": "env/",
+        "unfinished fetch": ".model.bin.vmctl-part",
+        "neither file, folder nor link": "pipe",
+    }
+    assert (".git", ".git/") in selection.left_out
+
+
+def test_links_are_kept_as_links_and_never_entered(tmp_path: Path) -> None:
+    write(tmp_path, {"real/file": "x"})
+    (tmp_path / "to-folder").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    found = {entry.path: (entry.kind, entry.link) for entry in select(tmp_path).entries}
+    assert found == {
+        "real/file": ("file", ""),
+        "to-folder": ("link", "real"),
+        "dangling": ("link", "nowhere"),
+    }
+
+
+def test_empty_folders_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert [(entry.path, entry.kind) for entry in select(tmp_path).entries] == [("a/b", "dir")]
+
+
+def test_pattern_without_meaning_matches_nothing(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "!\n# a comment\n\\#real\nx \n", "a": "", "#real": "", "x": ""})
+    assert names(select(tmp_path)) == {".gitignore", "a"}
+
+
+# -- property: git itself is the judge -------------------------------------------------------
+
+WORDS = st.sampled_from(["a", "b", "ab", "a.txt", "b.txt", "c d", "é", ".x"])
+PATHS = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
+PATTERN = st.one_of(
+    WORDS,
+    PATHS,
+    st.sampled_from(
+        ["*", "*.txt", "a*", "**/b", "a/**", "a/**/b", "?", "[ab]", "[!a]", "/*", "/a"]
+    ),
+)
+RULES = st.lists(
+    st.tuples(st.sampled_from(["", "!"]), PATTERN, st.sampled_from(["", "/"])).map("".join),
+    max_size=4,
+)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    paths=st.sets(PATHS, min_size=1, max_size=10),
+    rules=st.dictionaries(st.sampled_from(["", "a/", "a/b/", "ab/"]), RULES, max_size=3),
+)
+def test_the_same_as_git_says(
+    tmp_path_factory: pytest.TempPathFactory, paths: set[str], rules: dict[str, list[str]]
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for path in sorted(paths):
+        place = root / path
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("")
+        except OSError:  # a file stands where this one wants a folder
+            continue
+    for folder, lines in rules.items():
+        if (root / folder).is_dir():
+            (root / folder / ".gitignore").write_text("\n".join(lines))
+    quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "HOME": str(root)}
+    environment = {**os.environ, **quiet}
+    subprocess.run(["git", "init", "-q", str(root)], check=True, env=environment)
+    told = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        env=environment,
+        check=True,
+        capture_output=True,
+    ).stdout
+    expected = {os.fsdecode(name) for name in told.split(b"\0") if name}
+    assert names(select(root)) == expected
+    shutil.rmtree(root)

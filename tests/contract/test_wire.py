@@ -449,6 +449,26 @@ def test_what_was_written_on_the_vm_is_not_overwritten(world: World) -> None:
     assert (world.remote / "model.bin").read_text() == "another"
 
 
+def test_fetched_output_that_is_removed_here_stays_on_the_vm(world: World) -> None:
+    write(world.root, {"a": ""})
+    play(push(world.project))
+    settled(world.remote / "model.bin", b"trained for hours")
+    play(fetch(world.project, ["model.bin"]))
+    play(push(world.project))  # it lies in the project folder now: the same on both sides
+    (world.root / "model.bin").unlink()
+    assert play(push(world.project)).deleted == ()
+    assert (world.remote / "model.bin").read_bytes() == b"trained for hours"
+
+
+def test_fetched_file_may_be_changed_here_and_pushed(world: World) -> None:
+    settled(world.remote / "notes", b"from there")
+    play(fetch(world.project, ["notes"]))
+    play(push(world.project))
+    write(world.root, {"notes": "edited here"})
+    play(push(world.project))
+    assert (world.remote / "notes").read_text() == "edited here"
+
+
 def test_same_content_copied_by_hand_is_no_conflict(world: World) -> None:
     write(world.root, {"a": "same"})
     write(world.remote, {"a": "same"})

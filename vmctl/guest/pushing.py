@@ -1,8 +1,10 @@
 """What a push may overwrite and delete, and the record of what it put here.
 
 The record in ~/.vmctl/push/PROJECT.json maps each pushed path to the fingerprints that a push
-gave it. Begin writes the union of the old record and the new list before anything moves, so a
-push that dies in the middle still leaves every pushed path on record; end deletes and shrinks it.
+gave it (`files`). Paths that were there already and the same are only `met`: a later push may
+overwrite them, because what is lost then came from the other side, but never delete them.
+Begin writes the union of the old record and the new list before anything moves, so a push that
+dies in the middle still leaves every pushed path on record; end deletes and shrinks it.
 """
 
 from __future__ import annotations
@@ -39,18 +41,24 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
     accepted = set(request["accept"])
     clashes = _clashes(root, entries, files, force)
     suspects = []
+    met: dict[str, Fingerprint] = {}
     for path, wanted in entries.items():
         now = fingerprint(root / path)
-        if now in (None, wanted, DIRECTORY) or now in files.get(path, []):
+        if now is None or now in files.get(path, []) or _below(path, clashes):
             continue
-        if path not in accepted and not force and not _below(path, clashes):
+        if path not in files and (now == wanted or path in accepted):
+            met[path] = wanted
+        elif now in (wanted, DIRECTORY, record.get("met", {}).get(path)) or path in accepted:
+            continue
+        elif not force:
             suspects.append([path, path in files, _sha256(root / path)])
     delete, keep = _partition(root, files, entries)
     answer = {"suspects": suspects, "delete": delete, "keep": keep, "earlier": len(files)}
     if request["dry_run"] or suspects:
         return {**answer, "token": "", "temp_dir": ""}
     token = secrets.token_hex(8)
-    union = {path: [*files.get(path, []), wanted][-4:] for path, wanted in entries.items()}
+    ours = {path: wanted for path, wanted in entries.items() if path not in met}
+    union = {path: [*files.get(path, []), wanted][-4:] for path, wanted in ours.items()}
     ensure(_record(project).parent)
     write_json(
         _record(project),
@@ -58,7 +66,8 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
             "origin": request["origin"],
             "place": request["place"],
             "files": {**files, **union},
-            "next": entries,
+            "next": ours,
+            "met": met,
             "token": token,
         },
     )
@@ -76,8 +85,9 @@ def end(request: dict[str, Any]) -> dict[str, Any]:
     if record.get("token") != request["token"]:
         raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")
     entries: dict[str, Fingerprint] = record["next"]
-    delete, keep = _partition(root, record["files"], entries)
-    parents = {str(parent) for path in entries for parent in Path(path).parents}
+    wanted_here = {**entries, **record["met"]}
+    delete, keep = _partition(root, record["files"], wanted_here)
+    parents = {str(parent) for path in wanted_here for parent in Path(path).parents}
     for path in delete:
         _remove(root, path)
         for parent in Path(path).parents:
@@ -86,8 +96,8 @@ def end(request: dict[str, Any]) -> dict[str, Any]:
     final = {path: [wanted] for path, wanted in entries.items()}
     # kept ones stay on record with the fingerprint that a push gave them
     final |= {path: record["files"][path] for path in keep}
-    kept = {"origin": record["origin"], "place": record["place"], "files": final}
-    write_json(_record(project), kept)
+    shrunk = {key: record[key] for key in ("origin", "place", "met")}
+    write_json(_record(project), {**shrunk, "files": final})
     shutil.rmtree(STATE / "tmp" / f"push-{project}", ignore_errors=True)
     return {"deleted": delete, "kept": keep}
 

@@ -42,6 +42,11 @@ class _Cached:
     key_expires_at: datetime
     stops_at: datetime | None
 
+    def is_good(self, now: datetime) -> bool:
+        """Whether it need not be renewed: a VM past its end was started anew, if it runs."""
+        over = self.stops_at is not None and self.stops_at <= now
+        return not over and self.key_expires_at - now > RENEW_WHEN_LEFT
+
 
 def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False) -> Story[Session]:
     """A connection that answers; raises NotFound, Conflict (stopped), or Unreachable.
@@ -51,7 +56,7 @@ def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False
     """
     clock = clock or Clock()
     known = None if fresh else _recall(project)
-    if known is not None and known.key_expires_at - clock.now() > RENEW_WHEN_LEFT:
+    if known is not None and known.is_good(clock.now()):
         ssh = OpenSSH(known.target)
         if ssh.probe() or _reopened(ssh):
             return Session(ssh, known.stops_at)

@@ -24,6 +24,8 @@ def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None)
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:
         yield Noted(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
+    if machine.missing:
+        yield Noted(f"Python on the VM has no {', '.join(machine.missing)}")
     if machine.trouble:
         yield Warned(f"Adding what the VM's Python lacks failed: {machine.trouble}")
     return machine

@@ -1,0 +1,257 @@
+"""The four lines of the main job, word for word, with torch, TensorBoard and a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.e2e.conftest import PROGRAM, ROOT, Laptop, eventually, project, public_folder
+
+TENSORBOARD = "http://127.0.0.1:8898"
+CLASSES = ["city", "road", "mountain", "lake", "ocean", "field", "forest"]
+
+
+def landscapes() -> bytes:
+    """A small data set laid out as the real one: class folders at the root, __MACOSX beside."""
+    dice = random.Random(1)
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name in CLASSES:
+            for i in range(8):
+                sky, land = ([dice.randrange(256) for _ in range(3)] for _ in range(2))
+                image = Image.new("RGB", (150, 150), tuple(sky))
+                ImageDraw.Draw(image).rectangle((0, 90, 150, 150), fill=tuple(land))
+                data = io.BytesIO()
+                image.save(data, "JPEG")
+                archive.writestr(f"{name}/photo_{i}.jpg", data.getvalue())
+            archive.writestr(f"__MACOSX/{name}/._photo_0.jpg", b"not a picture")
+    return memory.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL at which a machine finds the data set on this computer."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "small.zip").write_bytes(landscapes())
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    handler = partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://10.0.2.2:{server.server_port}/small.zip"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def repository(laptop: Laptop) -> Iterator[Path]:
+    """A copy of this repository as a clone has it, so that nothing lands in the checkout."""
+    base = public_folder("main")
+    folder = base / "colorize"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    yield folder
+    laptop("down", "--delete", "--yes", cwd=folder, code=None)
+    shutil.rmtree(base)
+
+
+def shell(laptop: Laptop, line: str, cwd: Path, **environ: str) -> str:
+    """A line typed into bash, as it stands in the README."""
+    path = f"{PROGRAM.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        env=laptop.environ | {"PATH": path} | environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, f"$ {line}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def opened(laptop: Laptop, service: str, cwd: Path) -> Iterator[str]:
+    """`vmctl tunnel SERVICE` in another terminal; its URL."""
+    log = cwd.parent / f"{service}.log"
+    with log.open("wb") as file:
+        client = laptop.start("tunnel", service, cwd=cwd, stdout=file, stderr=file)
+    try:
+        found: Callable[[], re.Match[str] | None] = lambda: re.search(  # noqa: E731
+            r"http://\S+", log.read_text()
+        )
+        yield eventually(lambda: found() or client.poll() is not None, within_s=120).group()
+    finally:
+        os.kill(client.pid, signal.SIGINT)
+        assert client.wait(timeout=20) == 0, log.read_text()
+
+
+def get(path: str) -> Any:
+    with urllib.request.urlopen(TENSORBOARD + path, timeout=20) as answer:
+        return json.load(answer)
+
+
+# every text on the page, inside web components, too
+ALL_TEXT = """
+const texts = [];
+const walk = (node) => {
+  if (node.nodeType === Node.TEXT_NODE) { texts.push(node.textContent); return; }
+  if (node.shadowRoot) walk(node.shadowRoot);
+  if (node.nodeName !== 'STYLE' && node.nodeName !== 'SCRIPT') node.childNodes.forEach(walk);
+};
+walk(document.body);
+return texts.join(' ');
+"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A real headless Chromium."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = shutil.which("chromium") or "chromium"
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+        "--disable-quic", "--disable-background-networking", "--disable-component-update",
+        "--window-size=1500,1000", f"--user-data-dir={tmp_path / 'chromium'}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def test_the_main_job_word_for_word(
+    laptop: Laptop, repository: Path, photos: str, browser: Any
+) -> None:
+    told = shell(laptop, "vmctl up --gpu t4", repository)
+    assert "T4" in told
+    told = shell(laptop, "vmctl push && vmctl run colorize", repository, LANDSCAPES_URL=photos)
+    assert "epoch 1" in told
+    assert "PSNR" in told
+
+    with opened(laptop, "tensorboard", repository) as url:
+        assert url.rstrip("/") in {TENSORBOARD, TENSORBOARD.replace("127.0.0.1", "localhost")}
+        (run,) = (name for name, tags in get("/data/plugin/images/tags").items() if tags)
+        assert {"Input", "Predicted", "Ground truth"} <= set(get("/data/plugin/images/tags")[run])
+        assert "training loss" in get("/data/plugin/scalars/tags")[run]
+        look(browser, repository.parent)
+
+    shell(laptop, "vmctl fetch unet.pth", repository)
+    there = laptop("exec", "sha256sum", "workload/unet.pth", cwd=repository).stdout.split()[0]
+    here = subprocess.run(["sha256sum", repository / "unet.pth"], capture_output=True, check=True)
+    assert here.stdout.decode().split()[0] == there
+    assert zipfile.is_zipfile(repository / "unet.pth"), "torch.save's format"
+    shell(laptop, "vmctl fetch", repository)
+    with Image.open(repository / "sample.png") as picture:
+        assert picture.width > 3 * 32
+
+    shell(laptop, "vmctl down", repository)
+    assert "TERMINATED" in laptop("ls", cwd=repository).stdout
+
+
+def look(browser: Any, folder: Path) -> None:
+    """TensorBoard as a person sees it: scalars, pictures, and the graph's blocks."""
+
+    def shows(*words: str) -> bool:
+        text = browser.execute_script(ALL_TEXT)
+        return all(word in text for word in words)
+
+    screenshots = Path(os.environ.get("VMCTL_TEST_SCREENSHOTS", folder))
+    for tab, words in {
+        "timeseries": ["training loss", "validation PSNR"],
+        "images": ["Predicted", "Ground truth", "Input"],
+        # labels are cut to the width of their boxes
+        "graphs": ["DownSampleBlo", "Sequential[middl", "UpSampleBlock"],
+    }.items():
+        browser.get(f"{TENSORBOARD}/#{tab}")
+        browser.refresh()
+        try:
+            if tab == "graphs":
+                eventually(partial(opened_graph, browser, words), what="the graph's blocks")
+            eventually(partial(shows, *words), within_s=60, what=f"{words} under {tab}")
+        finally:
+            browser.save_screenshot(str(screenshots / f"tensorboard-{tab}.png"))
+
+
+def opened_graph(browser: Any, words: list[str]) -> bool:
+    """Whether the graph's root node is open; a double click opens it once the page is laid out."""
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    if all(word in browser.execute_script(ALL_TEXT) for word in words):
+        return True
+    with contextlib.suppress(WebDriverException):  # not laid out yet: there is nothing to click
+        if (node := browser.execute_script(ROOT_NODE)) is not None:
+            ActionChains(browser).double_click(node).pause(2).perform()
+    return False
+
+
+# the box of the graph's node "UNet", wherever the page keeps it
+ROOT_NODE = """
+const find = (root) => {
+  for (const node of root.querySelectorAll('*')) {
+    const label = node.matches('g.node') && node.querySelector('text');
+    if (label && label.textContent.startsWith('UNet')) return node.querySelector('rect');
+    const inside = node.shadowRoot && find(node.shadowRoot);
+    if (inside) return inside;
+  }
+};
+return find(document);
+"""
+
+
+def test_two_lines_and_one_line_of_the_users_own(laptop: Laptop, tmp_path: Path) -> None:
+    folder = project(
+        tmp_path / "own",
+        '[jobs.colorize]\ncommand = "python train.py"\n',
+        {"train.py": "import torch; torch.save({'w': torch.ones(3)}, 'unet.pth')\n"},
+    )
+    shell(laptop, "vmctl up --gpu t4", folder)
+    shell(laptop, "vmctl push && vmctl run colorize", folder)
+    with opened(laptop, "tensorboard", folder):
+        assert get("/data/runs") == []
+    shell(laptop, "sleep 2; vmctl fetch unet.pth", folder)
+    assert zipfile.is_zipfile(folder / "unet.pth")
+    with opened(laptop, "jupyter", folder) as url:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            assert answer.status == 200
+        assert "token=" in url
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(re.sub(r"(/lab)?\?.*", "/api/contents", url), timeout=20)
+    laptop("down", "--delete", "--yes", cwd=folder)

@@ -38,8 +38,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
         return {**known, "done_before": True}
     ensure(STATE)
     login_path, candidates = _candidates()
-    probed = [found for found in map(_probe, candidates) if found]
-    best = max(probed, key=_worth)
+    best = _best(candidates)
     added: list[str] = []
     trouble = ""
     lacking = [name for name in SMALL if name not in best["found"]]
@@ -76,6 +75,16 @@ def _signature(python: str) -> list[int]:
 
 def _worth(found: dict[str, Any]) -> tuple[bool, int]:
     return "torch" in found["found"], len(found["found"])
+
+
+def _best(candidates: list[str]) -> dict[str, Any]:
+    """The interpreter that imports the most; the first that imports everything ends the search."""
+    probed = []
+    for found in filter(None, map(_probe, candidates)):
+        if len(found["found"]) == len(WANTED):
+            return found
+        probed.append(found)
+    return max(probed, key=_worth)
 
 
 def _candidates() -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
 from vmctl.workflows.clock import Clock
 
-SHORTEST_GAP_S = 0.1
+SHORTEST_GAP_S = 0.05
 LONGEST_GAP_S = 1.0
 SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
 

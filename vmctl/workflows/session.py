@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,7 +159,7 @@ def remember(
         "stops_at": stops_at.isoformat() if stops_at else None,
     }
     path = _cache_file(project)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
         part.write_text(json.dumps(record), encoding="utf-8")
         part.replace(path)

@@ -1,16 +1,16 @@
 """Every way vmctl can fail, as one tree: message, hint with the next command, exit code.
 
-    VmctlError            1   something we did not foresee
-    ├── InvalidInput      2   an argument, a setting or a file of the user's is wrong
-    ├── NotFound          3   no such VM, job, run, service or path
-    ├── Conflict          4   it exists already, is in use, or is in the wrong state
-    ├── AccessDenied      5   credentials, permission, API or billing
-    ├── NoCapacity        6   stockout or quota
-    ├── Unreachable       7   no connection, or the host key is not the pinned one
-    │   └── HostKeyChanged
-    ├── TimedOut          8   it took longer than its limit
-    ├── NotProvenWhole    9   a transfer whose checksum or length is wrong
-    └── JobFailed         the job's own exit code
+VmctlError            1   something we did not foresee
+├── InvalidInput      2   an argument, a setting or a file of the user's is wrong
+├── NotFound          3   no such VM, job, run, service or path
+├── Conflict          4   it exists already, is in use, or is in the wrong state
+├── AccessDenied      5   credentials, permission, API or billing
+├── NoCapacity        6   stockout or quota
+├── Unreachable       7   no connection, or the host key is not the pinned one
+│   └── HostKeyChanged
+├── TimedOut          8   it took longer than its limit
+├── NotProvenWhole    9   a transfer whose checksum or length is wrong
+└── JobFailed         the job's own exit code
 """
 
 from __future__ import annotations

@@ -31,13 +31,13 @@ class Forward:
 
     def __init__(self, ssh: OpenSSH, forwarding: Forwarding) -> None:
         self._ssh = ssh
-        self._forwarding = forwarding
+        self.forwarding = forwarding
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
 
     def open(self, timeout_s: float) -> None:
         """Connect and listen; raises Unreachable, HostKeyChanged, AccessDenied or Conflict."""
-        pair = self._forwarding
+        pair = self.forwarding
         options = (
             "-T",
             *("-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"),
@@ -85,7 +85,7 @@ class Forward:
         self._errors.seek(0)
         told = self._errors.read().decode("utf-8", "replace")
         if "cannot listen" in told or "Address already in use" in told:
-            return taken(self._forwarding.local_port)
+            return taken(self.forwarding.local_port)
         return ssh_failure(told, self._ssh.target)
 
 

@@ -87,9 +87,7 @@ class OpenSSH:
         except FileNotFoundError:
             return 0
 
-    def open(
-        self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S
-    ) -> None:
+    def open(self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S) -> None:
         """Make sure that a master answers: keep a live one, replace a stale one.
 
         Raises Unreachable, HostKeyChanged or AccessDenied.

@@ -30,7 +30,7 @@ class EmulatorResult:
     def text(self) -> str:
         """For people."""
         if not self.running:
-            return f"The embedded Compute Engine is not running ({self.home})."
+            return f"The embedded Compute Engine is off; what it keeps is in {self.home}."
         lines = [f"The embedded Compute Engine answers at {self.url} (process {self.pid})."]
         lines.append(f"Machines: {self.mode}; project {self.google_project}; in {self.home}.")
         return "\n".join([*lines, *([self.note] if self.note else [])])

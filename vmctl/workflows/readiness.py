@@ -20,7 +20,7 @@ from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.workflows.clock import Clock
 from vmctl.workflows.login import pin_host_keys, renew_key
-from vmctl.workflows.session import target_of
+from vmctl.workflows.session import remember_instance, target_of
 from vmctl.workflows.setup import prepare_machine
 
 DRIVER_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
@@ -60,6 +60,7 @@ def make_ready(
     yield from pin_host_keys(compute, instance, clock, "ssh")
     target = target_of(project, instance, ensure_keypair())
     remote = yield from _let_in(compute, instance, target, clock)
+    remember_instance(project, instance, target, clock)
     yield Finished("ssh", f"SSH answers, host key verified: {target.user}@{target.address}",
                    clock.monotonic() - began)  # fmt: skip
     try:

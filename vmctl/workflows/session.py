@@ -102,13 +102,11 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
         raise Conflict(
             f"The VM {instance.name} is {instance.status}, not running.", hint="Start it: vmctl up"
         )
-    keys = ensure_keypair()
     instance = yield from renew_key(project, compute, instance, clock)
     yield from pin_host_keys(compute, instance, clock, "ssh")
-    left = time_left(instance.ssh_keys, project.login_user, keys.public_line, clock.now())
-    ssh = OpenSSH(target_of(project, instance, keys))
+    ssh = OpenSSH(target_of(project, instance, ensure_keypair()))
     _open_patiently(ssh, clock)
-    remember(project, ssh.target, clock.now() + min(left, NO_END), instance.stops_at)
+    remember_instance(project, instance, ssh.target, clock)
     return Session(ssh, instance.stops_at)
 
 
@@ -147,6 +145,13 @@ def _target_differs(target: Target, instance: Instance) -> bool:
 
 
 # -- what was seen last: a cache, never trusted without the probe -----------------------------
+
+
+def remember_instance(project: Project, instance: Instance, target: Target, clock: Clock) -> None:
+    """Keep the door of an instance that answered, for as long as our key opens it."""
+    now, public_line = clock.now(), ensure_keypair().public_line
+    left = time_left(instance.ssh_keys, project.login_user, public_line, now)
+    remember(project, target, now + min(left, NO_END), instance.stops_at)
 
 
 def remember(

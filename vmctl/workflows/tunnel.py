@@ -47,8 +47,10 @@ def tunnel(
     forward = Forward(session.ssh, forwarding)
     try:
         forward.open(OPEN_S)
-        if forwarding.service:
-            yield from _wait_for_http(session, forwarding, clock)
+        while forwarding.service and not (yield from _answers(session, forward, clock)):
+            yield Warned("The tunnel's connection was lost; coming back by itself")
+            forward.close()
+            forward = yield from _come_back(project, forwarding, clock)
         seconds = clock.monotonic() - began
         leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
         yield Finished(STEP, f"{leads} of the VM", seconds)
@@ -108,12 +110,18 @@ def _ensure_service(project: Project, session: Session, forwarding: Forwarding) 
     return str(guest.call(session.ssh, "service", request)["token"])
 
 
-def _wait_for_http(session: Session, forwarding: Forwarding, clock: Clock) -> Story[None]:
-    """Until the service answers through the tunnel; one that died tells why."""
+def _answers(session: Session, forward: Forward, clock: Clock) -> Story[bool]:
+    """Wait until the service answers through the tunnel; False when the tunnel itself broke.
+
+    A service that died tells why.
+    """
+    forwarding = forward.forwarding
     limit = clock.monotonic() + HTTP_LIMIT_S
     look_at = clock.monotonic() + LOOK_S
     yield Advanced(STEP, f"Waiting for {forwarding.service} to answer")
     while not answers_http(forwarding.local_port):
+        if not forward.alive(HTTP_GAP_S):
+            return False
         now = clock.monotonic()
         if now >= look_at:
             state = guest.call(session.ssh, "service-state", {"name": forwarding.service})
@@ -126,7 +134,7 @@ def _wait_for_http(session: Session, forwarding: Forwarding, clock: Clock) -> St
                     hint=f"Its log: vmctl exec cat '~/.vmctl/services/{forwarding.service}/log'",
                 )
             look_at = now + LOOK_S
-        clock.sleep(HTTP_GAP_S)
+    return True
 
 
 def _died(service: str, tail: str) -> VmctlError:

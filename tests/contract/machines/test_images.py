@@ -26,6 +26,7 @@ from tests.contract.machines.bench import (
 )
 from vmctl.emulator import machines
 from vmctl.emulator.machines import image as images
+from vmctl.emulator.machines import sandbox
 from vmctl.emulator.machines.interface import MachineError
 
 
@@ -61,6 +62,43 @@ def test_pip_installs_into_the_machines_own_layer(
     bench.boot("2", image="tiny")
     assert bench.ssh("2", version) == "1.0"
     assert {file: file.lstat().st_mtime_ns for file in built.rglob("*")} == listing
+
+
+def inner_pids(pid: int) -> list[str]:
+    """What a process is called in the pid namespaces below this computer's."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return []  # it has just ended
+    return status.partition("NSpid:")[2].partition("\n")[0].split()[1:]
+
+
+@needs_sandbox
+def test_not_even_the_first_process_of_a_machine_can_write_to_the_shared_image(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(images.RECIPES, "tiny", images.Recipe((), ("pip",), 0.1))
+    bench.host.prepare_image("tiny", lambda _: None)
+    bench.boot("2", image="tiny")
+    (first,) = (pid for pid in descendants(os.getpid()) if inner_pids(pid) == ["1"])
+    attempt = """
+        [ "$(id -u)" = 0 ] && touch /etc/mine || exit 7
+        for shared in /run/vmctl/image /run/vmctl/seed; do
+          mount -n -o remount,bind,rw $shared && exit 8
+          mkdir -p /mnt/x && mount -n --bind $shared /mnt/x || exit 9
+          mount -n -o remount,bind,rw /mnt/x && exit 10
+          touch $shared/mine /mnt/x/mine && exit 11
+        done
+        exit 0
+    """
+    # Whoever owns a namespace has every capability in it, as its first process has.
+    words = ["nsenter", f"--target={first}", "--user", "--mount", "--preserve-credentials"]
+    uid = sandbox.MACHINE_UID if ROOT else None
+    done = subprocess.run(
+        [*words, "--", "/bin/sh", "-c", attempt],
+        user=uid, group=uid, extra_groups=[] if ROOT else None, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @needs_sandbox

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,18 @@ GUEST = "/run/vmctl/seed"
 IMAGE = "/run/vmctl/image"
 LAYER = "/run/vmctl/layer"
 IMAGE_TARGET = "/opt/python"
+
+# A read-only mount made in a machine's own namespace is one that the machine's root may make
+# writable again. Made one user namespace further out, the kernel locks it.
+LOCK = r"""
+while [ "$1" != -- ]; do mount -n --bind -o "$1" "$2" "$2" || exit 1; shift 2; done
+shift
+exec "$@"
+"""
+MOUNT_FLAGS = {
+    os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec",
+    os.ST_NOATIME: "noatime", os.ST_NODIRATIME: "nodiratime",
+}  # fmt: skip
 
 
 def machine_uid() -> int | None:
@@ -56,10 +69,22 @@ def base_arguments() -> list[str]:
     ]  # fmt: skip
 
 
+def locked(folders: Iterable[Path]) -> list[str]:
+    """The beginning of an argv in whose namespaces nobody can write to these folders."""
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c", LOCK, "sh"]
+    for folder in folders:
+        # What restricts the file system there already has to be said again, or it is refused.
+        present = os.statvfs(folder).f_flag
+        kept = [name for flag, name in MOUNT_FLAGS.items() if present & flag]
+        argv += [",".join(["ro", *kept]), str(folder)]
+    return [*argv, "--"]
+
+
 def command(launch: Launch, info_fd: int) -> list[str]:
     """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
     disk = launch.disk
-    argv = [*base_arguments(), "--hostname", launch.hostname, "--info-fd", str(info_fd)]
+    shared = [folder for folder in (launch.seed, launch.image) if folder is not None]
+    argv = [*locked(shared), *base_arguments(), "--hostname", launch.hostname, "--info-fd", str(info_fd)]
     argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
@@ -109,7 +134,7 @@ def probe(spawner: Spawner) -> Abilities:
     for program in ("bwrap", "sshd", "nsenter", "unshare", "ssh-keygen"):
         if find_program(program) is None:
             return Abilities(f"{program} is not installed on this computer", False)
-    argv = [*base_arguments(), "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc"]
+    argv = [*locked([Path("/usr")]), *base_arguments(), "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
         if host.is_symlink():

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program with its arguments, its folder and its environment on the VM.
-
-    `str(command)` is one line for a POSIX shell. A `directory` that starts with `~/` is
-    resolved by that shell against the login user's home.
-    """
+    """A program with its arguments; `str(command)` is one line for a POSIX shell."""
 
     argv: tuple[str, ...]
-    directory: str = ""
-    env: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -25,16 +19,12 @@ class Command:
             raise ValueError("a command cannot hold a NUL byte")
 
     def __str__(self) -> str:
-        words = [f"{name}={shlex.quote(value)}" for name, value in self.env]
-        line = " ".join([*(["env", *words] if words else []), *map(shlex.quote, self.argv)])
-        if not self.directory:
-            return line
-        return f"cd {quote_path(self.directory)} && {line}"
+        return shlex.join(self.argv)
 
 
-def command(*argv: str, directory: str = "", env: dict[str, str] | None = None) -> Command:
-    """`command("python", "train.py", directory="~/Workspace/x")`, the usual way to make one."""
-    return Command(tuple(argv), directory, tuple(sorted((env or {}).items())))
+def command(*argv: str) -> Command:
+    """`command("python", "train.py")`, the usual way to make one."""
+    return Command(tuple(argv))
 
 
 def quote_path(path: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HOURS_PER_MONTH = 730
-
 # USD per GB and month of pd-balanced, list prices of 2026-07-30
 _PD_BALANCED_GB_MONTH = {"europe-west1": 0.10}
 

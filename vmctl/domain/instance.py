@@ -73,7 +73,6 @@ class Instance:
     machine_type: str
     gpu: Gpu | None = None
     address: str | None = None  # the external one; changes at every start
-    internal_address: str | None = None
     ssh_port: int = 22
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +85,6 @@ class Instance:
     spot: bool = False
     disk_gb: int = 0
     disk_type: str = ""
-    status_message: str = ""
 
     @property
     def region(self) -> str:

@@ -21,7 +21,6 @@ class Operation:
     target: str  # the VM's name
     is_done: bool
     status_message: str = ""
-    progress: int | None = None  # percent
     failure: Failure | None = None
 
 

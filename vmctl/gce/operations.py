@@ -20,7 +20,6 @@ def operation_of(reply: Mapping[str, Any]) -> Operation:
         target=last_part(reply.get("targetLink", "")),
         is_done=reply.get("status") == "DONE",
         status_message=reply.get("statusMessage", ""),
-        progress=reply.get("progress"),
         failure=_failure(reply),
     )
 

@@ -21,7 +21,6 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
     machine_type = last_part(reply.get("machineType", ""))
     disks: list[Mapping[str, Any]] = reply.get("disks", [])
     boot: Mapping[str, Any] = next((disk for disk in disks if disk.get("boot")), {})
-    external, internal = _addresses(reply)
     limit = scheduling.get("maxRunDuration", {}).get("seconds")
     stops = reply.get("resourceStatus", {}).get("scheduling", {}).get("terminationTimestamp")
     return Instance(
@@ -31,8 +30,7 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         status=Status(reply.get("status", "UNKNOWN")),
         machine_type=machine_type,
         gpu=_gpu(reply, machine_type),
-        address=external,
-        internal_address=internal,
+        address=_external_address(reply),
         ssh_port=_port(metadata.get(SSH_PORT_ITEM, "")),
         labels=dict(reply.get("labels", {})),
         metadata=metadata,
@@ -44,7 +42,6 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         max_run_s=int(limit) if limit is not None else None,
         spot=scheduling.get("provisioningModel") == "SPOT" or bool(scheduling.get("preemptible")),
         disk_gb=int(boot.get("diskSizeGb", 0)),
-        status_message=reply.get("statusMessage", ""),
     )
 
 
@@ -114,13 +111,12 @@ def _gpu(reply: Mapping[str, Any], machine_type: str) -> Gpu | None:
     return built_in_gpu(machine_type)
 
 
-def _addresses(reply: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    for interface in reply.get("networkInterfaces", []):
-        external = next(
-            (one["natIP"] for one in interface.get("accessConfigs", []) if one.get("natIP")), None
-        )
-        return external, interface.get("networkIP")
-    return None, None
+def _external_address(reply: Mapping[str, Any]) -> str | None:
+    for interface in reply.get("networkInterfaces", [])[:1]:
+        for access in interface.get("accessConfigs", []):
+            if access.get("natIP"):
+                return str(access["natIP"])
+    return None
 
 
 def _port(text: str) -> int:

@@ -1,0 +1,56 @@
+"""The exit codes that the README promises, and command lines that cannot be read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vmctl import __main__ as program
+from vmctl.domain import errors
+from vmctl.domain.errors import VmctlError, exit_code_of
+
+CODES = {
+    "VmctlError": 1,
+    "InvalidInput": 2,
+    "NotFound": 3,
+    "Conflict": 4,
+    "AccessDenied": 5,
+    "NoCapacity": 6,
+    "Unreachable": 7,
+    "HostKeyChanged": 7,
+    "TimedOut": 8,
+    "NotProvenWhole": 9,
+}
+
+
+def test_each_class_has_the_code_that_is_promised() -> None:
+    classes = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, VmctlError) and name != "JobFailed"
+    }
+    assert {name: exit_code_of(kind("x")) for name, kind in classes.items()} == CODES
+
+
+def test_a_jobs_own_code_is_the_commands() -> None:
+    assert exit_code_of(errors.JobFailed("x", code=77)) == 77
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["frobnicate"], 2, "frobnicate"),
+        (["run"], 2, "job"),
+        (["up", "--disk-gb", "much"], 2, "--disk-gb"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_an_error_with_the_help_as_its_hint(
+    words: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main([*words, "--json"]) == code
+    told = json.loads(capsys.readouterr().err)
+    assert told["exit_code"] == code
+    assert says in told["message"]
+    assert told["hint"].startswith("See: vmctl")
+    assert told["hint"].endswith("--help")

@@ -57,6 +57,20 @@ def test_plain_machines_work_and_end_with_the_emulator(folder: Path, key: Path) 
         eventually(lambda: not alive(family), 15)
 
 
+def test_a_plain_machine_boots_before_anybody_has_a_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMCTL_EMULATOR_PLAIN", "1")
+    user = "alice" if ROOT else os.environ.get("USER", "alice")
+    with opened(folder) as bench:
+        bench.answers.attributes["2"] = {"ssh-keys": ""}
+        bench.boot("2")
+        bench.answers.attributes["2"] = {"ssh-keys": f"{user}:{bench.public}"}
+        bench.host.metadata_changed("2")
+        eventually(lambda: bench.try_ssh("2", "true", user=user).returncode == 0)
+        assert bench.ssh("2", "id -un", user=user) == user
+
+
 def test_plain_machines_get_the_image_with_a_layer_of_their_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from .interface import MachineError
 from .sandbox import Launch, find_program, guest_command, machine_uid
 from .spawner import Spawner
 
@@ -51,26 +50,12 @@ def start(
     argv = guest_command(launch.seed, launch.control_fd, launch.door_fd, "plain")
     uid = machine_uid()
     if uid is not None:
-        check_mount_namespace()
         root = str(launch.disk / "fs")
         argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), root, *argv]
     return spawner.start(
         argv, stdout=serial, stderr=serial, pass_fds=(control.fileno(), door.fileno()),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
     )  # fmt: skip
-
-
-def check_mount_namespace() -> None:
-    """MachineError when root cannot drop a machine to an unprivileged uid here."""
-    probe = subprocess.run(
-        ["unshare", "--mount", "--", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    if probe.returncode != 0:
-        raise MachineError(
-            "this root has no namespaces to lock machines into, and vmctl does not run them as "
-            "root: start it as an ordinary user, or allow user namespaces (in Docker: "
-            "--security-opt seccomp=unconfined)"
-        )
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -86,4 +71,19 @@ def refusal() -> str | None:
     for program in ("sshd", "ssh-keygen"):
         if find_program(program) is None:
             return f"{program} is not installed (Debian: sudo apt-get install openssh-server)"
+    if machine_uid() is not None and not may_mount():
+        return (
+            "this root has no namespaces to lock machines into, and vmctl does not run them as "
+            "root: start it as an ordinary user, or allow user namespaces (in Docker: "
+            "--security-opt seccomp=unconfined)"
+        )
     return None
+
+
+def may_mount() -> bool:
+    """Whether root can show a machine an /etc of its own, as `AS_UID` does."""
+    attempt = ["unshare", "--mount", "--", "mount", "--bind", "/etc", "/etc"]
+    try:
+        return subprocess.run(attempt, capture_output=True).returncode == 0
+    except OSError:
+        return False

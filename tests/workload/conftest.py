@@ -16,11 +16,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of twelve pictures, in a folder whose name has a space and an umlaut."""
-    image = pytest.importorskip("PIL.Image")
+    # here: the tests of the download need no pillow
+    from PIL import Image
+
     folder = tmp_path_factory.mktemp("photos") / "schöne Bilder"
     for label, name in enumerate(("field", "ocean")):
         (folder / name).mkdir(parents=True)
         for number in range(12):
             colour = (20 * number, 90 + 100 * label, 240 - 15 * number)
-            image.new("RGB", (30 + number, 24), colour).save(folder / name / f"{number}.jpg")
+            Image.new("RGB", (30 + number, 24), colour).save(folder / name / f"{number}.jpg")
     return folder

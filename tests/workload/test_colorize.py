@@ -5,19 +5,17 @@ import signal
 import subprocess
 import sys
 
+import colorize
 import pytest
+import torch
+from checkpoint import NonFinite, load_weights, save_weights, write_whole
 from conftest import WORKLOAD
-
-torch = pytest.importorskip("torch")
-
-import colorize  # noqa: E402
-from checkpoint import NonFinite, load_weights, save_weights, write_whole  # noqa: E402
-from data_utils import get_colorized_dataset_loader  # noqa: E402
-from options import parse_arguments  # noqa: E402
-from pictures import gray_copy, psnr  # noqa: E402
-from PIL import Image  # noqa: E402
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
-from unet import UNet  # noqa: E402
+from data_utils import get_colorized_dataset_loader
+from options import parse_arguments
+from pictures import gray_copy, psnr
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from unet import UNet
 
 TINY = ["--batch_size", "2", "--image_size", "16"]
 

@@ -1,10 +1,8 @@
 import shutil
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from data_utils import (  # noqa: E402
+import torch
+from data_utils import (
     DataError,
     ImageFolderGrayColor,
     colorization_dataset,
@@ -12,8 +10,8 @@ from data_utils import (  # noqa: E402
     split_by_photo,
     take,
 )
-from PIL import Image  # noqa: E402
-from torchvision import transforms  # noqa: E402
+from PIL import Image
+from torchvision import transforms
 
 
 def test_a_batch_is_gray_around_zero_and_colour_from_0_to_1(photos):

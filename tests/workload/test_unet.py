@@ -1,12 +1,9 @@
 import subprocess
 import sys
 
-import pytest
+import torch
 from conftest import WORKLOAD
-
-torch = pytest.importorskip("torch")
-
-from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv  # noqa: E402
+from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv
 
 
 def test_running_the_file_checks_the_shapes():

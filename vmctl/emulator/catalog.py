@@ -97,8 +97,6 @@ DISK_TYPES = {
         DiskType("local-ssd", "Local SSD", 375, "375GB-375GB", False),
     )
 }
-HYPERDISK_ONLY = {"a4"}
-HYPERDISK_SERIES = {"a3", "a4", "g2"}
 
 
 def _image(

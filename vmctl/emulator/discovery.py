@@ -117,10 +117,6 @@ class Discovery:
             where = ".".join(str(part) for part in error.absolute_path)
             raise ValueError(f"{schema}.{where}: {error.message[:300]}")
 
-    def schema_names(self) -> Iterator[str]:
-        """Yield the name of every schema in the document."""
-        return iter(self._schemas)
-
     def _errors(self, direction: str, schema: str, body: Json) -> list[Any]:
         validator = self._validator(direction, schema)
         return sorted(validator.iter_errors(body), key=lambda e: [str(p) for p in e.absolute_path])

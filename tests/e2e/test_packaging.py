@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_built_wheel_runs(tmp_path: Path) -> None:
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "-w",
-        str(tmp_path),
-        str(ROOT),
-    ]
+    clone = tmp_path / "clone"  # not the checkout, where an old build/ could still ship
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(lambda name: (ROOT / name).is_file(), filter(None, names.split("\0"))):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, clone / name)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w"]
+    build += [str(tmp_path), str(clone)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("vmctl-*.whl")
     target = tmp_path / "installed"
@@ -44,11 +42,11 @@ def test_a_built_wheel_runs(tmp_path: Path) -> None:
 
     assert str(target) in python("import vmctl; print(vmctl.__file__)")
     assert "vmctl" in python("import sys; from vmctl.__main__ import main; sys.exit(main(['-h']))")
-    shipped = {p.relative_to(target).as_posix() for p in (target / "vmctl").rglob("*")}
-    checkout = {
-        p.relative_to(ROOT).as_posix()
-        for p in (ROOT / "vmctl").rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
-    }
-    assert checkout - shipped == set(), "every file of the package is in the wheel"
-    assert not any(name.startswith(("workload", "tests")) for name in shipped)
+    assert files_below(target) == files_below(clone), "the package, whole, and nothing else"
+    assert not any((target / room).exists() for room in ("workload", "tests", "scripts"))
+
+
+def files_below(folder: Path) -> set[str]:
+    """The files of the package in a folder."""
+    found = (path for path in (folder / "vmctl").rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix() for p in found if "__pycache__" not in p.parts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import socket
 from types import TracebackType
@@ -113,6 +114,7 @@ class Connection:
             code = channel.recv_exit_status()
             channel.close()
         except TimeoutError as error:
+            self.close()  # the command may go on there: what it says later is not for us
             raise TimedOut(f"A command on the VM took longer than {timeout_s} s.") from error
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
@@ -180,8 +182,10 @@ def _drain(channel: Any, out: io.BytesIO, err: io.BytesIO) -> None:
     import threading
 
     def read_errors() -> None:
-        while data := channel.recv_stderr(1 << 16):
-            err.write(data)
+        # a limit that runs out here runs out below, too, where it is told
+        with contextlib.suppress(OSError):
+            while data := channel.recv_stderr(1 << 16):
+                err.write(data)
 
     reader = threading.Thread(target=read_errors, daemon=True)
     reader.start()

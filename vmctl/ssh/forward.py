@@ -9,6 +9,7 @@ import select
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,11 +56,22 @@ class Forward:
             stderr=self._errors,
             start_new_session=True,
         )
+        if not self._says_ready(timeout_s):
+            raise self._failure()
+
+    def _says_ready(self, timeout_s: float) -> bool:
+        """Whether the session beside the forward runs; a login file may print before it does."""
+        assert self._process is not None
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        said = os.read(self._process.stdout.fileno(), 64) if ready else b""
-        if said != READY:
-            raise self._failure(timed_out=not ready)
+        deadline, said = time.monotonic() + timeout_s, b""
+        while not said.endswith(READY):
+            left = deadline - time.monotonic()
+            readable, _, _ = select.select([self._process.stdout], [], [], max(left, 0))
+            data = os.read(self._process.stdout.fileno(), 4096) if readable else b""
+            if not data:
+                return False
+            said = (said + data)[-256:]
+        return True
 
     def alive(self, seconds: float) -> bool:
         """Wait that long at most; False as soon as the connection has ended."""
@@ -77,15 +89,16 @@ class Forward:
             end_process(self._process)
         self._errors.close()
 
-    def _failure(self, *, timed_out: bool) -> Exception:
+    def _failure(self) -> Exception:
         assert self._process is not None
-        if timed_out:
-            return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
-        self._process.wait()
+        ended = self._process.poll() is not None
+        end_process(self._process)
         self._errors.seek(0)
         told = self._errors.read().decode("utf-8", "replace")
         if "cannot listen" in told or "Address already in use" in told:
             return taken(self.forwarding.local_port)
+        if not ended and not told.strip():
+            return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
         return ssh_failure(told, self._ssh.target)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmctl.config import Project
 from vmctl.domain.driver import DRIVER_QUESTION, Driver
-from vmctl.domain.errors import TimedOut
+from vmctl.domain.errors import HostKeyChanged, TimedOut, Unreachable
 from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image, brings_driver
@@ -110,8 +110,15 @@ def _driver(
     coming = brings_driver(Image.parse(project.vm.image))
     said = ""
     while True:
-        answer = remote.run(DRIVER_QUESTION, timeout_s=DRIVER_ANSWER_S)
-        driver = Driver.parse(answer.text) if answer.code == 0 else None
+        try:
+            answer = remote.run(DRIVER_QUESTION, timeout_s=DRIVER_ANSWER_S)
+            driver = Driver.parse(answer.text) if answer.code == 0 else None
+            seen = last_lines(answer.text + answer.error_text, 1) or "no answer"
+        except HostKeyChanged:
+            raise
+        except (TimedOut, Unreachable) as error:
+            # a driver that is being installed can hold everything up, or restart the network
+            driver, seen = None, error.message.rstrip(".")
         if driver is not None and len(driver.names) >= gpu.count:
             seconds = clock.monotonic() - began
             yield Finished("driver", f"{_counted(driver)}, driver {driver.version}", seconds)
@@ -120,8 +127,6 @@ def _driver(
             return driver
         if driver is not None:
             seen = f"nvidia-smi sees {len(driver.names)} of {gpu.count} GPUs"
-        else:
-            seen = last_lines(answer.text + answer.error_text, 1) or "no answer"
         if not coming:
             yield Warned(
                 f"No driver answers on {instance.name} ({seen}): the image {project.vm.image} "

@@ -38,6 +38,8 @@ def abilities() -> sandbox.Abilities:
 
 
 REFUSAL = abilities().refusal
+if REFUSAL is not None and os.environ.get("CI") == "true":
+    raise RuntimeError(f"CI must be able to make sandboxes, and cannot: {REFUSAL}")
 needs_sandbox = pytest.mark.skipif(REFUSAL is not None, reason=f"no sandbox here: {REFUSAL}")
 needs_root = pytest.mark.skipif(not ROOT, reason="only root drops machines to another uid")
 

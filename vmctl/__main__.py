@@ -17,12 +17,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import typer
 
     from vmctl.cli.app import app
-    from vmctl.cli.options import wants_json, wants_verbose
+    from vmctl.cli.options import forget
 
     words = list(sys.argv[1:] if argv is None else argv)
     # the base of all that typer's own click raises, wherever that version of typer keeps it
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]
-    verbose, as_json = wants_verbose(words), wants_json(words)
+    forget()  # what an earlier call in this process was asked
     try:
         code = typer.main.get_command(app).main(
             args=words, prog_name="vmctl", standalone_mode=False
@@ -30,41 +30,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VmctlError as error:
-        return _tell(error, verbose, as_json)
+        return _tell(error, words)
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         print("\nStopped.", file=sys.stderr)
         return 130
     except click_exception as error:
-        return _tell_usage(error, verbose, as_json)
+        return _tell_usage(error, words)
     except BrokenPipeError:
         # the reader of our output left (`vmctl logs | head`): nothing more to say, nor to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _tell(_local_trouble(error), verbose, as_json)
+        return _tell(_local_trouble(error), words)
     except Exception as error:
-        hint = "Run it again with --verbose to see where." if not verbose else ""
-        return _tell(
-            VmctlError(f"Unexpected {type(error).__name__}: {error}", hint=hint), verbose, as_json
-        )
+        hint = "Run it again with --verbose to see where."
+        return _tell(VmctlError(f"Unexpected {type(error).__name__}: {error}", hint=hint), words)
 
 
 def run() -> None:
     """The entry point of the installed `vmctl` program."""
     # a polite kill, too, ends stories in order: tunnels close, nothing half-written stays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the program was still being loaded
+        sys.exit(130)
 
 
-def _tell_usage(error: Any, verbose: bool, as_json: bool) -> int:
+def _tell_usage(error: Any, words: Sequence[str]) -> int:
     """A command line that typer does not accept."""
     message = error.format_message()
     if not message:  # the bare program name: typer has printed the help already
         return 2
     path = error.ctx.command_path if getattr(error, "ctx", None) else "vmctl"
-    return _tell(InvalidInput(message, hint=f"See: {path} --help"), verbose, as_json)
+    return _tell(InvalidInput(message, hint=f"See: {path} --help"), words)
+
+
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def _local_trouble(error: OSError) -> VmctlError:
@@ -75,17 +79,24 @@ def _local_trouble(error: OSError) -> VmctlError:
             f"This computer's disk is full{where}.", hint="Free some space, then run it again."
         )
     what = error.strerror or str(error)
+    if error.filename and error.errno in _NOT_OURS:
+        return InvalidInput(
+            f"{error.filename} cannot be used: {what}.",
+            hint="Check the path and your rights to it.",
+        )
     name = f": {error.filename}" if error.filename else ""
     return VmctlError(f"{what}{name}", hint="Run it again with --verbose to see where.")
 
 
-def _tell(error: VmctlError, verbose: bool, as_json: bool) -> int:
+def _tell(error: VmctlError, words: Sequence[str]) -> int:
+    from vmctl.cli.options import wants_json, wants_verbose
+
     code = exit_code_of(error)
-    if verbose:
+    if wants_verbose(words):
         import traceback
 
         traceback.print_exc()
-    if as_json:
+    if wants_json(words):
         import json
 
         body = {"error": type(error).__name__, "message": error.message, "hint": error.hint}

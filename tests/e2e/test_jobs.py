@@ -81,6 +81,16 @@ def test_arguments_reach_the_job_as_they_are(laptop: Laptop, jobs: Path) -> None
     (jobs / "made.txt").unlink()
 
 
+def test_options_of_the_job_are_never_ours(laptop: Laptop, jobs: Path) -> None:
+    told = laptop("run", "python", "--", "--detach", "--verbose", cwd=jobs)
+    assert "['--detach', '--verbose']" in told.stdout
+    told = laptop("run", "python", "--json", cwd=jobs)
+    assert spoken(told.stdout) == ["['--json']"]
+    told = laptop("run", "nonsense", "--json", cwd=jobs, code=3)
+    assert "error: " in told.stderr
+    (jobs / "made.txt").unlink(missing_ok=True)
+
+
 def test_setup_runs_once_per_content(laptop: Laptop, jobs: Path) -> None:
     greeting = {"GREETING": "you"}
     first = laptop("run", "prepared", cwd=jobs, environ=greeting)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vmctl.domain.errors import NotFound
+
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
     from vmctl.config import Project
@@ -68,7 +70,7 @@ class Context:
         """These options where given, else those that stood before the command's name."""
         return Context(
             local=outer.local if self.local is None else self.local,
-            name=self.name or outer.name,
+            name=outer.name if self.name is None else self.name,
             yes=self.yes or outer.yes,
             json=self.json or outer.json,
             quiet=self.quiet or outer.quiet,
@@ -80,7 +82,13 @@ class Context:
         from vmctl.config import Flags, load_project
 
         flags = replace(Flags(**vm_flags), local=self.local, name=self.name)
-        return load_project(Path.cwd(), flags=flags)
+        try:
+            here = Path.cwd()
+        except FileNotFoundError as error:
+            raise NotFound(
+                "The current folder no longer exists.", hint="Change to your project's folder: cd …"
+            ) from error
+        return load_project(here, flags=flags)
 
     def screen(self) -> Screen:
         from vmctl.cli.render import Screen
@@ -98,21 +106,34 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 _outer = Context()
+_reached: Context | None = None
 
 
 def remember(context: Context) -> None:
     """Keep the options given before the command's name, for the command that follows."""
-    global _outer
-    _outer = context
+    global _outer, _reached
+    _outer, _reached = context, None
+
+
+def forget() -> None:
+    """Begin a new command line: nothing of an earlier one in this process counts."""
+    remember(Context())
 
 
 def command(
-    app: typer.Typer, name: str, *, panel: str, examples: str, passes_words_on: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    panel: str,
+    examples: str,
+    passes_words_on: bool = False,
+    passes_options_on: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command: its own parameters, the global options, its help with examples.
 
     The function's first parameter receives the Context. With `passes_words_on` everything
-    after the first argument belongs to the program that runs on the VM.
+    after the first argument belongs to the program that runs on the VM; with
+    `passes_options_on` an option that is none of ours is that program's, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -122,8 +143,13 @@ def command(
 
         @functools.wraps(function)
         def wrapper(**values: Any) -> None:
+            global _reached
             common = {key: values.pop(key) for key in _COMMON}
-            function(Context(**common).under(_outer), **values)
+            _reached = Context(**common).under(_outer)
+            try:
+                function(_reached, **values)
+            except KeyboardInterrupt:  # typer would end without a word
+                raise typer.Abort from None
 
         extra = [
             inspect.Parameter(
@@ -142,7 +168,10 @@ def command(
             help="\n\n".join(" ".join(part.split()) for part in paragraphs),
             rich_help_panel=panel,
             epilog=f"Examples:\n\n{lines}",
-            context_settings={"allow_interspersed_args": not passes_words_on},
+            context_settings={
+                "allow_interspersed_args": not passes_words_on,
+                "ignore_unknown_options": passes_options_on,
+            },
         )(wrapper)
         return function
 
@@ -150,13 +179,14 @@ def command(
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether an error, too, should be JSON: asked of the raw words, before they are parsed."""
-    return "--json" in _ours(words)
+    """Whether an error, too, should be JSON; the raw words tell where they were not understood."""
+    return _reached.json if _reached else "--json" in _ours(words)
 
 
 def wants_verbose(words: Sequence[str]) -> bool:
     """Whether to show a traceback: `--verbose`, or VMCTL_VERBOSE in the environment."""
-    return "--verbose" in _ours(words) or bool(os.environ.get("VMCTL_VERBOSE"))
+    wanted = _reached.verbose if _reached else "--verbose" in _ours(words)
+    return wanted or bool(os.environ.get("VMCTL_VERBOSE"))
 
 
 def _ours(words: Sequence[str]) -> Sequence[str]:

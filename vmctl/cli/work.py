@@ -46,7 +46,9 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.run import run as story
 
         words = tuple(args or ())
-        if "--detach" in words:  # a habit from other tools: after the job's name
+        if words[:1] == ("--",):  # `run JOB -- ARGS`: all that follows is the job's
+            words = words[1:]
+        elif "--detach" in words:  # a habit from other tools: after the job's name
             words = tuple(word for word in words if word != "--detach")
             detach = True
         screen = context.screen()

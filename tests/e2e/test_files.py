@@ -181,3 +181,6 @@ def test_scp_both_ways(laptop: Laptop, files: Path, tmp_path: Path) -> None:
     laptop("scp", str(tmp_path / "note s.txt"), ":", cwd=files)
     laptop("scp", ":note s.txt", str(tmp_path / "back.txt"), cwd=files)
     assert (tmp_path / "back.txt").read_text() == "hello"
+    laptop("scp", "-rq", str(tmp_path), ":copied", cwd=files)
+    laptop("scp", "-r", ":copied", str(tmp_path / "again"), cwd=files)
+    assert (tmp_path / "again" / "note s.txt").read_text() == "hello"

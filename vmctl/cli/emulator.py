@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
         name="emulator",
         help="The embedded Compute Engine: rehearse on this computer, without an account.",
         no_args_is_help=True,
+        epilog="Examples:\n\n    vmctl emulator status\n\n"
+        '    eval "$(vmctl emulator env)" && gcloud compute instances list',
     )
     app.add_typer(group, rich_help_panel="Local rehearsal")
     panel = "Commands"

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
     def ssh(
         context: Context,
         words: Annotated[
-            list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Run this, then leave.")
+            list[str] | None, typer.Argument(metavar="COMMAND", help="Run this, then leave.")
         ] = None,
     ) -> None:
         """Log in to the VM, over the warm connection."""
@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
     )
     def exec_(
         context: Context,
-        words: Annotated[list[str], typer.Argument(metavar="COMMAND...")],
+        words: Annotated[list[str], typer.Argument(metavar="COMMAND")],
     ) -> None:
         """Run one command on the VM, in the project's folder; its exit code is ours."""
         from vmctl.workflows.shell import exec_ as execute

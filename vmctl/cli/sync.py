@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
         paths: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[PATH]...",
+                metavar="PATH",
                 help="Looked for in the last run's outputs, its job's folder, the project's root.",
             ),
         ] = None,
@@ -80,26 +80,32 @@ def register(app: typer.Typer) -> None:
         "scp",
         panel=PANEL,
         passes_words_on=True,
+        passes_options_on=True,
         examples="vmctl scp notes.txt :Workspace/\nvmctl scp -r :Workspace/runs .",
     )
     def scp(
         context: Context,
         words: Annotated[
             list[str],
-            typer.Argument(metavar="SOURCE... TARGET", help="A ':' in front means: on the VM."),
+            typer.Argument(
+                metavar="PATH",
+                help="Sources, then the target; ':' in front: on the VM. Options: -r -p -q -C -v.",
+            ),
         ],
     ) -> None:
         """Copy with scp over the warm connection; ':path' is a path on the VM."""
         from vmctl.workflows.shell import scp as copy
 
-        raise typer.Exit(copy(context.project(), tuple(words)))
+        quiet = ("-q",) if context.quiet else ()
+        raise typer.Exit(copy(context.project(), (*quiet, *words)))
 
 
 def _plan(screen: Screen, result: PushResult) -> None:
     """What a push would do: what moves, how much, the largest, what stays here and why."""
     from vmctl.cli.render import human_bytes
 
-    screen.say(f"To {result.destination}: {result.files} files, {human_bytes(result.bytes)}.")
+    total = human_bytes(result.bytes)
+    screen.say(f"To {result.destination}: {result.files} files, {total} in all.")
     for heading, paths in (("Would move", result.moved), ("Would delete there", result.deleted)):
         if paths:
             screen.say(f"{heading} {len(paths)}:")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
-from vmctl.domain.errors import InvalidInput
+from vmctl.domain.errors import InvalidInput, NotFound
 from vmctl.workflows.session import reach
 
 
@@ -37,12 +37,20 @@ def scp(project: Project, words: Sequence[str]) -> int:
     paths = [word for word in words if word not in options]
     for option in options:
         if not set(option[1:]) <= set("rpqCv"):
-            raise InvalidInput(f"scp here takes -r, -p, -q, -C and -v, not '{option}'.")
+            raise InvalidInput(
+                f"scp here takes -r, -p, -q, -C and -v, not '{option}'.",
+                hint="vmctl scp -r :Workspace/runs .",
+            )
     if len(paths) < 2 or not any(path.startswith(":") for path in paths):
         raise InvalidInput(
             "scp needs a source and a target, one of them on the VM.",
             hint="vmctl scp notes.txt :Workspace/  or  vmctl scp :Workspace/notes.txt .",
         )
+    for path in paths[:-1]:
+        if not path.startswith(":") and not os.path.lexists(path):
+            raise NotFound(
+                f"'{path}' is not on this computer.", hint=f"For a path on the VM: :{path}"
+            )
     vm = reach(project)
     alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]

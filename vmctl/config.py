@@ -144,6 +144,8 @@ def load_project(
     push = _table(table.get("push", {}), where, "push")
     _refuse_unknown(push, {"exclude"}, file=where, prefix="push.")
 
+    if flags.name == "":
+        raise InvalidInput("--name is empty.", hint="Choose one: vmctl --name NAME …")
     name = flags.name or environ.get("VMCTL_NAME") or _text(table, "name", where) or root.name
     local = flags.local
     if local is None:
@@ -194,7 +196,8 @@ def _find_file(start: Path) -> tuple[Path | None, dict[str, Any]]:
             return file, _read_toml(file)
         pyproject = candidate / "pyproject.toml"
         if pyproject.is_file():
-            table = _read_toml(pyproject).get("tool", {}).get("vmctl")
+            tool = _read_toml(pyproject).get("tool", {})
+            table = tool.get("vmctl") if isinstance(tool, dict) else None
             if isinstance(table, dict):
                 return pyproject, table
         if (candidate / ".git").exists():
@@ -210,7 +213,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
             f"{file} is not valid TOML: {error}.", hint="Mend the line that it names."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} cannot be read: {error}.") from error
+        why = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
+        raise InvalidInput(
+            f"{file} cannot be read: {why}.", hint="Mend it, or work in another folder."
+        ) from error
 
 
 # -- tables of the file ----------------------------------------------------------------------
@@ -232,16 +238,21 @@ def _vm_value(key: str, value: object, where: str) -> Any:
         number = _typed(value, int, f"vm.{key}", where)
         if not 10 <= number <= 65536:
             raise InvalidInput(
-                f"vm.disk_gb in {where} must be from 10 to 65536 GB, not {number}.",
+                f"{_named(key, where)} must be from 10 to 65536 GB, not {number}.",
                 hint="The PyTorch image needs at least 50 GB; 100 is usual.",
             )
         return number
     if key == "max_hours":
         hours = float(_typed(value, (int, float), f"vm.{key}", where))
-        return _hours(hours, f"vm.max_hours in {where}")
+        return _hours(hours, _named(key, where))
     if key == "spot":
         return _typed(value, bool, f"vm.{key}", where)
     return _typed(value, str, f"vm.{key}", where)
+
+
+def _named(key: str, where: str) -> str:
+    """A [vm] setting as its user knows it: by the flag, by the variable, or by key and file."""
+    return where if where.startswith(("--", "VMCTL_")) else f"vm.{key} in {where}"
 
 
 def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSettings:
@@ -259,7 +270,11 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
             elif item.name == "spot":
                 value = _truth(text, variable)
         except ValueError as error:
-            raise InvalidInput(f"{variable} must be a number, not '{text}'.") from error
+            wanted = "a whole number" if item.name == "disk_gb" else "a number"
+            raise InvalidInput(
+                f"{variable} must be {wanted}, not '{text}'.",
+                hint=f"Such as: {variable}={item.default}",
+            ) from error
         settings = replace(settings, **{item.name: _vm_value(item.name, value, variable)})
     return settings
 
@@ -291,7 +306,8 @@ def _jobs(value: object, file: str) -> dict[str, JobSettings]:
         _refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
             raise InvalidInput(
-                f"The job name '{name}' in {file} may hold only letters, digits, '-' and '_'."
+                f"The job name '{name}' in {file} may hold only letters, digits, '-' and '_'.",
+                hint="Such as: [jobs.train]",
             )
         if not str(table.get("command", "")).strip():
             raise InvalidInput(
@@ -318,11 +334,17 @@ def _services(value: object, file: str) -> dict[str, ServiceSettings]:
         _refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
         base = services.get(name)
         if base is None and not {"port", "command"} <= table.keys():
-            raise InvalidInput(f"The service '{name}' in {file} needs both a port and a command.")
+            raise InvalidInput(
+                f"The service '{name}' in {file} needs both a port and a command.",
+                hint=f'Add to [{prefix}]: port = 8080, command = "… --port {{port}}"',
+            )
         base = base or ServiceSettings(name=name, command="", port=0)
         port = _typed(table.get("port", base.port), int, f"{prefix}.port", file)
         if not 1 <= port <= 65535:
-            raise InvalidInput(f"{prefix}.port in {file} must be from 1 to 65535, not {port}.")
+            raise InvalidInput(
+                f"{prefix}.port in {file} must be from 1 to 65535, not {port}.",
+                hint="Such as: port = 8080",
+            )
         services[name] = ServiceSettings(
             name=name,
             command=_typed(table.get("command", base.command), str, f"{prefix}.command", file),
@@ -362,6 +384,8 @@ _WORDS = {
     dict: "a table",
 }
 
+_LIKE = {str: '"…"', int: "100", float: "1.5", bool: "true", list: '["…"]', dict: "…"}
+
 
 def _typed(value: Any, kind: Any, key: str, file: str) -> Any:
     kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -369,7 +393,12 @@ def _typed(value: Any, kind: Any, key: str, file: str) -> Any:
     if wrong_bool or not isinstance(value, kinds):
         wanted = _WORDS[kinds[-1]]
         given = _WORDS.get(type(value), type(value).__name__)
-        raise InvalidInput(f"'{key}' in {file} must be {wanted}, not {given} ({value!r}).")
+        name, item, _ = key.rpartition(".")[2].partition("[")
+        like = f"{name} = {_LIKE[list if item else kinds[-1]]}"
+        raise InvalidInput(
+            f"'{key}' in {file} must be {wanted}, not {given} ({value!r}).",
+            hint=f"Such as: {like if kinds[-1] is not dict else f'[{key}]'}",
+        )
     return value
 
 
@@ -387,7 +416,10 @@ def _inside(value: object, key: str, file: str) -> str:
     text: str = _typed(value, str, key, file)
     path = os.path.normpath(text) if text else ""
     if path.startswith(("/", "..")):
-        raise InvalidInput(f"'{key}' in {file} must be a folder inside the project, not '{text}'.")
+        raise InvalidInput(
+            f"'{key}' in {file} must be a folder inside the project, not '{text}'.",
+            hint='Such as: directory = "src"',
+        )
     return "" if path == "." else path
 
 
@@ -405,7 +437,7 @@ def _truth(text: str, variable: str) -> bool:
         return True
     if text.lower() in {"", "0", "false", "no", "off"}:
         return False
-    raise InvalidInput(f"{variable} must be 1 or 0, not '{text}'.")
+    raise InvalidInput(f"{variable} must be 1 or 0, not '{text}'.", hint=f"Such as: {variable}=1")
 
 
 def _project_name(name: str) -> str:

@@ -6,13 +6,14 @@ import http.server
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project
+from tests.e2e.conftest import BASE, PROGRAM, Laptop, project
 
 JOBS = BASE + '[jobs.train]\ncommand = "true"\n'
 
@@ -41,6 +42,10 @@ MISTAKES: list[tuple[list[str], int, list[str]]] = [
     (["ssh", "true"], 3, ["vmctl up"]),
     (["exec", "true"], 3, ["vmctl up"]),
     (["scp", "a", "b"], 2, [":"]),
+    (["scp", "missing.txt", ":"], 3, ["missing.txt"]),
+    (["scp", "-P", "22", "a", ":b"], 2, ["-P"]),
+    (["fetch", ""], 2, ["vmctl fetch ."]),
+    (["--name", "", "down"], 2, ["--name"]),
     (["logs"], 3, ["vmctl up"]),
     (["ps"], 3, ["vmctl up"]),
     (["cancel", "train"], 3, ["vmctl up"]),
@@ -82,12 +87,29 @@ def test_an_error_can_be_json(laptop: Laptop, empty: Path) -> None:
         ('[vm]\ndisk_gb = "big"\n', "vm.disk_gb"),
         ("[vm\n", "TOML"),
         ('[jobs.x]\ncommand = ""\n', "command"),
+        ("[push]\nexclude = [1]\n", 'exclude = ["'),
     ],
 )
 def test_a_wrong_setting_is_named(laptop: Laptop, tmp_path: Path, toml: str, named: str) -> None:
     told = laptop("status", cwd=project(tmp_path / "wrong", toml), code=2)
     assert named in told.stderr
     assert "vmctl.toml" in told.stderr
+
+
+def test_a_folder_that_is_gone_is_said(laptop: Laptop, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"rmdir '{gone}' && exec '{PROGRAM}' status"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=gone, env=laptop.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert "no longer exists" in done.stderr
+
+
+def test_a_wrong_google_project_is_said(laptop: Laptop, empty: Path) -> None:
+    told = laptop("status", cwd=empty, code=2, environ={"VMCTL_PROJECT": "Not An ID"})
+    assert "'Not An ID'" in told.stderr
 
 
 # -- the real service, as far as it can be reached without it ---------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import warnings
@@ -29,7 +30,8 @@ def open_compute(project: Project, clock: Clock | None = None) -> Compute:
     """
     if project.local:
         running = local.start(local.home(), clock or Clock())
-        return _local(running.endpoint, project.google_project or running.project or LOCAL_PROJECT)
+        chosen = project.google_project or running.project or LOCAL_PROJECT
+        return _local(running.endpoint, _project_id(chosen))
     return _real(project.google_project)
 
 
@@ -62,6 +64,7 @@ def _real(chosen_project: str | None) -> Compute:
             "No Google Cloud project is chosen.",
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
+    project = _project_id(project)
     # gcloud's own variable for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
     with translated(project, endpoint):
@@ -77,6 +80,16 @@ def _real(chosen_project: str | None) -> Compute:
             client_options={"api_endpoint": endpoint} if endpoint else None,
         )
     return Compute(service, project, endpoint)
+
+
+def _project_id(text: str) -> str:
+    """A project's ID or number; what Google's client would refuse is refused here, in words."""
+    if not re.fullmatch(r"(?:[a-z][-a-z0-9.]*:)?[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise InvalidInput(
+            f"'{text}' is no ID of a Google Cloud project.",
+            hint="An ID looks like my-project-123; see yours: gcloud projects list",
+        )
+    return text
 
 
 def _credentials() -> tuple[Any, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from vmctl.domain.errors import AccessDenied, Unreachable, VmctlError
 from vmctl.domain.failure import Failure, as_error, classify
 
+CHOSEN_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 LOGIN = "gcloud auth application-default login"
 
 
@@ -94,9 +96,10 @@ def credentials_error(error: Exception) -> AccessDenied:
             "There are no Google credentials on this computer.",
             hint=f"Log in: {LOGIN} (or rehearse without an account: vmctl --local up)",
         )
-    return AccessDenied(
-        f"The Google credentials cannot be used: {_first_line(error)}", hint=f"Log in: {LOGIN}"
-    )
+    hint = f"Log in: {LOGIN}"
+    if os.environ.get(CHOSEN_FILE):
+        hint = f"Mend what {CHOSEN_FILE} names, or unset it and log in: {LOGIN}"
+    return AccessDenied(f"The Google credentials cannot be used: {_first_line(error)}.", hint=hint)
 
 
 _TELLING_REASONS = {"SERVICE_DISABLED", "BILLING_DISABLED", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}

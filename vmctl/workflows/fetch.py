@@ -60,6 +60,8 @@ def fetch(
     clock = clock or Clock()
     began = clock.monotonic()
     target = _target(to)
+    if not all(paths):
+        raise InvalidInput("A path is empty.", hint="The whole project: vmctl fetch .")
     session = yield from connect(project, clock=clock)
     request = {"project": project.name, "paths": list(paths), "force": force}
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
@@ -139,6 +141,16 @@ def _target(to: Path | None) -> Path:
     return target
 
 
+def _make_target(target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The folder {target} cannot be made: {error.strerror}.",
+            hint="Save elsewhere: --to DIR",
+        ) from error
+
+
 def _plan(items: Sequence[RemoteItem], target: Path) -> tuple[list[Want], tuple[str, ...]]:
     """Every file with its place here, the folders made; refuses what would clash."""
     seen: dict[str, str] = {}
@@ -150,7 +162,7 @@ def _plan(items: Sequence[RemoteItem], target: Path) -> tuple[list[Want], tuple[
                 hint="Fetch them one by one, with --to DIR.",
             )
     items = list({item.path: item for item in items}.values())
-    target.mkdir(parents=True, exist_ok=True)
+    _make_target(target)
     wants: list[Want] = []
     folders = []
     for item in items:
@@ -235,5 +247,9 @@ def _told(result: FetchResult, names: str) -> str:
     count = len(result.files)
     what = "1 file" if count == 1 else f"{count} files"
     resumed = sum(file.resumed_at for file in result.files)
-    text = f"Fetched {names}: {what}, {result.bytes} bytes, SHA-256 proven"
+    text = f"Fetched {names}: {what}, {_bytes(result.bytes)}, SHA-256 proven"
     return f"{text}, {resumed} of them from an earlier try" if resumed else text
+
+
+def _bytes(count: int) -> str:
+    return "1 byte" if count == 1 else f"{count} bytes"

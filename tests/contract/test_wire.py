@@ -327,7 +327,7 @@ def test_push_mirrors_and_deletes_only_what_a_push_put_there(world: World) -> No
     assert tree(world.remote) == tree(world.root)
     assert os.access(world.remote / "run me.sh", os.X_OK)
     assert (world.remote / "empty").is_dir()
-    assert (result.moved_files, result.deleted) == (6, ())
+    assert (result.moved_files, result.deleted) == (7, ())
 
     write(world.remote, {"output.bin": "made there", "sub/deep/log": "made there"})
     (world.root / "a.py").unlink()

@@ -147,6 +147,13 @@ def rsync_progress(line: str) -> int | None:
     return _integer(found.group(1)) if found else None
 
 
+def rsync_name(shown: str) -> str:
+    r"""A path as it is, from one that rsync printed with `\#303` for what is not ASCII."""
+    raw = shown.encode("utf-8", "surrogateescape")
+    plain = re.sub(rb"\\#([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), raw)
+    return plain.decode("utf-8", "surrogateescape")
+
+
 @dataclass(frozen=True, slots=True)
 class RsyncStats:
     """What rsync's `--stats` tell; 0 where this rsync does not tell it."""

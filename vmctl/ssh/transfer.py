@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole, VmctlError
 from vmctl.domain.probe import last_lines, printable
 from vmctl.domain.target import rsync_word, ssh_failure
-from vmctl.domain.transfer import RsyncStats, rsync_progress, rsync_stats
+from vmctl.domain.transfer import RsyncStats, rsync_name, rsync_progress, rsync_stats
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
 
@@ -40,16 +40,16 @@ def push_tree(
 ) -> Generator[int, None, tuple[RsyncStats, list[str]]]:
     """Copy these paths below `root` to a folder below the VM's home; yields bytes done.
 
-    Files are replaced atomically one by one. Returns what rsync counted, and in a dry run the
-    paths that would move. Raises one clear error where anything could not be copied.
+    Files are replaced atomically one by one. Returns what rsync counted and the files and links
+    that moved, or in a dry run would. Raises one clear error where anything could not be copied.
     """
-    argv = [_rsync(), "-ltpz", "--from0", "--files-from=-", "--stats"]
+    argv = [_rsync(), "-ltpz", "--from0", "--files-from=-", "--stats", "--out-format=%i %n"]
     if _speaks_info():
         argv += ["--info=progress2", "--no-human-readable"]
     if temp_dir:
         argv.append(f"--temp-dir={temp_dir}")
     if dry_run:
-        argv += ["--dry-run", "--out-format=%i %n"]
+        argv.append("--dry-run")
     shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
     argv += ["-e", shell, "./", f"{ssh.target.alias}:{destination}/"]
     with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
@@ -73,8 +73,8 @@ def push_tree(
         told = errors.read().decode("utf-8", "replace")
     if code != 0:
         raise _rsync_failure(ssh, code, told)
-    moves = re.findall(r"^[<>c.*][fL]\S* (.*)$", said, re.MULTILINE) if dry_run else []
-    return rsync_stats(said), moves
+    moves = re.findall(r"^[<>c][fL]\S* (.*)$", said, re.MULTILINE)
+    return rsync_stats(said), [rsync_name(name) for name in moves]
 
 
 def _progress(process: subprocess.Popen[bytes]) -> Generator[int, None, str]:

@@ -45,7 +45,7 @@ class PushResult:
     bytes: int  # of all of them
     moved_files: int
     moved_bytes: int
-    moved: tuple[str, ...]  # in a dry run only
+    moved: tuple[str, ...]  # files and links
     deleted: tuple[str, ...]
     kept: tuple[str, ...]  # no longer here, but changed on the VM since they were pushed
     left_out: tuple[LeftOut, ...]
@@ -84,7 +84,7 @@ def push(
         dry_run=dry_run,
         files=len(selection.entries),
         bytes=total,
-        moved_files=len(moved) if dry_run else stats.files,
+        moved_files=len(moved),
         moved_bytes=stats.bytes,
         moved=tuple(map(printable, moved)),
         deleted=tuple(map(printable, deleted)),
@@ -179,7 +179,8 @@ def _largest(entries: Sequence[LocalEntry], count: int = 5) -> tuple[Size, ...]:
 def _told(result: PushResult) -> str:
     """One line for people."""
     verb = "would move" if result.dry_run else "moved"
-    text = f"{result.files} files at {result.destination}: {result.moved_files} {verb}"
+    files = "1 file" if result.files == 1 else f"{result.files} files"
+    text = f"{files} at {result.destination}: {result.moved_files} {verb}"
     if result.deleted:
         text += f", {len(result.deleted)} {'would be ' if result.dry_run else ''}deleted"
     left = sum(group.count for group in result.left_out)

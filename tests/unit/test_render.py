@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from vmctl.cli.render import error_lines, human_bytes, human_price, human_seconds, plain
+from vmctl.cli.render import Screen, error_lines, human_bytes, human_price, human_seconds, plain
 from vmctl.domain.instance import Status
 
 
@@ -68,3 +68,13 @@ def test_an_error_is_a_sentence_with_its_hint_below() -> None:
         "hint:  vmctl up",
         "       or not",
     ]
+
+
+def test_a_table_breaks_no_cell_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    name = "a-rather-long-name-of-a-run"
+    Screen().table(["RUN", "STATE"], [[name, "running"], ["b", "lost"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{'RUN':27}  STATE", f"{name}  running", f"{'b':27}  lost"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmctl.cli.options import Context, command
+from vmctl.domain.events import Event, Started
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
@@ -75,13 +76,20 @@ vmctl up --local
             max_hours=max_hours,
         )
         screen = context.screen()
+        begun = False
+
+        def watch(event: Event) -> None:
+            nonlocal begun
+            begun = begun or (isinstance(event, Started) and event.step != "emulator")
+
         try:
-            result = screen.play(story(project, confirm=lambda plan: _agree(screen, plan)))
+            result = screen.play(story(project, confirm=lambda plan: _agree(screen, plan)), watch)
         except KeyboardInterrupt:
-            screen.note(
-                "\nInterrupted. What Google has begun goes on: `vmctl up` takes it over, "
-                "`vmctl down --delete` removes it."
-            )
+            if begun:
+                screen.note(
+                    "\nWhat Google has begun goes on: `vmctl up` takes it over, "
+                    "`vmctl down --delete` removes it."
+                )
             raise
         screen.document(result)
         _next_steps(screen, project, result)
@@ -105,6 +113,7 @@ vmctl up --local
         if delete and not screen.confirm(
             f"Delete '{project.instance_name}' and its disk? What is only there is lost.",
             without_terminal=False,
+            by_default=False,
         ):
             raise InvalidInput(
                 "Nothing was deleted.", hint="To delete without being asked: vmctl down --delete -y"
@@ -141,6 +150,8 @@ vmctl up --local
 
 def _agree(screen: Screen, plan: Plan) -> bool:
     question = "Create it?" if plan.action == "create" else "Start it?"
+    if screen.quiet:  # the plan was not drawn, and nobody should agree to what is not said
+        question = f"{plan.text}\n{question}"
     return screen.confirm(question, without_terminal=True)
 
 

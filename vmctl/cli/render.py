@@ -147,16 +147,21 @@ class Screen:
 
     # -- questions and results ---------------------------------------------------------------
 
-    def confirm(self, question: str, *, without_terminal: bool) -> bool:
-        """Ask; with no terminal to ask on the answer is `without_terminal`."""
+    def confirm(self, question: str, *, without_terminal: bool, by_default: bool = True) -> bool:
+        """Ask; Enter alone means `by_default`, no terminal to ask on `without_terminal`."""
         self._clear()
         if self.assume_yes:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return without_terminal
-        print(f"{question} [Y/n] ", end="", file=sys.stderr, flush=True)
+        choice = "[Y/n]" if by_default else "[y/N]"
+        print(f"{question} {choice} ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
-        return answer != "" and answer.strip().lower() in {"", "y", "yes"}
+        if not answer:  # Ctrl-D: the line is still open
+            print(file=sys.stderr)
+            return False
+        word = answer.strip().lower()
+        return word in {"y", "yes"} or (not word and by_default)
 
     def say(self, text: str) -> None:
         """A line of the result, for people; nothing under --json."""
@@ -183,28 +188,15 @@ class Screen:
             print(json.dumps(plain(result), indent=2, ensure_ascii=False))
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Aligned columns; a box-free table on a terminal, tab-free plain text in a pipe."""
+        """Aligned columns; no cell is ever broken, so that names can be copied from any width."""
         if self.as_json:
             return
-        lines = [list(row) for row in rows]
-        if not sys.stdout.isatty():
-            widths = [
-                max(len(row[i]) for row in [list(headings), *lines]) for i in range(len(headings))
-            ]
-            for row in [list(headings), *lines]:
-                cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-                print("  ".join(cells).rstrip())
-            return
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in headings:
-            table.add_column(heading, overflow="fold")
-        for row in lines:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(highlight=False).print(table)
+        lines = [list(headings), *(list(row) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for number, line in enumerate(lines):
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            text = "  ".join(cells).rstrip()
+            print(f"\033[1m{text}\033[0m" if number == 0 and colours(sys.stdout) else text)
 
 
 # -- words and numbers for people ------------------------------------------------------------

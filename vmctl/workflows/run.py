@@ -139,15 +139,27 @@ def _follow(
                 raise
         clock.sleep(backoff_s(attempt))
         attempt += 1
-        session = yield from _again(project, session, clock)
+        session = yield from _again(project, session, run_id, clock)
 
 
-def _again(project: Project, session: Session, clock: Clock) -> Story[Session]:
-    """The connection once more; while the VM cannot be reached, the old one is kept to try."""
+def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Story[Session]:
+    """The connection once more; while the VM cannot be reached, the old one is kept to try.
+
+    A run does not outlive its VM: raises Unreachable when that is off or gone.
+    """
     try:
         return (yield from connect(project, clock=clock))
     except Unreachable:
         return session
+    except NotFound as error:
+        raise Unreachable(
+            f"The run {run_id} was lost: its VM was deleted.", hint="Begin anew: vmctl up"
+        ) from error
+    except Conflict as error:
+        raise Unreachable(
+            f"The run {run_id} was lost: {error.message}",
+            hint=f"What it wrote: vmctl up && vmctl logs {run_id}",
+        ) from error
 
 
 def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:

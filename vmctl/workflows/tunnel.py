@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vmctl.config import Project
+from vmctl.domain.command import command
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, TimedOut, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Finished, Noted, Ready, Started, Story, Warned
 from vmctl.domain.probe import last_lines
@@ -54,6 +55,8 @@ def tunnel(
         seconds = clock.monotonic() - began
         leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
         yield Finished(STEP, f"{leads} of the VM", seconds)
+        if not forwarding.service and not _listens(session, forwarding.remote_port):
+            yield Warned(f"Nothing listens on port {forwarding.remote_port} of the VM yet")
         yield Ready(url(forwarding, token))
         while True:
             while forward.alive(LOOK_S):
@@ -110,6 +113,13 @@ def _ensure_service(project: Project, session: Session, forwarding: Forwarding) 
     return str(guest.call(session.ssh, "service", request)["token"])
 
 
+def _listens(session: Session, port: int) -> bool:
+    """Whether a program of the VM listens on a port, asked without disturbing that program."""
+    # /proc/net/tcp: the local address and port in hex, then the remote one, then 0A for LISTEN
+    row = f": [0-9A-F]*:{port:04X} [0-9A-F]*:0000 0A "
+    return session.ssh.run(command("grep", "-qs", row, "/proc/net/tcp", "/proc/net/tcp6")).code == 0
+
+
 def _answers(session: Session, forward: Forward, clock: Clock) -> Story[bool]:
     """Wait until the service answers through the tunnel; False when the tunnel itself broke.
 
@@ -138,7 +148,10 @@ def _answers(session: Session, forward: Forward, clock: Clock) -> Story[bool]:
 
 
 def _died(service: str, tail: str) -> VmctlError:
+    hint = f"Mend [services.{service}] in vmctl.toml, then: vmctl tunnel {service}"
+    if "command not found" in tail:
+        hint = 'Install it on the VM (vmctl ssh), or use a VM with image = "pytorch".'
     return Conflict(
         f"{service} ended as soon as it was started: {last_lines(tail) or 'it said nothing'}",
-        hint=f"Mend [services.{service}] in vmctl.toml, then: vmctl tunnel {service}",
+        hint=hint,
     )

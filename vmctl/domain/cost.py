@@ -28,5 +28,5 @@ UNKNOWN = Price(None)
 
 def disk_usd_per_month(region: str, disk_type: str, disk_gb: int) -> float | None:
     """What a disk costs whether its VM runs or not; None where the price is not known."""
-    rate = _PD_BALANCED_GB_MONTH.get(region) if disk_type in {"", "pd-balanced"} else None
+    rate = _PD_BALANCED_GB_MONTH.get(region) if disk_type == "pd-balanced" else None
     return None if rate is None else round(rate * disk_gb, 2)

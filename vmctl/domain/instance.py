@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from vmctl.domain.gpu import Gpu
+from vmctl.domain.machine import boot_disk_type
 
 LABEL = "vmctl"
 OWNER_LABEL = "vmctl-owner"
@@ -84,7 +85,11 @@ class Instance:
     max_run_s: int | None = None
     spot: bool = False
     disk_gb: int = 0
-    disk_type: str = ""
+
+    @property
+    def disk_type(self) -> str:
+        """Of the boot disk; a VM tells the disk's size, not its type, so the machine's tells it."""
+        return boot_disk_type(self.machine_type)
 
     @property
     def region(self) -> str:

@@ -143,3 +143,9 @@ def _check_built_in(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
         f"{gpu.title} comes only with {', '.join(fitting)}, not with {machine.name}.",
         hint=f"Say --machine {fitting[0]}, or leave --machine out.",
     )
+
+
+def boot_disk_type(machine_type: str) -> str:
+    """The boot disk that a machine type takes: the newest ones know Hyperdisk only."""
+    hyperdisk = machine_type.startswith(("a3-ultragpu-", "a4-"))
+    return "hyperdisk-balanced" if hyperdisk else "pd-balanced"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import OLDEST_CAPABILITY_OF_PYTORCH_IMAGE, Image
-from vmctl.domain.machine import MachineType
+from vmctl.domain.machine import MachineType, boot_disk_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,7 @@ class MachinePlan:
     @property
     def disk_type(self) -> str:
         """The boot disk that the machine type can take."""
-        hyperdisk = self.machine.name.startswith(("a3-ultragpu-", "a4-"))
-        return "hyperdisk-balanced" if hyperdisk else "pd-balanced"
+        return boot_disk_type(self.machine.name)
 
     def in_zone(self, zone: str) -> MachinePlan:
         """The same machine in another zone."""

@@ -269,12 +269,14 @@ def _start(
 
 def _started(compute: Compute, instance: Instance, clock: Clock) -> Story[Operation]:
     """The start operation once it is done; what Google calls passing is tried again."""
-    for attempt in range(START_ATTEMPTS):
+    attempt = 1
+    while True:
         done = yield from follow(compute, compute.start(instance), clock, "start")
-        if done.failure is None or done.failure.kind is not Kind.TRANSIENT:
-            break
-        clock.sleep(float(2**attempt))
-    return done
+        passing = done.failure is not None and done.failure.kind is Kind.TRANSIENT
+        if not passing or attempt == START_ATTEMPTS:
+            return done
+        clock.sleep(float(2 ** (attempt - 1)))
+        attempt += 1
 
 
 def _start_error(done: Operation, project: str) -> VmctlError:

@@ -73,6 +73,9 @@ def test_unknown_parameters_are_refused_and_those_of_gcloud_are_not(emulator: Em
         (b"{", "Invalid JSON payload received."),
         (b"[]", "Expected an object"),
         (b'"x"', "Expected an object"),
+        (b'{"labels":' * 2000 + b"1" + b"}" * 2000, "nested too deeply"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"name": "vm1", "description": "\xff"}', "Invalid JSON payload received."),
     ],
 )
 def test_a_malformed_body_is_refused(emulator: Emulator, body: bytes, message: str) -> None:

@@ -157,6 +157,7 @@ def test_metadata_labels_and_the_serial_port(gcloud: Gcloud) -> None:
         (("regions", "describe", "europe-west1"), "NVIDIA_T4_GPUS"),
         (("project-info", "describe"), "GPUS_ALL_REGIONS"),
         (("disk-types", "list", f"--zones={ZONE}"), "pd-balanced"),
+        (("disk-types", "list"), "pd-balanced"),
         (("firewall-rules", "list"), "default-allow-ssh"),
         (("networks", "list"), "default"),
         (("operations", "list"), "insert"),

@@ -240,6 +240,20 @@ REFUSALS: list[tuple[str, Change, int, str, str]] = [
         "invalid",
         "Disk type 'floppy' does not exist",
     ),
+    (
+        "disk name that leads out of its folder",
+        with_disk(diskName="../../x"),
+        400,
+        "invalid",
+        "Invalid value for field 'resource.disks[0].initializeParams.diskName': '../../x'",
+    ),
+    (
+        "name with a newline",
+        changed(name="vm1\n"),
+        400,
+        "invalid",
+        "Invalid value for field 'resource.name'",
+    ),
     ("no disk", changed(disks=[]), 400, "invalid", "At least one disk is required"),
     ("no network", changed(networkInterfaces=[]), 400, "invalid", "network interface is required"),
     (

@@ -170,11 +170,12 @@ def _convert(schema: Json, way: str) -> Json:
 def _convert_string(schema: Json, way: str) -> Json:
     result: Json = {"type": "string"}
     if schema.get("format") in ("int64", "uint64"):
-        result["pattern"] = "^-?[0-9]+$"
+        result["pattern"] = r"^-?[0-9]{1,19}\Z"
         if way == "in":  # Google takes a 64-bit number as a number too, and always answers a string
             result["type"] = ["string", "integer"]
     elif "pattern" in schema:
-        result["pattern"] = f"^(?:{schema['pattern']})$"
+        # Not `$`, which also matches before a newline at the end.
+        result["pattern"] = rf"^(?:{schema['pattern']})\Z"
     if "enum" in schema:
         result["enum"] = schema["enum"]
     return result
@@ -193,7 +194,7 @@ def _as_google_says_it(error: Any) -> ApiError:
         "additionalProperties": lambda: _unknown_name(error, field),
         "enum": lambda: unparsable(f"Invalid value at '{field}' (TYPE_ENUM), \"{error.instance}\""),
         "pattern": lambda: invalid_field(
-            field, error.instance, f"Must be a match of regex '{error.validator_value[4:-2]}'"
+            field, error.instance, f"Must be a match of regex '{error.validator_value[4:-3]}'"
         ),
     }
     known = report.get(error.validator)

@@ -43,7 +43,7 @@ class Dispatcher:
     async def answer(self, http_method: str, path: str, query: str, raw: bytes) -> Reply:
         """Answer one call; `path` is the URL's, still escaped, `query` what follows the `?`."""
         reply = await self._answer(http_method, path, dict(parse_qsl(query, True)), raw)
-        log.info("%s %s -> %d", http_method, unquote(path), reply.status)
+        log.info("%s %s -> %d", http_method, path[:500], reply.status)
         return reply
 
     async def _answer(
@@ -67,8 +67,16 @@ class Dispatcher:
         except OperationError as error:
             refused = ApiError(error.http_code, "internalError", error.message)
             return Reply(refused.code, refused.body())
+        except RecursionError:
+            return Reply(400, unparsable("The request is nested too deeply.").body())
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
+            return Reply(400, unparsable("Invalid JSON payload received. Not Unicode.").body())
+        except OSError as error:
+            log.exception("%s %s failed", http_method, path[:500])
+            unkept = ApiError(500, "internalError", f"The emulator cannot keep its state: {error}")
+            return Reply(500, unkept.body())
         except Exception as error:
-            log.exception("%s %s failed", http_method, path)
+            log.exception("%s %s failed", http_method, path[:500])
             broken = ApiError(500, "internalError", f"The emulator failed: {error!r}")
             return Reply(500, broken.body())
 

@@ -92,7 +92,7 @@ async def _body(request: Request) -> bytes:
 def _parse(raw: bytes) -> Json:
     try:
         body: Any = json.loads(raw or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unparsable(f"Invalid JSON payload received. {error}") from None
     if not isinstance(body, dict):
         raise unparsable("Invalid JSON payload received. Expected an object.")

@@ -177,6 +177,17 @@ async def list_types(call: Call) -> Json:
     return lists.page("compute#diskTypeList", call.url_path, found, call.query)
 
 
+async def aggregated_types(call: Call) -> Json:
+    """diskTypes.aggregatedList."""
+    scopes = {
+        f"zones/{zone}": [_type_body(call, f"zones/{zone}", kind) for kind in DISK_TYPES.values()]
+        for zone in call.cloud.catalog.zones
+    }
+    return lists.aggregated(
+        "compute#diskTypeAggregatedList", call.url_path, "diskTypes", scopes, call.query
+    )
+
+
 def by_zone(call: Call, collection: str) -> dict[str, list[Json]]:
     """Return a collection's resources by scope, with every zone, for an aggregated list."""
     scopes: dict[str, list[Json]] = {f"zones/{zone}": [] for zone in call.cloud.catalog.zones}
@@ -208,4 +219,5 @@ METHODS: dict[str, Handler] = {
     "compute.disks.setLabels": set_labels,
     "compute.diskTypes.get": get_type,
     "compute.diskTypes.list": list_types,
+    "compute.diskTypes.aggregatedList": aggregated_types,
 }

@@ -186,14 +186,17 @@ def labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
     return dict(body)
 
 
+def check_name(field: str, text: str) -> None:
+    """ApiError(400) unless a text may be the name of a resource."""
+    if not _NAME.fullmatch(text):
+        raise invalid_field(field, text, f"Must be a match of regex '{_NAME.pattern}'")
+
+
 def tags(body: Json) -> Json:
     """Return the `tags` resource with its fingerprint."""
     items = list(body.get("items", ()))
     for index, tag in enumerate(items):
-        if not _NAME.fullmatch(tag):
-            raise invalid_field(
-                f"resource.tags.items[{index}]", tag, f"Must be a match of regex '{_NAME.pattern}'"
-            )
+        check_name(f"resource.tags.items[{index}]", tag)
     result: Json = {"fingerprint": fingerprint(items)}
     if items:
         result["items"] = items

@@ -76,6 +76,7 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     name = start.get("diskName") or (
         instance["name"] if index == 0 else f"{instance['name']}-{index}"
     )
+    instance_body.check_name(f"{field}.initializeParams.diskName", name)
     key = call.key("disks", name)
     if call.cloud.store.get(key):
         # As documented: a disk of that name is attached instead of creating one.

@@ -263,7 +263,10 @@ async def serial_port(call: Call) -> Json:
         raise invalid_field("port", port, "Must be between 1 and 4, inclusive")
     output = b"" if port != "1" else await call.cloud.hosting.serial_output(record.body["id"])
     output = output[-SERIAL_LIMIT:]
-    begin = max(0, int(call.query.get("start", "0")))
+    try:
+        begin = max(0, int(call.query.get("start", "0")))
+    except ValueError:
+        raise invalid_field("start", call.query["start"], "Must be a number.") from None
     return {
         "kind": "compute#serialPortOutput",
         "contents": output[begin:].decode("utf-8", "replace"),

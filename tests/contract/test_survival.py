@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import Cloud, Emulator, Key, eventually, nat_ip, processes_of
+from .conftest import Cloud, Emulator, Key, eventually, nat_ip, processes_of, public_folder
 from .test_instances import GUEST_ATTRIBUTES, host_keys
 
 PROJECT = "p1"
+
+
+def saved(emulator: Emulator, collection: str, name: str = "*") -> Path:
+    """The one file that holds a resource of the project."""
+    (file,) = (emulator.home / "state/projects" / PROJECT / collection).glob(f"*/{name}.json")
+    return file
+
+
+def change(file: Path, part: str, **values: Any) -> None:
+    """What a kill at another moment would have left in a state file."""
+    content = json.loads(file.read_text())
+    content[part] |= values
+    file.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -115,3 +133,105 @@ def test_faults_and_request_ids_survive(own_emulator: Callable[..., Emulator]) -
     assert cloud.insert(cloud.body(), requestId=request_id)["name"] == first["name"]
     (error,) = cloud.wait(cloud.insert(cloud.body("vm2")))["error"]["errors"]
     assert "CPUS_ALL_REGIONS" in error["message"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"body": 1, "private": {}}'])
+def test_a_damaged_file_costs_one_resource_and_no_disk(
+    own_emulator: Callable[..., Emulator], damage: bytes
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    cloud.create(cloud.body("hurt"))
+    cloud.create(cloud.body("well"))
+    emulator.stop(signal.SIGKILL)
+    saved(emulator, "instances", "hurt").write_bytes(damage)
+    disks = {folder.name for folder in (emulator.home / "machines").iterdir()}
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    assert cloud.status("well") == "RUNNING"
+    assert "*.unreadable" in emulator.about["note"]
+    with pytest.raises(HttpError, match="was not found"):
+        cloud.get("hurt")
+    assert {folder.name for folder in (emulator.home / "machines").iterdir()} == disks
+    cloud.create(cloud.body("hurt"))  # takes its old disk over, which nobody uses now
+    assert {folder.name for folder in (emulator.home / "machines").iterdir()} == disks
+
+
+def test_a_kill_between_two_files_of_an_insert_leaves_no_disk(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    cloud.create()
+    emulator.stop(signal.SIGKILL)
+    saved(emulator, "instances").unlink()
+    change(saved(emulator, "operations"), "body", status="RUNNING")
+
+    cloud = Cloud(emulator.start(), PROJECT)
+    where = {"project": PROJECT, "zone": "europe-west1-b"}
+    (operation,) = cloud.api.zoneOperations().list(**where).execute()["items"]
+    assert operation["error"]["errors"][0]["code"] == "INTERNAL_ERROR"
+    assert "items" not in cloud.api.disks().list(**where).execute()
+    cloud.create()
+
+
+def test_a_kill_between_two_files_of_a_delete_does_not_protect_the_instance(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    cloud.create()
+    emulator.stop(signal.SIGKILL)
+    file = saved(emulator, "instances")
+    change(file, "body", status="STOPPING")
+    change(file, "private", deleting=True)
+
+    emulator.start()
+    eventually(lambda: not file.exists())
+    eventually(lambda: not list((emulator.home / "machines").iterdir()))
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of a few megabytes of its own."""
+    folder = public_folder()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        folder.rmdir()
+        pytest.skip("only root can mount a small file system to fill it")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk_is_said_and_nothing_hangs(
+    own_emulator: Callable[..., Emulator], small_disk: Path
+) -> None:
+    emulator = own_emulator()
+    cloud = Cloud(emulator, PROJECT)
+    cloud.create()
+    emulator.stop()
+    shutil.copytree(emulator.home / "state", small_disk / "state")
+    shutil.rmtree(emulator.home / "state")
+    (emulator.home / "state").symlink_to(small_disk / "state")
+    cloud = Cloud(emulator.start(), PROJECT)
+    eventually(lambda: cloud.status() == "RUNNING")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+
+    calls = (
+        lambda: cloud.do("stop"),
+        lambda: cloud.do("delete"),
+        lambda: cloud.insert(cloud.body("vm2")),
+    )
+    for call in calls:
+        with pytest.raises(HttpError, match=r"cannot keep its state.*No space left"):
+            call()
+    assert cloud.status() == "RUNNING"
+
+    filler.unlink()
+    assert "error" not in cloud.do("delete")
+    assert "error" not in cloud.wait(cloud.insert(cloud.body("vm2")))
+    cloud.do("delete", "vm2")

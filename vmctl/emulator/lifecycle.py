@@ -20,6 +20,8 @@ from .operations import SYSTEM
 from .power import Power, grace_s
 from .store import Record
 
+GUEST_ATTRIBUTES = 100  # of one instance: a machine must not fill this computer's disk
+
 log = logging.getLogger("vmctl.emulator")
 
 
@@ -67,10 +69,16 @@ class Lifecycle:
             raise not_ready(record.key.path)
         if verb == "delete":
             record.private["deleting"] = True
-            self._power.give_up(record)
         if transition.first:
             record.body["status"] = transition.first
-        self._cloud.store.save(record)
+        try:
+            self._cloud.store.save(record)
+        except OSError:  # a full disk: the call is refused, so nothing may have changed
+            record.body["status"] = status
+            record.private.pop("deleting", None)
+            raise
+        if verb == "delete":
+            self._power.give_up(record)
         return True
 
     # --- the work of operations ---------------------------------------------------------------
@@ -80,7 +88,8 @@ class Lifecycle:
         async with self._turn(record):
             try:
                 await self._power.on(operation, record)
-            except OperationError:
+            except Exception:
+                await self._cloud.hosting.shutdown(record.body["id"], 0.0)
                 await self._power.remove(record, all_disks=True)
                 raise
 
@@ -89,7 +98,8 @@ class Lifecycle:
         async with self._turn(record):
             try:
                 await self._power.on(operation, record)
-            except OperationError:
+            except Exception:
+                await self._cloud.hosting.shutdown(record.body["id"], 0.0)
                 if not record.private.get("deleting"):
                     record.body["status"] = "TERMINATED"
                     self._cloud.store.save(record)
@@ -141,6 +151,8 @@ class Lifecycle:
             }.get(kind)
             if record is None or work is None:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
+                if lost:
+                    self._forget_disks(target)
                 operations.finish(operation, _interrupted() if lost else None)
             else:
                 begun.add(target)
@@ -148,12 +160,34 @@ class Lifecycle:
         for record in self._cloud.store.find("instances"):
             if record.body["id"] not in begun:
                 self._wake(record)
-        disks = {record.body["id"] for record in self._cloud.store.find("disks")}
-        self._run(self._cloud.hosting.sweep(disks))
+        self._release_disks()
+        if not self._cloud.store.unreadable():  # else a disk's owner may be among them
+            disks = {record.body["id"] for record in self._cloud.store.find("disks")}
+            self._run(self._cloud.hosting.sweep(disks))
+
+    def _forget_disks(self, instance_id: str) -> None:
+        """Forget the disks made for an instance that was never saved."""
+        for disk in self._cloud.store.find("disks"):
+            if disk.private.get("created_with") == instance_id:
+                self._cloud.store.delete(disk.key)
+
+    def _release_disks(self) -> None:
+        """Let go of disks whose instance is gone, so that others can use them."""
+        instances = {record.body["selfLink"] for record in self._cloud.store.find("instances")}
+        for disk in self._cloud.store.find("disks"):
+            users = [user for user in disk.body.get("users", ()) if user in instances]
+            if users != disk.body.get("users", []):
+                disk.body["users"] = users
+                self._cloud.store.save(disk)
 
     def _wake(self, record: Record) -> None:
         status = record.body["status"]
-        if status == "RUNNING":
+        if record.private.get("deleting"):  # killed before there was an operation for it
+            operation = self._cloud.operations.create(
+                "delete", record.key, record.body["id"], user=SYSTEM
+            )
+            self._cloud.operations.start(operation, lambda op: self.delete(op, record))
+        elif status == "RUNNING":
             limit = limit_of(record)
             if limit and limit <= self._cloud.clock.now():
                 self._run(self._enforce(record))
@@ -216,7 +250,10 @@ class Lifecycle:
         record = self._by_id(instance_id)
         if record is None or not guest_view.guest_attributes_enabled(self._cloud.store, record):
             return False
-        record.private.setdefault("guest_attributes", {})[path] = value
+        attributes = record.private.setdefault("guest_attributes", {})
+        if path not in attributes and len(attributes) >= GUEST_ATTRIBUTES:
+            return False
+        attributes[path] = value
         self._cloud.store.save(record)
         return True
 

@@ -107,7 +107,7 @@ class Operations:
             operation.body["error"] = {"errors": [error.entry()]}
             operation.body["httpErrorStatusCode"] = error.http_code
             operation.body["httpErrorMessage"] = error.http_message
-        self._store.save(operation)
+        self._keep(operation)
         self._event(operation).set()
         del self._finished[operation.key.name]
 
@@ -116,7 +116,7 @@ class Operations:
         operation.body["statusMessage"] = message
         if progress is not None:
             operation.body["progress"] = progress
-        self._store.save(operation)
+        self._keep(operation)
 
     async def wait(self, operation: Record) -> None:
         """Return when the operation is DONE, after two minutes, or when the emulator stops."""
@@ -146,7 +146,7 @@ class Operations:
 
     async def _carry_out(self, operation: Record, work: Work) -> None:
         operation.body |= {"status": "RUNNING", "startTime": stamp(self._clock.now())}
-        self._store.save(operation)
+        self._keep(operation)
         async with self._clock.working():
             try:
                 await work(operation)
@@ -165,6 +165,13 @@ class Operations:
                 )
             else:
                 self.finish(operation)
+
+    def _keep(self, operation: Record) -> None:
+        """Save what has become of an operation; on a full disk its caller is told all the same."""
+        try:
+            self._store.save(operation)
+        except OSError as error:
+            log.error("operation %s could not be saved: %s", operation.key.name, error)
 
     def _remember(self, record: Record) -> None:
         request_id = record.body.get("clientOperationId")

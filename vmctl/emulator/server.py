@@ -82,7 +82,7 @@ def listen(home: Path, port: int | None) -> socket.socket:
 def _last_port(file: Path) -> int | None:
     try:
         return int(json.loads(file.read_bytes())["port"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -105,7 +105,7 @@ async def serve(options: Options) -> None:
             "url": f"http://127.0.0.1:{port}",
             "project": DEFAULT_PROJECT,
             "mode": cloud.hosting.mode,
-            "note": cloud.hosting.note,
+            "note": "; ".join(filter(None, (cloud.hosting.note, _unreadable(cloud.store)))),
             "clock": cloud.clock.kind,
             "home": str(options.home),
             "api_revision": discovery.revision,
@@ -171,10 +171,20 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         write_json(clock_file, {"now": stamp(clock.now())})
 
 
+def _unreadable(store: Any) -> str:
+    files = store.unreadable()
+    if not files:
+        return ""
+    return (
+        f"what {len(files)} damaged files said is lost (*.unreadable in {store.folder}; disks that "
+        "nothing names any more are kept until they are deleted)"
+    )
+
+
 def _last_reading(file: Path) -> Any:
     try:
         return parse_stamp(json.loads(file.read_bytes())["now"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

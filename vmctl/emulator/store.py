@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Json
+
+log = logging.getLogger("vmctl.emulator")
 
 
 class Key(NamedTuple):
@@ -49,8 +52,18 @@ class Store:
         for file in sorted(folder.glob("*/*/*/*.json")):
             project, collection, scope = file.relative_to(folder).parts[:3]
             key = Key(project, collection, scope.replace("~", "/"), file.stem)
-            saved = json.loads(file.read_bytes())
-            self._collection(key)[key] = Record(key, saved["body"], saved["private"])
+            try:
+                saved = json.loads(file.read_bytes())
+                record = Record(key, {**saved["body"]}, {**saved["private"]})
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("%s cannot be read and is set aside: %r", file, error)
+                file.rename(file.with_name(f"{file.name}.unreadable"))
+                continue
+            self._collection(key)[key] = record
+
+    def unreadable(self) -> list[Path]:
+        """Return the files that held a resource and make no sense, set aside at a start."""
+        return sorted(self.folder.glob("*/*/*/*.unreadable"))
 
     def get(self, key: Key) -> Record | None:
         """Return the resource, None when there is none of that name."""
@@ -82,6 +95,8 @@ class Store:
         return self._records.setdefault(key.collection, {})
 
     def _file(self, key: Key) -> Path:
+        if not {"", ".", ".."}.isdisjoint(key) or any("/" in part for part in key[::3]):
+            raise ValueError(f"{key} names no resource")
         scope = key.scope.replace("/", "~")
         return self.folder / key.project / key.collection / scope / f"{key.name}.json"
 
@@ -91,6 +106,10 @@ def write_json(file: Path, value: Json) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, separators=(",", ":"))
-    temporary.replace(file)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, separators=(",", ":"))
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -55,6 +55,17 @@ def test_guest_attributes_arrive_outside(shared: Bench) -> None:
 
 
 @needs_sandbox
+def test_a_guest_attribute_has_a_size_and_a_plain_name(shared: Bench) -> None:
+    big = "python3 -c 'print(\"x\" * 300_000)' >/tmp/big; curl -sS -o /dev/null -w '%{http_code}'"
+    url = "http://metadata.google.internal/computeMetadata/v1/instance/guest-attributes/mine/"
+    put = "-H Metadata-Flavor:Google -X PUT --data-binary"
+    assert shared.ssh("1", f"{big} {put} @/tmp/big {url}big") == "413"
+    assert shared.ssh("1", f"{big} {put} x {url}%2e%2e%2fx") == "403"
+    assert set(shared.answers.guest_attributes["1"]).isdisjoint({"mine/big", "mine/../x"})
+    assert shared.ssh("1", "hostname") == "vm-1"
+
+
+@needs_sandbox
 def test_wait_for_change_returns_when_the_metadata_changes(shared: Bench) -> None:
     shared.answers.attributes["1"]["wait-key"] = "old"
     answers: list[str] = []

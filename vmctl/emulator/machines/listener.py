@@ -36,10 +36,12 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
     candidates += [
         f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}" for _ in range(ATTEMPTS)
     ]
-    for address in candidates:
-        if address in taken and address != wanted:
-            continue
-        for port in PORTS:
+    # By port first: another emulator's machine may have the wanted address at port 22, and whoever
+    # ignores the port in the metadata would then reach that one.
+    for port in PORTS:
+        for address in candidates:
+            if address in taken and address != wanted:
+                continue
             server = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -48,7 +50,7 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
                 server.listen(128)
             except OSError as error:
                 server.close()
-                if error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL):
+                if error.errno == errno.EACCES:
                     break
                 continue
             server.setblocking(False)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -25,6 +27,10 @@ logger = logging.getLogger(__name__)
 READY_S = 60.0
 SERIAL_BYTES = 1 << 20
 LAST_WORDS_S = 2.0
+MESSAGE_BYTES = 4 << 20  # of one message from a machine; a guest attribute is the longest
+SENDING_S = 5
+ATTRIBUTE = re.compile(r"[\w.-]{1,128}/[\w.-]{1,128}")
+ATTRIBUTE_BYTES = 256 * 1024
 
 
 class SerialPort:
@@ -88,6 +94,9 @@ class Machine:
         self._sending = threading.Lock()
         self._serial_ended = threading.Event()
         self._control, self._control_inside = socket.socketpair()
+        # A machine that does not read what it is told must not hold up who tells it.
+        patience = struct.pack("ll", SENDING_S, 0)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self._door, self._door_inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     # -- up ------------------------------------------------------------------------------------
@@ -217,9 +226,9 @@ class Machine:
         self._send(order)
         try:
             with self._control.makefile("rb") as lines:
-                for line in lines:
+                while (line := lines.readline(MESSAGE_BYTES)).endswith(b"\n"):
                     self._answer(json.loads(line))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass  # it died in the middle of a word, or talks nonsense: both end it below
         except Exception:
             logger.exception("machine %s", self.spec.name)
@@ -257,7 +266,12 @@ class Machine:
             self._send({"re": message["id"], "result": tree})
         elif op == "put_guest_attribute":
             path, value = str(message["path"]), str(message["value"])
-            stored = self._guest.put_guest_attribute(identity, path, value)
+            stored = False
+            if ATTRIBUTE.fullmatch(path) and len(value) <= ATTRIBUTE_BYTES:
+                try:
+                    stored = self._guest.put_guest_attribute(identity, path, value)
+                except Exception:
+                    logger.exception("guest attribute of %s", self.spec.name)
             self._send({"re": message["id"], "result": stored})
 
     # -- down ----------------------------------------------------------------------------------

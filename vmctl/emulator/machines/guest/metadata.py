@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from .channel import Lost
 
 PREFIX = "/computeMetadata/v1"
+VALUE_BYTES = 256 * 1024  # of a guest attribute
 VERBATIM = frozenset({"attributes", "guest-attributes", "guestAttributes", "labels"})
 
 
@@ -152,7 +153,12 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, text, "application/text", {"ETag": etag(value)})
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal() or int(length) > VALUE_BYTES:
+            self.close_connection = True
+            self._answer(413, "Request Entity Too Large\n", "text/html")
+            return
+        body = self.rfile.read(int(length))
         address = urlsplit(self.path).path
         if not self._allowed(address):
             return

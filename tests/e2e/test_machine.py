@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +126,15 @@ def test_the_machine_sees_nothing_of_this_computer(laptop: Laptop, shared_machin
     assert name == "tester-shared"
     keys = laptop("exec", "--", "sh", "-c", "env | grep -ci vmctl_home", cwd=shared_machine, code=1)
     assert keys.stdout.strip() == "0"
+
+
+def test_emulator_env_points_other_clients_at_it(laptop: Laptop, shared_machine: Path) -> None:
+    exports = laptop("emulator", "env", cwd=shared_machine).stdout
+    line = f"{exports}\necho $CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE $CLOUDSDK_CORE_PROJECT"
+    told = subprocess.run(["bash", "-c", line], env={}, capture_output=True, text=True, check=True)
+    endpoint, name = told.stdout.split()
+    with urllib.request.urlopen(f"{endpoint}projects/{name}", timeout=10) as answer:
+        assert json.load(answer)["kind"] == "compute#project"
 
 
 def test_killing_the_emulator_leaves_no_process_and_its_machines_come_back(

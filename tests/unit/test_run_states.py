@@ -30,6 +30,8 @@ OLD = dataclasses.replace(YOUNG, now=2000.0)
         (dataclasses.replace(OLD, phase="running"), State.LOST),
         (OLD, State.LOST),
         (YOUNG, State.PREPARING),
+        (dataclasses.replace(YOUNG, phase="running"), State.LOST),
+        (dataclasses.replace(YOUNG, phase="preparing"), State.LOST),
         (dataclasses.replace(YOUNG, now=999.0), State.LOST),
         (RunFacts("gone"), State.LOST),
     ],

@@ -89,9 +89,9 @@ def observe(facts: RunFacts) -> State:
         return State.RUNNING if facts.phase == "running" else State.PREPARING
     if facts.cancel_asked:
         return State.CANCELLED
-    if facts.created_at is not None and 0 <= facts.now - facts.created_at < STARTING_S:
-        return State.PREPARING
-    return State.LOST
+    young = facts.created_at is not None and 0 <= facts.now - facts.created_at < STARTING_S
+    # a phase is written from inside the session: a run that has one has had its session
+    return State.PREPARING if young and not facts.phase else State.LOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from vmctl.workflows.session import Session, connect, reach
 from vmctl.workflows.setup import prepare_machine
 
 LINK_LOST_S = 600.0  # how long a follower tries to come back
+SESSION_GAP_S = 0.5
 TMUX = ("tmux", "-u", "-L", "vmctl")
 
 
@@ -126,7 +127,12 @@ def _follow(
                 while data := os.read(process.stdout.fileno(), 1 << 16):
                     offset += len(data)
                     yield Output(data)
-                return _last_facts(session.ssh, process)
+                facts = _last_facts(session.ssh, process)
+                if observe(facts).is_over or not wait:
+                    return facts
+                # no session yet: it comes in a moment, or the run is lost
+                clock.sleep(SESSION_GAP_S)
+                continue
             finally:
                 end_process(process)
         except Unreachable as error:
@@ -156,8 +162,9 @@ def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Sto
             f"The run {run_id} was lost: its VM was deleted.", hint="Begin anew: vmctl up"
         ) from error
     except Conflict as error:
+        why = error.message[:1].lower() + error.message[1:]
         raise Unreachable(
-            f"The run {run_id} was lost: {error.message}",
+            f"The run {run_id} was lost: {why}",
             hint=f"What it wrote: vmctl up && vmctl logs {run_id}",
         ) from error
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
-from vmctl.domain.errors import InvalidInput, NotFound
+from vmctl.domain.errors import InvalidInput, NotFound, Unreachable
+from vmctl.ssh.openssh import SSH_FAILED, OpenSSH
 from vmctl.workflows.session import reach
 
 
@@ -17,7 +18,7 @@ def ssh(project: Project, words: Sequence[str] = ()) -> int:
     vm = reach(project)
     tty = os.isatty(0)
     line = remote_line(words) if words else None
-    return vm.interactive(line, tty=tty)
+    return _ended(vm, vm.interactive(line, tty=tty))
 
 
 def exec_(project: Project, words: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def exec_(project: Project, words: Sequence[str]) -> int:
     # before the first push there is no such folder: then it is the home
     there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
     sys.stdout.flush()
-    return vm.interactive(there, tty=False)
+    return _ended(vm, vm.interactive(there, tty=False))
 
 
 def scp(project: Project, words: Sequence[str]) -> int:
@@ -54,7 +55,16 @@ def scp(project: Project, words: Sequence[str]) -> int:
     vm = reach(project)
     alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]
-    return vm.scp([*options, "--", *named])
+    return _ended(vm, vm.scp([*options, "--", *named]))
+
+
+def _ended(vm: OpenSSH, code: int) -> int:
+    """The exit code; raises Unreachable where it is ssh's own and the connection is gone."""
+    if code == SSH_FAILED and not vm.probe():
+        raise Unreachable(
+            "The connection to the VM was lost.", hint="See whether it runs: vmctl status"
+        )
+    return code
 
 
 def remote_line(words: Sequence[str]) -> str:

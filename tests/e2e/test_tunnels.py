@@ -106,8 +106,10 @@ def test_the_page_is_back_after_the_connection_died(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:
     port = free_port()
+    log = sites[0].parent / "tunnel.log"
     with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
-        eventually(lambda: "this is one" in page(port))
+        eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
+        assert "this is one" in page(port)
         children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGKILL)
@@ -120,15 +122,16 @@ def test_ctrl_c_closes_the_tunnel_and_leaves_the_service(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:
     port = free_port()
+    log = sites[0].parent / "tunnel.log"
+    url = rf"http://(localhost|127\.0\.0\.1):{port}"
     with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
-        eventually(lambda: "this is one" in page(port))
+        eventually(lambda: re.search(url, log.read_text()), what="the URL")
+        assert "this is one" in page(port)
         os.kill(client.pid, signal.SIGINT)
         assert client.wait(timeout=20) == 0
     eventually(lambda: page(port) == "", what="the port is closed")
     told = laptop("-n", "site-one", "exec", "curl", "-s", "localhost:8888", cwd=sites[0])
     assert "this is one" in told.stdout
-    said = (sites[0].parent / "tunnel.log").read_text()
-    assert re.search(rf"http://(localhost|127\.0\.0\.1):{port}", said)
 
 
 def test_a_service_that_dies_shows_its_last_words(laptop: Laptop, tmp_path: Path) -> None:

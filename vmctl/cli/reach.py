@@ -41,9 +41,12 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.tunnel import tunnel as story
 
         screen = context.screen()
+        ready = False
 
         def watch(event: Event) -> None:
+            nonlocal ready
             if isinstance(event, Ready):
+                ready = True
                 screen.note("Ctrl-C closes the tunnel; the service goes on.")
                 if open_:
                     import webbrowser
@@ -53,6 +56,8 @@ def register(app: typer.Typer) -> None:
         try:
             screen.play(story(context.project(), what, port), watch)
         except KeyboardInterrupt:
+            if not ready:
+                raise
             screen.note("\nThe tunnel is closed.")
 
     @command(

@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, Unreachable, VmctlError
-from vmctl.domain.events import Begun, Noted, Output, Story, Warned
+from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
 from vmctl.domain.job import (
     RunFacts,
     RunView,
@@ -207,6 +207,8 @@ def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Stor
     """End a run: SIGTERM first, so that it can save; one that has ended is no error."""
     session = yield from connect(project, clock=clock)
     facts = running_first(_facts(session.ssh, project), wanted)
+    if not observe(facts).is_over:
+        yield Started("cancel", f"Stopping {facts.id}; it has a moment to save")
     answer = guest.call(session.ssh, "cancel", {"id": facts.id})
     facts = RunFacts.parse(answer["run"])
     return CancelResult(facts.id, facts.job, str(observe(facts)), bool(answer["already"]))

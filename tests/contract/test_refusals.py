@@ -241,6 +241,13 @@ REFUSALS: list[tuple[str, Change, int, str, str]] = [
         "Disk type 'floppy' does not exist",
     ),
     (
+        "machine type of another project",
+        changed(machineType=f"projects/another-one/zones/{ZONE}/machineTypes/e2-small"),
+        400,
+        "invalid",
+        "Zone and project must match the instance's",
+    ),
+    (
         "disk name that leads out of its folder",
         with_disk(diskName="../../x"),
         400,

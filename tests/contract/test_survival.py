@@ -157,6 +157,15 @@ def test_a_damaged_file_costs_one_resource_and_no_disk(
     assert {folder.name for folder in (emulator.home / "machines").iterdir()} == disks
 
 
+def test_damaged_faults_are_one_sentence(own_emulator: Callable[..., Emulator]) -> None:
+    emulator = own_emulator()
+    emulator.stop()
+    (emulator.home / "state/faults.json").write_text("{")
+    done = subprocess.run(emulator.command(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "faults.json is damaged: delete it" in done.stderr
+
+
 def test_a_kill_between_two_files_of_an_insert_leaves_no_disk(
     own_emulator: Callable[..., Emulator],
 ) -> None:

@@ -57,9 +57,14 @@ class Faults:
         self._file = file
         self._catalog = catalog
         self._quotas = quotas
-        self._faults: list[Json] = json.loads(file.read_bytes())["faults"] if file.exists() else []
-        self._ids = itertools.count(1 + max((int(f["id"]) for f in self._faults), default=0))
-        self._apply_limits()
+        self._faults: list[Json] = []
+        try:
+            if file.exists():
+                self._faults = list(json.loads(file.read_bytes())["faults"])
+            self._ids = itertools.count(1 + max((int(f["id"]) for f in self._faults), default=0))
+            self._apply_limits()
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is damaged: delete it, and with it all faults") from None
 
     def add(self, fault: Json) -> Json:
         """Put a fault in force and return it with its id; ValueError when it is malformed."""

@@ -28,9 +28,10 @@ def machine_type(call: Call, zone: str) -> MachineType:
     if not text:
         raise invalid_field("resource.machineType", "", "A machine type must be specified.")
     reference = _reference("resource.machineType", text)
-    if reference.scope not in (None, f"zones/{zone}"):
+    here = reference.project in (None, call.project, links.project_number(call.project))
+    if reference.scope not in (None, f"zones/{zone}") or not here:
         raise invalid_field(
-            "resource.machineType", text, f"Zone must match the instance's zone '{zone}'."
+            "resource.machineType", text, f"Zone and project must match the instance's: '{zone}'."
         )
     found = call.cloud.catalog.machine_types(zone).get(reference.name)
     if found is None:

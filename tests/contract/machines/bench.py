@@ -171,10 +171,15 @@ def children() -> dict[int, list[int]]:
 
 
 def descendants(pid: int) -> set[int]:
-    """Living descendants of pid that belong to machines (pytest's own helpers do not count)."""
+    """Living descendants of pid that belong to machines (pytest's own helpers do not count).
+
+    Nor do whole emulators, which other tests of the same pytest process keep for their session.
+    """
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):
+            if "vmctl.emulator\0serve" in command_line(child):
+                continue
             found.add(child)
             todo.append(child)
     return found

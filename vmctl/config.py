@@ -12,7 +12,7 @@ import re
 import stat
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def load_project(
 
     vm = _vm_settings(table.get("vm", {}), where)
     vm = _vm_environment(vm, environ)
-    vm = _zone_and_region(_vm_flags(vm, flags), flags)
+    vm = _vm_flags(vm, flags)
     push = _table(table.get("push", {}), where, "push")
     _refuse_unknown(push, {"exclude"}, file=where, prefix="push.")
 
@@ -229,7 +229,7 @@ def _vm_settings(value: object, file: str) -> VmSettings:
     settings = VmSettings()
     for key, given in table.items():
         settings = replace(settings, **{key: _vm_value(key, given, file)})
-    return settings
+    return _settle(settings, table)
 
 
 def _vm_value(key: str, value: object, where: str) -> Any:
@@ -256,10 +256,12 @@ def _named(key: str, where: str) -> str:
 
 
 def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSettings:
+    given = []
     for item in fields(VmSettings):
         variable = f"VMCTL_{item.name.upper()}"
         if variable not in environ:
             continue
+        given.append(item.name)
         text = environ[variable]
         value: object = text
         try:
@@ -276,23 +278,25 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
                 hint=f"Such as: {variable}={item.default}",
             ) from error
         settings = replace(settings, **{item.name: _vm_value(item.name, value, variable)})
-    return settings
+    return _settle(settings, given)
 
 
 def _vm_flags(settings: VmSettings, flags: Flags) -> VmSettings:
+    given = []
     for item in fields(VmSettings):
         value = getattr(flags, item.name, None)
         if value is not None:
+            given.append(item.name)
             where = "--" + item.name.replace("_", "-")
             settings = replace(settings, **{item.name: _vm_value(item.name, value, where)})
-    return settings
+    return _settle(settings, given)
 
 
-def _zone_and_region(settings: VmSettings, flags: Flags) -> VmSettings:
-    """A zone brings its region along; a region on the command line forgets the file's zone."""
-    if flags.region and not flags.zone:
+def _settle(settings: VmSettings, given: Collection[str]) -> VmSettings:
+    """A zone brings its region along; a region alone forgets the zone of a weaker layer."""
+    if "region" in given and "zone" not in given:
         return replace(settings, zone=None)
-    if settings.zone and not flags.region:
+    if "zone" in given and "region" not in given and settings.zone:
         return replace(settings, region=settings.zone.rpartition("-")[0] or settings.region)
     return settings
 

@@ -39,6 +39,10 @@ def test_a_zone_brings_its_region(tmp_path: Path) -> None:
     assert project(tmp_path, '[vm]\nzone = "us-central1-a"\n').vm.region == "us-central1"
     moved = project(tmp_path, flags=Flags(region="europe-west4"))
     assert (moved.vm.zone, moved.vm.region) == (None, "europe-west4")
+    moved = project(tmp_path, VMCTL_REGION="europe-west4")
+    assert (moved.vm.zone, moved.vm.region) == (None, "europe-west4")
+    moved = project(tmp_path, VMCTL_REGION="europe-west4", flags=Flags(zone="europe-west2-a"))
+    assert (moved.vm.zone, moved.vm.region) == ("europe-west2-a", "europe-west2")
 
 
 def test_the_file_is_found_from_a_folder_below(tmp_path: Path) -> None:

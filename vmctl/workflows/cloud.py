@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.events import Finished, Noted, Started, Story
 from vmctl.gce import local
 from vmctl.gce.compute import Compute
 from vmctl.gce.service import open_compute
-from vmctl.workflows.clock import Clock
 
 
 def ensure_emulator(clock: Clock) -> Story[local.Running]:

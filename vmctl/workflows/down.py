@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict
@@ -12,7 +13,6 @@ from vmctl.domain.instance import Instance, Status
 from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute, raise_failure
 from vmctl.ssh import hostkeys
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.session import disconnect
 from vmctl.workflows.status import disk_text

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.gce import local
 from vmctl.gce.service import LOCAL_PROJECT
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.cloud import ensure_emulator
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, Unreachable
 from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
@@ -16,7 +17,6 @@ from vmctl.domain.transfer import RemoteEntry, RemoteItem, parse_item, safe_link
 from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.transfer import Arrived, Want, fetch_files
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.session import Session, connect
 
 STEP = "fetch"

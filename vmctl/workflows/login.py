@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
 from vmctl.domain.errors import AccessDenied, InvalidInput, TimedOut
@@ -11,7 +12,6 @@ from vmctl.gce.compute import Compute, raise_failure
 from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.waiting import follow, gap_s
 
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import Price, disk_usd_per_month
 from vmctl.domain.errors import InvalidInput, NoCapacity, VmctlError
@@ -18,7 +19,6 @@ from vmctl.domain.placement import Attempt, candidate_zones, next_zone, region_o
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute, already_there
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.waiting import follow
 
 TRANSIENT_GAPS_S = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmctl.clock import Clock
 from vmctl.config import Project, runtime_dir
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Advanced, Finished, Started, Story, Warned
@@ -20,7 +21,6 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import push_tree
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.selection import LocalEntry, Selection, select
 from vmctl.workflows.session import connect
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.driver import DRIVER_QUESTION, Driver
 from vmctl.domain.errors import HostKeyChanged, TimedOut, Unreachable
@@ -18,7 +19,6 @@ from vmctl.gce.compute import Compute
 from vmctl.ssh.connection import Connection, wait_for_ssh
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.login import pin_host_keys, renew_key
 from vmctl.workflows.session import remember_instance, target_of
 from vmctl.workflows.setup import prepare_machine

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, Unreachable, VmctlError
@@ -29,7 +30,6 @@ from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.session import Session, connect, reach
 from vmctl.workflows.setup import prepare_machine
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from vmctl.clock import Clock
 from vmctl.config import Project, cache_dir
 from vmctl.domain.access import RENEW_WHEN_LEFT, time_left
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
@@ -20,7 +21,6 @@ from vmctl.domain.target import Target
 from vmctl.ssh.hostkeys import pin_file
 from vmctl.ssh.keys import KeyPair, ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.clock import Clock
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
 GAP_S = 0.3

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from vmctl.clock import Clock
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.probe import Machine
 from vmctl.ssh import guest
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.clock import Clock
 
 
 def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None) -> Story[Machine]:

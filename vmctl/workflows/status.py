@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import UNKNOWN, Price, disk_usd_per_month
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Instance, Status
 from vmctl.gce import catalogue
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.cloud import open_cloud
 
 

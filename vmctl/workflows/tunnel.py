@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, TimedOut, Unreachable, VmctlError
@@ -12,7 +13,6 @@ from vmctl.domain.probe import last_lines
 from vmctl.domain.tunnel import Forwarding, backoff_s, parse_forwarding, url
 from vmctl.ssh import guest
 from vmctl.ssh.forward import Forward, answers_http, is_free, taken, wait_until_free
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.session import Session, connect
 
 STEP = "tunnel"

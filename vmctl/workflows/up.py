@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
+from vmctl.clock import Clock
 from vmctl.config import Project, cache_dir
 from vmctl.domain.access import KEY_LIFETIME, key_entry
 from vmctl.domain.cost import disk_usd_per_month
@@ -25,7 +26,6 @@ from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.operation import Operation
 from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.gce.compute import Compute
-from vmctl.workflows.clock import Clock
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.login import renew_key
 from vmctl.workflows.placing import Plan, create, plan_for

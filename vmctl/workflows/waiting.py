@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vmctl.clock import Clock
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.instance import Instance
 from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
-from vmctl.workflows.clock import Clock
 
 SHORTEST_GAP_S = 0.05
 LONGEST_GAP_S = 1.0

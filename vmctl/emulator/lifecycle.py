@@ -163,6 +163,8 @@ class Lifecycle:
         self._release_disks()
         if not self._cloud.store.unreadable():  # else a disk's owner may be among them
             disks = {record.body["id"] for record in self._cloud.store.find("disks")}
+            # Never from under a machine, whatever became of its disk's file.
+            disks |= {r.private["boot_disk_id"] for r in self._cloud.store.find("instances")}
             self._run(self._cloud.hosting.sweep(disks))
 
     def _forget_disks(self, instance_id: str) -> None:

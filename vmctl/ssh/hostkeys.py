@@ -12,8 +12,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vmctl.config import data_dir
 from vmctl.domain.errors import HostKeyChanged, Unreachable
+from vmctl.folders import data_dir
 
 PREFERRED = "ssh-ed25519"
 

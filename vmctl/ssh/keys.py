@@ -8,8 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmctl.config import data_dir
 from vmctl.domain.errors import NotFound, VmctlError
+from vmctl.folders import data_dir
 
 
 @dataclass(frozen=True, slots=True)

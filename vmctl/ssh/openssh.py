@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmctl.config import runtime_dir
 from vmctl.domain.command import Command
 from vmctl.domain.errors import NotFound, TimedOut, Unreachable
 from vmctl.domain.target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
+from vmctl.folders import runtime_dir
 
 PROBE_S = 2.0
 OPEN_S = 20.0

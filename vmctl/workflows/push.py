@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.config import Project, runtime_dir
+from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Advanced, Finished, Started, Story, Warned
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import LeftOut, RsyncStats, group_left_out
+from vmctl.folders import runtime_dir
 from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH

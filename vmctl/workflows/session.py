@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from vmctl.clock import Clock
-from vmctl.config import Project, cache_dir
+from vmctl.config import Project
 from vmctl.domain.access import RENEW_WHEN_LEFT, time_left
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.target import Target
+from vmctl.folders import cache_dir
 from vmctl.ssh.hostkeys import pin_file
 from vmctl.ssh.keys import KeyPair, ensure_keypair
 from vmctl.ssh.openssh import OpenSSH

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from vmctl.clock import Clock
-from vmctl.config import Project, cache_dir
+from vmctl.config import Project
 from vmctl.domain.access import KEY_LIFETIME, key_entry
 from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict, InvalidInput, NoCapacity, VmctlError
@@ -25,6 +25,7 @@ from vmctl.domain.instance import Instance, Status, labels_for
 from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.operation import Operation
 from vmctl.domain.plan import MachinePlan, cautions
+from vmctl.folders import cache_dir
 from vmctl.gce.compute import Compute
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.login import renew_key

@@ -126,11 +126,13 @@ def laptop() -> Iterator[Laptop]:
     base = public_folder("e2e")
     made = Laptop(base / "laptop", base / "emulator")
     yield made
-    made("emulator", "stop", cwd=base, code=None)
-    left = [line for line in processes_of(str(made.emulator_home)) if "pytest" not in line]
-    for line in left:
-        os.kill(int(line.split(":")[0]), signal.SIGKILL)
-    shutil.rmtree(base, ignore_errors=True)
+    try:
+        made("emulator", "stop", cwd=base, code=None)
+    finally:
+        left = [line for line in processes_of(str(made.emulator_home)) if "pytest" not in line]
+        for line in left:
+            os.kill(int(line.split(":")[0]), signal.SIGKILL)
+        shutil.rmtree(base, ignore_errors=True)
     assert not left, f"left running: {left}"
 
 

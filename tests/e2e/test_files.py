@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
+from tests.e2e.conftest import BASE, PROGRAM, Laptop, project, public_folder
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +18,7 @@ def files(laptop: Laptop) -> Iterator[Path]:
     base = public_folder("files")
     folder = project(base / "files", BASE + '[push]\nexclude = ["*.bin", "/top/"]\n')
     laptop("up", cwd=folder)
+    laptop("push", cwd=folder)
     yield folder
     laptop("down", "--delete", "--yes", cwd=folder, code=None)
     shutil.rmtree(base)
@@ -161,19 +161,24 @@ def test_fetch_of_a_missing_path(laptop: Laptop, files: Path, tmp_path: Path) ->
 def test_a_full_disk_here_is_one_sentence_and_no_file(
     laptop: Laptop, files: Path, tmp_path: Path
 ) -> None:
-    if os.getuid() != 0:
-        pytest.fail("this test mounts a small tmpfs and needs root, as CI has")
-    laptop("exec", "--", "sh", "-c", "head -c 3000000 /dev/urandom >wide.pth; sleep 2.5", cwd=files)
+    laptop("exec", "--", "sh", "-c", "head -c 3000000 /dev/urandom >wide.pth", cwd=files)
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
-    try:
-        refused = laptop("fetch", "wide.pth", "--to", str(small), cwd=files, code=None)
-        assert refused.returncode != 0
-        assert "full" in refused.stderr or "space" in refused.stderr
-        assert not (small / "wide.pth").exists()
-    finally:
-        subprocess.run(["umount", small], check=True)
+    # a disk of 1 MB, in a mount namespace of its own, which any user may make
+    line = 'mount -t tmpfs -o size=1m tmpfs "$1"; "$2" fetch wide.pth --to "$1"; code=$?'
+    line += '; ls -A "$1"; exit $code'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", line, "sh", small, PROGRAM],
+        cwd=files,
+        env=laptop.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "disk is full" in done.stderr
+    assert "wide.pth" not in done.stdout.split(), "nothing stands under its name"
 
 
 def test_scp_both_ways(laptop: Laptop, files: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
-import time
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ TOML = BASE + '[jobs.long]\ncommand = "for i in 1 2 3 4 5 6; do echo line $i; sl
 def killed_after(laptop: Laptop, seconds: float, *words: str, cwd: Path) -> bool:
     """Start a command, kill -9 it after that long; whether it was still at work."""
     client = laptop.start(*words, cwd=cwd)
-    time.sleep(seconds)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        client.wait(seconds)  # the moment is the test's; one that ended before is not waited for
     at_work = client.poll() is None
     if at_work:
         os.killpg(client.pid, signal.SIGKILL)
@@ -67,6 +69,33 @@ def test_push_killed_and_typed_again_is_whole(laptop: Laptop, machine: Path, mom
     texts = b"".join(p.read_bytes() for p in sorted(machine.glob("f*.txt")))
     assert told.stdout.split()[0] == hashlib.sha256(blob).hexdigest()
     assert told.stdout.split()[2] == hashlib.sha256(texts).hexdigest()
+
+
+def test_push_killed_while_rsync_runs_and_typed_again_is_whole(
+    laptop: Laptop, machine: Path
+) -> None:
+    blob = os.urandom(150_000_000)
+    (machine / "wide.dat").write_bytes(blob)
+    client = laptop.start("push", cwd=machine)
+    eventually(lambda: "rsync" in children_of(client.pid), what="rsync at work")
+    assert client.poll() is None
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+    laptop("exec", "test", "-e", "wide.dat", cwd=machine, code=1)  # nothing half under its name
+    laptop("push", cwd=machine)
+    told = laptop("exec", "sha256sum", "wide.dat", cwd=machine)
+    assert told.stdout.split()[0] == hashlib.sha256(blob).hexdigest()
+    (machine / "wide.dat").unlink()
+
+
+def children_of(pid: int) -> set[str]:
+    """The names of a process's children."""
+    names = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            with contextlib.suppress(OSError):  # one that has just ended
+                names.add(Path(f"/proc/{child}/comm").read_text().strip())
+    return names
 
 
 def test_run_killed_goes_on_and_can_be_followed(laptop: Laptop, machine: Path) -> None:

@@ -196,43 +196,55 @@ def look(browser: Any, folder: Path) -> None:
     for tab, words in {
         "timeseries": ["training loss", "validation PSNR"],
         "images": ["Predicted", "Ground truth", "Input"],
-        # labels are cut to the width of their boxes
-        "graphs": ["DownSampleBlo", "Sequential[middl", "UpSampleBlock"],
+        "graphs": ["UNet"],
     }.items():
         browser.get(f"{TENSORBOARD}/#{tab}")
         browser.refresh()
         try:
+            eventually(partial(shows, *words), within_s=120, what=f"{words} under {tab}")
             if tab == "graphs":
-                eventually(partial(opened_graph, browser, words), what="the graph's blocks")
-            eventually(partial(shows, *words), within_s=60, what=f"{words} under {tab}")
+                opened = partial(opened_graph, browser)
+                inside = " ".join(eventually(opened, within_s=180, what="what is in the node UNet"))
+                for number in (1, 2, 3):
+                    assert f"DownSampleBlock[downsample_block_{number}]" in inside
+                    assert f"UpSampleBlock[upsample_block_{number}]" in inside
         finally:
             browser.save_screenshot(str(screenshots / f"tensorboard-{tab}.png"))
 
 
-def opened_graph(browser: Any, words: list[str]) -> bool:
-    """Whether the graph's root node is open; a double click opens it once the page is laid out."""
-    from selenium.common.exceptions import WebDriverException
+def opened_graph(browser: Any) -> list[str]:
+    """What the graph's node UNet holds; a double click opens it once the page is laid out.
+
+    After a click the page has time: a second one, on a slow machine, would close what the first
+    is about to open.
+    """
+    from selenium.common.exceptions import TimeoutException, WebDriverException
     from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.support.wait import WebDriverWait
 
-    if all(word in browser.execute_script(ALL_TEXT) for word in words):
-        return True
-    with contextlib.suppress(WebDriverException):  # not laid out yet: there is nothing to click
-        if (node := browser.execute_script(ROOT_NODE)) is not None:
-            ActionChains(browser).double_click(node).pause(2).perform()
-    return False
+    with contextlib.suppress(TimeoutException, WebDriverException):  # not laid out yet
+        box, inside = browser.execute_script(GRAPH_NODES)
+        if box is not None and not inside:
+            ActionChains(browser).double_click(box).perform()
+            wait = WebDriverWait(browser, 20)
+            inside = wait.until(lambda page: page.execute_script(GRAPH_NODES)[1])
+        return list(inside)
+    return []
 
 
-# the box of the graph's node "UNet", wherever the page keeps it
-ROOT_NODE = """
-const find = (root) => {
+# the box of the graph's node "UNet", wherever the page keeps it, and the names of what is in it
+GRAPH_NODES = """
+const nodes = [];
+const walk = (root) => {
   for (const node of root.querySelectorAll('*')) {
-    const label = node.matches('g.node') && node.querySelector('text');
-    if (label && label.textContent.startsWith('UNet')) return node.querySelector('rect');
-    const inside = node.shadowRoot && find(node.shadowRoot);
-    if (inside) return inside;
+    if (node.matches('g.node')) nodes.push(node);
+    if (node.shadowRoot) walk(node.shadowRoot);
   }
 };
-return find(document);
+walk(document);
+const root = nodes.find((node) => node.dataset.name === 'UNet');
+const names = nodes.map((node) => node.dataset.name || '');
+return [root ? root.querySelector('rect') : null, names.filter((name) => name.startsWith('UNet/'))];
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vmctl.domain.errors import Conflict
@@ -29,10 +29,36 @@ class Compute:
     Operation; a request refused at the door returns one that is done and failed.
     """
 
-    def __init__(self, service: Any, project: str, endpoint: str = "") -> None:
+    def __init__(
+        self,
+        service: Any,
+        project: str,
+        endpoint: str = "",
+        *,
+        connect: Callable[[], Any] | None = None,
+        http: Any = None,
+    ) -> None:
         self._service = service
         self._endpoint = endpoint
+        self._connect = connect
+        self._http = http  # None: the service's own
         self.project = project
+
+    def beside(self) -> Compute:
+        """The same project over a connection of its own, for another thread."""
+        connect = self._connect
+        http = connect() if connect else None
+        return Compute(self._service, self.project, self._endpoint, connect=connect, http=http)
+
+    def pages(self, collection: str, verb: str = "list", **arguments: Any) -> Iterator[Any]:
+        """The replies of a method that only reads, page by page, such as `regions` `list`."""
+        resource = getattr(self._service, collection)()
+        request = getattr(resource, verb)(project=self.project, **arguments)
+        following = getattr(resource, f"{verb}_next", None)
+        while request is not None:
+            reply = self._get(request)
+            yield reply
+            request = following(request, reply) if following else None
 
     # -- finding ----------------------------------------------------------------------------
 
@@ -223,6 +249,7 @@ class Compute:
     def _change(self, kind: str, zone: str, name: str, request: Any) -> Operation:
         from googleapiclient.errors import HttpError
 
+        request.http = self._http or request.http
         with translated(self.project, self._endpoint):
             try:
                 reply = _execute(request, CHANGE_RETRIES)
@@ -234,6 +261,7 @@ class Compute:
         """A read; with `missing_ok` a 404 is None, else everything refused is raised."""
         from googleapiclient.errors import HttpError
 
+        request.http = self._http or request.http
         with translated(self.project, self._endpoint):
             try:
                 return _execute(request, READ_RETRIES)

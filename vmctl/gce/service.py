@@ -39,17 +39,19 @@ def _local(endpoint: str, project: str) -> Compute:
     import httplib2
     from googleapiclient.discovery import build
 
-    # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
-    http = httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
+    def connect() -> Any:
+        # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
+        return httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
+
     service = build(
         "compute",
         "v1",
-        http=http,
+        http=connect(),
         static_discovery=True,
         cache_discovery=False,
         client_options={"api_endpoint": endpoint},
     )
-    return Compute(service, project, endpoint)
+    return Compute(service, project, endpoint, connect=connect)
 
 
 def _real(chosen_project: str | None) -> Compute:
@@ -67,19 +69,22 @@ def _real(chosen_project: str | None) -> Compute:
     project = _project_id(project)
     # gcloud's own variable for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
-    with translated(project, endpoint):
-        http = google_auth_httplib2.AuthorizedHttp(
+
+    def connect() -> Any:
+        return google_auth_httplib2.AuthorizedHttp(
             credentials, http=httplib2.Http(timeout=TIMEOUT_S)
         )
+
+    with translated(project, endpoint):
         service = build(
             "compute",
             "v1",
-            http=http,
+            http=connect(),
             static_discovery=True,
             cache_discovery=False,
             client_options={"api_endpoint": endpoint} if endpoint else None,
         )
-    return Compute(service, project, endpoint)
+    return Compute(service, project, endpoint, connect=connect)
 
 
 def _project_id(text: str) -> str:

@@ -24,6 +24,51 @@ DIRECTORY: Fingerprint = ["dir"]
 SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
 
 
+# -- what others on the VM ask -----------------------------------------------------------------
+
+
+def record(project: str) -> dict[str, Any]:
+    """The record of what was pushed last; empty before the first push."""
+    return read_json(_record(project)) or {}
+
+
+def pushed(project: str) -> dict[str, dict[str, Any]]:
+    """Every path of the last pushed tree: kind (file, link, dir), sha256 ("" where unknown),
+    size in bytes, mtime_ns, mode, link."""
+    known = record(project)
+    newest = {path: prints[-1] for path, prints in known.get("files", {}).items()}
+    found = {}
+    for path, entry in {**known.get("met", {}), **newest}.items():
+        kind, size, mtime_s = (*entry, 0, 0)[:3] if entry[0] == "file" else (entry[0], 0, 0)
+        found[path] = {
+            "kind": kind,
+            "sha256": "",
+            "size": size,
+            "mtime_ns": mtime_s * 10**9,
+            "mode": 0,
+            "link": entry[1] if kind == "link" else "",
+        }
+    return found
+
+
+def changed(project: str) -> list[list[str]]:
+    """[path, "changed" or "deleted"] for each pushed path that is no longer as it was pushed."""
+    root = workspace(project)
+    known = record(project)
+    files = {path: [entry] for path, entry in known.get("met", {}).items()} | known.get("files", {})
+    found = []
+    for path, prints in sorted(files.items()):
+        now = fingerprint(root / path)
+        if now is None:
+            found.append([path, "deleted"])
+        elif now not in prints:
+            found.append([path, "changed"])
+    return found
+
+
+# -- begin and end -----------------------------------------------------------------------------
+
+
 def begin(request: dict[str, Any]) -> dict[str, Any]:
     """Check, then record the union; answers what would be deleted, kept, or lost.
 
@@ -33,11 +78,11 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
     """
     project, force = request["project"], request["force"]
     root = workspace(project)
-    record = read_json(_record(project)) or {}
-    files: dict[str, list[Fingerprint]] = record.get("files", {})
+    before = record(project)
+    files: dict[str, list[Fingerprint]] = before.get("files", {})
     entries: dict[str, Fingerprint] = dict(request["entries"])
     if not force:
-        _guard(record, files, entries, request["origin"])
+        _guard(before, files, entries, request["origin"])
     accepted = set(request["accept"])
     clashes = _clashes(root, entries, files, force)
     suspects = []
@@ -48,7 +93,7 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
             continue
         if path not in files and (now == wanted or path in accepted):
             met[path] = wanted
-        elif now in (wanted, DIRECTORY, record.get("met", {}).get(path)) or path in accepted:
+        elif now in (wanted, DIRECTORY, before.get("met", {}).get(path)) or path in accepted:
             continue
         elif not force:
             suspects.append([path, path in files, _sha256(root / path)])
@@ -81,12 +126,12 @@ def end(request: dict[str, Any]) -> dict[str, Any]:
     """After the transfer: delete what was pushed earlier and is no longer wanted; shrink."""
     project = request["project"]
     root = workspace(project)
-    record = read_json(_record(project)) or {}
-    if record.get("token") != request["token"]:
+    before = record(project)
+    if before.get("token") != request["token"]:
         raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")
-    entries: dict[str, Fingerprint] = record["next"]
-    wanted_here = {**entries, **record["met"]}
-    delete, keep = _partition(root, record["files"], wanted_here)
+    entries: dict[str, Fingerprint] = before["next"]
+    wanted_here = {**entries, **before["met"]}
+    delete, keep = _partition(root, before["files"], wanted_here)
     parents = {str(parent) for path in wanted_here for parent in Path(path).parents}
     for path in delete:
         _remove(root, path)
@@ -95,8 +140,8 @@ def end(request: dict[str, Any]) -> dict[str, Any]:
                 break
     final = {path: [wanted] for path, wanted in entries.items()}
     # kept ones stay on record with the fingerprint that a push gave them
-    final |= {path: record["files"][path] for path in keep}
-    shrunk = {key: record[key] for key in ("origin", "place", "met")}
+    final |= {path: before["files"][path] for path in keep}
+    shrunk = {key: before[key] for key in ("origin", "place", "met")}
     write_json(_record(project), {**shrunk, "files": final})
     shutil.rmtree(STATE / "tmp" / f"push-{project}", ignore_errors=True)
     return {"deleted": delete, "kept": keep}
@@ -122,12 +167,12 @@ def _record(project: str) -> Path:
 
 
 def _guard(
-    record: dict[str, Any], files: dict[str, Any], entries: dict[str, Any], origin: str
+    before: dict[str, Any], files: dict[str, Any], entries: dict[str, Any], origin: str
 ) -> None:
-    if files and record.get("origin") != origin:
+    if files and before.get("origin") != origin:
         raise Refusal(
             "conflict",
-            f"What is on the VM was pushed from {record.get('place')}.",
+            f"What is on the VM was pushed from {before.get('place')}.",
             "Give this folder's VM another name (vmctl --name NAME up), "
             "or replace what is there: vmctl push --force",
         )

@@ -177,6 +177,12 @@ def forget(project: Project) -> None:
         _cache_file(project).unlink(missing_ok=True)
 
 
+def seen_last(project: Project) -> Target | None:
+    """The door that answered last, on this computer; whoever uses it must be able to doubt it."""
+    known = _recall(project)
+    return known.target if known else None
+
+
 def disconnect(project: Project) -> None:
     """End the warm connection of a VM that stops or goes."""
     known = _recall(project)

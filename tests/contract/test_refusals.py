@@ -346,9 +346,9 @@ def test_names_are_unique_in_a_zone_only(cloud: Cloud) -> None:
             "Invalid list filter expression.",
         ),
         (
-            lambda api, p: api.snapshots().list(project=p),
+            lambda api, p: api.routers().list(project=p, region="europe-west1"),
             501,
-            "does not implement compute.snapshots.list",
+            "does not implement compute.routers.list",
         ),
     ],
 )

@@ -10,6 +10,9 @@ POST   /emulator/v1/faults           one fault, see faults.py: {"kind": "stockou
 DELETE /emulator/v1/faults[/ID]      end one fault or all
 POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: take a machine back
 POST   /emulator/v1/crash            the same body: the machine's host fails
+POST   /emulator/v1/hold             {"call": 3, "when": "after", "changes": true}: hold that call
+GET    /emulator/v1/hold             how many calls came since, and which one is held
+DELETE /emulator/v1/hold             end the held call without an answer
 """
 
 from __future__ import annotations
@@ -59,6 +62,12 @@ class Admin:
                 return await self._preempt(self._instance(body))
             case "POST", "crash", "":
                 return await self._crash(self._instance(body))
+            case "POST", "hold", "":
+                return _checked(lambda: self._cloud.holds.ask(body))
+            case "GET", "hold", "":
+                return self._cloud.holds.status()
+            case "DELETE", "hold", "":
+                return self._cloud.holds.let_go()
         raise not_found(path)
 
     def _status(self) -> Json:

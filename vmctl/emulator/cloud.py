@@ -12,6 +12,7 @@ from .catalog import Catalog
 from .clock import Clock
 from .errors import Json, invalid_field, not_found
 from .faults import Faults
+from .holds import Holds
 from .hosting import Hosting
 from .operations import Operations, Work
 from .quotas import Quotas
@@ -35,6 +36,7 @@ class Cloud:
     faults: Faults
     operations: Operations
     hosting: Hosting
+    holds: Holds = field(default_factory=Holds)
     lifecycle: Lifecycle = field(init=False)
 
 
@@ -56,10 +58,12 @@ class Call:
 
     @property
     def scope(self) -> str:
-        """`zones/ZONE` or `global`; ApiError(400) for a zone that does not exist."""
-        zone = self.path.get("zone")
+        """`zones/ZONE`, `regions/REGION` or `global`; ApiError(400) for one that does not exist."""
+        zone, region = self.path.get("zone"), self.path.get("region")
+        if region is not None and region not in self.cloud.catalog.regions:
+            raise invalid_field("region", region, "Unknown region.")
         if zone is None:
-            return links.GLOBAL
+            return f"regions/{region}" if region else links.GLOBAL
         if zone not in self.cloud.catalog.zones:
             raise invalid_field("zone", zone, "Unknown zone.")
         return f"zones/{zone}"

@@ -52,6 +52,10 @@ class Dispatcher:
         try:
             match = self._route(http_method, path)
             method = match.method.id
+            holds = self._cloud.holds
+            number = holds.count(http_method)
+            if await holds.holds(number, method, "before"):
+                return Reply(500, {}, drop=True)
             await asyncio.sleep(self._cloud.faults.latency_s(method))
             if self._cloud.faults.drops(method, "before"):
                 return Reply(500, {}, drop=True)
@@ -59,6 +63,8 @@ class Dispatcher:
             if refusal is not None:
                 raise refusal
             body = await self._handle(match, path, query, raw)
+            if await holds.holds(number, method, "after"):
+                return Reply(500, {}, drop=True)
             if self._cloud.faults.drops(method, "after"):
                 return Reply(500, {}, drop=True)
             return Reply(200, body)

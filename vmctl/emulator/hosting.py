@@ -85,12 +85,13 @@ class Hosting:
     """The machine host as coroutines; a MachineError becomes an operation's internal error."""
 
     def __init__(self, home: Path, images: Path) -> None:
-        from .machines import MachineError, MachineHost, delete_disk
+        from .machines import MachineError, MachineHost, copy_disk, delete_disk
 
         self._loop = asyncio.get_running_loop()
         self.guest = LoopGuest(self._loop)
         self._error: type[Exception] = MachineError
         self._delete_disk = delete_disk
+        self._copy_disk = copy_disk
         try:
             self._host: MachineHost = MachineHost(home, images, self.guest)
         except MachineError as error:
@@ -157,6 +158,12 @@ class Hosting:
             await self._submit(self._delete_disk, self.disk(disk_id))
         except OSError as error:
             log.warning("could not remove all of disk %s: %s", disk_id, error)
+
+    async def copy(self, source_id: str, target_id: str) -> int:
+        """Copy a disk's or snapshot's content to a new one; returns its size in bytes."""
+        return await self._translated(
+            self._submit(self._copy_disk, self.disk(source_id), self.disk(target_id))
+        )
 
     async def sweep(self, known_disks: set[str]) -> None:
         """Remove the content of disks that no longer exist, left by a deletion cut short."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 
-from . import guest_view
+from . import copies, guest_view
 from .cloud import Cloud
 from .errors import Json, OperationError, not_ready
 from .limits import RunLimits, limit_of
@@ -149,7 +149,10 @@ class Lifecycle:
                 "reset": self.reset,
                 "compute.instances.preempted": self.preempt,
             }.get(kind)
-            if record is None or work is None:
+            copied = copies.resumed(self._cloud, operation)
+            if copied is not None:
+                operations.start(operation, lambda op, r=copied: copies.go_on(self._cloud, r))  # type: ignore[misc]
+            elif record is None or work is None:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
                 if lost:
                     self._forget_disks(target)
@@ -163,6 +166,7 @@ class Lifecycle:
         self._release_disks()
         if not self._cloud.store.unreadable():  # else a disk's owner may be among them
             disks = {record.body["id"] for record in self._cloud.store.find("disks")}
+            disks |= {record.body["id"] for record in self._cloud.store.find("snapshots")}
             # Never from under a machine, whatever became of its disk's file.
             disks |= {r.private["boot_disk_id"] for r in self._cloud.store.find("instances")}
             self._run(self._cloud.hosting.sweep(disks))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from . import guest_view, links
+from . import copies, guest_view, links
 from .clock import stamp
 from .cloud import Cloud
 from .errors import OperationError
@@ -55,6 +55,7 @@ class Power:
         )
         await self._unless_deleted(record, preparing)
         self._set_status(record, "STAGING")
+        await self._fill_disks(record)
         await asyncio.sleep(VISIBLE_S)
         slow_s = cloud.faults.slow_boot_s(zone, record.key.name)
         if slow_s:
@@ -71,6 +72,13 @@ class Power:
             body["resourceStatus"]["scheduling"]["terminationTimestamp"] = stamp(limit)
             self._limits.watch(record, limit)
         self._set_status(record, "RUNNING")
+
+    async def _fill_disks(self, record: Record) -> None:
+        for attached in record.body["disks"]:
+            name = links.last(attached.get("source", ""))
+            disk = self._cloud.store.get(record.key._replace(collection="disks", name=name))
+            if disk is not None:
+                await copies.fill(self._cloud, disk)
 
     async def boot(self, record: Record) -> None:
         """Start the machine and show its address, the one it had before if it is free."""

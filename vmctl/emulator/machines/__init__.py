@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from .host import MachineHost
 from .interface import Booted, Guest, MachineError, MachineSpec
-from .storage import delete_disk
+from .storage import copy_disk, delete_disk
 
-__all__ = ["Booted", "Guest", "MachineError", "MachineHost", "MachineSpec", "delete_disk"]
+__all__ = [
+    "Booted",
+    "Guest",
+    "MachineError",
+    "MachineHost",
+    "MachineSpec",
+    "copy_disk",
+    "delete_disk",
+]

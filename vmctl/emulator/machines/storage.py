@@ -6,6 +6,7 @@ import configparser
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .interface import MachineError
 # Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it
 # installed over the shared image.
 FOLDERS = ("fs", "local", "layer")
+COPYING = ".copying"  # at the end of the name of a disk that is being copied
 MOUNT_POINTS = ("usr", "proc", "dev", "run", "tmp", "sys", "opt", "etc", "home", "root", "var")
 USR_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
@@ -61,6 +63,40 @@ def provision(disk: Path, uid: int | None) -> None:
         if uid is not None:
             os.chown(folder, uid, uid, follow_symlinks=False)
     partial.rename(disk / "fs")
+
+
+def copy_disk(source: Path, target: Path) -> int:
+    """Copies what a machine has on its disk, owners and modes too; returns its size in bytes.
+
+    The target appears whole or not at all. A disk that no machine has booted from is empty."""
+    if target.exists():  # an earlier copy that came to its end
+        return _size(target)
+    partial = target.with_name(f"{target.name}{COPYING}")
+    delete_disk(partial)
+    partial.mkdir(mode=0o755, parents=True)
+    partial.chmod(0o755)
+    parts = [source / name for name in FOLDERS if (source / name).is_dir()]
+    if parts:
+        done = subprocess.run(
+            ["cp", "-a", "--", *map(str, parts), str(partial)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            delete_disk(partial)
+            raise MachineError(f"the disk could not be copied: {said[-1] if said else 'cp failed'}")
+    partial.rename(target)
+    return _size(target)
+
+
+def _size(folder: Path) -> int:
+    return sum(
+        entry.lstat().st_blocks * 512
+        for base, _, files in os.walk(folder)
+        for entry in (Path(base) / name for name in files)
+    )
 
 
 def delete_disk(disk: Path) -> None:

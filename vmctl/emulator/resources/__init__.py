@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..cloud import Handler
-from . import disks, firewalls, instances, offers, operations, projects
+from . import addresses, disks, firewalls, instances, offers, operations, projects, snapshots
 
 
 def handlers() -> dict[str, Handler]:
     """Return every implemented method by its id in Google's discovery document."""
     table: dict[str, Handler] = {}
-    for module in (instances, disks, offers, operations, projects, firewalls):
+    modules = (instances, disks, snapshots, addresses, offers, operations, projects, firewalls)
+    for module in modules:
         table |= module.METHODS
     return table

@@ -1,17 +1,17 @@
-"""Disks and disk types: boot disks of instances, blank and image disks on their own."""
+"""Disks and disk types: boot disks of instances; blank ones, from images and from snapshots."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .. import links, lists
+from .. import copies, links, lists
 from ..catalog import DISK_TYPES, DiskType, Image, find_image
 from ..clock import stamp
 from ..cloud import Call, Handler
 from ..errors import ApiError, Json, already_exists, invalid_field, not_found
 from ..guest_view import fingerprint
 from ..store import Key, Record
-from . import instance_body
+from . import instance_body, snapshots
 
 _FEATURES = [{"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}]
 
@@ -43,12 +43,21 @@ def resolve_type(field: str, text: str | None, zone: str) -> DiskType:
     return kind
 
 
-def size_gb(field: str, asked: Any, kind: DiskType, image: Image | None) -> int:
-    """Return a disk's size: as asked if it is allowed, else the image's, else the default."""
+def size_gb(
+    field: str, asked: Any, kind: DiskType, image: Image | None, snapshot: Record | None = None
+) -> int:
+    """Return a disk's size: as asked if it is allowed, else its source's, else the default."""
     smallest = image.size_gb if image else int(kind.sizes_gb.partition("GB")[0])
+    copied = int(snapshot.body["diskSizeGb"]) if snapshot else 0
     if asked is None:
-        return image.size_gb if image else kind.default_gb
+        return copied or (image.size_gb if image else kind.default_gb)
     size = int(asked)
+    if size < copied:
+        raise invalid_field(
+            field,
+            size,
+            f"Requested disk size cannot be smaller than the snapshot size ({copied} GB)",
+        )
     if image and size < smallest:
         raise invalid_field(
             field,
@@ -106,17 +115,21 @@ async def insert(call: Call) -> Json:
     image = resolve_image(call, "resource.sourceImage", source) if source else None
     if kind.name == "local-ssd":
         raise invalid_field("resource.type", kind.name, "Local SSDs exist only with an instance.")
-    for other in ("sourceSnapshot", "sourceDisk", "sourceInstantSnapshot"):
+    for other in ("sourceDisk", "sourceInstantSnapshot"):
         if other in call.body:
             raise ApiError(501, "notImplemented", f"The emulator has no disks from {other}.")
-    size = size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image)
+    copied = call.body.get("sourceSnapshot")
+    snapshot = snapshots.resolve(call, "resource.sourceSnapshot", copied) if copied else None
+    size = size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image, snapshot)
     record = new_disk(
         call, key, kind, size, image, instance_body.labels(call.body.get("labels", {}))
     )
     if "description" in call.body:
         record.body["description"] = call.body["description"]
+    if snapshot:
+        copies.describe(record, snapshot)
     call.cloud.store.save(record)
-    return call.done("insert", record)
+    return call.start("insert", key, record.body["id"], lambda op: copies.fill(call.cloud, record))
 
 
 async def get(call: Call) -> Json:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import links
+from .. import copies, links
 from ..cloud import Call
 from ..errors import ApiError, Json, bad_request, invalid_field, not_found
 from ..store import Record
-from . import disks, instance_body
+from . import disks, instance_body, snapshots
 
 
 def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Json], list[Record]]:
@@ -88,12 +88,18 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
             "for creating instance."
         )
     source = start.get("sourceImage")
-    if index == 0 and not source:
+    copied = start.get("sourceSnapshot")
+    if source and copied:
+        raise bad_request("Only one of sourceImage and sourceSnapshot can be specified.")
+    if index == 0 and not source and not copied:
         raise invalid_field(
             f"{field}.initializeParams.sourceImage", "", "A boot disk needs a source image."
         )
-    if "sourceSnapshot" in start:
-        raise ApiError(501, "notImplemented", "The emulator has no disks from snapshots.")
+    snapshot = (
+        snapshots.resolve(call, f"{field}.initializeParams.sourceSnapshot", copied)
+        if copied
+        else None
+    )
     image = (
         disks.resolve_image(call, f"{field}.initializeParams.sourceImage", source)
         if source
@@ -104,10 +110,13 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
         start.get("diskSizeGb", asked.get("diskSizeGb")),
         kind,
         image,
+        snapshot,
     )
     labels = instance_body.labels(start.get("labels", {}), f"{field}.initializeParams.labels")
     disk = disks.new_disk(call, key, kind, size, image, labels)
     disk.private["created_with"] = instance["id"]
+    if snapshot:
+        copies.describe(disk, snapshot)
     return disk
 
 

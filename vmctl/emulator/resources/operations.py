@@ -1,4 +1,4 @@
-"""Operations as resources: asked for, listed and waited on, in zones and globally."""
+"""Operations as resources: asked for, listed and waited on, in zones, regions and globally."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .disks import by_zone
 
 
 async def get(call: Call) -> Json:
-    """zoneOperations.get and globalOperations.get."""
+    """zoneOperations.get, regionOperations.get and globalOperations.get."""
     return call.find("operations", call.path["operation"]).body
 
 
@@ -21,7 +21,7 @@ async def wait(call: Call) -> Json:
 
 
 async def list_operations(call: Call) -> Json:
-    """zoneOperations.list and globalOperations.list, the oldest first."""
+    """zoneOperations.list and its two siblings, the oldest first."""
     found = call.cloud.store.find("operations", call.project, call.scope)
     bodies = sorted((r.body for r in found), key=lambda body: str(body["insertTime"]))
     return lists.page("compute#operationList", call.url_path, bodies, call.query)
@@ -40,7 +40,7 @@ METHODS: dict[str, Handler] = {
     "compute.globalOperations.aggregatedList": aggregated,
     **{
         f"compute.{place}Operations.{name}": handler
-        for place in ("zone", "global")
+        for place in ("zone", "region", "global")
         for name, handler in (("get", get), ("wait", wait), ("list", list_operations))
     },
 }

@@ -1,0 +1,129 @@
+"""Snapshots: a disk's content, kept for all zones of a project."""
+
+from __future__ import annotations
+
+from .. import copies, links, lists
+from ..clock import stamp
+from ..cloud import Call, Handler
+from ..errors import ApiError, Json, already_exists, invalid_field, not_found, not_ready
+from ..guest_view import fingerprint
+from ..store import Key, Record
+from . import instance_body
+
+
+async def create(call: Call) -> Json:
+    """disks.createSnapshot: an operation of the disk's zone."""
+    return _create(call, call.find("disks", call.path["disk"]))
+
+
+async def insert(call: Call) -> Json:
+    """snapshots.insert from `sourceDisk`."""
+    source = call.body.get("sourceDisk", "")
+    try:
+        reference = links.Reference(source)
+    except ValueError:
+        raise invalid_field("resource.sourceDisk", source, "The URL is malformed.") from None
+    key = Key(call.project, "disks", reference.scope or "", reference.name)
+    disk = call.cloud.store.get(key)
+    if disk is None:
+        raise not_found(key.path)
+    return _create(call, disk)
+
+
+def _create(call: Call, disk: Record) -> Json:
+    key = Key(call.project, "snapshots", links.GLOBAL, call.require_name())
+    instance_body.check_name("resource.name", key.name)
+    if call.cloud.store.get(key):
+        raise already_exists(key.path)
+    if disk.body["status"] != "READY":
+        raise not_ready(disk.key.path)
+    labels = instance_body.labels(call.body.get("labels", {}))
+    body: Json = {
+        "kind": "compute#snapshot",
+        "id": links.new_id(),
+        "creationTimestamp": stamp(call.cloud.clock.now()),
+        "name": key.name,
+        "status": "CREATING",
+        "sourceDisk": disk.body["selfLink"],
+        "sourceDiskId": disk.body["id"],
+        "diskSizeGb": disk.body["sizeGb"],
+        "storageBytes": "0",
+        "storageBytesStatus": "UPDATING",
+        "storageLocations": ["eu"],
+        "snapshotType": call.body.get("snapshotType", "STANDARD"),
+        "selfLink": links.ROOT + key.path,
+        "labelFingerprint": fingerprint(labels),
+    }
+    body |= {name: disk.body[name] for name in ("architecture", "guestOsFeatures") if name in (
+        disk.body
+    )}  # fmt: skip
+    if labels:
+        body["labels"] = labels
+    if "description" in call.body:
+        body["description"] = call.body["description"]
+    record = Record(key, body, {name: disk.private[name] for name in ("machine", "image")})
+    cloud = call.cloud
+    answer = call.start(
+        "createSnapshot", disk.key, disk.body["id"], lambda op: copies.take(cloud, record)
+    )
+    record.private["made_by"] = answer["name"]
+    cloud.store.save(record)
+    return answer
+
+
+async def get(call: Call) -> Json:
+    """snapshots.get."""
+    return call.find("snapshots", call.path["snapshot"]).body
+
+
+async def list_snapshots(call: Call) -> Json:
+    """snapshots.list."""
+    found = call.cloud.store.find("snapshots", call.project)
+    return lists.page("compute#snapshotList", call.url_path, [r.body for r in found], call.query)
+
+
+async def delete(call: Call) -> Json:
+    """snapshots.delete: refused while it is being made or a disk is being filled from it."""
+    record = call.find("snapshots", call.path["snapshot"])
+    if record.body["status"] != "READY":
+        raise not_ready(record.key.path)
+    for disk in call.cloud.store.find("disks", call.project):
+        if disk.private.get("fill_from") == record.body["id"]:
+            raise ApiError(
+                400,
+                "resourceInUseByAnotherResource",
+                f"The snapshot resource '{record.key.path}' is already being used by "
+                f"'{disk.key.path}'",
+            )
+    call.cloud.store.delete(record.key)
+
+    async def wipe(operation: Record) -> None:
+        await call.cloud.hosting.wipe(record.body["id"])
+
+    return call.start("delete", record.key, record.body["id"], wipe)
+
+
+async def set_labels(call: Call) -> Json:
+    """snapshots.setLabels, with the current fingerprint."""
+    return instance_body.update_labels(call, call.find("snapshots", call.path["resource"]))
+
+
+def resolve(call: Call, field: str, text: str) -> Record:
+    """Find the READY snapshot that a URL names; ApiError in Google's words otherwise."""
+    name = links.last(text)
+    record = call.cloud.store.get(Key(call.project, "snapshots", links.GLOBAL, name))
+    if record is None:
+        raise invalid_field(field, text, "The referenced snapshot resource cannot be found.")
+    if record.body["status"] != "READY":
+        raise not_ready(record.key.path)
+    return record
+
+
+METHODS: dict[str, Handler] = {
+    "compute.disks.createSnapshot": create,
+    "compute.snapshots.insert": insert,
+    "compute.snapshots.get": get,
+    "compute.snapshots.list": list_snapshots,
+    "compute.snapshots.delete": delete,
+    "compute.snapshots.setLabels": set_labels,
+}

@@ -9,6 +9,7 @@ from importlib import resources
 
 from vmctl.domain.cost import UNKNOWN, Price
 from vmctl.domain.gpu import Gpu
+from vmctl.domain.machine import MachineType
 from vmctl.domain.placement import region_of
 
 HOSTS_DATED = "2026-07-30"
@@ -50,6 +51,11 @@ def zones() -> tuple[str, ...]:
     return tuple(sorted({offer.zone for offer in offers()}))
 
 
+def regions() -> tuple[str, ...]:
+    """The regions of the table."""
+    return tuple(sorted({region_of(zone) for zone in zones()}))
+
+
 def zones_with(gpu: Gpu, machine: str) -> tuple[str, ...]:
     """The zones that have this GPU on this machine type.
 
@@ -66,7 +72,8 @@ def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
     Prices are per region: a zone that is not in the table costs what its neighbours cost.
     """
     if gpu is None:
-        return UNKNOWN
+        usd = _n1_host_usd_h(region_of(zone), machine, spot)
+        return UNKNOWN if usd is None else Price(usd, f"of {HOSTS_DATED}", spot)
     fitting = [
         offer
         for offer in offers()
@@ -81,6 +88,33 @@ def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
         if usd is not None:
             return Price(usd, _dated(machine), spot)
     return UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def _n1_host_usd_h(region: str, machine: str, spot: bool) -> float | None:
+    """An N1 host alone: its rates are in the table, as the differences between hosts.
+
+    Two hosts with the same GPU differ by their processors and memory only.
+    """
+    size = MachineType.parse(machine)
+    if size.family != "n1" or size.vcpus is None or size.mem_gb is None:
+        return None
+    costs: dict[str, dict[str, float]] = {}
+    for offer in offers():
+        usd = offer.spot_usd_h if spot else offer.on_demand_usd_h
+        if region_of(offer.zone) == region and offer.machine.startswith("n1-") and usd is not None:
+            costs.setdefault(f"{offer.zone} {offer.accelerator} {offer.gpu_count}", {})[
+                offer.machine
+            ] = usd
+    for hosts in costs.values():
+        one, eight, large = (
+            hosts.get(f"n1-{name}") for name in ("standard-1", "standard-8", "highmem-8")
+        )
+        if one is not None and eight is not None and large is not None:
+            per_gb = (large - eight) / (8 * (6.5 - 3.75))
+            per_vcpu = (eight - one) / 7 - 3.75 * per_gb
+            return round(size.vcpus * per_vcpu + size.mem_gb * per_gb, 4)
+    return None
 
 
 def _dated(machine: str) -> str:

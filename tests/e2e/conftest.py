@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from scripts.link import Link, refusal
+
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +40,7 @@ class Laptop:
     home: Path
     emulator_home: Path
     extra: dict[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()  # what puts a command into another network, say
 
     @property
     def environ(self) -> dict[str, str]:
@@ -62,7 +65,7 @@ class Laptop:
         options.setdefault("stderr", subprocess.PIPE)
         environ = self.environ | options.pop("environ", {})
         return subprocess.Popen(
-            [PROGRAM, *words], cwd=cwd, env=environ, start_new_session=True, **options
+            [*self.prefix, PROGRAM, *words], cwd=cwd, env=environ, start_new_session=True, **options
         )
 
     def __call__(
@@ -76,7 +79,7 @@ class Laptop:
     ) -> subprocess.CompletedProcess[str]:
         """Run the program to its end and check its exit code; never a traceback."""
         done = subprocess.run(
-            [PROGRAM, *words],
+            [*self.prefix, PROGRAM, *words],
             cwd=cwd,
             env=self.environ | dict(environ or {}),
             input=stdin if stdin is not None else b"",
@@ -173,3 +176,41 @@ def shared_machine(laptop: Laptop) -> Iterator[Path]:
 def rows(text: str) -> Sequence[list[str]]:
     """The lines of a plain table as their words."""
     return [line.split() for line in text.splitlines()]
+
+
+@dataclass
+class Linked:
+    """A laptop and a machine (no torch, up, at `folder`) with a real network between them."""
+
+    laptop: Laptop
+    link: Link
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def linked_machine() -> Iterator[Linked]:
+    """One link, one emulator behind it and one machine for the whole session."""
+    if (reason := refusal()) is not None:
+        pytest.skip(reason)
+    base = public_folder("linked")
+    with Link.opened() as link:
+        laptop = Laptop(base / "laptop", base / "emulator", prefix=link.laptop)
+        link.serve_emulator(laptop.emulator_home, laptop.environ)
+        folder = project(base / "linked", BASE)
+        laptop("up", "--gpu", "t4", cwd=folder)
+        yield Linked(laptop, link, folder)
+        link.reset(rtt_ms=0, rate_mbit=None)
+        laptop("down", "--delete", "--yes", cwd=folder, code=None)
+    left = [line for line in processes_of(str(base)) if "pytest" not in line]
+    for line in left:
+        os.kill(int(line.split(":")[0]), signal.SIGKILL)
+    shutil.rmtree(base, ignore_errors=True)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture
+def linked(linked_machine: Linked) -> Iterator[Linked]:
+    """The linked machine over a whole link: 30 ms there and back, 100 Mbit/s."""
+    linked_machine.link.reset()
+    yield linked_machine
+    linked_machine.link.reset()

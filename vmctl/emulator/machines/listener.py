@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 PORTS = (22, 2222, 0)  # 22 needs root or a low ip_unprivileged_port_start
 ATTEMPTS = 200
+NETWORK_VARIABLE = "VMCTL_EMULATOR_NETWORK"  # a network of this computer's own, for machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,36 @@ class Listener:
     port: int
 
 
+def network() -> ipaddress.IPv4Network | None:
+    """The network whose addresses machines get instead of 127.0.x.y; MachineError if it is none.
+
+    This computer must deliver all of its addresses to itself, as it does with 127.0.0.0/8."""
+    text = os.environ.get(NETWORK_VARIABLE, "")
+    if not text:
+        return None
+    try:
+        found = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise MachineError(f"{NETWORK_VARIABLE} is not a network: {error}") from error
+    if found.num_addresses < 256:
+        raise MachineError(f"{NETWORK_VARIABLE} is too small: {text}; /24 is the smallest")
+    return found
+
+
+def _random_address() -> str:
+    chosen = network()
+    if chosen is None:
+        return f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}"
+    # the first ones are the computer's own there
+    return str(chosen[random.randint(16, chosen.num_addresses - 2)])
+
+
 def listen(wanted: str | None, taken: set[str]) -> Listener:
-    """Binds `wanted` if it is free, else a free address of 127.0.2.0 to 127.0.254.255."""
+    """Binds `wanted` if it is free, else a free address of 127.0.2.0 to 127.0.254.255.
+
+    With `network()`: a free address of that."""
     candidates = [wanted] if wanted is not None and wanted not in taken else []
-    candidates += [
-        f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}" for _ in range(ATTEMPTS)
-    ]
+    candidates += [_random_address() for _ in range(ATTEMPTS)]
     # By port first: another emulator's machine may have the wanted address at port 22, and whoever
     # ignores the port in the metadata would then reach that one.
     for port in PORTS:
@@ -55,7 +81,7 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
                 continue
             server.setblocking(False)
             return Listener(server, address, server.getsockname()[1])
-    raise MachineError("no free address in 127.0.0.0/8 on this computer")
+    raise MachineError(f"no free address in {network() or '127.0.0.0/8'} on this computer")
 
 
 class Switchboard:

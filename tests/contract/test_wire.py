@@ -38,7 +38,6 @@ from vmctl.ssh import guest, hostkeys
 from vmctl.ssh.connection import wait_for_ssh
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.ssh.transfer import Want, fetch_files
 from vmctl.workflows import run as jobs
 from vmctl.workflows.fetch import fetch
 from vmctl.workflows.push import push
@@ -897,15 +896,13 @@ def test_nothing_is_written_through_a_link_here(world: World, tmp_path: Path) ->
 def test_two_fetches_of_one_file_do_not_mix(world: World) -> None:
     data = os.urandom(8_000_000)
     settled(world.remote / "big.bin", data)
-    guest.call(world.ssh, "runs", {"project": "demo"})
-    want = Want(
-        str(world.remote / "big.bin"), world.root / "big.bin", len(data), 1_700_000_000, 0o600
-    )
-    first = fetch_files(world.ssh, [want])
-    next(first)
+    first = fetch(world.project, ["big.bin"])
+    for event in first:
+        if getattr(event, "done_bytes", None):
+            break
     with pytest.raises(Conflict, match="Another command is fetching"):
-        list(fetch_files(world.ssh, [want]))
-    list(first)
+        play(fetch(world.project, ["big.bin"]))
+    play(first)
     assert (world.root / "big.bin").read_bytes() == data
 
 

@@ -47,7 +47,8 @@ def register(app: typer.Typer) -> None:
         app,
         "fetch",
         panel=PANEL,
-        examples="vmctl fetch unet.pth\nvmctl fetch runs --to results\nvmctl fetch",
+        examples="vmctl fetch\nvmctl fetch unet.pth runs --to results\n"
+        "vmctl fetch '*.png' 'runs/**/events*' --parents\nvmctl fetch --wait",
     )
     def fetch(
         context: Context,
@@ -55,7 +56,8 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Argument(
                 metavar="PATH",
-                help="Looked for in the last run's outputs, its job's folder, the project's root.",
+                help="Looked for in the last run's outputs, its job's folder, the project's root; "
+                "a quoted pattern ('*.pth', 'runs/**/x') is matched on the VM.",
             ),
         ] = None,
         to: Annotated[
@@ -64,15 +66,42 @@ def register(app: typer.Typer) -> None:
         force: Annotated[
             bool, typer.Option("--force", help="Fetch even a file that is still being written.")
         ] = False,
+        wait: Annotated[
+            bool,
+            typer.Option(
+                "--wait",
+                help="Wait for a file that is still being written, and for what a run that goes "
+                "on has not written yet.",
+            ),
+        ] = False,
+        parents: Annotated[
+            bool,
+            typer.Option(
+                "--parents",
+                help="Keep the paths below the project's folder: a/x.pth is saved as a/x.pth, "
+                "not as x.pth.",
+            ),
+        ] = False,
     ) -> None:
         """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
 
-        A cut link resumes where it stopped; a wrong checksum is an error, never a file.
+        A cut link resumes where it stopped; a wrong checksum is an error, never a file. What is
+        here already, and the same, is not sent again. Files are saved under their base names; two
+        with the same one need --parents or a --to DIR each.
         """
         from vmctl.workflows.fetch import fetch as story
 
         screen = context.screen()
-        result = screen.play(story(context.project(), tuple(paths or ()), to=to, force=force))
+        result = screen.play(
+            story(
+                context.project(),
+                tuple(paths or ()),
+                to=to,
+                force=force,
+                wait=wait,
+                parents=parents,
+            )
+        )
         screen.document(result)
 
     @command(

@@ -1,38 +1,53 @@
-"""Find what a fetch asks for, list what it holds, and refuse what is still being written."""
+"""Find what a fetch asks for, list what it holds, and tell what is still being written."""
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 import time
 from pathlib import Path
 from typing import Any
 
-from .layout import RUNS, Refusal, read_json, sessions, workspace
+from .layout import HOME, RUNS, Refusal, read_json, sessions, workspace
 
 SETTLED_S = 2.0
 STEP_S = 0.1
+PART_SUFFIX = ".vmctl-part"  # of a file that a fetch has not finished: never what is wanted
+
+Run = dict[str, Any]
+Listing = dict[str, Any]
 
 
-def locate(request: dict[str, Any]) -> dict[str, Any]:
-    """The files behind each wanted path, with sizes, times and modes; missing ones by name."""
+def locate(request: dict[str, Any]) -> Listing:
+    """The files behind each wanted path, with sizes, times and modes; missing ones by name.
+
+    `going` says that the project's newest run has not ended, so that what is missing may come.
+    """
     root = workspace(request["project"])
-    run = _last_run(request["project"])
+    run = last_run(request["project"])
     wanted: list[str] = request["paths"] or _outputs(run)
     found, missing = [], []
+    left_out: list[str] = []
     for path in wanted:
-        places = _resolve(path, root, run)
-        found += [_listing(path, place) for place in places]
-        if not places:
+        matches = _outermost(_resolve(path, root, run))
+        found += [_listing(path, place, root, run, left_out) for place in matches]
+        if not matches:
             missing.append(path)
-    if not request["force"]:
-        _refuse_unfinished(found, run)
-    return {"found": found, "missing": missing, "run": run["id"] if run else None}
+    going = run is not None and run["going"]
+    if run is not None and going:
+        _mark_older(found, run)
+    return {
+        "found": found,
+        "missing": missing,
+        "left_out": left_out,
+        "run": run["id"] if run else None,
+        "going": going,
+        "ended_at": (run or {}).get("ended_at"),
+    }
 
 
-def _last_run(project: str) -> dict[str, Any] | None:
-    """The spec of the project's newest run, with when it ended."""
+def last_run(project: str) -> Run | None:
+    """The spec of the project's newest run, with whether it goes on and when it ended."""
     try:
         names = [item.name for item in os.scandir(RUNS) if not item.name.startswith(".")]
     except FileNotFoundError:
@@ -43,10 +58,11 @@ def _last_run(project: str) -> dict[str, Any] | None:
         return None
     newest = max(mine, key=lambda spec: float(spec.get("created_at", 0)))
     ended = read_json(RUNS / newest["id"] / "exit") or {}
-    return {**newest, "ended_at": ended.get("ended_at")}
+    going = not ended and newest["id"] in sessions()
+    return {**newest, "ended_at": ended.get("ended_at"), "going": going}
 
 
-def _outputs(run: dict[str, Any] | None) -> list[str]:
+def _outputs(run: Run | None) -> list[str]:
     if run is None:
         raise Refusal("not_found", "Nothing has run yet.", "Name a path: vmctl fetch PATH")
     if not run["outputs"]:
@@ -58,120 +74,203 @@ def _outputs(run: dict[str, Any] | None) -> list[str]:
     return list(run["outputs"])
 
 
-def _resolve(path: str, root: Path, run: dict[str, Any] | None) -> list[Path]:
-    """Outputs of the last run, then its job's folder, then the root; the first that exists."""
+# -- where it is -----------------------------------------------------------------------------
+
+
+def _tops(root: Path, run: Run | None) -> list[Path]:
+    """The folders that a path may be below, the best first."""
+    return [root]
+
+
+def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
+    """Outputs of the last run, then its job's folder, then the root; the first that has it."""
     if path.startswith(("/", "~")):
-        return _matches(Path(path).expanduser())
+        try:
+            place = Path(path).expanduser()
+        except RuntimeError as error:
+            raise Refusal("invalid", f"'{path}' names no user's home on the VM.") from error
+        return _matches(Path("/"), str(place)[1:])
+    tops = _tops(root, run)
     if run is not None:
-        folder = root / str(run["directory"])
-        outputs = [match for output in run["outputs"] for match in _matches(folder / output)]
-        named = [match for match in outputs if match.name == path.rstrip("/")]
-        if named:
-            return named[:1]
-        if matches := _matches(folder / path):
+        folders = [top / str(run["directory"]) for top in tops]
+        for folder in folders:
+            outputs = [match for output in run["outputs"] for match in _matches(folder, output)]
+            named = [match for match in outputs if match.name == path.rstrip("/")]
+            if named:
+                return named[:1]
+        for folder in folders:
+            if matches := _matches(folder, path):
+                return matches
+    for top in tops:
+        if matches := _matches(top, path):
             return matches
-    return _matches(root / path)
+    return []
 
 
-def _matches(path: Path) -> list[Path]:
-    """The path itself where it exists, else what it matches as a pattern."""
-    if path.is_symlink() or path.exists():
-        return [path]
-    if not glob.has_magic(str(path)):
+def _matches(folder: Path, path: str) -> list[Path]:
+    """The path itself where it exists, else what it matches as a pattern, `**` included."""
+    place = folder / path
+    try:
+        if place.is_symlink() or place.exists():
+            return [place]
+    except OSError as error:  # a name that no file system takes
+        raise Refusal("invalid", f"'{path}' cannot be a path: {error.strerror}.") from error
+    if not any(sign in path for sign in "*?["):
         return []
-    return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    import glob
+
+    found = glob.glob(path, root_dir=folder, recursive=True)  # noqa: PTH207  (knows root_dir)
+    return [folder / name for name in sorted(found) if not name.endswith(PART_SUFFIX)]
 
 
-def _listing(wanted: str, place: Path) -> dict[str, Any]:
-    real = Path(os.path.normpath(place))
-    if not real.name:
+def _outermost(places: list[Path]) -> list[Path]:
+    """Each place once, without those inside a folder that is there as a whole."""
+    paths = dict.fromkeys(os.path.normpath(place) for place in places)
+    folders = {path for path in paths if Path(path).is_dir()}
+    return [
+        Path(path)
+        for path in paths
+        if not any(str(parent) in folders for parent in Path(path).parents)
+    ]
+
+
+# -- what it holds ---------------------------------------------------------------------------
+
+
+def _listing(
+    wanted: str, real: Path, root: Path, run: Run | None, left_out: list[str]
+) -> dict[str, Any]:
+    if not real.name or real.name.endswith(PART_SUFFIX):
         raise Refusal("invalid", f"'{wanted}' has no name to save it under.")
-    top = real.stat()
+    try:
+        top = real.stat()
+    except FileNotFoundError as error:
+        raise Refusal("not_found", f"'{wanted}' is a link to nothing on the VM.") from error
     if stat.S_ISDIR(top.st_mode):
-        kind, files = "dir", _tree(real)
+        kind, files = "dir", _tree(real, left_out)
     elif stat.S_ISREG(top.st_mode):
         kind = "file"
         files = [["file", "", top.st_size, top.st_mtime_ns, stat.S_IMODE(top.st_mode), ""]]
     else:
         raise Refusal("invalid", f"'{wanted}' is neither a file nor a folder.")
-    return {"wanted": wanted, "base": real.name, "path": str(real), "kind": kind, "files": files}
+    return {
+        "wanted": wanted,
+        "base": real.name,
+        "inside": _inside(real, [*_tops(root, run), HOME]),
+        "path": str(real),
+        "kind": kind,
+        "files": files,
+    }
 
 
-def _tree(top: Path) -> list[list[Any]]:
+def _inside(place: Path, tops: list[Path]) -> str:
+    """The path below the project's folder, else below the home, else below the root."""
+    for top in tops:
+        if place.is_relative_to(top) and place != top:
+            return str(place.relative_to(top))
+    return str(place).lstrip("/")
+
+
+def _tree(top: Path, left_out: list[str]) -> list[list[Any]]:
     """[kind, relative path, size, mtime in ns, mode, link target] for what a folder holds."""
     entries: list[list[Any]] = []
-    for place, folders, names in os.walk(top):
+    start = len(str(top)) + 1
+
+    def refuse(error: OSError) -> None:
+        raise error  # a folder that cannot be read must not look empty
+
+    for place, folders, names in os.walk(top, onerror=refuse):
         for name in sorted([*folders, *names]):
-            path = Path(place) / name
-            found = path.lstat()
-            relative = str(path.relative_to(top))
+            if name.endswith(PART_SUFFIX):
+                continue
+            path = f"{place}/{name}"
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:  # it went away meanwhile
+                continue
+            kind, link = _kind(found.st_mode), ""
+            if kind == "link":
+                link = os.readlink(path)  # noqa: PTH115
+            if not kind:
+                left_out.append(path[start:])
+                continue
+            size = found.st_size if kind == "file" else 0
             mode = stat.S_IMODE(found.st_mode)
-            if stat.S_ISLNK(found.st_mode):
-                target = str(path.readlink())
-                entries.append(["link", relative, 0, found.st_mtime_ns, mode, target])
-            elif stat.S_ISDIR(found.st_mode):
-                entries.append(["dir", relative, 0, found.st_mtime_ns, mode, ""])
-            elif stat.S_ISREG(found.st_mode):
-                size = found.st_size
-                entries.append(["file", relative, size, found.st_mtime_ns, mode, ""])
+            entries.append([kind, path[start:], size, found.st_mtime_ns, mode, link])
     return entries
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "dir"
+    return "link" if stat.S_ISLNK(mode) else ""
+
+
+def _mark_older(found: list[dict[str, Any]], run: Run) -> None:
+    """Outputs that are an earlier run's, because this one has not written them yet."""
+    began_ns = int(float(run["created_at"]) * 1e9)
+    for item in found:
+        if item["wanted"] in run["outputs"]:
+            newest = max((entry[3] for entry in item["files"] if entry[0] == "file"), default=0)
+            item["older"] = bool(newest) and newest < began_ns
 
 
 # -- still being written? --------------------------------------------------------------------
 
 
-def _refuse_unfinished(found: list[dict[str, Any]], run: dict[str, Any] | None) -> None:
+def unfinished(listing: Listing) -> str:
+    """Why one of the files is not whole yet; "" when all are. Takes up to two seconds."""
     paths = [
         (Path(item["path"]) / entry[1]).resolve()
-        for item in found
+        for item in listing["found"]
         for entry in item["files"]
         if entry[0] == "file"
     ]
     writers = _writers(set(map(str, paths)))
     for path in paths:
         if str(path) in writers:
-            raise _unfinished(path, f" by {writers[str(path)]}")
+            return f"{path.name} is still being written by {writers[str(path)]}"
     # what a run wrote before it ended is whole once nobody has it open
-    ended_at = float((run or {}).get("ended_at") or 0.0)
-    quiet = run is None or run["id"] not in sessions()
+    ended_at = float(listing["ended_at"] or 0.0)
     for path in paths:
-        before = path.stat()
-        if not (quiet and before.st_mtime <= ended_at):
-            _watch(path, before)
+        try:
+            before = path.stat()
+            if (listing["going"] or before.st_mtime > ended_at) and _moves(path, before):
+                return f"{path.name} is still being written"
+        except FileNotFoundError:
+            return f"{path.name} was taken away just now"
+    return ""
 
 
-def _watch(path: Path, before: os.stat_result) -> None:
-    """Wait until the last write is two seconds old; a write meanwhile is a refusal."""
+def _moves(path: Path, before: os.stat_result) -> bool:
+    """Whether it is written to before its last write is two seconds old."""
     while 0 <= time.time() - before.st_mtime < SETTLED_S:
         time.sleep(STEP_S)
         now = path.stat()
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-            raise _unfinished(path, "")
-
-
-def _unfinished(path: Path, by: str) -> Refusal:
-    return Refusal(
-        "conflict",
-        f"{path.name} is still being written{by}.",
-        "Wait until it is done (vmctl ps), or take it as it is: vmctl fetch --force",
-    )
+            return True
+    return False
 
 
 def _writers(paths: set[str]) -> dict[str, str]:
     """Of these files, those that another process has open for writing, and which."""
     found: dict[str, str] = {}
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit() or int(process.name) == os.getpid():
+    for process in os.listdir("/proc"):  # noqa: PTH208  (hundreds of them: no objects)
+        if not process.isdigit() or int(process) == os.getpid():
             continue
+        place = f"/proc/{process}"
         try:
-            descriptors = list((process / "fd").iterdir())
+            descriptors = os.listdir(f"{place}/fd")  # noqa: PTH208
         except OSError:  # ended meanwhile, or somebody else's
             continue
         for descriptor in descriptors:
             try:
-                path = str(descriptor.readlink())
-                if path in paths and _writable(process / "fdinfo" / descriptor.name):
-                    found[path] = f"{(process / 'comm').read_text().strip()} ({process.name})"
+                path = os.readlink(f"{place}/fd/{descriptor}")  # noqa: PTH115
+                if path in paths and _writable(Path(place, "fdinfo", descriptor)):
+                    name = Path(place, "comm").read_text(errors="replace").strip()
+                    found[path] = f"{name} ({process})"
             except OSError:  # closed meanwhile
                 continue
     return found

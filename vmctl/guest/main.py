@@ -19,8 +19,7 @@ VERBS = {
     "runs": ("runs", "listing"),
     "cancel": ("runs", "cancel"),
     "follow": ("following", "follow"),
-    "locate": ("locating", "locate"),
-    "send": ("sending", "send"),
+    "fetch": ("sending", "fetch"),
     "service": ("services", "ensure_running"),
     "service-state": ("services", "state"),
 }

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, InvalidInput, NotFound, Unreachable
-from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
-from vmctl.domain.probe import printable
-from vmctl.domain.transfer import RemoteEntry, RemoteItem, parse_item, safe_link
-from vmctl.domain.tunnel import backoff_s
-from vmctl.ssh import guest
-from vmctl.ssh.transfer import Arrived, Want, fetch_files
-from vmctl.workflows.session import Session, connect
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.listing import Listing, RemoteEntry, RemoteItem, names, safe_link, shown
+from vmctl.ssh.fetch import Arrived, Want
+from vmctl.ssh.landing import Landing, part_name
+from vmctl.workflows.bringing import Bringing, Plan
+from vmctl.workflows.session import connect
 
 STEP = "fetch"
-TRIES = 8  # without a byte of progress
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """One file that is here now; `resumed_at` is how many bytes an earlier fetch had left."""
+    """One file that is here now; `resumed_at` is how many bytes an earlier fetch had left.
+
+    `unchanged` when it was here already, which both sides' SHA-256 proved.
+    """
 
     path: str
     bytes: int
     sha256: str
     replaced: bool
     resumed_at: int
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ def fetch(
     paths: Sequence[str] = (),
     to: Path | None = None,
     force: bool = False,
+    wait: bool = False,
+    parents: bool = False,
     *,
     clock: Clock | None = None,
 ) -> Story[FetchResult]:
@@ -63,75 +69,159 @@ def fetch(
     if not all(paths):
         raise InvalidInput("A path is empty.", hint="The whole project: vmctl fetch .")
     session = yield from connect(project, clock=clock)
-    request = {"project": project.name, "paths": list(paths), "force": force}
+    request = {"project": project.name, "paths": list(paths), "force": force, "wait": wait}
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
-    answer = guest.call(session.ssh, "locate", request)
-    items = [parse_item(found) for found in answer["found"]]
-    missing = [printable(str(path)) for path in answer["missing"]]
-    if missing and (paths or not items):
-        raise NotFound(
-            f"'{missing[0]}' is not on the VM: not in the last run's outputs, its job's folder "
-            "or the project's root.",
-            hint="Look what is there: vmctl exec ls",
-        )
-    for path in missing:
-        yield Warned(f"The run has not written its output '{path}'")
-    wants, folders = _plan(items, target)
-    total = sum(item.size for item in items)
-    names = ", ".join(dict.fromkeys(printable(item.base) for item in items))
-    yield Advanced(STEP, f"Fetching {names}", 0, total)
-    arrived = yield from _bring(project, session, wants, total, force, clock)
-    left_out = _make_links(items, target)
+    planner = _Planner(target, bool(paths), parents)
+    bringing = Bringing(
+        project, "fetch", request, planner.plan, clock, STEP, changing_ok=force, waits=wait
+    )
+    try:
+        ask = parents or _something_here(project, paths, target)
+        arrived = yield from bringing.bring(session, ask)
+        links, left_out = planner.make_links()
+    finally:
+        planner.close()
     files = tuple(_shown(found, target) for found in arrived)
     seconds = round(clock.monotonic() - began, 3)
+    folders = tuple(_here(target / path) for path in planner.tops)
     result = FetchResult(files, folders, left_out, sum(file.bytes for file in files), seconds)
-    yield Finished(STEP, _told(result, names), seconds)
+    yield Finished(STEP, _told(result, planner.names, links), seconds)
     for file in files:
         if file.replaced and len(files) <= 5:
             yield Noted(f"Replaced {file.path}")
-    for link in left_out[:5]:
-        yield Warned(f"Left out the link {link}: it points outside of what was fetched")
+    if left_out:
+        yield Warned(f"Left out links that point outside of what was fetched: {names(left_out)}")
     return result
 
 
-def _bring(
-    project: Project,
-    session: Session,
-    wants: Sequence[Want],
-    total: int,
-    force: bool,
-    clock: Clock,
-) -> Story[list[Arrived]]:
-    """All files, over as many connections as it takes."""
-    arrived: list[Arrived] = []
-    left = list(wants)
-    attempt, done = 0, 0
-    while True:
-        before = done
-        try:
-            for news in fetch_files(session.ssh, left[:], changing_ok=force):
-                if isinstance(news, Arrived):
-                    arrived.append(news)
-                    left.remove(news.want)
-                    done = sum(found.bytes for found in arrived)
+class _Planner:
+    """From a listing to what lands where; the landing is opened once there is something to land."""
+
+    def __init__(self, target: Path, named: bool, parents: bool) -> None:
+        self._target = target
+        self._named = named
+        self._parents = parents
+        self._landing: Landing | None = None
+        self._items: tuple[RemoteItem, ...] = ()
+        self._warned: set[str] = set()
+        self.tops: list[str] = []
+        self.names = ""
+
+    def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
+        """Checks the listing, makes the folders; refuses what would clash."""
+        listing = Listing.parse(answer)
+        for text in self._warnings(listing):
+            if text not in self._warned:
+                self._warned.add(text)
+                yield Warned(text)
+        self._items = listing.items
+        wants = self._wants(listing.items)
+        if self._landing is None:
+            self._landing = Landing(self._target)
+        landing = self._landing
+        for item in listing.items:
+            self._prepare(landing, item)
+        self.tops = [self._place(item) for item in listing.items if item.kind == "dir"]
+        bases = list(dict.fromkeys(self._place(item) for item in listing.items))
+        if not self.names:
+            self.names = names(bases)
+            yield Started(STEP, f"Fetching {self.names}")
+        return Plan(landing, wants)
+
+    def _warnings(self, listing: Listing) -> list[str]:
+        missing = listing.missing
+        if missing and (self._named or not listing.items):
+            going = " The run goes on: wait for it with --wait." if listing.going else ""
+            raise NotFound(
+                f"'{shown(missing[0])}' is not on the VM: not in the last run's outputs, its "
+                f"job's folder or the project's root.{going}",
+                hint="Look what is there: vmctl exec ls",
+            )
+        told = [f"The run has not written its output '{shown(path)}'" for path in missing]
+        for item in listing.items:
+            if item.older:
+                text = f"{shown(item.wanted)} is an earlier run's: {shown(listing.run)} has not "
+                told.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
+        if listing.left_out:
+            told.append(f"Left out what is neither file nor folder: {names(listing.left_out)}")
+        return told
+
+    def _place(self, item: RemoteItem) -> str:
+        return item.inside if self._parents else item.base
+
+    def _wants(self, items: Sequence[RemoteItem]) -> list[Want]:
+        wants: dict[str, Want] = {}
+        folders: dict[str, str] = {}
+        number = 0
+        for item in items:
+            place = self._place(item)
+            if folders.setdefault(place, item.path) != item.path:
+                raise _same_name(place, item.path, folders[place])
+            for entry in item.entries:
+                if entry.kind == "file":
+                    want = _want(number, item, entry, place)
+                    number += 1
+                    known = wants.setdefault(want.relative, want)
+                    if known.remote != want.remote:
+                        raise _same_name(want.relative, want.remote, known.remote)
+        return list(wants.values())
+
+    def _prepare(self, landing: Landing, item: RemoteItem) -> None:
+        """Every folder is there, and no folder stands where a file must come."""
+        place = self._place(item)
+        if item.kind == "dir":
+            landing.folder(place)
+        for entry in item.entries:
+            relative = f"{place}/{entry.relative}" if entry.relative else place
+            if entry.kind == "dir":
+                landing.folder(relative)
+                continue
+            landing.folder(relative.rpartition("/")[0])
+            found = landing.look(relative)
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                raise Conflict(
+                    f"{_here(self._target / relative)} is a folder here.",
+                    hint="Save elsewhere: --to DIR",
+                )
+
+    def make_links(self) -> tuple[int, tuple[str, ...]]:
+        """How many links were made; those that lead outside of what was fetched are left out."""
+        left_out = []
+        made = 0
+        for item in self._items:
+            place = self._place(item)
+            for entry in item.entries:
+                if entry.kind != "link":
+                    continue
+                if self._landing is not None and safe_link(entry.relative, entry.link):
+                    self._landing.link(f"{place}/{entry.relative}", entry.link)
+                    made += 1
                 else:
-                    done += news
-                    yield Advanced(STEP, done_bytes=done, total_bytes=total)
-            return arrived
-        except Unreachable as error:
-            attempt = 0 if done > before else attempt + 1
-            if attempt >= TRIES:
-                raise
-            yield Noted(f"Lost the connection, coming back: {error.message}")
-        done = sum(found.bytes for found in arrived)
-        clock.sleep(backoff_s(attempt))
-        try:
-            session = yield from connect(project, clock=clock)
-        except Unreachable:
-            continue  # the old connection is tried, and counted
+                    left_out.append(shown(f"{place}/{entry.relative}"))
+        if self._landing is not None:
+            self._landing.sync()
+        return made, tuple(left_out)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._landing is not None:
+            self._landing.close()
 
 
-# -- where it goes ---------------------------------------------------------------------------
+def _want(number: int, item: RemoteItem, entry: RemoteEntry, place: str) -> Want:
+    relative = f"{place}/{entry.relative}" if entry.relative else place
+    remote = f"{item.path}/{entry.relative}" if entry.relative else item.path
+    return Want(number, remote, relative, entry.size, entry.mtime_ns, entry.mode)
+
+
+def _same_name(place: str, one: str, other: str) -> InvalidInput:
+    return InvalidInput(
+        f"Two of the paths would be saved as {shown(place)}: {shown(other)} and {shown(one)}.",
+        hint="Keep their folders with --parents, or fetch them one by one with --to DIR.",
+    )
+
+
+# -- what is here ----------------------------------------------------------------------------
 
 
 def _target(to: Path | None) -> Path:
@@ -141,114 +231,58 @@ def _target(to: Path | None) -> Path:
     return target
 
 
-def _make_target(target: Path) -> None:
+def _something_here(project: Project, paths: Sequence[str], target: Path) -> bool:
+    """Whether a fetch of these paths may find files of its own here, whole or cut off.
+
+    Then it asks the VM for what is missing; else a round trip is saved.
+    """
+    outputs = (output for job in project.jobs.values() for output in job.outputs)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(
-            f"The folder {target} cannot be made: {error.strerror}.",
-            hint="Save elsewhere: --to DIR",
-        ) from error
-
-
-def _plan(items: Sequence[RemoteItem], target: Path) -> tuple[list[Want], tuple[str, ...]]:
-    """Every file with its place here, the folders made; refuses what would clash."""
-    seen: dict[str, str] = {}
-    for item in items:
-        if seen.setdefault(item.base, item.path) != item.path:
-            raise InvalidInput(
-                f"Two of the paths are called {printable(item.base)}: {printable(item.path)} and "
-                f"{printable(seen[item.base])}.",
-                hint="Fetch them one by one, with --to DIR.",
-            )
-    items = list({item.path: item for item in items}.values())
-    _make_target(target)
-    wants: list[Want] = []
-    folders = []
-    for item in items:
-        top = target / item.base
-        if item.kind == "dir":
-            _make_folder(target, PurePosixPath(item.base))
-            folders.append(_here(top))
-        elif top.is_dir() and not top.is_symlink():
-            raise Conflict(f"{_here(top)} is a folder here.", hint="Save elsewhere: --to DIR")
-        for entry in item.entries:
-            if entry.kind == "dir":
-                _make_folder(target, PurePosixPath(item.base, entry.relative))
-            elif entry.kind == "file":
-                wants.append(_want(item, entry, target))
-    return wants, tuple(folders)
-
-
-def _want(item: RemoteItem, entry: RemoteEntry, target: Path) -> Want:
-    relative = PurePosixPath(item.base, entry.relative)
-    _make_folder(target, relative.parent)
-    local = target / relative
-    if local.is_dir() and not local.is_symlink():
-        raise Conflict(f"{_here(local)} is a folder here.", hint="Save elsewhere: --to DIR")
-    remote = f"{item.path}/{entry.relative}" if entry.relative else item.path
-    return Want(remote, local, entry.size, entry.mtime_ns, entry.mode)
-
-
-def _make_folder(target: Path, relative: PurePosixPath) -> None:
-    """A real folder at every step: nothing is written through a link that stands here."""
-    place = target
-    for part in relative.parts:
-        place = place / part
-        try:
-            found = place.lstat()
-        except FileNotFoundError:
-            place.mkdir()
-            continue
-        if not stat.S_ISDIR(found.st_mode):
-            raise Conflict(f"{_here(place)} is no folder here.", hint="Save elsewhere: --to DIR")
-
-
-def _make_links(items: Sequence[RemoteItem], target: Path) -> tuple[str, ...]:
-    """Links that stay inside what was fetched; the others are named and left out."""
-    left_out = []
-    for item in items:
-        for entry in item.entries:
-            if entry.kind != "link":
-                continue
-            if not safe_link(entry.relative, entry.link):
-                left_out.append(printable(f"{item.base}/{entry.relative}"))
-                continue
-            relative = PurePosixPath(item.base, entry.relative)
-            _make_folder(target, relative.parent)
-            place = target / relative
-            if place.is_symlink() or place.is_file():
-                place.unlink()
-            elif place.exists():
-                raise Conflict(f"{_here(place)} is a folder here.", hint="Use --to DIR.")
-            place.symlink_to(entry.link)
-    return tuple(left_out)
+        there = set(os.listdir(target))  # noqa: PTH208  (names, no objects)
+    except OSError:
+        return False
+    for path in paths or outputs:
+        name = os.path.normpath(path).rpartition("/")[2]
+        if name in ("", ".", "..", "~", "**"):
+            return bool(there)
+        known = {name, part_name(name)}
+        if known & there or any(
+            fnmatch.fnmatchcase(found, known_name) for known_name in known for found in there
+        ):
+            return True
+    return False
 
 
 def _shown(found: Arrived, target: Path) -> FetchedFile:
     return FetchedFile(
-        path=_here(found.want.local),
+        path=_here(target / found.want.relative),
         bytes=found.bytes,
         sha256=found.sha256,
         replaced=found.replaced,
-        resumed_at=found.resumed_at,
+        resumed_at=0 if found.unchanged else found.resumed_at,
+        unchanged=found.unchanged,
     )
 
 
 def _here(path: Path) -> str:
     """The path as the user would type it."""
     try:
-        return printable(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else str(path)
+        return shown(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
     except (OSError, ValueError):
-        return str(path)
+        return shown(str(path))
 
 
-def _told(result: FetchResult, names: str) -> str:
+def _told(result: FetchResult, what: str, links: int) -> str:
     count = len(result.files)
-    what = "1 file" if count == 1 else f"{count} files"
+    files = "1 file" if count == 1 else f"{count} files"
+    if links:
+        files += f" and {'1 link' if links == 1 else f'{links} links'}"
     resumed = sum(file.resumed_at for file in result.files)
-    text = f"Fetched {names}: {what}, {_bytes(result.bytes)}, SHA-256 proven"
-    return f"{text}, {resumed} of them from an earlier try" if resumed else text
+    same = sum(file.unchanged for file in result.files)
+    text = f"Fetched {what}: {files}, {_bytes(result.bytes)}, SHA-256 proven"
+    if same:
+        text += ", already here" if same == count else f", {same} of them already here"
+    return f"{text}, {resumed} bytes of it from an earlier try" if resumed else text
 
 
 def _bytes(count: int) -> str:

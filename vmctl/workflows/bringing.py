@@ -1,0 +1,169 @@
+"""Files come here over as many connections as it takes: what fetch and pull have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.errors import InvalidInput, Unreachable
+from vmctl.domain.events import Advanced, Noted, Story
+from vmctl.domain.listing import shown
+from vmctl.domain.tunnel import backoff_s
+from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
+from vmctl.ssh.landing import Landing
+from vmctl.workflows.session import Session, connect
+
+LINK_LOST_S = 600.0  # how long a transfer tries to come back
+SHOW_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which files of a listing are wanted, and where they land."""
+
+    landing: Landing
+    wants: Sequence[Want]
+    may: Callable[[Want], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class Bringing:
+    """One transfer with all its tries; `plan` is made anew for each listing."""
+
+    project: Project
+    verb: str
+    request: Mapping[str, Any]
+    plan: Callable[[Mapping[str, Any]], Story[Plan]]
+    clock: Clock
+    step: str
+    changing_ok: bool = False
+    waits: bool = False
+    arrived: dict[str, Arrived] = field(default_factory=dict)
+    _done: int = 0
+    _total: int = 0
+    _shown_at: float = 0.0
+
+    def bring(self, session: Session, ask: bool) -> Story[list[Arrived]]:
+        """Every file that the plan wants; without `ask` they are sent before they are asked for.
+
+        A lost link is come back over for ten minutes, counted from the last byte that came.
+        """
+        attempt, lost_at = 0, 0.0
+        while True:
+            before = self._done
+            try:
+                yield from self._one_connection(session, ask)
+                return list(self.arrived.values())
+            except Changed as error:
+                if not self.waits:
+                    raise
+                yield Noted(f"{error.message} Waiting for it")
+            except Unreachable as error:
+                if self._done > before:
+                    attempt = 0
+                if attempt == 0:
+                    lost_at = self.clock.monotonic()
+                    yield Noted(f"Lost the connection, coming back: {error.message}")
+                if self.clock.monotonic() - lost_at > LINK_LOST_S:
+                    raise
+            ask = True
+            self.clock.sleep(backoff_s(attempt))
+            attempt += 1
+            try:
+                session = yield from connect(self.project, clock=self.clock)
+            except Unreachable:
+                continue  # the old connection is tried, and counted
+
+    def _one_connection(self, session: Session, ask: bool) -> Story[None]:
+        request = {**self.request, "ask": ask}
+        with Incoming(session.ssh, self.verb, request) as stream:
+            listing = yield from self._listing(stream)
+            plan = yield from self.plan(listing)
+            wants = [want for want in plan.wants if not self._has(want)]
+            self._total = sum(want.size for want in plan.wants)
+            self._done = self._total - sum(want.size for want in wants)
+            yield self._progress()
+            haves = [Have(changing_ok=self.changing_ok)] * len(wants)
+            if ask:
+                haves = [self._have(plan.landing, want) for want in wants]
+                asked = [
+                    (want.number, have.offset, have.sha256)
+                    for want, have in zip(wants, haves, strict=True)
+                ]
+                stream.ask(asked)
+            else:
+                _room(plan.landing, self._total)
+            for want, have in zip(wants, haves, strict=True):
+                yield from self._receive(stream, plan, want, have)
+            stream.finish()
+
+    def _listing(self, stream: Incoming) -> Story[dict[str, Any]]:
+        words = stream.listing()
+        told = ""
+        while True:
+            try:
+                why = next(words)
+            except StopIteration as end:
+                found: dict[str, Any] = end.value
+                return found
+            if why != told:
+                told = why
+                yield Advanced(self.step, f"Waiting: {shown(why)} (Ctrl-C ends only the waiting)")
+
+    def _has(self, want: Want) -> bool:
+        """Whether this very file came over an earlier connection."""
+        known = self.arrived.get(want.relative)
+        return known is not None and (
+            (known.want.remote, known.want.size, known.want.mtime_ns)
+            == (want.remote, want.size, want.mtime_ns)
+        )
+
+    def _have(self, landing: Landing, want: Want) -> Have:
+        """What is here of it: the rest of a cut fetch, or a file of its size and time."""
+        offset, digest = landing.kept(want.relative, want.size)
+        if offset:
+            return Have(offset, digest.hexdigest(), digest, changing_ok=self.changing_ok)
+        found = landing.look(want.relative)
+        if (
+            found is not None
+            and stat.S_ISREG(found.st_mode)
+            and (found.st_size, found.st_mtime_ns) == (want.size, want.mtime_ns)
+            and (sha256 := landing.sum_of(want.relative))
+        ):
+            return Have(want.size, sha256, whole=True)
+        return Have(changing_ok=self.changing_ok, digest=hashlib.sha256())
+
+    def _receive(self, stream: Incoming, plan: Plan, want: Want, have: Have) -> Story[None]:
+        base = self._done
+        coming = stream.receive(plan.landing, want, have, lambda: plan.may(want))
+        try:
+            while True:
+                self._done += next(coming)
+                if self.clock.monotonic() - self._shown_at > SHOW_S:
+                    yield self._progress()
+        except StopIteration as end:
+            self.arrived[want.relative] = end.value
+        finally:
+            coming.close()
+        self._done = base + want.size
+
+    def _progress(self) -> Advanced:
+        self._shown_at = self.clock.monotonic()
+        return Advanced(self.step, done_bytes=self._done, total_bytes=self._total)
+
+
+def _room(landing: Landing, total: int) -> None:
+    """Refuse at once what cannot fit on the disk here."""
+    free = os.statvfs(landing.top)
+    if free.f_blocks and total > free.f_bavail * free.f_frsize:
+        raise InvalidInput(
+            f"The disk is full here: the files need {total} bytes, "
+            f"{free.f_bavail * free.f_frsize} are free.",
+            hint="Save elsewhere: --to DIR",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vmctl.cli import emulator, gpus, machine, reach, sync, work
+from vmctl.cli import emulator, gpus, keep, machine, reach, sync, work
 from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ def root(
 
 
 machine.register(app)
+keep.register(app)
 gpus.register(app)
 sync.register(app)
 work.register(app)

@@ -132,14 +132,27 @@ vmctl up --local
         screen.document(result)
         screen.say(result.text)
 
-    @command(app, "ls", panel=PANEL, examples="vmctl ls\nvmctl ls --all --json")
+    @command(app, "ls", panel=PANEL, examples="vmctl ls\nvmctl ls --all --json\nvmctl ls --orphans")
     def ls(
         context: Context,
         every: Annotated[
             bool, typer.Option("--all", "-a", help="Your machines of all projects.")
         ] = False,
+        orphans: Annotated[
+            bool,
+            typer.Option("--orphans", help="What vmctl made in all projects and nothing uses."),
+        ] = False,
     ) -> None:
-        """Your machines in this project, with what they cost an hour."""
+        """Your machines in this project, with what they cost an hour.
+
+        With --orphans: disks, snapshots, addresses and firewall rules that nothing uses any
+        more, with what they cost a month.
+        """
+        if orphans:
+            from vmctl.cli.keep import list_orphans
+
+            list_orphans(context)
+            return
         from vmctl.workflows.status import ls as story
 
         screen = context.screen()

@@ -13,6 +13,8 @@ from vmctl.domain.machine import boot_disk_type
 LABEL = "vmctl"
 OWNER_LABEL = "vmctl-owner"
 NAME_LABEL = "vmctl-name"
+MOVING_LABEL = "vmctl-moving"  # on a VM that is being left for another zone
+MOVED_FROM_LABEL = "vmctl-moved-from"  # the id of that VM, on the snapshot and the VM made from it
 SSH_PORT_ITEM = "vmctl-ssh-port"
 
 
@@ -76,6 +78,8 @@ class Instance:
     address: str | None = None  # the external one; changes at every start
     ssh_port: int = 22
     labels: Mapping[str, str] = field(default_factory=dict)
+    label_fingerprint: str = ""
+    tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     metadata_fingerprint: str = ""
     created_at: datetime | None = None
@@ -100,6 +104,16 @@ class Instance:
     def ssh_keys(self) -> str:
         """The metadata value that lists who may log in, one key per line."""
         return self.metadata.get("ssh-keys", "")
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a move to another zone has begun: it is not to be started here any more."""
+        return MOVING_LABEL in self.labels
+
+    @property
+    def moved_from(self) -> str:
+        """The id of the VM in whose place this one was made by a move not yet settled; else ""."""
+        return self.labels.get(MOVED_FROM_LABEL, "")
 
     @property
     def owner(self) -> str:

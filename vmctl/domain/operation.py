@@ -17,11 +17,12 @@ class Operation:
 
     name: str
     kind: str  # insert, start, stop, delete, setMetadata …
-    zone: str
+    zone: str  # "" for an operation of a region or of the whole project
     target: str  # the VM's name
     is_done: bool
     status_message: str = ""
     failure: Failure | None = None
+    region: str = ""
 
 
 def refused(kind: str, zone: str, target: str, failure: Failure) -> Operation:

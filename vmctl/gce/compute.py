@@ -191,11 +191,14 @@ class Compute:
         """How an operation is now; one that Google no longer knows is done."""
         if operation.is_done:
             return operation
-        reply = self._get(
-            self._service.zoneOperations().get(
-                project=self.project, zone=operation.zone, operation=operation.name
-            )
-        )
+        where = {"project": self.project, "operation": operation.name}
+        if operation.zone:
+            request = self._service.zoneOperations().get(zone=operation.zone, **where)
+        elif operation.region:
+            request = self._service.regionOperations().get(region=operation.region, **where)
+        else:
+            request = self._service.globalOperations().get(**where)
+        reply = self._get(request)
         return operation_of(reply)
 
     # -- reading from a VM -------------------------------------------------------------------
@@ -235,6 +238,14 @@ class Compute:
                 if all(instance.labels.get(key) == value for key, value in labels.items()):
                     yield instance
             request = self._service.instances().aggregatedList_next(request, reply)
+
+    def change(
+        self, kind: str, name: str, *, collection: str, verb: str, **arguments: Any
+    ) -> Operation:
+        """Ask for a change of anything but a VM, such as `snapshots` `delete`."""
+        method = getattr(getattr(self._service, collection)(), verb)
+        request = method(project=self.project, requestId=_request_id(), **arguments)
+        return self._change(kind, str(arguments.get("zone", "")), name, request)
 
     def _on(self, instance: Instance, kind: str, method: Any, **more: Any) -> Operation:
         request = method(

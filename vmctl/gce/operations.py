@@ -21,6 +21,7 @@ def operation_of(reply: Mapping[str, Any]) -> Operation:
         is_done=reply.get("status") == "DONE",
         status_message=reply.get("statusMessage", ""),
         failure=_failure(reply),
+        region=last_part(reply.get("region", "")),
     )
 
 

@@ -33,6 +33,8 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         address=_external_address(reply),
         ssh_port=_port(metadata.get(SSH_PORT_ITEM, "")),
         labels=dict(reply.get("labels", {})),
+        label_fingerprint=reply.get("labelFingerprint", ""),
+        tags=tuple(reply.get("tags", {}).get("items", [])),
         metadata=metadata,
         metadata_fingerprint=reply.get("metadata", {}).get("fingerprint", ""),
         created_at=time_of(reply.get("creationTimestamp")),

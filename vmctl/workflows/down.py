@@ -103,7 +103,7 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     yield Started("stop", f"Stopping {instance.name} in {instance.zone}")
     if not instance.status.is_going:
         done = yield from follow(compute, compute.stop(instance), clock, "stop")
-        if _not_found(done):
+        if not_found(done):
             return "already gone"
         raise_failure(done, compute.project, f"Stopping {instance.name}")
     off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
@@ -117,7 +117,7 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
     done = yield from follow(compute, compute.delete(instance), clock, "delete")
-    if _not_found(done):
+    if not_found(done):
         return "already gone"
     raise_failure(done, compute.project, f"Deleting {instance.name}")
     yield from until(compute, instance, lambda vm: False, clock, "delete")
@@ -125,7 +125,7 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     return "deleted"
 
 
-def _not_found(done: Operation) -> bool:
+def not_found(done: Operation) -> bool:
     return done.failure is not None and (
         done.failure.http_status == 404 or done.failure.code == "RESOURCE_NOT_FOUND"
     )

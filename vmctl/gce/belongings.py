@@ -1,0 +1,135 @@
+"""What else than VMs an owner has in a Google project: found by label, deleted one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vmctl.domain.instance import LABEL, MOVED_FROM_LABEL, NAME_LABEL, OWNER_LABEL
+from vmctl.domain.leftover import FIREWALL_PREFIX, Belonging, What, firewall_description
+from vmctl.domain.operation import Operation
+from vmctl.domain.placement import region_of
+from vmctl.gce.compute import Compute
+from vmctl.gce.replies import aggregated, last_part, time_of
+
+
+def belongings(compute: Compute, owner: str) -> list[Belonging]:
+    """Every disk, snapshot, static address and firewall rule that vmctl made for an owner."""
+    found = [
+        _disk(item)
+        for page in compute.pages("disks", "aggregatedList", filter=_ours(owner))
+        for item in aggregated(page, "disks")
+        if _is_ours(item, owner)
+    ]
+    found += [
+        _snapshot(item)
+        for page in compute.pages("snapshots", filter=_ours(owner))
+        for item in page.get("items", [])
+        if _is_ours(item, owner)
+    ]
+    found += [
+        _address(item)
+        for page in compute.pages("addresses", "aggregatedList", filter=_ours(owner))
+        for item in aggregated(page, "addresses")
+        if _is_ours(item, owner)
+    ]
+    return found + list(_firewalls(compute, owner))
+
+
+def vms_under_way(compute: Compute) -> set[str]:
+    """The names of the VMs that are being created or deleted now, in any zone."""
+    wanted = "(operationType = insert OR operationType = delete) AND (status != DONE)"
+    return {
+        last_part(item["targetLink"])
+        for page in compute.pages("globalOperations", "aggregatedList", filter=wanted)
+        for item in aggregated(page, "operations")
+        if "/instances/" in item.get("targetLink", "") and item.get("status") != "DONE"
+    }
+
+
+def delete_belonging(compute: Compute, one: Belonging) -> Operation:
+    """Ask for one thing to go; Google refuses while anything uses it."""
+    match one.what:
+        case What.DISK:
+            where = {"collection": "disks", "zone": one.place, "disk": one.name}
+        case What.SNAPSHOT:
+            where = {"collection": "snapshots", "snapshot": one.name}
+        case What.ADDRESS:
+            where = {"collection": "addresses", "region": one.place, "address": one.name}
+        case What.FIREWALL:
+            where = {"collection": "firewalls", "firewall": one.name}
+    return compute.change("delete", one.name, verb="delete", **where)
+
+
+def _ours(owner: str) -> str:
+    return f"(labels.{LABEL} = 1) AND (labels.{OWNER_LABEL} = {owner})"
+
+
+def _is_ours(item: Mapping[str, Any], owner: str) -> bool:
+    # trust no filter with somebody else's things
+    labels: Mapping[str, str] = item.get("labels", {})
+    return labels.get(LABEL) == "1" and labels.get(OWNER_LABEL) == owner
+
+
+def _disk(item: Mapping[str, Any]) -> Belonging:
+    zone = last_part(item.get("zone", "")) or last_part(item.get("region", ""))
+    return Belonging(
+        What.DISK,
+        item["name"],
+        place=zone,
+        region=region_of(zone),
+        id=str(item.get("id", "")),
+        project_name=item["labels"].get(NAME_LABEL, ""),
+        size_gb=int(item.get("sizeGb", 0)),
+        disk_type=last_part(item.get("type", "")),
+        in_use=bool(item.get("users")),
+        created_at=time_of(item.get("creationTimestamp")),
+    )
+
+
+def _snapshot(item: Mapping[str, Any]) -> Belonging:
+    source = item.get("sourceDisk", "")
+    zone = source.partition("/zones/")[2].partition("/")[0]
+    return Belonging(
+        What.SNAPSHOT,
+        item["name"],
+        place="global",
+        region=region_of(zone),
+        id=str(item.get("id", "")),
+        project_name=item["labels"].get(NAME_LABEL, ""),
+        size_gb=int(item.get("diskSizeGb", 0)),
+        stored_bytes=int(item.get("storageBytes", 0)),
+        moved_from=item["labels"].get(MOVED_FROM_LABEL, ""),
+        created_at=time_of(item.get("creationTimestamp")),
+    )
+
+
+def _address(item: Mapping[str, Any]) -> Belonging:
+    region = last_part(item.get("region", "")) or "global"
+    return Belonging(
+        What.ADDRESS,
+        item["name"],
+        place=region,
+        region=region,
+        id=str(item.get("id", "")),
+        project_name=item["labels"].get(NAME_LABEL, ""),
+        in_use=item.get("status") != "RESERVED" or bool(item.get("users")),
+        created_at=time_of(item.get("creationTimestamp")),
+    )
+
+
+def _firewalls(compute: Compute, owner: str) -> Iterator[Belonging]:
+    """Rules carry no labels: their name and description say whose they are."""
+    for page in compute.pages("firewalls", filter=f"name = {FIREWALL_PREFIX}*"):
+        for item in page.get("items", []):
+            said = item.get("description", "") == firewall_description(owner)
+            if said and item["name"].startswith(FIREWALL_PREFIX):
+                yield Belonging(
+                    What.FIREWALL,
+                    item["name"],
+                    place="global",
+                    region="",
+                    id=str(item.get("id", "")),
+                    tags=tuple(item.get("targetTags", ())),
+                    created_at=time_of(item.get("creationTimestamp")),
+                )

@@ -130,6 +130,7 @@ def install_failure(stderr: bytes) -> Conflict:
 
 def ended(ssh: OpenSSH, code: int, stderr: bytes) -> VmctlError:
     """The error of a streaming verb that ended early: the link's or the helper's."""
-    if code in (SSH_FAILED, -15, -9) and is_ssh_failure(stderr):
-        return ssh_failure(stderr.decode("utf-8", "replace"), ssh.target)
+    if code in (SSH_FAILED, -15, -9):  # no verb ends with these
+        words = stderr.decode("utf-8", "replace") if is_ssh_failure(stderr) else ""
+        return ssh_failure(words, ssh.target)
     return failure(code, stderr)

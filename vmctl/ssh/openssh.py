@@ -1,26 +1,33 @@
-"""One warm OpenSSH master per VM, and everything that rides on it."""
+"""A VM reached over one warm OpenSSH master, which heals itself when it does not answer."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vmctl.domain.command import Command
-from vmctl.domain.errors import NotFound, TimedOut, Unreachable
-from vmctl.domain.target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
-from vmctl.folders import runtime_dir
+from vmctl.domain.errors import TimedOut, Unreachable
+from vmctl.domain.target import Target, ssh_failure
+from vmctl.ssh.master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
+from vmctl.ssh.reopening import Reopening, Resolve
+from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
-PROBE_S = 2.0
-OPEN_S = 20.0
-SSH_FAILED = 255  # ssh's own failure, not the remote command's
+HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
+PATIENCE_S = 2.0  # and takes the old one's place after so long
+BUSY_BYTES_PER_S = 1 << 16  # a master that still receives so much is late, not dead
+BUSY_LIMIT_S = 30.0
+ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
+VERIFIED_FOR_S = 2.0
+STEP_S = 0.02
+TRIES = 4
+
+__all__ = ["SSH_FAILED", "OpenSSH", "Result", "Running", "is_ssh_failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,121 +50,74 @@ class Result:
 
 
 class OpenSSH:
-    """A VM reached through OpenSSH under a configuration of vmctl's own."""
+    """A VM reached through OpenSSH under a configuration of vmctl's own.
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        folder = runtime_dir()
-        self.socket = folder / f"{target.digest}.s"
-        self._config = folder / f"{target.digest}.conf"
-        self._lock = folder / f"{target.digest}.lock"
-        self._dead_inode = 0
-        _write_when_new(self._config, ssh_config(target, str(self.socket)))
+    A command is started at once, without asking first whether the master lives. Where the VM
+    does not confirm it within two seconds, a new master takes the old one's place and the command
+    is started there; it never runs twice. `resolve` tells where the VM is now; without it only the
+    address in `target` is tried. After any command `target` and `config_file` are the ones that
+    answered.
+    """
+
+    def __init__(self, target: Target, resolve: Resolve | None = None) -> None:
+        self._master = Master(target)
+        self._resolve = resolve
+        self._alive_at = 0.0
+
+    @property
+    def target(self) -> Target:
+        """Where the VM answered last."""
+        return self._master.target
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return self._master.socket
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that scp and rsync's ssh take too; verify() first, or run a command."""
+        return self._master.config
+
+    def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
+        """An ssh command line for this VM, verified a moment ago; `command` is one shell line."""
+        self.verify()
+        return self._master.argv(command, options=options)
 
     # -- the master --------------------------------------------------------------------------
 
     def probe(self, timeout_s: float = PROBE_S) -> bool:
-        """Whether a command gets through the master in time; asks the VM, not the socket.
-
-        Without a master it is False at once: the command cannot fall back to a new connection.
-        """
-        inode = self._inode()
-        if inode in (0, self._dead_inode):  # a dead one is not waited for twice
-            return False
-        argv = self.argv("true", options=("-n", "-o", "ProxyCommand=false"))
-        try:
-            done = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout_s,
-                check=False,
-            )
-            alive = done.returncode == 0
-        except subprocess.TimeoutExpired:
-            alive = False
-        self._dead_inode = 0 if alive else inode
+        """Whether a command gets through the master in time; heals nothing."""
+        alive = self._master.probe(timeout_s)
+        self._alive_at = time.monotonic() if alive else 0.0
         return alive
 
-    def _inode(self) -> int:
-        """The control socket's identity; 0 when there is none."""
-        try:
-            return self.socket.lstat().st_ino
-        except FileNotFoundError:
-            return 0
+    def verify(self) -> None:
+        """Make sure that the VM answers, for what does not start through us; heals if need be.
 
-    def open(self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S) -> None:
-        """Make sure that a master answers: keep a live one, replace a stale one.
-
-        Raises Unreachable, HostKeyChanged or AccessDenied.
+        Raises Unreachable, HostKeyChanged, AccessDenied, or what the API says of a VM that is off.
         """
-        with self._exclusive():
-            if self.probe():
-                return
-            self.close()
-            self._start(timeout_s, connect_timeout_s)
+        if time.monotonic() - self._alive_at > VERIFIED_FOR_S:
+            self.run("true")
 
-    def _start(self, timeout_s: float, connect_timeout_s: int) -> None:
-        # the master inherits these descriptors and outlives us: a pipe would never end
-        with tempfile.TemporaryFile() as errors:
-            options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_timeout_s}")
-            argv = self.argv(None, options=(*options, "-N", "-f"))
-            try:
-                code = subprocess.run(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    timeout=timeout_s,
-                    check=False,
-                    start_new_session=True,  # Ctrl-C in the terminal is not for the master
-                ).returncode
-            except subprocess.TimeoutExpired as error:
-                raise Unreachable(
-                    f"The VM at {self.target.address} does not finish the SSH handshake.",
-                    hint="See whether it runs: vmctl status",
-                ) from error
-            errors.seek(0)
-            told = errors.read().decode("utf-8", "replace")
-        if code != 0:
-            raise ssh_failure(told, self.target)
+    def open(self) -> None:
+        """Make sure that there is a master, new or old, without asking the VM through it."""
+        if not self._master.inode:
+            self._reopen(0)
 
     def close(self) -> None:
         """End the master if there is one; nothing of it is left."""
-        if not self.socket.exists():
-            return
-        try:
-            subprocess.run(
-                self.argv(None, options=("-O", "exit")),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=PROBE_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            pass
-        self.socket.unlink(missing_ok=True)
+        self._alive_at = 0.0
+        self._master.forget()
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Two vmctl processes at once open one master, not two."""
-        with self._lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    # -- commands ----------------------------------------------------------------------------
 
-    # -- command lines -----------------------------------------------------------------------
+    def popen(self, command: str | Command) -> Running:
+        """Start a command on the VM with pipes on its three streams; the caller ends it.
 
-    def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
-        """An ssh command line for this VM; `command` is one line for the login shell there."""
-        base = [_program("ssh"), "-F", str(self._config), *options, self.target.alias]
-        return base if command is None else [*base, command]
-
-    @property
-    def config_file(self) -> Path:
-        """The configuration that scp and rsync's ssh take too."""
-        return self._config
+        Returns when the VM has confirmed it, one round trip later.
+        """
+        return self._begin(str(command))
 
     def run(
         self,
@@ -167,41 +127,155 @@ class OpenSSH:
         timeout_s: float | None = None,
     ) -> Result:
         """Run one command on the VM and wait; its exit code is data, ssh's own failure an error."""
-        try:
-            done = subprocess.run(
-                self.argv(str(command), options=("-T",)),
-                input=b"" if input is None else input,
-                capture_output=True,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TimedOut(
-                f"A command on the VM took longer than {timeout_s:g} s.",
-                hint="See whether it runs: vmctl status",
-            ) from error
-        if done.returncode == SSH_FAILED and is_ssh_failure(done.stderr):
-            raise ssh_failure(done.stderr.decode("utf-8", "replace"), self.target)
-        return Result(done.returncode, done.stdout, done.stderr)
-
-    def popen(self, command: str | Command) -> subprocess.Popen[bytes]:
-        """Start a command on the VM with pipes on its three streams; the caller ends it."""
-        return subprocess.Popen(
-            self.argv(str(command), options=("-T",)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
+        with self._begin(str(command)) as process:
+            try:
+                stdout, stderr = process.communicate(input or b"", timeout=timeout_s)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise TimedOut(
+                    f"A command on the VM took longer than {timeout_s:g} s.",
+                    hint="See whether it runs: vmctl status",
+                ) from error
+            except BaseException:
+                process.kill()
+                raise
+        if process.lost or (process.lost is None and is_ssh_failure(stderr)):
+            words = process.ssh_words or stderr.decode("utf-8", "replace")
+            raise ssh_failure(_last_words(words), self.target)
+        self._alive_at = time.monotonic()
+        return Result(process.returncode, stdout, stderr)
 
     def interactive(self, command: str | Command | None, *, tty: bool) -> int:
-        """Run with this terminal's streams; returns the remote exit code."""
+        """Run with this terminal's streams; returns the remote exit code.
+
+        Raises Unreachable where the connection was lost meanwhile.
+        """
         line = None if command is None else str(command)
-        return subprocess.call(self.argv(line, options=("-t" if tty else "-T",)))
+        if tty or line is None:
+            self.verify()  # a terminal is only changed for a session that will come
+            code = subprocess.call(self._master.argv(line, options=("-t" if tty else "-T",)))
+            lost = code == SSH_FAILED and not self.probe()
+        else:
+            code, lost = self._inherited(line)
+        if lost:
+            raise Unreachable(
+                "The connection to the VM was lost.", hint="See whether it runs: vmctl status"
+            )
+        return code
+
+    def _inherited(self, line: str) -> tuple[int, bool]:
+        """Run with our own three streams; the exit code, and whether it was the link's."""
+        process = self._begin(line, inherit=True)
+        try:
+            code = process.wait()
+        except BaseException:  # Ctrl-C: ssh has had it, too
+            process.give_up()
+            raise
+        lost = process.lost
+        return code, not self.probe() if lost is None else lost
 
     def scp(self, words: Sequence[str]) -> int:
         """Run scp under the same configuration; returns its exit code."""
-        return subprocess.call([_program("scp"), "-F", str(self._config), *words])
+        return subprocess.call([program("scp"), "-F", str(self._master.config), *words])
+
+    # -- the rule by which a command starts --------------------------------------------------
+
+    def _begin(self, line: str, *, inherit: bool = False) -> Running:
+        """Start a command, exactly once, on a master that answers."""
+        for _ in range(TRIES):
+            inode = self._master.inode
+            if not inode:
+                self._reopen(0)
+                inode = self._master.inode
+            process = self._spawn(line, inherit=inherit)
+            try:
+                known = process.begun(HEDGE_S)
+                if known is Begun.NOT_YET:
+                    known = self._hedge(process, inode)
+                elif known is Begun.NO_MASTER:
+                    self._reopen(inode)
+            except BaseException:
+                process.kill()
+                process.give_up()
+                raise
+            if known is Begun.YES:
+                self._alive_at = time.monotonic()
+                return process
+            process.give_up()
+            if known is Begun.TURNED_AWAY:
+                _note("the connection's sessions are all in use: one more connection is made")
+                return self._spawn(line, inherit=inherit, alone=True)
+        raise Unreachable(
+            "The connection to the VM breaks as soon as it is made.",
+            hint="Look at it: vmctl status",
+        )
+
+    def _spawn(self, line: str, *, inherit: bool, alone: bool = False) -> Running:
+        route = ("-o", "ControlPath=none") if alone else ONLY_THROUGH_MASTER
+        streams: IO[bytes] | int | None = None if inherit else subprocess.PIPE
+        return Running(
+            self._master.argv(line, options=("-T", *route)),
+            stdin=streams,
+            stdout=streams,
+            stderr=streams,
+            new_session=not inherit,
+            logged=not alone,
+        )
+
+    def _reopen(self, inode: int) -> None:
+        """A new master where there is none that takes commands."""
+        attempt = Reopening(self._master, inode, self._resolve, ask_after_s=ASK_AFTER_S)
+        try:
+            self._master = attempt.result().adopt()
+        finally:
+            attempt.end()
+
+    def _hedge(self, process: Running, inode: int) -> Begun:
+        """The VM is late: prepare another connection and take whichever answers.
+
+        The old master is ended before the command is started anew, so that it cannot begin there.
+        """
+        began, seen = time.monotonic() - HEDGE_S, self._master.received_bytes()
+        attempt = Reopening(self._master, inode, self._resolve)
+        question = self._master.question()
+        try:
+            while True:
+                known = process.begun(STEP_S)
+                if known is Begun.NO_MASTER:  # another vmctl process has replaced it
+                    self._master = attempt.result().adopt()
+                if known is not Begun.NOT_YET:
+                    return known
+                late_s = time.monotonic() - began
+                if late_s < PATIENCE_S or not attempt.done():
+                    continue
+                if question.poll() == 0:
+                    return Begun.YES  # it lives, in words that we do not know
+                if late_s < BUSY_LIMIT_S and self._still_receives(seen, late_s - HEDGE_S):
+                    continue
+                try:
+                    opened = attempt.result()
+                finally:
+                    self._master.kill()
+                    process.give_up()
+                if process.confirmed:
+                    raise Unreachable(
+                        "The connection to the VM was lost just when the command began.",
+                        hint="See what it did, then try again.",
+                    )
+                self._master = opened.adopt()
+                return Begun.NO_MASTER
+        finally:
+            attempt.end()
+            if question.poll() is None:
+                question.kill()
+            question.wait()
+
+    def _still_receives(self, before: int | None, seconds: float) -> bool:
+        """Whether the master is only busy with somebody's transfer; where the system can tell."""
+        now = self._master.received_bytes()
+        if before is None or now is None:
+            return False
+        return now - before > BUSY_BYTES_PER_S * seconds
 
 
 def is_ssh_failure(stderr: bytes) -> bool:
@@ -222,23 +296,13 @@ def is_ssh_failure(stderr: bytes) -> bool:
     return not stderr.strip() or any(sign in stderr for sign in signs)
 
 
-def _write_when_new(path: Path, text: str) -> None:
-    try:
-        if path.read_text(encoding="utf-8") == text:
-            return
-    except (OSError, ValueError):
-        pass
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _last_words(log: str) -> str:
+    """What ssh's log says to a person."""
+    lines = [line.strip() for line in log.splitlines() if not line.startswith(("debug", "OpenSSH"))]
+    return "\n".join(line for line in lines if line)
 
 
-def _program(name: str) -> str:
-    """OpenSSH's program, wherever PATH has it."""
-    found = shutil.which(name)
-    if found is None:
-        raise NotFound(
-            f"'{name}' is not installed on this computer.",
-            hint="Install it: sudo apt-get install openssh-client rsync",
-        )
-    return found
+def _note(text: str) -> None:
+    """For who asked to be told more."""
+    if os.environ.get("VMCTL_VERBOSE"):
+        print(f"vmctl: {text}", file=sys.stderr)

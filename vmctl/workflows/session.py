@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,8 +26,6 @@ from vmctl.ssh.openssh import OpenSSH
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
 GAP_S = 0.3
-REOPEN_S = 4.0
-REOPEN_CONNECT_S = 2
 NO_END = timedelta(days=3650)  # for a key that never expires
 
 
@@ -50,30 +49,26 @@ class _Cached:
         return not over and self.key_expires_at - now > RENEW_WHEN_LEFT
 
 
-def connect(project: Project, *, clock: Clock | None = None, fresh: bool = False) -> Story[Session]:
-    """A connection that answers; raises NotFound, Conflict (stopped), or Unreachable.
+def connect(
+    project: Project, *, clock: Clock | None = None, fresh: bool = False, verify: bool = False
+) -> Story[Session]:
+    """A connection to the VM; raises NotFound, Conflict (stopped), or Unreachable.
 
-    Where the VM answers at the address seen last and shows its pinned host key, the API is not
-    asked: it cannot be another machine. `fresh` asks the API in any case.
+    Where a warm one is left over, nobody is asked: the first command on it is started at once and
+    heals it when the VM does not take it. With `verify` it has answered when this returns; `fresh`
+    asks the API in any case. Who shows the pinned host key at the address seen last is the VM:
+    then, too, the API is not asked.
     """
     clock = clock or Clock()
     known = None if fresh else _recall(project)
     if known is not None and known.is_good(clock.now()):
-        ssh = OpenSSH(known.target)
-        if ssh.probe() or _reopened(ssh):
-            return Session(ssh, known.stops_at)
+        ssh = OpenSSH(known.target, _resolver(project, clock))
+        if verify:
+            ssh.verify()
+        else:
+            ssh.open()
+        return Session(ssh, known.stops_at)
     return (yield from _through_api(project, known, clock))
-
-
-def _reopened(ssh: OpenSSH) -> bool:
-    """A quick try at the address seen last, where no master is left that could have gone stale."""
-    if ssh.socket.exists():
-        return False
-    try:
-        ssh.open(REOPEN_S, connect_timeout_s=REOPEN_CONNECT_S)
-    except (Unreachable, AccessDenied):
-        return False
-    return True
 
 
 def reach(project: Project) -> OpenSSH:
@@ -87,7 +82,33 @@ def reach(project: Project) -> OpenSSH:
         return session.ssh
 
 
+def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
+    """Where the VM is now, for a connection that heals itself in the middle of a command."""
+
+    def resolve() -> Target:
+        story = _find(project, _recall(project), clock)
+        try:
+            while True:
+                next(story)  # what it tells is not worth interrupting the command for
+        except StopIteration as end:
+            instance, target = end.value
+        remember_instance(project, instance, target, clock)
+        found: Target = target
+        return found
+
+    return resolve
+
+
 def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story[Session]:
+    instance, target = yield from _find(project, known, clock)
+    ssh = OpenSSH(target, _resolver(project, clock))
+    _open_patiently(ssh, clock)
+    remember_instance(project, instance, target, clock)
+    return Session(ssh, instance.stops_at)
+
+
+def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[Instance, Target]]:
+    """The running VM and its door, its host keys pinned and our key on it; the API is asked."""
     # these bring the Google client along, which a warm command does without
     from vmctl.workflows.cloud import open_cloud
     from vmctl.workflows.login import pin_host_keys, renew_key
@@ -105,10 +126,7 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
         )
     instance = yield from renew_key(project, compute, instance, clock)
     yield from pin_host_keys(compute, instance, clock, "ssh")
-    ssh = OpenSSH(target_of(project, instance, ensure_keypair()))
-    _open_patiently(ssh, clock)
-    remember_instance(project, instance, ssh.target, clock)
-    return Session(ssh, instance.stops_at)
+    return instance, target_of(project, instance, ensure_keypair())
 
 
 def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
@@ -116,7 +134,7 @@ def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
     limit = clock.monotonic() + PROPAGATION_S
     while True:
         try:
-            ssh.open()
+            ssh.verify()
             return
         except AccessDenied:
             if clock.monotonic() > limit:

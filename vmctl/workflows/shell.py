@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
 from vmctl.domain.errors import InvalidInput, NotFound, Unreachable
-from vmctl.ssh.openssh import SSH_FAILED, OpenSSH
+from vmctl.ssh.openssh import SSH_FAILED
 from vmctl.workflows.session import reach
 
 
 def ssh(project: Project, words: Sequence[str] = ()) -> int:
     """Log in, or run words as one command with a terminal; the exit code is the remote's."""
-    vm = reach(project)
-    tty = os.isatty(0)
     line = remote_line(words) if words else None
-    return _ended(vm, vm.interactive(line, tty=tty))
+    return reach(project).interactive(line, tty=os.isatty(0))
 
 
 def exec_(project: Project, words: Sequence[str]) -> int:
@@ -29,7 +27,7 @@ def exec_(project: Project, words: Sequence[str]) -> int:
     # before the first push there is no such folder: then it is the home
     there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
     sys.stdout.flush()
-    return _ended(vm, vm.interactive(there, tty=False))
+    return vm.interactive(there, tty=False)
 
 
 def scp(project: Project, words: Sequence[str]) -> int:
@@ -53,13 +51,10 @@ def scp(project: Project, words: Sequence[str]) -> int:
                 f"'{path}' is not on this computer.", hint=f"For a path on the VM: :{path}"
             )
     vm = reach(project)
+    vm.verify()  # scp itself would wait for a dead connection
     alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]
-    return _ended(vm, vm.scp([*options, "--", *named]))
-
-
-def _ended(vm: OpenSSH, code: int) -> int:
-    """The exit code; raises Unreachable where it is ssh's own and the connection is gone."""
+    code = vm.scp([*options, "--", *named])
     if code == SSH_FAILED and not vm.probe():
         raise Unreachable(
             "The connection to the VM was lost.", hint="See whether it runs: vmctl status"

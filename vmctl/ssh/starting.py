@@ -1,0 +1,171 @@
+"""A command on its way through the master: whether the VM has begun it, told by ssh's own log.
+
+The master sends the command only after the VM has confirmed the session, and ssh logs that
+confirmation. So there is no round trip spent on asking whether the master lives: no confirmation
+means that the command has certainly not begun, and it may be started again elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import itertools
+import os
+import select
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from vmctl.folders import runtime_dir
+
+SSH_FAILED = 255  # ssh's own failure, or a remote command's that chose the same number
+STEP_S = 0.05
+LOG_LIMIT = 1 << 16
+
+_CONFIRMED = b"mux_client_request_session: master session id:"
+_TURNED_AWAY = (b"Session open refused", b"session request failed")
+# with ProxyCommand=false this is how ssh ends that found no master to hand the command to
+_NOT_HANDED_OVER = (b"_exchange_identification", b"Connection closed by UNKNOWN")
+_REMOTE_CODE = b"Received exit status from master"
+_MASTER_ENDED = b"master terminated unexpectedly"
+
+_numbers = itertools.count()
+
+
+class Begun(enum.Enum):
+    """What is known about a command that was handed to the master."""
+
+    YES = "the VM has confirmed its session"
+    NOT_YET = "nothing is known"
+    NO_MASTER = "it was not handed over: no master took it"
+    TURNED_AWAY = "the VM has no session to spare on this connection"
+
+
+class Running(subprocess.Popen[bytes]):
+    """An ssh client and, apart from the remote's standard error, what ssh itself says."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | IO[bytes] | None = subprocess.PIPE,
+        stdout: int | IO[bytes] | None = subprocess.PIPE,
+        stderr: int | IO[bytes] | None = subprocess.PIPE,
+        new_session: bool = True,
+        logged: bool = True,
+    ) -> None:
+        self._log = -1
+        self._said = b""
+        self._fifo = ""
+        words = list(argv)
+        if logged:
+            self._fifo = str(runtime_dir() / f"{os.getpid()}.{next(_numbers)}.log")
+            with contextlib.suppress(FileNotFoundError):  # of an earlier process with our number
+                os.unlink(self._fifo)  # noqa: PTH108
+            os.mkfifo(self._fifo, 0o600)
+            self._log = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            # through the master that is a dozen lines; a connection of its own says much more
+            words[1:1] = ["-vv", "-E", self._fifo]
+        try:
+            # with a session of its own Ctrl-C is ours to handle
+            super().__init__(
+                words, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=new_session
+            )
+        except BaseException:
+            self._close_log()
+            raise
+
+    def begun(self, timeout_s: float) -> Begun:
+        """Wait until it is known whether the VM has confirmed the session, so long at most."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            over = super().poll() is not None  # asked before reading: then all of it is there
+            if self.confirmed:
+                return Begun.YES
+            if over or self._log < 0:
+                if any(sign in self._said for sign in _TURNED_AWAY):
+                    return Begun.TURNED_AWAY
+                lost = any(sign in self._said for sign in _NOT_HANDED_OVER)
+                return Begun.NO_MASTER if lost and self.returncode == SSH_FAILED else Begun.YES
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return Begun.NOT_YET
+            # the log ends with the process, but a system may tell that late: look now and then
+            select.select([self._log], [], [], min(left, STEP_S))
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the VM has confirmed the session, so that the command may have begun."""
+        self._read()
+        return _CONFIRMED in self._said
+
+    def give_up(self) -> None:
+        """End the client; after the master's end its log is complete."""
+        if super().poll() is None:
+            try:
+                super().wait(STEP_S)  # of itself, because its master has ended
+            except subprocess.TimeoutExpired:
+                self.kill()
+                super().wait()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    @property
+    def ssh_words(self) -> str:
+        """What ssh itself said; "" where it was not asked to keep that apart."""
+        self._read()
+        return self._said.decode("utf-8", "replace")
+
+    @property
+    def lost(self) -> bool | None:
+        """Whether ssh's exit code 255 is its own, not the remote's; None where it did not say."""
+        if self.returncode != SSH_FAILED:
+            return False
+        self._read()
+        if _REMOTE_CODE in self._said:
+            return False
+        return True if _MASTER_ENDED in self._said else None
+
+    def poll(self) -> int | None:
+        """As of any process; what ssh said is kept when it ends."""
+        code = super().poll()
+        if code is not None:
+            self._close_log()
+        return code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As of any process; what ssh said is kept when it ends."""
+        code = super().wait(timeout)
+        self._close_log()
+        return code
+
+    def __del__(self) -> None:
+        self._close_log()
+        super().__del__()
+
+    def _read(self) -> None:
+        while self._log >= 0:
+            try:
+                data = os.read(self._log, 4096)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._said = (self._said + data)[-LOG_LIMIT:]
+        if self._said and self._fifo:  # ssh has opened it: nobody else need find it
+            with contextlib.suppress(OSError):
+                os.unlink(self._fifo)  # noqa: PTH108
+            self._fifo = ""
+
+    def _close_log(self) -> None:
+        self._read()
+        descriptor, self._log = self._log, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        if self._fifo:
+            with contextlib.suppress(OSError):
+                os.unlink(self._fifo)  # noqa: PTH108
+            self._fifo = ""

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bench_wire
+
 VMCTL = str(Path(sys.executable).with_name("vmctl"))
 EMPTY_APP = """\
 import typer
@@ -252,13 +254,24 @@ PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all of them")
+    parts = [*PARTS, "wire"]
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
     parser.add_argument("--runs", type=int, default=7, help="timed runs of each command")
+    parser.add_argument("--quick", action="store_true", help="3 runs, and smaller files to cut")
+    parser.add_argument("--rows", default="", help="of wire: " + ",".join(bench_wire.all_rows()))
     wanted = parser.parse_args()
+    if wanted.quick:
+        wanted.runs = 3
+    rows = [row for row in wanted.rows.split(",") if row]
+    if unknown := set(rows) - set(bench_wire.all_rows()):
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
     if shutil.which("gcloud") is None:
         print("gcloud is not on this computer: its rows are left out")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {wanted.runs} runs, medians")
-    for part in wanted.parts or list(PARTS):
+    for part in wanted.parts or parts:
+        if part == "wire":
+            bench_wire.run(wanted.runs, rows)
+            continue
         with opened(wanted.runs) as bench:
             PARTS[part](bench)
 

@@ -1,0 +1,372 @@
+"""Times what happens when the link or the program breaks, and what the tunnel costs.
+
+The page server is the same program on the VM, behind the tunnel, and at the link's far end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import trees
+from bench_wire import VMCTL, Bench, Machine, RowError, Trees, at_least, title, verdict
+from link import CLOUD_ADDRESS
+
+PAGES = '''\
+"""Answers any request on any connection with 1 KB, for ever."""
+import asyncio, sys
+
+HEAD = b"HTTP/1.1 200 OK\\r\\nContent-Length: 1024\\r\\nContent-Type: text/plain\\r\\n\\r\\n"
+
+
+class Pages(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.asked = transport, b""
+
+    def data_received(self, data):
+        self.asked += data
+        while b"\\r\\n\\r\\n" in self.asked:
+            self.asked = self.asked.partition(b"\\r\\n\\r\\n")[2]
+            self.transport.write(HEAD + b"x" * 1024)
+
+
+async def main(address, port):
+    server = await asyncio.get_running_loop().create_server(Pages, address, int(port), backlog=512)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+asyncio.run(main(*sys.argv[1:3]))
+'''
+LOAD = '''\
+"""Requests a second of 16 clients: address, port, seconds, whether connections are kept."""
+import asyncio, sys, time
+
+ASK = b"GET / HTTP/1.1\\r\\nHost: bench\\r\\n\\r\\n"
+
+
+async def client(address, port, end, keep):
+    done, writer = 0, None
+    while time.perf_counter() < end:
+        if writer is None:
+            reader, writer = await asyncio.open_connection(address, port)
+        writer.write(ASK)
+        await reader.readuntil(b"\\r\\n\\r\\n")
+        await reader.readexactly(1024)
+        done += 1
+        if not keep:
+            writer.close()
+            writer = None
+    return done
+
+
+async def main(address, port, seconds, keep):
+    began = time.perf_counter()
+    jobs = [client(address, port, began + seconds, keep) for _ in range(16)]
+    done = sum(await asyncio.gather(*jobs))
+    print(done / (time.perf_counter() - began))
+
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "keep"))
+'''
+# Asks again and again; prints each answer's time, and how long nothing was answered.
+ASKER = """
+import socket, sys, time
+while True:
+    began = time.monotonic()
+    try:
+        with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1) as link:
+            link.settimeout(1)
+            link.sendall(b"GET / HTTP/1.1\\r\\nHost: bench\\r\\n\\r\\n")
+            got = b""
+            while len(got) < 1024:
+                piece = link.recv(4096)
+                if not piece:
+                    raise OSError
+                got += piece
+        print("ok", time.monotonic(), flush=True)
+    except OSError:
+        print("no", time.monotonic(), flush=True)
+    time.sleep(max(0, 0.1 - (time.monotonic() - began)))
+"""
+CUT_S = 20.0
+LINES_S = 90.0
+
+
+# -- cut at 50 % -----------------------------------------------------------------------------------
+
+
+def row_cut(bench: Bench, machines: Trees) -> None:
+    machine = machines["cuts"]
+    size = 200_000_000 if bench.runs > 3 else 40_000_000
+    for direction in ("push", "fetch"):
+        for kind in ("process killed", "link dead"):
+            title(f"{direction} of {size // 1_000_000} MB cut at 50 %: {kind}; 30 ms, 100 Mbit/s")
+            began = time.monotonic()
+            try:
+                sent, how = _cut_once(bench, machine, direction, kind, size)
+            finally:
+                (machine.folder / "big.bin").unlink(missing_ok=True)
+            share = 100 * (sent - size) / size
+            print(f"  {sent / 1e6:.1f} MB crossed, {how}; {time.monotonic() - began:.0f} s in all")
+            verdict(bench, f"{direction} cut, {kind}: sent twice", share, 2, " %")
+
+
+def _cut_once(
+    bench: Bench, machine: Machine, direction: str, kind: str, size: int
+) -> tuple[int, str]:
+    """TCP payload bytes in the data's direction until the file is there, proven; and how."""
+    seed = f"{direction} {kind}"
+    here = machine.folder / "big.bin"
+    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    machine.ssh("mkdir -p Workspace/cuts; rm -f Workspace/cuts/big.bin")
+    trees.random_file(here, size, seed)
+    wanted = bench.text(["sha256sum", str(here)], cwd=machine.folder).split()[0]
+    words = ["push"]
+    if direction == "fetch":
+        machine.shell("scp -qF $CONFIG big.bin $VM:Workspace/cuts/big.bin")
+        here.unlink()
+        words = ["fetch", "big.bin", "--to", "."]
+    bench.link.reset(rtt_ms=30)
+    machine.warm_up()
+
+    def crossed() -> int:
+        counters = bench.link.counters()
+        return (counters.up if direction == "push" else counters.down).payload
+
+    before = crossed()
+    if kind == "link dead":
+        bench.link.set(cut_after_bytes=size // 2)
+    client = _start(bench, machine, *words)
+    try:
+        _wait(lambda: crossed() - before >= size // 2 - 100_000 or client.poll() is not None, 120)
+        if client.poll() is not None:
+            raise RowError(f"vmctl {words[0]} ended before the cut, with {client.returncode}")
+        if kind == "process killed":
+            os.killpg(client.pid, signal.SIGKILL)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(timeout=CUT_S)
+            bench.link.set(cut=False)
+        client.wait(timeout=120)
+    finally:
+        if client.poll() is None:
+            os.killpg(client.pid, signal.SIGKILL)
+        client.wait()
+        bench.link.set(cut=False)
+    how = "by itself"
+    if client.returncode != 0:
+        how = "with the same command again"
+        machine.vmctl(*words)
+    sent = crossed() - before
+    if direction == "push":
+        summed = bench.text(
+            ["ssh", "-n", "-F", machine.warm, machine.host, "sha256sum Workspace/cuts/big.bin"],
+            cwd=machine.folder,
+        )
+    else:
+        summed = bench.text(["sha256sum", str(here)], cwd=machine.folder)
+    if summed.split()[0] != wanted:
+        raise RowError("the file is not the one that was sent")
+    return sent, how
+
+
+def _start(bench: Bench, machine: Machine, *words: str) -> subprocess.Popen[bytes]:
+    log = (bench.base / "client.log").open("wb")
+    with log:
+        return subprocess.Popen(
+            [*bench.link.laptop, VMCTL, *words], cwd=machine.folder, env=bench.environ,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+def _wait(question: object, limit_s: float) -> None:
+    assert callable(question)
+    deadline = time.monotonic() + limit_s
+    while not question():
+        if time.monotonic() > deadline:
+            raise RowError(f"nothing happened within {limit_s:g} s")
+        time.sleep(0.01)
+
+
+# -- the tunnel ------------------------------------------------------------------------------------
+
+
+class Tunnel:
+    """`vmctl tunnel bench` held open, and when it said what."""
+
+    def __init__(self, bench: Bench, machine: Machine, port: int) -> None:
+        self.lines: list[tuple[float, str]] = []
+        self.process = subprocess.Popen(
+            [*bench.link.laptop, VMCTL, "tunnel", "bench", "--port", str(port)],
+            cwd=machine.folder, env=bench.environ | {"PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append((time.monotonic(), line.strip()))
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=10)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def _tunnel(bench: Bench, machine: Machine, port: int) -> Iterator[Tunnel]:
+    pages = bench.base / "pages.py"
+    pages.write_text(PAGES)
+    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    machine.shell(f"scp -qF $CONFIG {pages} $VM:pages.py")
+    machine.ssh("mkdir -p Workspace/" + machine.name)
+    bench.link.reset(rtt_ms=30)
+    machine.warm_up()
+    tunnel = Tunnel(bench, machine, port)
+    try:
+        _wait(
+            lambda: (
+                any(f":{port}" in line for _, line in tunnel.lines)
+                or tunnel.process.poll() is not None
+            ),
+            60,
+        )
+        if tunnel.process.poll() is not None:
+            raise RowError(f"the tunnel ended: {tunnel.lines[-3:]}")
+        yield tunnel
+    finally:
+        bench.link.set(cut=False)
+        tunnel.close()
+
+
+def row_tunnel(bench: Bench, machines: Trees) -> None:
+    machine = machines["a"]
+    seconds, rounds = (5, 3) if bench.runs > 3 else (3, 2)
+    load = bench.base / "load.py"
+    load.write_text(LOAD)
+    with _tunnel(bench, machine, 8201):
+        server = [*bench.link.cloud, sys.executable, str(bench.base / "pages.py"), CLOUD_ADDRESS,
+                  "8000"]  # fmt: skip
+        with subprocess.Popen(server, stdout=subprocess.PIPE) as serving:
+            assert serving.stdout is not None
+            serving.stdout.readline()
+            try:
+                for kind in ("new", "keep"):
+                    title(f"16 clients, {kind}: connections, 1 KB pages, 30 ms, 100 Mbit/s")
+                    rates: dict[str, list[float]] = {"direct": [], "tunnel": []}
+                    for _ in range(rounds):
+                        for way, address, port in (
+                            ("direct", CLOUD_ADDRESS, 8000), ("tunnel", "127.0.0.1", 8201),
+                        ):  # fmt: skip
+                            argv = [sys.executable, str(load), address, str(port), str(seconds)]
+                            told = bench.text([*argv, kind], cwd=machine.folder)
+                            rates[way].append(float(told))
+                    for way, values in rates.items():
+                        middle = sorted(values)[len(values) // 2]
+                        print(f"  {way}: {middle:.0f} a second  (of {len(values)} rounds: "
+                              f"{min(values):.0f}–{max(values):.0f})")  # fmt: skip
+                    ratio = (
+                        sorted(rates["tunnel"])[rounds // 2] / sorted(rates["direct"])[rounds // 2]
+                    )
+                    name = "new connections" if kind == "new" else "keep-alive"
+                    at_least(bench, f"tunnel, 16 clients, {name}: x direct", ratio, 0.95)
+            finally:
+                serving.kill()
+
+
+def row_heal(bench: Bench, machines: Trees) -> None:
+    machine = machines["a"]
+    rounds = 3 if bench.runs > 3 else 1
+    with _tunnel(bench, machine, 8202) as tunnel:
+        asker = subprocess.Popen(
+            [*bench.link.laptop, sys.executable, "-c", ASKER, "8202"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            for _ in range(rounds):
+                _heal_once(bench, tunnel, asker)
+        finally:
+            asker.kill()
+            asker.wait()
+
+
+def _heal_once(bench: Bench, tunnel: Tunnel, asker: subprocess.Popen[str]) -> None:
+    title(f"a tunnel after a cut of {CUT_S:g} s, with traffic, 30 ms")
+    _answered(asker, time.monotonic())
+    told = len(tunnel.lines)
+    bench.link.set(cut=True)
+    cut_at = time.monotonic()
+    with contextlib.suppress(RowError):
+        _wait(lambda: len(tunnel.lines) > told, CUT_S)
+    if len(tunnel.lines) > told:
+        at, line = tunnel.lines[told]
+        print(f"  it said: {line}")
+        verdict(bench, "tunnel, cut: noticed after", at - cut_at, 8, " s")
+    else:
+        verdict(bench, "tunnel, cut: not noticed within", CUT_S, 8, " s")
+    rest = cut_at + CUT_S - time.monotonic()
+    _wait(lambda: time.monotonic() >= cut_at + CUT_S, max(rest, 0) + 5)
+    bench.link.set(cut=False)
+    healed_at = time.monotonic()
+    back = _answered(asker, healed_at)
+    verdict(bench, "tunnel, cut: usable after the link's return", back - healed_at, 2, " s")
+
+
+def _answered(asker: subprocess.Popen[str], since: float) -> float:
+    """When the first page arrived that was answered after `since`."""
+    assert asker.stdout is not None
+    limit = time.monotonic() + LINES_S
+    while time.monotonic() < limit:
+        if select.select([asker.stdout], [], [], 5)[0]:
+            word, at = asker.stdout.readline().split()
+            if word == "ok" and float(at) > since:
+                return float(at)
+    raise RowError(f"the tunnel did not answer within {LINES_S:g} s")
+
+
+# -- a stale master --------------------------------------------------------------------------------
+
+
+def row_stale(bench: Bench, machines: Trees) -> None:
+    machine = machines["a"]
+    bench.link.reset(rtt_ms=30)
+    for command in (["exec", "echo", "right"], ["push"]):
+        took = []
+        for _ in range(max(3, bench.runs // 2)):
+            machine.warm_up()
+            bench.link.move()
+            began = time.monotonic()
+            told = bench.text([VMCTL, *command], cwd=machine.folder)
+            took.append(time.monotonic() - began)
+            if command[0] == "exec" and told.strip() != "right":
+                raise RowError(f"the command said {json.dumps(told)}")
+            _cold_peer(machine)
+        title(f"`vmctl {command[0]}` after the laptop's address changed, 30 ms")
+        print("  " + ", ".join(f"{value:.2f} s" for value in took))
+        verdict(bench, f"stale master, {command[0]}: the slowest", max(took), 3, " s")
+
+
+def _cold_peer(machine: Machine) -> None:
+    """The peer's own master is stale too: ended, so that it does not hang what comes next."""
+    socket = Path(f"{machine.bench.base}/{machine.name}.s")
+    if socket.exists():
+        subprocess.run(
+            ["ssh", "-F", machine.warm, "-O", "exit", machine.host],
+            capture_output=True, check=False, timeout=20,
+        )  # fmt: skip

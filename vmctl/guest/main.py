@@ -13,8 +13,8 @@ from .layout import Refusal
 # verb: (module, function); imported when asked for, because every start is waited for
 VERBS = {
     "prepare": ("machine", "prepare"),
-    "push-begin": ("pushing", "begin"),
-    "push-end": ("pushing", "end"),
+    "push": ("receiving", "push"),
+    "push-accept": ("pushing", "accept"),
     "start": ("runs", "start"),
     "runs": ("runs", "listing"),
     "cancel": ("runs", "cancel"),

@@ -1,295 +1,241 @@
-"""What a push may overwrite and delete, and the record of what it put here.
+"""The record of what a push put on this machine, and what changed here since.
 
-The record in ~/.vmctl/push/PROJECT.json maps each pushed path to the fingerprints that a push
-gave it (`files`). Paths that were there already and the same are only `met`: a later push may
-overwrite them, because what is lost then came from the other side, but never delete them.
-Begin writes the union of the old record and the new list before anything moves, so a push that
-dies in the middle still leaves every pushed path on record; end deletes and shrinks it.
+~/.vmctl/push/PROJECT.json is written when a push is whole:
+
+    version   2
+    origin    which folder of which key pushed it; `place` says the same to people
+    tree      the id of `files`: the SHA-256 over them, see `tree_id`
+    files     path below ~/Workspace/PROJECT: ENTRY, the whole tree as it was pushed
+    met       those of `files` that were here already and the same: a later push may overwrite
+              them, because what is lost then came from the other side, but never delete them
+    kept      path: ENTRY of what is no longer pushed but was changed here, and so was left
+
+ENTRY is ["f", sha256, size, mtime_ns, mode], ["l", target] or ["d"] (an empty folder). Paths are
+text with surrogate escapes for bytes that are no UTF-8.
+
+While a push changes files, PROJECT.next.json names what it is about to put: `may` is
+path: [ENTRY, ...]. A push that died leaves it behind; a path is then ours when it is as either
+file says, and the next push makes the tree whole.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import secrets
-import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .layout import STATE, Refusal, ensure, read_json, workspace, write_json
+from .layout import STATE, ensure, read_json, workspace, write_json
 
-Fingerprint = list[Any]
-DIRECTORY: Fingerprint = ["dir"]
-SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
+VERSION = 2
+Entry = list[Any]
+CHUNK_BYTES = 1 << 20
 
 
-# -- what others on the VM ask -----------------------------------------------------------------
+class Known:
+    """What pushes have put here so far."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        found = record(project)
+        self.origin: str = found.get("origin", "")
+        self.place: str = found.get("place", "")
+        self.tree: str = found.get("tree", "")
+        self.files: dict[str, Entry] = found.get("files", {})
+        self.met: set[str] = set(found.get("met", ()))
+        self.kept: dict[str, Entry] = found.get("kept", {})
+        unfinished = read_json(_next_file(project)) or {}
+        self.may: dict[str, list[Entry]] = unfinished.get("may", {})
+        if not self.origin:
+            self.origin, self.place = unfinished.get("origin", ""), unfinished.get("place", "")
+
+    def versions(self, path: str) -> list[Entry]:
+        """What a push put, or may have put, at a path; the newest last."""
+        known = self.files.get(path) or self.kept.get(path)
+        return ([known] if known else []) + self.may.get(path, [])
+
+    def paths(self) -> set[str]:
+        """Every path that a push put or met."""
+        return {*self.files, *self.kept, *self.may}
+
+    def announce(self, may: dict[str, Entry]) -> None:
+        """Put on disk what is about to be put, before any of it is."""
+        for path, entry in may.items():
+            self.may[path] = [*self.may.get(path, []), entry][-4:]
+        place = {"origin": self.origin, "place": self.place, "may": self.may}
+        ensure(_next_file(self.project).parent)
+        write_json(_next_file(self.project), place)
+
+    def settle(self) -> None:
+        """Put on disk what is here now; nothing is unfinished any more."""
+        self.tree = tree_id(self.files)
+        ensure(_file(self.project).parent)
+        write_json(
+            _file(self.project),
+            {
+                "version": VERSION,
+                "origin": self.origin,
+                "place": self.place,
+                "tree": self.tree,
+                "files": self.files,
+                "met": sorted(self.met),
+                "kept": self.kept,
+            },
+        )
+        _next_file(self.project).unlink(missing_ok=True)
+        self.may = {}
+
+
+# -- what others on this machine ask ---------------------------------------------------------
 
 
 def record(project: str) -> dict[str, Any]:
-    """The record of what was pushed last; empty before the first push."""
-    return read_json(_record(project)) or {}
+    """The record of the last whole push; empty before the first."""
+    found = read_json(_file(project)) or {}
+    return found if found.get("version") == VERSION else {}
 
 
 def pushed(project: str) -> dict[str, dict[str, Any]]:
-    """Every path of the last pushed tree: kind (file, link, dir), sha256 ("" where unknown),
-    size in bytes, mtime_ns, mode, link."""
-    known = record(project)
-    newest = {path: prints[-1] for path, prints in known.get("files", {}).items()}
-    found = {}
-    for path, entry in {**known.get("met", {}), **newest}.items():
-        kind, size, mtime_s = (*entry, 0, 0)[:3] if entry[0] == "file" else (entry[0], 0, 0)
-        found[path] = {
-            "kind": kind,
-            "sha256": "",
-            "size": size,
-            "mtime_ns": mtime_s * 10**9,
-            "mode": 0,
-            "link": entry[1] if kind == "link" else "",
-        }
-    return found
+    """Every path of the pushed tree: kind (file, link, dir), sha256, size in bytes, mtime_ns,
+    mode, link. After a push that died: what is here of the old tree and the new one."""
+    known, root = Known(project), str(workspace(project))
+    found = dict(known.files)
+    for path in known.may:
+        here = as_pushed(f"{root}/{path}", known.versions(path))
+        if here is not None:
+            found[path] = here
+    return {path: _told(entry) for path, entry in found.items()}
 
 
 def changed(project: str) -> list[list[str]]:
-    """[path, "changed" or "deleted"] for each pushed path that is no longer as it was pushed."""
-    root = workspace(project)
-    known = record(project)
-    files = {path: [entry] for path, entry in known.get("met", {}).items()} | known.get("files", {})
+    """[path, "changed" or "deleted"] for each pushed path whose content is no longer as pushed."""
+    known, root = Known(project), str(workspace(project))
     found = []
-    for path, prints in sorted(files.items()):
-        now = fingerprint(root / path)
+    for path in sorted({*known.files, *known.kept, *known.may}):
+        place = f"{root}/{path}"
+        versions = known.versions(path)
+        if as_pushed(place, versions) is not None:
+            continue
+        now = look(place)
         if now is None:
-            found.append([path, "deleted"])
-        elif now not in prints:
+            if path in known.files:
+                found.append([path, "deleted"])
+        elif same_content(place, now, versions) is None:
             found.append([path, "changed"])
     return found
 
 
-# -- begin and end -----------------------------------------------------------------------------
+def accept(request: dict[str, Any]) -> dict[str, Any]:
+    """After a pull: what is here at these paths counts as pushed, as the other side has it now.
 
-
-def begin(request: dict[str, Any]) -> dict[str, Any]:
-    """Check, then record the union; answers what would be deleted, kept, or lost.
-
-    `entries` is [path, fingerprint] for each file, link and empty directory. Files here that
-    no push put here, or that changed since, come back as `suspects` with their SHA-256, and
-    nothing is recorded until the request names them in `accept` or says `force`.
+    `accept` is [path, ENTRY or null]; null drops a path that is gone on both sides. An entry
+    that is not what is here is left alone, so that a change in between stays a change.
     """
-    project, force = request["project"], request["force"]
-    root = workspace(project)
-    before = record(project)
-    files: dict[str, list[Fingerprint]] = before.get("files", {})
-    entries: dict[str, Fingerprint] = dict(request["entries"])
-    if not force:
-        _guard(before, files, entries, request["origin"])
-    accepted = set(request["accept"])
-    clashes = _clashes(root, entries, files, force)
-    suspects = []
-    met: dict[str, Fingerprint] = {}
-    for path, wanted in entries.items():
-        now = fingerprint(root / path)
-        if now is None or now in files.get(path, []) or _below(path, clashes):
-            continue
-        if path not in files and (now == wanted or path in accepted):
-            met[path] = wanted
-        elif now in (wanted, DIRECTORY, before.get("met", {}).get(path)) or path in accepted:
-            continue
-        elif not force:
-            suspects.append([path, path in files, _sha256(root / path)])
-    delete, keep = _partition(root, files, entries)
-    answer = {"suspects": suspects, "delete": delete, "keep": keep, "earlier": len(files)}
-    if request["dry_run"] or suspects:
-        return {**answer, "token": "", "temp_dir": ""}
-    token = secrets.token_hex(8)
-    ours = {path: wanted for path, wanted in entries.items() if path not in met}
-    union = {path: [*files.get(path, []), wanted][-4:] for path, wanted in ours.items()}
-    ensure(_record(project).parent)
-    write_json(
-        _record(project),
-        {
-            "origin": request["origin"],
-            "place": request["place"],
-            "files": {**files, **union},
-            "next": ours,
-            "met": met,
-            "token": token,
-        },
-    )
-    root.mkdir(parents=True, exist_ok=True)
-    for path in clashes:
-        _remove(root, path)
-    return {**answer, "token": token, "temp_dir": _temp_dir(project, root)}
-
-
-def end(request: dict[str, Any]) -> dict[str, Any]:
-    """After the transfer: delete what was pushed earlier and is no longer wanted; shrink."""
     project = request["project"]
-    root = workspace(project)
-    before = record(project)
-    if before.get("token") != request["token"]:
-        raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")
-    entries: dict[str, Fingerprint] = before["next"]
-    wanted_here = {**entries, **before["met"]}
-    delete, keep = _partition(root, before["files"], wanted_here)
-    parents = {str(parent) for path in wanted_here for parent in Path(path).parents}
-    for path in delete:
-        _remove(root, path)
-        for parent in Path(path).parents:
-            if str(parent) in parents or not _rmdir(root / parent):
-                break
-    final = {path: [wanted] for path, wanted in entries.items()}
-    # kept ones stay on record with the fingerprint that a push gave them
-    final |= {path: before["files"][path] for path in keep}
-    shrunk = {key: before[key] for key in ("origin", "place", "met")}
-    write_json(_record(project), {**shrunk, "files": final})
-    shutil.rmtree(STATE / "tmp" / f"push-{project}", ignore_errors=True)
-    return {"deleted": delete, "kept": keep}
+    known, root = Known(project), str(workspace(project))
+    taken = []
+    for path, entry in request["accept"]:
+        place = f"{root}/{path}"
+        if entry is None:
+            if look(place) is None:
+                known.files.pop(path, None)
+                taken.append(path)
+            continue
+        now = look(place)
+        if now is not None and same_content(place, now, [entry]) is not None:
+            known.files[path] = entry
+            taken.append(path)
+        known.kept.pop(path, None)
+    known.settle()
+    return {"accepted": taken, "tree": known.tree}
 
 
-def fingerprint(path: Path) -> Fingerprint | None:
-    """What a push compares: size and seconds of a file, target of a link; None when absent."""
+def _told(entry: Entry) -> dict[str, Any]:
+    kind = entry[0]
+    _, sha256, size, mtime_ns, mode = entry if kind == "f" else ("", "", 0, 0, 0)
+    return {
+        "kind": {"f": "file", "l": "link", "d": "dir"}[kind],
+        "sha256": sha256,
+        "size": size,
+        "mtime_ns": mtime_ns,
+        "mode": mode,
+        "link": entry[1] if kind == "l" else "",
+    }
+
+
+# -- entries and the disk --------------------------------------------------------------------
+
+
+def tree_id(files: dict[str, Entry]) -> str:
+    """The name of a tree by all that is in it; the other side computes the same."""
+    text = json.dumps(files, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def look(place: str) -> os.stat_result | None:
+    """What stands at a path, links not followed; None when nothing does."""
     try:
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            return ["link", str(path.readlink())]
+        return os.lstat(place)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if stat.S_ISDIR(found.st_mode):
-        return DIRECTORY
-    if stat.S_ISREG(found.st_mode):
-        return ["file", found.st_size, int(found.st_mtime)]
-    return ["other"]
 
 
-def _record(project: str) -> Path:
-    return STATE / "push" / f"{project}.json"
-
-
-def _guard(
-    before: dict[str, Any], files: dict[str, Any], entries: dict[str, Any], origin: str
-) -> None:
-    if files and before.get("origin") != origin:
-        raise Refusal(
-            "conflict",
-            f"What is on the VM was pushed from {before.get('place')}.",
-            "Give this folder's VM another name (vmctl --name NAME up), "
-            "or replace what is there: vmctl push --force",
+def is_as(entry: Entry, now: os.stat_result, place: str) -> bool:
+    """Whether what stands there has an entry's kind, size, time and mode, or its target."""
+    kind = entry[0]
+    if kind == "f":
+        return (
+            stat.S_ISREG(now.st_mode)
+            and now.st_size == entry[2]
+            and now.st_mtime_ns == entry[3]
+            and now.st_mode & 0o777 == entry[4]
         )
-    if len(entries) * SHRINK < len(files):
-        raise Refusal(
-            "conflict",
-            f"Only {len(entries)} files are here, the last push had {len(files)}: "
-            "the rest would be deleted on the VM.",
-            "Look with vmctl push --dry-run --force; if it is right: vmctl push --force",
-        )
+    if kind == "l":
+        # Path.readlink would tidy the target up
+        return stat.S_ISLNK(now.st_mode) and os.readlink(place) == entry[1]  # noqa: PTH115
+    return stat.S_ISDIR(now.st_mode)
 
 
-def _clashes(
-    root: Path, entries: dict[str, Fingerprint], files: dict[str, list[Fingerprint]], force: bool
-) -> list[str]:
-    """What stands where another kind of thing must come, and may go."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for path, wanted in entries.items():
-        for parent in reversed(Path(path).parents[:-1]):
-            name = str(parent)
-            if name in seen:
-                continue
-            seen.add(name)
-            now = fingerprint(root / parent)
-            if now not in (None, DIRECTORY) and not _below(name, found):
-                if now not in files.get(name, []) and not force:
-                    raise _in_the_way(name, "a folder")
-                found.append(name)
-        if wanted != DIRECTORY and not _below(path, found):
-            if fingerprint(root / path) != DIRECTORY:
-                continue
-            inside = [str(item.relative_to(root)) for item in _leaves(root / path)]
-            if any(fingerprint(root / leaf) not in files.get(leaf, []) for leaf in inside):
-                raise _in_the_way(path, "a file")
-            found.append(path)
-    return found
+def as_pushed(place: str, versions: Iterable[Entry]) -> Entry | None:
+    """The entry that a path is as, going by its kind, size, time and mode."""
+    now = look(place)
+    if now is None:
+        return None
+    return next((entry for entry in versions if is_as(entry, now, place)), None)
 
 
-def _in_the_way(path: str, wanted: str) -> Refusal:
-    return Refusal(
-        "conflict",
-        f"On the VM '{path}' stands where {wanted} must come, and no push put it there.",
-        "Move it away with vmctl ssh, then push again.",
-    )
+def same_content(place: str, now: os.stat_result, versions: Iterable[Entry]) -> Entry | None:
+    """The entry whose content a path has, going by its SHA-256; times and mode may differ."""
+    digest = ""
+    for entry in versions:
+        if entry[0] != "f":
+            if is_as(entry, now, place):
+                return entry
+        elif stat.S_ISREG(now.st_mode) and now.st_size == entry[2]:
+            digest = digest or sha256_of(place)
+            if digest == entry[1]:
+                return entry
+    return None
 
 
-def _leaves(folder: Path) -> list[Path]:
-    return [
-        Path(place) / name
-        for place, folders, names in os.walk(folder)
-        for name in [*names, *(item for item in folders if (Path(place) / item).is_symlink())]
-    ]
-
-
-def _below(path: str, tops: list[str]) -> bool:
-    return any(path == top or path.startswith(f"{top}/") for top in tops)
-
-
-def _partition(
-    root: Path, files: dict[str, list[Fingerprint]], entries: dict[str, Fingerprint]
-) -> tuple[list[str], list[str]]:
-    """Of what was pushed and is no longer wanted: what is as pushed, and what changed since."""
-    parents = {str(parent) for path in entries for parent in Path(path).parents}
-    delete: list[str] = []
-    keep: list[str] = []
-    for path in sorted(files.keys() - entries.keys(), reverse=True):
-        if not _inside(root, path) or path in parents:
-            continue
-        now = fingerprint(root / path)
-        if now is None:
-            continue
-        (delete if now in files[path] else keep).append(path)
-    return delete, keep
-
-
-def _inside(root: Path, path: str) -> bool:
-    """Whether every folder on the way is a real one: nothing is deleted through a link."""
-    return all(
-        fingerprint(root / parent) in (None, DIRECTORY) for parent in Path(path).parents[:-1]
-    )
-
-
-def _remove(root: Path, path: str) -> None:
-    if not _inside(root, path):
-        return
-    target = root / path
-    if fingerprint(target) == DIRECTORY:
-        for leaf in _leaves(target):
-            leaf.unlink()
-        for place, _, _ in os.walk(target, topdown=False):
-            _rmdir(Path(place))
-    else:
-        target.unlink(missing_ok=True)
-
-
-def _rmdir(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError:
-        return False
-    return True
-
-
-def _sha256(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return ""
+def sha256_of(place: str) -> str:
+    """The SHA-256 of a file; "" when it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
+    try:
+        with open(place, "rb", buffering=0) as file:  # noqa: PTH123 - 2,000 times in a push
+            while data := file.read(CHUNK_BYTES):
+                digest.update(data)
+    except OSError:
+        return ""
     return digest.hexdigest()
 
 
-def _temp_dir(project: str, root: Path) -> str:
-    """Where rsync builds files before it renames them; "" when that is another file system."""
-    folder = STATE / "tmp" / f"push-{project}"
-    shutil.rmtree(folder, ignore_errors=True)
-    ensure(folder)
-    return str(folder) if folder.stat().st_dev == root.stat().st_dev else ""
+def _file(project: str) -> Path:
+    return STATE / "push" / f"{project}.json"
+
+
+def _next_file(project: str) -> Path:
+    return STATE / "push" / f"{project}.next.json"

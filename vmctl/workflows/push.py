@@ -6,26 +6,30 @@ import contextlib
 import fcntl
 import hashlib
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound
-from vmctl.domain.events import Advanced, Finished, Started, Story, Warned
+from vmctl.domain.events import Finished, Started, Story, Warned
+from vmctl.domain.manifest import Entry, named, tree_id
 from vmctl.domain.probe import printable
-from vmctl.domain.transfer import LeftOut, RsyncStats, group_left_out
+from vmctl.domain.transfer import LeftOut, group_left_out
 from vmctl.folders import runtime_dir
 from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.ssh.transfer import push_tree
+from vmctl.ssh.push import Absent, Channel
+from vmctl.workflows.manifest import Hashes, read_base, write_base
+from vmctl.workflows.pushing import STEP, Talk
 from vmctl.workflows.selection import LocalEntry, Selection, select
 from vmctl.workflows.session import connect
 
-STEP = "push"
+SHOWN = 20  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,10 @@ class PushResult:
     moved: tuple[str, ...]  # files and links
     deleted: tuple[str, ...]
     kept: tuple[str, ...]  # no longer here, but changed on the VM since they were pushed
+    refused: tuple[str, ...]  # in a dry run: changed or made on the VM, a push would not go on
     left_out: tuple[LeftOut, ...]
     largest: tuple[Size, ...]
+    sent_bytes: int  # over the connection, before SSH's own
     seconds: float
 
 
@@ -59,108 +65,125 @@ def push(
 ) -> Story[PushResult]:
     """What the folder holds, less what is ignored, is on the VM; deletes only what a push put.
 
-    The order survives a kill at any moment: record what will be there, transfer, delete, record.
+    Nothing there changes before every byte is there and proven; a kill at any moment is repaired
+    by the next push.
     """
     clock = clock or Clock()
     began = clock.monotonic()
     if not project.root.is_dir():
         raise NotFound(f"There is no folder {project.root}.")
-    with _alone(project):
+    with _alone(project) as key:
+        reading = _Reading(project, key)  # while the connection is on its way
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
-        selection = select(project.root, project.exclude)
-        total = sum(entry.size for entry in selection.entries)
-        plan = _begin(session.ssh, project, selection, dry_run, force)
-        stats, moved = yield from _transfer(session.ssh, project, selection, plan, dry_run)
-        if dry_run:
-            deleted, kept = plan["delete"], plan["keep"]
-        else:
-            ended = guest.call(
-                session.ssh, "push-end", {"project": project.name, "token": plan["token"]}
-            )
-            deleted, kept = ended["deleted"], ended["kept"]
+        for attempt in range(2):
+            try:
+                told, sent = yield from _converse(session.ssh, project, reading, dry_run, force)
+                break
+            except Absent:
+                if attempt:
+                    raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
+                guest.install(session.ssh)
+    selection, tree = reading.selection, reading.tree
+    names = named(told["put"], sorted(tree))
+    moved = [path for path in names if tree[path][0] != "d"]
     seconds = round(clock.monotonic() - began, 3)
     result = PushResult(
         destination=project.workspace,
         dry_run=dry_run,
-        files=len(selection.entries),
-        bytes=total,
+        files=len(tree),
+        bytes=sum(entry.size for entry in selection.entries),
         moved_files=len(moved),
-        moved_bytes=stats.bytes,
+        moved_bytes=sum(tree[path][2] for path in moved if tree[path][0] == "f"),
         moved=tuple(map(printable, moved)),
-        deleted=tuple(map(printable, deleted)),
-        kept=tuple(map(printable, kept)),
+        deleted=tuple(map(printable, told["deleted"])),
+        kept=tuple(map(printable, told["kept"])),
+        refused=tuple(printable(path) for path, _ in told["conflicts"]),
         left_out=group_left_out([(rule, printable(path)) for rule, path in selection.left_out]),
         largest=_largest(selection.entries),
+        sent_bytes=sent,
         seconds=seconds,
     )
     yield Finished(STEP, _told(result), seconds)
-    for path in result.kept[:5]:
+    for path in result.kept[:SHOWN]:
         yield Warned(f"{path} is gone here but was changed on the VM, so it stays there")
+    if result.refused:
+        yield Warned(_conflict(told["conflicts"]).message)
     return result
 
 
-def _begin(
-    ssh: OpenSSH, project: Project, selection: Selection, dry_run: bool, force: bool
-) -> dict[str, Any]:
-    """Ask the VM what this push may do; files that differ only in their times may go on."""
-    key = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
-    request: dict[str, Any] = {
-        "project": project.name,
-        "origin": f"{key}:{project.root}",
-        "place": f"{socket.gethostname()}:{project.root}",
-        "entries": [[entry.path, entry.fingerprint] for entry in selection.entries],
-        "accept": [],
-        "force": force,
-        "dry_run": dry_run,
-    }
-    answer = guest.call(ssh, "push-begin", request)
-    if not answer["suspects"] or dry_run:
-        return answer
-    differing = [
-        (path, known)
-        for path, known, sha256 in answer["suspects"]
-        if sha256 != _sha256(project.root / path)
-    ]
-    if differing:
-        path, known = differing[0]
-        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-        why = "changed on the VM since it was pushed" if known else "was made on the VM"
-        raise Conflict(
-            f"{printable(path)}{more} {why}: a push would overwrite it.",
-            hint=f"Bring it home: vmctl fetch '{printable(path)}', or overwrite it: "
-            "vmctl push --force",
-        )
-    request["accept"] = [path for path, _, _ in answer["suspects"]]
-    return guest.call(ssh, "push-begin", request)
+class _Reading:
+    """The folder, looked at in a thread of its own."""
+
+    def __init__(self, project: Project, key: str) -> None:
+        self.key = key
+        self.selection: Selection
+        self.tree: dict[str, Entry]
+        self.id: str
+        self.base: tuple[str, dict[str, Entry]]
+        self._project = project
+        self._error: BaseException | None = None
+        self._hashes: Hashes
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is read; raises what stood in the way."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def save(self) -> None:
+        """Keep what was computed."""
+        self._hashes.save()
+
+    def _read(self) -> None:
+        try:
+            root = self._project.root
+            self.selection = select(root, self._project.exclude)
+            self._hashes = Hashes(root)
+            self.tree = self._hashes.tree(root, self.selection.entries)
+            self.id = tree_id(self.tree)
+            self.base = read_base(self.key)
+        except BaseException as error:
+            self._error = error
 
 
-def _transfer(
-    ssh: OpenSSH, project: Project, selection: Selection, plan: dict[str, Any], dry_run: bool
-) -> Story[tuple[RsyncStats, list[str]]]:
-    if not selection.entries:
-        return RsyncStats(), []
-    transfer = push_tree(
-        ssh,
-        project.root,
-        [entry.path for entry in selection.entries],
-        project.workspace.removeprefix("~/"),
-        temp_dir=plan["temp_dir"],
-        dry_run=dry_run,
-    )
+def _converse(
+    ssh: OpenSSH, project: Project, reading: _Reading, dry_run: bool, force: bool
+) -> Story[tuple[dict[str, Any], int]]:
+    """The VM's last answer, and the bytes that went out."""
+    channel = Channel(ssh)
     try:
-        while True:
-            yield Advanced(STEP, done_bytes=next(transfer))
-    except StopIteration as end:
-        found: tuple[RsyncStats, list[str]] = end.value
-        return found
+        reading.wait()
+        signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
+        channel.request(
+            {
+                "project": project.name,
+                "origin": f"{signature}:{project.root}",
+                "place": f"{socket.gethostname()}:{project.root}",
+                "force": force,
+                "dry_run": dry_run,
+                "base": reading.base[0],
+                "tree": reading.id,
+                "stamp": time.time_ns(),
+            }
+        )
+        talk = Talk(channel, project, reading.tree, reading.base, dry_run)
+        told = yield from talk.hold()
+        reading.save()
     finally:
-        transfer.close()
+        channel.close()
+    if "conflicts" in told and "put" not in told:
+        raise _conflict(told["conflicts"])
+    if not dry_run and told["tree"] != reading.base[0]:
+        write_base(reading.key, told["tree"], reading.tree)
+    return told, channel.sent_bytes
 
 
 @contextlib.contextmanager
-def _alone(project: Project) -> Iterator[None]:
-    """One push of a project at a time from this computer."""
+def _alone(project: Project) -> Iterator[str]:
+    """One push of a project at a time from this computer; yields a name for the pair."""
     digest = hashlib.sha256(f"{project.root}\0{project.instance_name}".encode()).hexdigest()[:16]
     with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
         try:
@@ -169,7 +192,24 @@ def _alone(project: Project) -> Iterator[None]:
             raise Conflict(
                 "Another push of this project is going on.", hint="Wait until it is done."
             ) from error
-        yield
+        yield digest
+
+
+def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
+    """What changed or was made on the VM and would be overwritten, by name."""
+    told = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
+    hint = "Bring it home: vmctl pull, or overwrite it: vmctl push --force"
+    if len(found) == 1:
+        path, why = found[0]
+        return Conflict(
+            f"{printable(path)} {told[why]}: a push would overwrite it.",
+            hint=hint.replace("pull", f"pull '{printable(path)}'"),
+        )
+    lines = [f"  {printable(path)} {told[why]}" for path, why in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"  … and {len(found) - SHOWN} more")
+    head = f"A push would overwrite {len(found)} files of the VM:"
+    return Conflict("\n".join([head, *lines]), hint=hint.replace(" it", " them"))
 
 
 def _largest(entries: Sequence[LocalEntry], count: int = 5) -> tuple[Size, ...]:
@@ -186,10 +226,3 @@ def _told(result: PushResult) -> str:
         text += f", {len(result.deleted)} {'would be ' if result.dry_run else ''}deleted"
     left = sum(group.count for group in result.left_out)
     return f"{text}, {left} left out" if left else text
-
-
-def _sha256(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

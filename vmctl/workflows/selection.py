@@ -27,16 +27,17 @@ class LocalEntry:
 
     path: str
     kind: str
-    size: int
-    mtime_s: int
+    size: int = 0
+    mtime_ns: int = 0
+    mode: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
     link: str = ""
 
     @property
-    def fingerprint(self) -> list[str | int]:
-        """What the record on the VM keeps of it."""
-        if self.kind == "file":
-            return ["file", self.size, self.mtime_s]
-        return ["link", self.link] if self.kind == "link" else ["dir"]
+    def stamp(self) -> list[int]:
+        """What changes when the content does."""
+        return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
             else:
                 entries.append(_entry(child, path))
         if not children and folder:
-            entries.append(LocalEntry(folder.rstrip("/"), "dir", 0, 0))
+            entries.append(LocalEntry(folder.rstrip("/"), "dir"))
     return Selection(tuple(sorted(entries, key=lambda entry: entry.path)), tuple(left_out))
 
 
@@ -134,10 +135,23 @@ def _never(child: os.DirEntry[str]) -> str | None:
 
 
 def _entry(child: os.DirEntry[str], path: str) -> LocalEntry:
-    found = child.stat(follow_symlinks=False)
+    return entry_of(path, child.path, child.stat(follow_symlinks=False))
+
+
+def entry_of(path: str, place: str, found: os.stat_result) -> LocalEntry:
+    """A file or a link that was found at a place."""
     if stat.S_ISLNK(found.st_mode):
-        return LocalEntry(path, "link", 0, 0, str(Path(child.path).readlink()))
-    return LocalEntry(path, "file", found.st_size, int(found.st_mtime))
+        # Path.readlink would tidy the target up
+        return LocalEntry(path, "link", link=os.readlink(place))  # noqa: PTH115
+    return LocalEntry(
+        path,
+        "file",
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_mode & 0o777,
+        found.st_ctime_ns,
+        found.st_ino,
+    )
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

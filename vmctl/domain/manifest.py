@@ -1,0 +1,29 @@
+"""A tree as data: what a push compares on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# ["f", sha256, size, mtime_ns, mode], ["l", target] or ["d"] (an empty folder)
+Entry = list[Any]
+Tree = Mapping[str, Entry]
+
+
+def tree_id(tree: Tree) -> str:
+    """The name of a tree by all that is in it: the VM computes the same."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def difference(base: Tree, tree: Tree) -> tuple[dict[str, Entry], list[str]]:
+    """What to put and what is gone, to come from one tree to another."""
+    put = {path: entry for path, entry in tree.items() if base.get(path) != entry}
+    return put, sorted(base.keys() - tree.keys())
+
+
+def named(ranges: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
+    """The names whose numbers lie in the [first, last] ranges."""
+    return [names[number] for first, last in ranges for number in range(first, last + 1)]

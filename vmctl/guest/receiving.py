@@ -1,0 +1,346 @@
+"""The verb "push": one conversation in turns over standard input and output.
+
+The first line is the request. Then each side speaks in turn. The other side's turn is frames,
+each one letter, its length in four bytes and its payload; the frame "." ends the turn:
+
+    M  the whole tree: zlib of JSON, path: ENTRY (see pushing.py)
+    D  what differs from the tree known as `base`, or later from what was said before:
+       zlib of JSON, {"put": {path: ENTRY}, "gone": [path]}
+    Z  contents through one zlib stream that is flushed at each frame's end: chunks, each
+       SHA-256 (32 bytes), whole size (8), offset (8), length (4), bytes
+    R  one chunk as it is, for what does not compress
+    P  contents that another program has placed: JSON, [[sha256, size, path]]
+
+Our turn is one line of JSON: {"ask": "tree"}, {"want": …}, {"conflicts": [[path, why]]},
+{"plan": …} after a dry run or {"done": …}. Files are named by their number in the sorted tree,
+as ranges: thousands of names would cost round trips. Until everything is staged and proven
+nothing in the workspace is touched; whatever ends a push before that leaves the staged bytes to
+the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import applying, planning
+from .layout import STATE, Refusal, ensure, workspace
+from .planning import Plan
+from .pushing import Entry, Known, as_pushed, tree_id
+from .staging import Staging
+
+FRAME = struct.Struct(">cI")
+CHUNK = struct.Struct(">32sQQI")
+FLOCK = struct.Struct("hhqqi")  # struct flock on Linux
+FRAME_LIMIT = 1 << 28
+PATIENCE_S = 10.0
+LOOKS = 5  # at a workspace that changes while it is looked at
+
+
+class Gone(Exception):
+    """The other side has left."""
+
+
+def push(request: dict[str, Any]) -> None:
+    """Take part in a push to its end; a Refusal before the last turn has changed nothing."""
+    lock = -1
+    try:
+        # who has left before the first turn's end must not end another's push
+        first = list(_turn())
+        if not request["dry_run"]:
+            lock = _take_over(request)
+        _Conversation(request).hold(first)
+    except Gone:
+        raise SystemExit(1) from None
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+class _Conversation:
+    """One push: what was said so far."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request = request
+        self.dry_run: bool = request["dry_run"]
+        self.force: bool = request["force"]
+        self.root = str(workspace(request["project"]))
+        self.known = Known(request["project"])
+        self.staging = Staging(request["project"], Path(self.root))
+        self.wanted: dict[str, Entry] | None = None
+        self.stream = zlib.decompressobj()
+
+    def hold(self, first: Iterable[tuple[bytes, bytes]]) -> None:
+        """Turn by turn until it is done."""
+        turn = first
+        while True:
+            self._listen(turn)
+            answer = self._answer()
+            _say(answer)
+            if "ask" not in answer and "want" not in answer:
+                return
+            turn = _turn()
+
+    def _listen(self, turn: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take in one turn of the other side."""
+        for kind, data in turn:
+            if kind == b"M":
+                self.wanted = _checked(json.loads(zlib.decompress(data)))
+            elif kind == b"D":
+                self._differ(json.loads(zlib.decompress(data)))
+            elif self.dry_run:
+                continue
+            elif kind == b"Z":
+                self._take(memoryview(self.stream.decompress(data)))
+            elif kind == b"R":
+                self._take(memoryview(data))
+            elif kind == b"P":
+                for sha256, length, place in json.loads(data):
+                    self.staging.adopt(sha256, length, place)
+
+    def _differ(self, told: dict[str, Any]) -> None:
+        first = self.wanted is None
+        if first and self.request["base"] != self.known.tree:
+            return
+        wanted = dict(self.known.files) if self.wanted is None else self.wanted
+        wanted.update(_checked(told["put"]))
+        for path in told["gone"]:
+            wanted.pop(path, None)
+        if first and self.request["tree"] not in (self.known.tree, tree_id(wanted)):
+            return
+        self.wanted = wanted
+
+    def _take(self, data: memoryview) -> None:
+        while data:
+            sha256, size, offset, length = CHUNK.unpack(data[: CHUNK.size])
+            chunk = data[CHUNK.size : CHUNK.size + length]
+            try:
+                self.staging.add(sha256.hex(), size, offset, chunk)
+            except OSError:  # a full disk is not kept full
+                self.staging.remove()
+                raise
+            data = data[CHUNK.size + length :]
+
+    def _answer(self) -> dict[str, Any]:
+        """What is still to come; when nothing is, carry the push out."""
+        if self.wanted is None:
+            return {"ask": "tree"}
+        if not self.force:
+            planning.guard(self.known, self.wanted, self.request["origin"])
+        numbers = {path: number for number, path in enumerate(sorted(self.wanted))}
+        for _ in range(LOOKS):
+            plan = planning.compare(self.root, self.wanted, self.known, self.force)
+            if self.dry_run:
+                return {"plan": self._told(plan, numbers, plan.delete)}
+            if plan.conflicts:
+                return {"conflicts": plan.conflicts}
+            applying.refuse_locked(self.root, plan)
+            missing = self._missing(plan)
+            if missing:
+                return {"want": self._wanting(missing, plan, numbers)}
+            if self.force or applying.still_so(self.root, plan):
+                return {"done": self._carry_out(plan, numbers)}
+        raise Refusal(
+            "conflict",
+            "What is on the VM keeps changing while it is being replaced.",
+            "See what runs: vmctl ps",
+        )
+
+    def _missing(self, plan: Plan) -> dict[str, int]:
+        """path: bytes held, for one path of each content that is neither staged nor here."""
+        needed: dict[str, str] = {}
+        for path, entry in plan.put.items():
+            if entry[0] == "f" and entry[2]:
+                needed.setdefault(entry[1], path)
+        if not needed:
+            return {}
+        self._copy_here(needed, plan)
+        missing = {}
+        for sha256, path in needed.items():
+            size = plan.put[path][2]
+            held = self.staging.have(sha256, size)
+            if held < size:
+                missing[path] = held
+        return missing
+
+    def _copy_here(self, needed: dict[str, str], plan: Plan) -> None:
+        """A file that only moved is copied on this machine."""
+        for path, entry in self.known.files.items():
+            if entry[0] != "f" or entry[1] not in needed or entry[1] in self.staging.whole:
+                continue
+            if plan.seen.get(path, ()) is None or as_pushed(f"{self.root}/{path}", [entry]) is None:
+                continue
+            self.staging.copy(entry[1], f"{self.root}/{path}")
+
+    def _wanting(
+        self, missing: dict[str, int], plan: Plan, numbers: dict[str, int]
+    ) -> dict[str, Any]:
+        entries = plan.put
+        needed = sum(entries[path][2] - held for path, held in missing.items())
+        free = self.staging.room()
+        if needed > free:
+            self.staging.remove()
+            raise Refusal("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
+        older = {}
+        if plan.older and shutil.which("rsync"):
+            by_sha = {entries[path][1]: path for path in missing}
+            older = {
+                numbers[by_sha[sha256]]: path
+                for sha256, path in plan.older.items()
+                if sha256 in by_sha
+            }
+        return {
+            "files": _ranges(numbers[path] for path in missing),
+            "held": {numbers[path]: held for path, held in missing.items() if held},
+            "older": older,
+            "placed": self.staging.placed(),
+            "rsync": bool(older) or shutil.which("rsync") is not None,
+        }
+
+    def _told(self, plan: Plan, numbers: dict[str, int], deleted: list[str]) -> dict[str, Any]:
+        return {
+            "put": _ranges(numbers[path] for path in plan.put),
+            "mended": len(plan.mend),
+            "deleted": deleted,
+            "kept": plan.keep,
+            "conflicts": plan.conflicts,
+        }
+
+    def _carry_out(self, plan: Plan, numbers: dict[str, int]) -> dict[str, Any]:
+        assert self.wanted is not None
+        known, request = self.known, self.request
+        kept = {path: known.versions(path)[-1] for path in plan.keep}
+        # what will be on record; writing it is left out where it is the same
+        same = (
+            not (plan.put or plan.mend or plan.delete or known.may)
+            and (known.origin, known.place) == (request["origin"], request["place"])
+            and (known.files, known.met, known.kept) == (self.wanted, plan.met, kept)
+        )
+        deleted: list[str] = []
+        if not same:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+            known.origin, known.place = request["origin"], request["place"]
+            plan.wanted_folders = planning.folders_of(self.wanted) | {
+                path for path, entry in self.wanted.items() if entry[0] == "d"
+            }
+            deleted = applying.apply(self.root, plan, known, self.staging)
+            known.files, known.met, known.kept = self.wanted, plan.met, kept
+            known.settle()
+        self.staging.remove()
+        return {**self._told(plan, numbers, deleted), "tree": known.tree}
+
+
+def _checked(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Entries whose paths stay in the workspace."""
+    for path in entries:
+        if not path or path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise Refusal("invalid", f"'{path}' is no path of a project.")
+    return entries
+
+
+def _ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Numbers as [first, last] pairs."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _turn() -> Iterator[tuple[bytes, bytes]]:
+    """The frames of one turn of the other side, as they come."""
+    while True:
+        kind, size = FRAME.unpack(_exactly(FRAME.size))
+        if size > FRAME_LIMIT:
+            raise Refusal("failed", "What arrived is no push", "vmctl push")
+        data = _exactly(size)
+        if kind == b".":
+            return
+        yield kind, data
+
+
+def _exactly(size: int) -> bytes:
+    data = sys.stdin.buffer.read(size)
+    if len(data) < size:
+        raise Gone
+    return data
+
+
+def _say(answer: dict[str, Any]) -> None:
+    data = memoryview(json.dumps(answer).encode() + b"\n")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+# -- one push of a project at a time -----------------------------------------------------------
+
+
+def _take_over(request: dict[str, Any]) -> int:
+    """The lock of a project's pushes; one that hangs on a dead link is ended, not waited for.
+
+    The lock's file names who has it: what started later on the same computer wins.
+    """
+    path = STATE / "push" / f"{request['project']}.lock"
+    ensure(path.parent)
+    origin = hashlib.sha256(request["origin"].encode(errors="replace")).hexdigest()
+    mine = [origin, request["stamp"]]
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    signal.signal(signal.SIGTERM, _superseded)
+    deadline = time.monotonic() + PATIENCE_S
+    asked = 0
+    while True:
+        holder = 0
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = _holder(descriptor)
+        else:
+            _refuse_older(descriptor, mine)
+            os.pwrite(descriptor, f"{json.dumps(mine)}\n".encode().ljust(4096), 0)
+            return descriptor
+        _refuse_older(descriptor, mine)
+        late = time.monotonic() > deadline
+        if holder and (holder != asked or late):
+            try:
+                os.kill(holder, signal.SIGKILL if late else signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+            asked = holder
+        time.sleep(0.01)
+
+
+def _refuse_older(descriptor: int, mine: list[Any]) -> None:
+    try:
+        origin, stamp = json.loads(os.pread(descriptor, 4096, 0))
+    except (ValueError, TypeError):
+        return
+    if origin == mine[0] and stamp > mine[1]:
+        _superseded(0, None)
+
+
+def _holder(descriptor: int) -> int:
+    """The process that holds the lock, told by the kernel; 0 when nobody does."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+
+def _superseded(number: int, frame: object) -> None:
+    raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")

@@ -1,0 +1,143 @@
+"""Where the bytes of a push gather until all of them are here and proven by their SHA-256.
+
+A file is named by its SHA-256, so a push that was cut finds what arrived; `.part` is what has
+not been proven. The folder is on the workspace's file system: a rename puts a file in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from .layout import HOME, STATE, Refusal, ensure
+from .pushing import sha256_of
+
+CHUNK_BYTES = 1 << 20
+PLACED = "placed"  # below it another program (rsync, scp) puts files under their own paths
+
+
+class Staging:
+    """The contents that have arrived for one project."""
+
+    def __init__(self, project: str, root: Path) -> None:
+        self.folder = STATE / "tmp" / f"push-{project}"
+        ensure(self.folder.parent)
+        existing = next(place for place in (root, *root.parents) if place.exists())
+        if existing.stat().st_dev != self.folder.parent.stat().st_dev:
+            self.folder = root / ".vmctl-push"
+        self.whole: set[str] = set()  # proven by this very push
+        self._now: tuple[str, int, IO[bytes], Any] | None = None  # sha256, size, file, digest
+
+    def remove(self) -> None:
+        """Nothing of it is left."""
+        self._close()
+        if self.folder.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where a proven content lies."""
+        return self.folder / sha256
+
+    def have(self, sha256: str, size: int) -> int:
+        """How many bytes of a content are here; all of them only when they are proven."""
+        if sha256 in self.whole:
+            return size
+        if self._now and self._now[0] == sha256:
+            return self._now[2].tell()
+        part = self._part(sha256)
+        if self.path(sha256).exists():  # proven by an earlier push: the disk may have lied since
+            self.path(sha256).replace(part)
+        try:
+            found = part.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if found < size:
+            return found
+        if found == size and self._prove(sha256, part):
+            return size
+        part.unlink()
+        return 0
+
+    def add(self, sha256: str, size: int, offset: int, data: memoryview) -> None:
+        """The next bytes of a content; what is here already is passed over."""
+        if sha256 in self.whole:
+            return
+        if self._now is None or self._now[0] != sha256:
+            self._close()
+            self._now = self._open(sha256, size)
+        file, digest = self._now[2:]
+        have = file.tell()
+        if offset > have:
+            raise Refusal("failed", f"Bytes {have} to {offset} of a file never came", "vmctl push")
+        data = data[have - offset :]
+        digest.update(data)
+        while data:
+            data = data[file.write(data) :]
+        if file.tell() >= size:
+            self._close()
+            if digest.hexdigest() == sha256:
+                self._part(sha256).replace(self.path(sha256))
+                self.whole.add(sha256)
+            else:
+                self._part(sha256).unlink()
+
+    def adopt(self, sha256: str, size: int, name: str) -> bool:
+        """Take a file that another program placed, if it is what it should be."""
+        place = self.folder / PLACED / name
+        try:
+            return place.lstat().st_size == size and self._prove(sha256, place)
+        except OSError:
+            return False
+
+    def copy(self, sha256: str, source: str) -> bool:
+        """Take a content that is in the workspace under another name."""
+        self._prepare()
+        shutil.copyfile(source, self._part(sha256), follow_symlinks=False)
+        return self._prove(sha256, self._part(sha256))
+
+    def room(self) -> int:
+        """Bytes that may still be written on this disk."""
+        self._prepare()
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
+
+    def placed(self) -> str:
+        """The folder for other programs, as a path below the home folder or an absolute one."""
+        placed = ensure(self.folder / PLACED)
+        return str(placed.relative_to(HOME)) if placed.is_relative_to(HOME) else str(placed)
+
+    def temporary(self, number: int) -> Path:
+        """A name for what is built here just before it is put in its place."""
+        self._prepare()
+        return self.folder / f"new-{number}"
+
+    def _prepare(self) -> None:
+        if not self.folder.exists():
+            ensure(self.folder)
+
+    def _part(self, sha256: str) -> Path:
+        return self.folder / f"{sha256}.part"
+
+    def _open(self, sha256: str, size: int) -> tuple[str, int, IO[bytes], Any]:
+        self._prepare()
+        digest = hashlib.sha256()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        file = os.fdopen(os.open(self._part(sha256), flags, 0o600), "r+b", buffering=0)
+        while data := file.read(CHUNK_BYTES):
+            digest.update(data)
+        return sha256, size, file, digest
+
+    def _close(self) -> None:
+        if self._now is not None:
+            self._now[2].close()
+            self._now = None
+
+    def _prove(self, sha256: str, place: Path) -> bool:
+        if sha256_of(str(place)) != sha256:
+            return False
+        place.replace(self.path(sha256))
+        self.whole.add(sha256)
+        return True

@@ -1,0 +1,174 @@
+"""Our side of the push conversation: what vmctl/guest/receiving.py describes, in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
+from vmctl.domain.manifest import Entry
+from vmctl.domain.probe import printable
+from vmctl.ssh import guest
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.transfer import end_process
+
+FRAME = struct.Struct(">cI")
+CHUNK = struct.Struct(">32sQQI")
+BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
+SAMPLE_BYTES = 1 << 16
+GAIN = 0.95  # what compresses to more than this part of itself travels as it is
+LEVEL = 1
+ANSWER_LIMIT = 1 << 26
+
+
+class Absent(Exception):
+    """The helpers are not on the VM: install them and begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file to send from an offset on; `sha256` is what it had when it was looked at."""
+
+    path: str
+    sha256: str
+    size: int
+    offset: int = 0
+
+
+class Channel:
+    """One running "push" verb."""
+
+    def __init__(self, ssh: OpenSSH) -> None:
+        self.ssh = ssh
+        self.process = ssh.popen(guest.verb_line("push"))
+        self.sent_bytes = 0
+        self._compressor = zlib.compressobj(LEVEL)
+
+    def request(self, request: dict[str, Any]) -> None:
+        """The first line."""
+        self._write(json.dumps(request).encode() + b"\n")
+
+    def tree(self, tree: dict[str, Entry]) -> None:
+        """The whole tree."""
+        self._frame(b"M", zlib.compress(json.dumps(tree).encode(), LEVEL))
+
+    def difference(self, put: dict[str, Entry], gone: Sequence[str]) -> None:
+        """What differs from what the VM knows."""
+        told = json.dumps({"put": put, "gone": list(gone)})
+        self._frame(b"D", zlib.compress(told.encode(), LEVEL))
+
+    def placed(self, contents: Iterable[Content]) -> None:
+        """These were brought by another program."""
+        told = [[content.sha256, content.size, content.path] for content in contents]
+        self._frame(b"P", json.dumps(told).encode())
+
+    def send(
+        self, root: Path, contents: Iterable[Content], *, limit_bytes: int | None = None
+    ) -> Iterator[int]:
+        """Send contents; yields bytes of them as they go out.
+
+        `limit_bytes` ends it early, by what goes over the wire. Whether a file still is what its
+        SHA-256 says is the VM's to prove; raises where one cannot be read.
+        """
+        begun = self.sent_bytes
+        batch = bytearray()
+        for content in contents:
+            key = bytes.fromhex(content.sha256)
+            for offset, data, packs in _pieces(root, content):
+                header = CHUNK.pack(key, content.size, offset, len(data))
+                if packs:
+                    batch += header
+                    batch += data
+                    if len(batch) >= BATCH_BYTES:
+                        self._pack(batch)
+                        batch = bytearray()
+                else:
+                    self._frame(b"R", header, data)
+                yield len(data)
+                if limit_bytes is not None and self.sent_bytes - begun >= limit_bytes:
+                    return
+        if batch:
+            self._pack(batch)
+
+    def listen(self) -> dict[str, Any]:
+        """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
+        self._frame(b".")
+        stream: IO[bytes] = self.process.stdout  # type: ignore[assignment]
+        line = stream.readline(ANSWER_LIMIT)
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise VmctlError("The VM's answer is not what the helper there writes.")
+        return found
+
+    def close(self) -> None:
+        """Leave no ssh behind, however it ended."""
+        end_process(self.process)
+
+    def _pack(self, batch: bytearray) -> None:
+        data = self._compressor.compress(batch) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        self._frame(b"Z", data)
+
+    def _frame(self, kind: bytes, *parts: bytes) -> None:
+        self._write(FRAME.pack(kind, sum(map(len, parts))), *parts)
+
+    def _write(self, *parts: bytes) -> None:
+        stream: IO[bytes] = self.process.stdin  # type: ignore[assignment]
+        try:
+            for part in parts:
+                stream.write(part)
+                self.sent_bytes += len(part)
+            stream.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+
+    def _ended(self) -> Exception:
+        """Why the verb ended before its last turn."""
+        assert self.process.stderr is not None
+        told = self.process.stderr.read()
+        code = self.process.wait()
+        if code == guest.ABSENT:
+            return Absent()
+        return guest.ended(self.ssh, code, told)
+
+
+def _pieces(root: Path, content: Content) -> Iterator[tuple[int, bytes, bool]]:
+    """(offset, bytes, whether they are worth compressing) of one file."""
+    with opened(root, content.path) as file:
+        file.seek(content.offset)
+        offset, packs = content.offset, True
+        while offset < content.size:
+            data = file.read(min(BATCH_BYTES, content.size - offset))
+            if not data:  # it became shorter: the VM will not find it whole
+                return
+            if offset == content.offset and len(data) > SAMPLE_BYTES:
+                sample = data[:SAMPLE_BYTES]
+                packs = len(zlib.compress(sample, LEVEL)) < GAIN * len(sample)
+            yield offset, data, packs
+            offset += len(data)
+
+
+def opened(root: Path, path: str) -> IO[bytes]:
+    """A file of the folder; one clear error where it cannot be read."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(f"{root}/{path}", flags), "rb", buffering=0)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Conflict(
+            f"{printable(path)} went away while it was being pushed.", hint="vmctl push"
+        ) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{printable(path)} cannot be read on this computer: {error.strerror}.",
+            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+        ) from error

@@ -1,0 +1,142 @@
+"""What a folder holds, by SHA-256: what is known of unchanged files is not computed again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vmctl.domain.errors import Conflict, VmctlError
+from vmctl.domain.manifest import Entry
+from vmctl.domain.probe import printable
+from vmctl.folders import cache_dir
+from vmctl.ssh.push import opened
+from vmctl.workflows.selection import LocalEntry
+
+RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change again unnoticed
+CHUNK_BYTES = 1 << 20
+WORKERS = 4
+ALONE = 16  # so few files are read without helpers
+Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
+
+
+class Hashes:
+    """The SHA-256 of a folder's files, remembered by size, times and inode."""
+
+    def __init__(self, root: Path) -> None:
+        digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
+        self._file = cache_dir() / "hashes" / f"{digest}.json"
+        self._known: dict[str, list[Any]] = _read(self._file)
+        self._new = False
+
+    def tree(self, root: Path, entries: Sequence[LocalEntry]) -> dict[str, Entry]:
+        """The tree that these entries make; raises where a file cannot be read."""
+        known, now = self._known, time.time_ns()
+        found: dict[str, Entry] = {}
+        unknown: list[LocalEntry] = []
+        kept: dict[str, list[Any]] = {}
+        for entry in entries:
+            if entry.kind == "file":
+                cached = known.get(entry.path)
+                if cached is not None and cached[:4] == entry.stamp:
+                    kept[entry.path] = cached
+                    found[entry.path] = ["f", cached[4], entry.size, entry.mtime_ns, entry.mode]
+                else:
+                    unknown.append(entry)
+                    found[entry.path] = []
+            else:
+                found[entry.path] = ["l", entry.link] if entry.kind == "link" else ["d"]
+        for entry, sha256 in _hash_all(root, unknown):
+            found[entry.path] = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
+            if now - max(entry.mtime_ns, entry.ctime_ns) > RACY_NS:
+                kept[entry.path] = [*entry.stamp, sha256]
+        self._new = len(kept) != len(known) or bool(unknown)
+        self._known = kept
+        return found
+
+    def save(self) -> None:
+        """Keep what was computed; a cache that cannot be written is no reason to fail."""
+        if self._new:
+            write_cache(self._file, self._known)
+
+
+def read_base(key: str) -> tuple[str, dict[str, Entry]]:
+    """The tree that a VM said it has after our last push, and its id; "" when there was none."""
+    found = _read(_base_file(key))
+    tree, files = found.get("tree"), found.get("files")
+    return (tree, files) if isinstance(tree, str) and isinstance(files, dict) else ("", {})
+
+
+def write_base(key: str, tree: str, files: dict[str, Entry]) -> None:
+    """Remember the tree that a VM has now."""
+    write_cache(_base_file(key), {"tree": tree, "files": files})
+
+
+def write_cache(path: Path, record: object) -> None:
+    """Replace a cache file at once, if it can be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(path)
+
+
+def _base_file(key: str) -> Path:
+    return cache_dir() / "pushed" / f"{key}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hash_all(root: Path, entries: list[LocalEntry]) -> Iterable[tuple[LocalEntry, str]]:
+    if len(entries) < ALONE:
+        return [(entry, hash_file(root, entry.path)) for entry in entries]
+    found: dict[str, str] = {}
+    errors: list[VmctlError] = []
+    pending = iter(entries)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not errors:
+            with lock:
+                entry = next(pending, None)
+            if entry is None:
+                return
+            try:
+                found[entry.path] = hash_file(root, entry.path)
+            except VmctlError as error:
+                errors.append(error)
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if errors:
+        raise errors[0]
+    return [(entry, found[entry.path]) for entry in entries]
+
+
+def hash_file(root: Path, path: str) -> str:
+    """The SHA-256 of one file of the folder."""
+    digest = hashlib.sha256()
+    with opened(root, path) as file:
+        while data := file.read(CHUNK_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def went_away(path: str) -> Conflict:
+    """A file was selected and is not there any more."""
+    return Conflict(f"{printable(path)} went away while it was being pushed.", hint="vmctl push")

@@ -1,0 +1,121 @@
+"""A push in turns: what to tell the VM, what it asks for, and files that change meanwhile."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vmctl.config import Project
+from vmctl.domain.errors import Conflict
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.manifest import Entry, difference, named
+from vmctl.domain.probe import printable
+from vmctl.ssh.push import Channel, Content
+from vmctl.workflows.manifest import hash_file, went_away
+from vmctl.workflows.selection import entry_of
+
+STEP = "push"
+HOPEFUL_BYTES = 1 << 18  # of contents go along before the VM has asked for them
+DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
+TRIES = 3  # to read a file that changes
+
+
+class Talk:
+    """One conversation with the VM about one tree, which may still change under it."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        project: Project,
+        tree: dict[str, Entry],
+        base: tuple[str, dict[str, Entry]],
+        dry_run: bool,
+    ) -> None:
+        self._channel = channel
+        self._root: Path = project.root
+        self._tree = tree
+        self._base = base
+        self._dry_run = dry_run
+        self._tries: Counter[str] = Counter()
+        self._done_bytes = 0
+
+    def hold(self) -> Story[dict[str, Any]]:
+        """The VM's last answer."""
+        base_id, base = self._base
+        put, gone = difference(base, self._tree) if base_id else (self._tree, [])
+        if base_id:
+            self._channel.difference(put, gone)
+        else:
+            self._channel.tree(self._tree)
+        yield from self._send(self._hopeful(put), HOPEFUL_BYTES)
+        answer = self._channel.listen()
+        while True:
+            if "ask" in answer:
+                self._channel.tree(self._tree)
+            elif "want" in answer:
+                yield from self._bring(answer["want"])
+            else:
+                return next(iter(answer.values())) if "conflicts" not in answer else answer
+            answer = self._channel.listen()
+
+    def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
+        """What the VM will most likely ask for."""
+        if self._dry_run:
+            return
+        base = self._base[1]
+        seen = set()
+        for path in sorted(put):
+            entry = put[path]
+            if entry[0] != "f" or not entry[2] or entry[1] in seen:
+                continue
+            if entry[2] >= DELTA_BYTES and base.get(path, ["d"])[0] == "f":
+                continue
+            seen.add(entry[1])
+            yield Content(path, entry[1], entry[2])
+
+    def _bring(self, want: dict[str, Any]) -> Story[None]:
+        """Everything that the VM asks for."""
+        names = sorted(self._tree)
+        paths = named(want["files"], names)
+        held = {names[int(number)]: size for number, size in want["held"].items()}
+        again = [path for path in paths if self._tries[path]]
+        self._tries.update(paths)
+        changed = {path: entry for path in again if (entry := self._look_again(path))}
+        if changed:
+            self._tree.update(changed)
+            self._channel.difference(changed, [])
+            held = {path: size for path, size in held.items() if path not in changed}
+        contents = [
+            Content(path, self._tree[path][1], self._tree[path][2], held.get(path, 0))
+            for path in paths
+            if self._tree[path][2]
+        ]
+        yield from self._send(contents)
+
+    def _look_again(self, path: str) -> Entry | None:
+        """What a file is now whose bytes were not what they should be; None when it is the same."""
+        if self._tries[path] > TRIES:
+            raise Conflict(
+                f"{printable(path)} changes while it is being pushed.",
+                hint="Wait until whatever writes it is done, or leave it out: "
+                "[push] exclude in vmctl.toml",
+            )
+        place = self._root / path
+        try:
+            found = place.lstat()
+        except OSError as error:
+            raise went_away(path) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise went_away(path)
+        entry = entry_of(path, str(place), found)
+        sha256 = hash_file(self._root, path)
+        now = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
+        return None if now == self._tree[path] else now
+
+    def _send(self, contents: Iterable[Content], limit_bytes: int | None = None) -> Story[None]:
+        for size in self._channel.send(self._root, contents, limit_bytes=limit_bytes):
+            self._done_bytes += size
+            yield Advanced(STEP, done_bytes=self._done_bytes)

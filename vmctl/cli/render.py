@@ -12,10 +12,12 @@ import enum
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from vmctl.cli.rate import Rate
 from vmctl.domain.events import (
     Advanced,
     Begun,
@@ -50,6 +52,7 @@ class Screen:
         self._task: TaskID | None = None
         self._last_text = ""
         self._mid_line = False
+        self._rate = Rate()
 
     # -- stories -----------------------------------------------------------------------------
 
@@ -99,6 +102,7 @@ class Screen:
 
     def _begin(self, text: str) -> None:
         self._last_text = text
+        self._rate = Rate()
         if not self.live:
             self._line(text, "… ")
             return
@@ -117,7 +121,9 @@ class Screen:
         self._progress.start()
 
     def _advance(self, event: Advanced) -> None:
-        amount = _amount(event)
+        if event.done_bytes is not None:
+            self._rate.saw(event.done_bytes, time.monotonic())
+        amount = _amount(event, self._rate)
         if self._progress is not None and self._task is not None:
             self._progress.update(
                 self._task, description=event.text or self._last_text, amount=amount
@@ -270,10 +276,14 @@ def plain(value: object) -> Any:
     return str(value)
 
 
-def _amount(event: Advanced) -> str:
+def _amount(event: Advanced, rate: Rate) -> str:
     if event.done_bytes is None:
         return ""
     if not event.total_bytes:
         return human_bytes(event.done_bytes)
     share = min(100, 100 * event.done_bytes // event.total_bytes)
-    return f"{human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} ({share} %)"
+    text = f"{human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} ({share} %)"
+    if rate.bytes_per_s:
+        text += f", {human_bytes(rate.bytes_per_s)}/s"
+    left_s = rate.left_s(event.total_bytes)
+    return f"{text}, {human_seconds(left_s)} left" if left_s is not None else text

@@ -129,10 +129,11 @@ class Incoming:
 
     def receive(
         self, landing: Landing, want: Want, have: Have, may: Callable[[], None] | None = None
-    ) -> Generator[int, None, Arrived]:
+    ) -> Generator[int, None, Callable[[], Arrived]]:
         """The next file of the stream; yields bytes as they come, or as they were here before.
 
-        `may` is asked before the file gets its name, and raises where something speaks against it.
+        What it returns puts the proven file on the disk and gives it its name: in any thread, and
+        exactly once. `may` is asked before that, and raises where something speaks against it.
         """
         begins, left = self._header(want, have.offset)
         if begins and have.whole:
@@ -140,10 +141,12 @@ class Incoming:
             if left or trailer.get("sha256") != have.sha256:
                 _distrust()
             yield begins
-            return Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
+            same = Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
+            return lambda: same
         digest = have.digest if begins else hashlib.sha256()
         total = begins + left
-        with landing.part(want.relative) as part:
+        part = landing.part(want.relative)
+        try:
             if part.size < begins:
                 raise Conflict(
                     f"Another command took what was here of {shown(want.relative)} away.",
@@ -159,8 +162,18 @@ class Incoming:
             trailer = self._record()
             sha256 = digest.hexdigest()
             _prove(part, want, trailer, sha256, have.changing_ok)
-            replaced = part.finish(*_times(trailer, want), may)
-        return Arrived(want, total, begins, sha256, replaced)
+        except BaseException:
+            part.close()
+            raise
+
+        def finish() -> Arrived:
+            try:
+                replaced = part.finish(*_times(trailer, want), may)
+            finally:
+                part.close()
+            return Arrived(want, total, begins, sha256, replaced)
+
+        return finish
 
     def _header(self, want: Want, offset: int) -> tuple[int, int]:
         record = self._record()

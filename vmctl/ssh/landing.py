@@ -196,10 +196,8 @@ class Part:
             os.close(self._folder)
             raise
 
-    def __enter__(self) -> Part:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Let go of it; what has gathered stays for another try."""
         os.close(self._fd)
         os.close(self._folder)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
@@ -19,8 +20,13 @@ from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
 from vmctl.ssh.landing import Landing
 from vmctl.workflows.session import Session, connect
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
 LINK_LOST_S = 600.0  # how long a transfer tries to come back
 SHOW_S = 0.05
+THREADS = 8
+WAITING = 32  # files that have come and are not on the disk yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Bringing:
             before = self._done
             try:
                 yield from self._one_connection(session, ask)
-                return list(self.arrived.values())
+                return sorted(self.arrived.values(), key=lambda found: found.want.number)
             except Changed as error:
                 if not self.waits:
                     raise
@@ -99,9 +105,10 @@ class Bringing:
                 stream.ask(asked)
             else:
                 _room(plan.landing, self._total)
-            for want, have in zip(wants, haves, strict=True):
-                yield from self._receive(stream, plan, want, have)
-            stream.finish()
+            with _Finishing(self.arrived, len(wants)) as finishing:
+                for want, have in zip(wants, haves, strict=True):
+                    yield from self._receive(stream, plan, want, have, finishing)
+                stream.finish()
 
     def _listing(self, stream: Incoming) -> Story[dict[str, Any]]:
         words = stream.listing()
@@ -139,7 +146,9 @@ class Bringing:
             return Have(want.size, sha256, whole=True)
         return Have(changing_ok=self.changing_ok, digest=hashlib.sha256())
 
-    def _receive(self, stream: Incoming, plan: Plan, want: Want, have: Have) -> Story[None]:
+    def _receive(
+        self, stream: Incoming, plan: Plan, want: Want, have: Have, finishing: _Finishing
+    ) -> Story[None]:
         base = self._done
         coming = stream.receive(plan.landing, want, have, lambda: plan.may(want))
         try:
@@ -148,7 +157,7 @@ class Bringing:
                 if self.clock.monotonic() - self._shown_at > SHOW_S:
                     yield self._progress()
         except StopIteration as end:
-            self.arrived[want.relative] = end.value
+            finishing.add(end.value)
         finally:
             coming.close()
         self._done = base + want.size
@@ -156,6 +165,53 @@ class Bringing:
     def _progress(self) -> Advanced:
         self._shown_at = self.clock.monotonic()
         return Advanced(self.step, done_bytes=self._done, total_bytes=self._total)
+
+
+class _Finishing:
+    """Files that have come are put on the disk beside those that still come, where there are many.
+
+    Waiting for the disk once per file is most of what a folder of small files costs.
+    """
+
+    def __init__(self, arrived: dict[str, Arrived], count: int) -> None:
+        self._arrived = arrived
+        self._going: deque[Future[Arrived]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        if count > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor(THREADS)
+
+    def __enter__(self) -> _Finishing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """All of them have their names, and what went wrong is raised, if nothing else was."""
+        errors = []
+        while self._going:
+            try:
+                self._take()
+            except Exception as error:
+                errors.append(error)
+        if self._pool is not None:
+            self._pool.shutdown()
+        if errors and kind is None:
+            raise errors[0]
+
+    def add(self, finish: Callable[[], Arrived]) -> None:
+        """One more, now or in a moment; raises what went wrong with an earlier one."""
+        if self._pool is None:
+            self._keep(finish())
+            return
+        if len(self._going) >= WAITING:
+            self._take()
+        self._going.append(self._pool.submit(finish))
+
+    def _take(self) -> None:
+        self._keep(self._going.popleft().result())
+
+    def _keep(self, found: Arrived) -> None:
+        self._arrived[found.want.relative] = found
 
 
 def _room(landing: Landing, total: int) -> None:

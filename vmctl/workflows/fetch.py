@@ -123,9 +123,8 @@ class _Planner:
             self._prepare(landing, item)
         self.tops = [self._place(item) for item in listing.items if item.kind == "dir"]
         bases = list(dict.fromkeys(self._place(item) for item in listing.items))
-        if not self.names:
-            self.names = names(bases)
-            yield Started(STEP, f"Fetching {self.names}")
+        yield Started(STEP, f"{'Going on with' if self.names else 'Fetching'} {names(bases)}")
+        self.names = names(bases)
         return Plan(landing, wants)
 
     def _warnings(self, listing: Listing) -> list[str]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
+import os
 import shlex
 import subprocess
-import tarfile
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from vmctl.domain.errors import Conflict, VmctlError
+from vmctl.domain.errors import Conflict, Unreachable, VmctlError
 from vmctl.domain.probe import last_lines, refusal
 from vmctl.domain.target import ssh_failure
 from vmctl.ssh.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
@@ -25,37 +24,54 @@ PACKAGE = "vmctl_guest"
 ENTRY = f"from {PACKAGE}.main import main\n\nraise SystemExit(main())\n"
 
 
+_FOLDER = Path(__file__).parent.parent / "guest"
+
+
+@cache
+def library_name() -> str:
+    """The helpers' name on the VM: a digest of their sources, so that other sources are others."""
+    digest = hashlib.sha256()
+    for name, data in _sources():
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()[:16]
+
+
 @cache
 def library() -> tuple[str, bytes]:
-    """The helpers as one archive, the same bytes for the same sources, and its name by content."""
-    folder = resources.files("vmctl.guest")
-    files = {
-        f"{PACKAGE}/{item.name}": item.read_bytes()
-        for item in folder.iterdir()
-        if item.name.endswith(".py")
-    }
-    files["__main__.py"] = ENTRY.encode()
+    """The helpers' name and the helpers as one archive, the same bytes for the same sources."""
+    import gzip  # only when something is installed
+    import tarfile
+
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in sorted(files.items()):
+        for name, data in _sources():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             entry.mode = 0o600
             archive.addfile(entry, io.BytesIO(data))
-    digest = hashlib.sha256(raw.getvalue()).hexdigest()[:16]
-    return digest, gzip.compress(raw.getvalue(), mtime=0)
+    return library_name(), gzip.compress(raw.getvalue(), mtime=0)
+
+
+@cache
+def _sources() -> list[tuple[str, bytes]]:
+    files = {
+        f"{PACKAGE}/{name}": (_FOLDER / name).read_bytes()
+        for name in os.listdir(_FOLDER)  # noqa: PTH208  half the time, in every command
+        if name.endswith(".py")
+    }
+    return sorted({**files, "__main__.py": ENTRY.encode()}.items())
 
 
 def verb_line(verb: str) -> str:
     """A shell line that runs one verb, or ends with ABSENT where the library is missing."""
-    where = f'"$HOME/.vmctl/lib/{library()[0]}"'
+    where = f'"$HOME/.vmctl/lib/{library_name()}"'
     return f"[ -d {where} ] || exit {ABSENT}; exec python3 -I {where} {shlex.quote(verb)}"
 
 
 def install_line(request: dict[str, Any] | None = None) -> str:
     """A shell line that installs the library from standard input and, if asked, prepares."""
-    script = resources.files("vmctl.guest").joinpath("install.sh").read_text(encoding="utf-8")
-    words = ["sh", "-c", script, "sh", library()[0]]
+    script = (_FOLDER / "install.sh").read_text(encoding="utf-8")
+    words = ["sh", "-c", script, "sh", library_name()]
     if request is not None:
         words.append(json.dumps(request))
     return " ".join(map(shlex.quote, words))
@@ -81,7 +97,7 @@ def install(ssh: OpenSSH) -> None:
 def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start a verb that streams; its standard input stays open, closing it ends the verb.
 
-    The library must be there: an earlier `call` on the same connection has seen to it.
+    Where the library is missing it ends with ABSENT; `ended` puts it there.
     """
     process = ssh.popen(verb_line(verb))
     assert process.stdin is not None
@@ -130,6 +146,12 @@ def install_failure(stderr: bytes) -> Conflict:
 
 def ended(ssh: OpenSSH, code: int, stderr: bytes) -> VmctlError:
     """The error of a streaming verb that ended early: the link's or the helper's."""
+    if code == ABSENT:
+        install(ssh)
+        return Unreachable(
+            "vmctl's helpers were missing on the VM; they are there now.",
+            hint="Run the same command again.",
+        )
     if code in (SSH_FAILED, -15, -9):  # no verb ends with these
         words = stderr.decode("utf-8", "replace") if is_ssh_failure(stderr) else ""
         return ssh_failure(words, ssh.target)

@@ -99,11 +99,20 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
     if wants_json(words):
         import json
 
-        body = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        body: dict[str, Any] = {
+            "error": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+        }
+        if error.attempts:
+            body["attempts"] = list(error.attempts)
         print(json.dumps({**body, "exit_code": code}), file=sys.stderr)
         return code
+    from vmctl.cli.attempts import attempt_lines
     from vmctl.cli.render import error_lines
 
+    for line in attempt_lines(error.attempts):
+        print(line, file=sys.stderr)
     for line in error_lines(error.message, error.hint, sys.stderr):
         print(line, file=sys.stderr)
     return code

@@ -96,13 +96,36 @@ def test_a_quota_fails_the_operation(
 
 
 def test_spot_uses_the_preemptible_quota(cloud: Cloud) -> None:
-    body = cloud.gpu_body(scheduling={"provisioningModel": "SPOT"})
-    where = {"region": "europe-west1", "limit": 0}
-    with cloud.emulator.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **where):
+    body = cloud.gpu_body(count=2, scheduling={"provisioningModel": "SPOT"})
+    where = {"region": "europe-west1"}
+    with cloud.emulator.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", limit=1, **where):
         (error,) = cloud.wait(cloud.insert(body))["error"]["errors"]
     assert "PREEMPTIBLE_NVIDIA_T4_GPUS" in error["message"]
-    with cloud.emulator.fault(kind="quota", metric="NVIDIA_T4_GPUS", **where):
+    with cloud.emulator.fault(kind="quota", metric="NVIDIA_T4_GPUS", limit=0, **where):
         cloud.create(body)
+
+
+def test_spot_quota_that_was_never_asked_for_is_the_standard_one(cloud: Cloud) -> None:
+    body = cloud.gpu_body(count=2, scheduling={"provisioningModel": "SPOT"})
+    never = {"kind": "quota", "metric": "PREEMPTIBLE_NVIDIA_T4_GPUS", "limit": 0}
+    few = {"kind": "quota", "metric": "NVIDIA_T4_GPUS", "limit": 1}
+    with (
+        cloud.emulator.fault(region="europe-west1", **never),
+        cloud.emulator.fault(region="europe-west1", **few),
+    ):
+        (error,) = cloud.wait(cloud.insert(body))["error"]["errors"]
+        assert "'NVIDIA_T4_GPUS' exceeded" in error["message"]
+        cloud.create(body | {"guestAccelerators": cloud.gpu_body()["guestAccelerators"]})
+
+
+def test_an_operation_fails_with_the_error_that_is_asked_for(cloud: Cloud) -> None:
+    with cloud.emulator.fault(
+        kind="operation", code="UNSUPPORTED_OPERATION", message="Odd.", zone=ZONE, httpStatus=400
+    ):
+        ended = cloud.wait(cloud.insert(cloud.body()))
+    assert ended["error"]["errors"] == [{"code": "UNSUPPORTED_OPERATION", "message": "Odd."}]
+    assert ended["httpErrorStatusCode"] == 400
+    cloud.create()
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -76,7 +76,7 @@ def test_a_stockout_everywhere_says_what_each_zone_said(cloud: Cloud) -> None:
     last = told[told.index("error:") :]
     for zone in ("europe-west1-b", "europe-west1-c", "europe-west1-d"):
         assert zone in last
-    assert "--region" in last
+    assert "--any-region" in last
     assert cloud.machines() == []
 
 

@@ -1,12 +1,24 @@
-"""Which zones are tried, in which order, and what is said about a wrong one."""
+"""Which zones are tried, in which order, what follows a refusal, and what a wrong one hears."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import InvalidInput
+from vmctl.domain.failure import Failure, Kind, Quota
 from vmctl.domain.gpu import Gpu
-from vmctl.domain.placement import candidate_zones, next_zone
+from vmctl.domain.placement import (
+    Attempt,
+    Stop,
+    Try,
+    candidate_zones,
+    decide,
+    round_gap_s,
+    with_other_regions,
+)
 from vmctl.gce import catalogue
 
 T4 = catalogue.zones_with(Gpu("nvidia-tesla-t4"), "n1-standard-4")
@@ -48,17 +60,117 @@ def test_a_wrong_place_is_named_with_the_right_ones(
     assert hint in refusal.value.hint
 
 
+def stockout(*named: str) -> Failure:
+    return Failure(Kind.STOCKOUT, "ZONE_RESOURCE_POOL_EXHAUSTED", "none", zones_available=named)
+
+
+def quota(region: str | None) -> Failure:
+    return Failure(Kind.QUOTA, "QUOTA_EXCEEDED", "", quota=Quota("NVIDIA_T4_GPUS", 0, region))
+
+
+PERMANENT = Failure(Kind.PERMANENT, "forbidden", "no")
+TRANSIENT = Failure(Kind.TRANSIENT, "rateLimitExceeded", "slowly")
+UNKNOWN = Failure(Kind.UNKNOWN, "NEVER_SEEN", "?")
+A, B, C = "west1-a", "west1-b", "west1-c"
+HOME = (A, B, C)
+WIDE = (*HOME, "east1-a", "east1-b", "north1-a")
+
+
 @pytest.mark.parametrize(
-    ("tried", "named", "expected"),
+    ("order", "history", "expected"),
     [
-        (["a"], [], "b"),
-        (["a"], ["c"], "c"),
-        (["a"], ["elsewhere"], "b"),
-        (["a"], ["a", "c"], "c"),
-        (["a", "b", "c"], ["a"], None),
+        (HOME, [], Try(A)),
+        (HOME, [(A, stockout())], Try(B)),
+        (HOME, [(A, stockout(C))], Try(C, named=True)),
+        (HOME, [(A, stockout("east1-a"))], Try(B)),  # not allowed: the normal order
+        (HOME, [(A, stockout(A, C))], Try(C, named=True)),
+        (HOME, [(A, stockout(C, B)), (C, stockout())], Try(B, named=True)),  # an older hint
+        (HOME, [(A, stockout()), (B, stockout()), (C, stockout(A))], Stop(may_pass=True)),
+        ((A,), [(A, stockout(B))], Stop(may_pass=True)),
+        (WIDE, [(A, stockout("north1-a"))], Try("north1-a", named=True)),
+        (HOME, [(A, quota(None))], Stop(may_pass=False)),
+        (WIDE, [(A, quota(None))], Stop(may_pass=False)),
+        (HOME, [(A, quota("west1"))], Stop(may_pass=False)),
+        (WIDE, [(A, quota("west1"))], Try("east1-a")),
+        (WIDE, [(A, stockout(B)), (B, quota("west1"))], Try("east1-a")),
+        (WIDE, [(A, quota("west1")), ("east1-a", quota("east1"))], Try("north1-a")),
+        (HOME, [(A, stockout()), (B, quota("west1"))], Stop(may_pass=True)),
+        (WIDE, [(A, PERMANENT)], Stop(may_pass=False)),
+        (WIDE, [(A, stockout()), (B, PERMANENT)], Stop(may_pass=False)),
+        (HOME, [(A, TRANSIENT)], Try(A, after_s=1)),
+        (HOME, [(A, TRANSIENT)] * 3, Try(A, after_s=4)),
+        (HOME, [(A, TRANSIENT)] * 6, Stop(may_pass=True)),
+        (HOME, [(A, stockout()), (B, TRANSIENT)], Try(B, after_s=1)),
+        (HOME, [(A, TRANSIENT), (A, stockout())], Try(B)),
+        (HOME, [(A, UNKNOWN)], Try(B)),
+        (HOME, [(A, UNKNOWN), (B, UNKNOWN)], Stop(may_pass=False)),
+        (HOME, [(A, UNKNOWN), (B, stockout()), (C, UNKNOWN)], Stop(may_pass=False)),
+        ((A,), [(A, UNKNOWN)], Stop(may_pass=False)),
     ],
 )
-def test_stockout_moves_to_the_zone_that_google_names_else_the_next(
-    tried: list[str], named: list[str], expected: str | None
+def test_one_place_decides_what_comes_next(
+    order: tuple[str, ...], history: list[tuple[str, Failure]], expected: Try | Stop
 ) -> None:
-    assert next_zone(["a", "b", "c"], tried, named) == expected
+    assert decide(order, [Attempt(*one) for one in history]) == expected
+
+
+FAILURES = st.one_of(
+    st.builds(stockout, st.sampled_from(WIDE), st.sampled_from(WIDE)),
+    st.sampled_from([stockout(), quota("west1"), TRANSIENT, UNKNOWN, PERMANENT]),
+)
+
+
+@given(order=st.permutations(WIDE), answers=st.lists(FAILURES, min_size=60, max_size=60))
+def test_a_search_ends_and_never_repeats_a_zone_in_vain(
+    order: list[str], answers: list[Failure]
+) -> None:
+    attempts: list[Attempt] = []
+    for answer in answers:
+        step = decide(order, attempts)
+        if isinstance(step, Stop):
+            break
+        before = [attempt.failure.kind for attempt in attempts if attempt.zone == step.zone]
+        assert step.zone in order
+        assert set(before) <= {Kind.TRANSIENT}
+        attempts.append(Attempt(step.zone, answer))
+    else:
+        pytest.fail("it goes on for ever")
+    kinds = [attempt.failure.kind for attempt in attempts]
+    assert Kind.PERMANENT not in kinds[:-1]
+    assert kinds.count(Kind.UNKNOWN) <= 2
+
+
+def test_other_regions_come_by_price_and_the_unknown_last() -> None:
+    prices = {"east1-a": 3.0, "north1-a": 1.0, "south1-a": None, A: 9.0, B: 9.0}
+    assert with_other_regions((B,), prices, prices) == (B, A, "north1-a", "east1-a", "south1-a")
+    assert with_other_regions((), prices, prices)[0] == "north1-a"
+
+
+def test_rounds_come_at_growing_gaps() -> None:
+    gaps = [round_gap_s(n) for n in range(1, 12)]
+    assert gaps[:4] == [5, 10, 20, 40]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30m", 1800), ("2h", 7200), ("90s", 90), ("1h30m", 5400), ("1.5H", 5400), ("2 h", 7200)],
+)
+def test_a_length_of_time_is_a_number_with_its_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text, of="--wait") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "h", "-5m", "2 weeks", "0s", "9999d", "1.2.3h"])
+def test_what_is_no_length_of_time_shows_one(text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        parse_duration(text, of="--wait")
+    assert "--wait" in refusal.value.message
+    assert "--wait" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (300, "5 min"), (7800, "2 h 10 min"), (7200, "2 h")]
+)
+def test_a_length_of_time_is_said_shortly(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

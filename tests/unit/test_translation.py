@@ -78,13 +78,22 @@ def test_a_quota_failure_names_metric_limit_region_and_page() -> None:
         ("SOMETHING", "… (state:STOCKOUT, …)", "stockout"),
         ("UNSUPPORTED_OPERATION", "Instance was preempted", "stockout"),
         ("QUOTA_EXCEEDED", "Quota 'CPUS' exceeded.  Limit: 8.0 in region europe-west1.", "quota"),
+        ("RESOURCE_NOT_FOUND", "", "stockout"),
         ("RESOURCE_NOT_READY", "", "transient"),
+        ("RESOURCE_OPERATION_RATE_EXCEEDED", "", "transient"),
         ("INVALID_FIELD_VALUE", "", "permanent"),
         ("NEVER_SEEN", "something else", "unknown"),
     ],
 )
 def test_operation_codes_have_a_kind(code: str, message: str, kind: str) -> None:
     assert classify(code, message).kind == kind
+
+
+def test_an_operation_s_own_code_that_is_not_known_is_a_riddle() -> None:
+    assert classify("NEVER_SEEN", "?", http_status=400).kind is Kind.UNKNOWN
+    assert classify("INVALID_USAGE", "?", http_status=400).kind is Kind.PERMANENT
+    assert classify("invalid", "?", http_status=400).kind is Kind.PERMANENT
+    assert classify("NEVER_SEEN", "?", http_status=403).kind is Kind.PERMANENT
 
 
 def test_an_unfinished_operation_and_a_good_one_have_no_failure() -> None:

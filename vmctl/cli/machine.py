@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
 vmctl up --gpu t4
 vmctl up --gpu t4:2 --zone europe-west1-d --max-hours 6
 vmctl up --gpu none --machine e2-standard-4
+vmctl up --gpu l4 --spot --any-region --wait 2h
 vmctl up --local
 """,
     )
@@ -57,13 +58,25 @@ vmctl up --local
             float | None,
             typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
         ] = None,
+        any_region: Annotated[
+            bool,
+            typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
+        ] = False,
+        wait: Annotated[
+            str | None,
+            typer.Option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
+        ] = None,
     ) -> None:
         """Create or start the GPU machine, and return when it can train.
 
         Shows the choice and its price per hour and asks first (with no terminal it goes on).
         Running it again is safe: a machine that is up stays as it is.
         """
+        from vmctl.domain.duration import parse_duration
+        from vmctl.domain.placement import Patience
         from vmctl.workflows.up import up as story
+
+        patience = Patience(any_region, parse_duration(wait, of="--wait") if wait else 0.0)
 
         project = context.project(
             gpu=gpu,
@@ -80,10 +93,13 @@ vmctl up --local
 
         def watch(event: Event) -> None:
             nonlocal begun
-            begun = begun or (isinstance(event, Started) and event.step != "emulator")
+            if isinstance(event, Started) and event.step != "emulator":
+                begun = event.step != "wait"  # between two rounds Google has nothing in hand
 
         try:
-            result = screen.play(story(project, confirm=lambda plan: _agree(screen, plan)), watch)
+            result = screen.play(
+                story(project, confirm=lambda plan: _agree(screen, plan), patience=patience), watch
+            )
         except KeyboardInterrupt:
             if begun:
                 screen.note(

@@ -15,6 +15,7 @@ VmctlError            1   something we did not foresee
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -27,6 +28,8 @@ class VmctlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        # where it was tried, what was said there, what to do: told before the message
+        self.attempts: Sequence[Mapping[str, object]] = ()
 
 
 class InvalidInput(VmctlError):

@@ -58,6 +58,16 @@ class Failure:
     quota: Quota | None = None
     url: str = ""  # the page that Google names to put it right
 
+    @property
+    def is_quota_everywhere(self) -> bool:
+        """Whether a limit over all regions stands in the way: no other region can help."""
+        return self.kind is Kind.QUOTA and self.quota is not None and self.quota.region is None
+
+    @property
+    def first_sentence(self) -> str:
+        """Google's own words, as far as the first full stop."""
+        return self.message.partition(". ")[0].rstrip(".")
+
 
 _STOCKOUT_CODES = (
     "ZONE_RESOURCE_POOL_EXHAUSTED",  # also …_WITH_DETAILS
@@ -67,18 +77,27 @@ _STOCKOUT_CODES = (
 _ELSEWHERE_CODES = {  # preempted while being created, or the zone cannot do it now
     "UNSUPPORTED_OPERATION",
     "RESOURCE_NOT_FOUND",
-    "RESOURCE_OPERATION_RATE_EXCEEDED",
 }
 _QUOTA_CODES = {"QUOTA_EXCEEDED", "quotaExceeded", "QUOTA_EXCEEDED_WITH_DETAILS"}
 _TRANSIENT_CODES = {
     "rateLimitExceeded",
     "userRateLimitExceeded",
     "RATE_LIMIT_EXCEEDED",
+    "RESOURCE_OPERATION_RATE_EXCEEDED",
     "resourceNotReady",
     "RESOURCE_NOT_READY",
     "backendError",
     "internalError",
     "INTERNAL_ERROR",
+}
+_PERMANENT_CODES = {
+    "INVALID_FIELD_VALUE",
+    "INVALID_USAGE",
+    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION",
+    "PERMISSIONS_ERROR",
+    "CONDITION_NOT_MET",
+    "OPERATION_CANCELED_BY_USER",
 }
 _API_DISABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
 
@@ -121,9 +140,11 @@ def _kind(
         return Kind.STOCKOUT
     if http_status in {429, 500, 502, 503, 504}:
         return Kind.TRANSIENT
-    if http_status is not None and 400 <= http_status < 500:
+    if code in _PERMANENT_CODES:
         return Kind.PERMANENT
-    if code in {"INVALID_FIELD_VALUE", "PERMISSIONS_ERROR", "CONDITION_NOT_MET"}:
+    if http_status == 400 and re.fullmatch(r"[A-Z][A-Z0-9_]+", code):
+        return Kind.UNKNOWN  # an operation's own code: what it means elsewhere is not known
+    if http_status is not None and 400 <= http_status < 500:
         return Kind.PERMANENT
     return Kind.UNKNOWN
 
@@ -174,6 +195,20 @@ def as_error(failure: Failure, *, project: str, doing: str = "") -> VmctlError:
     return _by_status(failure, said)
 
 
+def advice(failure: Failure, project: str) -> str:
+    """What to do about one zone's refusal, in a few words."""
+    if failure.kind is Kind.STOCKOUT:
+        if failure.zones_available:
+            return f"Google names {', '.join(failure.zones_available)}"
+        return "try later (--wait 2h) or elsewhere (--any-region)"
+    if failure.kind is Kind.QUOTA:
+        where = "" if failure.is_quota_everywhere else ", or go elsewhere (--any-region)"
+        return f"ask for more: {quota_page(project)}{where}"
+    if failure.kind is Kind.UNKNOWN:
+        return "vmctl does not know this answer: read Google's words"
+    return as_error(failure, project=project).hint or "change the request"
+
+
 def _by_status(failure: Failure, said: str) -> VmctlError:
     if failure.http_status == 404:
         return NotFound(said, hint="See what there is: vmctl ls")
@@ -189,8 +224,13 @@ def _by_status(failure: Failure, said: str) -> VmctlError:
     return VmctlError(f"Google answered: {said} ({failure.code})", hint="vmctl status")
 
 
+def quota_page(project: str) -> str:
+    """Where a project's quotas are seen and raised."""
+    return f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
+
+
 def _quota_error(failure: Failure, project: str) -> NoCapacity:
-    page = f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
+    page = quota_page(project)
     if failure.quota is None:
         return NoCapacity(
             f"A quota of the project {project} is too small: {failure.message}",

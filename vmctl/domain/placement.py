@@ -1,12 +1,16 @@
-"""In which zones to try for a machine, and in which order."""
+"""In which zones to try for a machine, in which order, and what to do after each refusal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
+from vmctl.domain.failure import Failure, Kind
 from vmctl.domain.names import nearest
+
+TRANSIENT_GAPS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+FIRST_ROUND_GAP_S, LONGEST_ROUND_GAP_S = 5.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,31 @@ class Attempt:
     """A zone that was tried and what Google said there."""
 
     zone: str
-    said: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Ask in this zone, after a pause; `named` when Google itself named the zone."""
+
+    zone: str
+    after_s: float = 0.0
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No zone is left to ask; `may_pass` when the same round may succeed later."""
+
+    may_pass: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How far a search may go: to other regions, and for how long it is repeated."""
+
+    any_region: bool = False
+    wait_s: float = 0.0
 
 
 def region_of(zone: str) -> str:
@@ -47,13 +75,63 @@ def candidate_zones(
     raise _wrong_region(region, having, everywhere, what)
 
 
-def next_zone(order: Sequence[str], tried: Iterable[str], named: Sequence[str] = ()) -> str | None:
-    """The zone to try next: one that Google named, else the next in the order; None when none."""
-    left = [zone for zone in order if zone not in set(tried)]
-    for zone in named:
-        if zone in left:
-            return zone
-    return left[0] if left else None
+def with_other_regions(
+    first: Sequence[str], offering: Iterable[str], usd_per_hour: Mapping[str, float | None]
+) -> tuple[str, ...]:
+    """The zones of `first`, then the rest of their region, then other regions by price.
+
+    A region whose price is not known comes last.
+    """
+    home = region_of(first[0]) if first else ""
+
+    def rank(zone: str) -> tuple[bool, bool, float, str]:
+        usd = usd_per_hour.get(zone)
+        return region_of(zone) != home, usd is None, usd or 0.0, zone
+
+    return (*first, *sorted(set(offering) - set(first), key=rank))
+
+
+def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
+    """What to do after these attempts of one round: the one place where that is decided.
+
+    `order` holds every zone that the user allows and that has the machine, best first.
+    A stockout leads to the zones that Google names, then to the next; a quota of a region to
+    another region; what is the same everywhere ends it, and so does a second riddle.
+    """
+    if not attempts:
+        return Try(order[0])
+    last = attempts[-1]
+    if last.failure.kind is Kind.TRANSIENT:
+        return _again(last.zone, attempts)
+    riddles = sum(attempt.failure.kind is Kind.UNKNOWN for attempt in attempts)
+    if last.failure.kind is Kind.PERMANENT or last.failure.is_quota_everywhere or riddles > 1:
+        return Stop(may_pass=False)
+    tried = {attempt.zone for attempt in attempts}
+    closed = {region_of(a.zone) for a in attempts if a.failure.kind is Kind.QUOTA}
+    left = [zone for zone in order if zone not in tried and region_of(zone) not in closed]
+    for attempt in reversed(attempts):
+        for zone in attempt.failure.zones_available:
+            if zone in left:
+                return Try(zone, named=True)
+    if left:
+        return Try(left[0])
+    return Stop(may_pass=any(a.failure.kind is Kind.STOCKOUT for a in attempts) and not riddles)
+
+
+def round_gap_s(rounds: int) -> float:
+    """How long to wait after so many rounds in vain: longer each time, five minutes at most."""
+    return float(min(FIRST_ROUND_GAP_S * 2 ** min(rounds - 1, 16), LONGEST_ROUND_GAP_S))
+
+
+def _again(zone: str, attempts: Sequence[Attempt]) -> Try | Stop:
+    times = 0
+    for attempt in reversed(attempts):
+        if attempt.zone != zone or attempt.failure.kind is not Kind.TRANSIENT:
+            break
+        times += 1
+    if times > len(TRANSIENT_GAPS_S):
+        return Stop(may_pass=True)
+    return Try(zone, after_s=TRANSIENT_GAPS_S[times - 1])
 
 
 def _wrong_zone(

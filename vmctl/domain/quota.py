@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from vmctl.domain.failure import quota_page
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.machine import MachineType, boot_disk_type
 
@@ -155,11 +156,6 @@ def regions_with_room(
         for region in regions
         if region in by_region and not shortages(local, region, by_region[region], {})
     )
-
-
-def quota_page(project: str) -> str:
-    """Where a project's quotas are seen and raised."""
-    return f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
 
 
 def how_to_ask(shortage: Shortage, project: str, machine: str) -> str:

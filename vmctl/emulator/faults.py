@@ -27,6 +27,16 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "zonesAvailable": (list, False),
         "plain": (bool, False),
     },
+    "operation": {  # an insert or a start that is accepted and then fails with this error
+        "code": (str, True),
+        "message": (str, False),
+        "details": (list, False),
+        "httpStatus": (int, False),
+        "httpMessage": (str, False),
+        "zone": (str, False),
+        "gpu": (str, False),
+        "machineType": (str, False),
+    },
     "quota": {"metric": (str, True), "region": (str, False), "limit": (_NUMBER, True)},
     "slow-boot": {"seconds": (_NUMBER, True), "zone": (str, False), "instance": (str, False)},
     "http": {
@@ -133,7 +143,17 @@ class Faults:
         self, project: str, zone: str, machine_type: str, gpu: str | None, count: int
     ) -> None:
         """Raise the OperationError of a zone that has no such machine to give."""
-        for fault in self._matching("stockout", zone=zone, gpu=gpu, machineType=machine_type):
+        about = {"zone": zone, "gpu": gpu, "machineType": machine_type}
+        for fault in self._matching("operation", **about):
+            self._act(fault)
+            raise OperationError(
+                fault["code"],
+                fault.get("message", ""),
+                http_code=fault.get("httpStatus", 400),
+                http_message=fault.get("httpMessage", "BAD REQUEST"),
+                details=fault.get("details"),
+            )
+        for fault in self._matching("stockout", **about):
             self._act(fault)
             raise self._stockout(fault, project, zone, machine_type, gpu, count)
 

@@ -127,9 +127,12 @@ class Quotas:
             return usage
         spot = body["scheduling"].get("provisioningModel") == "SPOT"
         zone = links.last(record.key.scope)
+        region = links.region_of(zone)
         machine = self._catalog.machine_types(zone)[links.last(body["machineType"])]
         usage["CPUS_ALL_REGIONS"] = machine.cpus
-        cpus = "PREEMPTIBLE_CPUS" if spot else _SERIES_CPUS.get(machine.series, "CPUS")
+        cpus = _SERIES_CPUS.get(machine.series, "CPUS")
+        if spot and self._limit("PREEMPTIBLE_CPUS", region):
+            cpus = "PREEMPTIBLE_CPUS"
         usage[cpus] = machine.cpus
         for accelerator in body.get("guestAccelerators", ()):
             gpu = links.last(accelerator["acceleratorType"])
@@ -138,8 +141,11 @@ class Quotas:
             metric = GPU_METRICS.get(gpu)
             if gpu.startswith("nvidia-h100") and spot:
                 metric = "NVIDIA_H100_GPUS"
-            if metric:
-                usage[f"PREEMPTIBLE_{metric}" if spot else metric] += count
+            # A project that never asked for preemptible quota has 0 and uses its standard one.
+            if metric and spot and self._limit(f"PREEMPTIBLE_{metric}", region):
+                metric = f"PREEMPTIBLE_{metric}"
+            if metric in REGION_LIMITS:
+                usage[metric] += count
         for interface in body["networkInterfaces"]:
             usage["IN_USE_ADDRESSES"] += len(interface.get("accessConfigs", ()))
         return usage

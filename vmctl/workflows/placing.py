@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import Price, disk_usd_per_month
-from vmctl.domain.errors import InvalidInput, NoCapacity, VmctlError
-from vmctl.domain.events import Finished, Started, Story, Warned
-from vmctl.domain.failure import Failure, Kind, as_error
+from vmctl.domain.errors import InvalidInput, VmctlError
+from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation
-from vmctl.domain.placement import Attempt, candidate_zones, next_zone, region_of
+from vmctl.domain.placement import (
+    Patience,
+    Try,
+    candidate_zones,
+    region_of,
+    with_other_regions,
+)
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import catalogue
-from vmctl.gce.compute import Compute, already_there
+from vmctl.gce.compute import Compute
+from vmctl.workflows.searching import default_explain, search
 from vmctl.workflows.waiting import follow
-
-TRANSIENT_GAPS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,14 @@ class Plan:
     disk_usd_per_month: float | None
 
     @property
+    def machine(self) -> str:
+        """ "n1-standard-4 + T4"."""
+        return f"{self.machine_type} + {self.gpu}" if self.gpu else self.machine_type
+
+    @property
     def text(self) -> str:
         """The choice in two lines for people."""
-        what = f"{self.machine_type} + {self.gpu}" if self.gpu else self.machine_type
+        what = self.machine
         spot = ", spot" if self.spot else ""
         first, *others = self.zones
         more = f" (then {', '.join(others)})" if others else ""
@@ -65,9 +74,10 @@ def plan_for(
     image: Image,
     max_run_s: int,
     compute: Compute,
+    patience: Patience,
 ) -> Plan:
     """The creation to propose; raises InvalidInput naming the valid zones or regions."""
-    zones = _zones(project, gpu, machine, compute)
+    zones = _zones(project, gpu, machine, compute, patience)
     price = catalogue.price(zones[0], machine.name, gpu, spot=project.vm.spot)
     region = region_of(zones[0])
     return Plan(
@@ -87,58 +97,74 @@ def plan_for(
 
 
 def create(
-    compute: Compute, plan: MachinePlan, zones: Sequence[str], clock: Clock
+    compute: Compute, plan: MachinePlan, zones: Sequence[str], clock: Clock, patience: Patience
 ) -> Story[str | None]:
-    """Try the zones in order until one gives the VM: that zone, or None when it exists already.
+    """Try the zones until one gives the VM: that zone, or None when it exists already.
 
     Raises NoCapacity with what Google said about each zone, or at once what no zone can mend.
     """
-    tried: list[Attempt] = []
-    last: Failure | None = None
-    unknown = 0
-    zone: str | None = zones[0]
-    while zone is not None:
-        done = yield from _attempt(compute, plan.in_zone(zone), clock)
-        failure = done.failure
-        if failure is None:
-            return zone
-        if already_there(done):
-            return None
-        unknown += failure.kind is Kind.UNKNOWN
-        if failure.kind not in (Kind.STOCKOUT, Kind.UNKNOWN) or unknown > 1:
-            raise as_error(failure, project=compute.project, doing=f"Creating {plan.name}")
-        tried.append(Attempt(zone, failure.message))
-        last = failure
-        yield Warned(f"{zone}: {failure.message}")
-        zone = next_zone(zones, [attempt.zone for attempt in tried], failure.zones_available)
-    raise _nowhere(plan, tried, last)
+    count = 0
 
-
-def _attempt(compute: Compute, plan: MachinePlan, clock: Clock) -> Story[Operation]:
-    """One zone: the insert operation once it is done; passing trouble is sat out here."""
-    gpu = f" + {plan.gpu.title}" if plan.gpu else ""
-    for gap in (*TRANSIENT_GAPS_S, None):
+    def ask(step: Try) -> Story[Operation]:
+        nonlocal count
+        count += 1
         began = clock.monotonic()
-        yield Started("create", f"Creating {plan.name} ({plan.machine.name}{gpu}) in {plan.zone}")
-        done = yield from follow(compute, compute.insert(plan), clock, "create")
+        there = plan.in_zone(step.zone)
+        named = ", which Google names" if step.named else ""
+        nth = f" (attempt {count})" if count > 1 else ""
+        yield Started("create", f"Creating {plan.name} ({_what(plan)}) in {step.zone}{named}{nth}")
+        done = yield from follow(compute, compute.insert(there), clock, "create")
         if done.failure is None:
             seconds = clock.monotonic() - began
-            yield Finished("create", f"{plan.name} created in {plan.zone}", seconds)
-            return done
-        if done.failure.kind is not Kind.TRANSIENT or gap is None:
-            return done
-        yield Warned(f"{done.failure.message} Trying again in {gap:g} s.")
-        clock.sleep(gap)
-    raise AssertionError("the last gap is None")
+            yield Finished("create", f"{plan.name} created in {step.zone}", seconds)
+        return done
+
+    done = yield from search(
+        zones,
+        ask,
+        clock,
+        patience,
+        what=_what(plan),
+        explain=default_explain(compute.project, f"Creating {plan.name}"),
+        project=compute.project,
+    )
+    return None if done.failure is not None else done.zone
+
+
+def _what(plan: MachinePlan) -> str:
+    return f"{plan.machine.name} + {plan.gpu.title}" if plan.gpu else plan.machine.name
 
 
 def _zones(
-    project: Project, gpu: Gpu | None, machine: MachineType, compute: Compute
+    project: Project, gpu: Gpu | None, machine: MachineType, compute: Compute, patience: Patience
 ) -> tuple[str, ...]:
-    """Zones by the shipped table; where it knows none, Google is asked."""
+    """The zones to try, in order; with other regions behind them where those are allowed."""
+    having = catalogue.zones_with(gpu, machine.name) if gpu else catalogue.zones()
+    region, at_home = project.vm.region, {region_of(zone) for zone in having}
+    elsewhere = region in catalogue.regions() and region not in at_home
+    if patience.any_region and elsewhere and project.vm.zone is None:
+        first: tuple[str, ...] = ()
+    else:
+        first = _home_zones(project, gpu, machine, having, compute)
+    if not patience.any_region:
+        return first
+    spot = project.vm.spot
+    prices = {
+        zone: catalogue.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in having
+    }
+    return with_other_regions(first, having, prices)
+
+
+def _home_zones(
+    project: Project,
+    gpu: Gpu | None,
+    machine: MachineType,
+    having: Sequence[str],
+    compute: Compute,
+) -> tuple[str, ...]:
+    """The chosen zone or those of the region by the shipped table; else Google is asked."""
     what = gpu.title if gpu else machine.name
     region, zone = project.vm.region, project.vm.zone
-    having = catalogue.zones_with(gpu, machine.name) if gpu else catalogue.zones()
     try:
         return candidate_zones(
             having, region=region, zone=zone, what=what, known_zones=catalogue.zones()
@@ -152,23 +178,3 @@ def _zones(
         return candidate_zones(
             offering, region=region, zone=zone, what=what, known_zones=everywhere
         )
-
-
-def _nowhere(plan: MachinePlan, tried: Sequence[Attempt], last: Failure | None) -> NoCapacity:
-    gpu = f" + {plan.gpu.title}" if plan.gpu else ""
-    said = "; ".join(f"{attempt.zone}: {_first_sentence(attempt.said)}" for attempt in tried)
-    elsewhere = last.zones_available if last else ()
-    if elsewhere:
-        hint = f"Google names {', '.join(elsewhere)}: vmctl up --zone {elsewhere[0]}"
-    elif len(tried) == 1:
-        hint = f"Let vmctl try the whole region: vmctl up --region {region_of(tried[0].zone)}"
-    else:
-        other = "europe-west4" if plan.region != "europe-west4" else "us-central1"
-        hint = f"Try again later, or another region: vmctl up --region {other}"
-    return NoCapacity(
-        f"No zone that was tried has {plan.machine.name}{gpu} just now. {said}.", hint=hint
-    )
-
-
-def _first_sentence(text: str) -> str:
-    return text.partition(". ")[0].rstrip(".")

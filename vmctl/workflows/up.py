@@ -15,26 +15,22 @@ from typing import IO
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import KEY_LIFETIME, key_entry
-from vmctl.domain.cost import disk_usd_per_month
-from vmctl.domain.errors import Conflict, InvalidInput, NoCapacity, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
-from vmctl.domain.failure import Kind, as_error
+from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
+from vmctl.domain.events import Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.instance import Instance, Status, labels_for
 from vmctl.domain.machine import MachineType, choose_machine
-from vmctl.domain.operation import Operation
+from vmctl.domain.placement import Patience
 from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.folders import cache_dir
 from vmctl.gce.compute import Compute
 from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.login import renew_key
 from vmctl.workflows.placing import Plan, create, plan_for
 from vmctl.workflows.readiness import Readiness, make_ready, preload
-from vmctl.workflows.status import machine_view, price_of, stamp
+from vmctl.workflows.starting import start
+from vmctl.workflows.status import machine_view, stamp
 from vmctl.workflows.waiting import follow, until
-
-START_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +70,7 @@ def up(
     project: Project,
     *,
     confirm: Callable[[Plan], bool] | None = None,
+    patience: Patience | None = None,
     clock: Clock | None = None,
 ) -> Story[UpResult]:
     """Create or start the project's machine and return when it can train.
@@ -81,14 +78,14 @@ def up(
     `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
     the story early leaves what Google has begun: the next `up` takes it over.
     """
-    clock = clock or Clock()
+    clock, patience = clock or Clock(), patience or Patience()
     began = clock.monotonic()
     wish = parse_wish(project)
     compute = yield from open_cloud(project, clock)
     preload()
     with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
         yield from _alone(lock)
-        action, instance = yield from _bring_up(project, wish, compute, confirm, clock)
+        action, instance = yield from _bring_up(project, wish, compute, confirm, clock, patience)
         ready = yield from make_ready(project, compute, instance, clock)
     return _result(project, action, ready, clock.monotonic() - began)
 
@@ -119,17 +116,27 @@ def _bring_up(
     compute: Compute,
     confirm: Callable[[Plan], bool] | None,
     clock: Clock,
+    patience: Patience,
 ) -> Story[tuple[str, Instance]]:
     """From whatever there is to a RUNNING machine, and the word for how."""
     instance = yield from _what_there_is(project, compute, clock)
     if instance is None:
-        return (yield from _create(project, wish, compute, confirm, clock))
+        return (yield from _create(project, wish, compute, confirm, clock, patience))
     yield from _compare(instance, wish)
     if instance.status is Status.RUNNING:
         yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
         return "running", instance
     if instance.status.is_stopped:
-        return "started", (yield from _start(project, wish, compute, instance, confirm, clock))
+        started = yield from start(
+            project,
+            compute,
+            instance,
+            wish.max_run_s,
+            lambda plan: _agree(confirm, plan),
+            clock,
+            patience,
+        )
+        return "started", started
     if instance.status is Status.SUSPENDED:
         raise Conflict(
             f"{instance.name} is suspended.",
@@ -145,7 +152,7 @@ def _bring_up(
     running = yield from until(compute, instance, lambda vm: not vm.status.is_coming, clock, "boot")
     if running is None or running.status is not Status.RUNNING:
         # the creation failed in the end, or somebody stopped it meanwhile: look again
-        return (yield from _bring_up(project, wish, compute, confirm, clock))
+        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
     return "adopted", running
 
 
@@ -176,10 +183,11 @@ def _create(
     compute: Compute,
     confirm: Callable[[Plan], bool] | None,
     clock: Clock,
+    patience: Patience,
 ) -> Story[tuple[str, Instance]]:
     from vmctl.ssh.keys import ensure_keypair
 
-    plan = plan_for(project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute)
+    plan = plan_for(project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience)
     for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
         yield Warned(caution)
     yield Noted(plan.text)
@@ -199,7 +207,7 @@ def _create(
         network=project.vm.network,
         subnetwork=project.vm.subnetwork,
     )
-    zone = yield from create(compute, machine, plan.zones, clock)
+    zone = yield from create(compute, machine, plan.zones, clock, patience)
     if zone is None:  # a VM of this name is there after all: another `up` was faster
         found = compute.find_instance(project.owner, project.name)
         if found is None and compute.pending_insert(machine.name) is None:
@@ -207,7 +215,7 @@ def _create(
                 f"A VM called {machine.name} exists that vmctl did not make.",
                 hint="Choose another name: vmctl --name NAME up",
             )
-        return (yield from _bring_up(project, wish, compute, confirm, clock))
+        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
     instance = compute.get_instance(zone, machine.name)
     if instance is None:
         raise VmctlError(
@@ -215,80 +223,6 @@ def _create(
             hint="Run it again: vmctl up",
         )
     return "created", instance
-
-
-def _start(
-    project: Project,
-    wish: Wish,
-    compute: Compute,
-    instance: Instance,
-    confirm: Callable[[Plan], bool] | None,
-    clock: Clock,
-) -> Story[Instance]:
-    """A stopped VM, started; its key is renewed before, so that its first boot knows it."""
-    price = price_of(instance)
-    plan = Plan(
-        action="start",
-        name=instance.name,
-        zones=(instance.zone,),
-        machine_type=instance.machine_type,
-        gpu=instance.gpu.title if instance.gpu else None,
-        image=None,
-        disk_gb=instance.disk_gb,
-        spot=instance.spot,
-        max_hours=wish.max_run_s / 3600,
-        usd_per_hour=price.usd_per_hour,
-        price_dated=price.dated or None,
-        disk_usd_per_month=disk_usd_per_month(
-            instance.region, instance.disk_type, instance.disk_gb
-        ),
-    )
-    yield Noted(plan.text)
-    _agree(confirm, plan)
-    yield from renew_key(project, compute, instance, clock)
-    if instance.max_run_s != wish.max_run_s:
-        limit = yield from follow(
-            compute, compute.set_run_limit(instance, wish.max_run_s), clock, "start"
-        )
-        if limit.failure is not None:
-            yield Warned(f"The run limit stays as it was: {limit.failure.message}")
-    began = clock.monotonic()
-    yield Started("start", f"Starting {instance.name} in {instance.zone}")
-    done = yield from _started(compute, instance, clock)
-    if done.failure is not None:
-        raise _start_error(done, compute.project)
-    running = yield from until(
-        compute, instance, lambda vm: not vm.status.is_coming, clock, "start"
-    )
-    if running is None or running.status is not Status.RUNNING:
-        raise VmctlError(
-            f"{instance.name} started and went down again at once.", hint="Look: vmctl status"
-        )
-    yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
-    return running
-
-
-def _started(compute: Compute, instance: Instance, clock: Clock) -> Story[Operation]:
-    """The start operation once it is done; what Google calls passing is tried again."""
-    attempt = 1
-    while True:
-        done = yield from follow(compute, compute.start(instance), clock, "start")
-        passing = done.failure is not None and done.failure.kind is Kind.TRANSIENT
-        if not passing or attempt == START_ATTEMPTS:
-            return done
-        clock.sleep(float(2 ** (attempt - 1)))
-        attempt += 1
-
-
-def _start_error(done: Operation, project: str) -> VmctlError:
-    assert done.failure is not None
-    if done.failure.kind is Kind.STOCKOUT:
-        return NoCapacity(
-            f"{done.zone} has no capacity to start {done.target}: {done.failure.message}",
-            hint="Try again later; or, if nothing on its disk is needed: "
-            "vmctl down --delete, then vmctl up",
-        )
-    return as_error(done.failure, project=project, doing=f"Starting {done.target}")
 
 
 def _compare(instance: Instance, wish: Wish) -> Story[None]:

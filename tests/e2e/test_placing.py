@@ -1,0 +1,242 @@
+"""Where `up` goes after each refusal, and what it says in the end: a test per kind of answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import eventually, public_folder
+from tests.e2e.test_bad_days import Cloud
+
+B, C, D = (f"europe-west1-{letter}" for letter in "bcd")
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    base = public_folder("placing")
+    made = Cloud(base)
+    yield made
+    made.laptop("emulator", "stop", cwd=base, code=None)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    """The same emulator, with no faults and no machines, before and after each test."""
+    yield one_sky
+    one_sky.ask("DELETE", "/emulator/v1/faults")
+    if one_sky.machines():
+        one_sky("down", "--delete", "--yes")
+    assert one_sky.machines() == []
+
+
+def failed(sky: Cloud, *words: str, code: int) -> dict[str, Any]:
+    """The JSON document of an `up` that failed."""
+    told = sky("up", *words, "--json", code=code).stderr
+    document: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return document
+
+
+def tried(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(row["zone"], row["kind"]) for row in document["attempts"]]
+
+
+def place(sky: Cloud) -> list[str]:
+    return [vm["zone"] for vm in sky.machines()]
+
+
+def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone=B, zonesAvailable=[D])
+    told = sky("up").stderr
+    assert f"in {D}, which Google names (attempt 2)" in told
+    assert place(sky) == [D]
+
+
+def test_an_empty_hint_means_the_normal_order(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone=B, zonesAvailable=[])
+    sky("up")
+    assert place(sky) == [C]
+
+
+def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone="europe-west1-*", zonesAvailable=["europe-west4-a"])
+    document = failed(sky, code=6)
+    assert tried(document) == [(zone, "stockout") for zone in (B, C, D)]
+    assert "vmctl up --zone europe-west4-a" in document["hint"]
+
+
+def test_a_hint_in_another_region_is_followed_where_that_is_allowed(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone=B, zonesAvailable=["europe-west4-b"])
+    sky("up", "--any-region")
+    assert place(sky) == ["europe-west4-b"]
+
+
+def test_other_regions_come_by_price(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone="europe-west1-*", plain=True)
+    sky("up", "--any-region")  # us-central1 is the cheapest of the others
+    assert place(sky) == ["us-central1-a"]
+
+
+def test_a_region_without_the_gpu_is_left_for_the_cheapest(sky: Cloud) -> None:
+    sky("up", "--gpu", "v100", "--any-region")
+    assert place(sky)[0].startswith(("us-central1-", "europe-west4-"))
+
+
+def test_a_failed_up_ends_in_a_table(sky: Cloud) -> None:
+    sky.fault(kind="stockout", gpu="nvidia-tesla-t4", plain=True)
+    told = sky("up", code=6).stderr
+    table = told[told.index("\nZONE ") :]
+    assert table.splitlines()[1].split() == [
+        *("ZONE", "WHAT", "GOOGLE", "SAID", "WHAT", "TO", "DO")
+    ]
+    assert [line.split()[0] for line in table.splitlines() if line.startswith("europe")] == [
+        B,
+        C,
+        D,
+    ]
+    assert "--any-region" in table
+    assert table.index(D) < table.index("error:")
+
+
+@pytest.mark.parametrize(
+    ("words", "limit", "zones"),
+    [
+        ([], {"metric": "NVIDIA_T4_GPUS", "region": "europe-west1"}, [B]),
+        (["--any-region"], {"metric": "GPUS_ALL_REGIONS"}, [B]),
+    ],
+)
+def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
+    sky: Cloud, words: list[str], limit: dict[str, str], zones: list[str]
+) -> None:
+    said = f"Quota '{limit['metric']}' exceeded.  Limit: 0.0 "
+    said += f"in region {limit['region']}." if "region" in limit else "globally."
+    sky.fault(kind="operation", code="QUOTA_EXCEEDED", message=said, httpStatus=403)
+    document = failed(sky, *words, code=6)
+    assert tried(document) == [(zone, "quota") for zone in zones]
+    assert limit["metric"] in document["message"]
+    assert "iam-admin/quotas?project=vmctl-local" in document["hint"]
+
+
+def test_a_quota_of_the_region_leads_to_the_next_region(sky: Cloud) -> None:
+    said = "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 0.0 in region europe-west1."
+    sky.fault(kind="operation", code="QUOTA_EXCEEDED", message=said, zone="europe-west1-*")
+    told = sky("up", "--any-region").stderr
+    assert f") in {C}" not in told
+    assert place(sky) == ["us-central1-a"]
+
+
+BILLING = "This API method requires billing to be enabled. Please enable billing on project #p"
+API_OFF = "Compute Engine API has not been used in project 7 before or it is disabled."
+PERMANENT = [
+    (400, "invalid", "Invalid value for field 'resource.machineType': 'x'.", 2),
+    (400, "invalid", "Invalid value for field 'resource.guestAccelerators[0].accelerat…'.", 2),
+    (400, "badRequest", "[n1, t4] features are not compatible for creating instance.", 2),
+    (400, "badRequest", "Instances with guest accelerators do not support live migration.", 2),
+    (403, "forbidden", "Required 'compute.instances.create' permission for 'projects/p'", 5),
+    (403, "accessNotConfigured", API_OFF, 5),
+    (403, "forbidden", BILLING, 5),
+    (401, "authError", "Request had invalid authentication credentials.", 5),
+    (404, "notFound", "The resource 'projects/p/global/images/x' was not found", 3),
+    (412, "conditionNotMet", "Constraint constraints/compute.vmExternalIpAccess violated.", 5),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "message", "code"), PERMANENT, ids=lambda value: str(value)[:24]
+)
+def test_what_is_the_same_everywhere_stops_at_once(
+    sky: Cloud, status: int, reason: str, message: str, code: int
+) -> None:
+    sky.fault(
+        kind="http",
+        method="compute.instances.insert",
+        status=status,
+        reason=reason,
+        message=message,
+    )
+    document = failed(sky, "--any-region", "--wait", "1h", code=code)
+    assert tried(document) == [(B, "permanent")]
+    assert message.partition("'")[0].strip() in document["attempts"][0]["said"]
+    assert document["attempts"][0]["do"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "http", "status": 403, "reason": "rateLimitExceeded", "calls": 3},
+        {"kind": "http", "status": 429, "calls": 3},
+        {"kind": "http", "status": 503, "calls": 3},
+        {"kind": "http", "status": 400, "reason": "resourceNotReady", "calls": 1},
+        {"kind": "operation", "code": "RESOURCE_NOT_READY", "calls": 1},
+        {"kind": "operation", "code": "RESOURCE_OPERATION_RATE_EXCEEDED", "calls": 2},
+    ],
+    ids=lambda fault: str(fault.get("reason") or fault.get("code") or fault["status"]),
+)
+def test_what_passes_is_sat_out_in_the_same_zone(sky: Cloud, fault: dict[str, Any]) -> None:
+    where = {"method": "compute.instances.insert"} if fault["kind"] == "http" else {}
+    sky.fault(**fault, **where)
+    told = sky("up").stderr
+    assert f") in {C}" not in told
+    assert place(sky) == [B]
+
+
+@pytest.mark.parametrize("code", ["UNSUPPORTED_OPERATION", "RESOURCE_NOT_FOUND", "GPU_STOCKOUT"])
+def test_what_means_no_capacity_goes_to_the_next_zone(sky: Cloud, code: str) -> None:
+    sky.fault(kind="operation", code=code, message="Not here.", zone=B)
+    sky("up")
+    assert place(sky) == [C]
+
+
+def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: Cloud) -> None:
+    sky.fault(kind="operation", code="NEVER_SEEN", message="Flux capacitor. Try 1.21 GW.")
+    document = failed(sky, "--any-region", "--wait", "1h", code=2)
+    assert tried(document) == [(B, "unknown"), (C, "unknown")]
+    assert document["attempts"][1]["said"] == "NEVER_SEEN: Flux capacitor. Try 1.21 GW."
+    sky.ask("DELETE", "/emulator/v1/faults")
+    sky.fault(kind="operation", code="NEVER_SEEN", message="Once.", calls=1)
+    sky("up")
+    assert place(sky) == [C]
+
+
+def test_waiting_goes_round_again_and_says_when(sky: Cloud) -> None:
+    sky.fault(kind="stockout", plain=True, calls=3)
+    told = sky("up", "--wait", "2m").stderr
+    assert "Trying again at" in told
+    assert "(in 5 s)" in told
+    assert place(sky) == [B]
+
+
+def test_waiting_has_an_end(sky: Cloud) -> None:
+    sky.fault(kind="stockout", plain=True)
+    document = failed(sky, "--zone", C, "--wait", "1s", code=6)
+    assert [(row["zone"], row["tries"]) for row in document["attempts"]] == [(C, 2)]
+
+
+def test_ctrl_c_while_waiting_leaves_nothing(sky: Cloud) -> None:
+    sky.fault(kind="stockout", plain=True)
+    faults = "/emulator/v1/faults"
+    waiting = sky.laptop.start("up", "--zone", C, "--wait", "1h", cwd=sky.folder)
+    eventually(lambda: sky.ask("GET", faults)["faults"][0]["acted"] == 1, what="one attempt")
+    eventually(lambda: sky.machines() == [], what="that attempt is over")
+    waiting.send_signal(signal.SIGINT)
+    told = waiting.communicate(timeout=20)[1].decode()
+    assert waiting.returncode == 130, told
+    assert sky.machines() == []
+
+
+def test_a_stopped_machine_waits_for_its_own_zone(sky: Cloud) -> None:
+    sky("up")
+    sky("down")
+    sky.fault(kind="stockout", zone=B, plain=True, calls=1)
+    told = sky("up", "--wait", "1m").stderr
+    assert "Trying again at" in told
+    assert [vm["status"] for vm in sky.machines()] == ["RUNNING"]
+
+
+def test_a_wait_that_is_no_time_says_how_to_write_one(one_sky: Cloud) -> None:
+    assert "--wait 30m" in one_sky("up", "--wait", "long", code=2).stderr

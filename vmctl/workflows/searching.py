@@ -1,0 +1,149 @@
+"""From zone to zone until one has it: each refusal is told, weighed and remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vmctl.clock import Clock
+from vmctl.domain.duration import duration_text
+from vmctl.domain.errors import NoCapacity, VmctlError
+from vmctl.domain.events import Started, Story, Warned
+from vmctl.domain.failure import Failure, Kind, advice, as_error
+from vmctl.domain.operation import Operation
+from vmctl.domain.placement import Attempt, Patience, Stop, Try, decide, region_of, round_gap_s
+from vmctl.gce.compute import already_there
+
+Ask = Callable[[Try], Story[Operation]]
+Explain = Callable[[Failure], VmctlError]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What became of one zone, for people and for programs."""
+
+    zone: str
+    kind: str
+    code: str
+    said: str
+    do: str
+    tries: int
+
+
+def search(
+    order: Sequence[str],
+    ask: Ask,
+    clock: Clock,
+    patience: Patience,
+    *,
+    what: str,
+    explain: Explain,
+    project: str,
+) -> Story[Operation]:
+    """Ask zone after zone as `decide` says; the operation that went well, or found one there.
+
+    With patience the round is repeated with growing gaps until its time is over. Raises an error
+    that carries what every zone said.
+    """
+    every: list[Attempt] = []
+    this_round: list[Attempt] = []
+    rounds, deadline = 1, clock.monotonic() + patience.wait_s
+    step = decide(order, ())
+    while True:
+        if isinstance(step, Stop):
+            left_s = deadline - clock.monotonic()
+            if not step.may_pass or left_s <= 0:
+                raise _gave_up(order, every, what, explain, patience, project)
+            yield from _pause(min(round_gap_s(rounds), left_s), left_s, what, clock)
+            rounds, this_round = rounds + 1, []
+            step = decide(order, ())
+            continue
+        if step.after_s:
+            clock.sleep(step.after_s)
+        done = yield from ask(step)
+        if done.failure is None or already_there(done):
+            return done
+        attempt = Attempt(step.zone, done.failure)
+        every.append(attempt)
+        this_round.append(attempt)
+        step = decide(order, this_round)
+        again = isinstance(step, Try) and step.after_s
+        more = f" Trying again there in {again:g} s." if again else ""
+        yield Warned(f"{attempt.zone}: {_said(attempt.failure)}{more}")
+
+
+def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
+    """One row per zone, in the order in which they were first tried: what each said last."""
+    last = {attempt.zone: attempt.failure for attempt in attempts}
+    return tuple(
+        Refusal(
+            zone=zone,
+            kind=str(failure.kind),
+            code=failure.code,
+            said=_said(failure),
+            do=advice(failure, project),
+            tries=sum(attempt.zone == zone for attempt in attempts),
+        )
+        for zone, failure in last.items()
+    )
+
+
+def _pause(gap_s: float, left_s: float, what: str, clock: Clock) -> Story[None]:
+    now = clock.now().astimezone()
+    at, until = (now + timedelta(seconds=s) for s in (gap_s, left_s))
+    yield Started(
+        "wait",
+        f"Nobody has {what} now. Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
+        f"until {until:%H:%M}; Ctrl-C ends it, nothing is left behind",
+    )
+    clock.sleep(gap_s)
+
+
+def _said(failure: Failure) -> str:
+    """Google's words; with its code where vmctl does not know what they mean."""
+    if failure.kind is Kind.UNKNOWN and failure.code not in failure.message:
+        return f"{failure.code}: {failure.message}"
+    return failure.message
+
+
+def _gave_up(
+    order: Sequence[str],
+    attempts: Sequence[Attempt],
+    what: str,
+    explain: Explain,
+    patience: Patience,
+    project: str,
+) -> VmctlError:
+    last = attempts[-1].failure
+    if last.kind is Kind.STOCKOUT:
+        error: VmctlError = NoCapacity(
+            f"No zone that was tried has {what} just now: "
+            f"{', '.join(dict.fromkeys(attempt.zone for attempt in attempts))}.",
+            hint=_hint(order, attempts, patience),
+        )
+    else:
+        error = explain(last)
+    error.attempts = [
+        {name: getattr(row, name) for name in Refusal.__dataclass_fields__}
+        for row in refusals(attempts, project)
+    ]
+    return error
+
+
+def _hint(order: Sequence[str], attempts: Sequence[Attempt], patience: Patience) -> str:
+    named = [zone for attempt in reversed(attempts) for zone in attempt.failure.zones_available]
+    outside = [zone for zone in named if zone not in order]
+    if outside:
+        return f"Google names {', '.join(dict.fromkeys(outside))}: vmctl up --zone {outside[0]}"
+    if patience.any_region:
+        return "Keep trying: vmctl up --any-region --wait 2h"
+    if len(order) == 1:
+        region = region_of(order[0])
+        return f"Let vmctl try the whole region: vmctl up --region {region} (or --any-region)"
+    return "Other regions, by price: vmctl up --any-region; or keep trying: vmctl up --wait 2h"
+
+
+def default_explain(project: str, doing: str) -> Explain:
+    """A failure as an error of vmctl's tree, without asking Google anything more."""
+    return lambda failure: as_error(failure, project=project, doing=doing)

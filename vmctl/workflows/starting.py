@@ -1,0 +1,108 @@
+"""A stopped VM of the project's, started again in its zone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.cost import disk_usd_per_month
+from vmctl.domain.errors import NoCapacity, VmctlError
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.instance import Instance, Status
+from vmctl.domain.operation import Operation
+from vmctl.domain.placement import Patience, Try
+from vmctl.gce.compute import Compute
+from vmctl.workflows.login import renew_key
+from vmctl.workflows.placing import Plan
+from vmctl.workflows.searching import default_explain, search
+from vmctl.workflows.status import price_of
+from vmctl.workflows.waiting import follow, until
+
+Agree = Callable[[Plan], None]
+
+
+def start(
+    project: Project,
+    compute: Compute,
+    instance: Instance,
+    max_run_s: int,
+    agree: Agree,
+    clock: Clock,
+    patience: Patience,
+) -> Story[Instance]:
+    """A stopped VM, started; its key is renewed before, so that its first boot knows it.
+
+    Raises NoCapacity when its zone has none left (after as long as `patience` says).
+    """
+    plan = _plan(instance, max_run_s)
+    yield Noted(plan.text)
+    agree(plan)
+    yield from renew_key(project, compute, instance, clock)
+    if instance.max_run_s != max_run_s:
+        limit = yield from follow(
+            compute, compute.set_run_limit(instance, max_run_s), clock, "start"
+        )
+        if limit.failure is not None:
+            yield Warned(f"The run limit stays as it was: {limit.failure.message}")
+    began = clock.monotonic()
+
+    def ask(step: Try) -> Story[Operation]:
+        yield Started("start", f"Starting {instance.name} in {instance.zone}")
+        return (yield from follow(compute, compute.start(instance), clock, "start"))
+
+    try:
+        yield from search(
+            (instance.zone,),
+            ask,
+            clock,
+            patience,
+            what=plan.machine,
+            explain=default_explain(compute.project, f"Starting {instance.name}"),
+            project=compute.project,
+        )
+    except NoCapacity as error:
+        raise _dry(instance, error) from None
+    running = yield from until(
+        compute, instance, lambda vm: not vm.status.is_coming, clock, "start"
+    )
+    if running is None or running.status is not Status.RUNNING:
+        raise VmctlError(
+            f"{instance.name} started and went down again at once.", hint="Look: vmctl status"
+        )
+    yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
+    return running
+
+
+def _plan(instance: Instance, max_run_s: int) -> Plan:
+    price = price_of(instance)
+    return Plan(
+        action="start",
+        name=instance.name,
+        zones=(instance.zone,),
+        machine_type=instance.machine_type,
+        gpu=instance.gpu.title if instance.gpu else None,
+        image=None,
+        disk_gb=instance.disk_gb,
+        spot=instance.spot,
+        max_hours=max_run_s / 3600,
+        usd_per_hour=price.usd_per_hour,
+        price_dated=price.dated or None,
+        disk_usd_per_month=disk_usd_per_month(
+            instance.region, instance.disk_type, instance.disk_gb
+        ),
+    )
+
+
+def _dry(instance: Instance, error: NoCapacity) -> NoCapacity:
+    """The same refusal with what may be done about a VM that has a disk in that zone."""
+    if not any(row["kind"] == "stockout" for row in error.attempts):
+        return error  # a quota: what it says is right here, too
+    said = error.attempts[-1]["said"]
+    dry = NoCapacity(
+        f"{instance.zone} has no capacity to start {instance.name}: {said}",
+        hint="Keep trying: vmctl up --wait 2h; or, if nothing on its disk is needed: "
+        "vmctl down --delete, then vmctl up",
+    )
+    dry.attempts = error.attempts
+    return dry

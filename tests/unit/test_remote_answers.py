@@ -21,7 +21,6 @@ from vmctl.domain.probe import last_lines, printable, refusal
 from vmctl.domain.target import Target, rsync_word, ssh_config, ssh_failure
 from vmctl.domain.transfer import (
     group_left_out,
-    rsync_name,
     rsync_progress,
     rsync_stats,
 )
@@ -309,17 +308,3 @@ def test_backoff_is_quick_then_steady() -> None:
     assert waits[0] == 0.2
     assert waits == sorted(waits)
     assert max(waits) == 2.0
-
-
-@pytest.mark.parametrize(
-    ("shown", "path"),
-    [
-        ("plain name.txt", "plain name.txt"),
-        (r"\#303\#274ber", "über"),
-        ("über", "über"),
-        (r"new\#012line", "new\nline"),
-        (r"bad\#377", "bad\udcff"),
-    ],
-)
-def test_names_are_read_back_from_how_rsync_prints_them(shown: str, path: str) -> None:
-    assert rsync_name(shown) == path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmctl.cli.options import Context, command
+from vmctl.domain.transfer import Via
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
@@ -20,25 +21,46 @@ SHOWN = 20  # lines of a list before it is cut
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
 
-    @command(app, "push", panel=PANEL, examples="vmctl push\nvmctl push --dry-run")
+    @command(
+        app,
+        "push",
+        panel=PANEL,
+        examples="vmctl push\nvmctl push --dry-run\nvmctl push --via rsync",
+    )
     def push(
         context: Context,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")
         ] = False,
         force: Annotated[
-            bool, typer.Option("--force", help="Go on where a guard of push says no.")
+            bool,
+            typer.Option(
+                "--force",
+                help="Go on where a guard says no: overwrite what was changed or made on the VM, "
+                "replace another folder's push, delete nearly everything.",
+            ),
         ] = False,
+        via: Annotated[
+            Via,
+            typer.Option(
+                "--via",
+                help="What carries the files: one compressed stream (large files that are there "
+                "in an older version go by rsync's difference), rsync for all, or scp -r.",
+            ),
+        ] = Via.STREAM,
     ) -> None:
         """Mirror the project folder to the VM.
 
-        What .gitignore and vmctl.toml's `exclude` leave out stays here; on the VM only files
-        that an earlier push put there are ever deleted.
+        What .gitignore and vmctl.toml's `exclude` leave out stays here, and so do .git and
+        virtual environments; on the VM only files that an earlier push put there are ever
+        deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
+        a push that was cut goes on where it stopped when it is typed again. What was changed on
+        the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
         """
         from vmctl.workflows.push import push as story
 
         screen = context.screen()
-        result = screen.play(story(context.project(), dry_run=dry_run, force=force))
+        result = screen.play(story(context.project(), dry_run=dry_run, force=force, via=via))
         screen.document(result)
         if dry_run:
             _plan(screen, result)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+class Via(enum.Enum):
+    """What carries the contents of a push."""
+
+    STREAM = "stream"  # one compressed stream; rsync's difference for large files
+    RSYNC = "rsync"
+    SCP = "scp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +49,6 @@ def rsync_progress(line: str) -> int | None:
     """Bytes done, from a line of `--info=progress2`; None for any other line."""
     found = _PROGRESS.match(line)
     return _integer(found.group(1)) if found else None
-
-
-def rsync_name(shown: str) -> str:
-    r"""A path as it is, from one that rsync printed with `\#303` for what is not ASCII."""
-    raw = shown.encode("utf-8", "surrogateescape")
-    plain = re.sub(rb"\\#([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), raw)
-    return plain.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,8 +204,7 @@ class _Conversation:
             "files": _ranges(numbers[path] for path in missing),
             "held": {numbers[path]: held for path, held in missing.items() if held},
             "older": older,
-            "placed": self.staging.placed(),
-            "rsync": bool(older) or shutil.which("rsync") is not None,
+            "placed": self.staging.placed(Path(self.root), older.values()),
         }
 
     def _told(self, plan: Plan, numbers: dict[str, int], deleted: list[str]) -> dict[str, Any]:

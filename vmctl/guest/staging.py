@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,10 +105,21 @@ class Staging:
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
-    def placed(self) -> str:
-        """The folder for other programs, as a path below the home folder or an absolute one."""
-        placed = ensure(self.folder / PLACED)
-        return str(placed.relative_to(HOME)) if placed.is_relative_to(HOME) else str(placed)
+    def placed(self, root: Path, older: Iterable[str]) -> dict[str, Any]:
+        """Where other programs put files, and where they find older versions of them.
+
+        `folder` is below the home folder or absolute, `older` are relative to it. What a cut
+        transfer left of a file is the beginning of its next older version.
+        """
+        placed, halves = ensure(self.folder / PLACED), self.folder / "halves"
+        for path in older:
+            _complete(placed / path, root / path, halves / path)
+        near = placed.is_relative_to(HOME)
+        real = os.path.realpath(placed)
+        return {
+            "folder": str(placed.relative_to(HOME)) if near else str(placed),
+            "older": [os.path.relpath(os.path.realpath(place), real) for place in (halves, root)],
+        }
 
     def temporary(self, number: int) -> Path:
         """A name for what is built here just before it is put in its place."""
@@ -141,3 +153,16 @@ class Staging:
         place.replace(self.path(sha256))
         self.whole.add(sha256)
         return True
+
+
+def _complete(half: Path, old: Path, whole: Path) -> None:
+    """The beginning that came, and the rest as it was."""
+    try:
+        size = half.lstat().st_size
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        half.replace(whole)
+    except FileNotFoundError:
+        return
+    with whole.open("ab") as file, old.open("rb") as rest:
+        rest.seek(size)
+        shutil.copyfileobj(rest, file, CHUNK_BYTES)

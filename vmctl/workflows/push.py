@@ -18,7 +18,7 @@ from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.manifest import Entry, named, tree_id
 from vmctl.domain.probe import printable
-from vmctl.domain.transfer import LeftOut, group_left_out
+from vmctl.domain.transfer import LeftOut, Via, group_left_out
 from vmctl.folders import runtime_dir
 from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
@@ -61,7 +61,12 @@ class PushResult:
 
 
 def push(
-    project: Project, dry_run: bool = False, force: bool = False, *, clock: Clock | None = None
+    project: Project,
+    dry_run: bool = False,
+    force: bool = False,
+    *,
+    via: Via = Via.STREAM,
+    clock: Clock | None = None,
 ) -> Story[PushResult]:
     """What the folder holds, less what is ignored, is on the VM; deletes only what a push put.
 
@@ -78,7 +83,9 @@ def push(
         yield Started(STEP, f"Pushing {project.root.name}")
         for attempt in range(2):
             try:
-                told, sent = yield from _converse(session.ssh, project, reading, dry_run, force)
+                told, sent = yield from _converse(
+                    session.ssh, project, reading, dry_run, force, via
+                )
                 break
             except Absent:
                 if attempt:
@@ -150,7 +157,7 @@ class _Reading:
 
 
 def _converse(
-    ssh: OpenSSH, project: Project, reading: _Reading, dry_run: bool, force: bool
+    ssh: OpenSSH, project: Project, reading: _Reading, dry_run: bool, force: bool, via: Via
 ) -> Story[tuple[dict[str, Any], int]]:
     """The VM's last answer, and the bytes that went out."""
     channel = Channel(ssh)
@@ -169,7 +176,7 @@ def _converse(
                 "stamp": time.time_ns(),
             }
         )
-        talk = Talk(channel, project, reading.tree, reading.base, dry_run)
+        talk = Talk(channel, project, reading.tree, reading.base, dry_run, via)
         told = yield from talk.hold()
         reading.save()
     finally:

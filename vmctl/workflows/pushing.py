@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from vmctl.domain.errors import Conflict
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
+from vmctl.domain.transfer import RsyncStats, Via
+from vmctl.ssh.placing import by_rsync, by_scp, has_rsync
 from vmctl.ssh.push import Channel, Content
 from vmctl.workflows.manifest import hash_file, went_away
 from vmctl.workflows.selection import entry_of
@@ -33,12 +35,14 @@ class Talk:
         tree: dict[str, Entry],
         base: tuple[str, dict[str, Entry]],
         dry_run: bool,
+        via: Via,
     ) -> None:
         self._channel = channel
         self._root: Path = project.root
         self._tree = tree
         self._base = base
         self._dry_run = dry_run
+        self._via = via
         self._tries: Counter[str] = Counter()
         self._done_bytes = 0
 
@@ -63,7 +67,7 @@ class Talk:
 
     def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
         """What the VM will most likely ask for."""
-        if self._dry_run:
+        if self._dry_run or self._via is not Via.STREAM:
             return
         base = self._base[1]
         seen = set()
@@ -93,7 +97,38 @@ class Talk:
             for path in paths
             if self._tree[path][2]
         ]
-        yield from self._send(contents)
+        differing = {names[int(number)] for number in want["older"]}
+        apart = [content for content in contents if self._goes_apart(content.path, differing)]
+        yield from self._place(apart, want["placed"])
+        taken = {content.path for content in apart}
+        yield from self._send(content for content in contents if content.path not in taken)
+
+    def _goes_apart(self, path: str, differing: set[str]) -> bool:
+        """Whether a file travels by another program than our stream."""
+        if self._via is not Via.STREAM:
+            return True
+        return path in differing and self._tries[path] == 1 and has_rsync()
+
+    def _place(self, contents: Sequence[Content], placed: dict[str, Any]) -> Story[None]:
+        if not contents:
+            return
+        paths, folder = [content.path for content in contents], placed["folder"]
+        if self._via is Via.SCP:
+            by_scp(self._channel.ssh, self._root, paths, folder)
+            self._channel.sent_bytes += sum(content.size for content in contents)
+        else:
+            copying = by_rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
+            before = self._done_bytes
+            try:
+                while True:
+                    self._done_bytes = before + next(copying)
+                    yield Advanced(STEP, done_bytes=self._done_bytes)
+            except StopIteration as end:
+                stats: RsyncStats = end.value
+                self._channel.sent_bytes += stats.sent
+            finally:
+                copying.close()
+        self._channel.placed(contents)
 
     def _look_again(self, path: str) -> Entry | None:
         """What a file is now whose bytes were not what they should be; None when it is the same."""

@@ -1,0 +1,168 @@
+"""Bring contents of a push to the VM by rsync or scp: into the staging folder, under their paths.
+
+The VM proves them by SHA-256 and puts them in place, as it does with what our own stream brings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Sequence
+from functools import cache
+from pathlib import Path
+
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound, VmctlError
+from vmctl.domain.probe import last_lines, printable
+from vmctl.domain.target import rsync_word, ssh_failure
+from vmctl.domain.transfer import RsyncStats, rsync_progress, rsync_stats
+from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
+from vmctl.ssh.transfer import end_process
+
+
+def has_rsync() -> bool:
+    """Whether this computer has rsync."""
+    return shutil.which("rsync") is not None
+
+
+def by_rsync(
+    ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str] = ()
+) -> Generator[int, None, RsyncStats]:
+    """Copy files below `root` to a folder of the VM; yields bytes done.
+
+    `folder` is below the VM's home, or absolute. Where a file lies below one of the `older`
+    folders (relative to `folder`), only the difference to it travels.
+    """
+    argv = [_rsync(), "-tzI", "--inplace", "--from0", "--files-from=-", "--stats"]
+    argv += [f"--copy-dest={place}" for place in older]
+    if _speaks_info():
+        argv += ["--info=progress2", "--no-human-readable"]
+    shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
+    argv += ["-e", shell, "./", f"{ssh.target.alias}:{folder}/"]
+    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
+        names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+        names.seek(0)
+        process = subprocess.Popen(
+            argv,
+            cwd=root,
+            stdin=names,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+        )
+        try:
+            said = yield from _progress(process)
+            code = process.wait()
+        finally:
+            end_process(process)
+        errors.seek(0)
+        told = errors.read().decode("utf-8", "replace")
+    if code != 0:
+        raise _rsync_failure(ssh, code, told)
+    return rsync_stats(said)
+
+
+def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
+    """Copy files below `root` to a folder of the VM with `scp -r`: slow, many small answers."""
+    program = shutil.which("scp")
+    if program is None:
+        raise NotFound(
+            "scp is not installed on this computer.", hint="sudo apt-get install openssh-client"
+        )
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryFile() as errors:
+        tree = Path(made, "tree")
+        for path in paths:  # scp follows links, so links are all it takes
+            link = tree / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / path)
+        words = [program, "-q", "-r", "-F", str(ssh.config_file)]
+        names = sorted(item.name for item in tree.iterdir())
+        process = subprocess.Popen(
+            [*words, *(f"./{name}" for name in names), f"{ssh.target.alias}:{folder}/"],
+            cwd=tree,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait()
+        finally:
+            end_process(process)
+        errors.seek(0)
+        told = errors.read().decode("utf-8", "replace")
+    if code == 0:
+        return
+    if "No space left" in told or ("write remote" in told and "Failure" in told):
+        raise _disk_full()
+    if is_ssh_failure(told.encode()):
+        raise ssh_failure(told, ssh.target)
+    raise VmctlError(f"scp failed (code {code}): {last_lines(told, 2)}", hint="vmctl push")
+
+
+def _progress(process: subprocess.Popen[bytes]) -> Generator[int, None, str]:
+    """Yields the bytes done; returns everything else that was said."""
+    assert process.stdout is not None
+    kept: list[str] = []
+    rest = b""
+    while data := os.read(process.stdout.fileno(), 1 << 16):
+        *lines, rest = re.split(rb"[\r\n]", rest + data)
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            done = rsync_progress(text)
+            if done is None:
+                kept.append(text)
+            else:
+                yield done
+    return "\n".join([*kept, rest.decode("utf-8", "replace")])
+
+
+def _rsync_failure(ssh: OpenSSH, code: int, told: str) -> VmctlError:
+    if "No space left on device" in told or "Disk quota exceeded" in told:
+        return _disk_full()
+    unread = re.search(r'"([^"]*)"\)?(?: failed)?: Permission denied \(13\)', told)
+    if code == 23 and unread and "[sender]" in told:
+        return InvalidInput(
+            f"{printable(unread.group(1))} cannot be read on this computer.",
+            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+        )
+    gone = re.search(r'"([^"]*)"(?: failed)?: No such file or directory \(2\)', told)
+    vanished = re.search(r'file has vanished: "([^"]*)"', told)
+    if code in (23, 24) and (gone or vanished):
+        name = printable((vanished or gone).group(1))  # type: ignore[union-attr]
+        return Conflict(f"{name} went away while it was being pushed.", hint="vmctl push")
+    if "command not found" in told or code == 127:
+        return Conflict("rsync is not installed on the VM.", hint="Set the VM up: vmctl up")
+    if code in (10, 12, 30, 35, 255) and (code != 12 or is_ssh_failure(told.encode())):
+        return ssh_failure(
+            "\n".join(line for line in told.splitlines() if not line.startswith("rsync")),
+            ssh.target,
+        )
+    return VmctlError(f"rsync failed (code {code}): {last_lines(told, 2)}", hint="vmctl push")
+
+
+def _disk_full() -> Conflict:
+    return Conflict("The VM's disk is full.", hint="See what fills it: vmctl exec df -h")
+
+
+@cache
+def _rsync() -> str:
+    found = shutil.which("rsync")
+    if found is None:
+        raise NotFound(
+            "rsync is not installed on this computer.", hint="sudo apt-get install rsync"
+        )
+    return found
+
+
+@cache
+def _speaks_info() -> bool:
+    """rsync 3.1 and later tell progress for the whole; openrsync (macOS) does not."""
+    told = subprocess.run([_rsync(), "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"rsync\s+version\s+v?(\d+)\.(\d+)", told)
+    if "openrsync" in told or version is None:
+        return False
+    return (int(version.group(1)), int(version.group(2))) >= (3, 1)

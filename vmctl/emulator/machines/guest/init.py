@@ -43,6 +43,7 @@ class Machine:
         self.orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.channel = Channel(control, self._order, self._host_gone)
         self.going_down = threading.Lock()
+        self.shut = threading.Event()  # nobody is let in any more
         self.spec: dict[str, Any] = {}
         self.tree: dict[str, Any] = {}
         self.root = Path("/")
@@ -170,6 +171,8 @@ class Machine:
                 return
             for descriptor in descriptors:
                 with socket.socket(fileno=descriptor) as connection:
+                    if self.shut.is_set():
+                        continue
                     try:
                         self._admit(argv, connection)
                     except OSError as error:
@@ -240,6 +243,7 @@ class Machine:
             self._scripts().run("shutdown", self.tree, timeout_s=max(grace_s - 2, grace_s / 2))
         except Exception as error:  # whatever it is, the machine must go down
             say(f"vmctl emulator: {type(error).__name__}: {error}")
+        self.shut.set()  # sshd is gone before its sessions are, as with any init
         stop_all(max(deadline - time.monotonic() - 0.5, 0))
         say("vmctl emulator: power down")
         os._exit(0)

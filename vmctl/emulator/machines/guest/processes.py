@@ -119,13 +119,17 @@ def others(root_pid: int) -> list[int]:
 def stop_all(grace_s: float) -> None:
     """TERM (and HUP for the shells of terminals, which ignore TERM), then KILL after grace_s."""
     root_pid = os.getpid()
-    for pid in others(root_pid):
-        send(pid, signal.SIGTERM)
-        send(pid, signal.SIGCONT)
-        if leads_terminal(pid):
-            send(pid, signal.SIGHUP)
     deadline = time.monotonic() + grace_s
-    while others(root_pid) and time.monotonic() < deadline:
+    asked: set[int] = set()
+    while left := set(others(root_pid)):
+        for pid in left - asked:  # a session that began meanwhile is asked, too
+            send(pid, signal.SIGTERM)
+            send(pid, signal.SIGCONT)
+            if leads_terminal(pid):
+                send(pid, signal.SIGHUP)
+        asked = left
+        if time.monotonic() >= deadline:
+            break
         time.sleep(0.02)
     # A process may fork while it is being killed: go on until a look finds nothing.
     deadline = time.monotonic() + 5

@@ -1,211 +1,284 @@
-"""One forwarded port on a connection of its own, and who holds a port here."""
+"""One forwarded port on a connection of its own, which notices when it is dead."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
-import re
 import select
+import shlex
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.domain.errors import Conflict, Unreachable
-from vmctl.domain.target import ssh_failure
-from vmctl.domain.tunnel import Forwarding
+from vmctl.domain.errors import Unreachable
+from vmctl.domain.target import Target, ssh_failure
+from vmctl.domain.tunnel import Forwarding, Pulse
+from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
 
-# a dead link is noticed within about 8 s
+# OpenSSH's own keepalive stands behind our Pulse, and watches while the connection is being made
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
 CONNECT = ("-o", "ConnectTimeout=3")
-READY = b"ready\n"
+READY = b"vmctl-tunnel-ready "
+MAX_SAID = 64 * 1024
 HTTP_S = 3.0
+LOOK_S = 0.5  # how often we look whether this computer slept or its network changed
+SLEPT_S = 2.0  # a look that comes so late means that it did
+MUCH_BYTES = 64 * 1024
+
+
+class LibraryAbsent(Exception):
+    """The VM does not have this vmctl's helpers: they are to be installed first."""
 
 
 class Forward:
-    """A local port that leads to the VM's own 127.0.0.1, while its ssh process lives."""
+    """A Unix socket here that leads to a port of the VM's own 127.0.0.1, while ssh lives.
 
-    def __init__(self, ssh: OpenSSH, forwarding: Forwarding) -> None:
-        self._ssh = ssh
+    A session beside the forward carries the Pulse; without one, small replies stall.
+    """
+
+    def __init__(
+        self, ssh: OpenSSH, forwarding: Forwarding, path: Path, moved: Callable[[], tuple[int, int]]
+    ) -> None:
+        self.ssh = ssh
         self.forwarding = forwarding
+        self.path = path
+        self._moved = moved  # bytes that came and went through the forward so far
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
+        self._pulse = Pulse(0.0)
+        self._seen = (0, 0)
+        self._looked = (0.0, 0.0)
+        self._source = ""
 
-    def open(self, timeout_s: float) -> None:
-        """Connect and listen; raises Unreachable, HostKeyChanged, AccessDenied or Conflict."""
-        pair = self.forwarding
+    def open(self, timeout_s: float, request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Connect and listen, and carry out the verb `service` with this request; its answer.
+
+        Raises Unreachable, HostKeyChanged, AccessDenied, LibraryAbsent, or what the verb refused.
+        """
+        self.path.unlink(missing_ok=True)
         options = (
             "-T",
             *("-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"),
             *ALIVE,
             *CONNECT,
-            *("-L", f"127.0.0.1:{pair.local_port}:127.0.0.1:{pair.remote_port}"),
+            *("-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"),
         )
-        # A session beside the forward: with -N alone small replies stall. `cat` ends with us,
-        # because its input does.
-        argv = self._ssh.argv("echo ready; exec cat", options=options)
         self._process = subprocess.Popen(
-            argv,
+            self.ssh.argv(_line(request is not None), options=options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
         )
-        if not self._says_ready(timeout_s):
+        if request is not None:
+            self._write(json.dumps(request).encode() + b"\n")
+        said = self._said(timeout_s)
+        if said is None:
             raise self._failure()
+        answer, code = said
+        now = time.monotonic()
+        self._pulse, self._seen, self._looked = Pulse(now), self._moved(), (now, time.time())
+        self._source = source_address(self.ssh.target)
+        if request is None:
+            return {}
+        if code == guest.ABSENT:
+            raise LibraryAbsent
+        return guest.answer(code, answer, self._told().encode())
 
-    def _says_ready(self, timeout_s: float) -> bool:
-        """Whether the session beside the forward runs; a login file may print before it does."""
+    def _said(self, timeout_s: float) -> tuple[bytes, int] | None:
+        """The verb's answer and its exit code; None when the connection did not come about.
+
+        A login file on the VM may print before it.
+        """
         assert self._process is not None
         assert self._process.stdout is not None
         deadline, said = time.monotonic() + timeout_s, b""
-        while not said.endswith(READY):
+        while True:
             left = deadline - time.monotonic()
             readable, _, _ = select.select([self._process.stdout], [], [], max(left, 0))
             data = os.read(self._process.stdout.fileno(), 4096) if readable else b""
             if not data:
-                return False
-            said = (said + data)[-256:]
-        return True
+                return None
+            said = (said + data)[-MAX_SAID:]
+            before, mark, code = said.rpartition(READY)
+            if mark and code.endswith(b"\n"):
+                return before.strip().rpartition(b"\n")[2], int(code)
 
     def alive(self, seconds: float) -> bool:
-        """Wait that long at most; False as soon as the connection has ended."""
+        """Wait that long at most; False as soon as the connection has ended or is dead."""
         if self._process is None:
             return False
+        assert self._process.stdout is not None
+        limit = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            wait = min(limit - now, self._pulse.wait_s(now), LOOK_S)
+            readable, _, _ = select.select([self._process.stdout], [], [], max(wait, 0))
+            if readable:
+                if not os.read(self._process.stdout.fileno(), 4096):
+                    return False
+                self._pulse = self._pulse.answered()
+            now = time.monotonic()
+            self._look(now, wait)
+            if self._pulse.is_dead(now):
+                return False
+            if self._pulse.is_due(now):
+                self._write(b"\n")
+                self._pulse = self._pulse.sent(now)
+            if now >= limit:
+                return True
+
+    def _look(self, now: float, waited: float) -> None:
+        """What has happened meanwhile that makes the connection more, or less, likely to live."""
+        last, last_wall = self._looked
+        wall = time.time()  # goes on while the computer sleeps, which the other clock does not
+        self._looked = (now, wall)
+        if max(now - last, wall - last_wall) > max(waited, 0) + SLEPT_S or self._moved_away():
+            self._pulse = self._pulse.doubted(now)
+        came, went = self._moved()
+        if came > self._seen[0] or went - self._seen[1] > MUCH_BYTES:
+            self._pulse = self._pulse.heard(now)
+        self._seen = (came, went)
+
+    def _moved_away(self) -> bool:
+        """Whether this computer would now reach the VM from another address of its own."""
+        source = source_address(self.ssh.target)
+        changed = bool(source and self._source and source != self._source)
+        self._source = source or self._source
+        return changed
+
+    def _write(self, data: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+            os.write(self._process.stdin.fileno(), data)
+        except BrokenPipeError:
+            pass  # it has ended: the next read says so
+
+    def answers_http(self) -> bool:
+        """Whether something speaks HTTP at the VM's port; any status counts."""
+        connection = _Through(self.path)
+        try:
+            host = f"127.0.0.1:{self.forwarding.local_port}"
+            connection.request("GET", "/", headers={"Host": host})
+            connection.getresponse().read(1)
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
 
     def close(self) -> None:
         """Stop listening; nothing of it is left."""
         if self._process is not None:
             end_process(self._process)
         self._errors.close()
+        self.path.unlink(missing_ok=True)
+
+    def _told(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read().decode("utf-8", "replace")
 
     def _failure(self) -> Exception:
         assert self._process is not None
         ended = self._process.poll() is not None
         end_process(self._process)
-        self._errors.seek(0)
-        told = self._errors.read().decode("utf-8", "replace")
-        if "cannot listen" in told or "Address already in use" in told:
-            return taken(self.forwarding.local_port)
+        told = self._told()
         if not ended and not told.strip():
             return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
-        return ssh_failure(told, self._ssh.target)
+        return ssh_failure(told, self.ssh.target)
 
 
-def answers_http(port: int) -> bool:
-    """Whether something speaks HTTP at this port of 127.0.0.1; any status counts."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HTTP_S)
+def _line(with_service: bool) -> str:
+    """What the session does on the VM: the verb, then every byte comes back."""
+    verb = ":"
+    if with_service:  # the request is the first line of what comes in: a process list shows words
+        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({guest.verb_line('service')})"
+    script = f'{verb}; echo "{READY.decode()}$?"; exec cat'
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+class _Through(http.client.HTTPConnection):
+    """HTTP through a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("127.0.0.1", timeout=HTTP_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def source_address(target: Target) -> str:
+    """The address of this computer from which it would reach the VM; "" without a network.
+
+    Nothing is sent: connecting a datagram socket only asks the routing table.
+    """
+    family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
     try:
-        connection.request("GET", "/", headers={"Host": f"127.0.0.1:{port}"})
-        connection.getresponse().read(1)
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
-
-
-def wait_until_free(port: int, clock: Clock, seconds: float) -> bool:
-    """Whether the local port is free, now or soon."""
-    limit = clock.monotonic() + seconds
-    while not is_free(port):
-        if clock.monotonic() >= limit:
-            return False
-        clock.sleep(0.05)
-    return True
-
-
-def is_free(port: int) -> bool:
-    """Whether we may listen on this port of 127.0.0.1."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except PermissionError as error:
-            raise Conflict(
-                f"Port {port} of this computer is for the administrator only.",
-                hint="Choose a higher one: --port 8080",
-            ) from error
-        except OSError:
-            return False
-    return True
-
-
-def next_free(port: int) -> int:
-    """The next port above that is free."""
-    return next((found for found in range(port + 1, min(port + 200, 65535)) if is_free(found)), 0)
-
-
-def taken(port: int) -> Conflict:
-    """The error for a local port in use: it names the holder and the next free port."""
-    holder = holder_of(port)
-    by = f" by {holder}" if holder else ""
-    return Conflict(
-        f"Port {port} on this computer is taken{by}.",
-        hint=f"Use the next free one: --port {next_free(port)}",
-    )
-
-
-def holder_of(port: int) -> str:
-    """Who listens on a local port, as far as this user may see; "" when nobody can tell."""
-    inodes = _listening_inodes(port)
-    links = {f"socket:[{inode}]" for inode in inodes}
-    for process in Path("/proc").glob("[0-9]*"):
-        if not links.isdisjoint(_open_files(process)):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            name = " ".join(word.decode("utf-8", "replace") for word in words[:3]).strip()
-            return f"'{name[:60]}' (process {process.name})"
-    return _lsof(port) if not Path("/proc/net/tcp").exists() else ""
-
-
-def _open_files(process: Path) -> Iterator[str]:
-    """What a process has open; nothing where it has ended or is somebody else's."""
-    try:
-        descriptors = list((process / "fd").iterdir())
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((target.address, target.port))
+            return str(asking.getsockname()[0])
     except OSError:
-        return
-    for descriptor in descriptors:
-        try:
-            yield str(descriptor.readlink())
-        except OSError:  # closed meanwhile
-            continue
-
-
-def _listening_inodes(port: int) -> set[str]:
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            rows = Path(table).read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
-            fields = row.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(fields[9])
-    return found
-
-
-def _lsof(port: int) -> str:
-    """macOS has no /proc."""
-    try:
-        told = subprocess.run(
-            ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"],
-            capture_output=True,
-            text=True,
-            timeout=3,
-            check=False,
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.search(r"^p(\d+)\nc(.+)$", told, re.MULTILINE)
-    return f"'{found.group(2)}' (process {found.group(1)})" if found else ""
+
+
+class Knock:
+    """Tries a VM's port until it opens: every try is new, so that none waits for a lost packet."""
+
+    OPEN_AT_ONCE = 12
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._tries: list[socket.socket] = []
+
+    def opens(self, seconds: float, clock: Clock) -> bool:
+        """Try once more and wait that long for this try or an earlier one."""
+        self._try()
+        deadline = clock.monotonic() + seconds
+        while self._tries:
+            left = deadline - clock.monotonic()
+            _, done, _ = select.select([], self._tries, [], max(left, 0))
+            for attempt in done:
+                failed = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._tries.remove(attempt)
+                attempt.close()
+                if not failed:
+                    return True
+            if left <= 0:
+                return False
+        # refused, or no network: there was nothing to wait for
+        clock.sleep(max(0.0, deadline - clock.monotonic()))
+        return False
+
+    def _try(self) -> None:
+        while len(self._tries) >= self.OPEN_AT_ONCE:
+            self._tries.pop(0).close()
+        family = socket.AF_INET6 if ":" in self.target.address else socket.AF_INET
+        attempt = socket.socket(family, socket.SOCK_STREAM)
+        attempt.setblocking(False)
+        try:
+            attempt.connect((self.target.address, self.target.port))
+        except BlockingIOError:
+            pass
+        except OSError:
+            attempt.close()
+            return
+        self._tries.append(attempt)
+
+    def close(self) -> None:
+        """Leave no try open."""
+        for attempt in self._tries:
+            attempt.close()
+        self._tries.clear()

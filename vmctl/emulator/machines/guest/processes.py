@@ -121,13 +121,13 @@ def stop_all(grace_s: float) -> None:
     root_pid = os.getpid()
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
-    while left := set(others(root_pid)):
-        for pid in left - asked:  # a session that began meanwhile is asked, too
+    while present := set(others(root_pid)):
+        for pid in present - asked:  # a session that began meanwhile is asked, too
             send(pid, signal.SIGTERM)
             send(pid, signal.SIGCONT)
             if leads_terminal(pid):
                 send(pid, signal.SIGHUP)
-        asked = left
+        asked = present
         if time.monotonic() >= deadline:
             break
         time.sleep(0.02)

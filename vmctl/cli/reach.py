@@ -1,4 +1,4 @@
-"""tunnel, ssh, exec: reach the machine."""
+"""tunnel, tunnels, ssh, exec: reach the machine."""
 
 from __future__ import annotations
 
@@ -19,46 +19,96 @@ def register(app: typer.Typer) -> None:
         app,
         "tunnel",
         panel=PANEL,
-        examples="vmctl tunnel tensorboard\nvmctl tunnel jupyter --open\nvmctl tunnel 8000:80",
+        examples="vmctl tunnel tensorboard\nvmctl tunnel jupyter --open\nvmctl tunnel 8000:80\n"
+        "vmctl tunnel tensorboard --port auto --background\nvmctl tunnel stop tensorboard\n"
+        "vmctl tunnel stop all",
     )
     def tunnel(
         context: Context,
         what: Annotated[
             str,
             typer.Argument(
-                metavar="SERVICE|PORT[:REMOTE]", help="tensorboard, jupyter, or a port of the VM."
+                metavar="SERVICE|PORT[:REMOTE]|stop",
+                help="tensorboard, jupyter, a service of vmctl.toml, or a port of the VM; "
+                "stop closes tunnels.",
             ),
         ],
+        which: Annotated[
+            str | None,
+            typer.Argument(
+                metavar="[X|all]",
+                help="After stop: what to close, a service or a local port; "
+                "by default all tunnels of this VM, with all those of every VM.",
+            ),
+        ] = None,
         port: Annotated[
-            int | None, typer.Option(help="Local port; by default the service's own.")
+            str | None,
+            typer.Option(
+                metavar="PORT|auto",
+                help="Local port; by default the service's own. auto: the next that is free.",
+            ),
         ] = None,
         open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+        background: Annotated[
+            bool,
+            typer.Option(
+                "--background", help="Return when the URL answers; the tunnel goes on by itself."
+            ),
+        ] = False,
+        supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
     ) -> None:
         """Reach a service on the VM at localhost; starts it there if it is not running.
 
-        Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C.
+        Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C, also when
+        this computer slept, its network changed, or the VM has another address. A tunnel in the
+        background ends with `vmctl tunnel stop`, or when its VM is deleted.
         """
-        from vmctl.workflows.tunnel import tunnel as story
+        from vmctl.domain.tunnel import parse_port
+        from vmctl.workflows.tunnels import refuse_second_word
+
+        if what == "stop":
+            _stop(context, which)
+            return
+        refuse_second_word(what, which)
+        number, any_port = parse_port(port)
+        if background:
+            _in_background(context, what, number, any_port, open_)
+        else:
+            _in_terminal(context, what, number, any_port, open_, supervise)
+
+    @command(
+        app,
+        "tunnels",
+        panel=PANEL,
+        examples="vmctl tunnels\nvmctl tunnels --json | jq -r '.[].url'",
+    )
+    def tunnels(context: Context) -> None:
+        """List your open tunnels, those of other projects too, and how each one is."""
+        from vmctl.cli.render import human_time
+        from vmctl.workflows.tunnels import tunnels as listing
 
         screen = context.screen()
-        ready = False
-
-        def watch(event: Event) -> None:
-            nonlocal ready
-            if isinstance(event, Ready):
-                ready = True
-                screen.note("Ctrl-C closes the tunnel; the service goes on.")
-                if open_:
-                    import webbrowser
-
-                    webbrowser.open(event.url)
-
-        try:
-            screen.play(story(context.project(), what, port), watch)
-        except KeyboardInterrupt:
-            if not ready:
-                raise
-            screen.note("\nThe tunnel is closed.")
+        found = listing()
+        screen.document(found)
+        if not found:
+            screen.say("No tunnel is open.")
+            return
+        screen.table(
+            ("TO", "VM", "LOCAL", "REMOTE", "STATE", "SINCE", "PROCESS", "URL"),
+            [
+                (
+                    record.what,
+                    record.vm,
+                    str(record.local_port),
+                    str(record.remote_port),
+                    record.state,
+                    human_time(record.since),
+                    f"{record.pid} {'background' if record.background else 'terminal'}",
+                    record.url or "-",
+                )
+                for record in found
+            ],
+        )
 
     @command(
         app, "ssh", panel=PANEL, passes_words_on=True, examples="vmctl ssh\nvmctl ssh -- nvidia-smi"
@@ -89,3 +139,61 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.shell import exec_ as execute
 
         raise typer.Exit(execute(context.project(), tuple(words)))
+
+
+def _in_terminal(
+    context: Context, what: str, port: int | None, any_port: bool, open_: bool, supervise: bool
+) -> None:
+    from vmctl.workflows.tunnel import tunnel as story
+
+    screen = context.screen()
+    ready = False
+
+    def watch(event: Event) -> None:
+        nonlocal ready
+        if isinstance(event, Ready):
+            ready = True
+            screen.note("Ctrl-C closes the tunnel; the service goes on.")
+            if open_:
+                _open(event.url)
+
+    told = story(context.project(), what, port, any_port=any_port, background=supervise)
+    try:
+        screen.play(told, watch)
+    except KeyboardInterrupt:
+        if not ready:
+            raise
+        screen.note("\nThe tunnel is closed.")
+    except SystemExit:  # `vmctl tunnel stop` in another terminal
+        screen.note("The tunnel is closed.")
+        raise
+
+
+def _in_background(
+    context: Context, what: str, port: int | None, any_port: bool, open_: bool
+) -> None:
+    from vmctl.workflows.tunnels import background as story
+
+    screen = context.screen()
+    record = screen.play(story(context.project(), what, port, any_port=any_port))
+    screen.document(record)
+    screen.say(record.url)
+    screen.note(f"Close it: vmctl tunnel stop {record.what}   See all: vmctl tunnels")
+    if open_:
+        _open(record.url)
+
+
+def _stop(context: Context, which: str | None) -> None:
+    from vmctl.workflows.tunnels import stop as story
+
+    screen = context.screen()
+    closed = screen.play(story(context.project(), which))
+    screen.document(closed)
+    if not closed:
+        screen.say("No such tunnel is open." if which else "No tunnel of this VM is open.")
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    webbrowser.open(url)

@@ -1,4 +1,4 @@
-"""push, fetch, scp: files there and back."""
+"""push, pull, fetch, scp: files there and back."""
 
 from __future__ import annotations
 
@@ -125,6 +125,65 @@ def register(app: typer.Typer) -> None:
             )
         )
         screen.document(result)
+
+    @command(
+        app,
+        "pull",
+        panel=PANEL,
+        examples="vmctl pull --dry-run\nvmctl pull\nvmctl pull notebook.ipynb --force",
+    )
+    def pull(
+        context: Context,
+        paths: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="PATH",
+                help="Files or folders of the project, as they are here; without one: everything "
+                "that a push put there.",
+            ),
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Say what would come, and change nothing.")
+        ] = False,
+        force: Annotated[
+            bool,
+            typer.Option(
+                "--force",
+                help="Take the VM's side where both changed, and delete here what was deleted "
+                "there.",
+            ),
+        ] = False,
+    ) -> None:
+        """Bring home what changed on the VM since it was pushed.
+
+        Files that changed here, too, are left alone and listed (exit code 4), as is what was
+        deleted on the VM; the others come. A push after it has nothing to do. What a run made
+        on the VM is for fetch.
+        """
+        from vmctl.domain.errors import Conflict
+        from vmctl.workflows.pull import pull as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), paths or (), dry_run=dry_run, force=force))
+        screen.document(result)
+        if dry_run:
+            for file in result.files:
+                screen.say(f"would come: {file.path}")
+            for path in result.links:
+                screen.say(f"would come: {path}")
+            for path in result.deleted:
+                screen.say(f"would be deleted here: {path}")
+            for refused in result.conflicts:
+                screen.say(f"left alone: {refused.path} {refused.why}")
+        elif result.conflicts:
+            lines = [f"{refused.path} {refused.why}" for refused in result.conflicts[:SHOWN]]
+            if len(result.conflicts) > SHOWN:
+                lines.append(f"… and {len(result.conflicts) - SHOWN} more (all: --json)")
+            raise Conflict(
+                "\n  ".join(["Left alone:", *lines]) if len(lines) > 1 else f"{lines[0]}.",
+                hint="The VM's side: vmctl pull --force PATH; yours: vmctl push --force; "
+                "a look at the VM's: vmctl fetch PATH --to DIR",
+            )
 
     @command(
         app,

@@ -6,9 +6,12 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
 
 from .layout import Refusal
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
 
 # verb: (module, function); imported when asked for, because every start is waited for
 VERBS = {
@@ -20,6 +23,7 @@ VERBS = {
     "cancel": ("runs", "cancel"),
     "follow": ("following", "follow"),
     "fetch": ("sending", "fetch"),
+    "pull": ("pulling", "pull"),
     "service": ("services", "ensure_running"),
     "service-state": ("services", "state"),
 }

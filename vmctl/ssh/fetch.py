@@ -128,12 +128,13 @@ class Incoming:
             _distrust()
 
     def receive(
-        self, landing: Landing, want: Want, have: Have, may: Callable[[], None] | None = None
+        self, landing: Landing, want: Want, have: Have, instead_of: str | None = None
     ) -> Generator[int, None, Callable[[], Arrived]]:
         """The next file of the stream; yields bytes as they come, or as they were here before.
 
         What it returns puts the proven file on the disk and gives it its name: in any thread, and
-        exactly once. `may` is asked before that, and raises where something speaks against it.
+        exactly once. It raises Conflict unless the file with the SHA-256 `instead_of` stands there
+        ("": no file must); None: whatever stands there is replaced.
         """
         begins, left = self._header(want, have.offset)
         if begins and have.whole:
@@ -168,7 +169,7 @@ class Incoming:
 
         def finish() -> Arrived:
             try:
-                replaced = part.finish(*_times(trailer, want), may)
+                replaced = part.finish(*_times(trailer, want), instead_of)
             finally:
                 part.close()
             return Arrived(want, total, begins, sha256, replaced)

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,17 +104,11 @@ class Landing:
     def sum_of(self, relative: str) -> str:
         """The SHA-256 of a file here; "" where no file stands there."""
         parent, name = _split(relative)
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(name, flags, dir_fd=self.folder(parent, make=False))
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
-                return ""
-            raise
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return ""
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            folder = self.folder(parent, make=False)
+        except FileNotFoundError:
+            return ""
+        return _sum_of(name, folder)
 
     def kept(self, relative: str, most: int) -> tuple[int, Any]:
         """How many bytes an earlier fetch left, and their running sum; at most `most`."""
@@ -252,16 +245,20 @@ class Part:
             start_writing_out(self._fd, self._written_out, self.size - self._written_out)
             self._written_out = self.size
 
-    def finish(self, mode: int, mtime_ns: int, may: Callable[[], None] | None = None) -> bool:
+    def finish(self, mode: int, mtime_ns: int, instead_of: str | None = None) -> bool:
         """Everything on the disk, then under its name; whether that replaced something.
 
-        `may` is asked at the last moment, and raises where something speaks against it.
+        `instead_of` is the SHA-256 of what must stand there until then ("": no file must).
         """
         os.fchmod(self._fd, mode)
         os.utime(self._fd, ns=(mtime_ns, mtime_ns))
         os.fsync(self._fd)
-        if may is not None:
-            may()
+        if instead_of is not None and _sum_of(self._name, self._folder) != instead_of:
+            self.drop()
+            raise Conflict(
+                f"{shown(self._relative)} was changed here while it was on its way.",
+                hint="vmctl pull",
+            )
         try:
             os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
             replaced = True
@@ -280,6 +277,20 @@ def start_writing_out(descriptor: int, offset: int, count: int) -> None:
     advise = getattr(os, "posix_fadvise", None)
     if advise is not None:  # Linux begins write-back of dirty pages it is told to drop
         advise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
+
+
+def _sum_of(name: str, folder: int) -> str:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return ""
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _split(relative: str) -> tuple[str, str]:

@@ -31,11 +31,14 @@ WAITING = 32  # files that have come and are not on the disk yet
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which files of a listing are wanted, and where they land."""
+    """Which files of a listing are wanted, and where they land.
+
+    `instead_of` names, by path, the SHA-256 of what must stand there until it is replaced.
+    """
 
     landing: Landing
     wants: Sequence[Want]
-    may: Callable[[Want], None] = lambda _: None
+    instead_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -150,7 +153,7 @@ class Bringing:
         self, stream: Incoming, plan: Plan, want: Want, have: Have, finishing: _Finishing
     ) -> Story[None]:
         base = self._done
-        coming = stream.receive(plan.landing, want, have, lambda: plan.may(want))
+        coming = stream.receive(plan.landing, want, have, plan.instead_of.get(want.relative))
         try:
             while True:
                 self._done += next(coming)

@@ -1,0 +1,292 @@
+"""Bring home what changed on the VM since it was pushed: a notebook edited through the tunnel."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.errors import InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.listing import Listing, RemoteItem, names, safe_link, safe_relative, shown
+from vmctl.domain.merging import NOTHING, Content, Verdict, decide
+from vmctl.ssh import guest
+from vmctl.ssh.fetch import Arrived, Want
+from vmctl.ssh.landing import Landing
+from vmctl.workflows.bringing import Bringing, Plan
+from vmctl.workflows.selection import select
+from vmctl.workflows.session import connect
+
+STEP = "pull"
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """One file that came home, or in a dry run would."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One path that was left alone, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did, or in a dry run would do; `conflicts` need --force."""
+
+    dry_run: bool
+    files: tuple[PulledFile, ...]
+    links: tuple[str, ...]
+    deleted: tuple[str, ...]
+    conflicts: tuple[Refused, ...]
+    links_left_out: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+
+def pull(
+    project: Project,
+    paths: Sequence[str] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    *,
+    clock: Clock | None = None,
+) -> Story[PullResult]:
+    """What changed on the VM is here; what changed here, too, is only listed, unless `force`.
+
+    Each file is proven by SHA-256 and replaced at once; what is deleted there is deleted here
+    only with `force`.
+    """
+    clock = clock or Clock()
+    began = clock.monotonic()
+    wanted = [_relative(project, path) for path in paths]
+    session = yield from connect(project, clock=clock)
+    yield Started(STEP, "Looking what changed on the VM")
+    merging = _Merging(project, wanted, dry_run, force)
+    request = {"project": project.name, "paths": wanted}
+    bringing = Bringing(project, "pull", request, merging.plan, clock, STEP)
+    try:
+        arrived = yield from bringing.bring(session, True)
+        if not dry_run:
+            merging.make_links()
+            merging.delete()
+        merging.landing.sync()
+        accepted = [] if dry_run else merging.accepted(arrived)
+    finally:
+        merging.landing.close()
+    if accepted:
+        # a later push then finds what it expects; over another connection, if need be
+        session = yield from connect(project, clock=clock)
+        guest.call(session.ssh, "push-accept", {"project": project.name, "accept": accepted})
+    seconds = round(clock.monotonic() - began, 3)
+    result = merging.result(arrived, seconds)
+    yield Finished(STEP, _told(result), seconds)
+    for path in merging.same_paths:
+        yield Noted(f"{shown(path)} has not changed on the VM since it was pushed")
+    if result.links_left_out:
+        yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
+    if merging.left_out:
+        yield Warned(f"Left out what is neither file nor link: {names(merging.left_out)}")
+    return result
+
+
+def _relative(project: Project, path: str) -> str:
+    """A path as typed in the current folder, below the project's."""
+    if not path:
+        raise InvalidInput("A path is empty.", hint="Everything that changed: vmctl pull")
+    place = os.path.normpath(Path.cwd() / path)
+    root = str(project.root)
+    if place == root:
+        return ""
+    if not place.startswith(f"{root}/"):
+        raise InvalidInput(
+            f"'{shown(path)}' is outside of the project folder {root}.",
+            hint="Files from elsewhere on the VM: vmctl fetch PATH",
+        )
+    return place[len(root) + 1 :]
+
+
+@dataclass(slots=True)
+class _Merging:
+    """From the VM's listing to what is taken, path by path."""
+
+    project: Project
+    wanted: Sequence[str]
+    dry_run: bool
+    force: bool
+    landing: Landing = field(init=False)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    there: dict[str, Content] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    same_paths: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.landing = Landing(self.project.root)
+
+    def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
+        """Decides each path; what was decided on an earlier connection is decided anew."""
+        listing = Listing.parse(answer)
+        try:
+            before = {path: Content.parse(told) for path, told in answer["before"].items()}
+            sums = {str(path): str(value) for path, value in answer["sums"].items()}
+            deleted = [safe_relative(str(path)) for path in answer["deleted"]]
+            self.same_paths = tuple(str(path) for path in answer["same"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NotProvenWhole("The VM's listing is not what the helper there writes.") from error
+        if listing.missing:
+            path = shown(listing.missing[0])
+            raise NotFound(
+                f"'{path}' is not in the project's folder on the VM.",
+                hint="What changed there: vmctl pull --dry-run",
+            )
+        self.left_out = listing.left_out
+        self.verdicts.clear()
+        there = {item.inside: _content(item, sums) for item in listing.items}
+        self.there = {**there, **dict.fromkeys(deleted, NOTHING)}
+        self.sizes = {item.inside: item.size for item in listing.items}
+        selected = {entry.path for entry in select(self.project.root, self.project.exclude).entries}
+        instead_of: dict[str, str] = {}
+        for path, content in self.there.items():
+            here = self._here(path)
+            self._refuse_foreign(path, here, selected)
+            self.verdicts[path] = decide(before.get(path), here, content)
+            if not self.force:
+                instead_of[path] = here.value if here.kind == "file" else ""
+        wants = [
+            Want(number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
+            for number, (item, entry) in enumerate(
+                (item, item.entries[0]) for item in listing.items if item.kind == "file"
+            )
+            if self._taken(item.inside) and not self.dry_run
+        ]
+        if wants:
+            yield Started(STEP, f"Pulling {names([want.relative for want in wants])}")
+        return Plan(self.landing, wants, instead_of)
+
+    def _here(self, path: str) -> Content:
+        found = self.landing.look(path)
+        if found is None:
+            return NOTHING
+        if stat.S_ISREG(found.st_mode):
+            return Content("file", self.landing.sum_of(path))
+        if stat.S_ISLNK(found.st_mode):
+            # Path.readlink would tidy the target up
+            return Content("link", os.readlink(self.project.root / path))  # noqa: PTH115
+        return Content("other")
+
+    def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
+        """The VM may only name what a push takes from here, or what the user named."""
+        if ".git" in path.lower().split("/"):
+            raise NotProvenWhole(
+                f"The VM's listing names '{shown(path)}', which no push takes there.",
+                hint="Nothing of it was written; look at it on the VM: vmctl ssh",
+            )
+        named = any(top in ("", path) or path.startswith(f"{top}/") for top in self.wanted)
+        if here != NOTHING and path not in selected and not named:
+            raise NotProvenWhole(
+                f"The VM names '{shown(path)}', which this folder's rules keep out of a push.",
+                hint=f"If you want it: vmctl pull '{shown(path)}'",
+            )
+
+    def _taken(self, path: str) -> bool:
+        verdict = self.verdicts[path]
+        if verdict is Verdict.SAME or self.there[path] == NOTHING:
+            return False
+        return verdict is Verdict.TAKE or self.force
+
+    def _taken_links(self) -> list[str]:
+        return [p for p in self.verdicts if self.there[p].kind == "link" and self._taken(p)]
+
+    def make_links(self) -> None:
+        """Links that stay inside the project; others are left out."""
+        for path in self._taken_links():
+            if safe_link(path, self.there[path].value):
+                self.landing.link(path, self.there[path].value)
+            else:
+                self.outside += (shown(path),)
+
+    def _deleted(self) -> list[str]:
+        gone = [p for p in self.verdicts if self.there[p] == NOTHING and self.force]
+        return [path for path in gone if self.verdicts[path] is not Verdict.SAME]
+
+    def delete(self) -> None:
+        """What is gone there goes here, where that was asked for."""
+        for path in self._deleted():
+            self.landing.remove(path)
+
+    def accepted(self, arrived: Sequence[Arrived]) -> list[list[Any]]:
+        """What is now the same on both sides, as the record of a push names it."""
+        came = {found.want.relative: found.sha256 for found in arrived}
+        entries: list[list[Any]] = []
+        for path, verdict in self.verdicts.items():
+            found = self.landing.look(path)
+            there = self.there[path]
+            sha256 = came.get(path, there.value if verdict is Verdict.SAME else "")
+            if there == NOTHING:
+                if found is None:
+                    entries.append([path, None])
+            elif found is None:
+                continue
+            elif there.kind == "link" and self._here(path) == there:
+                entries.append([path, ["l", there.value]])
+            elif there.kind == "file" and sha256:
+                times = [found.st_size, found.st_mtime_ns, found.st_mode & 0o777]
+                entries.append([path, ["f", sha256, *times]])
+        return entries
+
+    def result(self, arrived: Sequence[Arrived], seconds: float) -> PullResult:
+        """What was done, or would be."""
+        taken = [found.want.relative for found in arrived]
+        if self.dry_run:
+            taken = [p for p in self.verdicts if self.there[p].kind == "file" and self._taken(p)]
+        files = tuple(PulledFile(shown(path), self.sizes.get(path, 0)) for path in taken)
+        conflicts = tuple(
+            Refused(shown(path), verdict.value)
+            for path, verdict in self.verdicts.items()
+            if verdict.is_conflict and not self.force
+        )
+        links = [shown(path) for path in self._taken_links()]
+        return PullResult(
+            dry_run=self.dry_run,
+            files=files,
+            links=tuple(path for path in links if path not in self.outside),
+            deleted=tuple(map(shown, self._deleted())),
+            conflicts=conflicts,
+            links_left_out=self.outside,
+            bytes=sum(file.bytes for file in files),
+            seconds=seconds,
+        )
+
+
+def _content(item: RemoteItem, sums: Mapping[str, str]) -> Content:
+    if item.kind == "link":
+        return Content("link", item.entries[0].link)
+    return Content("file", sums.get(item.inside, ""))
+
+
+def _told(result: PullResult) -> str:
+    """One line for people."""
+    count = len(result.files) + len(result.links)
+    verb = "Would pull" if result.dry_run else "Pulled"
+    said = []
+    if count:
+        said.append(f"{verb} {names([*(file.path for file in result.files), *result.links])}")
+    if result.deleted:
+        said.append(f"{'would delete' if result.dry_run else 'deleted'} {names(result.deleted)}")
+    text = ", ".join(said) or "Nothing to pull"
+    if result.conflicts:
+        text += f", {len(result.conflicts)} left alone"
+    return text[0].upper() + text[1:]

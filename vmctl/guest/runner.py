@@ -1,7 +1,9 @@
 """The process that carries one run inside tmux: set-up once, the job, its exit code.
 
-The job writes straight into the run's log, so it outlives every reader; this process shows the
-same bytes in the tmux pane. Signals that end the pane end the job's whole process group.
+Set-up runs in the workspace, the job in the run's own tree (snapshot.py), which this process
+keeps shared with the workspace. The job writes straight into the run's log, so it outlives every
+reader; this process shows the same bytes in the tmux pane. Signals that end the pane end the
+job's whole process group.
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import snapshot
 from .layout import RUNS, STATE, locked, python_path, read_json, workspace, write_json
+from .sharing import Sharing
+from .tree import Tree, short
 
 GRACE_S = 10.0
 STEP_S = 0.1
+SHARE_S = 1.0
+SHARE_PART = 30  # a look that takes long is taken less often: a thirtieth of the time at most
 
 
 def main(run_id: str) -> int:
@@ -42,6 +49,9 @@ class Runner:
         self.pane_open = True
         self.stop_signal = 0
         self.child: subprocess.Popen[bytes] | None = None
+        self.tree: Tree | None = None
+        self.sharing: Sharing | None = None
+        self.share_at = 0.0
 
     def run(self) -> int:
         """Prepare, execute, record; the exit code is the command's."""
@@ -57,6 +67,7 @@ class Runner:
             self._say(f"cannot go on: {error}")
             code = 126
         finally:
+            self._bring_home()
             self._show()
             cancelled = (self.directory / "cancel").exists()
             record = {
@@ -66,6 +77,8 @@ class Runner:
                 "ended_at": time.time(),
             }
             write_json(self.directory / "exit", record)
+        if self.tree is not None:
+            snapshot.dismantle(self.tree)
         return code
 
     def _carry_out(self) -> int:
@@ -73,16 +86,22 @@ class Runner:
         root = workspace(spec["project"])
         folder = root / spec["directory"]
         environment = self._environment()
+        self.tree = Tree.load(self.directory)
+        if self.tree is None:
+            raise FileNotFoundError(f"{short(self.directory)} has no tree")
         steps = spec["setup"]
         for number, step in enumerate(steps, 1):
             code = self._set_up(step, f"set-up {number}/{len(steps)}", root, folder, environment)
             if code != 0:
                 return code
+        self.sharing = Sharing(self.tree)
+        self.sharing.settle(after_setup=True)
+        folder = Path(self.tree.top) / spec["directory"]
         line = spec["command"].strip()
         words = [str(word) for word in spec["args"]]
         shown = " ".join([line, *map(shlex.quote, words)])
         self._phase("running")
-        self._say(f"running in {self._short(folder)}: {shown}")
+        self._say(f"running in {short(folder)}: {shown}")
         script = f'{line} "$@"' if words else line
         return self._execute(["/bin/bash", "-c", script, "job", *words], folder, environment)
 
@@ -138,6 +157,31 @@ class Runner:
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
+    # -- the run's tree ----------------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Keep tree and workspace one while the job goes on; a failure is no reason to stop."""
+        began = time.monotonic()
+        if self.sharing is None or began < self.share_at:
+            return
+        try:
+            self.sharing.settle()
+        except OSError as error:
+            self._say(f"the workspace does not show what the run makes: {error}")
+            self.share_at = began + 60.0
+            return
+        took = time.monotonic() - began
+        self.share_at = began + max(SHARE_S, SHARE_PART * took)
+
+    def _bring_home(self) -> None:
+        if self.sharing is None:
+            return
+        try:
+            for line in snapshot.bring_home(self.sharing):
+                self._say(line)
+        except OSError as error:
+            self._say(f"what the run made is in {short(self.directory / 'tree')}: {error}")
+
     # -- processes ---------------------------------------------------------------------------
 
     def _execute(self, argv: list[str], folder: Path, environment: dict[str, str]) -> int:
@@ -159,6 +203,7 @@ class Runner:
                 break
             except subprocess.TimeoutExpired:
                 self._show()
+            self._share()
             if self.stop_signal and not kill_at:
                 self._signal_group(signal.SIGTERM)
                 kill_at = time.monotonic() + GRACE_S
@@ -204,6 +249,3 @@ class Runner:
                 sys.stdout.buffer.flush()
             except OSError:
                 self.pane_open = False
-
-    def _short(self, folder: Path) -> str:
-        return str(folder).replace(str(Path.home()), "~", 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from . import snapshot
 from .layout import (
     RUNS,
     STATE,
@@ -23,6 +25,7 @@ from .layout import (
     workspace,
     write_json,
 )
+from .tree import run_directories
 
 # what makes two requests the same run
 SAME = ("project", "job", "directory", "command", "args", "setup", "env", "outputs")
@@ -30,7 +33,10 @@ CANCEL_S = 15.0
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start a job, or name the run of it that goes on already with the very same request."""
+    """Start a job, or name the run of it that goes on already with the very same request.
+
+    The answer comes when the run has its snapshot: what is pushed from then on is not its code.
+    """
     if not (STATE / "machine.json").exists():
         return {"unprepared": True}
     root = workspace(request["project"])
@@ -41,7 +47,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     ensure(RUNS)
     with locked(RUNS / ".lock"):
         alive = sessions()
-        for directory in _directories():
+        for directory in run_directories():
             if directory.name not in alive or (directory / "exit").exists():
                 continue
             spec = read_json(directory / "spec.json") or {}
@@ -54,6 +60,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
                 f"{request['job']} is running already with other arguments ({directory.name}).",
                 f"vmctl logs -f {request['job']}, or stop it: vmctl cancel {request['job']}",
             )
+        snapshot.sweep()
         run_id = _new_directory(request)
         try:
             start_session(run_id, "job", run_id)
@@ -64,25 +71,23 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _new_directory(request: dict[str, Any]) -> str:
-    """A fresh directory with its spec, visible only when it is whole."""
+    """A fresh directory with its spec and its snapshot, visible only when it is whole."""
     created = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(created))
     name = re.sub(r"[^A-Za-z0-9_-]", "_", request["job"])
     run_id = f"{name}-{stamp}-{secrets.token_hex(2)}"
     part = RUNS / f".{run_id}"
     part.mkdir(mode=0o700)
-    (part / "log").touch(mode=0o600)
-    write_json(part / "spec.json", {**request, "id": run_id, "created_at": created})
-    part.rename(RUNS / run_id)
-    return run_id
-
-
-def _directories() -> list[Path]:
-    """The run directories, in no order; what is half-made or gone meanwhile is left out."""
     try:
-        return [Path(item.path) for item in os.scandir(RUNS) if not item.name.startswith(".")]
-    except FileNotFoundError:
-        return []
+        (part / "log").touch(mode=0o600)
+        write_json(part / "spec.json", {**request, "id": run_id, "created_at": created})
+        snapshot.take(part, request)
+        part.rename(RUNS / run_id)
+    except BaseException:
+        snapshot.discard(part)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return run_id
 
 
 def facts(directory: Path, alive: set[str]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def facts(directory: Path, alive: set[str]) -> dict[str, Any]:
 def listing(request: dict[str, Any]) -> dict[str, Any]:
     """Every run of a project that is on this VM."""
     alive = sessions()
-    found = [facts(directory, alive) for directory in _directories()]
+    found = [facts(directory, alive) for directory in run_directories()]
     project = request["project"]
     return {"runs": [run for run in found if run["spec"].get("project") in (project, None)]}
 

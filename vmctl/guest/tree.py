@@ -1,0 +1,335 @@
+"""A run's own tree beside its workspace, and the journal of what stands for what in the two.
+
+~/.vmctl/runs/ID/tree holds, folder by folder, what ~/Workspace/PROJECT holds:
+
+    copy     a pushed file as it was when the run started (large ones are a second name)
+    shared   what no push put: a second name (hard link) of the workspace's very file; where none
+             can be made (other disk, somebody else's file) and for a folder of very many entries,
+             a symbolic link to the workspace's
+    folder   a real folder on both sides
+    own      a real folder that the run made where it had a link to the workspace's
+
+`tree.jsonl` beside it has one line about the whole, then one for each change of what is known:
+[folder, name, kind, identity in the tree, identity in the workspace], or [folder, name] for what
+is gone on both sides. Its file is the lock, too: whoever carries the run holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+from . import pushing
+from .layout import HOME, RUNS, STATE
+
+COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
+SMALL_BYTES = 1 << 20  # a larger pushed file is shared: a push replaces it, never writes into it
+MANY = 10_000  # a folder of more entries is linked as a whole
+PART = ".vmctl-part-"
+HIDDEN = ".vmctl-trees"  # where trees are that cannot be in the runs' own folders
+CACHE = "__pycache__"  # each run has its own: two codes must not share compiled modules
+PRIVATE = (CACHE, HIDDEN, ".vmctl-push")  # on neither side for the other
+NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.EOPNOTSUPP)
+
+Identity = list[int]
+Known = tuple[str, Identity, Identity]
+
+
+class Tree:
+    """The tree of one run: where it is, and what is known of each name in it."""
+
+    def __init__(self, run: Path, about: dict[str, Any]) -> None:
+        self.run = run
+        self.about = about
+        self.root: str = about["root"]
+        self.top = str((run / "tree").resolve())
+        self.known: dict[str, dict[str, Known]] = {}
+        self.pushes = Pushes(about["project"])
+        self.journal: IO[str] | None = None
+
+    # -- the journal ---------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, run: Path, wait: bool = True) -> Tree | None:
+        """The tree of a run, held until `close`; None when it has none or another holds it."""
+        try:
+            journal = (run / "tree.jsonl").open("r+")
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            journal.close()
+            return None
+        tree = cls(run, json.loads(journal.readline()))
+        for line in journal:
+            if not line.endswith("\n"):  # the VM went down while it was written
+                break
+            folder, name, *what = json.loads(line)
+            if what:
+                tree.known.setdefault(folder, {})[name] = (what[0], what[1], what[2])
+            else:
+                tree.known.get(folder, {}).pop(name, None)
+        tree.journal = journal
+        return tree
+
+    def save(self) -> None:
+        """Write the journal of a new tree."""
+        lines = [json.dumps(self.about)]
+        for folder, names in self.known.items():
+            lines += [json.dumps([folder, name, *what]) for name, what in names.items()]
+        (self.run / "tree.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def close(self) -> None:
+        """Let go of the tree."""
+        if self.journal is not None:
+            self.journal.close()
+            self.journal = None
+
+    def know(self, folder: str, name: str, kind: str, here: str, there: str) -> None:
+        """Remember what stands at a name in the tree (`here`) and in the workspace now."""
+        whole = kind == COPY
+        what = (kind, identity(os.lstat(here), whole), identity(os.lstat(there), whole))
+        self.known.setdefault(folder, {})[name] = what
+        self._tell([folder, name, *what])
+
+    def forget(self, folder: str, name: str) -> None:
+        """Nothing stands at a name any more."""
+        if self.known.get(folder, {}).pop(name, None) is not None:
+            self._tell([folder, name])
+
+    def _tell(self, line: list[Any]) -> None:
+        if self.journal is not None:
+            self.journal.write(json.dumps(line) + "\n")
+            self.journal.flush()
+
+    # -- the two sides -------------------------------------------------------------------------
+
+    def here(self, path: str) -> str:
+        """Where a path is in the run's tree."""
+        return f"{self.top}/{path}" if path else self.top
+
+    def there(self, path: str) -> str:
+        """Where a path is in the workspace."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def is_own(self, path: str) -> bool:
+        """Whether the job lists it as an output: another's is never taken for this run's."""
+        return any(
+            fnmatchcase(path, output) or path.startswith(f"{output}/")
+            for output in self.about["outputs"]
+        )
+
+    def copy(self, folder: str, name: str, found: os.stat_result) -> None:
+        """Take a pushed file, or a link, as it is now."""
+        path = join(folder, name)
+        here, there = self.here(path), self.there(path)
+        if stat.S_ISLNK(found.st_mode):
+            os.symlink(self._inside(path, os.readlink(there)), here)  # noqa: PTH115, PTH211
+        elif found.st_size <= SMALL_BYTES or not stat.S_ISREG(found.st_mode):
+            _copy(there, here)
+        else:
+            try:
+                os.link(there, here)
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+                shutil.copy2(there, here)
+        self.know(folder, name, COPY, here, there)
+
+    def take(self, folder: str, name: str, *, fresh: bool = True) -> None:
+        """Share a file or a link of the workspace's, or link a folder as a whole."""
+        path = join(folder, name)
+        here, there = self.here(path), self.there(path)
+        found = os.lstat(there)
+
+        def make(place: str) -> None:
+            if stat.S_ISLNK(found.st_mode):
+                text = os.readlink(there)  # noqa: PTH115
+                inside = self._inside(path, text)
+                if inside != text:
+                    os.symlink(inside, place)  # noqa: PTH211
+                    return
+            if not stat.S_ISDIR(found.st_mode):
+                try:
+                    os.link(there, place, follow_symlinks=False)
+                    return
+                except OSError as error:
+                    if error.errno not in NO_LINK:
+                        raise
+            os.symlink(there, place)  # noqa: PTH211
+
+        _put(make, here, fresh)
+        self.know(folder, name, SHARED, here, there)
+
+    def bring(self, folder: str, name: str, *, fresh: bool) -> None:
+        """Give what the run made at a name the same name in the workspace.
+
+        A fresh name is never taken from somebody else: raises FileExistsError.
+        """
+        path = join(folder, name)
+        here, there = self.here(path), self.there(path)
+        Path(there).parent.mkdir(parents=True, exist_ok=True)
+
+        def make(place: str) -> None:
+            if Path(here).is_symlink():
+                text = os.readlink(here)  # noqa: PTH115
+                if text == self.top or text.startswith(f"{self.top}/"):
+                    os.symlink(self.root + text[len(self.top) :], place)  # noqa: PTH211
+                    return
+            os.link(here, place, follow_symlinks=False)
+
+        _put(make, there, fresh)
+        self.know(folder, name, SHARED, here, there)
+
+    def _inside(self, path: str, text: str) -> str:
+        """A link's target, made absolute where it leads out of the tree."""
+        if text.startswith("/"):
+            return text
+        led = os.path.normpath(join(str(Path(path).parent), text))
+        return os.path.normpath(f"{self.there(path)}/../{text}") if led.startswith("..") else text
+
+    def many(self, path: str) -> bool:
+        """Whether a workspace's folder is one to link as a whole: very full, or another disk's."""
+        if os.lstat(self.there(path)).st_dev != self.about["device"]:
+            return True
+        seen, folders = 0, [self.there(path)]
+        while folders:
+            try:
+                with os.scandir(folders.pop()) as entries:
+                    for entry in entries:
+                        seen += 1
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+            except OSError:
+                return True  # cannot be looked into: the workspace's own word counts
+            if seen > MANY:
+                return True
+        return False
+
+
+class Pushes:
+    """The paths that pushes have put into a workspace so far; read again when that changed."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self.stamp: list[list[int]] | None = None
+        self.paths: dict[str, dict[str, Any]] = {}
+        self.folders: set[str] = set()
+
+    def look(self) -> list[list[int]]:
+        """Which record is there; [] twice before the first push."""
+        stamp = []
+        for name in (f"{self.project}.json", f"{self.project}.next.json"):
+            try:
+                found = (STATE / "push" / name).stat()
+                stamp.append([found.st_ino, found.st_mtime_ns, found.st_size])
+            except FileNotFoundError:
+                stamp.append([])
+        return stamp
+
+    def read(self) -> None:
+        """Know what pushes have put by now."""
+        stamp = self.look()
+        if stamp == self.stamp:
+            return
+        self.paths = pushing.pushed(self.project)
+        self.folders = parents(list(self.paths))
+        self.folders |= {path for path, what in self.paths.items() if what["kind"] == "dir"}
+        self.stamp = stamp
+
+    def put(self, path: str) -> bool:
+        """Whether a push put this, or what is in it."""
+        return path in self.paths or path in self.folders
+
+
+def identity(found: os.stat_result, whole: bool) -> Identity:
+    """What tells one file from another; `whole`: and one state of it from another."""
+    same = [stat.S_IFMT(found.st_mode), found.st_ino]
+    return [*same, found.st_size, found.st_mtime_ns] if whole else same
+
+
+def join(folder: str, name: str) -> str:
+    """A path below the tree's top, which is the folder ""."""
+    return f"{folder}/{name}" if folder and folder != "." else name
+
+
+def parents(paths: list[str]) -> set[str]:
+    """Every folder above these paths, below the top."""
+    found: set[str] = set()
+    for path in paths:
+        while (cut := path.rfind("/")) > 0:
+            path = path[:cut]
+            if path in found:
+                break
+            found.add(path)
+    return found
+
+
+def place_for(run: Path, root: Path) -> None:
+    """Make the empty tree, on the workspace's own disk: elsewhere nothing could be shared."""
+    if run.stat().st_dev == root.stat().st_dev:
+        (run / "tree").mkdir(mode=0o700)
+        return
+    real = root.resolve()
+    on_disk = real.parent.stat().st_dev == real.stat().st_dev and os.access(real.parent, os.W_OK)
+    name = f"{run.name.lstrip('.')}-{time.time_ns():x}"
+    beside = (real.parent if on_disk else real) / HIDDEN / name
+    beside.mkdir(mode=0o700, parents=True)
+    (run / "tree").symlink_to(beside)
+
+
+def short(place: str | Path) -> str:
+    """A place as people write it."""
+    return str(place).replace(str(HOME), "~", 1)
+
+
+def run_directories() -> list[Path]:
+    """The run directories, in no order; what is half-made or gone meanwhile is left out."""
+    try:
+        return [Path(item.path) for item in os.scandir(RUNS) if not item.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _put(make: Callable[[str], None], place: str, fresh: bool) -> None:
+    """Make a name, or let it lead to another file in one step."""
+    if fresh:
+        make(place)
+        return
+    part = f"{place[: place.rfind('/')]}/{PART}{os.getpid()}"
+    Path(part).unlink(missing_ok=True)
+    try:
+        make(part)
+        os.replace(part, place)  # noqa: PTH105
+    finally:
+        Path(part).unlink(missing_ok=True)  # two names of one file: renaming does nothing
+
+
+def _copy(source: str, target: str) -> None:
+    """A small file with its mode and time; half the price of shutil's."""
+    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(read)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        write = os.open(target, flags, 0o600)
+        try:
+            while data := os.read(read, SMALL_BYTES):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(write, view) :]
+            os.fchmod(write, stat.S_IMODE(found.st_mode))
+            os.utime(write, ns=(found.st_atime_ns, found.st_mtime_ns))
+        finally:
+            os.close(write)
+    finally:
+        os.close(read)

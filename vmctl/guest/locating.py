@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import snapshot
 from .layout import HOME, RUNS, Refusal, read_json, sessions, workspace
 
 SETTLED_S = 2.0
@@ -23,6 +24,7 @@ def locate(request: dict[str, Any]) -> Listing:
 
     `going` says that the project's newest run has not ended, so that what is missing may come.
     """
+    snapshot.sweep_now()
     root = workspace(request["project"])
     run = last_run(request["project"])
     wanted: list[str] = request["paths"] or _outputs(run)
@@ -78,8 +80,9 @@ def _outputs(run: Run | None) -> list[str]:
 
 
 def _tops(root: Path, run: Run | None) -> list[Path]:
-    """The folders that a path may be below, the best first."""
-    return [root]
+    """The folders that a path may be below, the best first: the run's own tree, if it stands."""
+    own = [RUNS / run["id"] / "tree"] if run is not None else []
+    return [top for top in own if top.is_dir()] + [root]
 
 
 def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
@@ -92,19 +95,25 @@ def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
         return _matches(Path("/"), str(place)[1:])
     tops = _tops(root, run)
     if run is not None:
-        folders = [top / str(run["directory"]) for top in tops]
-        for folder in folders:
-            outputs = [match for output in run["outputs"] for match in _matches(folder, output)]
-            named = [match for match in outputs if match.name == path.rstrip("/")]
-            if named:
-                return named[:1]
-        for folder in folders:
-            if matches := _matches(folder, path):
-                return matches
-    for top in tops:
-        if matches := _matches(top, path):
+        folder = str(run["directory"])
+        outputs = [match for output in run["outputs"] for match in _both(tops, folder, output)]
+        named = [match for match in outputs if match.name == path.rstrip("/")]
+        if named:
+            return named[:1]
+        if matches := _both(tops, folder, path):
             return matches
-    return []
+    return _both(tops, "", path)
+
+
+def _both(tops: list[Path], folder: str, path: str) -> list[Path]:
+    """What a path names below any of the tops: of a file the best, of a folder the last."""
+    found: dict[str, Path] = {}
+    for top in tops:
+        for match in _matches(top / folder, path):
+            name = os.path.relpath(match, top)
+            if name not in found or match.is_dir():
+                found[name] = match
+    return list(found.values())
 
 
 def _matches(folder: Path, path: str) -> list[Path]:
@@ -228,10 +237,10 @@ def unfinished(listing: Listing) -> str:
         for entry in item["files"]
         if entry[0] == "file"
     ]
-    writers = _writers(set(map(str, paths)))
+    writers = _writers(paths)
     for path in paths:
-        if str(path) in writers:
-            return f"{path.name} is still being written by {writers[str(path)]}"
+        if path in writers:
+            return f"{path.name} is still being written by {writers[path]}"
     # what a run wrote before it ended is whole once nobody has it open
     ended_at = float(listing["ended_at"] or 0.0)
     for path in paths:
@@ -254,9 +263,16 @@ def _moves(path: Path, before: os.stat_result) -> bool:
     return False
 
 
-def _writers(paths: set[str]) -> dict[str, str]:
-    """Of these files, those that another process has open for writing, and which."""
-    found: dict[str, str] = {}
+def _writers(paths: list[Path]) -> dict[Path, str]:
+    """Of these files, those that another process has open for writing, and which.
+
+    Told by their inodes: a run writes under the name that its own tree has for a file.
+    """
+    wanted = {}
+    for path in paths:
+        if (state := _inode(path)) is not None:
+            wanted[state] = path
+    found: dict[Path, str] = {}
     for process in os.listdir("/proc"):  # noqa: PTH208  (hundreds of them: no objects)
         if not process.isdigit() or int(process) == os.getpid():
             continue
@@ -267,13 +283,21 @@ def _writers(paths: set[str]) -> dict[str, str]:
             continue
         for descriptor in descriptors:
             try:
-                path = os.readlink(f"{place}/fd/{descriptor}")  # noqa: PTH115
-                if path in paths and _writable(Path(place, "fdinfo", descriptor)):
+                known = wanted.get(_inode(Path(place, "fd", descriptor)) or (0, 0))
+                if known is not None and _writable(Path(place, "fdinfo", descriptor)):
                     name = Path(place, "comm").read_text(errors="replace").strip()
-                    found[path] = f"{name} ({process})"
+                    found[known] = f"{name} ({process})"
             except OSError:  # closed meanwhile
                 continue
     return found
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _writable(info: Path) -> bool:

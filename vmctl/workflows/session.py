@@ -201,6 +201,14 @@ def seen_last(project: Project) -> Target | None:
     return known.target if known else None
 
 
+def whereabouts(project: Project, clock: Clock) -> Target:
+    """Where the VM is now, from the API, its host keys pinned and our key on it; no connection.
+
+    Raises NotFound, Conflict (stopped), Unreachable, and what else the API says.
+    """
+    return _resolver(project, clock)()
+
+
 def disconnect(project: Project) -> None:
     """End the warm connection of a VM that stops or goes."""
     known = _recall(project)

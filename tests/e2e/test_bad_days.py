@@ -91,7 +91,7 @@ def test_a_quota_names_metric_limit_region_and_page(cloud: Cloud) -> None:
     cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     told = cloud("up", code=6).stderr
     assert "NVIDIA_T4_GPUS" in told
-    assert "limit 0 in europe-west1" in told
+    assert "in europe-west1: limit 0, 0 in use, 1 needed: short by 1" in told
     assert "https://console.cloud.google.com/iam-admin/quotas?project=vmctl-local" in told
     assert cloud.machines() == []
 

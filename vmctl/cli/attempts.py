@@ -26,8 +26,8 @@ def attempt_lines(attempts: Sequence[Mapping[str, object]]) -> Iterator[str]:
 
 
 def _zone(row: Mapping[str, object]) -> str:
-    tries = row.get("tries", 1)
-    return str(row["zone"]) if tries == 1 else f"{row['zone']} ({tries} times)"
+    tries = row.get("tries")
+    return f"{row['zone']} ({tries} times)" if tries not in (0, 1, None) else str(row["zone"])
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -24,6 +24,8 @@ class Offer:
     accelerator: str
     machine: str
     gpu_count: int
+    vcpus: int
+    mem_gb: float
     on_demand_usd_h: float | None
     spot_usd_h: float | None
 
@@ -39,6 +41,8 @@ def offers() -> tuple[Offer, ...]:
                 accelerator=row["accelerator"],
                 machine=row["machine_type"],
                 gpu_count=int(row["gpu_count"]),
+                vcpus=int(row["vcpus"]),
+                mem_gb=float(row["mem_gb"]),
                 on_demand_usd_h=_number(row["price_ondemand_usd_h"]),
                 spot_usd_h=_number(row["price_spot_usd_h"]),
             )
@@ -64,6 +68,16 @@ def zones_with(gpu: Gpu, machine: str) -> tuple[str, ...]:
     having = [offer for offer in offers() if offer.accelerator == gpu.accelerator]
     exact = {o.zone for o in having if o.gpu_count == gpu.count and o.machine == machine}
     return tuple(sorted(exact or {offer.zone for offer in having}))
+
+
+def size_of(machine: MachineType) -> MachineType:
+    """The machine type with its size, from its name or else from the table."""
+    if machine.vcpus is not None:
+        return machine
+    for offer in offers():
+        if offer.machine == machine.name:
+            return MachineType(machine.name, offer.vcpus, offer.mem_gb)
+    return machine
 
 
 def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:

@@ -12,7 +12,7 @@ from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
-from vmctl.domain.machine import MachineType
+from vmctl.domain.machine import MachineType, boot_disk_type
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import (
     Patience,
@@ -24,8 +24,20 @@ from vmctl.domain.placement import (
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
-from vmctl.workflows.searching import default_explain, search
+from vmctl.workflows.allowance import Allowance, allowed, explain, wanted_for
+from vmctl.workflows.errand import Errand
+from vmctl.workflows.searching import search
 from vmctl.workflows.waiting import follow
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One region's zones with what the machine costs there; list prices in USD."""
+
+    zones: tuple[str, ...]  # in the order in which they are tried
+    usd_per_hour: float | None
+    spot_usd_per_hour: float | None
+    disk_usd_per_month: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +53,12 @@ class Plan:
     disk_gb: int
     spot: bool
     max_hours: float
-    usd_per_hour: float | None
+    usd_per_hour: float | None  # in the first zone
     price_dated: str | None
     disk_usd_per_month: float | None
+    vcpus: int | None = None
+    mem_gb: float | None = None
+    choices: tuple[Choice, ...] = ()  # by region; the first is the chosen one
 
     @property
     def machine(self) -> str:
@@ -52,18 +67,21 @@ class Plan:
 
     @property
     def text(self) -> str:
-        """The choice in two lines for people."""
-        what = self.machine
+        """The choice for people: a small table where there is something to choose."""
         spot = ", spot" if self.spot else ""
         first, *others = self.zones
-        more = f" (then {', '.join(others)})" if others else ""
+        more = "" if self.choices or not others else f" (then {', '.join(others)})"
         price = Price(self.usd_per_hour, self.price_dated or "", self.spot)
         disk = (
             "" if self.disk_usd_per_month is None else f" at ${self.disk_usd_per_month:.2f}/month"
         )
-        return (
-            f"{self.action.capitalize()} {self.name}: {what}{spot} in {first}{more}\n"
-            f"{price}; {self.disk_gb} GB disk{disk}; Google stops it after {self.max_hours:g} h"
+        return "\n".join(
+            [
+                f"{self.action.capitalize()} {self.name}: {self.machine}{spot} in {first}{more}",
+                *choice_lines(self),
+                f"{price}; {self.disk_gb} GB disk{disk}; "
+                f"Google stops it after {self.max_hours:g} h",
+            ]
         )
 
 
@@ -75,11 +93,19 @@ def plan_for(
     max_run_s: int,
     compute: Compute,
     patience: Patience,
-) -> Plan:
-    """The creation to propose; raises InvalidInput naming the valid zones or regions."""
+    ahead: Errand[Allowance],
+) -> Story[Plan]:
+    """The creation to propose, in zones whose quota allows it.
+
+    Raises InvalidInput naming the valid zones or regions, NoCapacity with what is short.
+    """
+    spot, disk_gb = project.vm.spot, project.vm.disk_gb
     zones = _zones(project, gpu, machine, compute, patience)
-    price = catalogue.price(zones[0], machine.name, gpu, spot=project.vm.spot)
-    region = region_of(zones[0])
+    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb)
+    zones = yield from allowed(ahead, wanted, zones, compute)
+    price = catalogue.price(zones[0], machine.name, gpu, spot=spot)
+    size = catalogue.size_of(machine)
+    choices = _choices(zones, gpu, machine, disk_gb)
     return Plan(
         action="create",
         name=project.instance_name,
@@ -87,13 +113,65 @@ def plan_for(
         machine_type=machine.name,
         gpu=gpu.title if gpu else None,
         image=f"{image.project}/{image.family}",
-        disk_gb=project.vm.disk_gb,
-        spot=project.vm.spot,
+        disk_gb=disk_gb,
+        spot=spot,
         max_hours=max_run_s / 3600,
         usd_per_hour=price.usd_per_hour,
         price_dated=price.dated or None,
-        disk_usd_per_month=disk_usd_per_month(region, "pd-balanced", project.vm.disk_gb),
+        disk_usd_per_month=choices[0].disk_usd_per_month,
+        vcpus=size.vcpus,
+        mem_gb=size.mem_gb,
+        choices=choices,
     )
+
+
+def _choices(
+    zones: Sequence[str], gpu: Gpu | None, machine: MachineType, disk_gb: int
+) -> tuple[Choice, ...]:
+    """By region, in the order in which its first zone is tried."""
+    regions: dict[str, list[str]] = {}
+    for zone in zones:
+        regions.setdefault(region_of(zone), []).append(zone)
+    return tuple(
+        Choice(
+            zones=tuple(inside),
+            usd_per_hour=catalogue.price(inside[0], machine.name, gpu, spot=False).usd_per_hour,
+            spot_usd_per_hour=catalogue.price(inside[0], machine.name, gpu, spot=True).usd_per_hour,
+            disk_usd_per_month=disk_usd_per_month(region, boot_disk_type(machine.name), disk_gb),
+        )
+        for region, inside in regions.items()
+    )
+
+
+def choice_lines(plan: Plan) -> list[str]:
+    """The choices as aligned lines: a mark before the one that is tried first."""
+    if not plan.choices:
+        return []
+    paid = ("ON DEMAND", "SPOT *") if plan.spot else ("ON DEMAND *", "SPOT")
+    rows = [("", "GPU", "HOST", "VCPUS", "MEMORY", *paid, "DISK/MONTH", "ZONES IN THIS ORDER")]
+    for place, choice in enumerate(plan.choices):
+        rows.append(
+            (
+                "✔" if place == 0 else "",
+                plan.gpu or "-",
+                plan.machine_type,
+                "?" if plan.vcpus is None else str(plan.vcpus),
+                "?" if plan.mem_gb is None else f"{plan.mem_gb:g} GB",
+                _usd(choice.usd_per_hour, 3),
+                _usd(choice.spot_usd_per_hour, 3),
+                _usd(choice.disk_usd_per_month, 2),
+                ", ".join(choice.zones),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _usd(amount: float | None, digits: int) -> str:
+    return "unknown" if amount is None else f"${amount:.{digits}f}"
 
 
 def create(
@@ -119,13 +197,14 @@ def create(
             yield Finished("create", f"{plan.name} created in {step.zone}", seconds)
         return done
 
+    wanted = wanted_for(plan.gpu, plan.machine, spot=plan.spot, new_disk_gb=plan.disk_gb)
     done = yield from search(
         zones,
         ask,
         clock,
         patience,
         what=_what(plan),
-        explain=default_explain(compute.project, f"Creating {plan.name}"),
+        explain=lambda failure: explain(failure, wanted, compute, f"Creating {plan.name}"),
         project=compute.project,
     )
     return None if done.failure is not None else done.zone

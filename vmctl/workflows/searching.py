@@ -10,7 +10,7 @@ from vmctl.clock import Clock
 from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Started, Story, Warned
-from vmctl.domain.failure import Failure, Kind, advice, as_error
+from vmctl.domain.failure import Failure, Kind, advice
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Attempt, Patience, Stop, Try, decide, region_of, round_gap_s
 from vmctl.gce.compute import already_there
@@ -124,6 +124,7 @@ def _gave_up(
         )
     else:
         error = explain(last)
+    # what every zone said, in place of what the explanation has to tell about the last one
     error.attempts = [
         {name: getattr(row, name) for name in Refusal.__dataclass_fields__}
         for row in refusals(attempts, project)
@@ -142,8 +143,3 @@ def _hint(order: Sequence[str], attempts: Sequence[Attempt], patience: Patience)
         region = region_of(order[0])
         return f"Let vmctl try the whole region: vmctl up --region {region} (or --any-region)"
     return "Other regions, by price: vmctl up --any-region; or keep trying: vmctl up --wait 2h"
-
-
-def default_explain(project: str, doing: str) -> Explain:
-    """A failure as an error of vmctl's tree, without asking Google anything more."""
-    return lambda failure: as_error(failure, project=project, doing=doing)

@@ -10,12 +10,14 @@ from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
+from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Patience, Try
 from vmctl.gce.compute import Compute
+from vmctl.workflows.allowance import allowed, ask_ahead, explain, wanted_for
 from vmctl.workflows.login import renew_key
 from vmctl.workflows.placing import Plan
-from vmctl.workflows.searching import default_explain, search
+from vmctl.workflows.searching import search
 from vmctl.workflows.status import price_of
 from vmctl.workflows.waiting import follow, until
 
@@ -38,6 +40,8 @@ def start(
     plan = _plan(instance, max_run_s)
     yield Noted(plan.text)
     agree(plan)
+    wanted = wanted_for(instance.gpu, MachineType.parse(instance.machine_type), spot=instance.spot)
+    ahead = ask_ahead(compute, instance.region, Patience())
     yield from renew_key(project, compute, instance, clock)
     if instance.max_run_s != max_run_s:
         limit = yield from follow(
@@ -45,6 +49,7 @@ def start(
         )
         if limit.failure is not None:
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")
+    yield from allowed(ahead, wanted, (instance.zone,), compute)
     began = clock.monotonic()
 
     def ask(step: Try) -> Story[Operation]:
@@ -58,7 +63,7 @@ def start(
             clock,
             patience,
             what=plan.machine,
-            explain=default_explain(compute.project, f"Starting {instance.name}"),
+            explain=lambda failure: explain(failure, wanted, compute, f"Starting {instance.name}"),
             project=compute.project,
         )
     except NoCapacity as error:

@@ -21,11 +21,13 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.instance import Instance, Status, labels_for
 from vmctl.domain.machine import MachineType, choose_machine
-from vmctl.domain.placement import Patience
+from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.folders import cache_dir
 from vmctl.gce.compute import Compute
+from vmctl.workflows.allowance import Allowance, ask_ahead
 from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.errand import Errand
 from vmctl.workflows.placing import Plan, create, plan_for
 from vmctl.workflows.readiness import Readiness, make_ready, preload
 from vmctl.workflows.starting import start
@@ -119,9 +121,11 @@ def _bring_up(
     patience: Patience,
 ) -> Story[tuple[str, Instance]]:
     """From whatever there is to a RUNNING machine, and the word for how."""
+    place = region_of(project.vm.zone) if project.vm.zone else project.vm.region
+    ahead = ask_ahead(compute, place, patience)
     instance = yield from _what_there_is(project, compute, clock)
     if instance is None:
-        return (yield from _create(project, wish, compute, confirm, clock, patience))
+        return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
     yield from _compare(instance, wish)
     if instance.status is Status.RUNNING:
         yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
@@ -184,10 +188,13 @@ def _create(
     confirm: Callable[[Plan], bool] | None,
     clock: Clock,
     patience: Patience,
+    ahead: Errand[Allowance],
 ) -> Story[tuple[str, Instance]]:
     from vmctl.ssh.keys import ensure_keypair
 
-    plan = plan_for(project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience)
+    plan = yield from plan_for(
+        project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience, ahead
+    )
     for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
         yield Warned(caution)
     yield Noted(plan.text)

@@ -138,7 +138,7 @@ class Master:
             pid = int(self._pid.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return 0
-        return pid if pid > 0 and str(self.config) in _words_of(pid) else 0
+        return pid if pid > 0 and str(self.config) in words_of(pid) else 0
 
     def received_bytes(self) -> int | None:
         """What the master's process has read in its life; None where the system does not tell."""
@@ -212,7 +212,7 @@ class Lock:
             os.close(descriptor)
 
 
-def _words_of(pid: int) -> str:
+def words_of(pid: int) -> str:
     """A process's command line, "" when there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "surrogateescape")

@@ -26,7 +26,11 @@ LOG_LIMIT = 1 << 16
 _CONFIRMED = b"mux_client_request_session: master session id:"
 _TURNED_AWAY = (b"Session open refused", b"session request failed")
 # with ProxyCommand=false this is how ssh ends that found no master to hand the command to
-_NOT_HANDED_OVER = (b"_exchange_identification", b"Connection closed by UNKNOWN")
+_NOT_HANDED_OVER = (
+    b"_exchange_identification",
+    b"Connection closed by UNKNOWN",
+    b"Can't open user config file",  # `down` elsewhere tidied it away
+)
 _REMOTE_CODE = b"Received exit status from master"
 _MASTER_ENDED = b"master terminated unexpectedly"
 

@@ -23,6 +23,7 @@ from vmctl.folders import cache_dir
 from vmctl.ssh.hostkeys import pin_file
 from vmctl.ssh.keys import KeyPair, ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.tidying import end_all_of, tidy_now_and_then
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
 GAP_S = 0.3
@@ -60,6 +61,7 @@ def connect(
     then, too, the API is not asked.
     """
     clock = clock or Clock()
+    tidy_now_and_then()
     known = None if fresh else _recall(project)
     if known is not None and known.is_good(clock.now()):
         ssh = OpenSSH(known.target, _resolver(project, clock))
@@ -115,7 +117,9 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)
-    if known is not None and (instance is None or _target_differs(known.target, instance)):
+    if known is not None and instance is None:
+        disconnect(project)
+    elif known is not None and instance is not None and _target_differs(known.target, instance):
         OpenSSH(known.target).close()
         forget(project)
     if instance is None:
@@ -213,7 +217,7 @@ def disconnect(project: Project) -> None:
     """End the warm connection of a VM that stops or goes."""
     known = _recall(project)
     if known is not None:
-        OpenSSH(known.target).close()
+        end_all_of(known.target.alias)
     forget(project)
 
 

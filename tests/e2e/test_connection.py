@@ -1,0 +1,412 @@
+"""The warm connection: started on at once, replaced when it is stale, never twice, never a hang."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import BASE, Laptop, Linked, eventually, project, public_folder
+
+# what a stale connection may cost on a computer that is busy with other tests; alone it is 3 s
+NO_HANG_S = 15
+
+
+@dataclass
+class Machine:
+    """A machine of its own, and a laptop whose control sockets are its own, too."""
+
+    laptop: Laptop
+    folder: Path
+    runtime: Path
+
+    def __call__(self, *words: str, code: int | None = 0, **options: object) -> str:
+        done = self.laptop(*words, cwd=self.folder, code=code, **options)  # type: ignore[arg-type]
+        return done.stdout
+
+    def file(self, suffix: str) -> Path:
+        """The only file of a kind among the control files."""
+        (found,) = (self.runtime / "vmctl").glob(f"*.{suffix}")
+        return found
+
+    @property
+    def master(self) -> int:
+        """The master's process."""
+        return int(self.file("pid").read_text())
+
+    def other_laptop(self) -> Laptop:
+        """Another computer of the same person: what it does happens behind our back."""
+        extra = self.laptop.extra | {"XDG_RUNTIME_DIR": str(self.runtime / "other")}
+        (self.runtime / "other").mkdir(exist_ok=True)
+        return Laptop(self.laptop.home.with_name("other"), self.laptop.emulator_home, extra)
+
+
+@pytest.fixture
+def machine(laptop: Laptop) -> Iterator[Machine]:
+    base = public_folder("c")
+    runtime = base / "r"
+    runtime.mkdir(mode=0o700)
+    own = Laptop(base / "home", laptop.emulator_home, {"XDG_RUNTIME_DIR": str(runtime)})
+    made = Machine(own, project(base / "connected", BASE), runtime)
+    made("up", "--gpu", "t4")
+    made("exec", "true")
+    yield made
+    made("down", "--delete", "--yes", code=None)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+def timed_exec(machine: Machine, *words: str, code: int = 0) -> str:
+    began = time.monotonic()
+    told = machine("exec", "--", *words, code=code, timeout_s=60)
+    assert time.monotonic() - began < NO_HANG_S
+    return told
+
+
+APPEND = ("sh", "-c", "echo once >>~/ran; echo done")
+
+
+def test_a_stopped_master_is_replaced_and_the_command_runs_once(machine: Machine) -> None:
+    before = machine.master
+    os.kill(before, signal.SIGSTOP)
+    assert timed_exec(machine, *APPEND) == "done\n"
+    assert machine.master != before
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(before, signal.SIGCONT)  # what was asked of it must not begin now
+    assert timed_exec(machine, "cat", "/home/vmctl/ran") == "once\n"
+    assert timed_exec(machine, *APPEND) == "done\n"
+
+
+def test_a_master_that_died_is_replaced_at_once(machine: Machine) -> None:
+    os.kill(machine.master, signal.SIGKILL)
+    assert timed_exec(machine, *APPEND) == "done\n"
+    assert timed_exec(machine, "cat", "/home/vmctl/ran") == "once\n"
+
+
+def test_standard_input_survives_the_replacing(machine: Machine) -> None:
+    os.kill(machine.master, signal.SIGSTOP)
+    data = b"".join(b"%d\n" % number for number in range(100_000))
+    assert machine("exec", "cat", stdin=data).encode() == data
+
+
+def test_a_vm_that_was_restarted_at_another_address_is_found(machine: Machine) -> None:
+    other = machine.other_laptop()
+    before = machine.file("conf").read_text()
+    os.kill(machine.master, signal.SIGSTOP)  # it shall not notice: as if the link were dead
+    other("down", cwd=machine.folder)
+    with _address_taken(before):
+        other("up", cwd=machine.folder)
+    assert timed_exec(machine, *APPEND) == "done\n"
+    assert machine.file("conf").read_text() != before
+    assert timed_exec(machine, "cat", "/home/vmctl/ran") == "once\n"
+
+
+@contextlib.contextmanager
+def _address_taken(config: str) -> Iterator[None]:
+    """Somebody else holds the address of a stopped VM, so that it comes back at another."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(_door(config))
+        held.listen()
+        yield
+
+
+def _door(config: str) -> tuple[str, int]:
+    """The address and port in a connection's configuration."""
+    words = dict(line.split(maxsplit=1) for line in config.splitlines())
+    return words["HostName"], int(words["Port"])
+
+
+def test_a_vm_that_was_made_anew_is_another_one(machine: Machine) -> None:
+    other = machine.other_laptop()
+    machine("exec", "--", "touch", "/home/vmctl/of-the-first")
+    before = machine.file("conf").read_text()
+    os.kill(machine.master, signal.SIGSTOP)
+    other("down", "--delete", "--yes", cwd=machine.folder)
+    other("up", "--gpu", "t4", cwd=machine.folder)
+    assert timed_exec(machine, "ls", "/home/vmctl") == ""
+    after = machine.file("conf").read_text()
+    assert after.splitlines()[0] != before.splitlines()[0], "its host keys are pinned anew"
+
+
+@pytest.mark.parametrize(
+    "words", [["exec", "true"], ["push"], ["fetch", "x"], ["scp", "vmctl.toml", ":"], ["ps"]]
+)
+def test_a_vm_that_is_off_is_said_to_be_off(machine: Machine, words: list[str]) -> None:
+    os.kill(machine.master, signal.SIGSTOP)
+    machine.other_laptop()("down", cwd=machine.folder)
+    began = time.monotonic()
+    told = machine.laptop(*words, cwd=machine.folder, code=4)
+    assert "vmctl up" in told.stderr
+    assert time.monotonic() - began < NO_HANG_S
+
+
+def test_twenty_sessions_at_once(machine: Machine) -> None:
+    line = "echo $$; until [ -e ~/go ]; do sleep 0.05; done"
+    started = [
+        machine.laptop.start("exec", "--", "sh", "-c", line, cwd=machine.folder) for _ in range(20)
+    ]
+    numbers = [process.stdout.readline() for process in started if process.stdout]
+    assert len(set(numbers)) == 20, "all twenty run at the same time"
+    machine("exec", "--", "touch", "/home/vmctl/go")
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b"")
+
+
+def test_twenty_commands_at_once_replace_a_stopped_master_by_one(machine: Machine) -> None:
+    os.kill(machine.master, signal.SIGSTOP)
+    started = [machine.laptop.start("exec", "--", *APPEND, cwd=machine.folder) for _ in range(20)]
+    for process in started:
+        out, errors = process.communicate(timeout=120)
+        assert (process.returncode, out) == (0, b"done\n"), errors
+    assert machine("exec", "cat", "/home/vmctl/ran").splitlines() == ["once"] * 20
+    assert len(_masters(machine)) == 1
+
+
+def _masters(machine: Machine) -> list[str]:
+    """The ssh processes that hold connections for this laptop."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if b"-N" in words and str(machine.runtime).encode() in b" ".join(words):
+                found.append(entry.name)
+    return found
+
+
+def test_sessions_that_the_vm_refuses_get_a_connection_of_their_own(machine: Machine) -> None:
+    _sshd_says(machine, "MaxSessions 1")
+    os.kill(machine.master, signal.SIGKILL)  # the next one is made under the new rule
+    held = machine.laptop.start(
+        "exec", "--", "sh", "-c", "echo on; cat", cwd=machine.folder, stdin=subprocess.PIPE
+    )
+    assert held.stdout is not None
+    assert held.stdout.readline() == b"on\n"
+    told = machine.laptop("exec", "--", *APPEND, cwd=machine.folder)
+    assert (told.stdout, told.stderr) == ("done\n", "")
+    told = machine.laptop("exec", "true", cwd=machine.folder, environ={"VMCTL_VERBOSE": "1"})
+    assert "one more connection" in told.stderr
+    assert machine("exec", "cat", "/home/vmctl/ran") == "once\n"
+    held.communicate(timeout=30)
+
+
+def _sshd_says(machine: Machine, line: str) -> None:
+    """Put a line before everything else in the configuration of the machine's sshd."""
+    program = (
+        "import pathlib, sys; f = pathlib.Path('/etc/ssh/sshd_config');"
+        "f.write_text(sys.argv[1] + '\\n' + f.read_text())"
+    )
+    machine("exec", "--", "sudo", "python3", "-c", program, line)
+
+
+def test_255_of_the_command_is_its_own(machine: Machine) -> None:
+    told = machine.laptop("exec", "--", "sh", "-c", "exit 255", cwd=machine.folder, code=255)
+    assert told.stderr == ""
+    words = "sh", "-c", "echo 'ssh: my own words' >&2; exit 255"
+    told = machine.laptop("exec", "--", *words, cwd=machine.folder, code=255)
+    assert told.stderr == "ssh: my own words\n"
+
+
+def test_a_connection_that_breaks_under_a_command_is_said_to_be_lost(machine: Machine) -> None:
+    running = machine.laptop.start("exec", "--", "sh", "-c", "echo on; cat", cwd=machine.folder,
+                                   stdin=subprocess.PIPE)  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"on\n"
+    os.kill(machine.master, signal.SIGKILL)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 7
+    assert b"lost" in errors
+
+
+def test_the_connection_is_only_ours_to_use(machine: Machine) -> None:
+    folder = machine.runtime / "vmctl"
+    for path in [folder, *folder.iterdir(), machine.laptop.home / "data" / "id_ed25519"]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.suffix in (".conf", ".pid")
+    config = machine.file("conf").read_text()
+    for line in ("ForwardAgent no", "IdentityAgent none", "StrictHostKeyChecking yes"):
+        assert line in config
+    agent = {"SSH_AUTH_SOCK": str(machine.runtime / "agent")}
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(agent["SSH_AUTH_SOCK"])
+        listening.listen()
+        os.kill(machine.master, signal.SIGKILL)
+        for words in (["exec", "--", "env"], ["ssh", "--", "env"]):
+            told = machine.laptop(*words, cwd=machine.folder, environ=agent).stdout
+            assert "SSH_AUTH_SOCK" not in told
+
+
+def test_down_leaves_no_file_and_no_process(machine: Machine) -> None:
+    assert _masters(machine)
+    machine("down")
+    assert not _masters(machine)
+    left = [path.name for path in (machine.runtime / "vmctl").iterdir() if path.name[0] != "."]
+    assert left == []
+
+
+def test_what_nobody_used_for_a_day_goes_away(machine: Machine) -> None:
+    folder = machine.runtime / "vmctl"
+    live = sorted(path.name for path in folder.iterdir())
+    long_ago = time.time() - 2 * 86400
+    old = {
+        "0123456789abcdef.conf": "",
+        "0123456789abcdef.lock": "",
+        "push-0123456789abcdef.lock": "",
+        "77.1.log": "",
+    }
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(folder / "0123456789abcdef.s"))
+    dead.close()
+    for name in old:
+        (folder / name).touch()
+    (folder / "somebody-elses").touch()
+    for path in folder.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    machine("exec", "true")
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == sorted([*live, "somebody-elses"])
+    (folder / "push-0123456789abcdef.lock").touch()
+    os.utime(folder / "push-0123456789abcdef.lock", (long_ago, long_ago))
+    machine("exec", "true")
+    assert (folder / "push-0123456789abcdef.lock").exists(), "once a day is enough"
+
+
+@pytest.mark.parametrize("user", ["Jürgen Groß", "李", "root"])
+def test_names_with_spaces_and_letters_of_the_world(
+    laptop: Laptop, tmp_path: Path, user: str
+) -> None:
+    base = public_folder("n")
+    home = base / "meine Dateien ü 100%"
+    own = Laptop(home / "vmctl", laptop.emulator_home, {"LOGNAME": user, "HOME": str(home)})
+    home.mkdir()
+    folder = project(tmp_path / "mein Projekt ñ", BASE, {"größe.txt": "1"})
+    try:
+        own("up", "--gpu", "t4", cwd=folder)
+        own("push", cwd=folder)
+        assert own("exec", "ls", cwd=folder).stdout.split() == ["größe.txt", "vmctl.toml"]
+        own("scp", "größe.txt", ":zurück.txt", cwd=folder)
+        own("scp", ":zurück.txt", ".", cwd=folder)
+        assert (folder / "zurück.txt").read_text() == "1"
+        login = own("exec", "id", "-un", cwd=folder).stdout.strip()
+        assert login.isascii()
+        assert login not in ("root", "ubuntu", "debian")
+    finally:
+        own("down", "--delete", "--yes", cwd=folder, code=None)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+# -- somebody else at the VM's address ---------------------------------------------------------
+
+
+@dataclass
+class Impostor:
+    """A real sshd that would let anybody's key in, with a host key of its own."""
+
+    log: Path
+    seen: Path
+
+
+@pytest.fixture
+def impostor(machine: Machine) -> Iterator[Impostor]:
+    """The VM has stopped, and another sshd answers at its address and port."""
+    base = public_folder("m")
+    address, port = _door(machine.file("conf").read_text())
+    os.kill(machine.master, signal.SIGKILL)
+    machine.other_laptop()("down", cwd=machine.folder)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / "key"], check=True)
+    keys = base / "authorized"
+    keys.write_text((machine.laptop.home / "data" / "id_ed25519.pub").read_text())
+    seen = base / "seen"
+    config = base / "sshd_config"
+    config.write_text(
+        f"ListenAddress {address}\nPort {port}\nHostKey {base / 'key'}\nPidFile none\n"
+        f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
+        f"LogLevel VERBOSE\nForceCommand cat >>{seen}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    log = base / "log"
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin") or "/usr/sbin/sshd"
+    process = subprocess.Popen([sshd, "-D", "-f", config, "-E", log])
+    try:
+        eventually(lambda: _accepts(address, port), what="the other sshd listens")
+        yield Impostor(log, seen)
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _accepts(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
+WAYS = [
+    ["exec", "echo", "secret"],
+    ["push"],
+    ["fetch", "x"],
+    ["tunnel", "8000"],
+    ["scp", "vmctl.toml", ":"],
+    ["ssh", "--", "echo", "secret"],
+]
+
+
+@pytest.mark.parametrize("words", WAYS, ids=lambda words: words[0])
+def test_who_took_a_stopped_vms_address_gets_nothing(
+    machine: Machine, impostor: Impostor, words: list[str]
+) -> None:
+    told = machine.laptop(*words, cwd=machine.folder, code=4, timeout_s=60)
+    assert "TERMINATED" in told.stderr
+    _got_nothing(impostor)
+
+
+def test_who_took_the_old_address_of_a_vm_gets_nothing(
+    machine: Machine, impostor: Impostor
+) -> None:
+    machine.other_laptop()("up", cwd=machine.folder)  # at another address: that one is taken
+    assert timed_exec(machine, *APPEND) == "done\n"
+    _got_nothing(impostor)
+
+
+def _got_nothing(impostor: Impostor) -> None:
+    log = impostor.log.read_text()
+    assert "Connection from" in log, "it was reached"
+    assert "Accepted" not in log
+    assert "publickey" not in log, "not even our key was offered to it"
+    assert not impostor.seen.exists(), "no command, no data"
+
+
+@pytest.mark.parametrize("words", WAYS, ids=lambda words: words[0])
+def test_another_host_key_at_the_vms_own_address_ends_everything(
+    machine: Machine, words: list[str]
+) -> None:
+    # the API says that this is the VM's address, and an sshd there would take our key
+    new_key = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' "
+    machine("exec", "sudo", "sh", "-c", f"{new_key} -f /etc/ssh/ssh_host_ed25519_key")
+    instance = machine.file("conf").read_text().splitlines()[0].rpartition(".")[2]
+    (log,) = (machine.laptop.emulator_home / "machines" / instance).rglob("sshd.log")
+    before = log.read_text()
+    os.kill(machine.master, signal.SIGKILL)
+    told = machine.laptop(*words, cwd=machine.folder, code=7, timeout_s=60)
+    assert "host key" in told.stderr
+    since = log.read_text().removeprefix(before)
+    assert "Accepted" not in since
+
+
+def test_a_link_that_moved_costs_the_next_command_a_moment_only(linked: Linked) -> None:
+    linked.laptop("exec", "true", cwd=linked.folder)
+    linked.link.move()  # the laptop has another address: the old connection is dead
+    began = time.monotonic()
+    told = linked.laptop("exec", "--", "echo", "here", cwd=linked.folder)
+    assert told.stdout == "here\n"
+    assert time.monotonic() - began < NO_HANG_S

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from pathlib import Path
 
 from .layout import Refusal
-from .planning import Plan, folders_of, seen
-from .pushing import Entry, Known, look
-from .staging import Staging
+from .planning import folders_of, seen
+from .pushing import look
+
+TYPE_CHECKING = False  # see pushing.py
+if TYPE_CHECKING:
+    from .planning import Plan
+    from .pushing import Entry, Known
+    from .staging import Staging
 
 
 def still_so(root: str, plan: Plan) -> bool:
@@ -65,8 +69,8 @@ def _put_all(root: str, put: dict[str, Entry], staging: Staging) -> None:
             continue
         if entry[0] == "l":
             source = staging.temporary(number)
-            source.unlink(missing_ok=True)
-            source.symlink_to(entry[1])
+            Path(source).unlink(missing_ok=True)
+            Path(source).symlink_to(entry[1])
         else:
             uses[entry[1]] -= 1
             source = _content(entry, uses[entry[1]] == 0, number, staging)
@@ -74,34 +78,38 @@ def _put_all(root: str, put: dict[str, Entry], staging: Staging) -> None:
         _rename(source, place)
 
 
-def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> Path:
+def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> str:
     """A file that may be renamed away: the staged one, or a copy while others want it too."""
     if entry[2] and is_last:
         return staging.path(entry[1])
     copy = staging.temporary(number)
     if entry[2]:
+        import shutil
+
         shutil.copyfile(staging.path(entry[1]), copy)
     else:
-        copy.write_bytes(b"")
+        Path(copy).write_bytes(b"")
     return copy
 
 
-def _dress(place: str | Path, entry: Entry) -> None:
+def _dress(place: str, entry: Entry) -> None:
     os.chmod(place, entry[4])  # noqa: PTH101 - 2,000 times in a push
     os.utime(place, ns=(entry[3], entry[3]))
 
 
-def _rename(source: Path, place: str) -> None:
+def _rename(source: str, place: str) -> None:
     try:
         os.rename(source, place)  # noqa: PTH104
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
+        import shutil
+
         # a disk of its own is mounted below the workspace
         beside = Path(place).with_name(f".{Path(place).name[:200]}.vmctl-part")
         shutil.copy2(source, beside, follow_symlinks=False)
         beside.replace(place)
-        source.unlink()
+        Path(source).unlink()
 
 
 def _folder(place: str) -> None:

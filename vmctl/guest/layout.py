@@ -6,11 +6,14 @@ import fcntl
 import json
 import os
 import re
-import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from typing import Any
 
 HOME = Path.home()
 STATE = HOME / ".vmctl"
@@ -84,6 +87,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def tmux(*words: str) -> subprocess.CompletedProcess[str]:
     """Talk to vmctl's own tmux server, never to the user's."""
+    import subprocess
+
     environment = {name: value for name, value in os.environ.items() if name != "TMUX"}
     try:
         return subprocess.run(

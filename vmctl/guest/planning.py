@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .layout import Refusal
-from .pushing import Entry, Known, as_pushed, is_as, look, same_content
+from .pushing import as_pushed, is_as, look, same_content
+
+TYPE_CHECKING = False  # see pushing.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .pushing import Entry, Known
+
+    Seen = tuple[int, int, int, int]
 
 SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
 DELTA_BYTES = 4 << 20  # from here on a file travels as its difference to the older one
-Seen = tuple[int, int, int, int]
 
 
-@dataclass
 class Plan:
     """What a push does to the workspace; paths are relative to it."""
 
-    put: dict[str, Entry] = field(default_factory=dict)  # files, links, empty folders to come
-    mend: dict[str, Entry] = field(default_factory=dict)  # right content, other times or mode
-    met: set[str] = field(default_factory=set)  # the same is here, and no push put it here
-    clashes: list[str] = field(default_factory=list)  # of another kind: they go first
-    conflicts: list[list[str]] = field(default_factory=list)  # [path, "changed" or "made"]
-    delete: list[str] = field(default_factory=list)
-    keep: list[str] = field(default_factory=list)  # no longer pushed, but changed here
-    older: dict[str, str] = field(default_factory=dict)  # sha256: path of an older version
-    seen: dict[str, Seen | None] = field(default_factory=dict)  # what stood there when asked
-    wanted_folders: set[str] = field(default_factory=set)  # stay when deletions empty them
+    def __init__(self) -> None:
+        self.put: dict[str, Entry] = {}  # files, links, empty folders to come
+        self.mend: dict[str, Entry] = {}  # right content, other times or mode
+        self.met: set[str] = set()  # the same is here, and no push put it here
+        self.clashes: list[str] = []  # of another kind: they go first
+        self.conflicts: list[list[str]] = []  # [path, "changed" or "made"]
+        self.delete: list[str] = []
+        self.keep: list[str] = []  # no longer pushed, but changed here
+        self.older: dict[str, str] = {}  # sha256: path of an older version
+        self.seen: dict[str, Seen | None] = {}  # what stood there when asked
+        self.wanted_folders: set[str] = set()  # stay when deletions empty them
 
 
 def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:

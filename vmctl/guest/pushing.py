@@ -20,18 +20,22 @@ file says, and the next push makes the tree whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
-from .layout import STATE, ensure, read_json, workspace, write_json
+from .layout import STATE, ensure, locked, read_json, workspace, write_json
+
+TYPE_CHECKING = False  # typing is not imported: every start of a push is waited for
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Any
+
+    Entry = list[Any]
 
 VERSION = 2
-Entry = list[Any]
 CHUNK_BYTES = 1 << 20
 
 
@@ -128,6 +132,11 @@ def changed(project: str) -> list[list[str]]:
     return found
 
 
+def steady(project: str) -> AbstractContextManager[None]:
+    """While it is held no push puts files in place: what reads the tree sees one push's, whole."""
+    return locked(STATE / "push" / f"{project}.tree.lock")
+
+
 def accept(request: dict[str, Any]) -> dict[str, Any]:
     """After a pull: what is here at these paths counts as pushed, as the other side has it now.
 
@@ -135,21 +144,26 @@ def accept(request: dict[str, Any]) -> dict[str, Any]:
     that is not what is here is left alone, so that a change in between stays a change.
     """
     project = request["project"]
-    known, root = Known(project), str(workspace(project))
-    taken = []
-    for path, entry in request["accept"]:
-        place = f"{root}/{path}"
-        if entry is None:
-            if look(place) is None:
-                known.files.pop(path, None)
+    with steady(project):
+        known, root = Known(project), str(workspace(project))
+        for path, versions in known.may.items():
+            here = as_pushed(f"{root}/{path}", versions)
+            if here is not None:
+                known.files[path] = here
+        taken = []
+        for path, entry in request["accept"]:
+            place = f"{root}/{path}"
+            now = look(place)
+            if entry is None:
+                if now is None:
+                    known.files.pop(path, None)
+                    known.kept.pop(path, None)
+                    taken.append(path)
+            elif now is not None and same_content(place, now, [entry]) is not None:
+                known.files[path] = entry
+                known.kept.pop(path, None)
                 taken.append(path)
-            continue
-        now = look(place)
-        if now is not None and same_content(place, now, [entry]) is not None:
-            known.files[path] = entry
-            taken.append(path)
-        known.kept.pop(path, None)
-    known.settle()
+        known.settle()
     return {"accepted": taken, "tree": known.tree}
 
 
@@ -171,6 +185,8 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 def tree_id(files: dict[str, Entry]) -> str:
     """The name of a tree by all that is in it; the other side computes the same."""
+    import hashlib
+
     text = json.dumps(files, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -223,6 +239,8 @@ def same_content(place: str, now: os.stat_result, versions: Iterable[Entry]) -> 
 
 def sha256_of(place: str) -> str:
     """The SHA-256 of a file; "" when it cannot be read."""
+    import hashlib
+
     digest = hashlib.sha256()
     try:
         with open(place, "rb", buffering=0) as file:  # noqa: PTH123 - 2,000 times in a push

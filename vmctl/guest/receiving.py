@@ -21,24 +21,27 @@ the next one.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import shutil
 import signal
 import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from . import applying, planning
 from .layout import STATE, Refusal, ensure, workspace
-from .planning import Plan
-from .pushing import Entry, Known, as_pushed, tree_id
+from .pushing import Known, as_pushed, steady, tree_id
 from .staging import Staging
+
+TYPE_CHECKING = False  # see pushing.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from .planning import Plan
+    from .pushing import Entry
 
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")
@@ -193,7 +196,7 @@ class _Conversation:
             self.staging.remove()
             raise Refusal("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
         older = {}
-        if plan.older and shutil.which("rsync"):
+        if plan.older and _has_rsync():
             by_sha = {entries[path][1]: path for path in missing}
             older = {
                 numbers[by_sha[sha256]]: path
@@ -233,9 +236,10 @@ class _Conversation:
             plan.wanted_folders = planning.folders_of(self.wanted) | {
                 path for path, entry in self.wanted.items() if entry[0] == "d"
             }
-            deleted = applying.apply(self.root, plan, known, self.staging)
-            known.files, known.met, known.kept = self.wanted, plan.met, kept
-            known.settle()
+            with steady(request["project"]):
+                deleted = applying.apply(self.root, plan, known, self.staging)
+                known.files, known.met, known.kept = self.wanted, plan.met, kept
+                known.settle()
         self.staging.remove()
         return {**self._told(plan, numbers, deleted), "tree": known.tree}
 
@@ -257,6 +261,12 @@ def _ranges(numbers: Iterable[int]) -> list[list[int]]:
         else:
             found.append([number, number])
     return found
+
+
+def _has_rsync() -> bool:
+    import shutil
+
+    return shutil.which("rsync") is not None
 
 
 def _mb(size: int) -> str:
@@ -298,8 +308,7 @@ def _take_over(request: dict[str, Any]) -> int:
     """
     path = STATE / "push" / f"{request['project']}.lock"
     ensure(path.parent)
-    origin = hashlib.sha256(request["origin"].encode(errors="replace")).hexdigest()
-    mine = [origin, request["stamp"]]
+    mine = [request["origin"], request["stamp"]]
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     signal.signal(signal.SIGTERM, _superseded)
     deadline = time.monotonic() + PATIENCE_S
@@ -312,7 +321,8 @@ def _take_over(request: dict[str, Any]) -> int:
             holder = _holder(descriptor)
         else:
             _refuse_older(descriptor, mine)
-            os.pwrite(descriptor, f"{json.dumps(mine)}\n".encode().ljust(4096), 0)
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(mine).encode(), 0)
             return descriptor
         _refuse_older(descriptor, mine)
         late = time.monotonic() > deadline
@@ -327,7 +337,7 @@ def _take_over(request: dict[str, Any]) -> int:
 
 def _refuse_older(descriptor: int, mine: list[Any]) -> None:
     try:
-        origin, stamp = json.loads(os.pread(descriptor, 4096, 0))
+        origin, stamp = json.loads(os.pread(descriptor, 1 << 16, 0))
     except (ValueError, TypeError):
         return
     if origin == mine[0] and stamp > mine[1]:

@@ -1,20 +1,22 @@
 """Where the bytes of a push gather until all of them are here and proven by their SHA-256.
 
-A file is named by its SHA-256, so a push that was cut finds what arrived; `.part` is what has
-not been proven. The folder is on the workspace's file system: a rename puts a file in its place.
+A file is named by its SHA-256, so a push that was cut finds what arrived of it; what this very
+push has not seen whole is computed again before it is believed. The folder is on the workspace's
+file system: a rename puts a file in its place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
 
 from .layout import HOME, STATE, Refusal, ensure
 from .pushing import sha256_of
+
+TYPE_CHECKING = False  # see pushing.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import IO, Any
 
 CHUNK_BYTES = 1 << 20
 PLACED = "placed"  # below it another program (rsync, scp) puts files under their own paths
@@ -29,37 +31,41 @@ class Staging:
         existing = next(place for place in (root, *root.parents) if place.exists())
         if existing.stat().st_dev != self.folder.parent.stat().st_dev:
             self.folder = root / ".vmctl-push"
+        self._prefix = f"{self.folder}/"
+        self._made = False
         self.whole: set[str] = set()  # proven by this very push
-        self._now: tuple[str, int, IO[bytes], Any] | None = None  # sha256, size, file, digest
+        self._now: tuple[str, IO[bytes], Any] | None = None  # sha256, file, digest
 
     def remove(self) -> None:
         """Nothing of it is left."""
         self._close()
         if self.folder.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            import shutil
 
-    def path(self, sha256: str) -> Path:
-        """Where a proven content lies."""
-        return self.folder / sha256
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._made = False
+        self.whole.clear()
+
+    def path(self, sha256: str) -> str:
+        """Where a content lies."""
+        return f"{self._prefix}{sha256}"
 
     def have(self, sha256: str, size: int) -> int:
         """How many bytes of a content are here; all of them only when they are proven."""
         if sha256 in self.whole:
             return size
         if self._now and self._now[0] == sha256:
-            return self._now[2].tell()
-        part = self._part(sha256)
-        if self.path(sha256).exists():  # proven by an earlier push: the disk may have lied since
-            self.path(sha256).replace(part)
+            return self._now[1].tell()
+        place = self.path(sha256)
         try:
-            found = part.stat().st_size
+            found = os.lstat(place).st_size
         except FileNotFoundError:
             return 0
         if found < size:
             return found
-        if found == size and self._prove(sha256, part):
+        if found == size and self._prove(sha256, place):
             return size
-        part.unlink()
+        Path(place).unlink()
         return 0
 
     def add(self, sha256: str, size: int, offset: int, data: memoryview) -> None:
@@ -68,8 +74,8 @@ class Staging:
             return
         if self._now is None or self._now[0] != sha256:
             self._close()
-            self._now = self._open(sha256, size)
-        file, digest = self._now[2:]
+            self._now = self._open(sha256, offset)
+        file, digest = self._now[1:]
         have = file.tell()
         if offset > have:
             raise Refusal("failed", f"Bytes {have} to {offset} of a file never came", "vmctl push")
@@ -80,24 +86,25 @@ class Staging:
         if file.tell() >= size:
             self._close()
             if digest.hexdigest() == sha256:
-                self._part(sha256).replace(self.path(sha256))
                 self.whole.add(sha256)
             else:
-                self._part(sha256).unlink()
+                Path(self.path(sha256)).unlink()
 
     def adopt(self, sha256: str, size: int, name: str) -> bool:
         """Take a file that another program placed, if it is what it should be."""
         place = self.folder / PLACED / name
         try:
-            return place.lstat().st_size == size and self._prove(sha256, place)
+            return place.lstat().st_size == size and self._prove(sha256, str(place))
         except OSError:
             return False
 
     def copy(self, sha256: str, source: str) -> bool:
         """Take a content that is in the workspace under another name."""
         self._prepare()
-        shutil.copyfile(source, self._part(sha256), follow_symlinks=False)
-        return self._prove(sha256, self._part(sha256))
+        import shutil
+
+        shutil.copyfile(source, self.path(sha256), follow_symlinks=False)
+        return self._prove(sha256, self.path(sha256))
 
     def room(self) -> int:
         """Bytes that may still be written on this disk."""
@@ -121,36 +128,37 @@ class Staging:
             "older": [os.path.relpath(os.path.realpath(place), real) for place in (halves, root)],
         }
 
-    def temporary(self, number: int) -> Path:
+    def temporary(self, number: int) -> str:
         """A name for what is built here just before it is put in its place."""
         self._prepare()
-        return self.folder / f"new-{number}"
+        return f"{self._prefix}new-{number}"
 
     def _prepare(self) -> None:
-        if not self.folder.exists():
+        if not self._made:
             ensure(self.folder)
+            self._made = True
 
-    def _part(self, sha256: str) -> Path:
-        return self.folder / f"{sha256}.part"
+    def _open(self, sha256: str, offset: int) -> tuple[str, IO[bytes], Any]:
+        import hashlib
 
-    def _open(self, sha256: str, size: int) -> tuple[str, int, IO[bytes], Any]:
         self._prepare()
         digest = hashlib.sha256()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        file = os.fdopen(os.open(self._part(sha256), flags, 0o600), "r+b", buffering=0)
-        while data := file.read(CHUNK_BYTES):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if offset else os.O_TRUNC)
+        file = os.fdopen(os.open(self.path(sha256), flags, 0o600), "r+b", buffering=0)
+        while offset and (data := file.read(CHUNK_BYTES)):
             digest.update(data)
-        return sha256, size, file, digest
+        return sha256, file, digest
 
     def _close(self) -> None:
         if self._now is not None:
-            self._now[2].close()
+            self._now[1].close()
             self._now = None
 
-    def _prove(self, sha256: str, place: Path) -> bool:
-        if sha256_of(str(place)) != sha256:
+    def _prove(self, sha256: str, place: str) -> bool:
+        if sha256_of(place) != sha256:
             return False
-        place.replace(self.path(sha256))
+        if place != self.path(sha256):
+            Path(place).replace(self.path(sha256))
         self.whole.add(sha256)
         return True
 
@@ -163,6 +171,8 @@ def _complete(half: Path, old: Path, whole: Path) -> None:
         half.replace(whole)
     except FileNotFoundError:
         return
+    import shutil
+
     with whole.open("ab") as file, old.open("rb") as rest:
         rest.seek(size)
         shutil.copyfileobj(rest, file, CHUNK_BYTES)

@@ -23,6 +23,8 @@ command = "echo hello from $(hostname)"
 command = "echo going wrong >&2; exit 7"
 [jobs.slow]
 command = "for i in $(seq 1 40); do echo line $i; sleep 0.25; done; echo the end"
+[jobs.counting]
+command = "for i in $(seq 1 60); do echo line $i; sleep 0.5; done; exit 9"
 [jobs.stubborn]
 command = "trap 'echo saving; exit 143' TERM; echo ready; while :; do sleep 0.1; done"
 [jobs.prepared]
@@ -143,6 +145,30 @@ def test_values_of_env_do_not_show_in_the_process_list(laptop: Laptop, jobs: Pat
     os.kill(client.pid, signal.SIGKILL)
     client.communicate()
     laptop("cancel", "slow", cwd=jobs)
+
+
+@pytest.mark.slow
+def test_a_follower_notices_a_silent_connection_and_loses_no_line(
+    laptop: Laptop, jobs: Path
+) -> None:
+    client = laptop.start("run", "counting", cwd=jobs)
+    assert client.stdout is not None
+    assert client.stderr is not None
+    seen = b""
+    while b"line 3\n" not in seen:
+        seen += os.read(client.stdout.fileno(), 4096)
+    # the VM's end of the warm connection sleeps: TCP lives on, nothing answers any more
+    sleeper = laptop.start("exec", "--", "sh", "-c", "kill -STOP $PPID; sleep 100", cwd=jobs)
+    try:
+        began = time.monotonic()
+        while b"coming back" not in client.stderr.readline():
+            assert time.monotonic() - began < 40, "five seconds, three times, and some"
+        rest, told = client.communicate(timeout=120)
+    finally:
+        os.killpg(sleeper.pid, signal.SIGKILL)
+        sleeper.communicate()
+    assert client.returncode == 9, told
+    assert spoken((seen + rest).decode()) == [f"line {i}" for i in range(1, 61)]
 
 
 def test_attach_shows_the_run_in_its_tmux(laptop: Laptop, jobs: Path) -> None:

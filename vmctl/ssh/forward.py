@@ -20,6 +20,7 @@ from vmctl.domain.errors import Unreachable
 from vmctl.domain.target import Target, ssh_failure
 from vmctl.domain.tunnel import Forwarding, Pulse
 from vmctl.ssh import guest
+from vmctl.ssh.master import Master
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
 
@@ -48,6 +49,7 @@ class Forward:
         self, ssh: OpenSSH, forwarding: Forwarding, path: Path, moved: Callable[[], tuple[int, int]]
     ) -> None:
         self.ssh = ssh
+        self.target = ssh.target
         self.forwarding = forwarding
         self.path = path
         self._moved = moved  # bytes that came and went through the forward so far
@@ -72,7 +74,7 @@ class Forward:
             *("-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"),
         )
         self._process = subprocess.Popen(
-            self.ssh.argv(_line(request is not None), options=options),
+            Master(self.target).argv(_line(request is not None), options=options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -86,7 +88,7 @@ class Forward:
         answer, code = said
         now = time.monotonic()
         self._pulse, self._seen, self._looked = Pulse(now), self._moved(), (now, time.time())
-        self._source = source_address(self.ssh.target)
+        self._source = source_address(self.target)
         if request is None:
             return {}
         if code == guest.ABSENT:
@@ -150,7 +152,7 @@ class Forward:
 
     def _moved_away(self) -> bool:
         """Whether this computer would now reach the VM from another address of its own."""
-        source = source_address(self.ssh.target)
+        source = source_address(self.target)
         changed = bool(source and self._source and source != self._source)
         self._source = source or self._source
         return changed
@@ -194,7 +196,7 @@ class Forward:
         told = self._told()
         if not ended and not told.strip():
             return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
-        return ssh_failure(told, self.ssh.target)
+        return ssh_failure(told, self.target)
 
 
 def _line(with_service: bool) -> str:

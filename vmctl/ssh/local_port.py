@@ -106,7 +106,8 @@ class _Client(asyncio.Protocol):
         self._ended = True
         if self._onward is not None:
             self._onward.write_eof()
-        return True
+        # who hangs up while nothing leads on has lost patience: nobody waits for an answer
+        return self._onward is not None or self._dialling is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._port.clients.discard(self)

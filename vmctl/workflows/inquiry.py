@@ -8,12 +8,11 @@ import threading
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
-from vmctl.domain.events import Story
 from vmctl.domain.target import Target
 from vmctl.domain.tunnel import asking_gap_s, backoff_s
 from vmctl.gce import local
 from vmctl.ssh.forward import Knock
-from vmctl.workflows.session import Session, connect
+from vmctl.workflows.session import whereabouts
 
 LEAST_GAP_S = 2.0
 OPEN_S = 15.0
@@ -71,7 +70,7 @@ class Inquiry:
         try:
             if self._project.local:
                 self._look_for_the_emulator()
-            return _target(connect(self._project, clock=self._clock, fresh=True))
+            return whereabouts(self._project, self._clock)
         except VmctlError as error:
             return error
         except Exception as error:  # a library's own trouble is no reason to ask no more
@@ -86,15 +85,6 @@ class Inquiry:
             raise Unreachable(
                 "The embedded Compute Engine does not run.", hint="Start it: vmctl emulator start"
             )
-
-
-def _target(story: Story[Session]) -> Target:
-    try:
-        while True:
-            next(story)
-    except StopIteration as end:
-        session: Session = end.value
-        return session.ssh.target
 
 
 class Way:

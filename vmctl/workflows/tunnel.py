@@ -110,7 +110,7 @@ class _Tunnel:
         """See `tunnel`."""
         forwarding = self.forwarding
         try:
-            session = yield from connect(self.project, clock=self.clock)
+            session = yield from connect(self.project, clock=self.clock, verify=True)
             yield Started(STEP, f"Opening the tunnel to {what}")
             began = self.clock.monotonic()
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import InvalidInput, Unreachable
+from vmctl.domain.errors import HostKeyChanged, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.listing import shown
 from vmctl.domain.tunnel import backoff_s
@@ -73,6 +73,8 @@ class Bringing:
                 if not self.waits:
                     raise
                 yield Noted(f"{error.message} Waiting for it")
+            except HostKeyChanged:
+                raise  # somebody else answers: no link that comes back
             except Unreachable as error:
                 if self._done > before:
                     attempt = 0

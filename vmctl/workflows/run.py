@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
-from vmctl.domain.errors import Conflict, NotFound, Unreachable, VmctlError
+from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, Unreachable, VmctlError
 from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
 from vmctl.domain.job import (
     RunFacts,
@@ -135,6 +135,8 @@ def _follow(
                 continue
             finally:
                 end_process(process)
+        except HostKeyChanged:
+            raise  # somebody else answers: no link that comes back
         except Unreachable as error:
             if offset > before:
                 attempt = 0
@@ -154,7 +156,7 @@ def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Sto
     A run does not outlive its VM: raises Unreachable when that is off or gone.
     """
     try:
-        return (yield from connect(project, clock=clock))
+        return (yield from connect(project, clock=clock, verify=True))
     except Unreachable:
         return session
     except NotFound as error:

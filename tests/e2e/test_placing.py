@@ -53,6 +53,7 @@ def place(sky: Cloud) -> list[str]:
 def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: Cloud) -> None:
     sky.fault(kind="stockout", zone=B, zonesAvailable=[D])
     told = sky("up").stderr
+    assert f"{B}: A n1-standard-4 VM instance with 1 nvidia-tesla-t4" in told
     assert f"in {D}, which Google names (attempt 2)" in told
     assert place(sky) == [D]
 
@@ -347,3 +348,13 @@ def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: Cloud)
     assert rows[0].endswith("$10.00      europe-west1-b, europe-west1-c, europe-west1-d")
     assert rows[1].split()[:2] == ["T4", "n1-standard-4"]
     assert "us-central1-a, us-central1-b, us-central1-c, us-central1-f" in rows[1]
+
+
+def test_a_machine_that_is_not_what_was_asked_for_is_compared_in_full(sky: Cloud) -> None:
+    sky("up", "--gpu", "none", "--machine", "n1-standard-2")
+    told = sky("up", "--gpu", "t4", "--zone", D, "--machine", "n1-standard-8", "--spot").stderr
+    assert (
+        f"has no GPU, n1-standard-2, {B}, on demand, and you asked for T4, n1-standard-8, {D}, Spot"
+    ) in told
+    assert "vmctl down --delete" in told
+    assert sky.laptop.json("status", cwd=sky.folder)["machine"]["usd_per_hour"] == 0.1045

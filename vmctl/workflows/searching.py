@@ -70,7 +70,7 @@ def search(
         step = decide(order, this_round)
         again = isinstance(step, Try) and step.after_s
         more = f" Trying again there in {again:g} s." if again else ""
-        yield Warned(f"{attempt.zone}: {_said(attempt.failure)}{more}")
+        yield Warned(f"{attempt.zone}: {_told(attempt.failure)}{more}")
 
 
 def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
@@ -105,6 +105,13 @@ def _said(failure: Failure) -> str:
     if failure.kind is Kind.UNKNOWN and failure.code not in failure.message:
         return f"{failure.code}: {failure.message}"
     return failure.message
+
+
+def _told(failure: Failure) -> str:
+    """The line of one attempt; of a stockout only what is the matter."""
+    if failure.kind is Kind.STOCKOUT and failure.message:
+        return f"{failure.first_sentence}."
+    return _said(failure)
 
 
 def _gave_up(

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.cost import UNKNOWN, Price, disk_usd_per_month
+from vmctl.domain.cost import Price, disk_usd_per_month
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Instance, Status
 from vmctl.gce import catalogue
@@ -120,8 +120,6 @@ def machine_view(instance: Instance) -> Machine:
 
 def price_of(instance: Instance) -> Price:
     """What the VM costs while it runs, by the shipped table."""
-    if instance.gpu is None:
-        return UNKNOWN
     return catalogue.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from vmctl.clock import Clock
-from vmctl.config import Project
+from vmctl.config import Project, VmSettings
 from vmctl.domain.access import KEY_LIFETIME, key_entry
+from vmctl.domain.comparison import Asked, differences
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
@@ -126,7 +127,7 @@ def _bring_up(
     instance = yield from _what_there_is(project, compute, clock)
     if instance is None:
         return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
-    yield from _compare(instance, wish)
+    yield from _compare(instance, project, wish, patience)
     if instance.status is Status.RUNNING:
         yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
         return "running", instance
@@ -232,10 +233,20 @@ def _create(
     return "created", instance
 
 
-def _compare(instance: Instance, wish: Wish) -> Story[None]:
+def _compare(instance: Instance, project: Project, wish: Wish, patience: Patience) -> Story[None]:
     """Say where the machine that exists is not the one that the settings ask for."""
-    have, want = (gpu.title if gpu else "no GPU" for gpu in (instance.gpu, wish.gpu))
-    if have != want:
+    vm, default = project.vm, VmSettings()
+    asked = Asked(
+        gpu=wish.gpu,
+        machine=wish.machine.name if vm.machine else None,
+        zone=vm.zone,
+        region=vm.region if vm.region != default.region and not patience.any_region else None,
+        disk_gb=vm.disk_gb if vm.disk_gb != default.disk_gb else None,
+        spot=vm.spot,
+    )
+    found = differences(instance, asked)
+    if found:
+        have, want = (", ".join(side) for side in zip(*found, strict=True))
         yield Warned(
             f"{instance.name} has {have}, and you asked for {want}: it stays as it is. "
             "For another machine: vmctl down --delete, then vmctl up"

@@ -1,8 +1,8 @@
 """Times what crosses the link, ours and the peers' in turn on the same machine, in one run.
 
-Every figure is a whole process: interpreter, imports, and all. `imports` is measured apart: the
-same process importing the same modules and ending. `round trips` is the slope between 30 and
-80 ms. Peers get a warm ControlMaster of their own, unless they are called cold.
+Every figure is a whole process: interpreter, imports, and all. `imports` is measured in the
+same turns: the same process importing the same modules and ending. `round trips` is the slope
+between 30 and 80 ms. Peers get a warm ControlMaster of their own, unless they are called cold.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import trees
 from link import CLOUD_ADDRESS, Link, LinkError
 
 VMCTL = str(Path(sys.executable).with_name("vmctl"))
+IMPORTS = "our imports alone"
 TOML = """\
 [vm]
 image = "debian-12"
@@ -119,14 +120,13 @@ class Bench:
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
 
-    def imports_ms(self, machine: Machine, *words: str) -> float:
-        """What the modules cost that `vmctl WORDS` has imported when it ends."""
-        listed = self.base / "modules.json"
+    def imports_of(self, machine: Machine, *words: str) -> Callable[[], float]:
+        """A contestant: importing what `vmctl WORDS` has imported when it ends, and ending."""
+        listed = self.base / f"modules-{words[0]}.json"
+        machine.warm_up()
         self.run([sys.executable, "-c", MODULES, str(listed), *words], cwd=machine.folder)
         argv = [sys.executable, "-c", IMPORT, str(listed)]
-        return 1000 * statistics.median(
-            [self.run(argv, cwd=machine.folder) for _ in range(max(self.runs, 5))][1:]
-        )
+        return lambda: self.run(argv, cwd=machine.folder)
 
 
 class RowError(Exception):
@@ -266,6 +266,14 @@ def at_least(bench: Bench, what: str, value: float, reach: float, unit: str = ""
         bench.failed.append(line)
 
 
+def _ratio(bench: Bench, what: str, times: Mapping[str, Times], peer: str, reach: float) -> None:
+    """Ours, the first, as a ratio of a peer: the whole process, and without its imports."""
+    ours, theirs = next(iter(times.values())).median, times[peer].median
+    verdict(bench, f"{what}: x {peer}, whole process", ours / theirs, reach)
+    in_process = ours - times[IMPORTS].median
+    verdict(bench, f"{what}: x {peer}, imports taken out", in_process / theirs, reach)
+
+
 def slope(at_30: Times, at_80: Times) -> float:
     """Round trips: what 50 ms more of delay cost."""
     return (at_80.median - at_30.median) / 50
@@ -304,8 +312,7 @@ class Trees:
 
 def row_exec(bench: Bench, machines: Trees) -> None:
     machine = machines["a"]
-    machine.warm_up()
-    imports = bench.imports_ms(machine, "exec", "true")
+    imports = bench.imports_of(machine, "exec", "true")
     seen = {}
     for rtt_ms in (30, 80):
         bench.link.reset(rtt_ms=rtt_ms)
@@ -316,13 +323,13 @@ def row_exec(bench: Bench, machines: Trees) -> None:
                 "vmctl exec": lambda: machine.vmctl("exec", "true"),
                 "ssh over a warm mux": lambda: machine.ssh("true"),
                 "ssh cold": lambda: machine.ssh("true", warm=False),
+                IMPORTS: imports,
             },
             bench.runs,
         )
         show(times, "vmctl exec")
         seen[rtt_ms] = times["vmctl exec"]
-        rest = times["vmctl exec"].median - imports - 2 * rtt_ms
-        print(f"  imports {imports:.0f} ms; beyond 2 round trips and imports {rest:.0f} ms")
+        rest = times["vmctl exec"].median - times[IMPORTS].median - 2 * rtt_ms
         verdict(bench, f"exec {rtt_ms} ms: beyond 2 round trips + imports", rest, 60, " ms")
     print(f"  round trips: {slope(seen[30], seen[80]):.2f}")
 
@@ -345,25 +352,21 @@ def row_noop(bench: Bench, machines: Trees) -> None:
         # files that were just made are read again, not trusted by their times: let them be old
         time.sleep(2.1)
         machine.vmctl("push")
-        imports = bench.imports_ms(machine, "push")
+        imports = bench.imports_of(machine, "push")
         seen = {}
         for rtt_ms in (30, 80):
             bench.link.reset(rtt_ms=rtt_ms)
             machine.warm_up()
             title(f"push of {name}, nothing changed, {rtt_ms} ms")
-            before = bench.link.counters()
-            times = in_turn(_push_peers(machine), bench.runs)
+            times = in_turn({**_push_peers(machine), IMPORTS: imports}, bench.runs)
             show(times, "vmctl push")
             ours = times["vmctl push"]
             seen[rtt_ms] = ours
-            rest = ours.median - imports - 3 * rtt_ms
-            print(f"  imports {imports:.0f} ms; beyond 3 round trips and imports {rest:.0f} ms")
+            rest = ours.median - times[IMPORTS].median - 3 * rtt_ms
             what = f"no-op push {name} {rtt_ms} ms"
             verdict(bench, f"{what}: beyond 3 round trips + imports", rest, 60, " ms")
-            ratio = ours.median / times["rsync -az warm"].median
-            verdict(bench, f"{what}: x rsync warm", ratio, 0.45)
-            ratio = ours.median / times["rsync -az cold"].median
-            verdict(bench, f"{what}: x rsync cold", ratio, 0.2)
+            _ratio(bench, what, times, "rsync -az warm", 0.45)
+            _ratio(bench, what, times, "rsync -az cold", 0.2)
             before = bench.link.counters()
             machine.vmctl("push")
             passed = bench.link.counters()
@@ -380,7 +383,7 @@ def row_one(bench: Bench, machines: Trees) -> None:
     contestants = _push_peers(machine)
     for contestant in contestants.values():
         contestant()
-    imports = bench.imports_ms(machine, "push")
+    imports = bench.imports_of(machine, "push")
     changes = iter(range(1, 100_000))
     bench.link.reset(rtt_ms=30)
     machine.warm_up()
@@ -391,13 +394,11 @@ def row_one(bench: Bench, machines: Trees) -> None:
         trees.change_one(files[number % len(files)], number)
 
     del contestants["rsync -az cold"]
-    times = in_turn(contestants, bench.runs, before=change)
+    times = in_turn({**contestants, IMPORTS: imports}, bench.runs, before=change)
     show(times, "vmctl push")
-    ours = times["vmctl push"].median
-    rest = ours - imports - 3 * 30
-    print(f"  imports {imports:.0f} ms; beyond 3 round trips and imports {rest:.0f} ms")
-    ratio = ours / times["rsync -az warm"].median
-    verdict(bench, "one-file push b 30 ms: x rsync warm", ratio, 0.45)
+    rest = times["vmctl push"].median - times[IMPORTS].median - 3 * 30
+    print(f"  beyond 3 round trips and imports {rest:.0f} ms")
+    _ratio(bench, "one-file push b 30 ms", times, "rsync -az warm", 0.45)
 
 
 # What a push left on the VM and here: a first push finds nothing of it.
@@ -503,7 +504,7 @@ def row_delta(bench: Bench, machines: Trees) -> None:
 def row_fetch(bench: Bench, machines: Trees) -> None:
     machine, size = machines["a"], 30_000_000
     machine.ssh(f"mkdir -p Workspace/a && head -c {size} /dev/urandom > Workspace/a/model.pth")
-    imports = bench.imports_ms(machine, "fetch", "model.pth", "--to", "got")
+    imports = bench.imports_of(machine, "fetch", "model.pth", "--to", "got")
     bench.link.reset(rtt_ms=80)
     machine.warm_up()
     server = [*bench.link.cloud, sys.executable, "-c", RAW_SERVER.format(address=CLOUD_ADDRESS)]
@@ -529,6 +530,7 @@ def row_fetch(bench: Bench, machines: Trees) -> None:
                     ),
                     "rsync -a warm": lambda: machine.rsync(f":{remote}", "got/", "-a"),
                     "scp warm": lambda: machine.shell(f"scp -qF $CONFIG $VM:{remote} got/"),
+                    IMPORTS: imports,
                 },
                 max(3, bench.runs // 2),
                 before=clean,
@@ -537,9 +539,7 @@ def row_fetch(bench: Bench, machines: Trees) -> None:
             serving.kill()
     shutil.rmtree(got)
     show(times, "vmctl fetch")
-    ours, raw = times["vmctl fetch"].median, times["raw TCP"].median
-    print(f"  imports {imports:.0f} ms; without them {(ours - imports) / raw:.3f} x raw TCP")
-    verdict(bench, "fetch 30 MB, whole process: x raw TCP", ours / raw, 1.07)
+    _ratio(bench, "fetch 30 MB 80 ms", times, "raw TCP", 1.07)
 
 
 Row = Callable[[Bench, Trees], None]

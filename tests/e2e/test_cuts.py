@@ -121,7 +121,7 @@ def transfer(linked: Linked, tmp_path: Path, request: pytest.FixtureRequest) -> 
     yield made
     linked.link.reset(rtt_ms=0, rate_mbit=None)
     shutil.rmtree(made.tree)
-    linked.laptop("push", cwd=linked.folder, code=None)
+    linked.laptop("push", "--force", cwd=linked.folder)
 
 
 def test_killed_at_every_tenth_it_goes_on_where_it_was(transfer: Transfer) -> None:
@@ -240,7 +240,7 @@ def page(linked: Linked, port: int) -> str:
 def test_a_tunnel_is_back_after_a_cut_and_after_a_move(linked: Linked, tmp_path: Path) -> None:
     site = (
         BASE + '[services.page]\nport = 8777\ncommand = "python3 -m http.server {port} --bind '
-        '127.0.0.1 --directory /etc/ssh"\n'
+        '127.0.0.1 --directory /etc"\n'
     )
     old = (linked.folder / "vmctl.toml").read_text()
     project(linked.folder, site)
@@ -252,15 +252,15 @@ def test_a_tunnel_is_back_after_a_cut_and_after_a_move(linked: Linked, tmp_path:
             "tunnel", "page", "--port", str(port), cwd=linked.folder, stdout=told, stderr=told
         )
     try:
-        eventually(lambda: "ssh_config" in page(linked, port), what=log.read_text())
+        eventually(lambda: "passwd" in page(linked, port), what=log.read_text())
         linked.link.set(cut=True)
         eventually(lambda: "lost" in log.read_text(), within_s=20, what="the cut is noticed")
         assert page(linked, port) == ""
         linked.link.set(cut=False)
-        eventually(lambda: "ssh_config" in page(linked, port), what="back after the cut")
+        eventually(lambda: "passwd" in page(linked, port), what="back after the cut")
         linked.link.move()
         eventually(lambda: log.read_text().count("lost") > 1, within_s=20, what="the move")
-        eventually(lambda: "ssh_config" in page(linked, port), what="back after the move")
+        eventually(lambda: "passwd" in page(linked, port), what="back after the move")
         assert client.poll() is None
     finally:
         client.send_signal(signal.SIGINT)

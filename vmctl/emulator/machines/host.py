@@ -10,7 +10,7 @@ from pathlib import Path
 from . import network, plain, sandbox
 from .image import ImageStore
 from .interface import Booted, Guest, MachineError, MachineSpec
-from .listener import Switchboard, listen
+from .listener import Switchboard, listen, machine_network
 from .machine import Machine, SerialPort
 from .spawner import Spawner
 from .storage import check_traversable, make_seed
@@ -30,6 +30,7 @@ class MachineHost:
         self._home = home.resolve()
         self._guest = guest
         self._lock = threading.Lock()
+        machine_network()  # a wrong one is told now, not at the first machine
         self._machines: dict[str, Machine] = {}
         self._silent: set[str] = set()  # told to go down: no exited() for them
         self._disks: dict[str, Path] = {}

@@ -32,7 +32,7 @@ class Listener:
     port: int
 
 
-def network() -> ipaddress.IPv4Network | None:
+def machine_network() -> ipaddress.IPv4Network | None:
     """The network whose addresses machines get instead of 127.0.x.y; MachineError if it is none.
 
     This computer must deliver all of its addresses to itself, as it does with 127.0.0.0/8."""
@@ -49,7 +49,7 @@ def network() -> ipaddress.IPv4Network | None:
 
 
 def _random_address() -> str:
-    chosen = network()
+    chosen = machine_network()
     if chosen is None:
         return f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}"
     # the first ones are the computer's own there
@@ -59,7 +59,7 @@ def _random_address() -> str:
 def listen(wanted: str | None, taken: set[str]) -> Listener:
     """Binds `wanted` if it is free, else a free address of 127.0.2.0 to 127.0.254.255.
 
-    With `network()`: a free address of that."""
+    With `machine_network()`: a free address of that."""
     candidates = [wanted] if wanted is not None and wanted not in taken else []
     candidates += [_random_address() for _ in range(ATTEMPTS)]
     # By port first: another emulator's machine may have the wanted address at port 22, and whoever
@@ -81,7 +81,7 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
                 continue
             server.setblocking(False)
             return Listener(server, address, server.getsockname()[1])
-    raise MachineError(f"no free address in {network() or '127.0.0.0/8'} on this computer")
+    raise MachineError(f"no free address in {machine_network() or '127.0.0.0/8'} on this computer")
 
 
 class Switchboard:

@@ -67,7 +67,7 @@ class Listing:
                 run=str(answer.get("run") or ""),
                 going=bool(answer.get("going")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise NotProvenWhole("The VM's listing is not what the helper there writes.") from error
 
 

@@ -99,7 +99,7 @@ class Incoming:
                 continue
             try:
                 count = int(record["listing"])
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 _distrust()
             if not 0 <= count <= LISTING_LIMIT:
                 _distrust()
@@ -180,7 +180,7 @@ class Incoming:
         record = self._record()
         try:
             number, begins, left = (int(record[key]) for key in ("number", "offset", "bytes"))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             _distrust()
         if number != want.number or begins not in (0, offset) or left < 0:
             raise NotProvenWhole(
@@ -272,7 +272,7 @@ def _times(trailer: dict[str, Any], want: Want) -> tuple[int, int]:
     """Mode and time of what was sent, which may be newer than the listing."""
     try:
         return int(trailer["mode"]) & 0o777, sane_time(int(trailer["mtime_ns"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return want.mode, want.mtime_ns
 
 

@@ -88,6 +88,8 @@ class Bringing:
             attempt += 1
             try:
                 session = yield from connect(self.project, clock=self.clock)
+            except HostKeyChanged:
+                raise
             except Unreachable:
                 continue  # the old connection is tried, and counted
 

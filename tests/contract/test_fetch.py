@@ -1,0 +1,599 @@
+"""fetch against a real sshd: what comes, what is refused, and what a link may do meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.contract import test_wire
+from tests.contract.test_wire import World, play, settled, tree, until, write
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    HostKeyChanged,
+    InvalidInput,
+    NotFound,
+    NotProvenWhole,
+    Unreachable,
+    VmctlError,
+)
+from vmctl.domain.events import Advanced, Event, Noted, Warned
+from vmctl.ssh import guest
+from vmctl.ssh.landing import Landing, part_name
+from vmctl.workflows import run as jobs
+from vmctl.workflows.fetch import FetchResult, fetch
+from vmctl.workflows.push import push
+
+world = test_wire.world
+prepared = test_wire.prepared
+
+
+def files_of(root: Path) -> dict[bytes, bytes]:
+    """Every file below a folder by its name's bytes."""
+    top = os.fsencode(root)
+    places = [place + b"/" + name for place, _, found in os.walk(top) for name in found]
+    return {place[len(top) + 1 :]: Path(os.fsdecode(place)).read_bytes() for place in places}
+
+
+def told(story: Callable[..., object], *words: object, **options: object) -> tuple[object, str]:
+    """A story's result and every word it said."""
+    said: list[str] = []
+    result = play(
+        story(*words, **options),  # type: ignore[arg-type]
+        lambda event: said.append(str(getattr(event, "text", ""))),
+    )
+    return result, "\n".join(said)
+
+
+# -- what is asked for -----------------------------------------------------------------------
+
+
+def test_files_folders_and_patterns_at_once(world: World) -> None:
+    for name in ("a.pth", "b.pth", "logs/1/x.txt", "logs/2/y.txt", "plots/p.png"):
+        settled(world.remote / name, name.encode())
+    play(fetch(world.project, ["*.pth", "logs", "plots/p.png"], to=Path("got")))
+    assert tree(world.root / "got") == {
+        "a.pth": "a.pth", "b.pth": "b.pth", "p.png": "plots/p.png",
+        "logs/1/x.txt": "logs/1/x.txt", "logs/2/y.txt": "logs/2/y.txt",
+    }  # fmt: skip
+
+
+def test_two_stars_go_down_all_folders(world: World) -> None:
+    for name in ("x.pth", "a/x.pth", "a/b/x.pth", "a/b/other"):
+        settled(world.remote / name, name.encode())
+    with pytest.raises(InvalidInput, match=r"saved as x\.pth") as caught:
+        play(fetch(world.project, ["**/x.pth"]))
+    assert "--parents" in caught.value.hint
+    assert tree(world.root) == {}
+    play(fetch(world.project, ["**/x.pth"], parents=True))
+    assert tree(world.root) == {n: n for n in ("x.pth", "a/x.pth", "a/b/x.pth")}
+
+
+def test_a_pattern_takes_a_folder_once_with_all_it_holds(world: World) -> None:
+    settled(world.remote / "runs/1/events", b"1")
+    settled(world.remote / "runs/2/events", b"2")
+    result = play(fetch(world.project, ["runs/**"]))
+    assert tree(world.root) == {"runs/1/events": "1", "runs/2/events": "2"}
+    assert len(result.files) == 2
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_first(world: World) -> None:
+    settled(world.remote / "a[1].txt", b"itself")
+    settled(world.remote / "a1.txt", b"matched")
+    play(fetch(world.project, ["a[1].txt"]))
+    assert tree(world.root) == {"a[1].txt": "itself"}
+
+
+def test_one_missing_path_of_several_brings_nothing(world: World) -> None:
+    settled(world.remote / "there", b"1")
+    with pytest.raises(NotFound, match="'nowhere'"):
+        play(fetch(world.project, ["there", "nowhere"], to=Path("got")))
+    assert not (world.root / "got").exists()
+
+
+def test_what_is_neither_file_nor_folder_is_named(world: World) -> None:
+    settled(world.remote / "out/file", b"1")
+    os.mkfifo(world.remote / "out/pipe")
+    _, said = told(fetch, world.project, ["out"])
+    assert tree(world.root) == {"out/file": "1"}
+    assert "Left out what is neither file nor folder: pipe" in said
+
+
+def test_empty_files_and_folders_come_too(world: World) -> None:
+    settled(world.remote / "out/empty", b"")
+    (world.remote / "out/folder/inner").mkdir(parents=True)
+    play(fetch(world.project, ["out"]))
+    assert (world.root / "out/empty").read_bytes() == b""
+    assert (world.root / "out/folder/inner").is_dir()
+
+
+# -- names -----------------------------------------------------------------------------------
+
+HOSTILE = [
+    b"a'; echo foo", b'"; rm -rf $HOME "', b"new\nline", b"-rf", b"~", b"~root", b"$(id)", b"`id`",
+    b"\xff\xfe", b"esc\x1b[31m", b" lead and trail ", b"*", b"a?[b]", b"\xe6\x97\xa5", b"x" * 255,
+    b"\\back\\slash", b"#hash", b"%s%n", b"..dots..",
+]  # fmt: skip
+
+
+def test_names_are_kept_byte_for_byte_and_shown_on_one_line(world: World) -> None:
+    top = world.remote / "out"
+    for name in HOSTILE:
+        settled(top / os.fsdecode(name), name)
+    (top / "sub\n\x1b[31m").mkdir()
+    settled(top / "sub\n\x1b[31m" / "leaf", b"leaf")
+    (top / "bad\n\x1b[0mlink").symlink_to("/etc")
+    result, said = told(fetch, world.project, ["out"])
+    assert files_of(world.root / "out") == files_of(top)
+    assert isinstance(result, FetchResult)
+    shown = [*(file.path for file in result.files), *result.links_left_out, *said.split("\n")]
+    assert len(result.files) == len(HOSTILE) + 1
+    for line in shown:
+        assert line.isprintable() or not line, repr(line)
+        line.encode()
+
+
+@pytest.mark.parametrize("name", [n for n in HOSTILE if n not in (b"~", b"~root", b"*")])
+def test_a_hostile_name_can_be_asked_for(world: World, name: bytes) -> None:
+    settled(world.remote / os.fsdecode(name), name)
+    play(fetch(world.project, [os.fsdecode(name)], to=Path("got")))
+    assert files_of(world.root / "got") == {name: name}
+
+
+names = st.binary(min_size=1, max_size=12).filter(
+    lambda name: not set(b"/\0") & set(name) and name not in (b".", b"..")
+)
+trees = st.dictionaries(
+    st.lists(names, min_size=1, max_size=3).map(b"/".join), st.binary(max_size=40), max_size=8
+)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(trees)
+def test_any_tree_comes_byte_for_byte(world: World, wanted: dict[bytes, bytes]) -> None:
+    top = world.remote / "tree"
+    shutil.rmtree(top, ignore_errors=True)
+    shutil.rmtree(world.root / "tree", ignore_errors=True)
+    top.mkdir(parents=True)
+    for name, data in wanted.items():
+        place = top / os.fsdecode(name)
+        if not place.is_dir() and not any(parent.is_file() for parent in place.parents):
+            settled(place, data)
+    play(fetch(world.project, ["tree"]))
+    assert files_of(world.root / "tree") == files_of(top)
+    play(fetch(world.project, ["tree"]))  # and again, over what is there
+    assert files_of(world.root / "tree") == files_of(top)
+
+
+# -- what is here already --------------------------------------------------------------------
+
+
+def test_what_is_here_and_the_same_is_not_sent_again(world: World) -> None:
+    for number in range(5):
+        settled(world.remote / f"out/{number}", os.urandom(1000))
+    play(fetch(world.project, ["out"]))
+    before = [(world.root / f"out/{n}").stat().st_ino for n in range(5)]
+    settled(world.remote / "out/3", b"newer")
+    result = play(fetch(world.project, ["out"]))
+    assert [file.unchanged for file in result.files] == [True, True, True, False, True]
+    after = [(world.root / f"out/{n}").stat().st_ino for n in range(5)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, True, False, True]
+
+
+def test_same_size_and_time_do_not_pass_for_the_same(world: World) -> None:
+    settled(world.remote / "model.bin", b"right")
+    settled(world.root / "model.bin", b"wrong")
+    result = play(fetch(world.project, ["model.bin"]))
+    assert (world.root / "model.bin").read_bytes() == b"right"
+    assert not result.files[0].unchanged
+
+
+# -- still being written ---------------------------------------------------------------------
+
+
+def test_wait_brings_a_file_once_it_is_whole(world: World) -> None:
+    place = settled(world.remote / "model.bin", b"")
+    writing = place.open("ab")
+    heard: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Advanced) and "still being written" in event.text:
+            heard.append(event.text)
+            writing.write(b"all of it")
+            writing.close()
+            os.utime(place, (1_700_000_000, 1_700_000_000))
+
+    play(fetch(world.project, ["model.bin"], wait=True), watch)
+    assert heard
+    assert "Ctrl-C" in heard[0]
+    assert (world.root / "model.bin").read_bytes() == b"all of it"
+
+
+TRAIN = """
+import os, time
+print("begun", flush=True)
+while not os.path.exists(os.path.expanduser("~/go")):
+    time.sleep(0.02)
+os.makedirs("plots")
+open("model.bin", "w").write("new")
+open("plots/p", "w").write("p")
+"""
+
+
+@pytest.fixture
+def going(prepared: World) -> Iterator[World]:
+    """A run that writes its outputs when ~/go appears."""
+    write(prepared.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": TRAIN})
+    (prepared.root / "work/prepare.sh").chmod(0o755)
+    play(push(prepared.project))
+    play(jobs.run(prepared.project, "train", detach=True))
+    yield prepared
+    (prepared.sshd.home / "go").touch()
+    until(lambda: jobs.ps(prepared.project)[0].state != "running")
+
+
+def test_wait_brings_outputs_that_the_run_has_yet_to_write(going: World) -> None:
+    heard: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Advanced) and "has not written model.bin yet" in event.text:
+            heard.append(event.text)
+            (going.sshd.home / "go").touch()
+
+    play(fetch(going.project, [], to=Path("got"), wait=True), watch)
+    assert heard
+    assert tree(going.root / "got") == {"model.bin": "new", "plots/p": "p"}
+
+
+def test_without_wait_a_missing_output_is_missing_and_says_how_to_wait(going: World) -> None:
+    with pytest.raises(NotFound, match="--wait"):
+        play(fetch(going.project, ["model.bin"]))
+
+
+def test_an_earlier_runs_output_is_said_to_be_one(going: World) -> None:
+    settled(going.remote / "work/model.bin", b"old")
+    settled(going.remote / "work/plots/p", b"old")
+    _, said = told(fetch, going.project, [], to=Path("got"))
+    assert "model.bin is an earlier run's" in said
+    assert tree(going.root / "got") == {"model.bin": "old", "plots/p": "old"}
+    shutil.rmtree(going.remote / "work/plots")
+
+
+def test_waiting_can_be_left_and_leaves_nothing_on_the_vm(world: World) -> None:
+    place = settled(world.remote / "model.bin", b"")
+    with place.open("ab"):
+        story = fetch(world.project, ["model.bin"], wait=True)
+        for event in story:
+            if isinstance(event, Advanced) and "Waiting" in event.text:
+                break
+        assert helpers(world)
+        story.close()
+        until(lambda: not helpers(world))
+    assert tree(world.root) == {}
+
+
+def helpers(world: World) -> list[int]:
+    """The helper programs of this machine that run."""
+    marker = os.fsencode(world.sshd.home / ".vmctl/lib")
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and marker in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_file_written_to_while_it_is_sent_is_no_file(world: World) -> None:
+    place = settled(world.remote / "big.bin", os.urandom(20_000_000))
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Advanced) and (event.done_bytes or 0) > 1_000_000:
+            os.utime(place, (1_700_000_001, 1_700_000_001))
+
+    with pytest.raises(Conflict, match="while it was being fetched"):
+        play(fetch(world.project, ["big.bin"]), watch)
+    assert tree(world.root) == {}
+
+
+def test_wait_fetches_again_what_changed_while_it_was_sent(world: World) -> None:
+    place = settled(world.remote / "big.bin", os.urandom(20_000_000))
+    last = os.urandom(10_000)
+    changed: list[int] = []
+
+    def watch(event: Event) -> None:
+        if not changed and isinstance(event, Advanced) and (event.done_bytes or 0) > 1_000_000:
+            changed.append(1)
+            settled(place, last)
+
+    play(fetch(world.project, ["big.bin"], wait=True), watch)
+    assert (world.root / "big.bin").read_bytes() == last
+
+
+# -- the link --------------------------------------------------------------------------------
+
+
+def test_a_machine_that_was_away_is_come_back_to(world: World) -> None:
+    data = os.urandom(30_000_000)
+    settled(world.remote / "big.bin", data)
+    lost: list[str] = []
+    stopped: list[int] = []
+
+    def watch(event: Event) -> None:
+        if not stopped and isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
+            stopped.append(1)
+            world.sshd.stop()
+        if isinstance(event, Noted) and "Lost the connection" in event.text:
+            lost.append(event.text)
+            world.sshd.start()
+
+    play(fetch(world.project, ["big.bin"]), watch)
+    assert lost
+    assert (world.root / "big.bin").read_bytes() == data
+    assert [item.name for item in world.root.iterdir()] == ["big.bin"]
+
+
+def test_an_impostor_at_its_address_is_not_waited_for(world: World) -> None:
+    settled(world.remote / "big.bin", os.urandom(30_000_000))
+    stopped: list[int] = []
+
+    def watch(event: Event) -> None:
+        if not stopped and isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
+            stopped.append(1)
+            world.sshd.stop()
+            world.sshd.new_host_key()
+            world.sshd.start()
+
+    # the API, which would tell whether the VM has moved, cannot be asked here
+    with pytest.raises((HostKeyChanged, AccessDenied)):
+        play(fetch(world.project, ["big.bin"]), watch)
+    assert [item.name for item in world.root.iterdir()] == [part_name("big.bin")]
+
+
+def test_the_rest_of_a_folder_comes_over_the_next_connection(world: World) -> None:
+    for number in range(40):
+        settled(world.remote / f"out/{number:02}", os.urandom(500_000))
+    cut: list[int] = []
+
+    def watch(event: Event) -> None:
+        if not cut and isinstance(event, Advanced) and (event.done_bytes or 0) > 10_000_000:
+            cut.append(1)
+            world.sshd.cut()
+
+    result = play(fetch(world.project, ["out"]), watch)
+    assert cut
+    assert files_of(world.root / "out") == files_of(world.remote / "out")
+    assert len(result.files) == 40
+    assert result.bytes == 20_000_000
+
+
+# -- what stands here ------------------------------------------------------------------------
+
+
+def test_a_link_in_place_of_the_part_is_not_followed(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("keep")
+    settled(world.remote / "model.bin", b"data")
+    (world.root / part_name("model.bin")).symlink_to(outside)
+    play(fetch(world.project, ["model.bin"]))
+    assert outside.read_text() == "keep"
+    assert tree(world.root) == {"model.bin": "data"}
+
+
+def test_a_pipe_or_a_second_name_in_place_of_the_part_is_not_used(
+    world: World, tmp_path: Path
+) -> None:
+    settled(world.remote / "one", b"1")
+    settled(world.remote / "two", b"2")
+    os.mkfifo(world.root / part_name("one"))
+    outside = tmp_path / "outside"
+    outside.write_text("keep")
+    (world.root / part_name("two")).hardlink_to(outside)
+    play(fetch(world.project, ["one", "two"]))
+    assert outside.read_text() == "keep"
+    assert tree(world.root) == {"one": "1", "two": "2"}
+
+
+def test_a_link_here_is_replaced_not_followed(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("keep")
+    settled(world.remote / "model.bin", b"data")
+    (world.root / "model.bin").symlink_to(outside)
+    play(fetch(world.project, ["model.bin"]))
+    assert outside.read_text() == "keep"
+    assert not (world.root / "model.bin").is_symlink()
+
+
+def test_a_folder_swapped_for_a_link_at_any_moment_leads_nowhere(tmp_path: Path) -> None:
+    top, outside, aside = (tmp_path / name for name in ("top", "outside", "aside"))
+    (top / "sub").mkdir(parents=True)
+    outside.mkdir()
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            (top / "sub").rename(aside)
+            (top / "sub").symlink_to(outside)
+            (top / "sub").unlink()
+            aside.rename(top / "sub")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    landed = 0
+    deadline = time.monotonic() + 20
+    try:
+        while landed < 30 and time.monotonic() < deadline:
+            landing = Landing(top)
+            try:
+                landing.folder("sub", make=False)
+                part = landing.part("sub/file")
+                part.begin(0)
+                part.write(b"x")
+                part.finish(0o600, 0)
+                part.close()
+                landed += 1
+            except (Conflict, FileNotFoundError):
+                pass  # it was a link, or away, just then
+            finally:
+                landing.close()
+    finally:
+        stop.set()
+        thread.join()
+    assert landed, "no file ever landed: the race was not run"
+    assert list(outside.iterdir()) == []
+
+
+def test_a_folder_that_cannot_hold_it_is_said_before_anything_comes(world: World) -> None:
+    place = settled(world.remote / "huge.bin", b"x")
+    with place.open("r+b") as file:
+        file.truncate(1 << 43)  # as the file system allows: no bytes are behind it
+    os.utime(place, (1_700_000_000, 1_700_000_000))
+    with pytest.raises(InvalidInput, match="disk is full"):
+        play(fetch(world.project, ["huge.bin"]))
+    assert list(world.root.iterdir()) == []
+
+
+# -- a VM that lies --------------------------------------------------------------------------
+
+
+def lie(world: World, lines: str) -> None:
+    """Replace what the VM's helper answers to a fetch."""
+    guest.call(world.ssh, "runs", {"project": "demo"})
+    library = world.sshd.home / ".vmctl/lib" / guest.library()[0] / "vmctl_guest/sending.py"
+    text = library.read_text()
+    library.write_text(f"{text}\n\ndef fetch(request):\n{lines}\n")
+    shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)
+
+
+ENTRY = ["file", "", 4, 1, 420, ""]
+
+
+def listing(**changed: object) -> dict[str, object]:
+    item = {
+        "wanted": "x", "base": "x", "inside": "x", "path": "/x", "kind": "file", "files": [ENTRY],
+        **changed,
+    }  # fmt: skip
+    return {"found": [item], "missing": [], "run": None, "going": False}
+
+
+SEND = """
+    data = zlib.compress(json.dumps({listing!r}).encode())
+    _line({{"listing": len(data)}})
+    _write(data)
+    _line({{"number": 0, "offset": 0, "bytes": 4}})
+    _write(b"evil")
+    _line({{"sha256": hashlib.sha256(b"evil").hexdigest(), "changed": False}})
+    _line({{"end": True}})
+"""
+
+
+def test_the_lying_helper_is_believed_where_it_does_not_lie(world: World) -> None:
+    lie(world, SEND.format(listing=listing()))
+    play(fetch(world.project, ["x"]))
+    assert tree(world.root) == {"x": "evil"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"base": "../x"},
+        {"base": "/tmp/x"},
+        {"base": ".."},
+        {"kind": "dir", "files": [["file", "../../x", 4, 1, 420, ""]]},
+        {"kind": "dir", "files": [["file", "/tmp/x", 4, 1, 420, ""]]},
+        {"kind": "dir", "files": [["link", "l", 0, 1, 0, "/tmp"], ["file", "l/x", 4, 1, 0, ""]]},
+        {"kind": "socket"},
+        {"files": []},
+        {"files": None},
+    ],
+)
+def test_a_listing_that_leads_outside_is_refused(
+    world: World, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "machine")}
+    lie(world, SEND.format(listing=listing(**changed)))
+    with pytest.raises(NotProvenWhole) as caught:
+        play(fetch(world.project, ["x"], to=Path("got")))
+    assert caught.value.exit_code == 9
+    after = {path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "machine")}
+    assert {path for path in after - before if "vmctl's home" not in str(path)} == set()
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ('    _line({"listing": -1})', NotProvenWhole),
+        ('    _line({"listing": 1 << 60})', NotProvenWhole),
+        ('    _line({"listing": 4}); _write(b"junk")', NotProvenWhole),
+        ('    _write(b"[" * 70000 + b"\\n")', NotProvenWhole),
+        ('    _write(b"x" * 1000000)', NotProvenWhole),
+        ('    _line(["no", "object"])', NotProvenWhole),
+        ("    sys.exit(3)", VmctlError),
+        (SEND.format(listing=listing()).replace('"offset": 0', '"offset": 3'), NotProvenWhole),
+        (SEND.format(listing=listing()).replace('"number": 0', '"number": 7'), NotProvenWhole),
+        (SEND.format(listing=listing()).replace('b"evil").hex', 'b"else").hex'), NotProvenWhole),
+        (SEND.format(listing=listing()).replace('"bytes": 4', '"bytes": 2'), NotProvenWhole),
+        (SEND.format(listing=listing()).replace('{"end": True}', '{"end": 0}'), NotProvenWhole),
+    ],
+)
+def test_an_answer_that_is_none_is_one_clear_error(
+    world: World, lines: str, error: type[VmctlError]
+) -> None:
+    write(world.root, {"x": "mine"})
+    lie(world, f"    import zlib\n{lines}")
+    with pytest.raises(error) as caught:
+        play(fetch(world.project, ["x"]))
+    assert "end" in lines or tree(world.root) == {"x": "mine"}
+    assert caught.value.message
+    json.dumps(caught.value.message)
+
+
+def test_a_vm_that_is_gone_is_unreachable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmctl.workflows import bringing
+
+    monkeypatch.setattr(bringing, "LINK_LOST_S", 0.5)
+    settled(world.remote / "big.bin", os.urandom(30_000_000))
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
+            world.sshd.stop()
+
+    with pytest.raises((Unreachable, VmctlError)) as caught:
+        play(fetch(world.project, ["big.bin"]), watch)
+    assert caught.value.exit_code != 0
+    assert (world.root / part_name("big.bin")).stat().st_size > 4_000_000
+    world.sshd.start()
+    result = play(fetch(world.project, ["big.bin"]))
+    assert result.files[0].resumed_at > 4_000_000
+
+
+def test_warnings_are_told_once(world: World) -> None:
+    settled(world.remote / "out/file", os.urandom(20_000_000))
+    os.mkfifo(world.remote / "out/pipe")
+    warned: list[str] = []
+    cut: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Warned):
+            warned.append(event.text)
+        if not cut and isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
+            cut.append(1)
+            world.sshd.cut()
+
+    play(fetch(world.project, ["out"]), watch)
+    assert cut
+    assert len(warned) == 1

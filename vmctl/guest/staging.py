@@ -74,7 +74,7 @@ class Staging:
             return
         if self._now is None or self._now[0] != sha256:
             self._close()
-            self._now = self._open(sha256, offset)
+            self._now = self._open(sha256)
         file, digest = self._now[1:]
         have = file.tell()
         if offset > have:
@@ -138,14 +138,14 @@ class Staging:
             ensure(self.folder)
             self._made = True
 
-    def _open(self, sha256: str, offset: int) -> tuple[str, IO[bytes], Any]:
+    def _open(self, sha256: str) -> tuple[str, IO[bytes], Any]:
         import hashlib
 
         self._prepare()
         digest = hashlib.sha256()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if offset else os.O_TRUNC)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         file = os.fdopen(os.open(self.path(sha256), flags, 0o600), "r+b", buffering=0)
-        while offset and (data := file.read(CHUNK_BYTES)):
+        while data := file.read(CHUNK_BYTES):
             digest.update(data)
         return sha256, file, digest
 

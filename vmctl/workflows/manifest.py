@@ -78,6 +78,26 @@ def write_base(key: str, tree: str, files: dict[str, Entry]) -> None:
     write_cache(_base_file(key), {"tree": tree, "files": files})
 
 
+class Unfinished:
+    """Whether an earlier push was cut after it had begun to send what the VM asked for."""
+
+    def __init__(self, key: str) -> None:
+        self._file = cache_dir() / "pushed" / f"{key}.begun"
+        self.was = self._file.exists()
+
+    def begin(self) -> None:
+        """From here on a cut leaves something on the VM that need not be sent again."""
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(mode=0o700, exist_ok=True)
+            self._file.touch()
+        self.was = True
+
+    def end(self) -> None:
+        """The push is whole."""
+        if self.was:
+            self._file.unlink(missing_ok=True)
+
+
 def write_cache(path: Path, record: object) -> None:
     """Replace a cache file at once, if it can be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")

@@ -24,7 +24,7 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
-from vmctl.workflows.manifest import Hashes, read_base, write_base
+from vmctl.workflows.manifest import Hashes, Unfinished, read_base, write_base
 from vmctl.workflows.pushing import STEP, Talk
 from vmctl.workflows.selection import LocalEntry, Selection, select
 from vmctl.workflows.session import connect
@@ -176,9 +176,12 @@ def _converse(
                 "stamp": time.time_ns(),
             }
         )
-        talk = Talk(channel, project, reading.tree, reading.base, dry_run, via)
+        unfinished = Unfinished(reading.key)
+        talk = Talk(channel, project, reading.tree, reading.base, dry_run, via, unfinished)
         told = yield from talk.hold()
         reading.save()
+        if "tree" in told:
+            unfinished.end()
     finally:
         channel.close()
     if "conflicts" in told and "put" not in told:

@@ -16,7 +16,7 @@ from vmctl.domain.probe import printable
 from vmctl.domain.transfer import RsyncStats, Via
 from vmctl.ssh.placing import by_rsync, by_scp, has_rsync
 from vmctl.ssh.push import Channel, Content
-from vmctl.workflows.manifest import hash_file, went_away
+from vmctl.workflows.manifest import Unfinished, hash_file, went_away
 from vmctl.workflows.selection import entry_of
 
 STEP = "push"
@@ -36,6 +36,7 @@ class Talk:
         base: tuple[str, dict[str, Entry]],
         dry_run: bool,
         via: Via,
+        unfinished: Unfinished,
     ) -> None:
         self._channel = channel
         self._root: Path = project.root
@@ -43,6 +44,7 @@ class Talk:
         self._base = base
         self._dry_run = dry_run
         self._via = via
+        self._unfinished = unfinished
         self._tries: Counter[str] = Counter()
         self._done_bytes = 0
 
@@ -60,6 +62,7 @@ class Talk:
             if "ask" in answer:
                 self._channel.tree(self._tree)
             elif "want" in answer:
+                self._unfinished.begin()
                 yield from self._bring(answer["want"])
             else:
                 return next(iter(answer.values())) if "conflicts" not in answer else answer
@@ -67,10 +70,10 @@ class Talk:
 
     def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
         """What the VM will most likely ask for."""
-        if self._dry_run or self._via is not Via.STREAM:
+        if self._dry_run or self._via is not Via.STREAM or self._unfinished.was:
             return
         base = self._base[1]
-        seen = set()
+        seen = {entry[1] for entry in base.values() if entry[0] == "f"}
         for path in sorted(put):
             entry = put[path]
             if entry[0] != "f" or not entry[2] or entry[1] in seen:

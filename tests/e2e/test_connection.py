@@ -415,3 +415,27 @@ def test_a_link_that_moved_costs_the_next_command_a_moment_only(linked: Linked) 
     told = linked.laptop("exec", "--", "echo", "here", cwd=linked.folder)
     assert told.stdout == "here\n"
     assert time.monotonic() - began < NO_HANG_S
+
+
+DROP_IN = "/etc/ssh/sshd_config.d/10-vmctl.conf"
+
+
+def test_set_up_gives_the_vms_sshd_settings_for_dead_links(machine: Machine) -> None:
+    settings = machine("exec", "sudo", "/usr/sbin/sshd", "-T").lower().splitlines()
+    for line in ("clientaliveinterval 15", "clientalivecountmax 3", "maxsessions 64"):
+        assert line in settings
+    made = machine("exec", "stat", "-c", "%i %y %a", DROP_IN)
+    assert made.endswith(" 644\n")
+    machine("up")
+    assert machine("exec", "stat", "-c", "%i %y %a", DROP_IN) == made, "once is enough"
+
+
+def test_settings_that_sshd_would_not_take_are_taken_back(machine: Machine) -> None:
+    machine("exec", "--", "sudo", "rm", DROP_IN)
+    _sshd_says(machine, "NoSuchSetting yes")
+    machine("up")  # over the warm connection: a new one would be refused
+    machine("exec", "test", "-e", DROP_IN, code=1)
+    machine("exec", "--", "sudo", "sed", "-i", "/NoSuchSetting/d", "/etc/ssh/sshd_config")
+    machine("up")
+    machine("exec", "test", "-e", DROP_IN)
+    assert machine("exec", "ls", "/etc/ssh/sshd_config.d").split() == ["10-vmctl.conf"]

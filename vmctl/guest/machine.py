@@ -1,4 +1,4 @@
-"""Find the interpreter that jobs get, and remember it in ~/.vmctl/machine.json."""
+"""Set-up: sshd, and the interpreter that jobs get, remembered in ~/.vmctl/machine.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import sshd
 from .layout import STATE, ensure, read_json, write_json
 
 WANTED = ("torch", "torchvision", "tensorboard", "jupyterlab")
@@ -32,6 +33,7 @@ LOGIN = 'printf "\\n@@%s\\n" "$PATH" "$(type -P python)" "$(type -P python3)"'
 
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """The machine's record: interpreter, version, what it lacks; quick when nothing changed."""
+    sshd.settle()
     path = STATE / "machine.json"
     known = read_json(path)
     if known and not request.get("again") and _still_true(known):

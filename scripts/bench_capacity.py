@@ -1,0 +1,147 @@
+"""Attempts until success in a stocked-out region: Google's hint against the blind order.
+
+Each row leaves one zone of a region with capacity, every other dry, on an emulator of its own;
+then the installed `vmctl up` looks for a machine twice: once where the stockout names the zones
+that have capacity (Google's ..._WITH_DETAILS form), once where it names none (the plain form),
+which is all that a client which does not read the hint ever has. Attempts are counted by the
+emulator: creations that were asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+VMCTL = str(Path(sys.executable).with_name("vmctl"))
+TOML = '[vm]\nimage = "debian-cloud/debian-12"\n'
+REGIONS = ("europe-west1", "europe-west4", "us-central1")
+GPU, ACCELERATOR = "t4", "nvidia-tesla-t4"
+
+
+class Market:
+    """An emulator whose zones are dry on request."""
+
+    def __init__(self, base: Path) -> None:
+        self.folder = base / "capacity"
+        self.folder.mkdir()
+        (self.folder / "vmctl.toml").write_text(TOML, encoding="utf-8")
+        self.environ = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("VMCTL_")},
+            "VMCTL_LOCAL": "1",
+            "VMCTL_HOME": str(base / "home"),
+            "VMCTL_EMULATOR_HOME": str(base / "emulator"),
+            "VMCTL_OWNER": "bench",
+        }
+        self.vmctl("emulator", "start")
+        record = json.loads((base / "emulator" / "emulator.json").read_text(encoding="utf-8"))
+        self.root = f"http://127.0.0.1:{record['port']}"
+
+    def vmctl(self, *words: str) -> str:
+        """What the program prints; a failure stops the bench."""
+        done = subprocess.run(
+            [VMCTL, *words],
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"vmctl {' '.join(words)} failed:\n{done.stderr}")
+        return done.stdout
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.root + path,
+            data=data,
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def zones(self, region: str) -> list[str]:
+        """The zones of a region that have the GPU, in the order in which they are tried."""
+        offers = json.loads(self.vmctl("gpus", "--gpu", GPU, "--region", region, "--json"))
+        return sorted(offer["zone"] for offer in offers["offers"])
+
+    def creations(self) -> int:
+        found = self.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
+        operations = [op for scope in found["items"].values() for op in scope.get("operations", [])]
+        return sum(
+            op["operationType"] == "insert" and "/instances/" in op["targetLink"]
+            for op in operations
+        )
+
+    def search(self, region: str, dry: Sequence[str], *, hint: bool) -> tuple[int, float]:
+        """Attempts and seconds of one `up` while these zones are dry."""
+        for zone in dry:
+            self.ask(
+                "POST",
+                "/emulator/v1/faults",
+                {"kind": "stockout", "zone": zone, "gpu": ACCELERATOR, "plain": not hint},
+            )
+        before, began = self.creations(), time.perf_counter()
+        self.vmctl("up", "--gpu", GPU, "--region", region, "--yes")
+        took, attempts = time.perf_counter() - began, self.creations() - before
+        self.ask("DELETE", "/emulator/v1/faults")
+        self.vmctl("down", "--delete", "--yes")
+        return attempts, took
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[Market]:
+    """A market in a folder of its own, gone afterwards."""
+    base = Path(tempfile.mkdtemp(prefix="vmctl-capacity-", dir="/var/tmp"))
+    base.chmod(0o755)
+    market = None
+    try:
+        market = Market(base)
+        yield market
+    finally:
+        if market is not None:
+            market.vmctl("emulator", "stop")
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def run(regions: Sequence[str] = REGIONS) -> None:
+    """Print one row per zone that alone has capacity, and the means."""
+    print(f"\nAttempts until a {GPU} is created, one zone of the region with capacity")
+    print(f"  {'the zone that has it':<22} {'blind order':>12} {'with the hint':>14}")
+    blind, hinted = [], []
+    with opened() as market:
+        for region in regions:
+            zones = market.zones(region)
+            for lucky in zones:
+                dry = [zone for zone in zones if zone != lucky]
+                without = market.search(region, dry, hint=False)
+                with_it = market.search(region, dry, hint=True)
+                blind.append(without)
+                hinted.append(with_it)
+                print(f"  {lucky:<22} {without[0]:>12} {with_it[0]:>14}", flush=True)
+    tries = [statistics.mean(attempts for attempts, _ in rows) for rows in (blind, hinted)]
+    seconds = [statistics.median(took for _, took in rows) for rows in (blind, hinted)]
+    most = [max(attempts for attempts, _ in rows) for rows in (blind, hinted)]
+    print(f"  {'mean':<22} {tries[0]:>12.2f} {tries[1]:>14.2f}   {tries[0] / tries[1]:.2f} x fewer")
+    print(f"  {'most':<22} {most[0]:>12} {most[1]:>14}")
+    print(f"  {'median seconds of up':<22} {seconds[0]:>12.2f} {seconds[1]:>14.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("regions", nargs="*", default=REGIONS, help=", ".join(REGIONS))
+    run(parser.parse_args().regions)

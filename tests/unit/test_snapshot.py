@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmctl.guest import layout, locating, pushing, sharing, snapshot, tree
+from vmctl.guest import layout, locating, pushes, pushing, sharing, snapshot, tree
 from vmctl.guest.sharing import Sharing
 from vmctl.guest.tree import Tree
 
@@ -80,7 +80,7 @@ def settle(shared: Sharing) -> None:
 def at_home(home: Path) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         state = home / ".vmctl"
-        for module in (layout, locating, pushing, sharing, snapshot, tree):
+        for module in (layout, locating, pushes, pushing, sharing, snapshot, tree):
             for name, place in (("HOME", home), ("STATE", state), ("RUNS", state / "runs")):
                 if hasattr(module, name):
                     patch.setattr(module, name, place)
@@ -295,6 +295,54 @@ def test_compiled_modules_are_each_runs_own(world: World) -> None:
     assert not world.top.exists()
 
 
+def test_modules_compiled_where_no_code_was_pushed_are_shared(world: World) -> None:
+    world.push({"main.py": b"1"})
+    compiled = world.root / "venv/lib/__pycache__/torch.pyc"
+    compiled.parent.mkdir(parents=True)
+    compiled.write_bytes(b"took ten seconds")
+    world.start()
+    assert (world.top / "venv/lib/__pycache__/torch.pyc").samefile(compiled)
+
+
+def test_a_database_has_one_name_so_that_its_journal_is_found(world: World) -> None:
+    world.push({"main.py": b"1"})
+    (world.root / "optuna.db").write_bytes(b"SQLite")
+    world.start()
+    assert (world.top / "optuna.db").resolve() == world.root / "optuna.db"
+
+
+def test_one_run_after_the_other_is_at_the_same_place(world: World) -> None:
+    world.push({"main.py": b"1"})
+    shared = world.start()
+    place = world.top.resolve()
+    (world.root / "mine").write_bytes(b"w")
+    (world.top / "mine").write_bytes(b"t")
+    world.end(shared)
+    assert (world.top / "mine").read_bytes() == b"t"
+    assert not world.top.is_symlink(), "what is kept makes way for the next run"
+    world.run = world.run.with_name("job-2")
+    world.top = world.run / "tree"
+    world.start()
+    assert world.top.resolve() == place
+    world.run = world.run.with_name("job-3")
+    world.start()
+    assert (world.run / "tree").resolve() != place
+
+
+def test_a_workspace_that_is_taken_away_takes_nothing_of_the_run(world: World) -> None:
+    world.push({"main.py": b"1", "pkg/x.py": b"1"})
+    shared = world.start()
+    (world.top / "unet.pth").write_bytes(b"weights")
+    os.utime(world.top / "unet.pth", (1, 1))
+    settle(shared)
+    shutil.rmtree(world.root)
+    world.root.mkdir()
+    settle(shared)
+    assert (world.top / "unet.pth").read_bytes() == b"weights"
+    world.end(shared)
+    assert content(world.root) == {"unet.pth": b"weights"}
+
+
 def test_a_tree_that_somebody_takes_away_takes_nothing_with_it(world: World) -> None:
     world.push({"main.py": b"1"})
     (world.root / "unet.pth").write_bytes(b"weights")
@@ -352,7 +400,7 @@ ACTS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=st.sets(st.sampled_from(NAMES)), before=st.sets(st.sampled_from(NAMES)), acts=ACTS)
 def test_whatever_happens_code_stays_and_nothing_is_lost(
     first: set[str], before: set[str], acts: list[tuple[str, str]]

@@ -42,6 +42,10 @@ def register(app: typer.Typer) -> None:
         Ctrl-C only stops following: the job goes on (`vmctl logs -f` follows again). The job's
         exit code is this command's. Options of vmctl come before the job's name; everything
         after it belongs to the job.
+
+        Set-up runs in ~/Workspace/PROJECT on the VM, the job in a snapshot of it: pushing
+        meanwhile changes nothing under the job, and what the job makes is in the workspace
+        within a second. What was installed with `pip install -e` still reads the workspace.
         """
         from vmctl.workflows.run import run as story
 

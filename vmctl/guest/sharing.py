@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from .layout import STATE, locked
-from .tree import COPY, FOLDER, OWN, PART, PRIVATE, SHARED, Known, Tree, identity, join
+from .tree import COPY, FOLDER, OWN, PART, SHARED, Known, Tree, identity, join
 
 SETTLED_NS = 1_000_000_000  # a folder's time of change is coarse: younger ones are looked at again
 COARSE_NS = 20_000_000
@@ -36,6 +36,7 @@ class Sharing:
         self._looked_ns = int(tree.about["started"] * 1e9)
         self._last = self._removes = self._refresh = self._after_setup = False
         self._whole: bool | None = None
+        self._stands: bool | None = None
 
     def settle(
         self, *, last: bool = False, removes: bool = True, after_setup: bool = False
@@ -45,6 +46,7 @@ class Sharing:
         tree = self.tree
         with locked(STATE / "trees" / f"{tree.about['project']}.lock"):
             self._last, self._removes, self._whole = last, removes, None
+            self._stands = None
             began_ns = time.time_ns()
             tree.pushes.read()
             self._after_setup = after_setup
@@ -70,6 +72,17 @@ class Sharing:
             )
         return self._removes and bool(self._whole)
 
+    def _may_let_go(self) -> bool:
+        """Whether what is gone in the workspace may go in the tree: not where all of it goes."""
+        if self._stands is None:
+            self._stands = all(
+                os.path.lexists(self.tree.there(join(folder, name)))
+                for folder, names in self.tree.known.items()
+                for name, what in names.items()
+                if what[0] == COPY and join(folder, name) in self.tree.pushes.paths
+            )
+        return self._stands
+
     # -- one folder ----------------------------------------------------------------------------
 
     def _folder(self, folder: str, kind: str) -> None:
@@ -91,7 +104,7 @@ class Sharing:
                 for place in (tree.here(path), tree.there(path)):
                     Path(place).unlink(missing_ok=True)
                 continue
-            if name in PRIVATE and not tree.pushes.put(path):
+            if tree.is_private(folder, name):
                 continue
             self.conflicts.discard(path)
             try:
@@ -238,8 +251,11 @@ class Sharing:
         if not Path(tree.here(folder)).is_dir():
             return
         if there is None:
-            Path(tree.here(path)).unlink(missing_ok=True)
-            tree.forget(folder, name)
+            if self._may_let_go():
+                Path(tree.here(path)).unlink(missing_ok=True)
+                tree.forget(folder, name)
+            elif self._last and what is not None and what[1] == what[2]:
+                self._bring(folder, name, fresh=True)
         elif _is_folder(there):
             assert here is not None
             if stat.S_ISLNK(here.st_mode) and os.readlink(tree.here(path)) == tree.there(path):  # noqa: PTH115

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from .layout import RUNS, locked, sessions, workspace
+from .pushes import parents
 from .sharing import Sharing
 from .tree import (
     CACHE,
     COPY,
     FOLDER,
     PART,
-    PRIVATE,
     Tree,
     identity,
     join,
-    parents,
     place_for,
     run_directories,
     short,
@@ -53,7 +52,7 @@ def take(run: Path, request: dict[str, Any]) -> None:
         ],
     }
     for attempt in range(TRIES):
-        place_for(run, root)
+        place_for(run, request["project"], root)
         tree = Tree(run, about)
         before = tree.pushes.look()
         tree.pushes.read()
@@ -86,7 +85,7 @@ def _fill(tree: Tree, job: str) -> None:
             names = [entry.name for entry in entries]
         for name in names:
             path = join(folder, name)
-            if name.startswith(PART) or (name in PRIVATE and not pushes.put(path)):
+            if tree.is_private(folder, name):
                 continue
             try:
                 found = os.lstat(tree.there(path))
@@ -133,19 +132,34 @@ def bring_home(sharing: Sharing, *, removes: bool = True) -> list[str]:
 
 
 def dismantle(tree: Tree) -> None:
-    """Remove from a tree what the workspace has, or nobody needs; the rest stays for fetch.
+    """Remove from a tree what the workspace has, or nobody needs.
 
-    A tree that processes of the run still use is left as it is.
+    The rest stays for fetch, in the run's directory. A tree that processes of the run still use
+    is left as it is.
     """
     if is_used(tree.run.name):
         return
     _clear(tree, "")
-    top = Path(tree.top)
+    top, link = Path(tree.top), tree.run / "tree"
     if top.is_dir() and not any(top.iterdir()):
         top.rmdir()
-        if (tree.run / "tree").is_symlink():
-            (tree.run / "tree").unlink()
+        link.unlink(missing_ok=True)
+    elif top.is_dir() and link.is_symlink():
+        _keep(top, link)
     (tree.run / "tree.jsonl").unlink(missing_ok=True)
+
+
+def _keep(top: Path, link: Path) -> None:
+    """Make way for the next run's tree."""
+    kept = link.with_name("kept")
+    if top.stat().st_dev != link.parent.stat().st_dev:
+        kept = top.with_name(link.parent.name)
+    top.rename(kept)
+    link.unlink()
+    if kept.parent == link.parent:
+        kept.rename(link)
+    else:
+        link.symlink_to(kept)
 
 
 def _clear(tree: Tree, folder: str) -> None:

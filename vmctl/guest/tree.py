@@ -1,17 +1,18 @@
 """A run's own tree beside its workspace, and the journal of what stands for what in the two.
 
-~/.vmctl/runs/ID/tree holds, folder by folder, what ~/Workspace/PROJECT holds:
+~/.vmctl/runs/ID/tree leads to ~/.vmctl/trees/PROJECT/NUMBER. There is, folder by folder, what
+~/Workspace/PROJECT holds:
 
     copy     a pushed file as it was when the run started (large ones are a second name)
     shared   what no push put: a second name (hard link) of the workspace's very file; where none
-             can be made (other disk, somebody else's file) and for a folder of very many entries,
-             a symbolic link to the workspace's
+             can be made (other disk, somebody else's file), for a database, and for a folder of
+             very many entries, a symbolic link to the workspace's
     folder   a real folder on both sides
     own      a real folder that the run made where it had a link to the workspace's
 
-`tree.jsonl` beside it has one line about the whole, then one for each change of what is known:
-[folder, name, kind, identity in the tree, identity in the workspace], or [folder, name] for what
-is gone on both sides. Its file is the lock, too: whoever carries the run holds it.
+`tree.jsonl` in the run's directory has one line about the whole, then one for each change of what
+is known: [folder, name, kind, identity in the tree, identity in the workspace], or [folder, name]
+for what is gone on both sides. Its file is the lock, too: whoever carries the run holds it.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ import json
 import os
 import shutil
 import stat
-import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
-from . import pushing
-from .layout import HOME, RUNS, STATE
+from .layout import HOME, RUNS, STATE, ensure
+from .pushes import Pushes
 
 COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
 SMALL_BYTES = 1 << 20  # a larger pushed file is shared: a push replaces it, never writes into it
 MANY = 10_000  # a folder of more entries is linked as a whole
 PART = ".vmctl-part-"
 HIDDEN = ".vmctl-trees"  # where trees are that cannot be in the runs' own folders
-CACHE = "__pycache__"  # each run has its own: two codes must not share compiled modules
-PRIVATE = (CACHE, HIDDEN, ".vmctl-push")  # on neither side for the other
+PRIVATE = (HIDDEN, ".vmctl-push")  # on neither side for the other
+CACHE = "__pycache__"
+# one name only: a database finds its journal, and others its lock, beside the name it was opened by
+DATABASES = (".db", ".sqlite", ".sqlite3")
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.EOPNOTSUPP)
 
 Identity = list[int]
@@ -122,6 +124,19 @@ class Tree:
         """Where a path is in the workspace."""
         return f"{self.root}/{path}" if path else self.root
 
+    def is_private(self, folder: str, name: str) -> bool:
+        """Whether a name is on neither side for the other.
+
+        So are modules compiled beside pushed code: two codes must not share them.
+        """
+        if name != CACHE or self.pushes.put(join(folder, name)):
+            return name in PRIVATE or name.startswith(PART)
+        return (
+            not folder
+            or folder in self.pushes.folders
+            or any(what[0] == COPY for what in self.known.get(folder, {}).values())
+        )
+
     def is_own(self, path: str) -> bool:
         """Whether the job lists it as an output: another's is never taken for this run's."""
         return any(
@@ -159,7 +174,7 @@ class Tree:
                 if inside != text:
                     os.symlink(inside, place)  # noqa: PTH211
                     return
-            if not stat.S_ISDIR(found.st_mode):
+            if not stat.S_ISDIR(found.st_mode) and not name.endswith(DATABASES):
                 try:
                     os.link(there, place, follow_symlinks=False)
                     return
@@ -183,9 +198,10 @@ class Tree:
         def make(place: str) -> None:
             if Path(here).is_symlink():
                 text = os.readlink(here)  # noqa: PTH115
-                if text == self.top or text.startswith(f"{self.top}/"):
-                    os.symlink(self.root + text[len(self.top) :], place)  # noqa: PTH211
-                    return
+                for top in (self.top, f"{self.run}/tree"):
+                    if text == top or text.startswith(f"{top}/"):
+                        os.symlink(self.root + text[len(top) :], place)  # noqa: PTH211
+                        return
             os.link(here, place, follow_symlinks=False)
 
         _put(make, there, fresh)
@@ -217,41 +233,6 @@ class Tree:
         return False
 
 
-class Pushes:
-    """The paths that pushes have put into a workspace so far; read again when that changed."""
-
-    def __init__(self, project: str) -> None:
-        self.project = project
-        self.stamp: list[list[int]] | None = None
-        self.paths: dict[str, dict[str, Any]] = {}
-        self.folders: set[str] = set()
-
-    def look(self) -> list[list[int]]:
-        """Which record is there; [] twice before the first push."""
-        stamp = []
-        for name in (f"{self.project}.json", f"{self.project}.next.json"):
-            try:
-                found = (STATE / "push" / name).stat()
-                stamp.append([found.st_ino, found.st_mtime_ns, found.st_size])
-            except FileNotFoundError:
-                stamp.append([])
-        return stamp
-
-    def read(self) -> None:
-        """Know what pushes have put by now."""
-        stamp = self.look()
-        if stamp == self.stamp:
-            return
-        self.paths = pushing.pushed(self.project)
-        self.folders = parents(list(self.paths))
-        self.folders |= {path for path, what in self.paths.items() if what["kind"] == "dir"}
-        self.stamp = stamp
-
-    def put(self, path: str) -> bool:
-        """Whether a push put this, or what is in it."""
-        return path in self.paths or path in self.folders
-
-
 def identity(found: os.stat_result, whole: bool) -> Identity:
     """What tells one file from another; `whole`: and one state of it from another."""
     same = [stat.S_IFMT(found.st_mode), found.st_ino]
@@ -263,29 +244,27 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder and folder != "." else name
 
 
-def parents(paths: list[str]) -> set[str]:
-    """Every folder above these paths, below the top."""
-    found: set[str] = set()
-    for path in paths:
-        while (cut := path.rfind("/")) > 0:
-            path = path[:cut]
-            if path in found:
-                break
-            found.add(path)
-    return found
+def place_for(run: Path, project: str, root: Path) -> None:
+    """Make the empty tree, and `tree` in the run's directory lead to it.
 
-
-def place_for(run: Path, root: Path) -> None:
-    """Make the empty tree, on the workspace's own disk: elsewhere nothing could be shared."""
-    if run.stat().st_dev == root.stat().st_dev:
-        (run / "tree").mkdir(mode=0o700)
-        return
-    real = root.resolve()
-    on_disk = real.parent.stat().st_dev == real.stat().st_dev and os.access(real.parent, os.W_OK)
-    name = f"{run.name.lstrip('.')}-{time.time_ns():x}"
-    beside = (real.parent if on_disk else real) / HIDDEN / name
-    beside.mkdir(mode=0o700, parents=True)
-    (run / "tree").symlink_to(beside)
+    It is on the workspace's own disk: elsewhere nothing could be shared. Its path is the same
+    for one run after the other: environments and builds remember where they were made. The
+    caller holds the lock of the runs.
+    """
+    real, state = root.resolve(), ensure(STATE / "trees")
+    device = real.stat().st_dev
+    if state.stat().st_dev == device:
+        above = state / project
+    elif real.parent.stat().st_dev == device and os.access(real.parent, os.W_OK):
+        above = real.parent / HIDDEN / project
+    else:
+        above = real / HIDDEN / project
+    ensure(above)
+    number = 1
+    while os.path.lexists(above / str(number)):
+        number += 1
+    (above / str(number)).mkdir(mode=0o700)
+    (run / "tree").symlink_to(above / str(number))
 
 
 def short(place: str | Path) -> str:

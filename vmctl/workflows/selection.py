@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
@@ -17,6 +18,8 @@ SPECIAL_RULE = "neither file, folder nor link"
 ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
 # git matches bytes, not letters: "?" is half of an "é"
 BYTES = ("ascii", "surrogateescape")
+NAMED = re.compile(r"\(\?P<\w+>")
+SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
 PART_RULE = "unfinished fetch"
 EXCLUDE_RULE = "exclude in vmctl.toml"
 
@@ -50,37 +53,65 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One line of a file of patterns."""
+    """One line of a file of patterns: a plain name, `*` and a suffix, or what pathspec reads."""
 
-    regex: re.Pattern[str]
     ignores: bool  # False for a line that begins with "!"
     folders_only: bool
+    name: str = ""
+    suffix: str = ""
+    regex: re.Pattern[str] | None = None
+    anywhere: bool = True  # no slash in it: about a name, in whatever folder
 
-    def matches(self, path: str, is_folder: bool) -> bool:
+    def matches(self, path: str, name: str, is_folder: bool) -> bool:
         """Whether it is about this very path; what lies above was asked on the way down."""
         if self.folders_only and not is_folder:
             return False
-        found = self.regex.search(path)
+        if self.regex is None:
+            return name == self.name if self.name else name.endswith(self.suffix)
+        found = self.regex.match(path)
         return found is not None and found.groupdict().get(ABOVE) is None
 
 
-@dataclass(frozen=True, slots=True)
 class _Rules:
     """One file of patterns: they are matched against paths below `prefix`."""
 
-    name: str
-    prefix: str  # relative to the top of the repository, "" or ending in "/"
-    patterns: tuple[_Pattern, ...]
+    def __init__(self, name: str, prefix: str, patterns: Sequence[_Pattern]) -> None:
+        self.name = name
+        self.prefix = _bytewise(prefix)  # relative to the repository's top, "" or ending in "/"
+        self._skip = len(self.prefix)
+        self._patterns = patterns[::-1]
+        # most paths match nothing: these questions find that out
+        self._names = {pattern.name for pattern in patterns if pattern.name}
+        self._suffixes = tuple(pattern.suffix for pattern in patterns if pattern.suffix)
+        regexes = [pattern for pattern in patterns if pattern.regex is not None]
+        self._by_name = _any_of(pattern for pattern in regexes if pattern.anywhere)
+        self._by_path = _any_of(pattern for pattern in regexes if not pattern.anywhere)
 
-    def decide(self, path: str, is_folder: bool) -> bool | None:
-        """True leaves the path out, False takes it along; the last matching line decides."""
-        if not path.startswith(self.prefix):
+    def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
+        """True leaves the path out, False takes it along; the last matching line decides.
+
+        `path` is below the prefix, `name` its last part, both as `_bytewise` writes them.
+        """
+        if (
+            name not in self._names
+            and not name.endswith(self._suffixes)
+            and (self._by_name is None or self._by_name.match(name) is None)
+            and (self._by_path is None or self._by_path.match(path, self._skip) is None)
+        ):
             return None
-        relative = _bytewise(path[len(self.prefix) :])
-        for pattern in reversed(self.patterns):
-            if pattern.matches(relative, is_folder):
+        relative = path[self._skip :]
+        for pattern in self._patterns:
+            if pattern.matches(relative, name, is_folder):
                 return pattern.ignores
         return None
+
+
+def _any_of(patterns: Iterable[_Pattern]) -> re.Pattern[str] | None:
+    """One regular expression that matches what any of them does, and perhaps more."""
+    sources = [pattern.regex.pattern for pattern in patterns if pattern.regex is not None]
+    # a caret would not match where the path begins below the prefix
+    parts = [f"(?:{NAMED.sub('(?:', source.removeprefix('^'))})" for source in sources]
+    return re.compile("|".join(parts), re.DOTALL) if parts else None
 
 
 def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
@@ -91,51 +122,57 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
     top, above = _repository(root)
     prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
     rules = _rules_above(top, root, above)
-    if prefix and _ignored_by(rules, prefix.rstrip("/"), True) is not None:
+    if prefix and _ignored_from_above(rules, prefix.rstrip("/")):
         rules = []  # the project itself is ignored there: those rules are not about its files
     own = _Rules(EXCLUDE_RULE, "", _patterns(map(_bytewise, exclude)))
     entries: list[LocalEntry] = []
     left_out: list[tuple[str, str]] = []
+    base, before = f"{root}/", _bytewise(prefix)
     pending = [("", rules)]
     while pending:
         folder, rules = pending.pop()
-        rules = [*rules, *_rules_in(root / folder, f"{prefix}{folder}")]
-        children = _scan(root / folder)
+        children = _scan(base + folder)
+        names = {child.name for child in children}
+        if "pyvenv.cfg" in names and folder and Path(base, folder, "pyvenv.cfg").is_file():
+            left_out.append((VENV_RULE, folder))
+            continue
+        if ".gitignore" in names:
+            rules = [*rules, *_rules_in(Path(base + folder), prefix + folder)]
+        deepest_first = rules[::-1]
         for child in children:
-            path = folder + child.name
-            rule = _never(child)
+            name = child.name
+            path = folder + name
             is_dir = child.is_dir(follow_symlinks=False)
+            rule = _never(child, is_dir)
             if rule is None:
-                decided = own.decide(path, is_dir)
+                plain, last = _bytewise(path), _bytewise(name)
+                decided = own.decide(plain, last, is_dir)
                 rule = EXCLUDE_RULE if decided else None
                 if decided is None:
-                    rule = _ignored_by(rules, f"{prefix}{path}", is_dir)
+                    rule = _ignored_by(deepest_first, before + plain, last, is_dir)
             if rule is not None:
+                if is_dir and rule != GIT_RULE and Path(child.path, "pyvenv.cfg").is_file():
+                    rule = VENV_RULE
                 left_out.append((rule, f"{path}/" if is_dir else path))
             elif is_dir:
                 pending.append((f"{path}/", rules))
             else:
-                entries.append(_entry(child, path))
+                entries.append(entry_of(path, child.path, child.stat(follow_symlinks=False)))
         if not children and folder:
             entries.append(LocalEntry(folder.rstrip("/"), "dir"))
-    return Selection(tuple(sorted(entries, key=lambda entry: entry.path)), tuple(left_out))
+    return Selection(tuple(sorted(entries, key=attrgetter("path"))), tuple(left_out))
 
 
-def _never(child: os.DirEntry[str]) -> str | None:
-    """What no setting takes along."""
-    if child.name == ".git":
+def _never(child: os.DirEntry[str], is_dir: bool) -> str | None:
+    """What no setting takes along; virtual environments are seen when they are entered."""
+    name = child.name
+    if name == ".git":
         return GIT_RULE
-    if child.name.startswith(".") and child.name.endswith(".vmctl-part"):
+    if name.endswith(".vmctl-part") and name.startswith("."):
         return PART_RULE
-    if child.is_dir(follow_symlinks=False):
-        return VENV_RULE if Path(child.path, "pyvenv.cfg").is_file() else None
-    if child.is_symlink() or child.is_file(follow_symlinks=False):
+    if is_dir or child.is_file(follow_symlinks=False) or child.is_symlink():
         return None
     return SPECIAL_RULE
-
-
-def _entry(child: os.DirEntry[str], path: str) -> LocalEntry:
-    return entry_of(path, child.path, child.stat(follow_symlinks=False))
 
 
 def entry_of(path: str, place: str, found: os.stat_result) -> LocalEntry:
@@ -154,13 +191,13 @@ def entry_of(path: str, place: str, found: os.stat_result) -> LocalEntry:
     )
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
-            return sorted(found, key=lambda child: child.name)
+            return list(found)
     except OSError as error:
         raise InvalidInput(
-            f"{folder} cannot be read: {error.strerror}.",
+            f"{folder.rstrip('/')} cannot be read: {error.strerror}.",
             hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
         ) from error
 
@@ -208,22 +245,38 @@ def _rules_of(file: Path, name: str, prefix: str) -> list[_Rules]:
 
 
 def _patterns(lines: Iterable[str]) -> tuple[_Pattern, ...]:
+    return tuple(pattern for line in lines for pattern in _read(_trimmed(line)))
+
+
+def _read(line: str) -> Iterator[_Pattern]:
+    """The pattern of a line; none for an empty one, a comment, and what means nothing to git."""
+    if not line or line.startswith("#"):
+        return
+    simple = SIMPLE.fullmatch(line)
+    if simple is not None:  # nearly every line, and pathspec takes long to load
+        negated, star, name, slash = simple.groups()
+        yield _Pattern(
+            not negated, bool(slash), name="" if star else name, suffix=name if star else ""
+        )
+        return
     from pathspec import GitIgnoreSpec
 
-    patterns: list[_Pattern] = []
-    for line in lines:
-        plain = _trimmed(line)
-        bare = plain.removesuffix("/")
-        try:
-            compiled = list(GitIgnoreSpec.from_lines([bare]).patterns)
-        except ValueError:  # like git: a pattern that means nothing matches nothing
-            continue
-        patterns += [
-            _Pattern(found.regex, bool(found.include), bare != plain)
-            for found in compiled
-            if found.include is not None and found.regex is not None
-        ]
-    return tuple(patterns)
+    bare = line.removesuffix("/")
+    try:
+        compiled = list(GitIgnoreSpec.from_lines([bare]).patterns)
+    except ValueError:  # like git: a pattern that means nothing matches nothing
+        return
+    for found in compiled:
+        if found.include is not None and found.regex is not None:
+            source = found.regex.pattern
+            if source.endswith("|$)"):  # a dollar sign lets a line feed follow
+                source = source.removesuffix("$)") + r"\Z)"
+            yield _Pattern(
+                bool(found.include),
+                bare != line,
+                regex=re.compile(source, re.DOTALL),
+                anywhere="/" not in bare,
+            )
 
 
 def _trimmed(line: str) -> str:
@@ -234,13 +287,21 @@ def _trimmed(line: str) -> str:
 
 
 def _bytewise(text: str) -> str:
-    return os.fsencode(text).decode(*BYTES)
+    return text if text.isascii() else os.fsencode(text).decode(*BYTES)
 
 
-def _ignored_by(rules: Sequence[_Rules], path: str, is_folder: bool) -> str | None:
+def _ignored_by(
+    deepest_first: Sequence[_Rules], path: str, name: str, is_folder: bool
+) -> str | None:
     """The file whose rule leaves a path out; the deepest file that says anything decides."""
-    for rule in reversed(rules):
-        decided = rule.decide(path, is_folder)
+    for rules in deepest_first:
+        decided = rules.decide(path, name, is_folder)
         if decided is not None:
-            return rule.name if decided else None
+            return rules.name if decided else None
     return None
+
+
+def _ignored_from_above(rules: Sequence[_Rules], path: str) -> bool:
+    plain = _bytewise(path)
+    told = [one for one in rules if plain.startswith(one.prefix)]
+    return _ignored_by(told[::-1], plain, plain.rpartition("/")[2], True) is not None

@@ -106,12 +106,15 @@ def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
 
 
 def _both(tops: list[Path], folder: str, path: str) -> list[Path]:
-    """What a path names below any of the tops: of a file the best, of a folder the last."""
+    """What a path names below any of the tops: of a file the best, of a folder the last.
+
+    Where a file is the same in two, the last, too: a run's tree goes when the run has ended.
+    """
     found: dict[str, Path] = {}
     for top in tops:
         for match in _matches(top / folder, path):
             name = os.path.relpath(match, top)
-            if name not in found or match.is_dir():
+            if name not in found or match.is_dir() or _inode(match) == _inode(found[name]):
                 found[name] = match
     return list(found.values())
 

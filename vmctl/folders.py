@@ -20,18 +20,31 @@ def cache_dir() -> Path:
     return _private(_home("cache"))
 
 
+LONGEST_BASE = 30  # bytes; OpenSSH's limit for a socket's path is about 90
+
+
 def runtime_dir() -> Path:
-    """A folder with a short path for control sockets (OpenSSH's limit is about 90 characters)."""
+    """A folder with a short path for control sockets."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if base and len(base) <= 30 and Path(base).is_dir():
+    if base and _is_short(base) and Path(base).is_dir():
         return _private(Path(base) / "vmctl")
-    return _private(Path(tempfile.gettempdir()) / f"vmctl-{os.getuid()}", shared_parent=True)
+    shared = tempfile.gettempdir()
+    shared = shared if _is_short(shared) else "/tmp"
+    return _private(Path(shared) / f"vmctl-{os.getuid()}", shared_parent=True)
+
+
+def _is_short(base: str) -> bool:
+    return len(os.fsencode(base)) <= LONGEST_BASE and "\n" not in base and "${" not in base
 
 
 def _home(kind: str) -> Path:
     chosen = os.environ.get("VMCTL_HOME")
     if chosen:
-        return Path(chosen) / kind
+        if "\n" in chosen or "${" in chosen:  # OpenSSH could not be told of a key there
+            raise InvalidInput(
+                "VMCTL_HOME must not hold a line break or '${'.", hint="Choose another folder."
+            )
+        return Path(chosen).absolute() / kind
     import platformdirs
 
     if kind == "cache":

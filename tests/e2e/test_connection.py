@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -439,3 +440,36 @@ def test_settings_that_sshd_would_not_take_are_taken_back(machine: Machine) -> N
     machine("up")
     machine("exec", "test", "-e", DROP_IN)
     assert machine("exec", "ls", "/etc/ssh/sshd_config.d").split() == ["10-vmctl.conf"]
+
+
+def test_a_connection_that_is_busy_is_waited_for_not_replaced(linked: Linked) -> None:
+    size = 3_000_000
+    linked.laptop(
+        "exec", "--", "sh", "-c", f"head -c {size} /dev/urandom >~/big", cwd=linked.folder
+    )
+    linked.link.set(rate_mbit=3)  # what the VM has sent into its buffers stands before any answer
+    taking = linked.laptop.start("exec", "--", "sh", "-c", "cat ~/big", cwd=linked.folder)
+    assert taking.stdout is not None
+    taking.stdout.read(1)
+    counted: list[int] = []
+    reader = threading.Thread(target=lambda: counted.append(len(taking.stdout.read())))
+    reader.start()
+    assert linked.laptop("exec", "--", "echo", "me too", cwd=linked.folder).stdout == "me too\n"
+    reader.join(60)
+    assert taking.communicate(timeout=60) == (b"", b"")
+    assert (taking.returncode, counted) == (0, [size - 1])
+
+
+def test_a_long_tmpdir_and_odd_folders_are_no_hindrance(machine: Machine, tmp_path: Path) -> None:
+    long = tmp_path / ("ä " * 60)
+    long.mkdir()
+    odd = {"XDG_RUNTIME_DIR": "", "TMPDIR": str(long)}
+    assert machine("exec", "--", "echo", "hi", environ=odd) == "hi\n"
+    short = machine.runtime / "50%d é"
+    short.mkdir(mode=0o700)
+    odd = {"XDG_RUNTIME_DIR": str(short)}
+    assert machine("exec", "--", "echo", "hi", environ=odd) == "hi\n"
+    told = machine.laptop(
+        "exec", "true", cwd=machine.folder, code=2, environ={"VMCTL_HOME": "/tmp/a\nb"}
+    )
+    assert "VMCTL_HOME" in told.stderr

@@ -96,7 +96,7 @@ class Master:
             options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_timeout_s}")
             try:
                 code = subprocess.run(
-                    self.argv(None, options=(*options, "-S", str(spare), "-N", "-f")),
+                    self.argv(None, options=(*options, "-S", _literal(spare), "-N", "-f")),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -176,7 +176,7 @@ class Master:
         """Ask the local process, not the VM; "" when it does not answer."""
         try:
             return subprocess.run(
-                self.argv(None, options=("-S", str(socket), "-O", word)),
+                self.argv(None, options=("-S", _literal(socket), "-O", word)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -210,6 +210,11 @@ class Lock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _literal(path: Path) -> str:
+    """A path for ssh's -S, where '%' would begin a token."""
+    return str(path).replace("%", "%%")
 
 
 def words_of(pid: int) -> str:

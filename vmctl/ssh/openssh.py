@@ -20,8 +20,8 @@ from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
 HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
 PATIENCE_S = 2.0  # and takes the old one's place after so long
-BUSY_BYTES_PER_S = 1 << 16  # a master that still receives so much is late, not dead
-BUSY_LIMIT_S = 30.0
+BUSY_BYTES = 1 << 13  # a master that still receives so much in a second is late, not dead
+PULSE_S = 1.0
 ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
 VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
@@ -233,9 +233,10 @@ class OpenSSH:
     def _hedge(self, process: Running, inode: int) -> Begun:
         """The VM is late: prepare another connection and take whichever answers.
 
-        The old master is ended before the command is started anew, so that it cannot begin there.
+        The old master is ended before the command is started anew, so that it cannot begin there;
+        one that carries somebody's transfer is waited for.
         """
-        began, seen = time.monotonic() - HEDGE_S, self._master.received_bytes()
+        began, pulse = time.monotonic() - HEDGE_S, _Pulse(self._master)
         attempt = Reopening(self._master, inode, self._resolve)
         question = self._master.question()
         try:
@@ -245,12 +246,11 @@ class OpenSSH:
                     self._master = attempt.result().adopt()
                 if known is not Begun.NOT_YET:
                     return known
-                late_s = time.monotonic() - began
-                if late_s < PATIENCE_S or not attempt.done():
+                if time.monotonic() - began < PATIENCE_S or not attempt.done():
                     continue
                 if question.poll() == 0:
                     return Begun.YES  # it lives, in words that we do not know
-                if late_s < BUSY_LIMIT_S and self._still_receives(seen, late_s - HEDGE_S):
+                if pulse.beats():
                     continue
                 try:
                     opened = attempt.result()
@@ -270,12 +270,23 @@ class OpenSSH:
                 question.kill()
             question.wait()
 
-    def _still_receives(self, before: int | None, seconds: float) -> bool:
-        """Whether the master is only busy with somebody's transfer; where the system can tell."""
-        now = self._master.received_bytes()
-        if before is None or now is None:
-            return False
-        return now - before > BUSY_BYTES_PER_S * seconds
+
+class _Pulse:
+    """Whether a master goes on receiving; where the system does not tell, it does not."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._at = time.monotonic()
+        self._seen = master.received_bytes()
+
+    def beats(self) -> bool:
+        """True while it is too early to say, and as long as every second brings something."""
+        now = time.monotonic()
+        if self._seen is None or now - self._at < PULSE_S:
+            return self._seen is not None
+        seen, before = self._master.received_bytes(), self._seen
+        self._at, self._seen = now, seen
+        return seen is not None and seen - before > BUSY_BYTES
 
 
 def is_ssh_failure(stderr: bytes) -> bool:

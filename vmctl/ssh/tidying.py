@@ -114,7 +114,16 @@ def _end(config: Path, alias: str, path: Path) -> None:
     """Ask a master to end; one that does not listen is killed by its number."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(
-            [program("ssh"), "-F", str(config), "-S", str(path), "-O", "exit", alias],
+            [
+                program("ssh"),
+                "-F",
+                str(config),
+                "-S",
+                str(path).replace("%", "%%"),
+                "-O",
+                "exit",
+                alias,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ class Staging:
     """The contents that have arrived for one project."""
 
     def __init__(self, project: str, root: Path) -> None:
-        self.folder = STATE / "tmp" / f"push-{project}"
+        self.folder = self._near = STATE / "tmp" / f"push-{project}"
         ensure(self.folder.parent)
         existing = next(place for place in (root, *root.parents) if place.exists())
         if existing.stat().st_dev != self.folder.parent.stat().st_dev:
@@ -39,10 +39,11 @@ class Staging:
     def remove(self) -> None:
         """Nothing of it is left."""
         self._close()
-        if self.folder.exists():
-            import shutil
+        for folder in {self.folder, self._near}:
+            if folder.exists():
+                import shutil
 
-            shutil.rmtree(self.folder, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
         self._made = False
         self.whole.clear()
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,42 +29,84 @@ def has_rsync() -> bool:
     return shutil.which("rsync") is not None
 
 
-def by_rsync(
-    ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str] = ()
-) -> Generator[int, None, RsyncStats]:
-    """Copy files below `root` to a folder of the VM; yields bytes done.
+class Rsync:
+    """One rsync that copies files below `root` to a folder of the VM.
 
-    `folder` is below the VM's home, or absolute. Where a file lies below one of the `older`
-    folders (relative to `folder`), only the difference to it travels.
+    `folder` is below the VM's home, or absolute; it is made when missing. Where a file lies below
+    one of the `older` folders (relative to `folder`), only the difference to it travels.
     """
-    argv = [_rsync(), "-tzI", "--inplace", "--from0", "--files-from=-", "--stats"]
-    argv += [f"--copy-dest={place}" for place in older]
-    if _speaks_info():
-        argv += ["--info=progress2", "--no-human-readable"]
-    shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
-    argv += ["-e", shell, "./", f"{ssh.target.alias}:{folder}/"]
-    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
-        names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-        names.seek(0)
-        process = subprocess.Popen(
-            argv,
-            cwd=root,
-            stdin=names,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-        )
+
+    def __init__(
+        self, ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str] = ()
+    ) -> None:
+        self._ssh = ssh
+        argv = [_rsync(), "-tzI", "--inplace", "--from0", "--files-from=-", "--stats"]
+        argv += [f"--copy-dest={place}" for place in older]
+        if _speaks_info():
+            argv += ["--info=progress2", "--no-human-readable"]
+        shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
+        argv += ["-e", shell, f"--rsync-path=mkdir -p {shlex.quote(folder)} && rsync"]
+        argv += ["./", f"{ssh.target.alias}:{folder}/"]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        with tempfile.TemporaryFile() as names:
+            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+            names.seek(0)
+            self._process = subprocess.Popen(
+                argv,
+                cwd=root,
+                stdin=names,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, "LC_ALL": "C"},
+                start_new_session=True,
+            )
+
+    def progress(self) -> Generator[int, None, RsyncStats]:
+        """Yields bytes done until it is done; raises one clear error where it failed."""
+        said = yield from _progress(self._process)
+        code = self._process.wait()
+        if code != 0:
+            self._errors.seek(0)
+            raise _rsync_failure(self._ssh, code, self._errors.read().decode("utf-8", "replace"))
+        return rsync_stats(said)
+
+    def close(self) -> None:
+        """Leave nothing of it behind."""
+        end_process(self._process)
+        self._errors.close()
+
+
+class HeadStart:
+    """An rsync under way while the VM is still being asked; it is no harm when it fails."""
+
+    def __init__(
+        self, ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str]
+    ) -> None:
+        self.paths = tuple(paths)
+        self.stats: RsyncStats | None = None
+        self._rsync = Rsync(ssh, root, paths, folder, older)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> RsyncStats | None:
+        """What it did, or None where it failed: then the files go as the VM asks for them."""
+        self._thread.join()
+        return self.stats
+
+    def close(self) -> None:
+        """End it."""
+        self._rsync.close()
+        self._thread.join()
+
+    def _work(self) -> None:
+        progress = self._rsync.progress()
         try:
-            said = yield from _progress(process)
-            code = process.wait()
-        finally:
-            end_process(process)
-        errors.seek(0)
-        told = errors.read().decode("utf-8", "replace")
-    if code != 0:
-        raise _rsync_failure(ssh, code, told)
-    return rsync_stats(said)
+            while True:
+                next(progress)
+        except StopIteration as end:
+            self.stats = end.value
+        except (VmctlError, OSError, ValueError):  # ValueError: closed while it was read
+            pass
 
 
 def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:

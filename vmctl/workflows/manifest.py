@@ -35,6 +35,15 @@ class Hashes:
         self._known: dict[str, list[Any]] = _read(self._file)
         self._new = False
 
+    def unread(self, entries: Sequence[LocalEntry]) -> list[LocalEntry]:
+        """The files whose SHA-256 has to be computed."""
+        known = self._known
+        return [
+            entry
+            for entry in entries
+            if entry.kind == "file" and known.get(entry.path, ())[:4] != entry.stamp
+        ]
+
     def tree(self, root: Path, entries: Sequence[LocalEntry]) -> dict[str, Entry]:
         """The tree that these entries make; raises where a file cannot be read."""
         known, now = self._known, time.time_ns()

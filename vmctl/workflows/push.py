@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Finished, Started, Story, Warned
-from vmctl.domain.manifest import Entry, named, tree_id
+from vmctl.domain.manifest import named
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import LeftOut, Via, group_left_out
 from vmctl.folders import runtime_dir
@@ -24,9 +23,10 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
-from vmctl.workflows.manifest import Hashes, Unfinished, read_base, write_base
-from vmctl.workflows.pushing import STEP, Talk
-from vmctl.workflows.selection import LocalEntry, Selection, select
+from vmctl.workflows.manifest import Unfinished, write_base
+from vmctl.workflows.pushing import STEP, Talk, Way, head_start
+from vmctl.workflows.reading import Reading
+from vmctl.workflows.selection import LocalEntry
 from vmctl.workflows.session import connect
 
 SHOWN = 20  # names in a message
@@ -74,18 +74,16 @@ def push(
     by the next push.
     """
     clock = clock or Clock()
-    began = clock.monotonic()
+    began, way = clock.monotonic(), Way(dry_run, force, via)
     if not project.root.is_dir():
         raise NotFound(f"There is no folder {project.root}.")
     with _alone(project) as key:
-        reading = _Reading(project, key)  # while the connection is on its way
+        reading = Reading(project, key)  # while the connection is on its way
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
         for attempt in range(2):
             try:
-                told, sent = yield from _converse(
-                    session.ssh, project, reading, dry_run, force, via
-                )
+                told, sent = yield from _converse(session.ssh, project, reading, way)
                 break
             except Absent:
                 if attempt:
@@ -119,49 +117,16 @@ def push(
     return result
 
 
-class _Reading:
-    """The folder, looked at in a thread of its own."""
-
-    def __init__(self, project: Project, key: str) -> None:
-        self.key = key
-        self.selection: Selection
-        self.tree: dict[str, Entry]
-        self.id: str
-        self.base: tuple[str, dict[str, Entry]]
-        self._project = project
-        self._error: BaseException | None = None
-        self._hashes: Hashes
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Until it is read; raises what stood in the way."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def save(self) -> None:
-        """Keep what was computed."""
-        self._hashes.save()
-
-    def _read(self) -> None:
-        try:
-            root = self._project.root
-            self.selection = select(root, self._project.exclude)
-            self._hashes = Hashes(root)
-            self.tree = self._hashes.tree(root, self.selection.entries)
-            self.id = tree_id(self.tree)
-            self.base = read_base(self.key)
-        except BaseException as error:
-            self._error = error
-
-
 def _converse(
-    ssh: OpenSSH, project: Project, reading: _Reading, dry_run: bool, force: bool, via: Via
+    ssh: OpenSSH, project: Project, reading: Reading, way: Way
 ) -> Story[tuple[dict[str, Any], int]]:
     """The VM's last answer, and the bytes that went out."""
-    channel = Channel(ssh)
+    channel, early = Channel(ssh), None
+    unfinished = Unfinished(reading.key)
     try:
+        reading.wait_selected()
+        if way.via is Via.STREAM and not way.dry_run:
+            early = head_start(ssh, project.name, reading, unfinished)
         reading.wait()
         signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
         channel.request(
@@ -169,25 +134,25 @@ def _converse(
                 "project": project.name,
                 "origin": f"{signature}:{project.root}",
                 "place": f"{socket.gethostname()}:{project.root}",
-                "force": force,
-                "dry_run": dry_run,
+                "force": way.force,
+                "dry_run": way.dry_run,
                 "base": reading.base[0],
                 "tree": reading.id,
                 "stamp": time.time_ns(),
             }
         )
-        unfinished = Unfinished(reading.key)
-        talk = Talk(channel, project, reading.tree, reading.base, dry_run, via, unfinished)
-        told = yield from talk.hold()
+        told = yield from Talk(channel, reading, way, unfinished, early).hold()
         reading.save()
-        if "tree" in told:
-            unfinished.end()
     finally:
+        if early is not None:
+            early.close()
         channel.close()
     if "conflicts" in told and "put" not in told:
         raise _conflict(told["conflicts"])
-    if not dry_run and told["tree"] != reading.base[0]:
-        write_base(reading.key, told["tree"], reading.tree)
+    if not way.dry_run:
+        unfinished.end()
+        if told["tree"] != reading.base[0]:
+            write_base(reading.key, told["tree"], reading.tree)
     return told, channel.sent_bytes
 
 

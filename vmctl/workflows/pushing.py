@@ -5,24 +5,36 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmctl.config import Project
 from vmctl.domain.errors import Conflict
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import RsyncStats, Via
-from vmctl.ssh.placing import by_rsync, by_scp, has_rsync
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.placing import HeadStart, Rsync, by_scp, has_rsync
 from vmctl.ssh.push import Channel, Content
 from vmctl.workflows.manifest import Unfinished, hash_file, went_away
+from vmctl.workflows.reading import Reading
 from vmctl.workflows.selection import entry_of
 
 STEP = "push"
+PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
 HOPEFUL_BYTES = 1 << 18  # of contents go along before the VM has asked for them
 DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
 TRIES = 3  # to read a file that changes
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a push goes."""
+
+    dry_run: bool = False
+    force: bool = False
+    via: Via = Via.STREAM
 
 
 class Talk:
@@ -31,20 +43,18 @@ class Talk:
     def __init__(
         self,
         channel: Channel,
-        project: Project,
-        tree: dict[str, Entry],
-        base: tuple[str, dict[str, Entry]],
-        dry_run: bool,
-        via: Via,
+        reading: Reading,
+        way: Way,
         unfinished: Unfinished,
+        head_start: HeadStart | None,
     ) -> None:
         self._channel = channel
-        self._root: Path = project.root
-        self._tree = tree
-        self._base = base
-        self._dry_run = dry_run
-        self._via = via
+        self._root: Path = reading.root
+        self._tree = reading.tree
+        self._base = reading.base
+        self._way = way
         self._unfinished = unfinished
+        self._head_start = head_start
         self._tries: Counter[str] = Counter()
         self._done_bytes = 0
 
@@ -57,6 +67,7 @@ class Talk:
         else:
             self._channel.tree(self._tree)
         yield from self._send(self._hopeful(put), HOPEFUL_BYTES)
+        self._hand_over()
         answer = self._channel.listen()
         while True:
             if "ask" in answer:
@@ -70,7 +81,7 @@ class Talk:
 
     def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
         """What the VM will most likely ask for."""
-        if self._dry_run or self._via is not Via.STREAM or self._unfinished.was:
+        if self._way.dry_run or self._way.via is not Via.STREAM or self._unfinished.was:
             return
         base = self._base[1]
         seen = {entry[1] for entry in base.values() if entry[0] == "f"}
@@ -78,10 +89,19 @@ class Talk:
             entry = put[path]
             if entry[0] != "f" or not entry[2] or entry[1] in seen:
                 continue
-            if entry[2] >= DELTA_BYTES and base.get(path, ["d"])[0] == "f":
+            if travels_as_difference(entry, base.get(path)):
                 continue
             seen.add(entry[1])
             yield Content(path, entry[1], entry[2])
+
+    def _hand_over(self) -> None:
+        """What rsync has brought before the VM could ask for it."""
+        stats = self._head_start.wait() if self._head_start else None
+        if self._head_start is None or stats is None:
+            return
+        self._channel.sent_bytes += stats.sent
+        found = [(path, self._tree[path]) for path in self._head_start.paths]
+        self._channel.placed(Content(path, entry[1], entry[2]) for path, entry in found)
 
     def _bring(self, want: dict[str, Any]) -> Story[None]:
         """Everything that the VM asks for."""
@@ -108,7 +128,7 @@ class Talk:
 
     def _goes_apart(self, path: str, differing: set[str]) -> bool:
         """Whether a file travels by another program than our stream."""
-        if self._via is not Via.STREAM:
+        if self._way.via is not Via.STREAM:
             return True
         return path in differing and self._tries[path] == 1 and has_rsync()
 
@@ -116,21 +136,21 @@ class Talk:
         if not contents:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
-        if self._via is Via.SCP:
+        if self._way.via is Via.SCP:
             by_scp(self._channel.ssh, self._root, paths, folder)
             self._channel.sent_bytes += sum(content.size for content in contents)
         else:
-            copying = by_rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
-            before = self._done_bytes
+            rsync = Rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
+            progress, before = rsync.progress(), self._done_bytes
             try:
                 while True:
-                    self._done_bytes = before + next(copying)
+                    self._done_bytes = before + next(progress)
                     yield Advanced(STEP, done_bytes=self._done_bytes)
             except StopIteration as end:
                 stats: RsyncStats = end.value
                 self._channel.sent_bytes += stats.sent
             finally:
-                copying.close()
+                rsync.close()
         self._channel.placed(contents)
 
     def _look_again(self, path: str) -> Entry | None:
@@ -157,3 +177,27 @@ class Talk:
         for size in self._channel.send(self._root, contents, limit_bytes=limit_bytes):
             self._done_bytes += size
             yield Advanced(STEP, done_bytes=self._done_bytes)
+
+
+def travels_as_difference(entry: Entry, older: Entry | None) -> bool:
+    """Whether a file is large and replaces a large one."""
+    if entry[0] != "f" or older is None or older[0] != "f":
+        return False
+    return bool(min(entry[2], older[2]) >= DELTA_BYTES)
+
+
+def head_start(
+    ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished
+) -> HeadStart | None:
+    """Start rsync for large files that changed here, before their SHA-256 is known."""
+    base = reading.base[1]
+    paths = [
+        entry.path
+        for entry in reading.unread
+        if travels_as_difference(["f", "", entry.size], base.get(entry.path))
+    ]
+    if not paths or unfinished.was or not has_rsync():
+        return None
+    return HeadStart(
+        ssh, reading.root, paths, PLACED.format(name=name), [f"../../../../Workspace/{name}"]
+    )

@@ -1,0 +1,60 @@
+"""The project folder, read in a thread of its own while the connection is on its way."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from vmctl.config import Project
+from vmctl.domain.manifest import Entry, tree_id
+from vmctl.workflows.manifest import Hashes, read_base
+from vmctl.workflows.selection import LocalEntry, Selection, select
+
+
+class Reading:
+    """What is selected, its tree, and the tree that this VM had after our last push."""
+
+    def __init__(self, project: Project, key: str) -> None:
+        self.root: Path = project.root
+        self.key = key
+        self.selection: Selection
+        self.base: tuple[str, dict[str, Entry]]
+        self.unread: list[LocalEntry]  # files whose SHA-256 is not known from before
+        self.tree: dict[str, Entry]
+        self.id: str
+        self._exclude = project.exclude
+        self._hashes: Hashes
+        self._error: BaseException | None = None
+        self._is_selected = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def wait_selected(self) -> None:
+        """Until it is known what there is, by name, size and time; raises what stood in the way."""
+        self._is_selected.wait()
+        if self._error is not None:
+            raise self._error
+
+    def wait(self) -> None:
+        """Until it is known what every file holds; raises what stood in the way."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def save(self) -> None:
+        """Keep what was computed."""
+        self._hashes.save()
+
+    def _read(self) -> None:
+        try:
+            self.selection = select(self.root, self._exclude)
+            self._hashes = Hashes(self.root)
+            self.base = read_base(self.key)
+            self.unread = self._hashes.unread(self.selection.entries)
+            self._is_selected.set()
+            self.tree = self._hashes.tree(self.root, self.selection.entries)
+            self.id = tree_id(self.tree)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_selected.set()

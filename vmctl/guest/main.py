@@ -42,7 +42,10 @@ def main() -> int:
         return code
     module, function = VERBS[verb]
     try:
-        request: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+        line = sys.stdin.buffer.readline()
+        if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
+            return 1
+        request: dict[str, Any] = json.loads(line)
         answer = getattr(_module(module), function)(request)
     except Refusal as refusal:
         return _refuse(refusal.kind, refusal.message, refusal.hint)
@@ -51,7 +54,7 @@ def main() -> int:
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        kind = "disk_full" if error.errno == 28 else "failed"
+        kind = "disk_full" if error.errno in (28, 122) else "failed"
         return _refuse(kind, f"{error.strerror}{where}", "")
     if answer is not None:
         sys.stdout.write(json.dumps(answer) + "\n")

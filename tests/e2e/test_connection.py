@@ -443,21 +443,23 @@ def test_settings_that_sshd_would_not_take_are_taken_back(machine: Machine) -> N
 
 
 def test_a_connection_that_is_busy_is_waited_for_not_replaced(linked: Linked) -> None:
-    size = 3_000_000
-    linked.laptop(
-        "exec", "--", "sh", "-c", f"head -c {size} /dev/urandom >~/big", cwd=linked.folder
+    size = 800_000
+    linked.laptop("exec", "true", cwd=linked.folder)
+    linked.link.set(rate_mbit=0.5)  # what ssh has buffered stands before anything else it sends
+    line = "echo on; wc -c"
+    giving = linked.laptop.start(
+        "exec", "--", "sh", "-c", line, cwd=linked.folder, stdin=subprocess.PIPE
     )
-    linked.link.set(rate_mbit=3)  # what the VM has sent into its buffers stands before any answer
-    taking = linked.laptop.start("exec", "--", "sh", "-c", "cat ~/big", cwd=linked.folder)
-    assert taking.stdout is not None
-    taking.stdout.read(1)
-    counted: list[int] = []
-    reader = threading.Thread(target=lambda: counted.append(len(taking.stdout.read())))
-    reader.start()
-    assert linked.laptop("exec", "--", "echo", "me too", cwd=linked.folder).stdout == "me too\n"
-    reader.join(60)
-    assert taking.communicate(timeout=60) == (b"", b"")
-    assert (taking.returncode, counted) == (0, [size - 1])
+    assert giving.stdout is not None
+    assert giving.stdin is not None
+    assert giving.stdout.readline() == b"on\n"
+    writer = threading.Thread(target=giving.stdin.write, args=(bytes(size),))
+    writer.start()
+    eventually(lambda: linked.link.counters().up.payload > size / 8, what="it flows")
+    told = linked.laptop("exec", "--", "echo", "me too", cwd=linked.folder)
+    assert told.stdout == "me too\n"
+    writer.join(60)
+    assert giving.communicate(timeout=60) == (f"{size}\n".encode(), b"")
 
 
 def test_a_long_tmpdir_and_odd_folders_are_no_hindrance(machine: Machine, tmp_path: Path) -> None:

@@ -140,15 +140,6 @@ class Master:
             return 0
         return pid if pid > 0 and str(self.config) in words_of(pid) else 0
 
-    def received_bytes(self) -> int | None:
-        """What the master's process has read in its life; None where the system does not tell."""
-        try:
-            told = Path(f"/proc/{self.pid}/io").read_text(encoding="ascii")
-        except OSError:
-            return None
-        found = re.search(r"^rchar: (\d+)$", told, re.MULTILINE)
-        return int(found.group(1)) if found else None
-
     def kill(self) -> None:
         """End the process whatever state it is in; what was asked of it never begins."""
         pid = self.pid

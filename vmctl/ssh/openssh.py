@@ -15,13 +15,12 @@ from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut, Unreachable
 from vmctl.domain.target import Target, ssh_failure
 from vmctl.ssh.master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
+from vmctl.ssh.pulse import Pulse
 from vmctl.ssh.reopening import Reopening, Resolve
 from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
 HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
 PATIENCE_S = 2.0  # and takes the old one's place after so long
-BUSY_BYTES = 1 << 13  # a master that still receives so much in a second is late, not dead
-PULSE_S = 1.0
 ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
 VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
@@ -236,12 +235,13 @@ class OpenSSH:
         The old master is ended before the command is started anew, so that it cannot begin there;
         one that carries somebody's transfer is waited for.
         """
-        began, pulse = time.monotonic() - HEDGE_S, _Pulse(self._master)
+        began, pulse = time.monotonic() - HEDGE_S, Pulse(self._master.pid)
         attempt = Reopening(self._master, inode, self._resolve)
         question = self._master.question()
         try:
             while True:
                 known = process.begun(STEP_S)
+                pulse.look()
                 if known is Begun.NO_MASTER:  # another vmctl process has replaced it
                     self._master = attempt.result().adopt()
                 if known is not Begun.NOT_YET:
@@ -269,24 +269,6 @@ class OpenSSH:
             if question.poll() is None:
                 question.kill()
             question.wait()
-
-
-class _Pulse:
-    """Whether a master goes on receiving; where the system does not tell, it does not."""
-
-    def __init__(self, master: Master) -> None:
-        self._master = master
-        self._at = time.monotonic()
-        self._seen = master.received_bytes()
-
-    def beats(self) -> bool:
-        """True while it is too early to say, and as long as every second brings something."""
-        now = time.monotonic()
-        if self._seen is None or now - self._at < PULSE_S:
-            return self._seen is not None
-        seen, before = self._master.received_bytes(), self._seen
-        self._at, self._seen = now, seen
-        return seen is not None and seen - before > BUSY_BYTES
 
 
 def is_ssh_failure(stderr: bytes) -> bool:

@@ -272,6 +272,46 @@ def test_an_earlier_runs_output_is_said_to_be_one(going: World) -> None:
     shutil.rmtree(going.remote / "work/plots")
 
 
+# -- a run's own tree ------------------------------------------------------------------------
+
+
+def test_what_a_run_writes_is_there_at_once_and_known_to_be_unfinished(going: World) -> None:
+    tree_of_run = next((going.sshd.home / ".vmctl/runs").glob("train-*")) / "tree"
+    made = tree_of_run / "work/live.bin"
+    with made.open("wb") as writing:
+        writing.write(b"half")
+        writing.flush()
+        with pytest.raises(Conflict, match="still being written by"):
+            play(fetch(going.project, ["live.bin"]))
+        # the workspace soon has it under a second name: the same file, the same answer
+        until((going.remote / "work/live.bin").exists)
+        with pytest.raises(Conflict, match="still being written by"):
+            play(fetch(going.project, [str(going.remote / "work/live.bin")]))
+        writing.write(b" and half")
+    os.utime(made, (1_700_000_000, 1_700_000_000))
+    play(fetch(going.project, ["live.bin", "work"], to=Path("got")))
+    found = tree(going.root / "got")
+    assert found["live.bin"] == found["work/live.bin"] == "half and half"
+    assert found["work/train.py"] == TRAIN
+
+
+def test_what_a_run_kept_for_itself_comes_before_the_workspaces(prepared: World) -> None:
+    write(prepared.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": "print(1)\n"})
+    (prepared.root / "work/prepare.sh").chmod(0o755)
+    play(push(prepared.project))
+    assert play(jobs.run(prepared.project, "train")).code == 0
+    directory = next((prepared.sshd.home / ".vmctl/runs").glob("train-*"))
+    settled(directory / "tree/work/model.bin", b"the run's")
+    settled(directory / "tree/work/plots/mine", b"the run's")
+    settled(prepared.remote / "work/model.bin", b"somebody's")
+    settled(prepared.remote / "work/plots/theirs", b"somebody's")
+    play(fetch(prepared.project, ["model.bin", "plots", "work"], to=Path("got")))
+    found = tree(prepared.root / "got")
+    assert found["model.bin"] == found["work/model.bin"] == "the run's"
+    assert found["plots/mine"] == found["work/plots/mine"] == "the run's"
+    assert found["plots/theirs"] == found["work/plots/theirs"] == "somebody's"
+
+
 def test_waiting_can_be_left_and_leaves_nothing_on_the_vm(world: World) -> None:
     place = settled(world.remote / "model.bin", b"")
     with place.open("ab"):

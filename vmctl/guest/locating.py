@@ -1,20 +1,17 @@
-"""Find what a fetch asks for, list what it holds, and tell what is still being written."""
+"""Find what a fetch asks for, and list what it holds."""
 
 from __future__ import annotations
 
 import os
 import stat
-import time
 from pathlib import Path
 from typing import Any
 
-from . import snapshot
 from .layout import HOME, RUNS, Refusal, read_json, sessions, workspace
 
-SETTLED_S = 2.0
-STEP_S = 0.1
 PART_SUFFIX = ".vmctl-part"  # of a file that a fetch has not finished: never what is wanted
 
+PART_PREFIX = ".vmctl-part-"  # of what a run's tree is about to share
 Run = dict[str, Any]
 Listing = dict[str, Any]
 
@@ -24,7 +21,7 @@ def locate(request: dict[str, Any]) -> Listing:
 
     `going` says that the project's newest run has not ended, so that what is missing may come.
     """
-    snapshot.sweep_now()
+    _sweep()
     root = workspace(request["project"])
     run = last_run(request["project"])
     wanted: list[str] = request["paths"] or _outputs(run)
@@ -46,6 +43,14 @@ def locate(request: dict[str, Any]) -> Listing:
         "going": going,
         "ended_at": (run or {}).get("ended_at"),
     }
+
+
+def _sweep() -> None:
+    """What a killed run's carrier left is brought home first; mostly there is nothing to import."""
+    if any(RUNS.glob("[!.]*/tree.jsonl")):
+        from .snapshot import sweep_now
+
+        sweep_now()
 
 
 def last_run(project: str) -> Run | None:
@@ -106,17 +111,24 @@ def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
 
 
 def _both(tops: list[Path], folder: str, path: str) -> list[Path]:
-    """What a path names below any of the tops: of a file the best, of a folder the last.
+    """What a path names below any of the tops, each name where it is best.
 
-    Where a file is the same in two, the last, too: a run's tree goes when the run has ended.
+    Where a file is the same in two, the last: a run's tree goes when the run has ended.
     """
     found: dict[str, Path] = {}
     for top in tops:
         for match in _matches(top / folder, path):
             name = os.path.relpath(match, top)
-            if name not in found or match.is_dir() or _inode(match) == _inode(found[name]):
+            if name not in found or _is_one(match, found[name]):
                 found[name] = match
     return list(found.values())
+
+
+def _is_one(path: str | Path, other: str | Path) -> bool:
+    try:
+        return Path(path).samefile(other)
+    except OSError:
+        return False
 
 
 def _matches(folder: Path, path: str) -> list[Path]:
@@ -158,21 +170,52 @@ def _listing(
         top = real.stat()
     except FileNotFoundError as error:
         raise Refusal("not_found", f"'{wanted}' is a link to nothing on the VM.") from error
-    if stat.S_ISDIR(top.st_mode):
-        kind, files = "dir", _tree(real, left_out)
-    elif stat.S_ISREG(top.st_mode):
-        kind = "file"
-        files = [["file", "", top.st_size, top.st_mtime_ns, stat.S_IMODE(top.st_mode), ""]]
-    else:
-        raise Refusal("invalid", f"'{wanted}' is neither a file nor a folder.")
-    return {
+    tops = _tops(root, run)
+    item = {
         "wanted": wanted,
         "base": real.name,
-        "inside": _inside(real, [*_tops(root, run), HOME]),
+        "inside": _inside(real, [*tops, HOME]),
         "path": str(real),
-        "kind": kind,
-        "files": files,
+        "kind": "file",
+        "own": {},
     }
+    if stat.S_ISREG(top.st_mode):
+        entry = ["file", "", top.st_size, top.st_mtime_ns, stat.S_IMODE(top.st_mode), ""]
+        return {**item, "files": [entry]}
+    if not stat.S_ISDIR(top.st_mode):
+        raise Refusal("invalid", f"'{wanted}' is neither a file nor a folder.")
+    files = _tree(real, left_out)
+    if real.is_relative_to(tops[0]) and len(tops) > 1:
+        shared = root / real.relative_to(tops[0])
+        if shared.is_dir():
+            files, item["own"] = _overlaid(_tree(shared, left_out), files, str(shared), str(real))
+            item["path"] = str(shared)
+    return {**item, "kind": "dir", "files": files}
+
+
+def _overlaid(
+    shared: list[list[Any]], own: list[list[Any]], there: str, here: str
+) -> tuple[list[list[Any]], dict[str, str]]:
+    """What the workspace has of a folder, with the run's own files in place of its; and these.
+
+    A link of the run's tree stands for what the workspace has there.
+    """
+    entries = {entry[1]: entry for entry in shared}
+    mine: dict[str, str] = {}
+    for entry in own:
+        known = entries.get(entry[1])
+        same = known is not None and _is_one(f"{here}/{entry[1]}", f"{there}/{entry[1]}")
+        if known is None or (known[0] == "file" == entry[0] and not same):
+            entries[entry[1]] = entry
+            if entry[0] == "file":
+                mine[entry[1]] = f"{here}/{entry[1]}"
+    inside = {name for name, entry in entries.items() if entry[0] == "dir"}
+    kept = [
+        entry
+        for name, entry in entries.items()
+        if "/" not in name or name.rpartition("/")[0] in inside
+    ]
+    return kept, {name: path for name, path in mine.items() if path != f"{there}/{name}"}
 
 
 def _inside(place: Path, tops: list[Path]) -> str:
@@ -193,7 +236,7 @@ def _tree(top: Path, left_out: list[str]) -> list[list[Any]]:
 
     for place, folders, names in os.walk(top, onerror=refuse):
         for name in sorted([*folders, *names]):
-            if name.endswith(PART_SUFFIX):
+            if name.endswith(PART_SUFFIX) or name.startswith(PART_PREFIX):
                 continue
             path = f"{place}/{name}"
             try:
@@ -229,81 +272,8 @@ def _mark_older(found: list[dict[str, Any]], run: Run) -> None:
             item["older"] = bool(newest) and newest < began_ns
 
 
-# -- still being written? --------------------------------------------------------------------
-
-
-def unfinished(listing: Listing) -> str:
-    """Why one of the files is not whole yet; "" when all are. Takes up to two seconds."""
-    paths = [
-        (Path(item["path"]) / entry[1]).resolve()
-        for item in listing["found"]
-        for entry in item["files"]
-        if entry[0] == "file"
-    ]
-    writers = _writers(paths)
-    for path in paths:
-        if path in writers:
-            return f"{path.name} is still being written by {writers[path]}"
-    # what a run wrote before it ended is whole once nobody has it open
-    ended_at = float(listing["ended_at"] or 0.0)
-    for path in paths:
-        try:
-            before = path.stat()
-            if (listing["going"] or before.st_mtime > ended_at) and _moves(path, before):
-                return f"{path.name} is still being written"
-        except FileNotFoundError:
-            return f"{path.name} was taken away just now"
-    return ""
-
-
-def _moves(path: Path, before: os.stat_result) -> bool:
-    """Whether it is written to before its last write is two seconds old."""
-    while 0 <= time.time() - before.st_mtime < SETTLED_S:
-        time.sleep(STEP_S)
-        now = path.stat()
-        if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-            return True
-    return False
-
-
-def _writers(paths: list[Path]) -> dict[Path, str]:
-    """Of these files, those that another process has open for writing, and which.
-
-    Told by their inodes: a run writes under the name that its own tree has for a file.
-    """
-    wanted = {}
-    for path in paths:
-        if (state := _inode(path)) is not None:
-            wanted[state] = path
-    found: dict[Path, str] = {}
-    for process in os.listdir("/proc"):  # noqa: PTH208  (hundreds of them: no objects)
-        if not process.isdigit() or int(process) == os.getpid():
-            continue
-        place = f"/proc/{process}"
-        try:
-            descriptors = os.listdir(f"{place}/fd")  # noqa: PTH208
-        except OSError:  # ended meanwhile, or somebody else's
-            continue
-        for descriptor in descriptors:
-            try:
-                known = wanted.get(_inode(Path(place, "fd", descriptor)) or (0, 0))
-                if known is not None and _writable(Path(place, "fdinfo", descriptor)):
-                    name = Path(place, "comm").read_text(errors="replace").strip()
-                    found[known] = f"{name} ({process})"
-            except OSError:  # closed meanwhile
-                continue
-    return found
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _writable(info: Path) -> bool:
-    lines = info.read_text().splitlines()
-    flags = next((line.split()[1] for line in lines if line.startswith("flags:")), "0")
-    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+def place_of(item: dict[str, Any], entry: list[Any]) -> str:
+    """Where the bytes of a listed file are."""
+    name = entry[1]
+    own: str | None = item.get("own", {}).get(name)
+    return own or (f"{item['path']}/{name}" if name else str(item["path"]))

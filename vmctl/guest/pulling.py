@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .layout import Refusal, workspace
-from .locating import unfinished
 from .pushing import changed, look, pushed, sha256_of
 from .sending import send
+from .writing import unfinished
 
 
 def pull(request: dict[str, Any]) -> None:

@@ -26,7 +26,8 @@ import zlib
 from typing import Any
 
 from .layout import Refusal
-from .locating import Listing, locate, unfinished
+from .locating import Listing, locate, place_of
+from .writing import unfinished
 
 CHUNK_BYTES = 1 << 18
 LOOK_S = 0.5
@@ -56,7 +57,9 @@ def send(listing: Listing, ask: bool) -> None:
         wanted = json.loads(answer)["files"]
     for number, offset, prefix in wanted:
         item, entry = files[number]
-        path = f"{item['path']}/{entry[1]}" if entry[1] else item["path"]
+        path = place_of(item, entry)
+        if entry[1] and not os.path.lexists(path):  # the run's tree is gone, and all is at home
+            path = f"{item['path']}/{entry[1]}"
         _send_one(number, path, int(offset), str(prefix))
     _line({"end": True})
 

@@ -167,6 +167,39 @@ def test_what_is_the_same_everywhere_stops_at_once(
 
 
 @pytest.mark.parametrize(
+    ("reason", "message", "hint"),
+    [
+        ("SERVICE_DISABLED", API_OFF, "https://console.developers.google.com/apis/api/"),
+        ("BILLING_DISABLED", BILLING, "https://console.cloud.google.com/billing/enable?project="),
+    ],
+)
+def test_the_newer_form_of_what_is_switched_off_names_the_page(
+    sky: Cloud, reason: str, message: str, hint: str
+) -> None:
+    page = "https://console.developers.google.com/apis/api/compute.googleapis.com/overview"
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": "googleapis.com",
+        "metadata": {"service": "compute.googleapis.com", "consumer": "projects/7"}
+        | ({"activationUrl": f"{page}?project=7"} if reason == "SERVICE_DISABLED" else {}),
+    }
+    sky.fault(
+        kind="http",
+        method="compute.instances.insert",
+        status=403,
+        reason="forbidden",
+        message=message,
+        rpcStatus="PERMISSION_DENIED",
+        details=[info],
+    )
+    document = failed(sky, code=5)
+    assert tried(document) == [(B, "permanent")]
+    assert hint in document["hint"]
+    assert hint in document["attempts"][0]["do"]
+
+
+@pytest.mark.parametrize(
     "fault",
     [
         {"kind": "http", "status": 403, "reason": "rateLimitExceeded", "calls": 3},

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,7 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LOCAL_PROJECT = "vmctl-local"
 TIMEOUT_S = 60
 GCLOUD_TIMEOUT_S = 60
+SAME_TOKEN_S = 5.0
 
 
 def open_compute(project: Project, clock: Clock | None = None) -> Compute:
@@ -120,11 +123,18 @@ def _credentials() -> tuple[Any, str | None]:
 def _gcloud_credentials(token: str) -> Any:
     from google.oauth2.credentials import Credentials
 
-    first = [token]
+    lock, given = threading.Lock(), [(token, time.monotonic())]
 
     def refresh(request: object, scopes: object) -> tuple[str, datetime]:
-        """gcloud renews its own token: ask it again whenever ours may be over."""
-        fresh = first.pop() if first else _gcloud("auth", "print-access-token")
+        """gcloud renews its own token: ask it again whenever ours may be over.
+
+        Connections that begin side by side share what it has just said.
+        """
+        with lock:
+            fresh, since = given[0]
+            if time.monotonic() - since > SAME_TOKEN_S:
+                fresh = _gcloud("auth", "print-access-token") or ""
+                given[0] = fresh, time.monotonic()
         if not fresh:
             raise AccessDenied(
                 "gcloud gives no access token any more.", hint="Log in again: gcloud auth login"

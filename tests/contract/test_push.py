@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contract.test_wire import World, play, until, world, write
+from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict
+from vmctl.domain.events import Event, Warned
 from vmctl.domain.transfer import Via
 from vmctl.workflows.push import PushResult, push
 from vmctl.workflows.session import remember
@@ -305,6 +307,24 @@ def test_a_file_of_another_kind_in_the_way(world: World) -> None:
     with pytest.raises(Conflict, match="'a' stands where a file must come"):
         play(push(world.project, force=True))
     assert (world.remote / "a/output").read_text() == "precious"
+
+
+def test_a_job_that_names_what_stays_here_is_told_once(world: World) -> None:
+    write(world.root, {"work/train.py": "1", "data/set/x": "2", "work/prepare.sh": "3"})
+    job = JobSettings(
+        "train", "python train.py --data ../data/set --out=../runs", "work", ("./prepare.sh",)
+    )
+    project = dataclasses.replace(world.project, exclude=("data/",), jobs={"train": job})
+
+    def told(dry_run: bool) -> list[str]:
+        seen: list[Event] = []
+        play(push(project, dry_run=dry_run), seen.append)
+        return [event.text for event in seen if isinstance(event, Warned)]
+
+    assert ["data/set" in text and "'train'" in text for text in told(True)] == [True]
+    assert len(told(True)) == 1, "each dry run tells it"
+    assert len(told(False)) == 1
+    assert told(False) == [], "pushes do not repeat themselves"
 
 
 # -- files that change while they are read ---------------------------------------------------

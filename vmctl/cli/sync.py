@@ -215,7 +215,8 @@ def _plan(screen: Screen, result: PushResult) -> None:
     from vmctl.cli.render import human_bytes
 
     total = human_bytes(result.bytes)
-    screen.say(f"To {result.destination}: {result.files} files, {total} in all.")
+    moving = human_bytes(result.moved_bytes)
+    screen.say(f"To {result.destination}: {result.files} files, {total} in all, {moving} to move.")
     for heading, paths in (("Would move", result.moved), ("Would delete there", result.deleted)):
         if paths:
             screen.say(f"{heading} {len(paths)}:")
@@ -223,6 +224,10 @@ def _plan(screen: Screen, result: PushResult) -> None:
                 screen.say(f"  {path}")
             if len(paths) > SHOWN:
                 screen.say(f"  … and {len(paths) - SHOWN} more (all of them: --json)")
+    if result.refused:
+        screen.say(f"Would refuse, because the VM has its own version of {len(result.refused)}:")
+        for path in result.refused[:SHOWN]:
+            screen.say(f"  {path}")
     if result.largest:
         screen.say("Largest:")
         for size in result.largest:

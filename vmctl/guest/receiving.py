@@ -20,20 +20,19 @@ the next one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import struct
 import sys
-import time
 import zlib
 from pathlib import Path
 
 from . import applying, planning
-from .layout import STATE, Refusal, ensure, workspace
+from .layout import Refusal, workspace
 from .pushing import Known, as_pushed, steady, tree_id
 from .staging import Staging
+from .superseding import take_over
 
 TYPE_CHECKING = False  # see pushing.py
 if TYPE_CHECKING:
@@ -45,9 +44,8 @@ if TYPE_CHECKING:
 
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")
-FLOCK = struct.Struct("hhqqi")  # struct flock on Linux
 FRAME_LIMIT = 1 << 28
-PATIENCE_S = 10.0
+SPARE_BYTES = 1 << 20  # for records and folders
 LOOKS = 5  # at a workspace that changes while it is looked at
 
 
@@ -62,7 +60,7 @@ def push(request: dict[str, Any]) -> None:
         # who has left before the first turn's end must not end another's push
         first = list(_turn())
         if not request["dry_run"]:
-            lock = _take_over(request)
+            lock = take_over(request)
         _Conversation(request).hold(first)
     except Gone:
         raise SystemExit(1) from None
@@ -192,7 +190,7 @@ class _Conversation:
         entries = plan.put
         needed = sum(entries[path][2] - held for path, held in missing.items())
         free = self.staging.room()
-        if needed > free:
+        if needed + SPARE_BYTES > free:
             self.staging.remove()
             raise Refusal("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
         older = {}
@@ -296,60 +294,3 @@ def _say(answer: dict[str, Any]) -> None:
     data = memoryview(json.dumps(answer).encode() + b"\n")
     while data:
         data = data[os.write(1, data) :]
-
-
-# -- one push of a project at a time -----------------------------------------------------------
-
-
-def _take_over(request: dict[str, Any]) -> int:
-    """The lock of a project's pushes; one that hangs on a dead link is ended, not waited for.
-
-    The lock's file names who has it: what started later on the same computer wins.
-    """
-    path = STATE / "push" / f"{request['project']}.lock"
-    ensure(path.parent)
-    mine = [request["origin"], request["stamp"]]
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    signal.signal(signal.SIGTERM, _superseded)
-    deadline = time.monotonic() + PATIENCE_S
-    asked = 0
-    while True:
-        holder = 0
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            holder = _holder(descriptor)
-        else:
-            _refuse_older(descriptor, mine)
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(mine).encode(), 0)
-            return descriptor
-        _refuse_older(descriptor, mine)
-        late = time.monotonic() > deadline
-        if holder and (holder != asked or late):
-            try:
-                os.kill(holder, signal.SIGKILL if late else signal.SIGTERM)
-            except ProcessLookupError:
-                pass
-            asked = holder
-        time.sleep(0.01)
-
-
-def _refuse_older(descriptor: int, mine: list[Any]) -> None:
-    try:
-        origin, stamp = json.loads(os.pread(descriptor, 1 << 16, 0))
-    except (ValueError, TypeError):
-        return
-    if origin == mine[0] and stamp > mine[1]:
-        _superseded(0, None)
-
-
-def _holder(descriptor: int) -> int:
-    """The process that holds the lock, told by the kernel; 0 when nobody does."""
-    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    kind, _, _, _, pid = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-    return 0 if kind == fcntl.F_UNLCK else int(pid)
-
-
-def _superseded(number: int, frame: object) -> None:
-    raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")

@@ -87,6 +87,17 @@ def write_base(key: str, tree: str, files: dict[str, Entry]) -> None:
     write_cache(_base_file(key), {"tree": tree, "files": files})
 
 
+def read_told(key: str) -> list[Any]:
+    """Which warnings of pushes were shown before."""
+    found = _read(_told_file(key)).get("told")
+    return found if isinstance(found, list) else []
+
+
+def write_told(key: str, told: list[Any]) -> None:
+    """Remember which warnings were shown."""
+    write_cache(_told_file(key), {"told": told})
+
+
 class Unfinished:
     """Whether an earlier push was cut after it had begun to send what the VM asked for."""
 
@@ -114,6 +125,10 @@ def write_cache(path: Path, record: object) -> None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         part.write_text(json.dumps(record), encoding="utf-8")
         part.replace(path)
+
+
+def _told_file(key: str) -> Path:
+    return cache_dir() / "pushed" / f"{key}.told.json"
 
 
 def _base_file(key: str) -> Path:

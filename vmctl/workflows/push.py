@@ -15,6 +15,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Finished, Started, Story, Warned
+from vmctl.domain.left_out import left_behind, paths_named
 from vmctl.domain.manifest import named
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import LeftOut, Via, group_left_out
@@ -23,10 +24,10 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
-from vmctl.workflows.manifest import Unfinished, write_base
+from vmctl.workflows.manifest import Unfinished, read_told, write_base, write_told
 from vmctl.workflows.pushing import STEP, Talk, Way, head_start
 from vmctl.workflows.reading import Reading
-from vmctl.workflows.selection import LocalEntry
+from vmctl.workflows.selection import LocalEntry, Selection
 from vmctl.workflows.session import connect
 
 SHOWN = 20  # names in a message
@@ -114,7 +115,28 @@ def push(
         yield Warned(f"{path} is gone here but was changed on the VM, so it stays there")
     if result.refused:
         yield Warned(_conflict(told["conflicts"]).message)
+    for text in _missed(project, selection, None if dry_run else key):
+        yield Warned(text)
     return result
+
+
+def _missed(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
+    """Jobs that name what stays here; with a key only what was not told before."""
+    told = read_told(key) if key else []
+    new = []
+    for job in project.jobs.values():
+        words = [
+            path for line in (*job.setup, job.command) for path in paths_named(line, job.directory)
+        ]
+        for path, rule in left_behind(words, selection.left_out):
+            if [job.name, path] not in told and (project.root / path).exists():
+                new.append([job.name, path])
+                yield (
+                    f"{printable(path)}, which the job '{job.name}' names, is left out by "
+                    f"{rule}: it is on the VM only if something makes it there"
+                )
+    if key and new:
+        write_told(key, [*told, *new])
 
 
 def _converse(

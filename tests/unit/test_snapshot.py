@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,6 +310,50 @@ def test_a_database_has_one_name_so_that_its_journal_is_found(world: World) -> N
     (world.root / "optuna.db").write_bytes(b"SQLite")
     world.start()
     assert (world.top / "optuna.db").resolve() == world.root / "optuna.db"
+
+
+def test_a_copy_serves_the_next_run_as_long_as_it_is_right(world: World) -> None:
+    world.push({"same.py": b"1", "pushed.py": b"1", "edited.py": b"1", "written.py": b"1"})
+    wait_for_a_tick(world.root)
+    world.end(world.start())
+    world.push({"pushed.py": b"2"})
+    before = (world.root / "edited.py").stat()
+    (world.root / "edited.py").write_bytes(b"2")
+    os.utime(world.root / "edited.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    wait_for_a_tick(world.root)
+    for number in (2, 3):
+        world.run = world.run.with_name(f"job-{number}")
+        world.top = world.run / "tree"
+        shared = world.start()
+        right = {"same.py": b"1", "pushed.py": b"2", "edited.py": b"2", "written.py": b"1"}
+        assert content(world.top) == right
+        (world.top / "written.py").write_bytes(b"by the run")
+        world.push({"written.py": b"1"})
+        wait_for_a_tick(world.root)
+        world.end(shared)
+    stored = list((world.run.parents[1] / "trees/p/code").iterdir())
+    assert len(stored) <= 4, "what no run has use for is forgotten"
+
+
+def test_two_runs_at_once_share_no_copy(world: World) -> None:
+    world.push({"config.json": b"{}"})
+    wait_for_a_tick(world.root)
+    world.end(world.start())
+    tops = []
+    for number in (2, 3):
+        world.run = world.run.with_name(f"job-{number}")
+        world.top = world.run / "tree"
+        world.start()
+        tops.append(world.top)
+    (tops[0] / "config.json").write_bytes(b"by the first")
+    assert (tops[1] / "config.json").read_bytes() == b"{}"
+
+
+def wait_for_a_tick(folder: Path) -> None:
+    """Until what is in a folder is surely older than the file system's clock can blur."""
+    newest = max(path.stat().st_ctime_ns for path in folder.rglob("*"))
+    while time.time_ns() < newest + 2 * tree.COARSE_NS:
+        os.sched_yield()
 
 
 def test_one_run_after_the_other_is_at_the_same_place(world: World) -> None:

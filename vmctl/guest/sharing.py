@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 from .layout import STATE, locked
-from .tree import COPY, FOLDER, OWN, PART, SHARED, Known, Tree, identity, join
+from .tree import COARSE_NS, COPY, FOLDER, OWN, PART, SHARED, Known, Tree, identity, join
 
 SETTLED_NS = 1_000_000_000  # a folder's time of change is coarse: younger ones are looked at again
-COARSE_NS = 20_000_000
 Found = os.stat_result | None
 
 

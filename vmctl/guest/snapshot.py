@@ -61,6 +61,7 @@ def take(run: Path, request: dict[str, Any]) -> None:
         # a push at work has its second record there, or changes the first
         if (before == tree.pushes.look() and not before[1]) or attempt == TRIES - 1:
             tree.save()
+            tree.tidy_code()
             return
         discard(run)
         time.sleep(STEP_S)

@@ -23,6 +23,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +35,7 @@ from .pushes import Pushes
 COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
 SMALL_BYTES = 1 << 20  # a larger pushed file is shared: a push replaces it, never writes into it
 MANY = 10_000  # a folder of more entries is linked as a whole
+COARSE_NS = 20_000_000  # file systems' clocks tick this seldom, at worst
 PART = ".vmctl-part-"
 HIDDEN = ".vmctl-trees"  # where trees are that cannot be in the runs' own folders
 PRIVATE = (HIDDEN, ".vmctl-push")  # on neither side for the other
@@ -54,6 +56,9 @@ class Tree:
         self.about = about
         self.root: str = about["root"]
         self.top = str((run / "tree").resolve())
+        self.code = str(Path(self.top).parent / "code")
+        self.code_used: set[str] = set()
+        self.is_first = Path(self.top).name == "1"
         self.known: dict[str, dict[str, Known]] = {}
         self.pushes = Pushes(about["project"])
         self.journal: IO[str] | None = None
@@ -150,8 +155,8 @@ class Tree:
         here, there = self.here(path), self.there(path)
         if stat.S_ISLNK(found.st_mode):
             os.symlink(self._inside(path, os.readlink(there)), here)  # noqa: PTH115, PTH211
-        elif found.st_size <= SMALL_BYTES or not stat.S_ISREG(found.st_mode):
-            _copy(there, here)
+        elif found.st_size <= SMALL_BYTES and stat.S_ISREG(found.st_mode):
+            self._copy_small(there, here, found)
         else:
             try:
                 os.link(there, here)
@@ -160,6 +165,39 @@ class Tree:
                     raise
                 shutil.copy2(there, here)
         self.know(folder, name, COPY, here, there)
+
+    def _copy_small(self, there: str, here: str, found: os.stat_result) -> None:
+        """A copy; or a second name of the one that an earlier run got of this very state.
+
+        Making a file costs twenty times a name. The inode and its time of change, which nobody
+        can set, name a state; a copy that a run wrote into has another time than its name says.
+        Only the first of several runs at once may: no two share what one of them could write into.
+        """
+        if not self.is_first:
+            _copy(there, here)
+            return
+        self.code_used.add(state := f"{found.st_ino:x}-{found.st_ctime_ns:x}")
+        stored = f"{self.code}/{state}"
+        try:
+            os.link(stored, here)
+            if _dress(os.lstat(here)) == _dress(found):
+                return
+            Path(here).unlink()
+            Path(stored).unlink()
+        except OSError:
+            pass  # none yet, or it has all the names that it can have
+        _copy(there, here)
+        if found.st_ctime_ns < time.time_ns() - COARSE_NS:  # else it may change unnoticed
+            try:
+                os.link(here, stored)
+            except OSError:
+                return
+
+    def tidy_code(self) -> None:
+        """Forget the copies that this tree had no use for."""
+        for entry in os.scandir(self.code) if self.is_first else ():
+            if entry.name not in self.code_used:
+                Path(entry.path).unlink()
 
     def take(self, folder: str, name: str, *, fresh: bool = True) -> None:
         """Share a file or a link of the workspace's, or link a folder as a whole."""
@@ -259,7 +297,7 @@ def place_for(run: Path, project: str, root: Path) -> None:
         above = real.parent / HIDDEN / project
     else:
         above = real / HIDDEN / project
-    ensure(above)
+    ensure(above / "code")
     number = 1
     while os.path.lexists(above / str(number)):
         number += 1
@@ -292,6 +330,10 @@ def _put(make: Callable[[str], None], place: str, fresh: bool) -> None:
         os.replace(part, place)  # noqa: PTH105
     finally:
         Path(part).unlink(missing_ok=True)  # two names of one file: renaming does nothing
+
+
+def _dress(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_mode
 
 
 def _copy(source: str, target: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -244,6 +245,44 @@ def test_the_connection_is_only_ours_to_use(machine: Machine) -> None:
         for words in (["exec", "--", "env"], ["ssh", "--", "env"]):
             told = machine.laptop(*words, cwd=machine.folder, environ=agent).stdout
             assert "SSH_AUTH_SOCK" not in told
+
+
+def test_a_terminal_is_given_on_a_connection_that_answers(machine: Machine) -> None:
+    os.kill(machine.master, signal.SIGSTOP)
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as screen:  # noqa: PTH123  a descriptor
+        login = machine.laptop.start(
+            "ssh", "--", "tty", cwd=machine.folder, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the terminal's other side has closed
+            while data := screen.read(4096):
+                shown += data
+    assert login.wait(60) == 0
+    assert shown == b"/dev/pts/0\r\n"
+
+
+def test_no_secret_is_in_a_process_list(machine: Machine) -> None:
+    secret = "s3cret-" + os.urandom(8).hex()
+    job = "[jobs.waits]\ncommand = 'until [ -e ~/go ]; do sleep 0.1; done'\nenv = ['TOKEN']\n"
+    project(machine.folder, BASE + job)
+    machine("push")
+    machine("run", "waits", "--detach", environ={"TOKEN": secret})
+    eventually(lambda: b"until [ -e ~/go ]" in _command_lines(), what="the job's own process")
+    listed = _command_lines()
+    assert secret.encode() not in listed
+    machine("exec", "--", "touch", "/home/vmctl/go")
+    assert secret not in machine("logs", "-f", "waits")
+
+
+def _command_lines() -> bytes:
+    """Those of all processes here, the machines' own among them."""
+    listed = b""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            listed += (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+    return listed
 
 
 def test_down_leaves_no_file_and_no_process(machine: Machine) -> None:

@@ -146,6 +146,11 @@ def command(
             global _reached
             common = {key: values.pop(key) for key in _COMMON}
             _reached = Context(**common).under(_outer)
+            if wants_verbose(()):
+                import logging
+
+                logging.basicConfig(format="vmctl: %(message)s")
+                logging.getLogger("vmctl").setLevel(logging.INFO)
             try:
                 function(_reached, **values)
             except KeyboardInterrupt:  # typer would end without a word

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from vmctl.ssh.reopening import Reopening, Resolve
 from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
 HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
-PATIENCE_S = 2.0  # and takes the old one's place after so long
+# and takes the old one's place after so long: it has made a dozen round trips by then
+PATIENCE_S = 1.5
 ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
 VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
@@ -52,10 +51,10 @@ class OpenSSH:
     """A VM reached through OpenSSH under a configuration of vmctl's own.
 
     A command is started at once, without asking first whether the master lives. Where the VM
-    does not confirm it within two seconds, a new master takes the old one's place and the command
-    is started there; it never runs twice. `resolve` tells where the VM is now; without it only the
-    address in `target` is tried. After any command `target` and `config_file` are the ones that
-    answered.
+    does not confirm it within two seconds or so, a new master takes the old one's place and the
+    command is started there; it never runs twice. `resolve` tells where the VM is now; without it
+    only the address in `target` is tried. After any command `target` and `config_file` are the
+    ones that answered.
     """
 
     def __init__(self, target: Target, resolve: Resolve | None = None) -> None:
@@ -296,6 +295,7 @@ def _last_words(log: str) -> str:
 
 
 def _note(text: str) -> None:
-    """For who asked to be told more."""
-    if os.environ.get("VMCTL_VERBOSE"):
-        print(f"vmctl: {text}", file=sys.stderr)
+    """For who asked to be told more; nobody else pays for the import."""
+    import logging
+
+    logging.getLogger("vmctl").info(text)

@@ -76,7 +76,7 @@ def parse_port(word: str | None) -> tuple[int | None, bool]:
         return None, False
     if word.strip().lower() == AUTO:
         return None, True
-    if not re.fullmatch(r"\d{1,9}", word.strip()):
+    if not re.fullmatch(r"[0-9]{1,9}", word.strip()):
         raise InvalidInput(
             f"'{word}' is no port.", hint="Such as: --port 8080, or the next free one: --port auto"
         )
@@ -92,7 +92,7 @@ def parse_forwarding(
         _check(port, str(port))
     if what in services:
         return Forwarding(port or services[what], services[what], what)
-    found = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}))?", what)
+    found = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", what)
     if not found:
         known = ", ".join(sorted(services))
         close = nearest(what, services)

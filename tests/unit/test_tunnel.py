@@ -1,0 +1,95 @@
+"""When a tunnel is taken for dead, how often it tries, and what --port means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.tunnel import DOUBT_S, SILENCE_S, Pulse, asking_gap_s, backoff_s, parse_port
+
+STEP_S = 0.1
+
+
+def noticed_after(cut_at: float, round_trip_s: float) -> float:
+    """Seconds from the cut of a link until the pulse is dead, looked at every 0.1 s."""
+    pulse, now, back_at = Pulse(0.0), 0.0, None
+    while not pulse.is_dead(now):
+        if back_at is not None and now >= back_at and back_at <= cut_at:
+            pulse, back_at = pulse.answered(), None
+        if pulse.is_due(now):
+            pulse, back_at = pulse.sent(now), now + round_trip_s
+        assert now < cut_at + 100
+        now += STEP_S
+    return now - cut_at
+
+
+@given(st.floats(0, 30), st.floats(0.001, 0.4))
+def test_a_dead_link_is_noticed_within_8_s_whenever_it_is_cut(cut: float, trip: float) -> None:
+    assert noticed_after(cut, trip) <= 8.0
+
+
+@given(st.lists(st.floats(0.01, SILENCE_S - 0.2), max_size=30))
+def test_an_answer_in_time_is_life(trips: list[float]) -> None:
+    pulse, now = Pulse(0.0), 0.0
+    for trip in trips:
+        now += pulse.wait_s(now)
+        assert pulse.is_due(now)
+        pulse = pulse.sent(now)
+        assert not pulse.is_due(now + trip), "one at a time"
+        now += trip
+        assert not pulse.is_dead(now)
+        pulse = pulse.answered()
+
+
+def test_a_doubt_asks_at_once_and_waits_shortly() -> None:
+    pulse = Pulse(0.0).sent(0.0).answered()
+    assert not pulse.is_due(0.5)
+    pulse = pulse.doubted(0.5)
+    assert pulse.is_due(0.5)
+    pulse = pulse.sent(0.5)
+    assert not pulse.is_dead(0.5 + DOUBT_S - 0.1)
+    assert pulse.is_dead(0.5 + DOUBT_S)
+    assert not pulse.answered().sent(5.0).is_dead(5.0 + SILENCE_S - 0.1), "trusted again"
+
+
+def test_after_a_sleep_what_was_awaited_counts_anew() -> None:
+    pulse = Pulse(0.0).sent(0.0)
+    woken = 3600.0
+    assert pulse.is_dead(woken)
+    assert not pulse.doubted(woken).is_dead(woken + DOUBT_S - 0.1)
+
+
+def test_an_answer_may_queue_behind_a_download() -> None:
+    pulse = Pulse(0.0).sent(0.0)
+    assert not pulse.heard(5.9).is_dead(6.1)
+    assert pulse.heard(5.9).is_dead(5.9 + SILENCE_S)
+    assert Pulse(0.0).heard(50.0) == Pulse(0.0)
+
+
+def test_a_link_that_returns_is_tried_at_once_the_api_ever_less() -> None:
+    assert max(backoff_s(attempt) for attempt in range(100)) <= 0.5
+    gaps = [asking_gap_s(times) for times in range(100)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] <= 1
+    assert gaps[-1] == 20
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        (None, (None, False)),
+        ("8080", (8080, False)),
+        ("auto", (None, True)),
+        ("AUTO", (None, True)),
+    ],
+)
+def test_word_for_a_port(word: str | None, meant: tuple[int | None, bool]) -> None:
+    assert parse_port(word) == meant
+
+
+@pytest.mark.parametrize("word", ["", "0", "65536", "-1", "http", "80:80", "8080;ls", "٣"])
+def test_a_word_that_is_no_port_is_refused(word: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_port(word)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
@@ -28,6 +27,8 @@ def runtime_dir() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if base and _is_short(base) and Path(base).is_dir():
         return _private(Path(base) / "vmctl")
+    import tempfile
+
     shared = tempfile.gettempdir()
     shared = shared if _is_short(shared) else "/tmp"
     return _private(Path(shared) / f"vmctl-{os.getuid()}", shared_parent=True)

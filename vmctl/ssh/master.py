@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +90,8 @@ class Master:
         """
         self._configure()  # `down` in another terminal may have tidied it away
         spare = self.socket.with_name(f"{self.target.digest}.{os.getpid()}.{next(_numbers)}")
+        import tempfile  # only where something is opened
+
         # the master inherits these descriptors and outlives us: a pipe would never end
         with tempfile.TemporaryFile() as errors:
             options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_timeout_s}")

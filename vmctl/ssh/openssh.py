@@ -7,15 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut, Unreachable
 from vmctl.domain.target import Target, ssh_failure
 from vmctl.ssh.master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
-from vmctl.ssh.pulse import Pulse
-from vmctl.ssh.reopening import Reopening, Resolve
 from vmctl.ssh.starting import SSH_FAILED, Begun, Running
+
+if TYPE_CHECKING:
+    from vmctl.ssh.reopening import Resolve
 
 HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
 # and takes the old one's place after so long: it has made a dozen round trips by then
@@ -222,6 +223,8 @@ class OpenSSH:
 
     def _reopen(self, inode: int) -> None:
         """A new master where there is none that takes commands."""
+        from vmctl.ssh.reopening import Reopening  # a warm command does without it
+
         attempt = Reopening(self._master, inode, self._resolve, ask_after_s=ASK_AFTER_S)
         try:
             self._master = attempt.result().adopt()
@@ -234,6 +237,9 @@ class OpenSSH:
         The old master is ended before the command is started anew, so that it cannot begin there;
         one that carries somebody's transfer is waited for.
         """
+        from vmctl.ssh.pulse import Pulse
+        from vmctl.ssh.reopening import Reopening
+
         began, pulse = time.monotonic() - HEDGE_S, Pulse(self._master.pid)
         attempt = Reopening(self._master, inode, self._resolve)
         question = self._master.question()

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -99,6 +98,8 @@ def _is_socket(path: Path) -> bool:
 
 def _listens(path: Path) -> bool:
     """Whether a process is behind a socket; one that is too busy to say so counts."""
+    import socket  # once a day
+
     with socket.socket(socket.AF_UNIX) as tried:
         tried.setblocking(False)
         try:

@@ -11,19 +11,22 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
-from vmctl.config import Project
 from vmctl.domain.access import RENEW_WHEN_LEFT, time_left
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
-from vmctl.domain.events import Story
-from vmctl.domain.instance import Instance, Status
 from vmctl.domain.target import Target
 from vmctl.folders import cache_dir
 from vmctl.ssh.hostkeys import pin_file
 from vmctl.ssh.keys import KeyPair, ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.tidying import end_all_of, tidy_now_and_then
+
+if TYPE_CHECKING:  # a warm command does without them
+    from vmctl.config import Project
+    from vmctl.domain.events import Story
+    from vmctl.domain.instance import Instance
 
 PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
 GAP_S = 0.3
@@ -112,6 +115,7 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
 def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[Instance, Target]]:
     """The running VM and its door, its host keys pinned and our key on it; the API is asked."""
     # these bring the Google client along, which a warm command does without
+    from vmctl.domain.instance import Status
     from vmctl.workflows.cloud import open_cloud
     from vmctl.workflows.login import pin_host_keys, renew_key
 

@@ -416,6 +416,34 @@ def test_a_killed_carriers_run_is_brought_home_by_the_next_start(world: World) -
     snapshot.sweep()
 
 
+@pytest.mark.parametrize("damage", ["", "{", "null\n", '{"root": 1}\n', "lines"])
+def test_a_damaged_journal_keeps_the_tree_and_stops_nobody(world: World, damage: str) -> None:
+    world.push({"main.py": b"1"})
+    world.start().tree.close()
+    (world.top / "made").write_bytes(b"m")
+    journal = world.run / "tree.jsonl"
+    whole = journal.read_text()
+    journal.write_text(damage if damage != "lines" else whole + "[1]\n")
+    snapshot.sweep()
+    assert content(world.top) == {"main.py": b"1", "made": b"m"}
+    assert not world.top.is_symlink()
+    snapshot.sweep()
+
+
+def test_a_journal_that_ends_in_the_middle_of_a_line_is_whole_enough(world: World) -> None:
+    world.push({"main.py": b"1"})
+    world.start().tree.close()
+    (world.top / "made").write_bytes(b"m")
+    with (world.run / "tree.jsonl").open("a") as journal:
+        journal.write('["", "mad')
+    shared = world.again()
+    shared.settle()
+    shared.tree.close()
+    world.again().tree.close()
+    snapshot.sweep()
+    assert content(world.root) == {"main.py": b"1", "made": b"m"}
+
+
 def test_a_tree_on_another_disk_is_beside_the_workspace(world: World, tmp_path: Path) -> None:
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:

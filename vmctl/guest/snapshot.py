@@ -15,18 +15,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .layout import RUNS, locked, sessions, workspace
+from .layout import RUNS, STATE, ensure, locked, sessions, workspace
 from .pushes import parents
 from .sharing import Sharing
 from .tree import (
     CACHE,
     COPY,
     FOLDER,
+    HIDDEN,
     PART,
     Tree,
     identity,
     join,
-    place_for,
     run_directories,
     short,
 )
@@ -52,7 +52,7 @@ def take(run: Path, request: dict[str, Any]) -> None:
         ],
     }
     for attempt in range(TRIES):
-        place_for(run, request["project"], root)
+        _place(run, request["project"], root)
         tree = Tree(run, about)
         before = tree.pushes.look()
         tree.pushes.read()
@@ -65,6 +65,29 @@ def take(run: Path, request: dict[str, Any]) -> None:
             return
         discard(run)
         time.sleep(STEP_S)
+
+
+def _place(run: Path, project: str, root: Path) -> None:
+    """Make the empty tree, and `tree` in the run's directory lead to it.
+
+    It is on the workspace's own disk: elsewhere nothing could be shared. Its path is the same
+    for one run after the other: environments and builds remember where they were made. The
+    caller holds the lock of the runs.
+    """
+    real, state = root.resolve(), ensure(STATE / "trees")
+    device = real.stat().st_dev
+    if state.stat().st_dev == device:
+        above = state / project
+    elif real.parent.stat().st_dev == device and os.access(real.parent, os.W_OK):
+        above = real.parent / HIDDEN / project
+    else:
+        above = real / HIDDEN / project
+    ensure(above / "code")
+    number = 1
+    while os.path.lexists(above / str(number)):
+        number += 1
+    (above / str(number)).mkdir(mode=0o700)
+    (run / "tree").symlink_to(above / str(number))
 
 
 def discard(run: Path) -> None:
@@ -231,17 +254,33 @@ def sweep() -> None:
     for run in waiting:
         if run.name in alive:
             continue
-        tree = Tree.load(run, wait=False)
-        if tree is None:
-            continue
         try:
-            # a tree that was half taken away must remove nothing
-            told = bring_home(Sharing(tree), removes=False)
-            dismantle(tree)
-        finally:
-            tree.close()
+            told = _sweep_one(run)
+        except OSError as error:  # a full disk, perhaps: the next sweep tries again
+            told = [f"what the run made is in {short(run / 'tree')}: {error}"]
         with (run / "log").open("a", errors="surrogateescape") as log:
             log.writelines(f"[vmctl] {line}\n" for line in told)
+
+
+def _sweep_one(run: Path) -> list[str]:
+    try:
+        tree = Tree.load(run, wait=False)
+    except ValueError as error:
+        if is_used(run.name):
+            return []
+        if (run / "tree").is_symlink() and (run / "tree").exists():
+            _keep((run / "tree").resolve(), run / "tree")
+        (run / "tree.jsonl").unlink()
+        return [f"kept as it was in {short(run / 'tree')}: {error}"]
+    if tree is None:
+        return []
+    try:
+        # a tree that was half taken away must remove nothing
+        told = bring_home(Sharing(tree), removes=False)
+        dismantle(tree)
+    finally:
+        tree.close()
+    return told
 
 
 def sweep_now() -> None:

@@ -29,7 +29,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
-from .layout import HOME, RUNS, STATE, ensure
+from .layout import HOME, RUNS
 from .pushes import Pushes
 
 COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
@@ -67,7 +67,10 @@ class Tree:
 
     @classmethod
     def load(cls, run: Path, wait: bool = True) -> Tree | None:
-        """The tree of a run, held until `close`; None when it has none or another holds it."""
+        """The tree of a run, held until `close`; None when it has none or another holds it.
+
+        Raises ValueError where the VM went down before its journal was on the disk.
+        """
         try:
             journal = (run / "tree.jsonl").open("r+")
         except FileNotFoundError:
@@ -77,17 +80,27 @@ class Tree:
         except BlockingIOError:
             journal.close()
             return None
-        tree = cls(run, json.loads(journal.readline()))
-        for line in journal:
-            if not line.endswith("\n"):  # the VM went down while it was written
-                break
-            folder, name, *what = json.loads(line)
-            if what:
-                tree.known.setdefault(folder, {})[name] = (what[0], what[1], what[2])
-            else:
-                tree.known.get(folder, {}).pop(name, None)
+        try:
+            lines = journal.read().split("\n")
+            if half := lines.pop():  # its carrier was killed while it wrote
+                journal.seek(0, os.SEEK_END)
+                journal.truncate(journal.tell() - len(half.encode()))
+                journal.seek(0, os.SEEK_END)
+            tree = cls(run, json.loads(lines[0]))
+            for line in lines[1:]:
+                tree._replay(line)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            journal.close()
+            raise ValueError(f"{journal.name} is damaged") from error
         tree.journal = journal
         return tree
+
+    def _replay(self, line: str) -> None:
+        folder, name, *what = json.loads(line)
+        if what:
+            self.known.setdefault(folder, {})[name] = (what[0], what[1], what[2])
+        else:
+            self.known.get(folder, {}).pop(name, None)
 
     def save(self) -> None:
         """Write the journal of a new tree."""
@@ -280,29 +293,6 @@ def identity(found: os.stat_result, whole: bool) -> Identity:
 def join(folder: str, name: str) -> str:
     """A path below the tree's top, which is the folder ""."""
     return f"{folder}/{name}" if folder and folder != "." else name
-
-
-def place_for(run: Path, project: str, root: Path) -> None:
-    """Make the empty tree, and `tree` in the run's directory lead to it.
-
-    It is on the workspace's own disk: elsewhere nothing could be shared. Its path is the same
-    for one run after the other: environments and builds remember where they were made. The
-    caller holds the lock of the runs.
-    """
-    real, state = root.resolve(), ensure(STATE / "trees")
-    device = real.stat().st_dev
-    if state.stat().st_dev == device:
-        above = state / project
-    elif real.parent.stat().st_dev == device and os.access(real.parent, os.W_OK):
-        above = real.parent / HIDDEN / project
-    else:
-        above = real / HIDDEN / project
-    ensure(above / "code")
-    number = 1
-    while os.path.lexists(above / str(number)):
-        number += 1
-    (above / str(number)).mkdir(mode=0o700)
-    (run / "tree").symlink_to(above / str(number))
 
 
 def short(place: str | Path) -> str:

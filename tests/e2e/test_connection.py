@@ -401,12 +401,10 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("words", WAYS, ids=lambda words: words[0])
-def test_who_took_a_stopped_vms_address_gets_nothing(
-    machine: Machine, impostor: Impostor, words: list[str]
-) -> None:
-    told = machine.laptop(*words, cwd=machine.folder, code=4, timeout_s=60)
-    assert "TERMINATED" in told.stderr
+def test_who_took_a_stopped_vms_address_gets_nothing(machine: Machine, impostor: Impostor) -> None:
+    for words in WAYS:
+        told = machine.laptop(*words, cwd=machine.folder, code=4, timeout_s=60)
+        assert "TERMINATED" in told.stderr
     _got_nothing(impostor)
 
 
@@ -426,17 +424,15 @@ def _got_nothing(impostor: Impostor) -> None:
     assert not impostor.seen.exists(), "no command, no data"
 
 
-@pytest.mark.parametrize("words", WAYS, ids=lambda words: words[0])
-def test_another_host_key_at_the_vms_own_address_ends_everything(
-    machine: Machine, words: list[str]
-) -> None:
+def test_another_host_key_at_the_vms_own_address_ends_everything(machine: Machine) -> None:
     # the API says that this is the VM's address, and an sshd there would take our key
     new_key = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' "
     machine("exec", "sudo", "sh", "-c", f"{new_key} -f /etc/ssh/ssh_host_ed25519_key")
     before = _sshd_logs(machine)
     os.kill(machine.master, signal.SIGKILL)
-    told = machine.laptop(*words, cwd=machine.folder, code=7, timeout_s=60)
-    assert "host key" in told.stderr
+    for words in WAYS:
+        told = machine.laptop(*words, cwd=machine.folder, code=7, timeout_s=60)
+        assert "host key" in told.stderr, words
     after = _sshd_logs(machine)
     assert after != before, "it was reached"
     assert after.count("Accepted") == before.count("Accepted")
@@ -514,3 +510,37 @@ def test_a_long_tmpdir_and_odd_folders_are_no_hindrance(machine: Machine, tmp_pa
         "exec", "true", cwd=machine.folder, code=2, environ={"VMCTL_HOME": "/tmp/a\nb"}
     )
     assert "VMCTL_HOME" in told.stderr
+
+
+def test_a_command_that_was_given_up_does_not_run_when_the_link_comes_back(
+    linked: Linked,
+) -> None:
+    linked.laptop("exec", "--", "rm", "-f", "/home/vmctl/ran", cwd=linked.folder)
+    linked.link.set(cut=True)
+    began = time.monotonic()
+    told = linked.laptop("exec", "--", *APPEND, cwd=linked.folder, code=7)
+    assert "does not answer" in told.stderr
+    assert time.monotonic() - began < NO_HANG_S
+    linked.link.set(cut=False)
+    assert linked.laptop("exec", "--", *APPEND, cwd=linked.folder).stdout == "done\n"
+    assert linked.laptop("exec", "cat", "/home/vmctl/ran", cwd=linked.folder).stdout == "once\n"
+
+
+def test_an_openssh_with_other_words_in_its_log_is_lived_with(
+    machine: Machine, tmp_path: Path
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    real = shutil.which("ssh")
+    wrapper = programs / "ssh"  # the real one; what it says into the log is lost
+    wrapper.write_text(
+        '#!/bin/bash\nwords=("$@")\nfor i in "${!words[@]}"; do\n'
+        '  if [ "${words[$i]}" = -E ]; then words[$i+1]=/dev/null; fi\ndone\n'
+        f'exec {real} "${{words[@]}}"\n'
+    )
+    wrapper.chmod(0o755)
+    path = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    late = "sleep 4; echo once >>~/ran; echo late"
+    assert machine("exec", "--", "sh", "-c", late, environ=path) == "late\n"
+    assert machine("exec", "cat", "/home/vmctl/ran", environ=path) == "once\n"
+    machine("exec", "--", "sh", "-c", "exit 3", environ=path, code=3)

@@ -22,7 +22,7 @@ def snapshot(cloud: Cloud, disk: str = "vm1", name: str = "s1", **more: Any) -> 
     where = {"project": cloud.project, "zone": ZONE, "disk": disk}
     asked = cloud.api.disks().createSnapshot(**where, body={"name": name, **more}).execute()
     ended = cloud.wait(asked)
-    assert "error" not in ended, ended
+    assert "error" not in ended, ended["error"]
     assert ended["operationType"] == "createSnapshot"
     return dict(cloud.api.snapshots().get(project=cloud.project, snapshot=name).execute())
 
@@ -120,6 +120,18 @@ def test_a_stockout_leaves_no_disk_of_a_snapshot(cloud: Cloud, key: Key) -> None
     assert "items" not in cloud.api.disks().list(project=cloud.project, zone=OTHER).execute()
 
 
+def test_a_snapshot_outlives_a_disk_that_is_deleted_meanwhile(cloud: Cloud) -> None:
+    cloud.create()
+    where = {"project": cloud.project, "zone": ZONE}
+    taking = cloud.api.disks().createSnapshot(**where, disk="vm1", body={"name": "s1"}).execute()
+    cloud.do("delete")
+    assert "error" not in cloud.wait(taking)
+    made = cloud.api.snapshots().get(project=cloud.project, snapshot="s1").execute()
+    assert made["status"] == "READY"
+    assert int(made["storageBytes"]) > 0
+    assert "items" not in cloud.api.disks().list(**where).execute()
+
+
 def test_static_addresses_are_reserved_and_given_back(cloud: Cloud) -> None:
     where = {"project": cloud.project, "region": REGION}
     addresses = cloud.api.addresses()
@@ -153,7 +165,8 @@ def test_a_copy_cut_short_is_finished_by_the_next_emulator(
     emulator.stop(signal.SIGKILL)
 
     cloud = Cloud(emulator.start(), "p1")
-    assert "error" not in cloud.wait(operation)
+    ended = cloud.wait(operation)
+    assert "error" not in ended, ended["error"]
     ready = {
         "snapshot": lambda: cloud.api.snapshots().get(project="p1", snapshot="s1"),
         "disk": lambda: cloud.api.disks().get(**where, disk="copy"),
@@ -190,5 +203,11 @@ def test_a_held_call_ends_unanswered(cloud: Cloud, when: str, made: int) -> None
 
 
 def test_a_malformed_wish_to_hold_is_refused(emulator: Emulator) -> None:
-    for body in ({}, {"call": 0}, {"call": 1, "when": "later"}, {"call": 1, "changes": 1}):
+    for body in (
+        {},
+        {"call": 0},
+        {"call": 1, "when": "later"},
+        {"call": 1, "changes": 1},
+        {"call": 1, "method": 2},
+    ):
         assert emulator.send("POST", "/emulator/v1/hold", body)[0] == 400

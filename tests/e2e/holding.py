@@ -64,18 +64,23 @@ class Rehearsal:
         self.ask("DELETE", "/emulator/v1/hold")
         self.no_faults()
         for collection in COLLECTIONS:
-            for item in self.all(collection):
-                path = item["selfLink"].partition("projects/vmctl-local/")[2]
-                with contextlib.suppress(urllib.error.HTTPError):  # one that is going already
-                    self.api("DELETE", path)
-            until(lambda c=collection: not self.all(c), f"no {collection} left")
+            until(lambda c=collection: self._none_left(c), f"no {collection} left")
 
-    def killed_at(self, call: int, when: str, *words: str, changes: bool = False) -> str | None:
+    def _none_left(self, collection: str) -> bool:
+        found = self.all(collection)
+        for item in found:
+            path = item["selfLink"].partition("projects/vmctl-local/")[2]
+            with contextlib.suppress(urllib.error.HTTPError):  # one between two states, or going
+                self.api("DELETE", path)
+        return not found
+
+    def killed_at(self, call: int, when: str, *words: str, **counted: Any) -> str | None:
         """Kill -9 a command at its n-th API call; the call's method, None if it never came to it.
 
-        With `changes` only calls that change something are counted.
+        With `changes=True` only calls that change something are counted, with `method=ID` only
+        those of one method.
         """
-        self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, "changes": changes})
+        self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
         client = self.laptop.start(*words, cwd=self.folder)
         held: dict[str, Any] | None = None
         while held is None and client.poll() is None:

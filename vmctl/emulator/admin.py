@@ -10,7 +10,8 @@ POST   /emulator/v1/faults           one fault, see faults.py: {"kind": "stockou
 DELETE /emulator/v1/faults[/ID]      end one fault or all
 POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: take a machine back
 POST   /emulator/v1/crash            the same body: the machine's host fails
-POST   /emulator/v1/hold             {"call": 3, "when": "after", "changes": true}: hold that call
+POST   /emulator/v1/hold             {"call": 3, "when": "after"}: hold that call from now on;
+                                     "changes": true or "method": ID count only some calls
 GET    /emulator/v1/hold             how many calls came since, and which one is held
 DELETE /emulator/v1/hold             end the held call without an answer
 """

@@ -7,16 +7,21 @@ its name or not there.
 from __future__ import annotations
 
 from .cloud import Cloud
+from .errors import OperationError
 from .store import Record
 
 
 async def take(cloud: Cloud, snapshot: Record) -> None:
-    """Copy the source disk's content into a snapshot; then it is READY."""
+    """Copy the source disk's content into a snapshot; then it is READY, or gone on failure."""
     if snapshot.body["status"] == "READY":
         return
     snapshot.body["status"] = "UPLOADING"
     cloud.store.save(snapshot)
-    size = await cloud.hosting.copy(snapshot.body["sourceDiskId"], snapshot.body["id"])
+    try:
+        size = await cloud.hosting.copy(snapshot.body["sourceDiskId"], snapshot.body["id"])
+    except OperationError:
+        cloud.store.delete(snapshot.key)
+        raise
     snapshot.body |= {
         "status": "READY",
         "storageBytes": str(size),

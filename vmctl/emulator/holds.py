@@ -20,6 +20,7 @@ class Holds:
     def __init__(self) -> None:
         self._calls = 0
         self._changes_only = False
+        self._method: str | None = None
         self._wanted: tuple[int, str] | None = None
         self._held: Json | None = None
         self._let_go = asyncio.Event()
@@ -27,14 +28,17 @@ class Holds:
     def ask(self, body: Json) -> Json:
         """Hold call number `call`, counted from now on; ValueError when the wish is malformed."""
         call, when = body.get("call"), body.get("when", "before")
-        changes = body.get("changes", False)
+        changes, method = body.get("changes", False), body.get("method")
         if not isinstance(call, int) or isinstance(call, bool) or call < 1:
             raise ValueError("call must be a number from 1 on")
         if when not in MOMENTS:
             raise ValueError(f"when must be one of {', '.join(MOMENTS)}")
         if not isinstance(changes, bool):
             raise ValueError("changes must be true (count only calls that change something)")
+        if not isinstance(method, str | None):
+            raise ValueError("method must be the id of a method (count only its calls)")
         self.let_go()
+        self._method = method
         self._calls, self._changes_only, self._wanted = 0, changes, (call, when)
         return self.status()
 
@@ -49,9 +53,11 @@ class Holds:
         """How many calls were counted, and which one is held."""
         return {"calls": self._calls, "held": self._held}
 
-    def count(self, http_method: str) -> int:
+    def count(self, http_method: str, method: str) -> int:
         """Number a call that has arrived; 0 for one that does not count."""
         if self._changes_only and http_method == "GET":
+            return 0
+        if self._method not in (None, method):
             return 0
         self._calls += 1
         return self._calls

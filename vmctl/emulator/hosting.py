@@ -85,13 +85,13 @@ class Hosting:
     """The machine host as coroutines; a MachineError becomes an operation's internal error."""
 
     def __init__(self, home: Path, images: Path) -> None:
-        from .machines import MachineError, MachineHost, copy_disk, delete_disk
+        from .machines import COPYING, MachineError, MachineHost, copy_disk, delete_disk
 
         self._loop = asyncio.get_running_loop()
         self.guest = LoopGuest(self._loop)
         self._error: type[Exception] = MachineError
         self._delete_disk = delete_disk
-        self._copy_disk = copy_disk
+        self._copy_disk, self._copying = copy_disk, COPYING
         try:
             self._host: MachineHost = MachineHost(home, images, self.guest)
         except MachineError as error:
@@ -101,6 +101,7 @@ class Hosting:
         self._images: dict[str, asyncio.Future[None]] = {}
         self._listeners: dict[str, list[Callable[[str], None]]] = {}
         self._booting: set[asyncio.Future[Any]] = set()
+        self._reading: dict[str, set[asyncio.Future[int]]] = {}  # copies under way, by disk
 
     @property
     def mode(self) -> str:
@@ -153,7 +154,9 @@ class Hosting:
         return await self._translated(self._submit(self._host.serial_output, instance_id))
 
     async def wipe(self, disk_id: str) -> None:
-        """Remove a disk's content."""
+        """Remove a disk's content, once nobody copies it any more."""
+        if reading := self._reading.pop(disk_id, None):
+            await asyncio.wait(reading)
         try:
             await self._submit(self._delete_disk, self.disk(disk_id))
         except OSError as error:
@@ -161,14 +164,18 @@ class Hosting:
 
     async def copy(self, source_id: str, target_id: str) -> int:
         """Copy a disk's or snapshot's content to a new one; returns its size in bytes."""
-        return await self._translated(
-            self._submit(self._copy_disk, self.disk(source_id), self.disk(target_id))
-        )
+        copying = self._submit(self._copy_disk, self.disk(source_id), self.disk(target_id))
+        reading = self._reading.setdefault(source_id, set())
+        reading.add(copying)
+        try:
+            return await self._translated(asyncio.shield(copying))
+        finally:
+            reading.discard(copying)
 
     async def sweep(self, known_disks: set[str]) -> None:
         """Remove the content of disks that no longer exist, left by a deletion cut short."""
         for folder in list(self._disks.glob("*")):
-            if folder.name not in known_disks:
+            if folder.name.removesuffix(self._copying) not in known_disks:
                 await self.wipe(folder.name)
 
     async def close(self, instance_ids: list[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .host import MachineHost
 from .interface import Booted, Guest, MachineError, MachineSpec
-from .storage import copy_disk, delete_disk
+from .storage import COPYING, copy_disk, delete_disk
 
 __all__ = [
+    "COPYING",
     "Booted",
     "Guest",
     "MachineError",

@@ -77,8 +77,10 @@ def copy_disk(source: Path, target: Path) -> int:
     partial.chmod(0o755)
     parts = [source / name for name in FOLDERS if (source / name).is_dir()]
     if parts:
+        # a copy must not go on into a folder that the next emulator begins anew
+        bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         done = subprocess.run(
-            ["cp", "-a", "--", *map(str, parts), str(partial)],
+            [*bound, "cp", "-a", "--", *map(str, parts), str(partial)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

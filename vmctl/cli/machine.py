@@ -66,6 +66,10 @@ vmctl up --local
             str | None,
             typer.Option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
         ] = None,
+        move: Annotated[
+            bool,
+            typer.Option("--move", help="Move a stopped VM, disk and all, out of a dry zone."),
+        ] = False,
     ) -> None:
         """Create or start the GPU machine, and return when it can train.
 
@@ -76,7 +80,8 @@ vmctl up --local
         from vmctl.domain.placement import Patience
         from vmctl.workflows.up import up as story
 
-        patience = Patience(any_region, parse_duration(wait, of="--wait") if wait else 0.0)
+        wait_s = parse_duration(wait, of="--wait") if wait else 0.0
+        patience = Patience(any_region, wait_s, move)
 
         project = context.project(
             gpu=gpu,
@@ -178,10 +183,10 @@ vmctl up --local
 
 
 def _agree(screen: Screen, plan: Plan) -> bool:
-    question = "Create it?" if plan.action == "create" else "Start it?"
+    question = {"create": "Create it?", "start": "Start it?", "move": "Move it?"}[plan.action]
     if screen.quiet:  # the plan was not drawn, and nobody should agree to what is not said
         question = f"{plan.text}\n{question}"
-    return screen.confirm(question, without_terminal=True)
+    return screen.confirm(question, without_terminal=plan.action != "move")
 
 
 def _next_steps(screen: Screen, project: Project, result: UpResult) -> None:

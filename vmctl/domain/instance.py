@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -89,6 +89,7 @@ class Instance:
     max_run_s: int | None = None
     spot: bool = False
     disk_gb: int = 0
+    boot_disk: str = ""  # the boot disk's name, in the VM's zone
 
     @property
     def disk_type(self) -> str:
@@ -124,6 +125,12 @@ class Instance:
     def project_name(self) -> str:
         """The vmctl project that it belongs to, by its label."""
         return self.labels.get(NAME_LABEL, "")
+
+
+def without_left(found: Sequence[Instance]) -> list[Instance]:
+    """The VMs of a project without those that an unfinished move is leaving for another of them."""
+    origins = {vm.moved_from for vm in found}
+    return [vm for vm in found if not (vm.is_moving and vm.id in origins)]
 
 
 def labels_for(owner: str, name: str) -> dict[str, str]:

@@ -39,10 +39,21 @@ class Belonging:
     size_gb: int = 0
     stored_bytes: int = 0  # of a snapshot
     disk_type: str = ""
+    status: str = "READY"  # of a snapshot, in Google's words
     in_use: bool = False  # Google says so: a VM has the disk, or the address
     tags: tuple[str, ...] = ()  # of a firewall rule: the VMs that it is about
     moved_from: str = ""  # of a snapshot: the id of the VM that is being moved
     created_at: datetime | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """A snapshot that is complete."""
+        return self.status == "READY"
+
+    @property
+    def is_busy(self) -> bool:
+        """A snapshot that is being made or deleted now."""
+        return self.status in {"CREATING", "UPLOADING", "DELETING"}
 
     @property
     def usd_per_month(self) -> float | None:

@@ -39,10 +39,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How far a search may go: to other regions, and for how long it is repeated."""
+    """How far a search may go: to other regions, for how long it is repeated, and whether a
+    stopped VM may be moved out of a dry zone without being asked."""
 
     any_region: bool = False
     wait_s: float = 0.0
+    move: bool = False
 
 
 def region_of(zone: str) -> str:

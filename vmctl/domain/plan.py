@@ -26,6 +26,8 @@ class MachinePlan:
     spot: bool = False
     network: str | None = None
     subnetwork: str | None = None
+    snapshot: str | None = None  # the boot disk is made from it instead of from the image
+    moved_from: str | None = None  # the id of the VM whose disk is in that snapshot
 
     @property
     def region(self) -> str:

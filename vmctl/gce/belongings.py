@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vmctl.domain.instance import LABEL, MOVED_FROM_LABEL, NAME_LABEL, OWNER_LABEL
+from vmctl.domain.instance import LABEL, MOVED_FROM_LABEL, NAME_LABEL, OWNER_LABEL, Instance
 from vmctl.domain.leftover import FIREWALL_PREFIX, Belonging, What, firewall_description
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import region_of
+from vmctl.gce.bodies import snapshot_body
 from vmctl.gce.compute import Compute
 from vmctl.gce.replies import aggregated, last_part, time_of
 
@@ -34,6 +35,34 @@ def belongings(compute: Compute, owner: str) -> list[Belonging]:
         if _is_ours(item, owner)
     ]
     return found + list(_firewalls(compute, owner))
+
+
+def move_snapshots(compute: Compute, owner: str, name: str) -> list[Belonging]:
+    """The snapshots by which VMs of a vmctl project were, or are being, moved."""
+    wanted = f"{_ours(owner)} AND (labels.{NAME_LABEL} = {name})"
+    return [
+        snapshot
+        for page in compute.pages("snapshots", filter=wanted)
+        for item in page.get("items", [])
+        if _is_ours(item, owner)
+        for snapshot in [_snapshot(item)]
+        if snapshot.project_name == name and snapshot.moved_from
+    ]
+
+
+def take_snapshot(
+    compute: Compute, instance: Instance, name: str, labels: Mapping[str, str]
+) -> Operation:
+    """Ask for a snapshot of a VM's boot disk."""
+    return compute.change(
+        "createSnapshot",
+        name,
+        collection="disks",
+        verb="createSnapshot",
+        zone=instance.zone,
+        disk=instance.boot_disk,
+        body=snapshot_body(name, labels),
+    )
 
 
 def vms_under_way(compute: Compute) -> set[str]:
@@ -99,6 +128,7 @@ def _snapshot(item: Mapping[str, Any]) -> Belonging:
         project_name=item["labels"].get(NAME_LABEL, ""),
         size_gb=int(item.get("diskSizeGb", 0)),
         stored_bytes=int(item.get("storageBytes", 0)),
+        status=item.get("status", ""),
         moved_from=item["labels"].get(MOVED_FROM_LABEL, ""),
         created_at=time_of(item.get("creationTimestamp")),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from vmctl.domain.instance import Instance
+from vmctl.domain.instance import MOVED_FROM_LABEL, Instance
 from vmctl.domain.plan import MachinePlan
 
 _GVNIC_FAMILIES = {"g2", "a2", "a3", "a4"}
@@ -19,7 +20,10 @@ def insert_body(plan: MachinePlan) -> dict[str, Any]:
         "disks": [_boot_disk(plan)],
         "networkInterfaces": [_network_interface(plan)],
         "metadata": {"items": _items(_metadata(plan))},
-        "labels": dict(plan.labels),
+        "labels": {
+            **plan.labels,
+            **({MOVED_FROM_LABEL: plan.moved_from} if plan.moved_from else {}),
+        },
         "tags": {"items": ["vmctl"]},
         # No "serviceAccounts": a job on the VM gets no token for the user's project.
         # Secure boot would refuse NVIDIA's kernel module on images that build it themselves.
@@ -45,6 +49,20 @@ def metadata_body(instance: Instance, changed: dict[str, str]) -> dict[str, Any]
         "fingerprint": instance.metadata_fingerprint,
         "items": _items({**instance.metadata, **changed}),
     }
+
+
+def labels_body(instance: Instance, changed: Mapping[str, str | None]) -> dict[str, Any]:
+    """The body of `instances.setLabels`: it replaces them all; None takes one away."""
+    labels = {**instance.labels, **changed}
+    return {
+        "labelFingerprint": instance.label_fingerprint,
+        "labels": {key: value for key, value in labels.items() if value is not None},
+    }
+
+
+def snapshot_body(name: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The body of `disks.createSnapshot`."""
+    return {"name": name, "labels": dict(labels)}
 
 
 def scheduling_body(instance: Instance, max_run_s: int) -> dict[str, Any]:
@@ -83,12 +101,18 @@ def _boot_disk(plan: MachinePlan) -> dict[str, Any]:
         "type": "PERSISTENT",
         "mode": "READ_WRITE",
         "initializeParams": {
-            "sourceImage": plan.image.source,
+            **_disk_source(plan),
             "diskSizeGb": str(plan.disk_gb),
             "diskType": f"zones/{plan.zone}/diskTypes/{plan.disk_type}",
             "labels": dict(plan.labels),
         },
     }
+
+
+def _disk_source(plan: MachinePlan) -> dict[str, str]:
+    if plan.snapshot:
+        return {"sourceSnapshot": f"global/snapshots/{plan.snapshot}"}
+    return {"sourceImage": plan.image.source}
 
 
 def _network_interface(plan: MachinePlan) -> dict[str, Any]:

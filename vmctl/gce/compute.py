@@ -10,7 +10,7 @@ from typing import Any
 from vmctl.domain.errors import Conflict
 from vmctl.domain.failure import Kind, as_error
 from vmctl.domain.gpu import Gpu
-from vmctl.domain.instance import NAME_LABEL, OWNER_LABEL, Instance
+from vmctl.domain.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
 from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation, refused
 from vmctl.domain.plan import MachinePlan
@@ -65,9 +65,10 @@ class Compute:
     def find_instance(self, owner: str, name: str) -> Instance | None:
         """The VM that carries these labels, in whatever zone; None when there is none.
 
-        Raises Conflict when there are several, because each of them costs money.
+        While a move is under way it is the new one, once that exists. Raises Conflict when there
+        are several, because each of them costs money.
         """
-        found = list(self._labelled({OWNER_LABEL: owner, NAME_LABEL: name}))
+        found = without_left(list(self._labelled({OWNER_LABEL: owner, NAME_LABEL: name})))
         if len(found) > 1:
             places = ", ".join(f"{vm.name} in {vm.zone}" for vm in found)
             raise Conflict(
@@ -165,6 +166,21 @@ class Compute:
             body = bodies.metadata_body(instance, dict(changed))
             operation = self._on(
                 instance, "setMetadata", self._service.instances().setMetadata, body=body
+            )
+            if operation.failure is None or operation.failure.http_status != 412:
+                return operation
+            fresh = self.get_instance(instance.zone, instance.name)
+            if fresh is None:
+                return operation
+            instance = fresh
+        return operation
+
+    def set_labels(self, instance: Instance, changed: Mapping[str, str | None]) -> Operation:
+        """Ask for labels to change (None: to go); what others changed meanwhile is merged with."""
+        for _ in range(3):
+            body = bodies.labels_body(instance, changed)
+            operation = self._on(
+                instance, "setLabels", self._service.instances().setLabels, body=body
             )
             if operation.failure is None or operation.failure.http_status != 412:
                 return operation
@@ -297,6 +313,14 @@ def already_there(operation: Operation) -> bool:
         "alreadyExists",
         "RESOURCE_ALREADY_EXISTS",
     }
+
+
+def not_found(operation: Operation) -> bool:
+    """Whether a change was refused because what was to be changed is not there any more."""
+    failure = operation.failure
+    return failure is not None and (
+        failure.http_status == 404 or failure.code == "RESOURCE_NOT_FOUND"
+    )
 
 
 def _execute(request: Any, retries: int) -> Any:

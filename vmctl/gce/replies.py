@@ -44,6 +44,7 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         max_run_s=int(limit) if limit is not None else None,
         spot=scheduling.get("provisioningModel") == "SPOT" or bool(scheduling.get("preemptible")),
         disk_gb=int(boot.get("diskSizeGb", 0)),
+        boot_disk=last_part(boot.get("source", "")),
     )
 
 

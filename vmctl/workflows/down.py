@@ -8,13 +8,13 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict
-from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
-from vmctl.domain.operation import Operation
-from vmctl.gce.compute import Compute, raise_failure
+from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.ssh import hostkeys
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.session import disconnect
+from vmctl.workflows.settling import forget
 from vmctl.workflows.status import disk_text
 from vmctl.workflows.waiting import follow, until
 
@@ -58,8 +58,14 @@ def down(
     if instance is None:
         action = "already gone"
     elif delete:
+        yield from forget(project, compute, instance, clock)
         action = yield from _delete(compute, instance, clock)
     else:
+        if instance.is_moving or instance.moved_from:
+            yield Warned(
+                "Its move to another zone is not finished: two disks and a snapshot may cost "
+                "money until `vmctl up` has finished it."
+            )
         action = yield from _stop(compute, instance, clock)
     gone = action in ("deleted", "already gone")
     if gone and instance is not None:
@@ -80,7 +86,7 @@ def down(
 def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
     """The project's VM, also one whose creation is still under way."""
     instance = compute.find_instance(project.owner, project.name)
-    if instance is not None and not instance.status.is_coming:
+    if instance is not None and not instance.status.is_coming and not instance.is_moving:
         return instance
     operation = compute.pending_insert(project.instance_name)
     if operation is None:
@@ -116,6 +122,13 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
 def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
+    if instance.status.is_going:  # Google refuses while it stops, or is being deleted already
+        rest = yield from until(
+            compute, instance, lambda vm: not vm.status.is_going, clock, "delete"
+        )
+        if rest is None:
+            yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+            return "deleted"
     done = yield from follow(compute, compute.delete(instance), clock, "delete")
     if not_found(done):
         return "already gone"
@@ -123,9 +136,3 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     yield from until(compute, instance, lambda vm: False, clock, "delete")
     yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
     return "deleted"
-
-
-def not_found(done: Operation) -> bool:
-    return done.failure is not None and (
-        done.failure.http_status == 404 or done.failure.code == "RESOURCE_NOT_FOUND"
-    )

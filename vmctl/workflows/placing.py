@@ -44,7 +44,7 @@ class Choice:
 class Plan:
     """What `up` is about to do and what it costs; shown before it is done."""
 
-    action: str  # create, or start
+    action: str  # create, start, or move
     name: str
     zones: tuple[str, ...]  # in the order in which they are tried
     machine_type: str

@@ -36,6 +36,7 @@ class Machine:
     usd_per_hour: float | None
     price_dated: str | None
     disk_usd_per_month: float | None
+    move_unfinished: bool  # the VM is moving to another zone, or came from one, and both cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ class StatusResult:
             lines.append(_what_stops(vm))
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
+        if vm.move_unfinished:
+            lines.append(
+                "Its move to another zone is not finished, and the old disk or a snapshot costs "
+                "money, too. Finish it: vmctl up"
+            )
         return "\n".join(lines)
 
 
@@ -115,6 +121,7 @@ def machine_view(instance: Instance) -> Machine:
         disk_usd_per_month=disk_usd_per_month(
             instance.region, instance.disk_type, instance.disk_gb
         ),
+        move_unfinished=instance.is_moving or bool(instance.moved_from),
     )
 
 

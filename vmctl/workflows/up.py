@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from vmctl.clock import Clock
@@ -29,9 +29,10 @@ from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, ask_ahead
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
+from vmctl.workflows.move import start_or_move
 from vmctl.workflows.placing import Plan, create, plan_for
 from vmctl.workflows.readiness import Readiness, make_ready, preload
-from vmctl.workflows.starting import start
+from vmctl.workflows.settling import give_up, settle
 from vmctl.workflows.status import machine_view, stamp
 from vmctl.workflows.waiting import follow, until
 
@@ -50,7 +51,7 @@ class Wish:
 class UpResult:
     """The machine that is up now; `action` says what it took."""
 
-    action: str  # created, started, adopted (an earlier `up` had begun it), running
+    action: str  # created, started, moved, adopted (an earlier `up` had begun it), running
     name: str
     instance_id: str
     zone: str
@@ -90,6 +91,8 @@ def up(
         yield from _alone(lock)
         action, instance = yield from _bring_up(project, wish, compute, confirm, clock, patience)
         ready = yield from make_ready(project, compute, instance, clock)
+        settled = yield from settle(project, compute, ready.instance, clock)
+        ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
 
 
@@ -130,18 +133,22 @@ def _bring_up(
     yield from _compare(instance, project, wish, patience)
     if instance.status is Status.RUNNING:
         yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
+        if instance.is_moving:  # somebody started it where it was: no move is needed any more
+            yield from give_up(project, compute, instance, clock)
         return "running", instance
     if instance.status.is_stopped:
-        started = yield from start(
-            project,
-            compute,
-            instance,
-            wish.max_run_s,
-            lambda plan: _agree(confirm, plan),
-            clock,
-            patience,
+        return (
+            yield from start_or_move(
+                project,
+                compute,
+                instance,
+                wish.max_run_s,
+                lambda plan: _agree(confirm, plan),
+                lambda plan: confirm is not None and confirm(plan),
+                clock,
+                patience,
+            )
         )
-        return "started", started
     if instance.status is Status.SUSPENDED:
         raise Conflict(
             f"{instance.name} is suspended.",

@@ -21,22 +21,29 @@ def gap_s(waited_s: float) -> float:
     return min(max(waited_s / 10, SHORTEST_GAP_S), LONGEST_GAP_S)
 
 
-def follow(compute: Compute, operation: Operation, clock: Clock, step: str) -> Story[Operation]:
+def follow(
+    compute: Compute,
+    operation: Operation,
+    clock: Clock,
+    step: str,
+    *,
+    limit_s: float = SILENCE_LIMIT_S,
+) -> Story[Operation]:
     """The operation once it is done, failed or not; what Google says meanwhile is told.
 
-    Raises TimedOut when nothing about it has changed for ten minutes.
+    Raises TimedOut when nothing about it has changed for `limit_s` seconds.
     """
     seen, began = "", clock.monotonic()
-    deadline = began + SILENCE_LIMIT_S
+    deadline = began + limit_s
     while not operation.is_done:
         if operation.status_message and operation.status_message != seen:
             seen = operation.status_message
-            deadline = clock.monotonic() + SILENCE_LIMIT_S
+            deadline = clock.monotonic() + limit_s
             yield Advanced(step, seen)
         if clock.monotonic() > deadline:
             raise TimedOut(
                 f"Google's operation {operation.name} ({operation.kind} of {operation.target} in "
-                f"{operation.zone}) has not ended after {SILENCE_LIMIT_S / 60:g} minutes.",
+                f"{operation.zone}) has not ended after {limit_s / 60:g} minutes.",
                 hint="Look how it stands: vmctl status",
             )
         clock.sleep(gap_s(clock.monotonic() - began))

@@ -1,0 +1,219 @@
+"""A stopped VM whose zone is dry: `up --move` brings its disk up in another zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.holding import MOMENTS, Rehearsal, rehearsal, until
+
+LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
+OLD = "europe-west1-b"
+MOVE = ("up", "--move")
+
+
+@pytest.fixture(scope="module")
+def one_cloud() -> Iterator[Rehearsal]:
+    with rehearsal("move") as made:
+        yield made
+
+
+@pytest.fixture
+def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
+    one_cloud.clear()
+    yield one_cloud
+    one_cloud.clear()
+
+
+def stopped_in_a_dry_zone(cloud: Rehearsal) -> None:
+    """A VM with something on its disk, off, in a zone that has no more."""
+    cloud.clear()
+    cloud("up", "--zone", OLD)
+    cloud("exec", "--", "sh", "-c", "echo precious > ~/kept")
+    cloud("down")
+    cloud.fault(kind="stockout", zone=OLD)
+
+
+def zone_of(item: dict[str, str]) -> str:
+    return item["zone"].rpartition("/")[2]
+
+
+def check_moved(cloud: Rehearsal, at: str = "") -> None:
+    """One VM, elsewhere, with its one disk and what was on it; no snapshot, no label left."""
+    (vm,) = cloud.all("instances")
+    (disk,) = cloud.all("disks")
+    assert vm["status"] == "RUNNING", at
+    assert zone_of(vm) == zone_of(disk) != OLD, at
+    assert vm["labels"] == disk["labels"] == LABELS, at
+    assert disk["users"] == [vm["selfLink"]], at
+    assert cloud.all("snapshots") == cloud.all("addresses") == [], at
+    assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "precious\n", at
+
+
+def test_a_vm_in_a_dry_zone_goes_on_in_another_with_its_disk(cloud: Rehearsal) -> None:
+    stopped_in_a_dry_zone(cloud)
+    result = cloud.laptop.json(*MOVE, cwd=cloud.folder)
+    assert result["action"] == "moved"
+    assert result["zone"] == "europe-west1-c"
+    check_moved(cloud)
+    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
+
+
+def test_without_a_terminal_it_is_named_and_not_done(cloud: Rehearsal) -> None:
+    stopped_in_a_dry_zone(cloud)
+    told = cloud("up", code=6).stderr
+    assert "vmctl up --move" in told
+    (vm,) = cloud.all("instances")
+    assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
+    assert cloud.all("snapshots") == []
+
+
+def test_with_capacity_where_it_is_it_starts_there(cloud: Rehearsal) -> None:
+    cloud("up", "--zone", OLD)
+    cloud("down")
+    assert cloud.laptop.json(*MOVE, cwd=cloud.folder)["action"] == "started"
+    assert [zone_of(vm) for vm in cloud.all("instances")] == [OLD]
+
+
+def test_the_next_zone_is_tried_when_one_is_dry_too(cloud: Rehearsal) -> None:
+    stopped_in_a_dry_zone(cloud)
+    cloud.fault(kind="stockout", zone="europe-west1-c", plain=True)
+    cloud(*MOVE)
+    check_moved(cloud)
+    assert [zone_of(vm) for vm in cloud.all("instances")] == ["europe-west1-d"]
+
+
+def test_when_all_zones_are_dry_all_is_as_before(cloud: Rehearsal) -> None:
+    stopped_in_a_dry_zone(cloud)
+    cloud.fault(kind="stockout")
+    assert "europe-west1-d" in cloud(*MOVE, code=6).stderr
+    (vm,) = cloud.all("instances")
+    (_,) = cloud.all("disks")
+    assert (zone_of(vm), vm["status"], vm["labels"]) == (OLD, "TERMINATED", LABELS)
+    assert cloud.all("snapshots") == []
+    cloud.no_faults()
+    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "started"
+    assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "precious\n"
+
+
+def test_a_machine_that_does_not_answer_costs_no_old_disk(cloud: Rehearsal) -> None:
+    """The old VM and its disk stay until the new one has let us in."""
+    stopped_in_a_dry_zone(cloud)
+    cloud.fault(kind="http", method="compute.instances.getGuestAttributes", status=403, calls=1)
+    cloud.fault(kind="http", method="compute.instances.getSerialPortOutput", status=403)
+    cloud(*MOVE, code=None)
+    zones = {zone_of(vm): vm["status"] for vm in cloud.all("instances")}
+    if OLD in zones:  # it was not let in
+        assert zones[OLD] == "TERMINATED"
+        assert len(cloud.all("disks")) == 2
+    cloud.no_faults()
+    cloud("up")
+    check_moved(cloud)
+
+
+def cut_off_after(cloud: Rehearsal, method: str) -> None:
+    """A move killed right after its first call of this method had acted."""
+    stopped_in_a_dry_zone(cloud)
+    assert cloud.killed_at(1, "after", *MOVE, method=method) == method
+
+
+def the_old_one(cloud: Rehearsal) -> str:
+    (found,) = [vm["name"] for vm in cloud.all("instances") if zone_of(vm) == OLD]
+    return f"zones/{OLD}/instances/{found}"
+
+
+def test_status_says_that_a_move_is_not_finished(cloud: Rehearsal) -> None:
+    cut_off_after(cloud, "compute.instances.insert")
+    assert "move" in cloud("status").stdout
+    cloud("up")
+    check_moved(cloud)
+    assert "move" not in cloud("status").stdout
+
+
+@pytest.mark.parametrize(
+    "method", ["instances.setLabels", "disks.createSnapshot", "instances.insert"]
+)
+def test_delete_in_the_middle_of_a_move_leaves_nothing(cloud: Rehearsal, method: str) -> None:
+    cut_off_after(cloud, f"compute.{method}")
+    cloud("down", "--delete", "--yes")
+    for collection in ("instances", "disks", "snapshots", "addresses"):
+        assert cloud.all(collection) == []
+
+
+def test_the_snapshot_of_an_unfinished_move_is_no_orphan(cloud: Rehearsal) -> None:
+    cut_off_after(cloud, "compute.disks.createSnapshot")
+    assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
+    cloud("gc", "--yes")
+    assert len(cloud.all("snapshots")) == 1
+
+
+def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: Rehearsal) -> None:
+    """Capacity came back and somebody started it from the console: its disk is the newest."""
+    cut_off_after(cloud, "compute.disks.createSnapshot")
+    cloud.no_faults()
+    cloud.api("POST", f"{the_old_one(cloud)}/start")
+    until(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
+    cloud("up")
+    (vm,) = cloud.all("instances")
+    assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
+    assert cloud.all("snapshots") == []
+
+
+def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: Rehearsal) -> None:
+    cut_off_after(cloud, "compute.disks.createSnapshot")
+    cloud.no_faults()
+    where = the_old_one(cloud)
+    cloud.api("POST", f"{where}/start")
+    until(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
+    cloud("exec", "--", "sh", "-c", "echo newer > ~/kept")
+    cloud.api("POST", f"{where}/stop")
+    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
+    cloud.fault(kind="stockout", zone=OLD)
+    cloud("up")
+    assert [zone_of(vm) for vm in cloud.all("instances")] == ["europe-west1-c"]
+    assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "newer\n"
+    assert cloud.all("snapshots") == []
+
+
+def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: Rehearsal) -> None:
+    cut_off_after(cloud, "compute.instances.insert")
+    cloud.no_faults()
+    cloud.api("POST", f"{the_old_one(cloud)}/start")
+    until(lambda: all(vm["status"] == "RUNNING" for vm in cloud.all("instances")), "both RUNNING")
+    told = cloud("up", code=4).stderr
+    assert "both may hold what you need" in told
+    assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2
+
+
+def move_is_right_after_a_kill(cloud: Rehearsal, when: str, changes: bool) -> list[str]:
+    def scene() -> None:
+        stopped_in_a_dry_zone(cloud)
+
+    seen = []
+    for at in cloud.at_every_call(when, *MOVE, changes=changes, before_each=scene):
+        cloud(*MOVE)
+        check_moved(cloud, at)
+        seen.append(at)
+    return seen
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
+    seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=True))
+    for method in (
+        "instances.start",
+        "instances.setLabels",
+        "disks.createSnapshot",
+        "instances.insert",
+        "instances.delete",
+        "snapshots.delete",
+    ):
+        assert method in seen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("when", MOMENTS)
+def test_move_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
+    assert len(move_is_right_after_a_kill(cloud, when, changes=False)) >= 15

@@ -48,6 +48,22 @@ def test_a_stockout_of_one_gpu_leaves_others_and_other_zones_alone(cloud: Cloud)
         cloud.create(cloud.gpu_body("t4", zone="europe-west1-d"), "europe-west1-d")
 
 
+def test_a_zone_has_so_many_of_a_gpu_and_the_hint_names_zones_with_room(cloud: Cloud) -> None:
+    one = {"kind": "capacity", "gpu": "nvidia-tesla-t4", "count": 1}
+    with cloud.emulator.fault(**one):
+        cloud.create(cloud.gpu_body())
+        cloud.create(cloud.gpu_body("other", zone="europe-west1-d"), "europe-west1-d")
+        (error,) = cloud.wait(cloud.insert(cloud.gpu_body("third")))["error"]["errors"]
+        assert error["code"] == "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS"
+        info = error["errorDetails"][2]["errorInfo"]["metadatas"]
+        assert info["zonesAvailable"] == "europe-west1-c"
+        cloud.do("stop")  # what is stopped holds nothing, and may find its place taken
+        cloud.create(cloud.gpu_body("third"))
+        (error,) = cloud.do("start")["error"]["errors"]
+        assert "STOCKOUT" in error["message"]
+    assert "error" not in cloud.do("start")
+
+
 def test_a_stopped_instance_may_find_its_zone_dry(cloud: Cloud) -> None:
     cloud.create(cloud.gpu_body())
     cloud.do("stop")

@@ -1,9 +1,9 @@
-"""emulator start|stop|status|env: the embedded Compute Engine."""
+"""emulator start|stop|status|env|fault: the embedded Compute Engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -58,6 +58,45 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.emulator import env as story
 
         _report(context, story)
+
+    @command(
+        group,
+        "fault",
+        panel=panel,
+        examples="""
+vmctl emulator fault stockout zone=europe-west1-b
+vmctl emulator fault capacity gpu=nvidia-tesla-t4 count=1
+vmctl emulator fault quota metric=NVIDIA_T4_GPUS region=europe-west1 limit=0
+vmctl emulator fault http method=compute.instances.insert status=503 calls=2
+vmctl emulator fault slow-boot seconds=90
+vmctl emulator fault --clear
+""",
+    )
+    def fault(
+        context: Context,
+        kind: Annotated[
+            str | None,
+            typer.Argument(
+                metavar="[KIND]",
+                help="stockout, capacity, quota, operation, http, latency, slow-boot or drop.",
+            ),
+        ] = None,
+        settings: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[NAME=VALUE]...", help="calls=N ends it after N times."),
+        ] = None,
+        clear: Annotated[bool, typer.Option("--clear", help="End all that are in force.")] = False,
+    ) -> None:
+        """Rehearse a bad day: stockouts, quotas, refused and slow calls, slow boots.
+
+        Without KIND: show what is in force.
+        """
+        from vmctl.workflows.emulator import faults as story
+
+        screen = context.screen()
+        result = screen.play(story(context.project(), kind, settings or (), clear=clear))
+        screen.document(result)
+        screen.say(result.text)
 
 
 class Told(Protocol):

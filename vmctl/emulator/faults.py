@@ -27,6 +27,11 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "zonesAvailable": (list, False),
         "plain": (bool, False),
     },
+    "capacity": {  # a zone that has no more than so many of a GPU, for all projects together
+        "zone": (str, False),
+        "gpu": (str, True),
+        "count": (int, True),
+    },
     "operation": {  # an insert or a start that is accepted and then fails with this error
         "code": (str, True),
         "message": (str, False),
@@ -156,6 +161,10 @@ class Faults:
         for fault in self._matching("stockout", **about):
             self._act(fault)
             raise self._stockout(fault, project, zone, machine_type, gpu, count)
+        full = self._full(zone, gpu, 0)  # the instance that asks is counted already
+        if full is not None:
+            self._act(full)
+            raise self._stockout({}, project, zone, machine_type, gpu, count)
 
     def _stockout(
         self, fault: Json, project: str, zone: str, machine: str, gpu: str | None, count: int
@@ -173,7 +182,7 @@ class Faults:
             )
         others = fault.get("zonesAvailable")
         if others is None:
-            others = self._zones_left(zone, machine, gpu)
+            others = self._zones_left(zone, machine, gpu, count)
         carrying = f" with {count} {gpu} accelerator(s)" if gpu else ""
         consider = (
             f"Consider trying your request in the {', '.join(others)} zone(s), which currently has "
@@ -219,8 +228,15 @@ class Faults:
             ],
         )
 
-    def _zones_left(self, zone: str, machine: str, gpu: str | None) -> list[str]:
-        """The zones of the same region that offer the GPU and are not stocked out themselves."""
+    def _full(self, zone: str, gpu: str | None, more: int) -> Json | None:
+        """The capacity fault that a zone with so many more of a GPU would exceed."""
+        for fault in self._matching("capacity", zone=zone, gpu=gpu):
+            if gpu and self._quotas.gpus_in_use(zone, gpu) + more > fault["count"]:
+                return fault
+        return None
+
+    def _zones_left(self, zone: str, machine: str, gpu: str | None, count: int) -> list[str]:
+        """The zones of the same region that offer the GPU and have so many of it to give."""
         region = zone.rpartition("-")[0]
         zones = self._catalog.zones_with(gpu) if gpu else self._catalog.zones
         return [
@@ -229,6 +245,7 @@ class Faults:
             if other != zone
             and other.startswith(region + "-")
             and not any(self._matching("stockout", zone=other, gpu=gpu, machineType=machine))
+            and self._full(other, gpu, count) is None
         ]
 
     def _take_seconds(self, kind: str, **about: str | None) -> float:

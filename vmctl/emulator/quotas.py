@@ -99,6 +99,16 @@ class Quotas:
             if used[metric] > self._limit(metric, region):
                 raise _exceeded(metric, self._limit(metric, region), region)
 
+    def gpus_in_use(self, zone: str, gpu: str) -> int:
+        """Return how many of a GPU the instances of all projects hold in a zone."""
+        return sum(
+            accelerator["acceleratorCount"]
+            for record in self._store.find("instances")
+            if links.last(record.key.scope) == zone and record.body["status"] in ALIVE
+            for accelerator in record.body.get("guestAccelerators", ())
+            if links.last(accelerator["acceleratorType"]) == gpu
+        )
+
     def _limit(self, metric: str, region: str | None) -> float:
         for limit in reversed(self.limits):
             if limit.metric == metric and limit.region == region:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.domain.errors import InvalidInput, TimedOut, VmctlError
+from vmctl.domain.errors import InvalidInput, TimedOut, Unreachable, VmctlError
 
 START_LIMIT_S = 60.0
 POLL_S = 0.03
@@ -69,6 +69,30 @@ def find(folder: Path) -> Running | None:
 def status(running: Running) -> dict[str, Any]:
     """What it says about itself; {} when it went away."""
     return _ask_status(running.port) or {}
+
+
+def admin(running: Running, method: str, route: str, body: object = None) -> dict[str, Any]:
+    """What its admin route answers; raises InvalidInput with its words when it refuses."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(
+            method, f"/emulator/v1/{route}", data, {"Content-Type": "application/json"}
+        )
+        response = connection.getresponse()
+        said = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Unreachable(
+            "The embedded Compute Engine does not answer.", hint="vmctl emulator status"
+        ) from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        message = str(said.get("error", {}).get("message", f"HTTP {response.status}"))
+        raise InvalidInput(
+            f"The embedded Compute Engine says: {message}", hint="See: vmctl emulator fault --help"
+        )
+    return dict(said)
 
 
 def start(folder: Path, clock: Clock) -> Running:

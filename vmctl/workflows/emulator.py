@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.gce import local
 from vmctl.gce.service import LOCAL_PROJECT
@@ -48,6 +51,29 @@ class EmulatorEnv:
         return "\n".join(
             f"export {name}={shlex.quote(value)}" for name, value in self.variables.items()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FaultsResult:
+    """The bad days in force; each with its id and how often it has acted."""
+
+    faults: tuple[dict[str, object], ...]
+    ended: int = 0
+
+    @property
+    def text(self) -> str:
+        """For people, one line each."""
+        if not self.faults:
+            return "A sunny day: no faults are in force."
+        return "\n".join(
+            f"{fault.get('id')}: {fault.get('kind')} "
+            + " ".join(f"{k}={_word(v)}" for k, v in fault.items() if k not in _ABOUT)
+            + f" (acted {fault.get('acted')} times)"
+            for fault in self.faults
+        )
+
+
+_ABOUT = {"id", "kind", "acted"}
 
 
 def start(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
@@ -92,6 +118,50 @@ def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
         }
     )
+
+
+def faults(
+    project: Project,
+    kind: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    clear: bool = False,
+    clock: Clock | None = None,
+) -> Story[FaultsResult]:
+    """Put a fault in force, or end all of them; without either only tell which there are.
+
+    `settings` are NAME=VALUE. Raises InvalidInput in the emulator's words for one it does not know.
+    """
+    running = yield from ensure_emulator(clock or Clock())
+    ended = 0
+    if clear:
+        ended = int(local.admin(running, "DELETE", "faults").get("removed", 0))
+    if kind is not None:
+        fault = {"kind": kind, **dict(_setting(text) for text in settings)}
+        local.admin(running, "POST", "faults", fault)
+    found = local.admin(running, "GET", "faults").get("faults", [])
+    return FaultsResult(tuple(dict(fault) for fault in found), ended)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """NAME=VALUE: a number, true or false as such, zones as a list, all else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidInput(
+            f"'{text}' is no setting of a fault.",
+            hint="Write NAME=VALUE, such as: vmctl emulator fault stockout zone=europe-west1-b",
+        )
+    if name == "zonesAvailable":
+        return name, [zone for zone in value.split(",") if zone]
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, bool | int | float | list) else value
+
+
+def _word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _told(running: local.Running) -> EmulatorResult:

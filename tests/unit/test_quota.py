@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmctl.domain.gpu import Gpu
-from vmctl.domain.machine import choose_machine
+from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.quota import (
     Meter,
     Shortage,
@@ -48,6 +48,24 @@ def test_a_machine_counts_against_these(gpu: str, spot: bool, expected: dict[str
     assert expected.items() <= asked(gpu, spot=spot).items()
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "vcpus"),
+    [
+        ("n2-standard-16", "N2_CPUS", 16),
+        ("c3-highmem-8", "C3_CPUS", 8),
+        ("n1-custom-6-20480", "CPUS", 6),
+        ("e2-standard-4", None, None),
+        ("m9-odd", None, None),
+    ],
+)
+def test_processors_count_against_their_series(
+    name: str, metric: str | None, vcpus: int | None
+) -> None:
+    found = {n.metric: n.amount for n in needs(None, MachineType.parse(name), spot=False)}
+    assert found.get(metric or "CPUS") == vcpus
+    assert found.get("CPUS_ALL_REGIONS") == vcpus
+
+
 def test_no_metric_is_made_up() -> None:
     """Names are those of Google's own interface, as far as it lists them."""
     import googleapiclient.discovery_cache as cache
@@ -62,6 +80,9 @@ def test_no_metric_is_made_up() -> None:
             for need in needs(gpu, machine, spot=spot, new_disk_gb=100):
                 assert need.metric in metrics
                 assert not need.instead or need.instead in metrics
+    for family in ("n2", "n2d", "c2", "c2d", "c3", "t2d", "t2a"):
+        machine = MachineType.parse(f"{family}-standard-8")
+        assert {need.metric for need in needs(None, machine, spot=False)} <= metrics
 
 
 def test_a_started_machine_needs_no_new_disk() -> None:

@@ -52,7 +52,7 @@ def _cut_once(
     """TCP payload bytes in the data's direction until the file is there, proven; and how."""
     seed = f"{direction} {kind}"
     here = machine.folder / "big.bin"
-    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    bench.on_a_link(0, None)
     machine.ssh("mkdir -p Workspace/cuts; rm -f Workspace/cuts/big.bin")
     trees.random_file(here, size, seed)
     wanted = bench.text(["sha256sum", str(here)], cwd=machine.folder).split()[0]
@@ -61,7 +61,7 @@ def _cut_once(
         machine.shell("scp -qF $CONFIG big.bin $VM:Workspace/cuts/big.bin")
         here.unlink()
         words = ["fetch", "big.bin", "--to", "."]
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
 
     def crossed() -> int:
@@ -158,10 +158,10 @@ class Tunnel:
 def _tunnel(bench: Bench, machine: Machine, port: int) -> Iterator[Tunnel]:
     pages = bench.base / "pages.py"
     pages.write_text(PAGES)
-    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    bench.on_a_link(0, None)
     machine.shell(f"scp -qF $CONFIG {pages} $VM:pages.py")
     machine.ssh("mkdir -p Workspace/" + machine.name)
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
     tunnel = Tunnel(bench, machine, port)
     try:
@@ -270,7 +270,7 @@ def _answered(asker: subprocess.Popen[str], since: float) -> float:
 
 def row_stale(bench: Bench, machines: Trees) -> None:
     machine = machines["a"]
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     for command in (["exec", "echo", "right"], ["push"]):
         took = []
         for _ in range(max(3, bench.runs // 2)):

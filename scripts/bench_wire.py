@@ -44,7 +44,7 @@ def row_exec(bench: Bench, machines: Trees) -> None:
     imports = bench.imports_of(machine, "exec", "true")
     seen = {}
     for rtt_ms in (30, 80):
-        bench.link.reset(rtt_ms=rtt_ms)
+        bench.on_a_link(rtt_ms)
         machine.warm_up()
         title(f"warm exec of `true`, {rtt_ms} ms")
         times = in_turn(
@@ -76,7 +76,7 @@ def _push_peers(machine: Machine) -> dict[str, Callable[[], float]]:
 def row_noop(bench: Bench, machines: Trees) -> None:
     for name in ("a", "b"):
         machine = machines[name]
-        bench.link.reset(rtt_ms=0, rate_mbit=None)
+        bench.on_a_link(0, None)
         for contestant in _push_peers(machine).values():
             contestant()
         # files that were just made are read again, not trusted by their times: let them be old
@@ -85,7 +85,7 @@ def row_noop(bench: Bench, machines: Trees) -> None:
         imports = bench.imports_of(machine, "push")
         seen = {}
         for rtt_ms in (30, 80):
-            bench.link.reset(rtt_ms=rtt_ms)
+            bench.on_a_link(rtt_ms)
             machine.warm_up()
             title(f"push of {name}, nothing changed, {rtt_ms} ms")
             contestants = _push_peers(machine)
@@ -105,13 +105,13 @@ def row_noop(bench: Bench, machines: Trees) -> None:
 def row_one(bench: Bench, machines: Trees) -> None:
     machine = machines["b"]
     files = sorted(machine.folder.rglob("*.py"))
-    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    bench.on_a_link(0, None)
     contestants = _push_peers(machine)
     for contestant in contestants.values():
         contestant()
     imports = bench.imports_of(machine, "push")
     changes = iter(range(1, 100_000))
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
     title("push of b, one file changed, 30 ms")
 
@@ -142,7 +142,7 @@ def _forget(machine: Machine) -> None:
 
 def row_first(bench: Bench, machines: Trees) -> None:
     machine = machines["b"]
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
     title("first push of b, 30 ms, 100 Mbit/s")
     tar = "tar -c . | gzip -1 | ssh -F $CONFIG $VM 'mkdir -p peer && tar -xz -C peer'"
@@ -165,7 +165,7 @@ def row_first(bench: Bench, machines: Trees) -> None:
 
 def row_gcloud(bench: Bench, machines: Trees) -> None:
     machine = machines["tenth"]
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
     contestants: dict[str, Callable[[], float]] = {"vmctl push": lambda: machine.vmctl("push")}
     scp = ["scp", "-q", "-r", "-F", machine.cold, "."]
@@ -208,12 +208,12 @@ def row_gcloud(bench: Bench, machines: Trees) -> None:
 
 def row_delta(bench: Bench, machines: Trees) -> None:
     machine = machines["c"]
-    bench.link.reset(rtt_ms=0, rate_mbit=None)
+    bench.on_a_link(0, None)
     contestants = _push_peers(machine)
     del contestants["rsync -az cold"]
     for contestant in contestants.values():
         contestant()
-    bench.link.reset(rtt_ms=30)
+    bench.on_a_link(30)
     machine.warm_up()
     title("push of c, a 70 MB file changed in one place, 30 ms, 100 Mbit/s")
     changes = iter(range(1, 1000))
@@ -233,7 +233,7 @@ def row_fetch(bench: Bench, machines: Trees) -> None:
     machine, size = machines["a"], 30_000_000
     machine.ssh(f"mkdir -p Workspace/a && head -c {size} /dev/urandom > Workspace/a/model.pth")
     imports = bench.imports_of(machine, "fetch", "model.pth", "--to", "got")
-    bench.link.reset(rtt_ms=80)
+    bench.on_a_link(80)
     machine.warm_up()
     server = [*bench.link.cloud, sys.executable, "-c", RAW_SERVER.format(address=CLOUD_ADDRESS)]
     client = [sys.executable, "-I", "-S", "-c", RAW_CLIENT.format(address=CLOUD_ADDRESS), str(size)]
@@ -294,7 +294,7 @@ def all_rows() -> dict[str, Row]:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="vmctl-wire-", dir="/var/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="vw-", dir="/var/tmp"))
     base.chmod(0o755)
     try:
         yield base
@@ -321,12 +321,7 @@ def run(runs: int, wanted: Sequence[str]) -> None:
                     print(f"  FAILED  {name}: {error}", flush=True)
                     bench.failed.append(f"{name}: not measured")
         finally:
-            link.reset(rtt_ms=0, rate_mbit=None)
-            for path in base.glob("*.s"):
-                subprocess.run(
-                    ["ssh", "-F", str(path.with_suffix(".mux")), "-O", "exit", "bench"],
-                    capture_output=True, check=False,
-                )  # fmt: skip
+            bench.on_a_link(0, None)
         print("\nOut of reach:" if bench.failed else "\nAll within reach.")
         for line in bench.failed:
             print(f"  {line}")

@@ -17,6 +17,9 @@ In a test (fixtures in tests/e2e/conftest.py; the link is reset before each test
         before = linked.link.counters()             # .up.payload: TCP payload bytes delivered
                                                     # .round_trips: times data went and came
 
+A connection that has known a shorter delay is slow for minutes on a longer one, as TCP's start
+ends at once: after `set(rtt_ms=...)` open new ones (`move()` makes the old ones stale).
+
 In a script, or by hand:
 
     with Link.opened(rtt_ms=30, rate_mbit=100) as link:

@@ -193,13 +193,13 @@ def linked_machine() -> Iterator[Linked]:
     if (reason := refusal()) is not None:
         pytest.skip(reason)
     base = public_folder("linked")
-    with Link.opened() as link:
+    with Link.opened(rtt_ms=30, rate_mbit=100) as link:
         laptop = Laptop(base / "laptop", base / "emulator", prefix=link.laptop)
         link.serve_emulator(laptop.emulator_home, laptop.environ)
         folder = project(base / "linked", BASE)
         laptop("up", "--gpu", "t4", cwd=folder)
         yield Linked(laptop, link, folder)
-        link.reset(rtt_ms=0, rate_mbit=None)
+        link.reset()
         laptop("down", "--delete", "--yes", cwd=folder, code=None)
     left = [line for line in processes_of(str(base)) if "pytest" not in line]
     for line in left:

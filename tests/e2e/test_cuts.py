@@ -62,11 +62,9 @@ class Transfer:
         self.got = base / "got"
         self.words = ["push"]
         if direction == "fetch":
-            linked.link.reset(rtt_ms=0, rate_mbit=None)
             linked.laptop("push", cwd=linked.folder)
             self.got.mkdir()
             self.words = ["fetch", self.name, "--to", str(self.got)]
-            linked.link.reset()
         linked.laptop("exec", "true", cwd=linked.folder)  # the connection is warm
         self.before = self.count().payload
 
@@ -119,7 +117,7 @@ def transfer(linked: Linked, tmp_path: Path, request: pytest.FixtureRequest) -> 
     seed = re.sub("[^a-z0-9]+", "-", request.node.name)
     made = Transfer(linked, tmp_path, request.param, seed)
     yield made
-    linked.link.reset(rtt_ms=0, rate_mbit=None)
+    linked.link.reset()
     shutil.rmtree(made.tree)
     linked.laptop("push", "--force", cwd=linked.folder)
 

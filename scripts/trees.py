@@ -1,9 +1,10 @@
-"""Trees to push, the same ones each time: a small project, 2,000 files, one large file."""
+"""Trees to push, the same for the same Python: a small project, 2,000 files, one large file."""
 
 from __future__ import annotations
 
 import os
 import random
+import sysconfig
 import zlib
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def many(folder: Path, *, share: float = 1.0) -> int:
     """Tree b: 2,000 files, 30 MB, which gzip -1 halves; `share` takes the first part of it."""
     return _text_files(
         folder, random.Random("b"), count=int(2000 * share), total=int(29_900_000 * share),
-        noise=0.33,
+        noise=0.31,
     )  # fmt: skip
 
 
@@ -63,24 +64,39 @@ def _text_files(
 ) -> int:
     """Files in nested folders, sizes from a tenth to about five times the mean.
 
-    `noise` is the share of the bytes that nothing can compress."""
-    syllables = ["con", "ta", "net", "loss", "grad", "im", "age", "x", "_to", "batch", "self", "."]
-    words = ["".join(source.choices(syllables, k=source.randint(1, 4))) for _ in range(500)]
+    `noise` is the share of the bytes that nothing can compress; the rest is real source text."""
     weights = [0.1 + source.expovariate(1.0) for _ in range(count)]
     scale = total / sum(weights)
-    written = 0
-    for index, weight in enumerate(weights):
-        size = max(16, int(weight * scale))
+    sizes = [max(16, int(weight * scale)) for weight in weights]
+    text = _source_text(int(total * (1 - noise)) + count, source)
+    begin = 0
+    for index, size in enumerate(sizes):
         path = folder / f"part_{index % 20:02d}" / f"step_{index % 7}" / f"file_{index:04d}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         random_bytes = source.randbytes(int(size * noise))
-        lines: list[str] = []
-        length = 0
-        while length < size - len(random_bytes):
-            line = "    " * source.randint(0, 3) + " ".join(source.choices(words, k=8))
-            lines.append(line)
-            length += len(line) + 1
-        text = "\n".join(lines).encode()[: size - len(random_bytes)]
-        path.write_bytes(text + random_bytes)
-        written += size
-    return written
+        end = begin + size - len(random_bytes)
+        path.write_bytes(text[begin:end] + random_bytes)
+        begin = end
+    return sum(sizes)
+
+
+def _source_text(size: int, source: random.Random) -> bytes:
+    """Python that people wrote: made-up text suits some compressors far better than others.
+
+    The same for the same Python: its library's files and those of what is installed beside it."""
+    paths = sysconfig.get_paths()
+    found = []
+    for place in dict.fromkeys((paths["stdlib"], paths["purelib"])):
+        for path in sorted(Path(place).rglob("*.py")):
+            words = set(path.relative_to(place).parts)
+            if not words & {"test", "tests", "site-packages"}:
+                found.append(path)
+    source.shuffle(found)
+    pieces: list[bytes] = []
+    missing = size
+    for path in found:
+        pieces.append(path.read_bytes())
+        missing -= len(pieces[-1])
+        if missing <= 0:
+            return b"".join(pieces)
+    raise ValueError(f"this Python has only {size - missing} bytes of source text, not {size}")

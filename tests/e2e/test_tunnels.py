@@ -12,10 +12,18 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, eventually, project, public_folder
+from tests.e2e.conftest import (
+    BASE,
+    Laptop,
+    eventually,
+    processes_of,
+    project,
+    public_folder,
+)
 
 SERVER = "python3 -m http.server {port} --bind 127.0.0.1"
 SITE = BASE + f'[services.site]\nport = 8888\ncommand = "{SERVER}"\n'
@@ -145,3 +153,174 @@ def test_a_service_that_dies_shows_its_last_words(laptop: Laptop, tmp_path: Path
     assert told.returncode not in (0, 130)
     assert "no such luck 7000" in told.stderr
     laptop("down", "--delete", "--yes", cwd=folder)
+
+
+# -- several, in the background, listed, stopped ----------------------------------------------
+
+
+def listed(laptop: Laptop, cwd: Path) -> list[dict[str, Any]]:
+    """The open tunnels, by local port."""
+    found: list[dict[str, Any]] = laptop.json("tunnels", cwd=cwd)
+    return found
+
+
+def state(laptop: Laptop, cwd: Path, port: int) -> str:
+    return next((str(t["state"]) for t in listed(laptop, cwd) if t["local_port"] == port), "")
+
+
+def test_a_tunnel_in_the_background_outlives_its_terminal(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = str(free_port())
+    words = ("tunnel", "site", "--port", port, "--background", "-n", "site-one")
+    opened = laptop(*words, cwd=sites[0])
+    assert opened.stdout == f"http://127.0.0.1:{port}/\n"
+    assert "this is one" in page(int(port)), "it answers when the command returns"
+    (record,) = listed(laptop, sites[1])
+    assert (record["what"], record["state"], record["background"]) == ("site", "up", True)
+    assert record["url"] == f"http://127.0.0.1:{port}/"
+    assert os.getsid(record["pid"]) == record["pid"], "a session of its own: no terminal ends it"
+    assert Path(record["log"]).stat().st_mode & 0o077 == 0
+    table = laptop("tunnels", cwd=sites[1]).stdout
+    assert port in table
+    assert "up" in table
+
+    again = laptop(*words, cwd=sites[0])
+    assert again.stdout == opened.stdout
+    assert [t["pid"] for t in listed(laptop, sites[0])] == [record["pid"]], "kept, not doubled"
+
+    taken = laptop("tunnel", f"{port}:22", "-n", "site-two", cwd=sites[1], code=4)
+    assert f"tunnel to site of tester-site-one (process {record['pid']})" in taken.stderr
+    assert f"vmctl tunnel stop {port}" in taken.stderr
+
+    laptop("tunnel", "stop", "site", "-n", "site-two", cwd=sites[1])
+    assert state(laptop, sites[0], int(port)) == "up", "another VM's is not meant"
+    laptop("tunnel", "stop", "site", "-n", "site-one", cwd=sites[0])
+    assert listed(laptop, sites[0]) == []
+    assert page(int(port)) == ""
+    assert not processes_of(str(record["log"]))
+    assert "No such tunnel" in laptop("tunnel", "stop", "site", cwd=sites[0]).stdout
+
+
+def test_the_next_free_port_is_found_and_all_are_stopped_at_once(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = int(holder.getsockname()[1])
+        chosen = []
+        for folder, name in zip(sites, ("site-one", "site-two"), strict=True):
+            words = ("tunnel", f"{port}:8888", "--port", "auto", "--background", "-n", name)
+            opened = laptop.json(*words, cwd=folder)
+            chosen.append(opened["local_port"])
+    assert port < chosen[0] < chosen[1]
+    assert [t["local_port"] for t in listed(laptop, sites[0])] == chosen
+    laptop("tunnel", "stop", "all", cwd=sites[0])
+    assert listed(laptop, sites[0]) == []
+    assert "No tunnel is open" in laptop("tunnels", cwd=sites[0]).stdout
+
+
+def test_an_error_of_a_tunnel_in_the_background_is_this_commands_own(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = str(holder.getsockname()[1])
+        words = ("tunnel", "site", "--background", "--port", port, "-n")
+        told = laptop(*words, "site-one", cwd=sites[0], code=4)
+        assert f"process {os.getpid()}" in told.stderr
+        assert "--port auto" in told.stderr
+    told = laptop(*words, "no-such", cwd=sites[0], code=3)
+    assert "vmctl up" in told.stderr
+    assert listed(laptop, sites[0]) == []
+
+
+def test_a_tunnel_that_was_killed_is_not_listed_and_leaves_nothing(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = free_port()
+    words = ("tunnel", "site", "--port", str(port), "--background", "-n", "site-one")
+    first = laptop.json(*words, cwd=sites[0])["pid"]
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: listed(laptop, sites[0]) == [], what="a dead tunnel is swept")
+    eventually(lambda: not any(Path(f"/proc/{c}").exists() for c in children), what="its ssh ends")
+    second = laptop.json(*words, cwd=sites[0])
+    assert second["pid"] != first
+    assert "this is one" in page(port)
+    laptop("tunnel", "stop", str(port), cwd=sites[1])
+
+
+# -- what a browser sees of a cut ----------------------------------------------------------------
+
+
+def test_a_page_asked_for_while_the_vm_is_off_comes_when_it_is_back(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = free_port()
+    words = ("tunnel", "site", "--port", str(port), "--background", "-n", "site-one")
+    laptop(*words, cwd=sites[0])
+    laptop("-n", "site-one", "down", cwd=sites[0])
+    eventually(lambda: state(laptop, sites[0], port) == "reconnecting", what="it is noticed")
+    asked = subprocess.Popen(
+        ["curl", "-sS", "--max-time", "50", f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE
+    )
+    laptop("-n", "site-one", "up", cwd=sites[0])
+    answer, _ = asked.communicate(timeout=60)
+    assert answer == b"this is one", "no error, only a pause"
+    assert state(laptop, sites[0], port) == "up"
+    laptop("tunnel", "stop", str(port), cwd=sites[0])
+
+
+def test_a_connection_that_died_silently_is_noticed_and_replaced(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = free_port()
+    log = sites[0].parent / "tunnel.log"
+    with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
+        eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
+        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGSTOP)  # it neither answers nor ends
+        assert children
+        # asked in vain, then asked again on the new connection
+        asked = subprocess.run(
+            ["curl", "-sS", "--max-time", "40", f"http://127.0.0.1:{port}/"], capture_output=True
+        )
+        assert asked.stdout == b"this is one"
+        assert "lost" in log.read_text()
+        for child in children:
+            assert not Path(f"/proc/{child}").exists(), "the silent one is ended"
+
+
+def test_a_computer_that_slept_goes_on_with_the_same_connection(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = free_port()
+    log = sites[0].parent / "tunnel.log"
+    with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
+        eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
+        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
+        asleep = [client.pid, *map(int, children)]
+        for pid in asleep:
+            os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(timeout=10)  # longer than any answer may take
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+        assert "this is one" in page(port)
+        eventually(lambda: state(laptop, sites[0], port) == "up")
+        # two looks later nothing was given up that was still good
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            client.wait(timeout=4)
+        assert "lost" not in log.read_text()
+        assert "this is one" in page(port)
+
+
+def test_a_tunnel_in_the_background_ends_with_its_vm(laptop: Laptop, tmp_path: Path) -> None:
+    folder = project(tmp_path / "brief", SITE, {"index.html": "brief"})
+    laptop("up", cwd=folder)
+    laptop("push", cwd=folder)
+    port = free_port()
+    opened = laptop.json("tunnel", "site", "--port", str(port), "--background", cwd=folder)
+    laptop("down", "--delete", "--yes", cwd=folder)
+    eventually(lambda: listed(laptop, folder) == [], within_s=60, what="the tunnel's end")
+    assert "There is no VM" in Path(opened["log"]).read_text()

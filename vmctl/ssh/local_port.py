@@ -7,16 +7,26 @@ for again: whoever looks at it sees a pause, not an error.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import queue
+import selectors
 import socket
+import struct
 import threading
+import time
+from collections.abc import Callable
 
 WAIT_S = 60.0  # how long a browser may wait for the VM
 WAITING = 256  # how many may
 KEPT_BYTES = 64 * 1024  # of what a client says before it is answered
+PIECE_BYTES = 64 * 1024
+AHEAD_BYTES = 256 * 1024  # what is read from one side before the other takes it
 RETRIES = 5
 # ssh and its listener end together: so long it may take until we are told that it did
 VERDICT_S = 0.4
+FULL_S = 0.005  # until ssh's queue of new connections is tried again
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+RESET = struct.pack("ii", 1, 0)
 
 
 class LocalPort:
@@ -27,245 +37,333 @@ class LocalPort:
         self.received = 0  # bytes from the VM
         self.sent = 0  # bytes to the VM
         self.path = ""  # the Unix socket that leads to the VM; "" while nothing does
-        self.clients: set[_Client] = set()
-        self.loop = asyncio.new_event_loop()
+        self.pairs: set[_Pair] = set()
+        self.waiting: set[_Pair] = set()  # those that something is due for
+        self.selector = selectors.DefaultSelector()
         self._listener = listener
+        self._listener.setblocking(False)
+        self._orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._bell, self._ear = socket.socketpair()
+        self._ear.setblocking(False)
+        self._open = True
         self._thread = threading.Thread(target=self._serve, name="local port", daemon=True)
         self._thread.start()
 
     def lead_to(self, path: str) -> None:
         """Pass connections on to this Unix socket from now on; "" lets them wait."""
-        self.loop.call_soon_threadsafe(self._turn, path)
+        self._order(path)
 
     def close(self) -> None:
         """Stop listening and end every connection."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+        self._order(None)
+        self._thread.join()
+        self._bell.close()
+
+    def _order(self, path: str | None) -> None:
+        self._orders.put(path)
+        with contextlib.suppress(OSError):  # closed already
+            self._bell.send(b"!")
+
+    # -- the thread --------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        self.selector.register(self._listener, READ, self._accept)
+        self.selector.register(self._ear, READ, self._obey)
         try:
-            server = self.loop.run_until_complete(
-                self.loop.create_server(lambda: _Client(self), sock=self._listener, backlog=128)
-            )
-            self.loop.run_forever()
-            server.close()
-            self.loop.run_until_complete(self._end_clients())
+            while self._open:
+                for key, events in self.selector.select(self._patience()):
+                    key.data(events)
+                self._expire()
         finally:
+            for pair in list(self.pairs):
+                pair.end()
             self._listener.close()
-            self.loop.close()
+            self._ear.close()
+            self.selector.close()
 
-    async def _end_clients(self) -> None:
-        for client in list(self.clients):
-            client.end()
-        dialling = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*dialling, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close one turn later
+    def _accept(self, _: int) -> None:
+        for _ in range(WAITING):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # nobody more, or gone already
+                return
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _Pair(self, connection).lead_on()
 
-    def _turn(self, path: str) -> None:
-        self.path = path
-        for client in list(self.clients):
-            client.turn()
+    def _obey(self, _: int) -> None:
+        self._ear.recv(4096)
+        while not self._orders.empty():
+            path = self._orders.get()
+            if path is None:
+                self._open = False
+                return
+            if path != self.path:
+                self.path = path
+                for pair in list(self.pairs):
+                    pair.turn()
+
+    def _patience(self) -> float | None:
+        if not self.waiting:
+            return None
+        return max(0.0, min(pair.due_at for pair in self.waiting) - time.monotonic())
+
+    def _expire(self) -> None:
+        if not self.waiting:
+            return
+        now = time.monotonic()
+        for pair in [pair for pair in self.waiting if pair.due_at <= now]:
+            pair.due()
 
 
-class _Client(asyncio.Protocol):
-    """One connection of the browser's, and what leads on from it."""
+class _Side:
+    """One of a pair's two sockets, and what it has not taken yet."""
 
-    transport: asyncio.Transport
+    __slots__ = ("ended", "events", "out", "ready", "sock", "told_end")
 
-    def __init__(self, port: LocalPort) -> None:
+    def __init__(self, sock: socket.socket, ready: Callable[[int], None]) -> None:
+        self.sock = sock
+        self.ready = ready
+        self.out = bytearray()
+        self.events = 0  # what the selector watches for
+        self.ended = False  # nothing more comes from it
+        self.told_end = False  # it knows that nothing more comes
+
+
+class _Pair:
+    """One connection of the browser's, and the one that leads on from it."""
+
+    def __init__(self, port: LocalPort, connection: socket.socket) -> None:
         self._port = port
+        self._client = _Side(connection, self._client_ready)
+        self._onward: _Side | None = None
+        self._path = ""  # where `_onward` leads
         self._kept = bytearray()  # said, and not answered yet
-        self._keeps = True
-        self._ended = False  # it has said all it has to say
+        self._answered = False
         self._tries = 0
-        self._onward: _Onward | None = None
-        self._dialling: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    # -- the browser's side ------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self._port.clients.add(self)
-        self._lead_on()
-
-    def data_received(self, data: bytes) -> None:
-        if self._keeps:
-            self._kept += data
-        if self._onward is not None:
-            self._port.sent += len(data)
-            self._onward.transport.write(data)
-            if len(self._kept) > KEPT_BYTES:
-                self.answered()  # too much to say it twice
-        elif len(self._kept) > KEPT_BYTES:
-            self.transport.pause_reading()
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        if self._onward is not None:
-            self._onward.write_eof()
-        # who hangs up while nothing leads on has lost patience: nobody waits for an answer
-        return self._onward is not None or self._dialling is not None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._port.clients.discard(self)
-        self._stop_waiting()
-        if self._dialling is not None:
-            self._dialling.cancel()
-        if self._onward is not None:
-            self._onward.leave()
-
-    def pause_writing(self) -> None:
-        if self._onward is not None:
-            self._onward.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._onward is not None:
-            self._onward.transport.resume_reading()
+        self._over = False  # only what the client has not taken yet is still delivered
+        self._then: Callable[[], None] = self.end
+        self.due_at = 0.0
+        port.pairs.add(self)
 
     # -- leading on --------------------------------------------------------------------------
+
+    def lead_on(self) -> None:
+        """Connect the client, now or when there is a way."""
+        self._port.waiting.discard(self)
+        if not self._port.path:
+            if self._client.ended or len(self._port.pairs) > WAITING:
+                self.end()  # who hangs up meanwhile has lost patience
+                return
+            self._await(WAIT_S, self.end)
+        elif not self._dial(self._port.path):
+            return
+        self._watch()
+
+    def _dial(self, path: str) -> bool:
+        onward = socket.socket(socket.AF_UNIX)
+        onward.setblocking(False)
+        try:
+            onward.connect(path)
+        except BlockingIOError:
+            onward.close()
+            self._await(FULL_S, self.lead_on)
+            return True
+        except OSError:
+            onward.close()
+            self._await_verdict(path)
+            return True
+        self._path = path
+        self._tries += 1
+        self._onward = _Side(onward, self._onward_ready)
+        if self._kept:
+            said = bytes(self._kept)
+            if len(said) > KEPT_BYTES:
+                self._settle()  # too much to say it twice
+            self._port.sent += len(said)
+            return self._give(self._onward, said)
+        return True
 
     def turn(self) -> None:
         """The way to the VM is another one now, or there is none."""
         if self._onward is not None:
-            self._onward.transport.abort()  # it lost its way: `lost` decides what becomes of us
-        elif self._dialling is None:
-            self._lead_on()
+            self._lost()
+        elif not self._over:
+            self.lead_on()
 
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._stop_waiting()
-        if self._dialling is not None:
-            self._dialling.cancel()
-        if self._onward is not None:
-            self._onward.leave(at_once=True)
-        self.transport.abort()
+    def due(self) -> None:
+        """What was waited for did not come."""
+        self._port.waiting.discard(self)
+        self._then()
 
-    def _lead_on(self) -> None:
-        self._stop_waiting()
-        if self._port.path:
-            self._dialling = self._port.loop.create_task(self._dial(self._port.path))
-        elif len(self._port.clients) > WAITING:
-            self.transport.abort()
-        else:
-            self._timer = self._port.loop.call_later(WAIT_S, self.transport.abort)
+    def end(self, *, reset: bool = False) -> None:
+        """Close both connections; with `reset` the client knows that something is missing."""
+        self._port.waiting.discard(self)
+        self._port.pairs.discard(self)
+        self._drop_onward()
+        if reset:
+            with contextlib.suppress(OSError):
+                self._client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._forget(self._client)
 
-    async def _dial(self, path: str) -> None:
-        onward = _Onward(self)
-        try:
-            await self._port.loop.create_unix_connection(lambda: onward, path)
-        except OSError:
-            self._dialling = None
-            self._await_verdict(path)
-            return
-        self._dialling = None
-        self._onward = onward
-        self._tries += 1
-        if self._kept:
-            self._port.sent += len(self._kept)
-            onward.transport.write(bytes(self._kept))
-        if len(self._kept) > KEPT_BYTES:
-            self.answered()
-            self.transport.resume_reading()
-        if self._ended:
-            onward.write_eof()
-
-    def lost(self, onward: _Onward) -> None:
+    def _lost(self) -> None:
         """What led to the VM has ended without an answer, or in the middle of one."""
-        if onward is not self._onward:
-            return
-        self._onward = None
-        onward.transport.abort()
-        if self._keeps and self._tries <= RETRIES and _may_be_repeated(self._kept):
-            self._await_verdict(onward.path)
-        elif self._port.path == onward.path:
-            self.transport.close()
+        self._drop_onward()
+        if not self._answered and self._tries <= RETRIES and _may_be_repeated(self._kept):
+            self._await_verdict(self._path)
+        elif self._path != self._port.path:
+            self.end(reset=True)  # half an answer must not look like a whole one
+        elif self._client.out:
+            self._over = self._client.ended = True
         else:
-            self.transport.abort()  # half an answer must not look like a whole one
+            self.end()
+        if self in self._port.pairs:
+            self._watch()
 
     def _await_verdict(self, path: str) -> None:
         """Wait for the word that the link was lost; else it was the service that hung up."""
         if self._port.path != path:
-            self._lead_on()
+            self.lead_on()
         else:
-            self._timer = self._port.loop.call_later(VERDICT_S, self.transport.close)
+            self._await(VERDICT_S, self.end)
 
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _await(self, seconds: float, then: Callable[[], None]) -> None:
+        self.due_at, self._then = time.monotonic() + seconds, then
+        self._port.waiting.add(self)
 
-    def answered(self) -> None:
+    def _settle(self) -> None:
         """From here on nothing can be said again."""
-        self._keeps = False
+        self._answered = True
         self._kept.clear()
 
-    def give(self, data: bytes) -> None:
-        """What came from the VM."""
-        self._port.received += len(data)
-        if self._keeps:
-            self.answered()
-        self.transport.write(data)
+    # -- bytes -------------------------------------------------------------------------------
 
-    @property
-    def has_answer(self) -> bool:
-        return not self._keeps
+    def _client_ready(self, events: int) -> None:
+        side = self._client
+        if events & WRITE and not self._flush(side):
+            return
+        if events & READ and not side.ended:
+            data = self._read(side)
+            if data is None:
+                return
+            if not data:
+                side.ended = True
+                if self._onward is None and not self._port.path:
+                    self.end()
+                    return
+            else:
+                if not self._answered:
+                    self._kept += data
+                if self._onward is not None:
+                    if len(self._kept) > KEPT_BYTES:
+                        self._settle()
+                    self._port.sent += len(data)
+                    if not self._give(self._onward, data):
+                        return
+        self._pass_ends_on()
 
-    @property
-    def has_ended(self) -> bool:
-        return self._ended
+    def _onward_ready(self, events: int) -> None:
+        side = self._onward
+        if side is None:  # dropped in this very turn of the selector
+            return
+        if events & WRITE and not self._flush(side):
+            return
+        if events & READ and not side.ended:
+            data = self._read(side)
+            if data is None:
+                return
+            if data:
+                self._port.received += len(data)
+                if not self._answered:
+                    self._settle()
+                if not self._give(self._client, data):
+                    return
+            elif not self._answered:
+                self._lost()
+                return
+            else:
+                side.ended = True
+        self._pass_ends_on()
 
-    @property
-    def path(self) -> str:
-        return self._port.path
+    def _read(self, side: _Side) -> bytes | None:
+        """What came; b"" at its end, None when the pair is no longer what it was."""
+        try:
+            return side.sock.recv(PIECE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._broken(side)
+            return None
 
+    def _give(self, side: _Side, data: bytes) -> bool:
+        """Write, now or later; False when the side is broken."""
+        if not side.out:
+            try:
+                data = data[side.sock.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._broken(side)
+                return False
+        side.out += data
+        return True
 
-class _Onward(asyncio.Protocol):
-    """The connection to OpenSSH's socket that belongs to one client."""
+    def _flush(self, side: _Side) -> bool:
+        waiting, side.out = bytes(side.out), bytearray()
+        return self._give(side, waiting)
 
-    transport: asyncio.Transport
-
-    def __init__(self, client: _Client) -> None:
-        self._client = client
-        self._left = False
-        self.path = client.path
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._client.give(data)
-
-    def eof_received(self) -> bool:
-        if not self._client.has_answer or self._client.has_ended:
-            return False  # over: `connection_lost` follows
-        self._client.transport.write_eof()
-        return True  # the client may still have something to say
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._left:
-            self._client.lost(self)
-
-    def pause_writing(self) -> None:
-        self._client.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._client.transport.resume_reading()
-
-    def write_eof(self) -> None:
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def leave(self, *, at_once: bool = False) -> None:
-        """The client has gone; what it said before is still passed on, if it need not be now."""
-        self._left = True
-        if at_once:
-            self.transport.abort()
+    def _broken(self, side: _Side) -> None:
+        if side is self._client:
+            self.end()
         else:
-            self.transport.close()
+            self._lost()
+
+    def _pass_ends_on(self) -> None:
+        """Where one side has said all, the other is told; after both nothing is left to do."""
+        client, onward = self._client, self._onward
+        if onward is not None:
+            for ended, other in ((client, onward), (onward, client)):
+                if ended.ended and not other.out and not other.told_end:
+                    other.told_end = True
+                    with contextlib.suppress(OSError):
+                        other.sock.shutdown(socket.SHUT_WR)
+        done = client.told_end and client.ended if onward is not None else self._over
+        if done and not client.out:
+            self.end()
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Have the selector look for what either side can do next."""
+        client, onward = self._client, self._onward
+        behind = len(self._kept) > KEPT_BYTES if onward is None else len(onward.out) > AHEAD_BYTES
+        self._look(client, reads=not client.ended and not behind)
+        if onward is not None:
+            self._look(onward, reads=not onward.ended and len(client.out) <= AHEAD_BYTES)
+
+    def _look(self, side: _Side, *, reads: bool) -> None:
+        events = (READ if reads else 0) | (WRITE if side.out else 0)
+        if events == side.events:
+            return
+        selector = self._port.selector
+        if not side.events:
+            selector.register(side.sock, events, side.ready)
+        elif not events:
+            selector.unregister(side.sock)
+        else:
+            selector.modify(side.sock, events, side.ready)
+        side.events = events
+
+    def _drop_onward(self) -> None:
+        if self._onward is not None:
+            self._forget(self._onward)
+            self._onward = None
+
+    def _forget(self, side: _Side) -> None:
+        if side.events:
+            self._port.selector.unregister(side.sock)
+            side.events = 0
+        side.sock.close()
 
 
 def _may_be_repeated(said: bytearray) -> bool:

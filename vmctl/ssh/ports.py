@@ -82,17 +82,17 @@ def holder_of(port: int) -> str:
     for process in Path("/proc").glob("[0-9]*"):
         if not links.isdisjoint(_open_files(process)):
             name = _command_line(process)
-            return f"'{name[:60]}' (process {process.name})"
+            return f"'{name[:80]}' (process {process.name})"
     return _lsof(port) if not Path("/proc/net/tcp").exists() else ""
 
 
 def _command_line(process: Path) -> str:
-    """The first words of a process's command line; "" when it has just ended."""
+    """A process's command line; "" when it has just ended."""
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
-    return " ".join(word.decode("utf-8", "replace") for word in words[:4]).strip()
+    return " ".join(word.decode("utf-8", "replace") for word in words).strip()
 
 
 def _open_files(process: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from vmctl.domain.ending import EVENTS, SystemEvent
 from vmctl.domain.errors import Conflict
 from vmctl.domain.failure import Kind, as_error
 from vmctl.domain.gpu import Gpu
@@ -15,7 +16,7 @@ from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation, refused
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import bodies, replies
-from vmctl.gce.operations import operation_of
+from vmctl.gce.operations import event_of, operation_of
 from vmctl.gce.translate import failure_of, translated
 
 READ_RETRIES = 3  # googleapiclient waits 2, 4, 8 seconds at most before them
@@ -216,6 +217,16 @@ class Compute:
             request = self._service.globalOperations().get(**where)
         reply = self._get(request)
         return operation_of(reply)
+
+    def system_events(self, instance: Instance) -> list[SystemEvent]:
+        """What Google did to a VM without being asked, such as a Spot preemption."""
+        kinds = " OR ".join(f'(operationType = "{kind}")' for kind in EVENTS)
+        events = [
+            event_of(item)
+            for page in self.pages("zoneOperations", zone=instance.zone, filter=kinds)
+            for item in page.get("items", [])
+        ]
+        return [event for event in events if event and event.instance_id == instance.id]
 
     # -- reading from a VM -------------------------------------------------------------------
 

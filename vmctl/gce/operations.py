@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vmctl.domain.ending import EVENTS, SystemEvent
 from vmctl.domain.failure import Failure, classify
 from vmctl.domain.operation import Operation
-from vmctl.gce.replies import last_part
+from vmctl.gce.replies import last_part, time_of
 
 
 def operation_of(reply: Mapping[str, Any]) -> Operation:
@@ -23,6 +24,15 @@ def operation_of(reply: Mapping[str, Any]) -> Operation:
         failure=_failure(reply),
         region=last_part(reply.get("region", "")),
     )
+
+
+def event_of(reply: Mapping[str, Any]) -> SystemEvent | None:
+    """What Google did to a VM by itself, from an operation of its own; None for any other."""
+    at = time_of(reply.get("insertTime") or reply.get("startTime"))
+    kind = reply.get("operationType", "")
+    if kind not in EVENTS or at is None:
+        return None
+    return SystemEvent(kind, str(reply.get("targetId", "")), at)
 
 
 def _failure(reply: Mapping[str, Any]) -> Failure | None:

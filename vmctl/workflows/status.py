@@ -8,9 +8,11 @@ from datetime import datetime
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import Price, disk_usd_per_month
+from vmctl.domain.ending import Ending, ending_of
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Instance, Status
 from vmctl.gce import catalogue
+from vmctl.gce.compute import Compute
 from vmctl.workflows.cloud import open_cloud
 
 
@@ -41,11 +43,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class StatusResult:
-    """This project's machine; None when there is none."""
+    """This project's machine, None when there is none; and why it stopped where that is known."""
 
     project: str
     local: bool
     machine: Machine | None
+    ending: Ending | None = None
 
     @property
     def text(self) -> str:
@@ -63,6 +66,7 @@ class StatusResult:
             lines.append(f"Costs {price}, and {disk}.")
             lines.append(_what_stops(vm))
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
+            lines += [self.ending.text] if self.ending else []
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
         if vm.move_unfinished:
             lines.append(
@@ -84,7 +88,17 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
     """This project's machine: its state, address and price, and what will stop it."""
     compute = yield from open_cloud(project, clock or Clock())
     found = compute.find_instance(project.owner, project.name)
-    return StatusResult(project.name, project.local, machine_view(found) if found else None)
+    if found is None:
+        return StatusResult(project.name, project.local, None)
+    ending = why_stopped(compute, found)
+    return StatusResult(project.name, project.local, machine_view(found), ending)
+
+
+def why_stopped(compute: Compute, instance: Instance) -> Ending | None:
+    """What ended a VM that is off or going off, a preemption above all; one request, if any."""
+    if not (instance.status.is_stopped or instance.status.is_going):
+        return None
+    return ending_of(instance, compute.system_events(instance))
 
 
 def ls(

@@ -1,0 +1,45 @@
+"""A Spot VM that Google takes back is noticed and named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.holding import Rehearsal, rehearsal, until
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Rehearsal]:
+    with rehearsal("spot") as made:
+        yield made
+
+
+def test_status_names_a_preemption_until_the_vm_runs_again(cloud: Rehearsal) -> None:
+    cloud("up", "--spot")
+    (vm,) = cloud.all("instances")
+    assert vm["scheduling"]["provisioningModel"] == "SPOT"
+    assert vm["scheduling"]["instanceTerminationAction"] == "STOP"
+    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    zone = vm["zone"].rpartition("/")[2]
+    cloud.ask("POST", "/emulator/v1/preempt", {"zone": zone, "instance": vm["name"]})
+    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "preempted")
+    told = cloud("status").stdout
+    assert "Google took it back" in told
+    assert "preempted" in told
+    ending = cloud.laptop.json("status", cwd=cloud.folder)["ending"]
+    assert ending["reason"] == "preempted"
+
+    cloud("up", "--spot")
+    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    cloud("down")
+    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    assert "took it back" not in cloud("status").stdout
+
+
+def test_a_shutdown_from_inside_is_named(cloud: Rehearsal) -> None:
+    cloud("up")
+    cloud("exec", "--", "sudo", "poweroff", code=None)
+    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off")
+    assert "shut down from inside" in cloud("status").stdout
+    cloud("down", "--delete", "--yes")

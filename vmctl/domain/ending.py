@@ -1,0 +1,90 @@
+"""Why a VM stopped, where Google's own doing or its timestamps tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from vmctl.domain.instance import Instance
+
+RUN_LIMIT_SLACK = timedelta(seconds=60)  # Google's stop may come a little before or after
+
+
+class Reason(StrEnum):
+    """What ended a VM's run."""
+
+    PREEMPTED = "preempted"
+    HOST_ERROR = "host error"
+    MAINTENANCE = "host maintenance"
+    SHUT_DOWN = "shut down inside"
+    RUN_LIMIT = "run limit"
+
+
+# Google's operation types for what it does, or notices, by itself
+EVENTS = {
+    "compute.instances.preempted": Reason.PREEMPTED,
+    "compute.instances.hostError": Reason.HOST_ERROR,
+    "compute.instances.terminateOnHostMaintenance": Reason.MAINTENANCE,
+    "compute.instances.guestTerminate": Reason.SHUT_DOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEvent:
+    """Something that Google did to a VM without being asked."""
+
+    kind: str  # one of EVENTS
+    instance_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why and when a VM stopped."""
+
+    reason: Reason
+    at: datetime
+
+    @property
+    def text(self) -> str:
+        """One sentence for people, in their own time zone."""
+        when = f"on {self.at.astimezone():%a %d %b at %H:%M}"
+        match self.reason:
+            case Reason.PREEMPTED:
+                return (
+                    f"Google took it back {when} (a Spot VM was preempted); its disk is kept, "
+                    "and what ran on it has ended."
+                )
+            case Reason.HOST_ERROR:
+                return f"The computer under it failed {when}."
+            case Reason.MAINTENANCE:
+                return f"Google stopped it {when} for maintenance of its host."
+            case Reason.SHUT_DOWN:
+                return f"It was shut down from inside {when}."
+            case Reason.RUN_LIMIT:
+                return f"Google stopped it {when}: its run limit was reached."
+
+
+def ending_of(instance: Instance, events: Iterable[SystemEvent]) -> Ending | None:
+    """Why a VM that is off, or going off, stopped; None where it was asked to, or runs."""
+    if not (instance.status.is_stopped or instance.status.is_going):
+        return None
+    began = instance.started_at
+    since = [
+        event
+        for event in events
+        if event.instance_id == instance.id
+        and event.kind in EVENTS
+        and (began is None or event.at >= began)
+    ]
+    if since:
+        last = max(since, key=lambda event: event.at)
+        return Ending(EVENTS[last.kind], last.at)
+    stopped = instance.stopped_at
+    if began and stopped and instance.max_run_s:
+        limit = began + timedelta(seconds=instance.max_run_s)
+        if abs(stopped - limit) <= RUN_LIMIT_SLACK:
+            return Ending(Reason.RUN_LIMIT, stopped)
+    return None

@@ -87,7 +87,8 @@ class Landing:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 place = shown(str(self.top / above / part))
                 raise Conflict(
-                    f"{place} is no folder here.", hint="Save elsewhere: --to DIR"
+                    f"{place} is no folder here.",
+                    hint="Move it away, then run the same command again.",
                 ) from error
             raise
         os.close(folder)
@@ -158,7 +159,10 @@ class Landing:
         except OSError as error:
             if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
                 place = shown(str(self.top / relative))
-                raise Conflict(f"{place} is a folder here.", hint="Use --to DIR.") from error
+                raise Conflict(
+                    f"{place} is a folder here.",
+                    hint="Move it away, then run the same command again.",
+                ) from error
             raise
         self._touched.add(_split(relative)[0])
 

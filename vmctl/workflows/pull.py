@@ -146,6 +146,8 @@ class _Merging:
             self.same_paths = tuple(str(path) for path in answer["same"])
         except (KeyError, TypeError, AttributeError) as error:
             raise NotProvenWhole("The VM's listing is not what the helper there writes.") from error
+        if any(item.kind == "dir" for item in listing.items):
+            raise NotProvenWhole("The VM's listing is not what the helper there writes.")
         if listing.missing:
             path = shown(listing.missing[0])
             raise NotFound(

@@ -67,12 +67,13 @@ def take_snapshot(
 
 def vms_under_way(compute: Compute) -> set[str]:
     """The names of the VMs that are being created or deleted now, in any zone."""
-    wanted = "(operationType = insert OR operationType = delete) AND (status != DONE)"
     return {
         last_part(item["targetLink"])
-        for page in compute.pages("globalOperations", "aggregatedList", filter=wanted)
+        for page in compute.pages("globalOperations", "aggregatedList", filter="status != DONE")
         for item in aggregated(page, "operations")
-        if "/instances/" in item.get("targetLink", "") and item.get("status") != "DONE"
+        if item.get("operationType") in ("insert", "delete")
+        and "/instances/" in item.get("targetLink", "")
+        and item.get("status") != "DONE"
     }
 
 
@@ -150,7 +151,7 @@ def _address(item: Mapping[str, Any]) -> Belonging:
 
 def _firewalls(compute: Compute, owner: str) -> Iterator[Belonging]:
     """Rules carry no labels: their name and description say whose they are."""
-    for page in compute.pages("firewalls", filter=f"name = {FIREWALL_PREFIX}*"):
+    for page in compute.pages("firewalls", filter=f'name eq "{FIREWALL_PREFIX}.*"'):
         for item in page.get("items", []):
             said = item.get("description", "") == firewall_description(owner)
             if said and item["name"].startswith(FIREWALL_PREFIX):

@@ -10,6 +10,7 @@ each one letter, its length in four bytes and its payload; the frame "." ends th
        SHA-256 (32 bytes), whole size (8), offset (8), length (4), bytes
     R  one chunk as it is, for what does not compress
     P  contents that another program has placed: JSON, [[sha256, size, path]]
+    ?  asks for our turn's line at once, while contents that will most likely be wanted go on coming
 
 Our turn is one line of JSON: {"ask": "tree"}, {"want": …}, {"conflicts": [[path, why]]},
 {"plan": …} after a dry run or {"done": …}. Files are named by their number in the sorted tree,
@@ -25,7 +26,9 @@ import os
 import signal
 import struct
 import sys
+import time
 import zlib
+from itertools import chain
 from pathlib import Path
 
 from . import applying, planning
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")
 FRAME_LIMIT = 1 << 28
+FRESH_S = 0.05
 SPARE_BYTES = 1 << 20  # for records and folders
 LOOKS = 5  # at a workspace that changes while it is looked at
 
@@ -57,11 +61,15 @@ def push(request: dict[str, Any]) -> None:
     """Take part in a push to its end; a Refusal before the last turn has changed nothing."""
     lock = -1
     try:
-        # who has left before the first turn's end must not end another's push
-        first = list(_turn())
+        # who has left before the first question must not end another's push
+        turn, first = _turn(), []
+        for frame in turn:
+            first.append(frame)
+            if frame[0] == b"?":
+                break
         if not request["dry_run"]:
             lock = take_over(request)
-        _Conversation(request).hold(first)
+        _Conversation(request).hold(chain(first, turn))
     except Gone:
         raise SystemExit(1) from None
     finally:
@@ -100,6 +108,8 @@ class _Conversation:
                 self.wanted = _checked(json.loads(zlib.decompress(data)))
             elif kind == b"D":
                 self._differ(json.loads(zlib.decompress(data)))
+            elif kind == b"?":
+                self._answer_early()
             elif self.dry_run:
                 continue
             elif kind == b"Z":
@@ -133,24 +143,44 @@ class _Conversation:
                 raise
             data = data[CHUNK.size + length :]
 
+    def _answer_early(self) -> None:
+        """What will be wanted, told while the other side goes on; nothing is put in place yet."""
+        if self.wanted is None:
+            _say({"ask": "tree"})
+            return
+        numbers, plan = self._compare()
+        if plan.conflicts:
+            _say({"conflicts": plan.conflicts})
+            raise SystemExit(0)
+        _say({"want": self._wanting(self._missing(plan), plan, numbers)})
+
+    def _compare(self) -> tuple[dict[str, int], Plan]:
+        assert self.wanted is not None
+        if not self.force:
+            planning.guard(self.known, self.wanted, self.request["origin"])
+        numbers = {path: number for number, path in enumerate(sorted(self.wanted))}
+        plan = planning.compare(self.root, self.wanted, self.known, self.force)
+        if not (self.dry_run or plan.conflicts):
+            applying.refuse_locked(self.root, plan)
+        return numbers, plan
+
     def _answer(self) -> dict[str, Any]:
         """What is still to come; when nothing is, carry the push out."""
         if self.wanted is None:
             return {"ask": "tree"}
-        if not self.force:
-            planning.guard(self.known, self.wanted, self.request["origin"])
-        numbers = {path: number for number, path in enumerate(sorted(self.wanted))}
         for _ in range(LOOKS):
-            plan = planning.compare(self.root, self.wanted, self.known, self.force)
+            numbers, plan = self._compare()
             if self.dry_run:
                 return {"plan": self._told(plan, numbers, plan.delete)}
             if plan.conflicts:
                 return {"conflicts": plan.conflicts}
-            applying.refuse_locked(self.root, plan)
+            looked = time.monotonic()
             missing = self._missing(plan)
             if missing:
                 return {"want": self._wanting(missing, plan, numbers)}
-            if self.force or applying.still_so(self.root, plan):
+            # proving what an earlier push left takes long: what runs here may write meanwhile
+            fresh = time.monotonic() - looked < FRESH_S
+            if self.force or fresh or applying.still_so(self.root, plan):
                 return {"done": self._carry_out(plan, numbers)}
         raise Refusal(
             "conflict",

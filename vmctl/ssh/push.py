@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +42,15 @@ class Content:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """So many bytes of a file went out; the VM will have it up to `end`."""
+
+    content: Content
+    end: int
+    bytes: int
+
+
 class Channel:
     """One running "push" verb."""
 
@@ -69,36 +79,46 @@ class Channel:
         self._frame(b"P", json.dumps(told).encode())
 
     def send(
-        self, root: Path, contents: Iterable[Content], *, limit_bytes: int | None = None
-    ) -> Iterator[int]:
-        """Send contents; yields bytes of them as they go out.
+        self, root: Path, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
+    ) -> Iterator[Sent]:
+        """Send contents until it is enough; yields what went out.
 
-        `limit_bytes` ends it early, by what goes over the wire. Whether a file still is what its
-        SHA-256 says is the VM's to prove; raises where one cannot be read.
+        Whether a file still is what its SHA-256 says is the VM's to prove; raises where one
+        cannot be read.
         """
-        begun = self.sent_bytes
         batch = bytearray()
-        for content in contents:
-            key = bytes.fromhex(content.sha256)
-            for offset, data, packs in _pieces(root, content):
-                header = CHUNK.pack(key, content.size, offset, len(data))
-                if packs:
-                    batch += header
-                    batch += data
-                    if len(batch) >= BATCH_BYTES:
-                        self._pack(batch)
-                        batch = bytearray()
-                else:
-                    self._frame(b"R", header, data)
-                yield len(data)
-                if limit_bytes is not None and self.sent_bytes - begun >= limit_bytes:
-                    return
+        for content, offset, data, packs in _pieces(root, contents):
+            header = CHUNK.pack(bytes.fromhex(content.sha256), content.size, offset, len(data))
+            if packs:
+                batch += header
+                batch += data
+                if len(batch) >= BATCH_BYTES:
+                    self._pack(batch)
+                    batch = bytearray()
+            else:
+                self._frame(b"R", header, data)
+            yield Sent(content, offset + len(data), len(data))
+            if is_enough():
+                break
         if batch:
             self._pack(batch)
+
+    def ask(self) -> None:
+        """Let the VM say at once what it will want; contents may go on."""
+        self._frame(b"?")
+
+    def has_answer(self) -> bool:
+        """Whether the VM has said something, or has ended."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def listen(self) -> dict[str, Any]:
         """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
         self._frame(b".")
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for what the VM says."""
         stream: IO[bytes] = self.process.stdout  # type: ignore[assignment]
         line = stream.readline(ANSWER_LIMIT)
         if not line.endswith(b"\n"):
@@ -142,20 +162,21 @@ class Channel:
         return guest.ended(self.ssh, code, told)
 
 
-def _pieces(root: Path, content: Content) -> Iterator[tuple[int, bytes, bool]]:
-    """(offset, bytes, whether they are worth compressing) of one file."""
-    with opened(root, content.path) as file:
-        file.seek(content.offset)
-        offset, packs = content.offset, True
-        while offset < content.size:
-            data = file.read(min(BATCH_BYTES, content.size - offset))
-            if not data:  # it became shorter: the VM will not find it whole
-                return
-            if offset == content.offset and len(data) > SAMPLE_BYTES:
-                sample = data[:SAMPLE_BYTES]
-                packs = len(zlib.compress(sample, LEVEL)) < GAIN * len(sample)
-            yield offset, data, packs
-            offset += len(data)
+def _pieces(root: Path, contents: Iterable[Content]) -> Iterator[tuple[Content, int, bytes, bool]]:
+    """Each file in pieces: its offset, its bytes, whether they are worth compressing."""
+    for content in contents:
+        with opened(root, content.path) as file:
+            file.seek(content.offset)
+            offset, packs = content.offset, True
+            while offset < content.size:
+                data = file.read(min(BATCH_BYTES, content.size - offset))
+                if not data:  # it became shorter: the VM will not find it whole
+                    break
+                if offset == content.offset and len(data) > SAMPLE_BYTES:
+                    sample = data[:SAMPLE_BYTES]
+                    packs = len(zlib.compress(sample, LEVEL)) < GAIN * len(sample)
+                yield content, offset, data, packs
+                offset += len(data)
 
 
 def opened(root: Path, path: str) -> IO[bytes]:

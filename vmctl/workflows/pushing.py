@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vmctl.workflows.selection import entry_of
 
 STEP = "push"
 PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
-HOPEFUL_BYTES = 1 << 18  # of contents go along before the VM has asked for them
+HOPEFUL_BYTES = 1 << 19  # of contents go along without a question
 DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
 TRIES = 3  # to read a file that changes
 
@@ -56,7 +56,9 @@ class Talk:
         self._unfinished = unfinished
         self._head_start = head_start
         self._tries: Counter[str] = Counter()
+        self._sent: dict[str, int] = {}  # sha256: up to where it went out
         self._done_bytes = 0
+        self._total_bytes: int | None = None
 
     def hold(self) -> Story[dict[str, Any]]:
         """The VM's last answer."""
@@ -66,9 +68,7 @@ class Talk:
             self._channel.difference(put, gone)
         else:
             self._channel.tree(self._tree)
-        yield from self._send(self._hopeful(put), HOPEFUL_BYTES)
-        self._hand_over()
-        answer = self._channel.listen()
+        answer = yield from self._send_unasked(list(self._hopeful(put)))
         while True:
             if "ask" in answer:
                 self._channel.tree(self._tree)
@@ -78,6 +78,18 @@ class Talk:
             else:
                 return next(iter(answer.values())) if "conflicts" not in answer else answer
             answer = self._channel.listen()
+
+    def _send_unasked(self, hopeful: Sequence[Content]) -> Story[dict[str, Any]]:
+        """Contents go along at once; where they are many, until the VM says what it wants."""
+        if sum(content.size for content in hopeful) <= HOPEFUL_BYTES:
+            yield from self._send(hopeful)
+            self._hand_over()
+            return self._channel.listen()
+        self._channel.ask()
+        yield from self._send(hopeful, self._channel.has_answer)
+        answer = self._channel.answer()
+        self._hand_over()
+        return answer
 
     def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
         """What the VM will most likely ask for."""
@@ -115,11 +127,15 @@ class Talk:
             self._tree.update(changed)
             self._channel.difference(changed, [])
             held = {path: size for path, size in held.items() if path not in changed}
-        contents = [
-            Content(path, self._tree[path][1], self._tree[path][2], held.get(path, 0))
-            for path in paths
-            if self._tree[path][2]
-        ]
+        contents = []
+        for path in paths:
+            _, sha256, size, _, _ = self._tree[path]
+            # what went out unasked is on its way; what proved wrong is sent from its beginning
+            sent = 0 if path in again else self._sent.get(sha256, 0)
+            offset = max(held.get(path, 0), sent)
+            if offset < size:
+                contents.append(Content(path, sha256, size, offset))
+        self._total_bytes = self._done_bytes + sum(one.size - one.offset for one in contents)
         differing = {names[int(number)] for number in want["older"]}
         apart = [content for content in contents if self._goes_apart(content.path, differing)]
         yield from self._place(apart, want["placed"])
@@ -145,7 +161,7 @@ class Talk:
             try:
                 while True:
                     self._done_bytes = before + next(progress)
-                    yield Advanced(STEP, done_bytes=self._done_bytes)
+                    yield self._advanced()
             except StopIteration as end:
                 stats: RsyncStats = end.value
                 self._channel.sent_bytes += stats.sent
@@ -173,10 +189,16 @@ class Talk:
         now = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
         return None if now == self._tree[path] else now
 
-    def _send(self, contents: Iterable[Content], limit_bytes: int | None = None) -> Story[None]:
-        for size in self._channel.send(self._root, contents, limit_bytes=limit_bytes):
-            self._done_bytes += size
-            yield Advanced(STEP, done_bytes=self._done_bytes)
+    def _send(
+        self, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
+    ) -> Story[None]:
+        for sent in self._channel.send(self._root, contents, is_enough):
+            self._sent[sent.content.sha256] = sent.end
+            self._done_bytes += sent.bytes
+            yield self._advanced()
+
+    def _advanced(self) -> Advanced:
+        return Advanced(STEP, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
 
 
 def travels_as_difference(entry: Entry, older: Entry | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import HostKeyChanged, InvalidInput, Unreachable
+from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.listing import shown
 from vmctl.domain.tunnel import backoff_s
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 LINK_LOST_S = 600.0  # how long a transfer tries to come back
+ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a part of that
 SHOW_S = 0.05
 THREADS = 8
 WAITING = 32  # files that have come and are not on the disk yet
@@ -57,15 +58,17 @@ class Bringing:
     _done: int = 0
     _total: int = 0
     _shown_at: float = 0.0
+    _waited: bool = False
 
     def bring(self, session: Session, ask: bool) -> Story[list[Arrived]]:
         """Every file that the plan wants; without `ask` they are sent before they are asked for.
 
         A lost link is come back over for ten minutes, counted from the last byte that came.
         """
-        attempt, lost_at = 0, 0.0
+        lost_at: float | None = None
+        attempt = 0
         while True:
-            before = self._done
+            before, self._waited = self._done, False
             try:
                 yield from self._one_connection(session, ask)
                 return sorted(self.arrived.values(), key=lambda found: found.want.number)
@@ -73,15 +76,18 @@ class Bringing:
                 if not self.waits:
                     raise
                 yield Noted(f"{error.message} Waiting for it")
+                lost_at, attempt = None, 0
             except HostKeyChanged:
                 raise  # somebody else answers: no link that comes back
-            except Unreachable as error:
-                if self._done > before:
-                    attempt = 0
-                if attempt == 0:
-                    lost_at = self.clock.monotonic()
+            except (Unreachable, AccessDenied) as error:
+                if self._done > before or self._waited:
+                    lost_at = None
+                if lost_at is None:
+                    if isinstance(error, AccessDenied):
+                        raise
+                    lost_at, attempt = self.clock.monotonic(), 0
                     yield Noted(f"Lost the connection, coming back: {error.message}")
-                if self.clock.monotonic() - lost_at > LINK_LOST_S:
+                if self.clock.monotonic() - lost_at > _patience_s(error):
                     raise
             ask = True
             self.clock.sleep(backoff_s(attempt))
@@ -92,6 +98,9 @@ class Bringing:
                 raise
             except Unreachable:
                 continue  # the old connection is tried, and counted
+            except AccessDenied:  # Google may be out of reach as well, or not know us any more
+                if lost_at is None or self.clock.monotonic() - lost_at > ACCESS_LOST_S:
+                    raise
 
     def _one_connection(self, session: Session, ask: bool) -> Story[None]:
         request = {**self.request, "ask": ask}
@@ -126,6 +135,7 @@ class Bringing:
             except StopIteration as end:
                 found: dict[str, Any] = end.value
                 return found
+            self._waited = True
             if why != told:
                 told = why
                 yield Advanced(self.step, f"Waiting: {shown(why)} (Ctrl-C ends only the waiting)")
@@ -219,6 +229,10 @@ class _Finishing:
 
     def _keep(self, found: Arrived) -> None:
         self._arrived[found.want.relative] = found
+
+
+def _patience_s(error: Unreachable | AccessDenied) -> float:
+    return ACCESS_LOST_S if isinstance(error, AccessDenied) else LINK_LOST_S
 
 
 def _room(landing: Landing, total: int) -> None:

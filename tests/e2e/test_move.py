@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +69,36 @@ def test_without_a_terminal_it_is_named_and_not_done(cloud: Rehearsal) -> None:
     (vm,) = cloud.all("instances")
     assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
     assert cloud.all("snapshots") == []
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 6)])
+def test_on_a_terminal_it_is_offered(cloud: Rehearsal, answer: bytes, code: int) -> None:
+    stopped_in_a_dry_zone(cloud)
+    here, there = pty.openpty()
+    client = cloud.laptop.start("up", cwd=cloud.folder, stdin=there, stderr=there)
+    os.close(there)
+    told = read_until(here, b"Start it?")
+    os.write(here, b"y\n")
+    told += read_until(here, b"Move it?")
+    assert b"europe-west1-c" in told
+    os.write(here, answer)
+    told += read_until(here, b"no such words, to the end")
+    client.communicate()
+    os.close(here)
+    assert client.returncode == code, told.decode()
+    zones = [zone_of(vm) for vm in cloud.all("instances")]
+    assert zones == (["europe-west1-c"] if code == 0 else [OLD])
+
+
+def read_until(terminal: int, words: bytes) -> bytes:
+    """What a program writes to its terminal until these words, or until it ends."""
+    said = b""
+    while words not in said:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # nobody has the other end open any more
+            return said
+    return said
 
 
 def test_with_capacity_where_it_is_it_starts_there(cloud: Rehearsal) -> None:

@@ -401,10 +401,12 @@ WAYS = [
 ]
 
 
-def test_who_took_a_stopped_vms_address_gets_nothing(machine: Machine, impostor: Impostor) -> None:
-    for words in WAYS:
-        told = machine.laptop(*words, cwd=machine.folder, code=4, timeout_s=60)
-        assert "TERMINATED" in told.stderr
+@pytest.mark.parametrize("words", WAYS, ids=lambda words: words[0])
+def test_who_took_a_stopped_vms_address_gets_nothing(
+    machine: Machine, impostor: Impostor, words: list[str]
+) -> None:
+    told = machine.laptop(*words, cwd=machine.folder, code=4, timeout_s=60)
+    assert "TERMINATED" in told.stderr
     _got_nothing(impostor)
 
 

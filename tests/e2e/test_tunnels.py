@@ -19,6 +19,7 @@ import pytest
 from tests.e2e.conftest import (
     BASE,
     Laptop,
+    Linked,
     eventually,
     processes_of,
     project,
@@ -324,3 +325,33 @@ def test_a_tunnel_in_the_background_ends_with_its_vm(laptop: Laptop, tmp_path: P
     laptop("down", "--delete", "--yes", cwd=folder)
     eventually(lambda: listed(laptop, folder) == [], within_s=60, what="the tunnel's end")
     assert "There is no VM" in Path(opened["log"]).read_text()
+
+
+def test_an_ssh_that_dies_while_it_connects_is_tried_again(linked: Linked, tmp_path: Path) -> None:
+    linked.laptop("exec", "true", cwd=linked.folder)
+    linked.link.set(rtt_ms=200)  # a handshake of two seconds
+    port = free_port()
+    log = tmp_path / "tunnel.log"
+    with log.open("wb") as told:
+        client = linked.laptop.start(
+            "tunnel", f"{port}:22", cwd=linked.folder, stdout=told, stderr=told
+        )
+    try:
+        killed = eventually(lambda: forwards_of(client.pid), what="its ssh")[0]
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: f":{port}/" in log.read_text(), within_s=60, what="the URL")
+        assert "lost" in log.read_text()
+        assert client.poll() is None
+    finally:
+        client.send_signal(signal.SIGINT)
+        client.wait(timeout=20)
+    assert not forwards_of(client.pid)
+
+
+def forwards_of(pid: int) -> list[int]:
+    """The ssh processes of a tunnel's, from the moment they are known by their command line."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(c) for c in children if b"\0-L\0" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    except OSError:
+        return []

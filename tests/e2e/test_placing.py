@@ -240,7 +240,7 @@ def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: Cloud) -> No
 def test_waiting_goes_round_again_and_says_when(sky: Cloud) -> None:
     sky.fault(kind="stockout", plain=True, calls=3)
     told = sky("up", "--wait", "2m").stderr
-    assert "Trying again at" in told
+    assert "No capacity for n1-standard-4 + T4 now. Trying again at" in told
     assert "(in 5 s)" in told
     assert place(sky) == [B]
 

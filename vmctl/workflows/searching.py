@@ -55,7 +55,9 @@ def search(
             left_s = deadline - clock.monotonic()
             if not step.may_pass or left_s <= 0:
                 raise _gave_up(order, every, what, explain, patience, project)
-            yield from _pause(min(round_gap_s(rounds), left_s), left_s, what, clock)
+            busy = every[-1].failure.kind is Kind.TRANSIENT
+            why = "Compute Engine is busy" if busy else f"No capacity for {what} now"
+            yield from _pause(min(round_gap_s(rounds), left_s), left_s, why, clock)
             rounds, this_round = rounds + 1, []
             step = decide(order, ())
             continue
@@ -89,12 +91,12 @@ def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
     )
 
 
-def _pause(gap_s: float, left_s: float, what: str, clock: Clock) -> Story[None]:
+def _pause(gap_s: float, left_s: float, why: str, clock: Clock) -> Story[None]:
     now = clock.now().astimezone()
     at, until = (now + timedelta(seconds=s) for s in (gap_s, left_s))
     yield Started(
         "wait",
-        f"Nobody has {what} now. Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
+        f"{why}. Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
         f"until {until:%H:%M}; Ctrl-C ends it, nothing is left behind",
     )
     clock.sleep(gap_s)

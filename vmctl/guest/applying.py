@@ -42,9 +42,8 @@ def refuse_locked(root: str, plan: Plan) -> None:
 
 def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
     """Put, mend and delete; the paths that were deleted."""
-    may = {**plan.put, **plan.mend}
-    if may:
-        known.announce(may)
+    # also before mere deletions: it tells others here that the tree is being changed
+    known.announce({**plan.put, **plan.mend})
     Path(root).mkdir(parents=True, exist_ok=True)
     for path in plan.clashes:
         _clear(f"{root}/{path}")

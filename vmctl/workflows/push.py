@@ -13,7 +13,7 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, NotFound
+from vmctl.domain.errors import Conflict, NotFound, Unreachable
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.left_out import left_behind, paths_named
 from vmctl.domain.manifest import named
@@ -31,6 +31,7 @@ from vmctl.workflows.selection import LocalEntry, Selection
 from vmctl.workflows.session import connect
 
 SHOWN = 20  # names in a message
+RESUMES = "What has arrived is not sent again: vmctl push"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,10 @@ def _converse(
         )
         told = yield from Talk(channel, reading, way, unfinished, early).hold()
         reading.save()
+    except Unreachable as error:
+        if type(error) is Unreachable:  # a changed host key has a hint of its own
+            error.hint = RESUMES
+        raise
     finally:
         if early is not None:
             early.close()

@@ -472,6 +472,33 @@ def test_a_cut_push_sends_the_rest(world: World) -> None:
     assert shape(world.remote) == shape(world.root)
 
 
+def test_a_cut_difference_sends_the_rest(world: World) -> None:
+    size, same = 100_000_000, 20_000_000
+    data = os.urandom(size)
+    (world.root / "big.bin").write_bytes(data)
+    play(push(world.project))
+    (world.root / "big.bin").write_bytes(data[:same] + os.urandom(size - 2 * same) + data[-same:])
+    failed: list[BaseException] = []
+
+    def client() -> None:
+        try:
+            play(push(world.project))
+        except Unreachable as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    placed = staging(world) / "placed/big.bin"
+    until(lambda: placed.exists() and placed.stat().st_size > 1.5 * same)
+    world.sshd.cut()
+    thread.join()
+    assert failed, "the cut came too late to say anything"
+    held = placed.stat().st_size
+    result = play(push(world.project))
+    assert result.sent_bytes < size - same - held + 2_000_000, "the end was there from before"
+    assert shape(world.remote) == shape(world.root)
+
+
 def staged(world: World) -> int:
     return sum(item.stat().st_size for item in staging(world).rglob("*") if item.is_file())
 

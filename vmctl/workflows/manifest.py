@@ -106,15 +106,14 @@ class Unfinished:
         self.was = self._file.exists()
 
     def begin(self) -> None:
-        """From here on a cut leaves something on the VM that need not be sent again."""
+        """From here on a cut leaves something on the VM that the next push had better ask for."""
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(mode=0o700, exist_ok=True)
             self._file.touch()
-        self.was = True
 
     def end(self) -> None:
         """The push is whole."""
-        if self.was:
+        with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
 
 

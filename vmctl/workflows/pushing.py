@@ -220,6 +220,7 @@ def head_start(
     ]
     if not paths or unfinished.was or not has_rsync():
         return None
+    unfinished.begin()
     return HeadStart(
         ssh, reading.root, paths, PLACED.format(name=name), [f"../../../../Workspace/{name}"]
     )

@@ -1,0 +1,114 @@
+"""Quota before money: what is too small is told before anything is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.skies import B, C, cleared, failed, own_cloud, place
+from tests.e2e.test_bad_days import Cloud
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    with own_cloud("quota") as made:
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    with cleared(one_sky):
+        yield one_sky
+
+
+def inserts(sky: Cloud) -> int:
+    """How often anybody has asked this emulator for a machine."""
+    found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
+    items = [op for scope in found["items"].values() for op in scope.get("operations", [])]
+    return sum(
+        op["operationType"] == "insert" and "/instances/" in op["targetLink"] for op in items
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "limit", "says"),
+    [
+        ([], {"metric": "NVIDIA_T4_GPUS"}, "in europe-west1: limit 0, 0 in use, 1 needed"),
+        (["--spot"], {"metric": "GPUS_ALL_REGIONS"}, "over all regions: limit 0"),
+        (["--gpu", "t4:2"], {"metric": "CPUS", "limit": 6}, "limit 6, 0 in use, 8 needed"),
+        ([], {"metric": "SSD_TOTAL_GB", "limit": 50}, "limit 50, 0 in use, 100 needed"),
+        ([], {"metric": "IN_USE_ADDRESSES"}, "limit 0, 0 in use, 1 needed: short by 1"),
+        (["--spot"], {"metric": "PREEMPTIBLE_NVIDIA_T4_GPUS", "limit": 1}, "short by 1"),
+    ],
+    ids=lambda value: value.get("metric") if isinstance(value, dict) else None,
+)
+def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
+    sky: Cloud, words: list[str], limit: dict[str, Any], says: str
+) -> None:
+    where = {} if limit["metric"].endswith("ALL_REGIONS") else {"region": "europe-west1"}
+    sky.fault(**{"kind": "quota", "limit": 0, **where, **limit})
+    if limit["metric"].startswith("PREEMPTIBLE"):
+        words = [*words, "--gpu", "t4:2"]
+    before = inserts(sky)
+    document = failed(sky, *words, code=6)
+    assert inserts(sky) == before
+    assert f"{limit['metric']} " in document["message"]
+    assert says in document["message"]
+    assert f"choose: {limit['metric']}" in document["hint"]
+    assert "iam-admin/quotas?project=vmctl-local" in document["hint"]
+    assert "free trial" in document["hint"]
+    assert document["attempts"][0]["kind"] == "quota"
+
+
+def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: Cloud) -> None:
+    sky("up", "--zone", C)
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="us-central1", limit=0)
+    words = ("--name", "other", "up", "--json")
+    document = json.loads(sky(*words, code=6).stderr.splitlines()[-1])
+    assert "limit 1, 1 in use, 1 needed: short by 1" in document["message"]
+    assert "There is room in europe-west4," in document["hint"]
+    assert "us-central1" not in document["hint"]
+    assert "new value: 2" in document["hint"]
+
+
+def test_a_region_without_quota_is_left_out_of_the_search(sky: Cloud) -> None:
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    told = sky("up", "--any-region").stderr
+    assert "Left out: NVIDIA_T4_GPUS in europe-west1" in told
+    assert "(attempt 2)" not in told
+    assert place(sky) == ["us-central1-a"]
+
+
+def test_spot_without_a_quota_of_its_own_only_warns(sky: Cloud) -> None:
+    sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    assert "no quota for Spot" not in sky("up", "--spot").stderr
+    assert place(sky) == [B]
+    sky("down", "--delete", "--yes")
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    before = inserts(sky)
+    told = sky("up", "--spot", code=6).stderr
+    assert "no quota for Spot" in told
+    assert inserts(sky) == before + 1
+    # Google refuses, names the standard metric, and the diagnosis is the same
+    assert "NVIDIA_T4_GPUS in europe-west1: limit 0, 0 in use, 1 needed: short by 1" in told
+    assert "choose: NVIDIA_T4_GPUS, europe-west1; new value: 1" in told
+
+
+def test_quotas_that_cannot_be_read_stop_nobody(sky: Cloud) -> None:
+    sky.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
+    told = sky("up").stderr
+    assert "quotas could not be read, going on without" in told
+    assert place(sky) == [B]
+
+
+def test_a_stopped_machine_needs_its_quota_again(sky: Cloud) -> None:
+    sky("up")
+    sky("down")
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    told = sky("up", code=6).stderr
+    assert "short by 1" in told
+    assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]

@@ -150,6 +150,22 @@ def test_a_hostile_name_can_be_asked_for(world: World, name: bytes) -> None:
     assert files_of(world.root / "got") == {name: name}
 
 
+def test_an_error_about_a_hostile_name_is_one_line(world: World) -> None:
+    name = "bad\n\x1b[31mhint:  rm -rf"
+    place = settled(world.remote / name, b"1")
+    with place.open("ab"), pytest.raises(Conflict, match="still being written") as caught:
+        play(fetch(world.project, [name]))
+    assert caught.value.message.isprintable()
+    place.unlink()
+    with pytest.raises(NotFound) as missing:
+        play(fetch(world.project, [name]))
+    assert missing.value.message.isprintable()
+    place.symlink_to("nowhere")
+    with pytest.raises(NotFound) as broken:
+        play(fetch(world.project, [name]))
+    assert broken.value.message.isprintable()
+
+
 names = st.binary(min_size=1, max_size=12).filter(
     lambda name: not set(b"/\0") & set(name) and name not in (b".", b"..")
 )

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.listing import Listing, names, safe_link, sane_time, shown
+from vmctl.domain.listing import Listing, names, safe_link, sane_time
+from vmctl.domain.probe import one_line
 
 GOOD: dict[str, Any] = {
     "found": [
@@ -150,12 +151,12 @@ def test_a_size_that_is_none_is_refused(size: object) -> None:
     ],
 )
 def test_a_name_is_shown_on_one_line(name: str, seen: str) -> None:
-    assert shown(name) == seen
+    assert one_line(name) == seen
 
 
 @given(st.text())
 def test_no_name_drives_a_terminal(name: str) -> None:
-    seen = shown(name)
+    seen = one_line(name)
     assert not any(ord(sign) < 32 or 0x7F <= ord(sign) <= 0x9F for sign in seen)
     seen.encode("utf-8")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.probe import printable
+from vmctl.domain.probe import one_line
 
 PART_SUFFIX = ".vmctl-part"  # of the file in which bytes gather until they are proven whole
 
@@ -141,26 +141,9 @@ def sane_time(mtime_ns: int) -> int:
     return min(max(mtime_ns, 0), 1 << 62)
 
 
-def shown(name: str) -> str:
-    """A name from the VM on one line: nothing in it can drive a terminal or begin a new line."""
-    plain = "".join(_escaped(sign) for sign in name)
-    return printable(plain)
-
-
-def _escaped(sign: str) -> str:
-    number = ord(sign)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    if sign in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[sign]
-    if number < 0x20 or 0x7F <= number <= 0x9F:
-        return f"\\x{number:02x}"
-    return sign
-
-
 def names(paths: Sequence[str], most: int = 3) -> str:
     """A few names for a line of text, and how many more there are."""
-    few = ", ".join(shown(path) for path in paths[:most])
+    few = ", ".join(one_line(path) for path in paths[:most])
     return f"{few} and {len(paths) - most} more" if len(paths) > most else few
 
 
@@ -180,6 +163,6 @@ def _refuse_through_links(entries: Sequence[RemoteEntry]) -> None:
 
 def _distrust(path: str) -> NotProvenWhole:
     return NotProvenWhole(
-        f"The VM's listing names '{shown(path)}', which does not belong in the target folder.",
+        f"The VM's listing names '{one_line(path)}', which does not belong in the target folder.",
         hint="Nothing of it was written; look at it on the VM: vmctl ssh",
     )

@@ -25,6 +25,23 @@ def printable(text: str) -> str:
     return plain.encode("utf-8", "replace").decode("utf-8")
 
 
+def one_line(text: str) -> str:
+    """A name or a message of the VM on one line: nothing in it can pass for a line of ours."""
+    plain = "".join(_escaped(sign) for sign in text)
+    return printable(plain)
+
+
+def _escaped(sign: str) -> str:
+    number = ord(sign)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    if sign in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[sign]
+    if number < 0x20 or 0x7F <= number <= 0x9F:
+        return f"\\x{number:02x}"
+    return sign
+
+
 def last_lines(text: str, count: int = 5) -> str:
     """The last lines that say something, cleaned, for an error message."""
     lines = [line.rstrip() for line in printable(text).splitlines() if line.strip()]
@@ -66,8 +83,8 @@ _KINDS: Mapping[str, type[VmctlError]] = {
 def refusal(error: Mapping[str, Any]) -> VmctlError:
     """The error that a helper on the VM told, as one of ours."""
     kind = str(error.get("kind", ""))
-    message = printable(str(error.get("message", "The VM refused.")))
-    hint = printable(str(error.get("hint", "")))
+    message = one_line(str(error.get("message", "The VM refused.")).strip())
+    hint = one_line(str(error.get("hint", "")).strip())
     if kind == "disk_full":
         return Conflict(f"The VM's disk is full ({message}).", hint="Look: vmctl exec df -h")
     if kind == "failed":

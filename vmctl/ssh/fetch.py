@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole
-from vmctl.domain.listing import sane_time, shown
+from vmctl.domain.listing import sane_time
+from vmctl.domain.probe import one_line
 from vmctl.ssh import guest
 from vmctl.ssh.landing import Landing, Part
 from vmctl.ssh.openssh import OpenSSH
@@ -150,7 +151,7 @@ class Incoming:
         try:
             if part.size < begins:
                 raise Conflict(
-                    f"Another command took what was here of {shown(want.relative)} away.",
+                    f"Another command took what was here of {one_line(want.relative)} away.",
                     hint="The same command again",
                 )
             part.begin(begins)
@@ -184,7 +185,7 @@ class Incoming:
             _distrust()
         if number != want.number or begins not in (0, offset) or left < 0:
             raise NotProvenWhole(
-                f"The VM sent another part of {shown(want.relative)} than was asked for.",
+                f"The VM sent another part of {one_line(want.relative)} than was asked for.",
                 hint="Nothing of it was kept; run the same command again.",
             )
         return begins, left
@@ -249,7 +250,7 @@ def _write(part: Part, data: bytes) -> None:
 
 
 def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changing_ok: bool) -> None:
-    name = shown(want.relative.rpartition("/")[2])
+    name = one_line(want.relative.rpartition("/")[2])
     if trailer.get("sha256") != sha256:
         part.drop()
         raise NotProvenWhole(

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vmctl.domain.errors import Conflict, InvalidInput
-from vmctl.domain.listing import PART_SUFFIX, shown
+from vmctl.domain.listing import PART_SUFFIX
+from vmctl.domain.probe import one_line
 
 CHUNK_BYTES = 1 << 20
 NAME_BYTES = 255
@@ -85,7 +86,7 @@ class Landing:
             inner = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                place = shown(str(self.top / above / part))
+                place = one_line(str(self.top / above / part))
                 raise Conflict(
                     f"{place} is no folder here.",
                     hint="Move it away, then run the same command again.",
@@ -158,7 +159,7 @@ class Landing:
             os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError as error:
             if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST):
-                place = shown(str(self.top / relative))
+                place = one_line(str(self.top / relative))
                 raise Conflict(
                     f"{place} is a folder here.",
                     hint="Move it away, then run the same command again.",
@@ -214,7 +215,7 @@ class Part:
             except BlockingIOError as error:
                 os.close(descriptor)
                 raise Conflict(
-                    f"Another command is fetching {shown(self._name)} here.",
+                    f"Another command is fetching {one_line(self._name)} here.",
                     hint="Wait until it is done.",
                 ) from error
             found = os.fstat(descriptor)
@@ -260,7 +261,7 @@ class Part:
         if instead_of is not None and _sum_of(self._name, self._folder) != instead_of:
             self.drop()
             raise Conflict(
-                f"{shown(self._relative)} was changed here while it was on its way.",
+                f"{one_line(self._relative)} was changed here while it was on its way.",
                 hint="vmctl pull",
             )
         try:

@@ -14,7 +14,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
-from vmctl.domain.listing import shown
+from vmctl.domain.probe import one_line
 from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
 from vmctl.ssh.landing import Landing
@@ -138,7 +138,9 @@ class Bringing:
             self._waited = True
             if why != told:
                 told = why
-                yield Advanced(self.step, f"Waiting: {shown(why)} (Ctrl-C ends only the waiting)")
+                yield Advanced(
+                    self.step, f"Waiting: {one_line(why)} (Ctrl-C ends only the waiting)"
+                )
 
     def _has(self, want: Want) -> bool:
         """Whether this very file came over an earlier connection."""

@@ -14,7 +14,8 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
-from vmctl.domain.listing import Listing, RemoteEntry, RemoteItem, names, safe_link, shown
+from vmctl.domain.listing import Listing, RemoteEntry, RemoteItem, names, safe_link
+from vmctl.domain.probe import one_line
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing, part_name
 from vmctl.workflows.bringing import Bringing, Plan
@@ -132,14 +133,16 @@ class _Planner:
         if missing and (self._named or not listing.items):
             going = " The run goes on: wait for it with --wait." if listing.going else ""
             raise NotFound(
-                f"'{shown(missing[0])}' is not on the VM: not in the last run's outputs, its "
+                f"'{one_line(missing[0])}' is not on the VM: not in the last run's outputs, its "
                 f"job's folder or the project's root.{going}",
                 hint="Look what is there: vmctl exec ls",
             )
-        told = [f"The run has not written its output '{shown(path)}'" for path in missing]
+        told = [f"The run has not written its output '{one_line(path)}'" for path in missing]
         for item in listing.items:
             if item.older:
-                text = f"{shown(item.wanted)} is an earlier run's: {shown(listing.run)} has not "
+                text = (
+                    f"{one_line(item.wanted)} is an earlier run's: {one_line(listing.run)} has not "
+                )
                 told.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
         if listing.left_out:
             told.append(f"Left out what is neither file nor folder: {names(listing.left_out)}")
@@ -196,7 +199,7 @@ class _Planner:
                     self._landing.link(f"{place}/{entry.relative}", entry.link)
                     made += 1
                 else:
-                    left_out.append(shown(f"{place}/{entry.relative}"))
+                    left_out.append(one_line(f"{place}/{entry.relative}"))
         if self._landing is not None:
             self._landing.sync()
         return made, tuple(left_out)
@@ -215,7 +218,8 @@ def _want(number: int, item: RemoteItem, entry: RemoteEntry, place: str) -> Want
 
 def _same_name(place: str, one: str, other: str) -> InvalidInput:
     return InvalidInput(
-        f"Two of the paths would be saved as {shown(place)}: {shown(other)} and {shown(one)}.",
+        f"Two of the paths would be saved as {one_line(place)}: "
+        f"{one_line(other)} and {one_line(one)}.",
         hint="Keep their folders with --parents, or fetch them one by one with --to DIR.",
     )
 
@@ -266,9 +270,9 @@ def _shown(found: Arrived, target: Path) -> FetchedFile:
 def _here(path: Path) -> str:
     """The path as the user would type it."""
     try:
-        return shown(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+        return one_line(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
     except (OSError, ValueError):
-        return shown(str(path))
+        return one_line(str(path))
 
 
 def _told(result: FetchResult, what: str, links: int) -> str:

@@ -13,8 +13,9 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
-from vmctl.domain.listing import Listing, RemoteItem, names, safe_link, safe_relative, shown
+from vmctl.domain.listing import Listing, RemoteItem, names, safe_link, safe_relative
 from vmctl.domain.merging import NOTHING, Content, Verdict, decide
+from vmctl.domain.probe import one_line
 from vmctl.ssh import guest
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing
@@ -93,7 +94,7 @@ def pull(
     result = merging.result(arrived, seconds)
     yield Finished(STEP, _told(result), seconds)
     for path in merging.same_paths:
-        yield Noted(f"{shown(path)} has not changed on the VM since it was pushed")
+        yield Noted(f"{one_line(path)} has not changed on the VM since it was pushed")
     if result.links_left_out:
         yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
     if merging.left_out:
@@ -111,7 +112,7 @@ def _relative(project: Project, path: str) -> str:
         return ""
     if not place.startswith(f"{root}/"):
         raise InvalidInput(
-            f"'{shown(path)}' is outside of the project folder {root}.",
+            f"'{one_line(path)}' is outside of the project folder {root}.",
             hint="Files from elsewhere on the VM: vmctl fetch PATH",
         )
     return place[len(root) + 1 :]
@@ -149,7 +150,7 @@ class _Merging:
         if any(item.kind == "dir" for item in listing.items):
             raise NotProvenWhole("The VM's listing is not what the helper there writes.")
         if listing.missing:
-            path = shown(listing.missing[0])
+            path = one_line(listing.missing[0])
             raise NotFound(
                 f"'{path}' is not in the project's folder on the VM.",
                 hint="What changed there: vmctl pull --dry-run",
@@ -193,14 +194,14 @@ class _Merging:
         """The VM may only name what a push takes from here, or what the user named."""
         if ".git" in path.lower().split("/"):
             raise NotProvenWhole(
-                f"The VM's listing names '{shown(path)}', which no push takes there.",
+                f"The VM's listing names '{one_line(path)}', which no push takes there.",
                 hint="Nothing of it was written; look at it on the VM: vmctl ssh",
             )
         named = any(top in ("", path) or path.startswith(f"{top}/") for top in self.wanted)
         if here != NOTHING and path not in selected and not named:
             raise NotProvenWhole(
-                f"The VM names '{shown(path)}', which this folder's rules keep out of a push.",
-                hint=f"If you want it: vmctl pull '{shown(path)}'",
+                f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
+                hint=f"If you want it: vmctl pull '{one_line(path)}'",
             )
 
     def _taken(self, path: str) -> bool:
@@ -218,7 +219,7 @@ class _Merging:
             if safe_link(path, self.there[path].value):
                 self.landing.link(path, self.there[path].value)
             else:
-                self.outside += (shown(path),)
+                self.outside += (one_line(path),)
 
     def _deleted(self) -> list[str]:
         gone = [p for p in self.verdicts if self.there[p] == NOTHING and self.force]
@@ -254,18 +255,18 @@ class _Merging:
         taken = [found.want.relative for found in arrived]
         if self.dry_run:
             taken = [p for p in self.verdicts if self.there[p].kind == "file" and self._taken(p)]
-        files = tuple(PulledFile(shown(path), self.sizes.get(path, 0)) for path in taken)
+        files = tuple(PulledFile(one_line(path), self.sizes.get(path, 0)) for path in taken)
         conflicts = tuple(
-            Refused(shown(path), verdict.value)
+            Refused(one_line(path), verdict.value)
             for path, verdict in self.verdicts.items()
             if verdict.is_conflict and not self.force
         )
-        links = [shown(path) for path in self._taken_links()]
+        links = [one_line(path) for path in self._taken_links()]
         return PullResult(
             dry_run=self.dry_run,
             files=files,
             links=tuple(path for path in links if path not in self.outside),
-            deleted=tuple(map(shown, self._deleted())),
+            deleted=tuple(map(one_line, self._deleted())),
             conflicts=conflicts,
             links_left_out=self.outside,
             bytes=sum(file.bytes for file in files),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.domain.errors import Conflict
-from vmctl.domain.events import Advanced, Story
+from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import RsyncStats, Via
@@ -153,6 +153,11 @@ class Talk:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
         if self._way.via is Via.SCP:
+            count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
+            yield Noted(
+                f"scp waits for the VM about five times per file, {count} now, "
+                "and cannot go on where it was cut: without --via it is faster"
+            )
             by_scp(self._channel.ssh, self._root, paths, folder)
             self._channel.sent_bytes += sum(content.size for content in contents)
         else:

@@ -13,7 +13,7 @@ from vmctl.domain.names import nearest
 # A dead link is noticed within BEAT_S + SILENCE_S. OpenSSH's own keepalive, which counts from the
 # last answer, needs between two and three intervals of 3 s.
 BEAT_S = 1.5
-SILENCE_S = 6.0
+SILENCE_S = 5.5
 DOUBT_S = 2.0  # after a sleep or in another network the answer is there or it will not come
 AUTO = "auto"
 

@@ -115,7 +115,7 @@ class Forward:
                 return before.strip().rpartition(b"\n")[2], int(code)
 
     def alive(self, seconds: float) -> bool:
-        """Wait that long at most; False as soon as the connection has ended or is dead."""
+        """Wait that long at most; False as soon as the connection has ended, or is of no use."""
         if self._process is None:
             return False
         assert self._process.stdout is not None
@@ -130,8 +130,8 @@ class Forward:
                 self._pulse = self._pulse.answered()
             now = time.monotonic()
             self._look(now, wait)
-            if self._pulse.is_dead(now):
-                return False
+            if self._pulse.is_dead(now) or not self.path.exists():
+                return False  # or whoever tidies up has taken the socket away
             if self._pulse.is_due(now):
                 self._write(b"\n")
                 self._pulse = self._pulse.sent(now)

@@ -59,6 +59,11 @@ class LocalPort:
         self._thread.join()
         self._bell.close()
 
+    @property
+    def serves(self) -> bool:
+        """Whether it is still at work."""
+        return self._thread.is_alive()
+
     def _order(self, path: str | None) -> None:
         self._orders.put(path)
         with contextlib.suppress(OSError):  # closed already

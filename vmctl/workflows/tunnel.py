@@ -138,6 +138,11 @@ class _Tunnel:
         """Until the connection is lost."""
         assert self._forward is not None
         while self._forward.alive(LOOK_S):
+            if not self.local.serves:
+                raise VmctlError(
+                    f"Port {self.local.port} of this computer is no longer served.",
+                    hint=f"Open it again: vmctl tunnel {self.forwarding.what}",
+                )
             yield Advanced(STEP)  # a moment in which the consumer may close us
         self._disconnect()
 

@@ -193,6 +193,16 @@ def test_only_what_is_new_travels(world: World) -> None:
     assert play(push(world.project)).sent_bytes < 1_000
 
 
+def test_a_change_that_hides_behind_size_and_time_travels(world: World) -> None:
+    write(world.root, {"a": "one", "b": "1"})
+    play(push(world.project))
+    before = (world.root / "a").stat()
+    (world.root / "a").write_text("two")
+    os.utime(world.root / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
+    play(push(world.project))
+    assert (world.remote / "a").read_text() == "two"
+
+
 def test_a_large_file_travels_as_its_difference(world: World) -> None:
     data = bytearray(os.urandom(6_000_000))
     (world.root / "big ü.zip").write_bytes(data)

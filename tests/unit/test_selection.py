@@ -118,6 +118,34 @@ def test_pattern_without_meaning_matches_nothing(tmp_path: Path) -> None:
     assert names(select(tmp_path)) == {".gitignore", "a"}
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git knows what it tracks")
+def test_what_git_tracks_comes_along_although_a_rule_ignores_it(tmp_path: Path) -> None:
+    root = tmp_path / "top" / "project"
+    write(
+        root,
+        {
+            ".gitignore": "*.csv\nout/\n",
+            "kept.csv": "",
+            "other.csv": "",
+            "out/kept": "",
+            "out/other": "",
+            "out/gone": "",
+            "big.csv": "",
+        },
+    )
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "HOME": str(tmp_path)}
+    for words in (
+        ["init", "-q"],
+        ["add", "-f", "project/kept.csv", "project/out/kept", "project/out/gone"],
+        ["add", "-f", "project/big.csv"],
+    ):
+        subprocess.run(["git", *words], cwd=root.parent, check=True, env=environment)
+    (root / "out/gone").unlink()
+    selection = select(root, ("big.csv",))
+    assert names(selection) == {".gitignore", "kept.csv", "out/kept"}
+    assert sorted(path for _, path in selection.left_out) == ["big.csv", "other.csv", "out/"]
+
+
 # -- property: git itself is the judge -------------------------------------------------------
 
 WORDS = st.sampled_from(["a", "b", "ab", "a.txt", "b.txt", "c d", "é", ".x"])

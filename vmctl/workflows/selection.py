@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
+from vmctl.workflows.tracked import Tracked
 
 GIT_RULE = ".git"
 VENV_RULE = "virtual environment"
@@ -119,12 +120,28 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
 
     A pattern of `exclude` decides last: `!name` takes along what .gitignore leaves out.
     """
-    top, above = _repository(root)
+    top, is_repository = _repository(root)
+    own = _Rules(EXCLUDE_RULE, "", _patterns(map(_bytewise, exclude)))
+    tracked = Tracked(root) if is_repository else None
+    try:
+        entries, left_out = _walk(root, top, is_repository, own)
+    finally:
+        paths = tracked.paths() if tracked else []
+    for path in paths if left_out else ():
+        if _may_come(root, path, own, left_out):
+            entries.append(entry_of(path, f"{root}/{path}", os.lstat(f"{root}/{path}")))
+            left_out = [found for found in left_out if found[1] != path]
+    return Selection(tuple(sorted(entries, key=attrgetter("path"))), tuple(left_out))
+
+
+def _walk(
+    root: Path, top: Path, is_repository: bool, own: _Rules
+) -> tuple[list[LocalEntry], list[tuple[str, str]]]:
+    """What the rules take along, and (rule, path) of what they leave out."""
     prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
-    rules = _rules_above(top, root, above)
+    rules = _rules_above(top, root, is_repository)
     if prefix and _ignored_from_above(rules, prefix.rstrip("/")):
         rules = []  # the project itself is ignored there: those rules are not about its files
-    own = _Rules(EXCLUDE_RULE, "", _patterns(map(_bytewise, exclude)))
     entries: list[LocalEntry] = []
     left_out: list[tuple[str, str]] = []
     base, before = f"{root}/", _bytewise(prefix)
@@ -160,7 +177,25 @@ def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
                 entries.append(entry_of(path, child.path, child.stat(follow_symlinks=False)))
         if not children and folder:
             entries.append(LocalEntry(folder.rstrip("/"), "dir"))
-    return Selection(tuple(sorted(entries, key=attrgetter("path"))), tuple(left_out))
+    return entries, left_out
+
+
+def _may_come(root: Path, path: str, own: _Rules, left_out: Sequence[tuple[str, str]]) -> bool:
+    """Whether a tracked file was left out by a rule of git's alone, and is there."""
+    rules = [rule for rule, found in left_out if found == path or path.startswith(found)]
+    if not rules or not rules[0].endswith((".gitignore", "/info/exclude")):
+        return False
+    above = path
+    is_folder = False
+    while above:
+        name = above.rpartition("/")[2]
+        if own.decide(_bytewise(above), _bytewise(name), is_folder) or name == ".git":
+            return False
+        if is_folder and ((root / above).is_symlink() or (root / above / "pyvenv.cfg").is_file()):
+            return False
+        above, is_folder = above.rpartition("/")[0], True
+    place = root / path
+    return place.is_symlink() or place.is_file()
 
 
 def _never(child: os.DirEntry[str], is_dir: bool) -> str | None:

@@ -109,12 +109,14 @@ def test_a_push_never_changes_the_code_under_a_run(world: World) -> None:
     world.push({"main.py": b"1", "pkg/lazy.py": b"1", "pkg/gone.py": b"1", "pkg/old.py": b"1"})
     shared = world.start()
     world.push({"main.py": b"2", "pkg/lazy.py": b"2", "pkg/gone.py": None, "new/x.py": b"2"})
+    world.push({"pkg/plugin.py": b"2", "plugin.py": b"2"})
     settle(shared)
     kept = {"main.py": b"1", "pkg/lazy.py": b"1", "pkg/gone.py": b"1", "pkg/old.py": b"1"}
     assert content(world.top) == kept
     assert world.end(shared) == []
     assert content(world.root) == {
-        "main.py": b"2", "pkg/lazy.py": b"2", "pkg/old.py": b"1", "new/x.py": b"2"
+        "main.py": b"2", "pkg/lazy.py": b"2", "pkg/old.py": b"1", "new/x.py": b"2",
+        "pkg/plugin.py": b"2", "plugin.py": b"2",
     }  # fmt: skip
     assert not world.top.exists()
 
@@ -192,6 +194,28 @@ def test_what_comes_into_the_workspace_meanwhile_comes_to_the_run(world: World) 
     assert locating._both(tops, "", "other") == [world.root / "other"]
     found = locating._both(tops, "", "*.p*")
     assert sorted(found) == sorted([world.top / "own.pth", world.root / "main.py"])
+
+
+def test_what_a_run_writes_into_a_file_that_was_just_removed_is_not_lost(world: World) -> None:
+    world.push({"main.py": b"1"})
+    (world.root / "log").write_bytes(b"earlier")
+    shared = world.start()
+    settle(shared)
+    (world.root / "log").unlink()
+    (world.top / "log").write_bytes(b"by the run")
+    settle(shared)
+    world.end(shared)
+    assert (world.root / "log").read_bytes() == b"by the run"
+
+
+def test_what_the_workspace_has_lost_since_stays_in_the_tree(world: World) -> None:
+    world.push({"main.py": b"1"})
+    shared = world.start()
+    (world.top / "made").write_bytes(b"m")
+    snapshot.bring_home(shared)
+    (world.root / "made").unlink()
+    snapshot.dismantle(shared.tree)
+    assert content(world.top) == {"made": b"m"}
 
 
 def test_a_pushed_file_that_the_run_wrote_goes_home_unless_it_was_pushed_again(

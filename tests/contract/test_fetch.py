@@ -205,8 +205,10 @@ def test_what_is_here_and_the_same_is_not_sent_again(world: World) -> None:
     play(fetch(world.project, ["out"]))
     before = [(world.root / f"out/{n}").stat().st_ino for n in range(5)]
     settled(world.remote / "out/3", b"newer")
+    (world.remote / "out/1").chmod(0o750)
     result = play(fetch(world.project, ["out"]))
     assert [file.unchanged for file in result.files] == [True, True, True, False, True]
+    assert (world.root / "out/1").stat().st_mode & 0o777 == 0o750
     after = [(world.root / f"out/{n}").stat().st_ino for n in range(5)]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, True, False, True]
 

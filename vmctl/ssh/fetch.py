@@ -142,6 +142,7 @@ class Incoming:
             trailer = self._record()
             if left or trailer.get("sha256") != have.sha256:
                 _distrust()
+            landing.give_mode(want.relative, want.mode)
             yield begins
             same = Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
             return lambda: same

@@ -147,6 +147,17 @@ class Landing:
         os.symlink(target, part, dir_fd=folder)
         self.rename(part, name, folder, relative)
 
+    def give_mode(self, relative: str, mode: int) -> None:
+        """Give a file that is here already the mode that it has there."""
+        parent, name = _split(relative)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=self.folder(parent, make=False))
+        try:
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
     def remove(self, relative: str) -> None:
         """Delete a file or a link."""
         parent, name = _split(relative)
@@ -289,7 +300,7 @@ def _sum_of(name: str, folder: int) -> str:
     try:
         descriptor = os.open(name, flags, dir_fd=folder)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES):
             return ""
         raise
     with os.fdopen(descriptor, "rb") as file:

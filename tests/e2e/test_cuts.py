@@ -242,6 +242,7 @@ def test_a_tunnel_is_back_after_a_cut_and_after_a_move(linked: Linked, tmp_path:
     )
     old = (linked.folder / "vmctl.toml").read_text()
     project(linked.folder, site)
+    linked.laptop("push", cwd=linked.folder)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     log = tmp_path / "tunnel.log"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -127,3 +129,21 @@ def test_the_main_commands_work(user: OtherUser) -> None:
     user("up", cwd=folder)
     assert user("exec", "cat", "out.txt", cwd=folder).stdout == "trained\n"
     user("down", "--delete", "--yes", cwd=folder)
+
+
+def test_a_machine_is_moved_with_its_disk(user: OtherUser) -> None:
+    folder = project(user.base / "home" / "moved", BASE, {"in.txt": "pushed\n"})
+    user.own(folder)
+    user("up", "--zone", "europe-west1-b", cwd=folder)
+    user("push", cwd=folder)
+    user("down", cwd=folder)
+    port = json.loads((user.base / "emulator/emulator.json").read_text())["port"]
+    faults = f"http://127.0.0.1:{port}/emulator/v1/faults"
+    dry = json.dumps({"kind": "stockout", "zone": "europe-west1-b"}).encode()
+    urllib.request.urlopen(urllib.request.Request(faults, data=dry), timeout=30).close()
+    told = user("up", "--move", "--json", cwd=folder)
+    assert json.loads(told.stdout)["zone"] == "europe-west1-c"
+    assert user("exec", "cat", "in.txt", cwd=folder).stdout == "pushed\n"
+    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE"), timeout=30).close()
+    user("down", "--delete", "--yes", cwd=folder)
+    assert "Nothing to remove" in user("gc", "--yes", cwd=folder).stdout

@@ -54,3 +54,19 @@ def test_a_command_works_from_a_new_address(linked: Linked) -> None:
     old = linked.link.move()
     assert linked.link.move() != old
     linked.laptop("exec", "true", cwd=linked.folder)
+
+
+def test_round_trips_are_counted(linked: Linked) -> None:
+    """A warm command is two: the session is opened, then the command is run in it."""
+    linked.laptop("exec", "true", cwd=linked.folder)
+    before = linked.link.counters()
+    linked.laptop("exec", "true", cwd=linked.folder)
+    assert 2 <= linked.link.counters().round_trips - before.round_trips <= 5
+
+
+def test_one_direction_can_be_cut_alone(linked: Linked) -> None:
+    linked.link.set(cut=True, way="down")
+    assert connect_s(linked) is None
+    assert linked.link.counters().down.cut and not linked.link.counters().up.cut
+    linked.link.set(cut=False, way="down")
+    assert connect_s(linked) is not None

@@ -24,7 +24,7 @@ import json
 import os
 import stat
 
-from .layout import STATE, ensure, locked, read_json, workspace, write_json
+from .layout import STATE, ensure, locked, read_json, workspace
 
 TYPE_CHECKING = False  # typing is not imported: every start of a push is waited for
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ class Known:
             self.may[path] = [*self.may.get(path, []), entry][-4:]
         place = {"origin": self.origin, "place": self.place, "may": self.may}
         ensure(_next_file(self.project).parent)
-        write_json(_next_file(self.project), place)
+        _replace(_next_file(self.project), place)
 
     def settle(self) -> None:
         """Put on disk what is here now; nothing is unfinished any more."""
         self.tree = tree_id(self.files)
         ensure(_file(self.project).parent)
-        write_json(
+        _replace(
             _file(self.project),
             {
                 "version": VERSION,
@@ -249,6 +249,21 @@ def sha256_of(place: str) -> str:
     except OSError:
         return ""
     return digest.hexdigest()
+
+
+def _replace(path: Path, record: object) -> None:
+    """As write_json, but left to the file system when it reaches the disk.
+
+    A journalling one keeps the order of names that change. After a power cut the record is the
+    old one, the new one, or unreadable: then what is here is met, not known, and nothing is lost.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _file(project: str) -> Path:

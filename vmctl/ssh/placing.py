@@ -24,11 +24,6 @@ from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
 from vmctl.ssh.transfer import end_process
 
 
-def has_rsync() -> bool:
-    """Whether this computer has rsync."""
-    return shutil.which("rsync") is not None
-
-
 class Rsync:
     """One rsync that copies files below `root` to a folder of the VM.
 

@@ -23,6 +23,7 @@ RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change a
 CHUNK_BYTES = 1 << 20
 WORKERS = 4
 ALONE = 16  # so few files are read without helpers
+LINES = 64  # of changes in a cache before it is written anew
 Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
 
 
@@ -31,9 +32,8 @@ class Hashes:
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
-        self._file = cache_dir() / "hashes" / f"{digest}.json"
-        self._known: dict[str, list[Any]] = _read(self._file)
-        self._new = False
+        self._store = Store(cache_dir() / "hashes" / f"{digest}.json")
+        self._known: dict[str, list[Any]] = dict(self._store.found)
 
     def unread(self, entries: Sequence[LocalEntry]) -> list[LocalEntry]:
         """The files whose SHA-256 has to be computed."""
@@ -65,26 +65,58 @@ class Hashes:
             found[entry.path] = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
             if now - max(entry.mtime_ns, entry.ctime_ns) > RACY_NS:
                 kept[entry.path] = [*entry.stamp, sha256]
-        self._new = len(kept) != len(known) or bool(unknown)
         self._known = kept
         return found
 
     def save(self) -> None:
         """Keep what was computed; a cache that cannot be written is no reason to fail."""
-        if self._new:
-            write_cache(self._file, self._known)
+        self._store.write(self._known)
 
 
-def read_base(key: str) -> tuple[str, dict[str, Entry]]:
+class Base:
     """The tree that a VM said it has after our last push, and its id; "" when there was none."""
-    found = _read(_base_file(key))
-    tree, files = found.get("tree"), found.get("files")
-    return (tree, files) if isinstance(tree, str) and isinstance(files, dict) else ("", {})
+
+    def __init__(self, key: str) -> None:
+        self._store = Store(cache_dir() / "pushed" / f"{key}.json")
+        self.files: dict[str, Entry] = dict(self._store.found)
+        self.id = str(self.files.pop("", ""))  # no file has an empty path
+
+    def write(self, tree: str, files: dict[str, Entry]) -> None:
+        """Remember the tree that the VM has now."""
+        self._store.write({**files, "": tree})
 
 
-def write_base(key: str, tree: str, files: dict[str, Entry]) -> None:
-    """Remember the tree that a VM has now."""
-    write_cache(_base_file(key), {"tree": tree, "files": files})
+class Store:
+    """A dictionary in a file: a line with all of it, then lines with what changed since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = 0
+        self.found: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            data = path.read_bytes()
+            for line in data.splitlines():
+                told = json.loads(line)
+                self.found.update(told["put"])
+                for key in told["gone"]:
+                    self.found.pop(key, None)
+                self._lines += 1
+            if data.endswith(b"\n"):
+                return
+        self._lines = 0  # not whole: written anew next time
+
+    def write(self, wanted: dict[str, Any]) -> None:
+        """Keep this; a cache that cannot be written is no reason to fail."""
+        found = self.found
+        put = {key: value for key, value in wanted.items() if found.get(key) != value}
+        gone = [key for key in found if key not in wanted]
+        if not put and not gone:
+            return
+        if 0 < self._lines < LINES and len(put) + len(gone) < len(wanted) / 8:
+            with contextlib.suppress(OSError), self._path.open("ab") as file:
+                file.write(json.dumps({"put": put, "gone": gone}).encode() + b"\n")
+        else:
+            write_cache(self._path, {"put": wanted, "gone": []})
 
 
 def read_told(key: str) -> list[Any]:
@@ -122,16 +154,12 @@ def write_cache(path: Path, record: object) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        part.write_text(json.dumps(record), encoding="utf-8")
+        part.write_text(json.dumps(record) + "\n", encoding="utf-8")
         part.replace(path)
 
 
 def _told_file(key: str) -> Path:
     return cache_dir() / "pushed" / f"{key}.told.json"
-
-
-def _base_file(key: str) -> Path:
-    return cache_dir() / "pushed" / f"{key}.json"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import socket
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
-from vmctl.workflows.manifest import Unfinished, read_told, write_base, write_told
+from vmctl.workflows.manifest import Unfinished, read_told, write_told
 from vmctl.workflows.pushing import STEP, Talk, Way, head_start
 from vmctl.workflows.reading import Reading
 from vmctl.workflows.selection import LocalEntry, Selection
@@ -156,10 +156,10 @@ def _converse(
             {
                 "project": project.name,
                 "origin": f"{signature}:{project.root}",
-                "place": f"{socket.gethostname()}:{project.root}",
+                "place": f"{os.uname().nodename}:{project.root}",
                 "force": way.force,
                 "dry_run": way.dry_run,
-                "base": reading.base[0],
+                "base": reading.base.id,
                 "tree": reading.id,
                 "stamp": time.time_ns(),
             }
@@ -178,8 +178,8 @@ def _converse(
         raise _conflict(told["conflicts"])
     if not way.dry_run:
         unfinished.end()
-        if told["tree"] != reading.base[0]:
-            write_base(reading.key, told["tree"], reading.tree)
+        if told["tree"] != reading.base.id:
+            reading.base.write(told["tree"], reading.tree)
     return told, channel.sent_bytes
 
 

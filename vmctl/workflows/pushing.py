@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict
 from vmctl.domain.events import Advanced, Noted, Story
@@ -15,11 +16,13 @@ from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
 from vmctl.domain.transfer import RsyncStats, Via
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.ssh.placing import HeadStart, Rsync, by_scp, has_rsync
 from vmctl.ssh.push import Channel, Content
 from vmctl.workflows.manifest import Unfinished, hash_file, went_away
 from vmctl.workflows.reading import Reading
 from vmctl.workflows.selection import entry_of
+
+if TYPE_CHECKING:
+    from vmctl.ssh.placing import HeadStart
 
 STEP = "push"
 PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
@@ -62,9 +65,9 @@ class Talk:
 
     def hold(self) -> Story[dict[str, Any]]:
         """The VM's last answer."""
-        base_id, base = self._base
-        put, gone = difference(base, self._tree) if base_id else (self._tree, [])
-        if base_id:
+        base = self._base
+        put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
+        if base.id:
             self._channel.difference(put, gone)
         else:
             self._channel.tree(self._tree)
@@ -95,7 +98,7 @@ class Talk:
         """What the VM will most likely ask for."""
         if self._way.dry_run or self._way.via is not Via.STREAM or self._unfinished.was:
             return
-        base = self._base[1]
+        base = self._base.files
         seen = {entry[1] for entry in base.values() if entry[0] == "f"}
         for path in sorted(put):
             entry = put[path]
@@ -146,7 +149,7 @@ class Talk:
         """Whether a file travels by another program than our stream."""
         if self._way.via is not Via.STREAM:
             return True
-        return path in differing and self._tries[path] == 1 and has_rsync()
+        return path in differing and self._tries[path] == 1 and shutil.which("rsync") is not None
 
     def _place(self, contents: Sequence[Content], placed: dict[str, Any]) -> Story[None]:
         if not contents:
@@ -158,9 +161,13 @@ class Talk:
                 f"scp waits for the VM about five times per file, {count} now, "
                 "and cannot go on where it was cut: without --via it is faster"
             )
+            from vmctl.ssh.placing import by_scp
+
             by_scp(self._channel.ssh, self._root, paths, folder)
             self._channel.sent_bytes += sum(content.size for content in contents)
         else:
+            from vmctl.ssh.placing import Rsync
+
             rsync = Rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
             progress, before = rsync.progress(), self._done_bytes
             try:
@@ -217,14 +224,16 @@ def head_start(
     ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished
 ) -> HeadStart | None:
     """Start rsync for large files that changed here, before their SHA-256 is known."""
-    base = reading.base[1]
+    base = reading.base.files
     paths = [
         entry.path
         for entry in reading.unread
         if travels_as_difference(["f", "", entry.size], base.get(entry.path))
     ]
-    if not paths or unfinished.was or not has_rsync():
+    if not paths or unfinished.was or shutil.which("rsync") is None:
         return None
+    from vmctl.ssh.placing import HeadStart
+
     unfinished.begin()
     return HeadStart(
         ssh, reading.root, paths, PLACED.format(name=name), [f"../../../../Workspace/{name}"]

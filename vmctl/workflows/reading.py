@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmctl.config import Project
 from vmctl.domain.manifest import Entry, tree_id
-from vmctl.workflows.manifest import Hashes, read_base
+from vmctl.workflows.manifest import Base, Hashes
 from vmctl.workflows.selection import LocalEntry, Selection, select
 
 
@@ -18,7 +18,7 @@ class Reading:
         self.root: Path = project.root
         self.key = key
         self.selection: Selection
-        self.base: tuple[str, dict[str, Entry]]
+        self.base: Base
         self.unread: list[LocalEntry]  # files whose SHA-256 is not known from before
         self.tree: dict[str, Entry]
         self.id: str
@@ -49,7 +49,7 @@ class Reading:
         try:
             self.selection = select(self.root, self._exclude)
             self._hashes = Hashes(self.root)
-            self.base = read_base(self.key)
+            self.base = Base(self.key)
             self.unread = self._hashes.unread(self.selection.entries)
             self._is_selected.set()
             self.tree = self._hashes.tree(self.root, self.selection.entries)

@@ -25,7 +25,7 @@ from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
 from vmctl.workflows.manifest import Unfinished, read_told, write_told
-from vmctl.workflows.pushing import STEP, Talk, Way, head_start
+from vmctl.workflows.pushing import STEP, Early, Talk, Way
 from vmctl.workflows.reading import Reading
 from vmctl.workflows.selection import LocalEntry, Selection
 from vmctl.workflows.session import connect
@@ -144,12 +144,13 @@ def _converse(
     ssh: OpenSSH, project: Project, reading: Reading, way: Way
 ) -> Story[tuple[dict[str, Any], int]]:
     """The VM's last answer, and the bytes that went out."""
-    channel, early = Channel(ssh), None
     unfinished = Unfinished(reading.key)
+    early = None
+    if way.via is Via.STREAM and not way.dry_run:
+        early = Early(ssh, project.name, reading, unfinished)
+    channel = None
     try:
-        reading.wait_selected()
-        if way.via is Via.STREAM and not way.dry_run:
-            early = head_start(ssh, project.name, reading, unfinished)
+        channel = Channel(ssh)
         reading.wait()
         signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
         channel.request(
@@ -164,7 +165,8 @@ def _converse(
                 "stamp": time.time_ns(),
             }
         )
-        told = yield from Talk(channel, reading, way, unfinished, early).hold()
+        head_start = early.begun() if early else None
+        told = yield from Talk(channel, reading, way, unfinished, head_start).hold()
         reading.save()
     except Unreachable as error:
         if type(error) is Unreachable:  # a changed host key has a hint of its own
@@ -173,7 +175,8 @@ def _converse(
     finally:
         if early is not None:
             early.close()
-        channel.close()
+        if channel is not None:
+            channel.close()
     if "conflicts" in told and "put" not in told:
         raise _conflict(told["conflicts"])
     if not way.dry_run:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import stat
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmctl.domain.errors import Conflict
+from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
@@ -220,21 +222,47 @@ def travels_as_difference(entry: Entry, older: Entry | None) -> bool:
     return bool(min(entry[2], older[2]) >= DELTA_BYTES)
 
 
-def head_start(
-    ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished
-) -> HeadStart | None:
-    """Start rsync for large files that changed here, before their SHA-256 is known."""
-    base = reading.base.files
-    paths = [
-        entry.path
-        for entry in reading.unread
-        if travels_as_difference(["f", "", entry.size], base.get(entry.path))
-    ]
-    if not paths or unfinished.was or shutil.which("rsync") is None:
-        return None
-    from vmctl.ssh.placing import HeadStart
+class Early:
+    """Starts rsync for large files that changed here as soon as they are seen to have changed.
 
-    unfinished.begin()
-    return HeadStart(
-        ssh, reading.root, paths, PLACED.format(name=name), [f"../../../../Workspace/{name}"]
-    )
+    That is before the VM has answered anything, and before their SHA-256 is known here.
+    """
+
+    def __init__(self, ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished) -> None:
+        self._reading = reading
+        self._head_start: HeadStart | None = None
+        self._thread = threading.Thread(
+            target=self._begin, args=(ssh, name, unfinished), daemon=True
+        )
+        self._thread.start()
+
+    def begun(self) -> HeadStart | None:
+        """The rsync under way, if there is anything for it."""
+        self._thread.join()
+        return self._head_start
+
+    def close(self) -> None:
+        """End it."""
+        self._thread.join()
+        if self._head_start is not None:
+            self._head_start.close()
+
+    def _begin(self, ssh: OpenSSH, name: str, unfinished: Unfinished) -> None:
+        try:
+            self._reading.wait_selected()
+        except Exception:
+            return  # whoever waits for the reading is told
+        base = self._reading.base.files
+        paths = [
+            entry.path
+            for entry in self._reading.unread
+            if travels_as_difference(["f", "", entry.size], base.get(entry.path))
+        ]
+        if not paths or unfinished.was or shutil.which("rsync") is None:
+            return
+        from vmctl.ssh.placing import HeadStart
+
+        unfinished.begin()
+        older, folder = [f"../../../../Workspace/{name}"], PLACED.format(name=name)
+        with contextlib.suppress(VmctlError, OSError):  # then they go as the VM asks for them
+            self._head_start = HeadStart(ssh, self._reading.root, paths, folder, older)

@@ -115,21 +115,21 @@ def test_down_delete_killed_at_every_change(cloud: Rehearsal, when: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_up_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
     assert len(up_is_right_after_a_kill(cloud, when, changes=False)) >= 5
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_down_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
     assert len(down_is_right_after_a_kill(cloud, when, changes=False)) >= 4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_down_delete_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
     assert len(delete_is_right_after_a_kill(cloud, when, changes=False)) >= 4

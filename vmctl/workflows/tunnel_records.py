@@ -55,11 +55,12 @@ class Entry:
     def __init__(self, project: Project, forwarding: Forwarding, *, background: bool) -> None:
         identity = f"{os.getpid()}-{secrets.token_hex(3)}"
         folder = _folder()
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._lock = folder / f"{identity}.lock"
         self._file = folder / f"{identity}.json"
         self._socket = folder / identity
         self._opened = 0
-        self._descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = _opened(self._lock)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         self.record = TunnelRecord(
             id=identity,
@@ -144,9 +145,16 @@ def log_file(project: Project, what: str) -> Path:
 def _folder() -> Path:
     """Tunnels of the same home; short, because sockets lie in it."""
     home = hashlib.sha256(os.fsencode(data_dir())).hexdigest()[:8]
-    folder = runtime_dir() / f"t-{home}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    return runtime_dir() / f"t-{home}"
+
+
+def _opened(lock: Path) -> int:
+    """The lock's file, made; the last tunnel that ends takes the folder away with it."""
+    while True:
+        try:
+            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            lock.parent.mkdir(mode=0o700, exist_ok=True)
 
 
 def _is_held(file: Path) -> bool:
@@ -176,6 +184,8 @@ def _is_old(lock: Path) -> bool:
 def _remove(file: Path) -> None:
     for left in file.parent.glob(f"{file.stem}.*"):
         left.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others are open
+        file.parent.rmdir()
 
 
 def _read(file: Path) -> TunnelRecord | None:

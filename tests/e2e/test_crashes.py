@@ -124,6 +124,7 @@ def test_run_killed_at_its_start_and_typed_again(
 def test_fetch_killed_and_typed_again_resumes(
     laptop: Laptop, machine: Path, tmp_path: Path
 ) -> None:
+    laptop("push", cwd=machine)  # exec is in the workspace from then on
     laptop(
         "exec", "--", "sh", "-c", "head -c 400000000 /dev/urandom >../big.pth; sleep 2.5",
         cwd=machine,

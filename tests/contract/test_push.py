@@ -423,6 +423,7 @@ def busy(world: World) -> Iterator[World]:
     write(world.root, {f"d{number % 7}/f{number}": f"old {number}" for number in range(400)})
     (world.root / "shape").write_text("a file")
     play(push(world.project))
+    until(lambda: not verbs(world))
     for number in range(0, 400, 2):
         (world.root / f"d{number % 7}/f{number}").write_text(f"new {number}" * 50)
     for number in range(1, 400, 4):
@@ -516,6 +517,7 @@ def staged(world: World) -> int:
 def test_a_later_push_ends_one_that_hangs(world: World) -> None:
     write(world.root, {"a": "1"})
     play(push(world.project))
+    until(lambda: not verbs(world))
     (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
     story = push(world.project)
     for event in story:

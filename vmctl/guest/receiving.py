@@ -9,7 +9,8 @@ each one letter, its length in four bytes and its payload; the frame "." ends th
     Z  contents through one zlib stream that is flushed at each frame's end: chunks, each
        SHA-256 (32 bytes), whole size (8), offset (8), length (4), bytes
     R  one chunk as it is, for what does not compress
-    P  contents that another program has placed: JSON, [[sha256, size, path]]
+    H  contents that rsync is bringing meanwhile: JSON, [[sha256, size, path]]
+    P  contents that another program has placed: the same
     ?  asks for our turn's line at once, while contents that will most likely be wanted go on coming
 
 Our turn is one line of JSON: {"ask": "tree"}, {"want": …}, {"conflicts": [[path, why]]},
@@ -34,7 +35,7 @@ from pathlib import Path
 from . import applying, planning
 from .layout import Refusal, workspace
 from .pushing import Known, as_pushed, steady, tree_id
-from .staging import Staging
+from .staging import Following, Staging
 from .superseding import take_over
 
 TYPE_CHECKING = False  # see pushing.py
@@ -65,7 +66,7 @@ def push(request: dict[str, Any]) -> None:
         turn, first = _turn(), []
         for frame in turn:
             first.append(frame)
-            if frame[0] == b"?":
+            if frame[0] in (b"?", b"H"):
                 break
         if not request["dry_run"]:
             lock = take_over(request)
@@ -88,6 +89,7 @@ class _Conversation:
         self.known = Known(request["project"])
         self.staging = Staging(request["project"], Path(self.root))
         self.wanted: dict[str, Entry] | None = None
+        self.following: Following | None = None
         self.stream = zlib.decompressobj()
 
     def hold(self, first: Iterable[tuple[bytes, bytes]]) -> None:
@@ -117,8 +119,12 @@ class _Conversation:
             elif kind == b"R":
                 self._take(memoryview(data))
             elif kind == b"P":
+                seen = self.following.sums() if self.following else {}
                 for sha256, length, place in json.loads(data):
-                    self.staging.adopt(sha256, length, place)
+                    self.staging.adopt(sha256, length, place, seen.get(place, ""))
+                self.following = None
+            elif kind == b"H":
+                self.following = Following(self.staging, json.loads(data))
 
     def _differ(self, told: dict[str, Any]) -> None:
         first = self.wanted is None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
 CHUNK_BYTES = 1 << 20
+FOLLOW_S = 0.005
 PLACED = "placed"  # below it another program (rsync, scp) puts files under their own paths
 
 
@@ -91,13 +92,22 @@ class Staging:
             else:
                 Path(self.path(sha256)).unlink()
 
-    def adopt(self, sha256: str, size: int, name: str) -> bool:
-        """Take a file that another program placed, if it is what it should be."""
+    def adopt(self, sha256: str, size: int, name: str, seen: str = "") -> bool:
+        """Take a file that another program placed, if it is what it should be.
+
+        `seen` is its SHA-256 as computed while it was being written; "" when it was not.
+        """
         place = self.folder / PLACED / name
         try:
-            return place.lstat().st_size == size and self._prove(sha256, str(place))
+            if place.lstat().st_size != size:
+                return False
+            if seen != sha256:
+                return self._prove(sha256, str(place))
+            place.replace(self.path(sha256))
         except OSError:
             return False
+        self.whole.add(sha256)
+        return True
 
     def copy(self, sha256: str, source: str) -> bool:
         """Take a content that is in the workspace under another name."""
@@ -162,6 +172,48 @@ class Staging:
             Path(place).replace(self.path(sha256))
         self.whole.add(sha256)
         return True
+
+
+class Following:
+    """Computes the SHA-256 of files that rsync is writing, from their beginnings on.
+
+    It writes each file once, from its beginning to its end: what was read stays so. Where it
+    does not, the sum is another one than what is expected, and the whole file is read again.
+    """
+
+    def __init__(self, staging: Staging, coming: list[tuple[str, int, str]]) -> None:
+        import threading
+
+        self._places = {name: (staging.folder / PLACED / name, size) for _, size, name in coming}
+        self._sums: dict[str, str] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def sums(self) -> dict[str, str]:
+        """The sums by path, once everything is written."""
+        self._over.set()
+        self._thread.join()
+        return self._sums
+
+    def _work(self) -> None:
+        import hashlib
+
+        for name, (place, size) in self._places.items():
+            digest, have = hashlib.sha256(), 0
+            while not place.exists():
+                if self._over.wait(FOLLOW_S):
+                    return
+            with place.open("rb", buffering=0) as file:
+                while have < size:
+                    data = file.read(CHUNK_BYTES)
+                    have += len(data)
+                    digest.update(data)
+                    if not data and self._over.is_set():
+                        return
+                    if not data:
+                        self._over.wait(FOLLOW_S)
+            self._sums[name] = digest.hexdigest()
 
 
 def _complete(half: Path, old: Path, whole: Path) -> None:

@@ -113,12 +113,15 @@ class Talk:
 
     def _hand_over(self) -> None:
         """What rsync has brought before the VM could ask for it."""
-        stats = self._head_start.wait() if self._head_start else None
-        if self._head_start is None or stats is None:
+        if self._head_start is None:
             return
-        self._channel.sent_bytes += stats.sent
         found = [(path, self._tree[path]) for path in self._head_start.paths]
-        self._channel.placed(Content(path, entry[1], entry[2]) for path, entry in found)
+        contents = [Content(path, entry[1], entry[2]) for path, entry in found]
+        self._channel.coming(contents)
+        stats = self._head_start.wait()
+        if stats is not None:
+            self._channel.sent_bytes += stats.sent
+            self._channel.placed(contents)
 
     def _bring(self, want: dict[str, Any]) -> Story[None]:
         """Everything that the VM asks for."""

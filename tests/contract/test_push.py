@@ -412,7 +412,9 @@ def verbs(world: World) -> list[int]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"push" in words and os.fsencode(world.sshd.home) in b" ".join(words):
+                is_ours = b"push" in words and os.fsencode(world.sshd.home) in b" ".join(words)
+                # not a shell that is about to become it
+                if is_ours and "python" in (entry / "exe").resolve().name:
                     found.append(int(entry.name))
     return found
 

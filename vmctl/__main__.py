@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
 
@@ -54,9 +56,26 @@ def run() -> None:
     # a polite kill, too, ends stories in order: tunnels close, nothing half-written stays
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        sys.exit(main())
+        code = main()
     except KeyboardInterrupt:  # while the program was still being loaded
-        sys.exit(130)
+        code = 130
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the program, at once where a question goes on whose answer nobody wants any more.
+
+    A thread that the interpreter finds inside a compiled library when it takes itself apart ends
+    the process with SIGABRT, whatever the command's exit code was.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _tell_usage(error: Any, words: Sequence[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,14 @@ def test_a_line_that_cannot_be_read_is_an_error_with_the_help_as_its_hint(
     assert says in told["message"]
     assert told["hint"].startswith("See: vmctl")
     assert told["hint"].endswith("--help")
+
+
+def test_a_question_that_nobody_waits_for_keeps_no_command_and_changes_no_code() -> None:
+    script = (
+        "import threading, vmctl.__main__ as program\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "print('the result', end='')\n"
+        "program.leave(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"the result", b"")

@@ -77,7 +77,7 @@ def test_push_killed_while_it_streams_and_typed_again_sends_the_rest(
     blob = os.urandom(150_000_000)
     (machine / "wide.dat").write_bytes(blob)
     client = laptop.start("push", cwd=machine)
-    staged = "find ~/.vmctl/tmp -name '*.part' -size +20M | grep ."
+    staged = "find ~/.vmctl/tmp -type f -size +20M | grep ."
     eventually(
         lambda: laptop("exec", "--", "sh", "-c", staged, cwd=machine, code=None).returncode == 0,
         what="bytes staged on the machine",

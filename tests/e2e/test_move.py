@@ -244,7 +244,7 @@ def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
         assert method in seen
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_move_killed_at_every_call(cloud: Rehearsal, when: str) -> None:

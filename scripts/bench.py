@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bench_capacity
 import bench_wire
 
 VMCTL = str(Path(sys.executable).with_name("vmctl"))
@@ -254,7 +255,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*PARTS, "wire"]
+    parts = [*PARTS, "wire", "capacity"]
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
     parser.add_argument("--runs", type=int, default=7, help="timed runs of each command")
     parser.add_argument("--quick", action="store_true", help="3 runs, and smaller files to cut")
@@ -276,6 +277,9 @@ def main() -> None:
         print("gcloud is not on this computer: its rows are left out")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {wanted.runs} runs, medians")
     for part in wanted.parts or parts:
+        if part == "capacity":
+            bench_capacity.run()
+            continue
         if part == "wire":
             bench_wire.run(wanted.runs, rows)
             continue

@@ -157,6 +157,17 @@ def test_any_two_trees_arrive_one_after_the_other_as_git_takes_them(
     assert not staging(world).exists()
 
 
+def test_a_folder_that_became_empty_goes_when_it_is_gone_here(world: World) -> None:
+    build(world.root, ({"kept": b"", "full/inner/file": b"x"}, "", 0o644))
+    play(push(world.project))
+    build(world.root, ({"kept": b"", "full": ("dir",)}, "", 0o644))
+    play(push(world.project))
+    assert shape(world.remote)["full"] == ("dir",)
+    build(world.root, ({"kept": b""}, "", 0o644))
+    play(push(world.project))
+    assert set(shape(world.remote)) == {"kept"}
+
+
 def test_hostile_names_arrive_and_go_as_they_are(world: World) -> None:
     for name in HOSTILE:
         (world.root / name).write_text(name.encode(errors="replace").decode())

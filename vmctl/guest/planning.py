@@ -104,7 +104,9 @@ def _compare_one(
         why = "changed" if versions and path not in known.met else "made"
         plan.conflicts.append([path, why])
     if here is not None and here[:2] == entry[:2]:
-        if not versions or path in known.met:
+        # a folder that held what was pushed before is ours, although it was no entry itself
+        held = entry[0] == "d" and not versions and path in folders_of(known.paths())
+        if path in known.met or not (versions or held):
             plan.met.add(path)
         if not is_as(entry, now, place):
             plan.mend[path] = entry

@@ -11,7 +11,6 @@ import contextlib
 import enum
 import itertools
 import os
-import select
 import subprocess
 import time
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ from vmctl.folders import runtime_dir
 
 SSH_FAILED = 255  # ssh's own failure, or a remote command's that chose the same number
 STEP_S = 0.05
+FIRST_STEP_S = 0.001  # of a look at the log: finer than any round trip
+STEP_GROWTH = 1.1
 LOG_LIMIT = 1 << 16
 
 _CONFIRMED = b"mux_client_request_session: master session id:"
@@ -61,16 +62,17 @@ class Running(subprocess.Popen[bytes]):
     ) -> None:
         self._log = -1
         self._said = b""
-        self._fifo = ""
+        self._log_file = ""
         words = list(argv)
         if logged:
-            self._fifo = str(runtime_dir() / f"{os.getpid()}.{next(_numbers)}.log")
+            self._log_file = str(runtime_dir() / f"{os.getpid()}.{next(_numbers)}.log")
             with contextlib.suppress(FileNotFoundError):  # of an earlier process with our number
-                os.unlink(self._fifo)  # noqa: PTH108
-            os.mkfifo(self._fifo, 0o600)
-            self._log = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                os.unlink(self._log_file)  # noqa: PTH108
+            # a file, no pipe: an ssh whose vmctl was killed would wait for a reader for ever
+            flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._log = os.open(self._log_file, flags, 0o600)
             # through the master that is a dozen lines; a connection of its own says much more
-            words[1:1] = ["-vv", "-E", self._fifo]
+            words[1:1] = ["-vv", "-E", self._log_file]
         try:
             # with a session of its own Ctrl-C is ours to handle
             super().__init__(
@@ -82,7 +84,7 @@ class Running(subprocess.Popen[bytes]):
 
     def begun(self, timeout_s: float) -> Begun:
         """Wait until it is known whether the VM has confirmed the session, so long at most."""
-        deadline = time.monotonic() + timeout_s
+        deadline, step = time.monotonic() + timeout_s, FIRST_STEP_S
         while True:
             over = super().poll() is not None  # asked before reading: then all of it is there
             if self.confirmed:
@@ -95,8 +97,8 @@ class Running(subprocess.Popen[bytes]):
             left = deadline - time.monotonic()
             if left <= 0:
                 return Begun.NOT_YET
-            # the log ends with the process, but a system may tell that late: look now and then
-            select.select([self._log], [], [], min(left, STEP_S))
+            time.sleep(min(left, step))
+            step = min(step * STEP_GROWTH, STEP_S)
 
     @property
     def confirmed(self) -> bool:
@@ -152,24 +154,21 @@ class Running(subprocess.Popen[bytes]):
 
     def _read(self) -> None:
         while self._log >= 0:
-            try:
-                data = os.read(self._log, 4096)
-            except BlockingIOError:
-                break
+            data = os.read(self._log, 4096)
             if not data:
                 break
             self._said = (self._said + data)[-LOG_LIMIT:]
-        if self._said and self._fifo:  # ssh has opened it: nobody else need find it
+        if self._said and self._log_file:  # ssh has opened it: nobody else need find it
             with contextlib.suppress(OSError):
-                os.unlink(self._fifo)  # noqa: PTH108
-            self._fifo = ""
+                os.unlink(self._log_file)  # noqa: PTH108
+            self._log_file = ""
 
     def _close_log(self) -> None:
         self._read()
         descriptor, self._log = self._log, -1
         if descriptor >= 0:
             os.close(descriptor)
-        if self._fifo:
+        if self._log_file:
             with contextlib.suppress(OSError):
-                os.unlink(self._fifo)  # noqa: PTH108
-            self._fifo = ""
+                os.unlink(self._log_file)  # noqa: PTH108
+            self._log_file = ""

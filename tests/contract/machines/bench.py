@@ -173,12 +173,13 @@ def children() -> dict[int, list[int]]:
 def descendants(pid: int) -> set[int]:
     """Living descendants of pid that belong to machines (pytest's own helpers do not count).
 
-    Nor do whole emulators, which other tests of the same pytest process keep for their session.
+    Nor do whole emulators and SSH servers, which other tests of the same pytest process keep.
     """
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):
-            if "vmctl.emulator\0serve" in command_line(child):
+            told = command_line(child)
+            if "vmctl.emulator\0serve" in told or "sshd\0-D" in told or "sshd -D" in told:
                 continue
             found.add(child)
             todo.append(child)

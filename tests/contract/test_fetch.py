@@ -321,8 +321,9 @@ def test_what_a_run_kept_for_itself_comes_before_the_workspaces(prepared: World)
     play(push(prepared.project))
     assert play(jobs.run(prepared.project, "train")).code == 0
     directory = next((prepared.sshd.home / ".vmctl/runs").glob("train-*"))
-    settled(directory / "tree/work/model.bin", b"the run's")
-    settled(directory / "tree/work/plots/mine", b"the run's")
+    kept = directory / "tree" / "work"
+    settled(kept / "model.bin", b"the run's")
+    settled(kept / "plots" / "mine", b"the run's")
     settled(prepared.remote / "work/model.bin", b"somebody's")
     settled(prepared.remote / "work/plots/theirs", b"somebody's")
     play(fetch(prepared.project, ["model.bin", "plots", "work"], to=Path("got")))

@@ -18,8 +18,8 @@ GOOD: dict[str, Any] = {
         {
             "wanted": "out",
             "base": "out",
-            "inside": "work/out",
-            "path": "/home/ann/Workspace/p/work/out",
+            "inside": "src/out",
+            "path": "/home/ann/Workspace/p/src/out",
             "kind": "dir",
             "files": [
                 ["dir", "deep", 0, 1, 0o755, ""],

@@ -229,14 +229,15 @@ class _Conversation:
         if needed + SPARE_BYTES > free:
             self.staging.remove()
             raise Refusal("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
-        older = {}
-        if plan.older and _has_rsync():
-            by_sha = {entries[path][1]: path for path in missing}
-            older = {
-                numbers[by_sha[sha256]]: path
-                for sha256, path in plan.older.items()
-                if sha256 in by_sha
-            }
+        older: dict[int, str] = {}
+        for path, held in missing.items():
+            sha256, size = entries[path][1:3]
+            # a difference that was cut goes on, also where what it began from is gone
+            begun = size >= planning.DELTA_BYTES and not held and self.staging.has_placed(path)
+            if sha256 in plan.older or begun:
+                older[numbers[path]] = plan.older.get(sha256, path)
+        if older and not _has_rsync():
+            older = {}
         return {
             "files": _ranges(numbers[path] for path in missing),
             "held": {numbers[path]: held for path, held in missing.items() if held},

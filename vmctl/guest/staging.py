@@ -7,6 +7,7 @@ file system: a rename puts a file in its place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -123,6 +124,10 @@ class Staging:
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
+    def has_placed(self, name: str) -> bool:
+        """Whether another program has placed something of a file, or begun to."""
+        return os.path.lexists(f"{self._prefix}{PLACED}/{name}")
+
     def placed(self, root: Path, older: Iterable[str]) -> dict[str, Any]:
         """Where other programs put files, and where they find older versions of them.
 
@@ -217,15 +222,16 @@ class Following:
 
 
 def _complete(half: Path, old: Path, whole: Path) -> None:
-    """The beginning that came, and the rest as it was."""
+    """The beginning that came, and the rest as an earlier cut left it, or as it was."""
     try:
         size = half.lstat().st_size
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        half.replace(whole)
     except FileNotFoundError:
         return
     import shutil
 
-    with whole.open("ab") as file, old.open("rb") as rest:
+    before = whole if whole.exists() else old
+    with contextlib.suppress(FileNotFoundError), before.open("rb") as rest, half.open("ab") as file:
         rest.seek(size)
         shutil.copyfileobj(rest, file, CHUNK_BYTES)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    half.replace(whole)

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from scripts.link import Link, refusal
+
+if TYPE_CHECKING:
+    from tests.e2e.holding import Rehearsal
 
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,3 +217,23 @@ def linked(linked_machine: Linked) -> Iterator[Linked]:
     linked_machine.link.reset()
     yield linked_machine
     linked_machine.link.reset()
+
+
+# -- a cloud whose calls can be held ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_cloud(request: pytest.FixtureRequest) -> Iterator[Rehearsal]:
+    """One for all tests of a file."""
+    from tests.e2e.holding import rehearsal
+
+    with rehearsal(request.module.__name__.rpartition(".")[2].removeprefix("test_")) as made:
+        yield made
+
+
+@pytest.fixture
+def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
+    """Nothing is in it, before a test and after it."""
+    one_cloud.clear()
+    yield one_cloud
+    one_cloud.clear()

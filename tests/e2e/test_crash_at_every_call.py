@@ -6,26 +6,11 @@ at or after it acted, until the client is dead: enumerated until the command com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal, rehearsal
+from tests.e2e.holding import MOMENTS, Rehearsal
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
-
-
-@pytest.fixture(scope="module")
-def one_cloud() -> Iterator[Rehearsal]:
-    with rehearsal("every-call") as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
-    one_cloud.clear()
-    yield one_cloud
-    one_cloud.clear()
 
 
 def check_one_machine(cloud: Rehearsal, status: str, at: str) -> None:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal, rehearsal, until
+from tests.e2e.holding import MOMENTS, Rehearsal, until
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
 OLD = "europe-west1-b"
 MOVE = ("up", "--move")
-
-
-@pytest.fixture(scope="module")
-def one_cloud() -> Iterator[Rehearsal]:
-    with rehearsal("move") as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
-    one_cloud.clear()
-    yield one_cloud
-    one_cloud.clear()
 
 
 def stopped_in_a_dry_zone(cloud: Rehearsal) -> None:

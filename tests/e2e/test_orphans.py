@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.e2e.holding import Rehearsal, rehearsal, until
+from tests.e2e.holding import Rehearsal, until
 
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "old"}
 THEIRS = OURS | {"vmctl-owner": "somebody"}
 ZONE = "zones/europe-west1-b"
-
-
-@pytest.fixture(scope="module")
-def one_cloud() -> Iterator[Rehearsal]:
-    with rehearsal("orphans") as made:
-        yield made
-
-
-@pytest.fixture
-def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
-    one_cloud.clear()
-    yield one_cloud
-    one_cloud.clear()
 
 
 def leave_behind(cloud: Rehearsal, labels: dict[str, str], suffix: str) -> None:

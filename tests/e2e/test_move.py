@@ -234,4 +234,6 @@ def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_move_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
-    assert len(move_is_right_after_a_kill(cloud, when, changes=False)) >= 15
+    seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=False))
+    for method in ("instances.aggregatedList", "disks.createSnapshot", "instances.insert"):
+        assert method in seen

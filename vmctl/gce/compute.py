@@ -51,10 +51,15 @@ class Compute:
         http = connect() if connect else None
         return Compute(self._service, self.project, self._endpoint, connect=connect, http=http)
 
-    def pages(self, collection: str, verb: str = "list", **arguments: Any) -> Iterator[Any]:
-        """The replies of a method that only reads, page by page, such as `regions` `list`."""
+    def pages(
+        self, collection: str, verb: str = "list", *, project: str = "", **arguments: Any
+    ) -> Iterator[Any]:
+        """The replies of a method that only reads, page by page, such as `regions` `list`.
+
+        `project` is another one than this, such as that of public images.
+        """
         resource = getattr(self._service, collection)()
-        request = getattr(resource, verb)(project=self.project, **arguments)
+        request = getattr(resource, verb)(project=project or self.project, **arguments)
         following = getattr(resource, f"{verb}_next", None)
         while request is not None:
             reply = self._get(request)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import boot_script
+from .boot_script import BootScript
 from .catalog import Catalog
 from .errors import ApiError, Json, OperationError
 from .quotas import Limit, Quotas
@@ -55,6 +57,7 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
     },
     "latency": {"seconds": (_NUMBER, True), "method": (str, False)},
     "drop": {"method": (str, False), "when": (str, False)},
+    **boot_script.FIELDS,
 }
 _HTTP_DEFAULTS = {
     401: ("authError", "Request had invalid authentication credentials."),
@@ -97,6 +100,9 @@ class Faults:
         missing = [name for name, (_, required) in fields.items() if required and name not in fault]
         if missing:
             raise ValueError(f"a {kind} fault needs {', '.join(missing)}")
+        known_states = boot_script.STATES.get(kind)
+        if known_states and fault.get("state", known_states[0]) not in known_states:
+            raise ValueError(f"state of a {kind} fault is one of {', '.join(known_states)}")
         known = {**fault, "id": str(next(self._ids)), "acted": 0}
         self._faults.append(known)
         self._save()
@@ -143,6 +149,17 @@ class Faults:
     def slow_boot_s(self, zone: str, instance: str) -> float:
         """Return how much longer this boot takes, in emulated seconds."""
         return self._take_seconds("slow-boot", zone=zone, instance=instance)
+
+    def boot_script(self, zone: str, instance: str) -> BootScript:
+        """Return what goes wrong in this boot, and count it."""
+        found = [
+            fault
+            for kind in boot_script.FIELDS
+            for fault in self._matching(kind, zone=zone, instance=instance)
+        ]
+        for fault in found:
+            self._act(fault)
+        return BootScript.of(found)
 
     def check_capacity(
         self, project: str, zone: str, machine_type: str, gpu: str | None, count: int

@@ -149,6 +149,14 @@ class Hosting:
         """Let a machine take over new ssh keys."""
         await self._translated(self._submit(self._host.metadata_changed, instance_id))
 
+    async def admit(self, instance_id: str, admits: bool) -> None:
+        """Let connections reach a machine's port 22, or drop them as a firewall does."""
+        await self._translated(self._submit(self._host.admit, instance_id, admits))
+
+    async def scripted(self, instance_id: str, what: str) -> None:
+        """Let the script of a boot go on: `arrive` (the driver) or `unlock` (packages)."""
+        await self._translated(self._submit(self._host.scripted, instance_id, what))
+
     async def serial_output(self, instance_id: str) -> bytes:
         """Return the last megabyte that a machine wrote to its serial port."""
         return await self._translated(self._submit(self._host.serial_output, instance_id))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from . import copies, guest_view
 from .cloud import Cloud
+from .doors import Doors
 from .errors import Json, OperationError, not_ready
 from .limits import RunLimits, limit_of
 from .operations import SYSTEM
@@ -50,7 +51,8 @@ class Lifecycle:
         self._cloud = cloud
         self._locks: dict[str, asyncio.Lock] = {}
         self._limits = RunLimits(cloud.clock, self._enforce)
-        self._power = Power(cloud, self._limits)
+        self.doors = Doors(cloud.store, cloud.hosting)
+        self._power = Power(cloud, self._limits, self.doors)
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_exits: dict[str, str] = {}
         self._closing = False
@@ -239,6 +241,7 @@ class Lifecycle:
         """Stop watching; the machines themselves are powered off by the hosting."""
         self._closing = True
         self._limits.close()
+        self._power.close()
         for task in self._tasks:
             task.cancel()
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from . import copies, guest_view, links
+from .boot_script import BootScripts
 from .clock import stamp
 from .cloud import Cloud
+from .doors import Doors
 from .errors import OperationError
 from .limits import RunLimits, limit_from, limit_of
 from .store import Record
@@ -26,10 +29,16 @@ ACPI_GRACE_SPOT_S = 30.0
 class Power:
     """The steps; their callers see to it that an instance takes one at a time."""
 
-    def __init__(self, cloud: Cloud, limits: RunLimits) -> None:
+    def __init__(self, cloud: Cloud, limits: RunLimits, doors: Doors) -> None:
         self._cloud = cloud
         self._limits = limits
+        self._scripts = BootScripts(cloud.clock, cloud.hosting, doors)
+        self._doors = doors
         self._deleted: dict[str, asyncio.Event] = {}
+
+    def close(self) -> None:
+        """Nothing more comes of any boot."""
+        self._scripts.close()
 
     def give_up(self, record: Record) -> None:
         """Let a start that waits for an image or a slow boot end: the instance is to go."""
@@ -82,7 +91,14 @@ class Power:
 
     async def boot(self, record: Record) -> None:
         """Start the machine and show its address, the one it had before if it is free."""
-        booted = await self._cloud.hosting.boot(guest_view.machine_spec(self._cloud, record))
+        script = self._cloud.faults.boot_script(links.last(record.key.scope), record.key.name)
+        self._doors.forget(record)
+        if script.silent:
+            self._doors.keep_shut(record)
+        spec = guest_view.machine_spec(self._cloud, record)
+        spec = replace(spec, admits=self._doors.admits(record), trouble=script.trouble)
+        booted = await self._cloud.hosting.boot(spec)
+        self._scripts.begin(record, script)
         record.private |= {"nat_ip": booted.nat_ip, "ssh_port": booted.ssh_port}
         for interface in record.body["networkInterfaces"][:1]:
             for access in interface.get("accessConfigs", ()):
@@ -103,6 +119,7 @@ class Power:
         """Show an instance as TERMINATED: no address, no run limit, stopped at `when`."""
         body = record.body
         self._limits.unwatch(body["id"])
+        self._scripts.end(body["id"])
         for interface in body["networkInterfaces"]:
             for access in interface.get("accessConfigs", ()):
                 access.pop("natIP", None)
@@ -114,6 +131,8 @@ class Power:
         """Delete the instance with its autoDelete disks, or with all that were made with it."""
         store, instance = self._cloud.store, record.body
         self._limits.unwatch(instance["id"])
+        self._scripts.end(instance["id"])
+        self._doors.forget(record)
         for attached in instance["disks"]:
             name = links.last(attached.get("source", ""))
             disk = store.get(record.key._replace(collection="disks", name=name))

@@ -119,6 +119,20 @@ class MachineHost:
         if machine is not None:
             machine.tell("changed")
 
+    def admit(self, instance_id: str, admits: bool) -> None:
+        """Lets connections reach the machine's port 22, or drops them as a firewall does."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+        if machine is not None:
+            machine.admit(admits)
+
+    def scripted(self, instance_id: str, what: str) -> None:
+        """The script of this boot goes on: the driver may `arrive`, the package lock `unlock`."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+        if machine is not None:
+            machine.tell(what)
+
     def serial_output(self, instance_id: str) -> bytes:
         """The last megabyte of the serial port; survives stops and the emulator's restart."""
         with self._lock:

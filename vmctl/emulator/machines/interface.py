@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,8 @@ class MachineSpec:
     nat_ip: str | None  # an address to have again; None for a free one of 127.0.x.y
     gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
     gpu_count: int
+    admits: bool = True  # whether anybody reaches its port 22 from the first moment on
+    trouble: dict[str, object] = field(default_factory=dict)  # what goes wrong in this boot
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 PORTS = (22, 2222, 0)  # 22 needs root or a low ip_unprivileged_port_start
 ATTEMPTS = 200
+BACKLOG = 128
 NETWORK_VARIABLE = "VMCTL_EMULATOR_NETWORK"  # a network of this computer's own, for machines
 
 
@@ -73,7 +74,7 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
             try:
                 server.bind((address, port))
                 # Linux lets two sockets bind the same address; only one may listen on it.
-                server.listen(128)
+                server.listen(BACKLOG)
             except OSError as error:
                 server.close()
                 if error.errno == errno.EACCES:
@@ -93,6 +94,7 @@ class Switchboard:
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._changes: list[Callable[[], None]] = []
+        self._fillers: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._serve, name="switchboard", daemon=True)
@@ -112,7 +114,29 @@ class Switchboard:
                 except OSError:
                     pass  # the machine is gone or overrun: the caller sees a closed connection
 
-        self._change(lambda: self._selector.register(listener.server, selectors.EVENT_READ, accept))
+        def begin() -> None:
+            listener.server.listen(BACKLOG)
+            self._selector.register(listener.server, selectors.EVENT_READ, accept)
+            self._free(listener)
+
+        self._change(begin)
+
+    def silence(self, listener: Listener) -> None:
+        """Answers nothing there, as a firewall that drops packets, until `connect`.
+
+        A queue for connections that is full makes the kernel drop whoever comes; ours fills it."""
+
+        def fill() -> None:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(listener.server)
+            listener.server.listen(0)
+            if listener.nat_ip not in self._fillers:
+                filler = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                filler.setblocking(False)
+                filler.connect_ex((listener.nat_ip, listener.port))
+                self._fillers[listener.nat_ip] = filler
+
+        self._change(fill)
 
     def disconnect(self, listener: Listener) -> None:
         """Stops listening; the address is free when this returns."""
@@ -121,6 +145,7 @@ class Switchboard:
             with contextlib.suppress(KeyError):  # a boot that failed was never connected
                 self._selector.unregister(listener.server)
             listener.server.close()
+            self._free(listener)
 
         self._change(forget)
 
@@ -144,6 +169,11 @@ class Switchboard:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+    def _free(self, listener: Listener) -> None:
+        filler = self._fillers.pop(listener.nat_ip, None)
+        if filler is not None:
+            filler.close()
 
     def _change(self, change: Callable[[], object]) -> None:
         """Runs change in the thread that selects, and waits for it."""

@@ -93,6 +93,8 @@ class Machine:
         self._uplink: Uplink | None = None
         self._sending = threading.Lock()
         self._serial_ended = threading.Event()
+        self._admits: bool | None = None  # nobody has said
+        self._door_lock = threading.Lock()
         self._control, self._control_inside = socket.socketpair()
         # A machine that does not read what it is told must not hold up who tells it.
         patience = struct.pack("ll", SENDING_S, 0)
@@ -131,7 +133,7 @@ class Machine:
             story = self.serial.read().decode("utf-8", "replace").strip().splitlines()
             reason = self._failure or (story[-1] if story else "no output on the serial port")
             raise MachineError(f"machine {spec.name} did not boot: {reason}")
-        self._switchboard.connect(self.listener, self._door)
+        self.admit(spec.admits)
         return Booted(self.listener.nat_ip, self.listener.port)
 
     def _start(self, spawner: Spawner, seed: Path, mode: str, image: Path | None) -> None:
@@ -204,11 +206,22 @@ class Machine:
                 "hostname": spec.hostname,
                 "gpus": [described(spec.gpu)] * spec.gpu_count if spec.gpu else [],
                 "thin": not overlay,
+                "trouble": spec.trouble,
                 **own,
             },
         }
 
     # -- running -------------------------------------------------------------------------------
+
+    def admit(self, admits: bool) -> None:
+        """Lets connections reach port 22, or drops them as a firewall does."""
+        with self._door_lock:
+            if admits != self._admits and not self.ended.is_set():
+                self._admits = admits
+                if admits:
+                    self._switchboard.connect(self.listener, self._door)
+                else:
+                    self._switchboard.silence(self.listener)
 
     def tell(self, op: str, **values: object) -> None:
         """An order to the machine; nothing happens when it is gone."""

@@ -1,6 +1,6 @@
 """Firewall rules and the one network, `default`, with the rules that Google gives it.
 
-Rules are kept and answered for; nothing filters packets to machines on this computer.
+Rules decide who reaches port 22 of the machines (doors.py); other ports of theirs nobody reaches.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ async def insert(call: Call) -> Json:
     body = _complete(call, key, dict(call.body))
     record = Record(key, body)
     call.cloud.store.save(record)
+    await call.cloud.lifecycle.doors.refresh(call.project)
     return call.done("insert", record)
 
 
@@ -52,6 +53,7 @@ async def patch(call: Call) -> Json:
         record.body.pop("allowed", None)
     record.body = _complete(call, record.key, record.body | changed)
     call.cloud.store.save(record)
+    await call.cloud.lifecycle.doors.refresh(call.project)
     return call.done("patch", record)
 
 
@@ -73,6 +75,7 @@ async def delete(call: Call) -> Json:
     _ensure_defaults(call)
     record = call.find("firewalls", call.path["firewall"])
     call.cloud.store.delete(record.key)
+    await call.cloud.lifecycle.doors.refresh(call.project)
     return call.done("delete", record)
 
 

@@ -29,6 +29,9 @@ def key_lines(tree: dict[str, Any]) -> list[str]:
     """The `user:key` lines that count for this instance, in Compute Engine's precedence."""
     instance = (tree.get("instance") or {}).get("attributes") or {}
     project = (tree.get("project") or {}).get("attributes") or {}
+    login = instance.get("enable-oslogin", project.get("enable-oslogin", ""))
+    if str(login).lower() == "true":
+        return []  # OS Login says who may log in; the agent ignores all keys in metadata
     texts = [instance.get("ssh-keys", "")]
     if instance.get("sshKeys"):
         texts.append(instance["sshKeys"])

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import accounts, layer, system
 from .channel import Channel, Lost
+from .driver import Driver
 from .hostkeys import HostKeys
 from .metadata import Watch, serve
 from .network import METADATA_ADDRESS, bring_up_loopback
@@ -68,14 +69,19 @@ class Machine:
         system.install_etc(self.seed / "etc", self.root / "etc")
         system.write_own_files(self.root, self.spec, self.spec["dns"])
         local = Path(self.spec["local"])
-        system.install_shims(self.seed / "guest/shims", local / "bin", self.spec["gpus"])
+        self.driver = Driver(
+            self.processes, say, self.seed / "guest/shims", local, self.root, self.spec
+        )
         if not self.plain:
             self._namespace()
         self._python()
+        self.driver.begin()
         uid = os.getuid() if self.plain else LOGIN_UID
         owned = self.spec["owns_names"]
         self.accounts = accounts.Accounts(self.root, uid, owned)
-        self.accounts.apply(accounts.valid_keys(accounts.key_lines(self.tree), time.time()))
+        self.agent_lives = self.spec["trouble"].get("agent") != "dead"
+        if self.agent_lives:
+            self.accounts.apply(accounts.valid_keys(accounts.key_lines(self.tree), time.time()))
         self.host_keys = HostKeys(
             self.root / "etc/ssh", self.spec["instance_id"], f"root@{self.spec['name']}",
             self.processes,
@@ -85,7 +91,10 @@ class Machine:
         threading.Thread(target=self._doorman, name="door", daemon=True).start()
         self.channel.tell("ready")
         say("vmctl emulator: sshd answers")
-        for task in (self._publish, self._keep_keys, self._startup):
+        if not self.agent_lives:
+            say("systemd: google-guest-agent.service: Failed with result 'exit-code'.")
+        agent = (self._publish, self._keep_keys) if self.agent_lives else ()
+        for task in (*agent, self._startup):
             threading.Thread(target=task, name=task.__name__, daemon=True).start()
 
     def _namespace(self) -> None:
@@ -147,8 +156,11 @@ class Machine:
             self.sshd_log.unlink()
 
     def _startup(self) -> None:
+        state = Path(self.spec["local"]) / "bin/startup.state"
+        state.write_text("activating\n")
         self.online.wait(ONLINE_S)
         self._scripts().run("startup", self.tree)
+        state.unlink(missing_ok=True)
 
     def _scripts(self) -> Scripts:
         local = self.spec["local"]
@@ -227,6 +239,10 @@ class Machine:
             self.keys_changed.set()
         elif order["op"] == "online":
             self.online.set()
+        elif order["op"] == "arrive":
+            self.driver.arrive()
+        elif order["op"] == "unlock":
+            self.driver.unlock()
         elif order["op"] == "power":
             self.go_down("power", float(order["grace_s"]))
 

@@ -147,25 +147,33 @@ def sshd_config(root: Path, extra: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def install_shims(shims: Path, target: Path, gpus: list[str]) -> None:
-    """sudo, shutdown, apt-get ... in the machine's /usr/local/bin; nvidia-smi with a GPU only."""
+def install_shims(shims: Path, target: Path) -> None:
+    """sudo, shutdown, apt-get ... in the machine's /usr/local/bin, and no driver yet."""
     target.mkdir(parents=True, exist_ok=True)
     names = {
         "sudo.sh": ["sudo"],
         "shutdown.sh": ["shutdown", "poweroff", "halt", "reboot"],
         "apt_get.sh": ["apt-get", "apt"],
         "systemctl.sh": ["systemctl", "journalctl"],
-        "nvidia_smi.py": ["nvidia-smi"] if gpus else [],
+        "package_lock.py": ["package_lock.py"],
     }
     (target / "nvidia-smi").unlink(missing_ok=True)
     for source, commands in names.items():
         for command in commands:
-            partial = target / f".{command}.new"
-            shutil.copyfile(shims / source, partial)
-            partial.chmod(0o755)
-            partial.replace(target / command)
-    if gpus:
-        (target / "nvidia-smi.gpus").write_text("".join(f"{gpu}\n" for gpu in gpus))
+            _place(shims / source, target / command)
+
+
+def install_driver(shims: Path, target: Path, gpus: list[str], cuda: str) -> None:
+    """nvidia-smi, which sees these GPUs and names this version of CUDA."""
+    (target / "nvidia-smi.gpus").write_text("".join(f"{line}\n" for line in [cuda, *gpus]))
+    _place(shims / "nvidia_smi.py", target / "nvidia-smi")
+
+
+def _place(source: Path, command: Path) -> None:
+    partial = command.with_name(f".{command.name}.new")
+    shutil.copyfile(source, partial)
+    partial.chmod(0o755)
+    partial.replace(command)
 
 
 def plain_session(root: Path, environment: dict[str, str], session: Path) -> list[str]:

@@ -1,11 +1,14 @@
 #!/bin/sh
 # Stands where Debian's package manager would be: /usr is this computer's and read-only, so a
 # package is either there already or cannot come.
+here=$(dirname "$(readlink -f "$0")")
 command=''
 wanted=''
+patience=0
 while [ $# -gt 0 ]; do
   case $1 in
-    -o | -t | -c | --option | --target-release) shift ;;
+    -o) case ${2-} in DPkg::Lock::Timeout=*) patience=${2#*=} ;; esac; shift ;;
+    -t | -c | --option | --target-release) shift ;;
     -*) ;;
     *) if [ -z "$command" ]; then command=$1; else wanted="$wanted $1"; fi ;;
   esac
@@ -15,7 +18,10 @@ done
 case $command in
   update) echo "vmctl emulator: the programs are those of this computer; nothing to update."; exit 0 ;;
   clean | autoclean) exit 0 ;;
-  install) ;;
+  install)
+    [ ! -d /var/lib/dpkg ] || [ -n "${VMCTL_PLAIN-}" ] ||
+      /usr/bin/python3 -IS "$here/package_lock.py" await /var/lib/dpkg/lock-frontend "$patience" ||
+      exit 100 ;;
   *)
     echo "E: vmctl emulator: a simulated machine cannot '$(basename "$0") $command':" \
       "its /usr is this computer's, read-only." >&2

@@ -49,11 +49,12 @@ def query(gpus: list[str], wanted: list[str], options: list[str]) -> int:
     return 0
 
 
-def table(gpus: list[str]) -> None:
+def table(gpus: list[str], cuda: str) -> None:
     line = "+" + "-" * 70 + "+"
     print(line)
     print(f"| {'NVIDIA-SMI: SIMULATED by the vmctl emulator, there is no GPU here':<68} |")
-    print(f"| {'Driver Version: ' + DRIVER:<68} |")
+    versions = f"Driver Version: {DRIVER}     CUDA Version: {cuda}"
+    print(f"| {versions:<68} |")
     print(line)
     for index, gpu in enumerate(gpus):
         name, memory = gpu.split(";")
@@ -62,7 +63,10 @@ def table(gpus: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    gpus = Path(__file__).with_name("nvidia-smi.gpus").read_text().splitlines()
+    cuda, *gpus = Path(__file__).with_name("nvidia-smi.gpus").read_text().splitlines()
+    if not gpus:
+        print("No devices were found")
+        return 6
     wanted: list[str] = []
     options: list[str] = []
     pending = ""
@@ -97,7 +101,7 @@ def main(arguments: list[str]) -> int:
             print('"--format=" switch is missing. Please run nvidia-smi -h for help.')
             return 2
         return query(gpus, [name.strip() for name in wanted], [o.strip() for o in options])
-    table(gpus)
+    table(gpus, cuda)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vmctl.cli import emulator, gpus, keep, machine, reach, sync, work
+from vmctl.cli import emulator, gpus, keep, machine, reach, selftest, sync, work
 from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
 
 app = typer.Typer(
@@ -56,3 +56,4 @@ sync.register(app)
 work.register(app)
 reach.register(app)
 emulator.register(app)
+selftest.register(app)

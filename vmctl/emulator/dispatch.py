@@ -16,6 +16,7 @@ from .discovery import Discovery, Match
 from .errors import ApiError, Json, OperationError, unparsable
 from .fields import select
 from .operations import check_request_id
+from .strangers import check_permission
 
 PREFIX = "/compute/v1/"
 BODY_LIMIT = 4 * 1024 * 1024
@@ -95,6 +96,7 @@ class Dispatcher:
     async def _handle(self, match: Match, path: str, query: dict[str, str], raw: bytes) -> Json:
         method = match.method
         self._discovery.check_parameters(match, query)
+        check_permission(method.id, match.path.get("project"), unquote(path[len(PREFIX) :]))
         body: Json = {}
         if method.request is not None:
             body = _parse_body(raw)

@@ -95,6 +95,15 @@ class Quotas:
                 raise _exceeded(metric, self._limit(metric, None), None)
         used = self._region_usage(project, region)
         asked += self._disk_usage(project, region, instance.body["selfLink"])
+        self._check_region(asked, used, region)
+
+    def check_disk(self, disk: Record) -> None:
+        """Raise OperationError QUOTA_EXCEEDED if this disk, which is in the store, is too much."""
+        project, region = disk.key.project, links.region_of(links.last(disk.key.scope))
+        asked = Counter({_disk_metric(disk): int(disk.body["sizeGb"])})
+        self._check_region(asked, self._disk_usage(project, region, None), region)
+
+    def _check_region(self, asked: Counter[str], used: Counter[str], region: str) -> None:
         for metric in sorted(asked.keys() & REGION_LIMITS.keys()):
             if used[metric] > self._limit(metric, region):
                 raise _exceeded(metric, self._limit(metric, region), region)
@@ -166,9 +175,13 @@ class Quotas:
             if links.region_of(links.last(disk.key.scope)) == region and (
                 user is None or user in disk.body.get("users", ())
             ):
-                ssd = DISK_TYPES[links.last(disk.body["type"])].ssd
-                usage["SSD_TOTAL_GB" if ssd else "DISKS_TOTAL_GB"] += int(disk.body["sizeGb"])
+                usage[_disk_metric(disk)] += int(disk.body["sizeGb"])
         return usage
+
+
+def _disk_metric(disk: Record) -> str:
+    ssd = DISK_TYPES[links.last(disk.body["type"])].ssd
+    return "SSD_TOTAL_GB" if ssd else "DISKS_TOTAL_GB"
 
 
 def _exceeded(metric: str, limit: float, region: str | None) -> OperationError:

@@ -12,31 +12,36 @@ from vmctl.domain.errors import InvalidInput
 from vmctl.gce import local
 from vmctl.gce.compute import Compute
 from vmctl.gce.identity import find_credentials, gcloud_project
+from vmctl.gce.trace import Recorder
 from vmctl.gce.translate import translated
 
 LOCAL_PROJECT = "vmctl-local"
 TIMEOUT_S = 60
 
 
-def open_compute(project: Project, clock: Clock | None = None) -> Compute:
+def open_compute(
+    project: Project, clock: Clock | None = None, recorder: Recorder | None = None
+) -> Compute:
     """The Compute Engine of a project: the embedded one, started when needed, or Google's.
 
-    Raises AccessDenied without usable credentials, InvalidInput without a Google project.
+    A recorder writes down all that is said to it. Raises AccessDenied without usable
+    credentials, InvalidInput without a Google project.
     """
     if project.local:
         running = local.start(local.home(), clock or Clock())
         chosen = project.google_project or running.project or LOCAL_PROJECT
-        return _local(running.endpoint, _project_id(chosen))
-    return _real(project.google_project)
+        return _local(running.endpoint, _project_id(chosen), recorder)
+    return _real(project.google_project, recorder)
 
 
-def _local(endpoint: str, project: str) -> Compute:
+def _local(endpoint: str, project: str, recorder: Recorder | None) -> Compute:
     import httplib2
     from googleapiclient.discovery import build
 
     def connect() -> Any:
         # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
-        return httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
+        http = httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
+        return recorder.around(http, project) if recorder else http
 
     service = build(
         "compute",
@@ -49,7 +54,7 @@ def _local(endpoint: str, project: str) -> Compute:
     return Compute(service, project, endpoint, connect=connect)
 
 
-def _real(chosen_project: str | None) -> Compute:
+def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     import google_auth_httplib2
     import httplib2
     from googleapiclient.discovery import build

@@ -8,6 +8,7 @@ from vmctl.domain.events import Finished, Noted, Started, Story
 from vmctl.gce import local
 from vmctl.gce.compute import Compute
 from vmctl.gce.service import open_compute
+from vmctl.gce.trace import Recorder
 
 
 def ensure_emulator(clock: Clock) -> Story[local.Running]:
@@ -26,8 +27,8 @@ def ensure_emulator(clock: Clock) -> Story[local.Running]:
     return running
 
 
-def open_cloud(project: Project, clock: Clock) -> Story[Compute]:
+def open_cloud(project: Project, clock: Clock, recorder: Recorder | None = None) -> Story[Compute]:
     """The project's Compute Engine; a local one that has to be started first says so."""
     if project.local:
         yield from ensure_emulator(clock)
-    return open_compute(project, clock)
+    return open_compute(project, clock, recorder)

@@ -8,7 +8,14 @@ from .. import copies, links, lists
 from ..catalog import DISK_TYPES, DiskType, Image, find_image
 from ..clock import stamp
 from ..cloud import Call, Handler
-from ..errors import ApiError, Json, already_exists, invalid_field, not_found
+from ..errors import (
+    ApiError,
+    Json,
+    OperationError,
+    already_exists,
+    invalid_field,
+    not_found,
+)
 from ..guest_view import fingerprint
 from ..store import Key, Record
 from . import instance_body, snapshots
@@ -129,7 +136,16 @@ async def insert(call: Call) -> Json:
     if snapshot:
         copies.describe(record, snapshot)
     call.cloud.store.save(record)
-    return call.start("insert", key, record.body["id"], lambda op: copies.fill(call.cloud, record))
+
+    async def make(operation: Record) -> None:
+        try:
+            call.cloud.quotas.check_disk(record)
+        except OperationError:
+            call.cloud.store.delete(record.key)
+            raise
+        await copies.fill(call.cloud, record)
+
+    return call.start("insert", key, record.body["id"], make)
 
 
 async def get(call: Call) -> Json:

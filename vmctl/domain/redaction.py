@@ -1,0 +1,71 @@
+"""What may be shown to others of a conversation with Google: everything but who had it.
+
+Gone are the project, its number, e-mail addresses, names of users, public IP addresses, SSH keys
+and tokens; in their places stand words of the same form, so that the rest can be said again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PROJECT = "a-project"
+OWNER = "owner"
+LOGIN = "someone"
+EMAIL = "someone@example.com"
+ADDRESS = "192.0.2.1"  # of the block that is for documentation
+KEY = "AAAAKEY"
+NUMBER = "100000000000"
+
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_KEY = re.compile(r"AAAA[0-9A-Za-z+/]{16,}={0,3}")
+_TOKEN = re.compile(r"\bya29\.[\w.-]+|\bBearer\s+[\w.~+/=-]+")
+_NUMBERED = re.compile(r"\b((?:projects?|organizations|folders)(?:/|[ =]#?|%2F))\d{5,}\b")
+_IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w.-])")
+_IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{0,4}(?![\w:])")
+_NOBODYS = re.compile(r"0\.|10\.|127\.|169\.254\.|192\.168\.|192\.0\.2\.|172\.(1[6-9]|2\d|3[01])\.")
+_DROPPED = {"contents"}  # of a serial port: a whole boot's log, with who knows what in it
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """Takes one user's traces out of texts and JSON values."""
+
+    project: str
+    owner: str = ""
+    login: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)  # further ones, with what stands there
+
+    def text(self, text: str) -> str:
+        """The text with nobody in it."""
+        # the longest first: one may be part of another
+        for word, instead in sorted(self._literals().items(), key=lambda item: -len(item[0])):
+            text = re.sub(rf"(?<![0-9A-Za-z]){re.escape(word)}(?![0-9A-Za-z])", instead, text)
+        text = _KEY.sub(KEY, text)
+        text = _TOKEN.sub("TOKEN", text)
+        text = _EMAIL.sub(EMAIL, text)
+        text = _NUMBERED.sub(rf"\g<1>{NUMBER}", text)
+        text = _IPV4.sub(lambda m: m[0] if _NOBODYS.match(m[0]) else ADDRESS, text)
+        return _IPV6.sub("2001:db8::1", text)
+
+    def value(self, value: object) -> object:
+        """A JSON value with nobody in it, of the same shape."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, Mapping):
+            hidden = {**{name: "(not kept)" for name in _DROPPED if name in value}}
+            if value.get("kind") == "compute#project" and "id" in value:
+                hidden["id"] = NUMBER
+            return {
+                self.text(str(name)): hidden.get(name, self.value(item))
+                for name, item in value.items()
+            }
+        return value
+
+    def _literals(self) -> dict[str, str]:
+        """Every word that names the user; what vmctl writes itself names nobody."""
+        found = {self.project: PROJECT, self.owner: OWNER, self.login: LOGIN, **self.words}
+        return {word: said for word, said in found.items() if word and word != "vmctl"}

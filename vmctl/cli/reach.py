@@ -1,7 +1,8 @@
-"""tunnel, tunnels, ssh, exec: reach the machine."""
+"""tunnel, tunnels, ssh, exec, ssh-config: reach the machine."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -139,6 +140,53 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.shell import exec_ as execute
 
         raise typer.Exit(execute(context.project(), tuple(words)))
+
+    @command(
+        app,
+        "ssh-config",
+        panel=PANEL,
+        examples="vmctl ssh-config\nvmctl ssh-config --json | jq -r .host\n"
+        "vmctl ssh-config --remove",
+    )
+    def ssh_config(
+        context: Context,
+        remove: Annotated[
+            bool, typer.Option("--remove", help="Take all of it away again, without a trace.")
+        ] = False,
+        file: Annotated[
+            Path | None,
+            typer.Option(metavar="PATH", help="Another file than ~/.ssh/config."),
+        ] = None,
+        follow: Annotated[str | None, typer.Option(hidden=True)] = None,
+    ) -> None:
+        """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
+
+        The name is PROJECT.vmctl (PROJECT.local.vmctl with --local). It follows the VM when its
+        address changes or it is made anew, its host key is verified, and using it renews
+        vmctl's login key. One marked Include at the top of the file is all that is added there.
+        """
+        from vmctl.workflows import ssh_config as workflow
+
+        screen = context.screen()
+        if follow is not None:
+            screen.play(workflow.follow(follow))
+            return
+        if remove:
+            result = workflow.remove(context.project(), file=file)
+            screen.document(result)
+            screen.say(f"{result.file}: {result.action}.")
+            return
+        result = screen.play(workflow.ssh_config(context.project(), file=file))
+        screen.document(result)
+        screen.say(f"{result.host} ({result.address or 'not running'}): {result.action}.")
+        home = result.workspace.replace("~", f"/home/{result.user}", 1)
+        screen.next_steps(
+            [
+                (f"ssh {result.host}", "log in"),
+                (f"rsync -av data/ {result.host}:{result.workspace[2:]}/data/", "send a folder"),
+                (f"code --remote ssh-remote+{result.host} {home}", "VS Code on the VM"),
+            ]
+        )
 
 
 def _in_terminal(

@@ -195,6 +195,18 @@ def remember(
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
         part.write_text(json.dumps(record), encoding="utf-8")
         part.replace(path)
+    from vmctl.ssh.user_config import learned  # a warm command does without it
+
+    with contextlib.suppress(OSError):
+        learned(whose(project), target)
+
+
+def whose(project: Project) -> tuple[str, str, bool, str, str]:
+    """What tells a project's VM from all others in the user's ssh configuration."""
+    from vmctl.gce import local  # it brings an HTTP client along
+
+    home = str(local.home()) if project.local else ""
+    return project.owner, project.name, project.local, project.google_project or "", home
 
 
 def forget(project: Project) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vmctl.cli import emulator, gpus, keep, machine, reach, selftest, sync, work
+from vmctl.cli import emulator, first_steps, gpus, keep, machine, reach, selftest, sync, work
 from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def root(
     remember(Context(local, name, yes, json, quiet, verbose))
 
 
+first_steps.register(app)
 machine.register(app)
 keep.register(app)
 gpus.register(app)

@@ -1,0 +1,416 @@
+"""`vmctl doctor` on each set-up that can be broken: it names the check, the fix and the code."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import BASE, Laptop, eventually, project
+from tests.e2e.skies import cleared, own_cloud
+from tests.e2e.test_bad_days import Cloud
+
+CHECKS = [
+    "settings", "credentials", "project", "api", "billing", "machine", "quota", "network",
+    "firewall", "image", "programs",
+]  # fmt: skip
+INSIDE = CHECKS[5:10]  # what can be looked at only where Compute Engine answers
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    with own_cloud("doctor") as made:
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    with cleared(one_sky):
+        yield one_sky
+
+
+def found(document: dict[str, Any], verdict: str) -> list[str]:
+    """The checks that ended like this."""
+    return [one["check"] for one in document["findings"] if one["verdict"] == verdict]
+
+
+def the(document: dict[str, Any], check: str, verdict: str = "broken") -> dict[str, Any]:
+    (one,) = (
+        one for one in document["findings"] if one["check"] == check and one["verdict"] == verdict
+    )
+    return dict(one)
+
+
+def examine(sky: Cloud, *words: str, code: int, cwd: Path | None = None) -> dict[str, Any]:
+    told = sky.laptop(*words, "doctor", "--json", cwd=cwd or sky.folder, code=code)
+    document: dict[str, Any] = json.loads(told.stdout)
+    seen = list(dict.fromkeys(one["check"] for one in document["findings"]))
+    assert seen == CHECKS, "every check, in its order"
+    assert document["ready"] == (code == 0)
+    for one in document["findings"]:
+        if one["verdict"] in ("broken", "warning"):
+            assert one["fix"], one
+    return document
+
+
+# -- the embedded Compute Engine, as it is and with faults ------------------------------------
+
+
+def test_nothing_stands_in_the_way(sky: Cloud) -> None:
+    document = examine(sky, code=0)
+    assert found(document, "ok") == CHECKS
+    assert document["google_project"] == "vmctl-local"
+    assert sky.machines() == [], "it only looks"
+
+
+def test_people_read_lines_with_marks(sky: Cloud) -> None:
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    lines = sky("doctor", code=6).stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line[:1] in "✓✗"] == [
+        ["✗" if check == "quota" else "✓", check] for check in CHECKS
+    ]
+    assert "Mend first: quota" in lines[-1]
+    assert "iam-admin/quotas" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("metric", ["GPUS_ALL_REGIONS", "NVIDIA_T4_GPUS", "IN_USE_ADDRESSES"])
+def test_a_quota_of_zero(sky: Cloud, metric: str) -> None:
+    where = {} if metric.endswith("ALL_REGIONS") else {"region": "europe-west1"}
+    sky.fault(kind="quota", metric=metric, limit=0, **where)
+    quota = the(examine(sky, code=6), "quota")
+    assert f"{metric} " in quota["said"]
+    assert f"choose: {metric}" in quota["fix"]
+
+
+def test_spot_without_its_own_quota_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+    spot = project(tmp_path / "spot", BASE + "spot = true\n")
+    here = {"region": "europe-west1", "limit": 0}
+    sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **here)
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", **here)
+    assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["said"]
+
+
+def test_the_network_is_gone(sky: Cloud) -> None:
+    sky.fault(kind="http", method="compute.networks.get", status=404, reason="notFound")
+    document = examine(sky, code=2)
+    assert "networks create default" in the(document, "network")["fix"]
+    assert found(document, "not checked") == ["firewall"]
+    assert "image" in found(document, "ok")
+
+
+def test_a_network_of_the_settings_that_is_not_there(sky: Cloud, tmp_path: Path) -> None:
+    other = project(tmp_path / "other", BASE + 'network = "lab"\n')
+    network = the(examine(sky, code=2, cwd=other), "network")
+    assert "lab" in network["said"]
+    assert "vmctl.toml" in network["fix"]
+
+
+def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
+    rules = "/compute/v1/projects/vmctl-local/global/firewalls"
+    examine(sky, code=0)  # gives the project its default rules
+    sky.ask("DELETE", f"{rules}/default-allow-ssh")
+    try:
+        firewall = the(examine(sky, code=7), "firewall")
+        assert "tcp:22" in firewall["said"]
+        assert "firewall-rules create" in firewall["fix"]
+        ranges = {"sourceRanges": ["35.235.240.0/20"]}
+        ssh = {"allowed": [{"IPProtocol": "tcp", "ports": ["22"]}]}
+        sky.ask("POST", rules, {"name": "iap", **ssh, **ranges})
+        assert "IAP" in the(examine(sky, code=0), "firewall", "warning")["said"]
+        sky.ask("DELETE", f"{rules}/iap")
+    finally:
+        sky.ask("POST", rules, {"name": "default-allow-ssh", "priority": 65534, **ssh})
+    deny = {"name": "no-ssh", "denied": [{"IPProtocol": "tcp"}]}
+    sky.ask("POST", rules, deny)
+    try:
+        assert "no-ssh" in the(examine(sky, code=7), "firewall")["said"]
+    finally:
+        sky.ask("DELETE", f"{rules}/no-ssh")
+
+
+@pytest.mark.parametrize(
+    ("toml", "check", "code", "named"),
+    [
+        ('[vm]\nimage = "debian-cloud/debian-99"\n', "image", 3, "debian-99"),
+        ("[vm]\ndisk_gb = 20\n", "image", 2, "50 GB"),
+        ('[vm]\ngpu = "v100"\n', "machine", 2, "europe-west4"),
+        ('[vm]\ngpu = "none"\nmachine = "n9-standard-4"\n', "machine", 2, "vmctl gpus"),
+    ],
+)
+def test_settings_that_google_cannot_meet(
+    sky: Cloud, tmp_path: Path, toml: str, check: str, code: int, named: str
+) -> None:
+    document = examine(sky, code=code, cwd=project(tmp_path / "wish", toml))
+    one = the(document, check)
+    assert named in one["said"] + one["fix"]
+
+
+def test_an_image_older_than_the_gpus_needs_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+    old = project(tmp_path / "old", '[vm]\ngpu = "p100"\n')
+    assert "P100" in the(examine(sky, code=0, cwd=old), "image", "warning")["said"]
+
+
+def test_settings_that_are_wrong_stop_only_what_needs_them(sky: Cloud, tmp_path: Path) -> None:
+    wrong = project(tmp_path / "wrong", '[vm]\ngpuu = "t4"\n')
+    document = examine(sky, code=2, cwd=wrong)
+    assert "vm.gpuu" in the(document, "settings")["said"]
+    assert found(document, "not checked") == INSIDE
+    assert {"credentials", "api", "billing", "programs"} <= set(found(document, "ok"))
+
+
+def test_a_name_that_somebody_else_has_taken(sky: Cloud, tmp_path: Path) -> None:
+    body = {
+        "name": "tester-taken",
+        "machineType": "zones/europe-west1-b/machineTypes/e2-small",
+        "disks": [
+            {
+                "boot": True,
+                "autoDelete": True,
+                "initializeParams": {
+                    "sourceImage": "projects/debian-cloud/global/images/family/debian-12"
+                },
+            }
+        ],
+        "networkInterfaces": [{"network": "global/networks/default"}],
+    }
+    instances = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances"
+    sky.ask("POST", instances, body)
+    try:
+        document = examine(sky, code=4, cwd=project(tmp_path / "taken", BASE))
+        assert "vmctl adopt tester-taken" in the(document, "machine")["fix"]
+    finally:
+        sky.ask("DELETE", f"{instances}/tester-taken")
+        eventually(lambda: not sky.machines(), what="the VM is gone")
+
+
+def test_a_machine_that_runs_needs_no_more_quota(sky: Cloud) -> None:
+    sky("up")
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
+    document = examine(sky, code=0)
+    assert "RUNNING" in the(document, "machine", "ok")["said"]
+    sky("down")
+    assert "enough" in the(examine(sky, code=0), "quota", "ok")["said"]
+
+
+def test_the_project_asks_for_os_login(sky: Cloud) -> None:
+    path = "/compute/v1/projects/vmctl-local"
+    metadata = sky.ask("GET", path)["commonInstanceMetadata"]
+    items = [{"key": "enable-oslogin", "value": "TRUE"}]
+    sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": items})
+    try:
+        assert "OS Login" in the(examine(sky, code=0), "project", "warning")["said"]
+    finally:
+        metadata = sky.ask("GET", path)["commonInstanceMetadata"]
+        sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": []})
+
+
+def test_a_local_program_is_missing(sky: Cloud, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    environ = {"PATH": str(programs)}
+    told = sky.laptop("doctor", "--json", cwd=sky.folder, code=2, environ=environ)
+    document = json.loads(told.stdout)
+    assert "ssh is missing" in the(document, "programs")["said"]
+    assert "openssh-client" in the(document, "programs")["fix"]
+    assert found(document, "ok") == CHECKS[:-1]
+
+
+# -- as if it were Google: the same emulator behind real credentials ----------------------------
+
+
+@pytest.fixture(scope="module")
+def token_server() -> Iterator[str]:
+    """A token endpoint that gives a token to whoever asks, or refuses under /revoked."""
+
+    class Tokens(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            revoked = self.path == "/revoked"
+            answer = (
+                {"error": "invalid_grant", "error_description": "Token has been revoked."}
+                if revoked
+                else {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"}
+            )
+            body = json.dumps(answer).encode()
+            self.send_response(400 if revoked else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A service account's key file, less where its tokens come from."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    email = "someone@example.iam.gserviceaccount.com"
+    return {
+        "type": "service_account", "private_key": pem, "private_key_id": "1",
+        "client_email": email, "project_id": "from-the-key",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def google(
+    sky: Cloud, tmp_path: Path, account: dict[str, str], token_server: str
+) -> tuple[Cloud, Path]:
+    """The cloud as one reached with a key file, and that file."""
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({**account, "token_uri": f"{token_server}/token"}))
+    extra = {
+        "VMCTL_LOCAL": "0",
+        "HOME": str(tmp_path),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+        "NO_GCE_CHECK": "true",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+        "GOOGLE_CLOUD_PROJECT": "",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.root}/compute/v1/",
+    }
+    outside = Cloud.__new__(Cloud)
+    outside.laptop = Laptop(sky.laptop.home, sky.laptop.emulator_home, extra)
+    outside.folder, outside.root = sky.folder, sky.root
+    return outside, key
+
+
+def test_with_real_credentials_all_is_well(google: tuple[Cloud, Path]) -> None:
+    cloud, _ = google
+    document = examine(cloud, code=0)
+    assert document["google_project"] == "from-the-key"
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in the(document, "credentials", "ok")["said"]
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        (None, "missing"),
+        ("{bad", "key.json"),
+        ('{"type": "service_account"}', "GOOGLE_APPLICATION_CREDENTIALS"),
+        ('{"type": "unheard_of"}', "key.json"),
+        ("revoked", "expired or were revoked"),
+        ("unreachable", "does not answer"),
+    ],
+)
+def test_credentials_that_do_not_work(
+    google: tuple[Cloud, Path],
+    account: dict[str, str],
+    token_server: str,
+    written: str | None,
+    named: str,
+) -> None:
+    cloud, key = google
+    uris = {"revoked": f"{token_server}/revoked", "unreachable": "http://127.0.0.1:9/token"}
+    if written is None:
+        key.unlink()
+        named = str(key)
+    elif written in uris:
+        key.write_text(json.dumps({**account, "token_uri": uris[written]}))
+    else:
+        key.write_text(written)
+    document = examine(cloud, code=7 if written == "unreachable" else 5)
+    one = the(document, "credentials")
+    assert named in one["said"] + one["fix"]
+    assert found(document, "ok") == ["settings", "programs"]
+
+
+def test_nobody_is_logged_in(google: tuple[Cloud, Path]) -> None:
+    cloud, _ = google
+    cloud.laptop.extra["GOOGLE_APPLICATION_CREDENTIALS"] = ""
+    one = the(examine(cloud, code=5), "credentials")
+    assert "gcloud auth application-default login" in one["fix"]
+
+
+def test_no_project_is_chosen(google: tuple[Cloud, Path]) -> None:
+    cloud, key = google
+    written = json.loads(key.read_text())
+    del written["project_id"]
+    key.write_text(json.dumps(written))
+    one = the(examine(cloud, code=2), "project")
+    assert "gcloud config set project" in one["fix"]
+
+
+DISABLED = {
+    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+    "reason": "SERVICE_DISABLED",
+    "domain": "googleapis.com",
+    "metadata": {
+        "service": "compute.googleapis.com",
+        "consumer": "projects/1",
+        "activationUrl": "https://console.developers.google.com/apis/api/x?project=1",
+    },
+}
+UNBILLED = {**DISABLED, "reason": "BILLING_DISABLED", "metadata": {}}
+OFF = "Compute Engine API has not been used in project 1 before or it is disabled. Enable it by"
+PAGE = "https://console.developers.google.com"
+REFUSALS: list[tuple[str, dict[str, Any], str, int, str]] = [
+    ("the older form", {"status": 403, "reason": "accessNotConfigured",
+      "message": f"{OFF} visiting {PAGE}/apis/api/y?project=1 then retry."}, "api", 5, "api/y"),
+    ("the newer form", {"status": 403, "reason": "forbidden", "rpcStatus": "PERMISSION_DENIED",
+      "message": OFF, "details": [DISABLED]}, "api", 5, "api/x"),
+    ("billing", {"status": 403, "reason": "forbidden", "message": "This API method requires "
+      f"billing to be enabled. Please enable billing on project #1 by visiting {PAGE}/billing/"
+      "enable?project=1 then retry."}, "billing", 5, "billing/enable"),
+    ("billing, newer", {"status": 403, "reason": "forbidden", "message": "Billing is off.",
+      "details": [UNBILLED]}, "billing", 5, "billing/enable"),
+    ("no permission", {"status": 403, "reason": "forbidden", "message": "Required "
+      "'compute.projects.get' permission for 'projects/x'"}, "project", 5, "iam-admin/iam"),
+    ("no such project", {"status": 404, "reason": "notFound", "message": "The resource "
+      "'projects/x' was not found"}, "project", 2, "gcloud projects list"),
+    ("a bad token", {"status": 401}, "api", 5, "login"),
+    ("scopes", {"status": 403, "reason": "insufficientPermissions", "message": "Request had "
+      "insufficient authentication scopes.", "details": [{**DISABLED, "metadata": {},
+      "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}]}, "api", 5, "login"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "code", "named"),
+    [row[1:] for row in REFUSALS],
+    ids=[row[0] for row in REFUSALS],
+)
+def test_google_refuses(
+    google: tuple[Cloud, Path], fault: dict[str, Any], check: str, code: int, named: str
+) -> None:
+    cloud, _ = google
+    cloud.fault(kind="http", method="compute.*", **fault)
+    document = examine(cloud, code=code)
+    one = the(document, check)
+    assert named in one["fix"]
+    assert found(document, "broken") == [check]
+    assert set(INSIDE) <= set(found(document, "not checked"))
+    before = CHECKS[: CHECKS.index(check)]
+    assert found(document, "ok")[: len(before)] == before
+
+
+def test_one_question_refused_leaves_the_others(google: tuple[Cloud, Path]) -> None:
+    cloud, _ = google
+    for method in ("compute.regions.list", "compute.firewalls.list"):
+        cloud.fault(kind="http", method=method, status=403, reason="forbidden")
+    document = examine(cloud, code=5)
+    assert found(document, "broken") == ["quota"]
+    assert found(document, "warning") == ["firewall"]
+    assert {"machine", "network", "image"} <= set(found(document, "ok"))

@@ -1,0 +1,88 @@
+"""init, doctor: from nothing to the first `vmctl up`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+from vmctl.cli.options import Context, command
+
+if TYPE_CHECKING:
+    from vmctl.cli.render import Screen
+    from vmctl.config import Project
+    from vmctl.domain.diagnosis import Diagnosis, Finding
+    from vmctl.domain.errors import VmctlError
+
+PANEL = "First steps"
+CHECK_WIDTH = len("credentials")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+
+    @command(app, "doctor", panel=PANEL, examples="vmctl doctor\nvmctl doctor --json")
+    def doctor(context: Context) -> None:
+        """Look at everything that `vmctl up` needs, and say how to mend what is broken.
+
+        Credentials, project, API, billing, machine, quota, network and firewall, image, and the
+        programs of this computer, in that order. Nothing is changed and nothing costs money. The
+        exit code is the one with which `vmctl up` would end, 0 when nothing stands in its way.
+        """
+        from vmctl.workflows.doctor import doctor as story
+
+        project, trouble = _project_or_trouble(context)
+        screen = context.screen()
+        result = screen.play(story(project, trouble))
+        screen.document(result)
+        _draw(screen, result)
+        raise typer.Exit(result.exit_code)
+
+
+def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
+    """The project; with settings that are wrong, its defaults, and what is wrong."""
+    from vmctl.config import Flags, load_project
+    from vmctl.domain.errors import InvalidInput
+
+    try:
+        return context.project(), None
+    except InvalidInput as error:
+        kept = ("VMCTL_LOCAL", "VMCTL_PROJECT", "VMCTL_OWNER")
+        environ = {name: os.environ[name] for name in kept if name in os.environ}
+        flags = Flags(local=context.local, name="unnamed")
+        try:
+            return load_project(Path("/"), flags=flags, environ=environ), error
+        except InvalidInput:  # one of these is what is wrong
+            return load_project(Path("/"), flags=flags, environ={}), error
+
+
+def _draw(screen: Screen, result: Diagnosis) -> None:
+    for finding in result.findings:
+        for line in finding_lines(finding, sys.stdout):
+            screen.say(line)
+    screen.say(result.text)
+
+
+def finding_lines(finding: Finding, stream: TextIO) -> Iterator[str]:
+    """One finding: a mark, the check and what was found; below it how to mend it."""
+    from vmctl.cli.render import colours
+    from vmctl.domain.diagnosis import Verdict
+
+    mark, colour = {
+        Verdict.OK: ("✓", 32),
+        Verdict.WARNING: ("!", 33),
+        Verdict.BROKEN: ("✗", 31),
+        Verdict.SKIPPED: ("-", 2),
+    }[finding.verdict]
+    if colours(stream):
+        mark = f"\033[{colour}m{mark}\033[0m"
+    said = finding.said.rstrip(".")
+    skipped = f"not checked: {said}" if finding.verdict is Verdict.SKIPPED else said
+    yield f"{mark} {finding.check:{CHECK_WIDTH}}  {skipped}"
+    for number, line in enumerate(finding.fix.splitlines()):
+        lead = "mend it:" if number == 0 else ""
+        yield f"  {'':{CHECK_WIDTH}}  {lead:8} {line}"

@@ -1,0 +1,83 @@
+"""Firewall rules read as Compute Engine applies them: from where SSH reaches a VM."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ANYWHERE = "0.0.0.0/0"
+IAP_RANGE = "35.235.240.0/20"  # Google's Identity-Aware Proxy
+SSH_PORT = 22
+_TCP = {"tcp", "6", "all"}
+_PRIVATE = tuple(
+    ipaddress.IPv4Network(own)
+    for own in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule for what comes in; `ports` None means every port."""
+
+    name: str
+    priority: int  # the smaller number is heard first
+    allows: bool
+    protocols: tuple[tuple[str, tuple[str, ...] | None], ...]
+    sources: tuple[str, ...]  # address ranges
+    tags: tuple[str, ...] = ()  # the VMs that it is about; none: all of the network
+    disabled: bool = False
+
+    def is_about(self, tag: str, port: int) -> bool:
+        """Whether it has a word to say about this TCP port of a VM with this tag."""
+        if self.disabled or (self.tags and tag not in self.tags):
+            return False
+        return any(
+            protocol.lower() in _TCP and (ports is None or any(_has(one, port) for one in ports))
+            for protocol, ports in self.protocols
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The address ranges that are let in, and the rule that decided last."""
+
+    sources: tuple[str, ...]
+    rule: str = ""
+    closed_by: str = ""
+
+
+def ssh_door(rules: Iterable[Rule], tag: str, port: int = SSH_PORT) -> Door:
+    """Who may knock at SSH, rule by rule in order of priority, deny before allow among equals."""
+    sources: list[str] = []
+    last = ""
+    for rule in sorted(rules, key=lambda rule: (rule.priority, rule.allows)):
+        if not rule.is_about(tag, port):
+            continue
+        if rule.allows:
+            sources += [source for source in rule.sources if source not in sources]
+            last = rule.name
+            if ANYWHERE in rule.sources:
+                break
+        elif ANYWHERE in rule.sources:
+            return Door(tuple(sources), last, rule.name)
+    return Door(tuple(sources), last)
+
+
+def is_private(source: str) -> bool:
+    """Whether a range holds only addresses of networks apart from the internet."""
+    try:
+        network = ipaddress.ip_network(source, strict=False)
+    except ValueError:
+        return False
+    if isinstance(network, ipaddress.IPv6Network):
+        return network.is_private
+    return any(network.subnet_of(own) for own in _PRIVATE)
+
+
+def _has(ports: str, port: int) -> bool:
+    first, _, last = ports.partition("-")
+    try:
+        return int(first) <= port <= int(last or first)
+    except ValueError:
+        return False

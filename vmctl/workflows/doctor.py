@@ -1,0 +1,192 @@
+"""`vmctl doctor`: everything that `up` will need, looked at in the order in which it needs it.
+
+Nothing is changed and nothing is asked for. What cannot be looked at, because something before
+it is broken, is said to be unchecked; the rest is looked at all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.diagnosis import (
+    Check,
+    Diagnosis,
+    Finding,
+    Verdict,
+    ordered,
+    programs_findings,
+)
+from vmctl.domain.errors import AccessDenied, InvalidInput, VmctlError
+from vmctl.domain.events import Started, Story
+from vmctl.domain.failure import Kind
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.image import Image
+from vmctl.domain.machine import choose_machine
+from vmctl.domain.placement import region_of
+from vmctl.folders import cache_dir, data_dir, runtime_dir
+from vmctl.gce import identity, inspection, local
+from vmctl.gce.compute import Compute
+from vmctl.ssh.programs import installed
+from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.prerequisites import Wish, inside
+
+OS_LOGIN = "enable-oslogin"
+
+
+def doctor(
+    project: Project, trouble: VmctlError | None = None, *, clock: Clock | None = None
+) -> Story[Diagnosis]:
+    """Look at everything and return what was found; it raises nothing that `up` would say.
+
+    `trouble` is what is wrong with the project's settings: then what does not depend on them is
+    looked at, and `project` brings the rest.
+    """
+    clock = clock or Clock()
+    findings: list[Finding] = []
+    wish = _settings(project, trouble, findings)
+    yield Started("credentials", "Looking at the credentials")
+    found = _credentials(project, findings)
+    compute: Compute | None = None
+    if project.local or found is not None:
+        yield Started("api", "Asking Compute Engine")
+        compute = yield from _cloud(project, found, findings, clock)
+    if compute is not None:
+        yield from inside(project, compute, wish, findings)
+    findings += _programs(project)
+    done = ordered(findings)
+    return Diagnosis(
+        project=project.name,
+        local=project.local,
+        google_project=compute.project if compute else None,
+        ready=all(finding.verdict is not Verdict.BROKEN for finding in done),
+        findings=done,
+    )
+
+
+def _settings(project: Project, trouble: VmctlError | None, findings: list[Finding]) -> Wish | None:
+    if trouble is not None:
+        findings.append(Finding.of(Check.SETTINGS, trouble))
+        return None
+    try:
+        gpu = Gpu.parse(project.vm.gpu)
+        machine = choose_machine(gpu, project.vm.machine)
+        image = Image.parse(project.vm.image)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.SETTINGS, error))
+        return None
+    where = project.file.name if project.file else "no vmctl.toml, so the defaults: vmctl init"
+    findings.append(Finding(Check.SETTINGS, Verdict.OK, f"the project {project.name} ({where})"))
+    region = region_of(project.vm.zone) if project.vm.zone else project.vm.region
+    return Wish(gpu, machine, image, region)
+
+
+def _credentials(project: Project, findings: list[Finding]) -> identity.Identity | None:
+    """Whoever Google will take us for, proven by a token; None where there is nobody."""
+    if project.local:
+        findings.append(Finding(Check.CREDENTIALS, Verdict.OK, "none are needed for --local"))
+        return None
+    try:
+        found = identity.find_credentials()
+        identity.prove(found)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.CREDENTIALS, error))
+        return None
+    findings.append(Finding(Check.CREDENTIALS, Verdict.OK, found.source))
+    return found
+
+
+def _cloud(
+    project: Project, found: identity.Identity | None, findings: list[Finding], clock: Clock
+) -> Story[Compute | None]:
+    """The project, the API and billing; None when one of them stands in the way."""
+    try:
+        compute = yield from open_cloud(project, clock)
+    except InvalidInput as error:
+        check = Check.API if project.local else Check.PROJECT
+        findings.append(Finding.of(check, error))
+        return None
+    except VmctlError as error:
+        findings.append(Finding.of(Check.API, error))
+        return None
+    asked = Finding(Check.PROJECT, Verdict.OK, f"{compute.project} ({_chosen(project, found)})")
+    try:
+        shared = inspection.project_metadata(compute)
+        compute.zones()  # without billing Google may still describe the project, and no more
+    except VmctlError as error:
+        findings += _refusal(error, asked)
+        return None
+    findings.append(asked)
+    if project.local:
+        findings += _embedded()
+        findings.append(Finding(Check.BILLING, Verdict.OK, "nothing is paid for --local"))
+    else:
+        findings.append(Finding(Check.API, Verdict.OK, "Compute Engine answers"))
+        findings.append(Finding(Check.BILLING, Verdict.OK, "on, as far as Compute Engine tells"))
+    findings += _login(compute, shared)
+    return compute
+
+
+def _chosen(project: Project, found: identity.Identity | None) -> str:
+    """Where the choice of the Google project comes from."""
+    if project.google_project:
+        return "VMCTL_PROJECT, or project in vmctl.toml"
+    if project.local:
+        return "the embedded Compute Engine's own"
+    return f"from {found.source}" if found and found.project else "from gcloud's config"
+
+
+def _refusal(error: VmctlError, asked: Finding) -> list[Finding]:
+    """Which rung a refusal of the first question is: the project, the API or billing."""
+    failure = inspection.failure_behind(error)
+    fine = Finding(Check.API, Verdict.OK, "Compute Engine answers")
+    if failure is None:
+        return [asked, Finding.of(Check.API, error)]
+    if failure.code == "BILLING_DISABLED":
+        return [asked, fine, Finding.of(Check.BILLING, error)]
+    if failure.http_status == 401 or failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+        return [asked, Finding.of(Check.API, error)]
+    if failure.http_status == 404 or "is not found" in failure.message:
+        missing = InvalidInput(
+            f"Google knows no such project, or you may not see it: {failure.message}",
+            hint='See yours: gcloud projects list. Then: project = "ID" in vmctl.toml',
+        )
+        return [Finding.of(Check.PROJECT, missing)]
+    if failure.kind is Kind.TRANSIENT:
+        return [asked, Finding.of(Check.API, error)]
+    if isinstance(error, AccessDenied) and failure.code == "forbidden":
+        return [Finding.of(Check.PROJECT, error), fine]
+    return [asked, Finding.of(Check.API, error)]
+
+
+def _embedded() -> Iterator[Finding]:
+    running = local.find(local.home())
+    if running is not None and running.note:
+        yield Finding(Check.API, Verdict.WARNING, running.note, "See: vmctl emulator status")
+    else:
+        yield Finding(Check.API, Verdict.OK, "the embedded Compute Engine answers")
+
+
+def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
+    if shared.get(OS_LOGIN, "").upper() == "TRUE":
+        yield Finding(
+            Check.PROJECT,
+            Verdict.WARNING,
+            f"The project {compute.project} asks for OS Login: keys in metadata do not count there",
+            f"gcloud compute project-info add-metadata --metadata {OS_LOGIN}=FALSE "
+            f"--project {compute.project}",
+        )
+
+
+# -- this computer ---------------------------------------------------------------------------
+
+
+def _programs(project: Project) -> Iterator[Finding]:
+    """The programs that vmctl calls, and the folders in which it keeps its things."""
+    yield from programs_findings(installed(machines_here=project.local))
+    try:
+        for folder in (data_dir, cache_dir, runtime_dir):
+            folder()
+    except VmctlError as error:
+        yield Finding.of(Check.PROGRAMS, error)

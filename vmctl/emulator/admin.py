@@ -99,6 +99,9 @@ class Admin:
             await self._cloud.clock.advance(float(seconds))
         except ValueError as error:
             raise bad_request(f"{error}.") from None
+        for record in self._cloud.store.find("instances"):
+            if record.body["status"] == "RUNNING":  # machines live by this clock, too
+                await self._cloud.hosting.metadata_changed(record.body["id"])
         return {"now": stamp(self._cloud.clock.now())}
 
     def _instance(self, body: Json) -> Record:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from . import copies, guest_view
 from .cloud import Cloud
@@ -248,11 +249,15 @@ class Lifecycle:
     # --- what the machines ask ----------------------------------------------------------------
 
     def metadata(self, instance_id: str) -> Json:
-        """Return a machine's metadata tree."""
+        """Return a machine's metadata tree, with the lead of our clock where it has one."""
         record = self._by_id(instance_id)
         if record is None:
             return {}
-        return guest_view.metadata_tree(self._cloud.store, record)
+        tree = guest_view.metadata_tree(self._cloud.store, record)
+        clock = self._cloud.clock
+        if clock.kind != "real":
+            tree["ahead_s"] = (clock.now() - datetime.now(UTC)).total_seconds()
+        return tree
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
         """Save a guest attribute if the instance or its project enables them."""

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from .layout import Refusal
+from .layout import STATE, Refusal
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ VERBS = {
     "service": ("services", "ensure_running"),
     "service-state": ("services", "state"),
 }
+# what somebody does: the watchdog (activity.py) reads when that was last
+DOING = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
 # started inside tmux: words, no request
 INSIDE = {"job": ("runner", "main"), "serve": ("services", "serve")}
 
@@ -46,6 +48,8 @@ def main() -> int:
         if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
             return 1
         request: dict[str, Any] = json.loads(line)
+        if verb in DOING:
+            _mark()
         answer = getattr(_module(module), function)(request)
     except Refusal as refusal:
         return _refuse(refusal.kind, refusal.message, refusal.hint)
@@ -59,6 +63,16 @@ def main() -> int:
     if answer is not None:
         sys.stdout.write(json.dumps(answer) + "\n")
     return 0
+
+
+def _mark() -> None:
+    """Note that somebody did something now; a full disk is told by what comes next."""
+    try:
+        descriptor = os.open(STATE / "active", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.utime(descriptor)
+        os.close(descriptor)
+    except OSError:
+        pass
 
 
 def _module(name: str) -> Any:

@@ -200,11 +200,14 @@ class Forward:
 
 
 def _line(with_service: bool) -> str:
-    """What the session does on the VM: the verb, then every byte comes back."""
+    """What the session does on the VM: the verb, then every byte comes back.
+
+    By its argument the VM's watchdog (guest/activity.py) tells this `cat` from somebody's transfer.
+    """
     verb = ":"
     if with_service:  # the request is the first line of what comes in: a process list shows words
         verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({guest.verb_line('service')})"
-    script = f'{verb}; echo "{READY.decode()}$?"; exec cat'
+    script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
     return f"exec sh -c {shlex.quote(script)}"
 
 

@@ -21,15 +21,20 @@ VERBATIM = frozenset({"attributes", "guest-attributes", "guestAttributes", "labe
 
 
 class Watch:
-    """Wakes whoever waits for the metadata to change."""
+    """Wakes whoever waits for the metadata to change, and tells the cloud's time."""
 
     def __init__(self) -> None:
+        self.ahead_s = 0.0  # of the cloud's clock before this computer's
         self._condition = threading.Condition()
         self._version = 0
 
     @property
     def version(self) -> int:
         return self._version
+
+    def now(self) -> float:
+        """The cloud's time, in seconds since the epoch."""
+        return time.time() + self.ahead_s
 
     def changed(self) -> None:
         with self._condition:
@@ -187,9 +192,9 @@ class Handler(BaseHTTPRequestHandler):
         """The value once it differs from what the caller knows, or as it is when time is up."""
         known = query.get("last_etag") or etag(value)
         timeout = float(query["timeout_sec"]) if query.get("timeout_sec", "").isdigit() else None
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self.watch.now() + timeout
         while etag(value) == known:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - self.watch.now()
             if (left is not None and left <= 0) or not self.watch.wait(seen, left):
                 break
             seen = self.watch.version
@@ -209,6 +214,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header: machines set their clocks by it."""
+        return super().date_time_string(self.watch.now() if timestamp is None else timestamp)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: the serial port is for the machine's own story."""

@@ -80,6 +80,7 @@ def test_a_t4_is_asked_for_exactly_so() -> None:
             "items": [
                 {"key": "ssh-keys", "value": "ada:ssh-ed25519 AAAA google-ssh {}"},
                 {"key": "block-project-ssh-keys", "value": "TRUE"},
+                {"key": "enable-oslogin", "value": "FALSE"},
                 {"key": "enable-guest-attributes", "value": "TRUE"},
                 {"key": "install-nvidia-driver", "value": "True"},
             ]

@@ -212,6 +212,13 @@ def advice(failure: Failure, project: str) -> str:
 def _by_status(failure: Failure, said: str) -> VmctlError:
     if failure.http_status == 404:
         return NotFound(said, hint="See what there is: vmctl ls")
+    if failure.code == "conditionNotMet" and "requireOsLogin" in failure.message:
+        return AccessDenied(
+            "Your organisation requires OS Login, and vmctl logs in with a key in the VM's "
+            f"metadata: {failure.message}",
+            hint="Ask its administrator for an exception for this project: gcloud resource-manager "
+            "org-policies disable-enforce compute.requireOsLogin --project PROJECT",
+        )
     if failure.code == "conditionNotMet" and "onstraint" in failure.message:
         return AccessDenied(
             f"A rule of your organisation forbids it: {failure.message}",

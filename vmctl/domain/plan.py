@@ -23,6 +23,7 @@ class MachinePlan:
     max_run_s: int  # Google stops the VM after this long, whatever becomes of us
     ssh_keys: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)  # beside what every VM gets
     spot: bool = False
     network: str | None = None
     subnetwork: str | None = None

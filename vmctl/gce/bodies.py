@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.instance import MOVED_FROM_LABEL, Instance
 from vmctl.domain.plan import MachinePlan
 
@@ -141,10 +142,13 @@ def _metadata(plan: MachinePlan) -> dict[str, str]:
         "ssh-keys": plan.ssh_keys,
         # Project-wide keys would let everyone of a shared project in, with sudo.
         "block-project-ssh-keys": "TRUE",
+        # Where the project asks for OS Login, it would make Google ignore the key above.
+        OS_LOGIN_ITEM: "FALSE",
         # The VM publishes its host keys there: that is how they can be known before connecting.
         "enable-guest-attributes": "TRUE",
         # Images that carry no driver install it at first boot; the others ignore this.
         **({"install-nvidia-driver": "True"} if plan.gpu else {}),
+        **plan.metadata,
     }
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
+from vmctl.domain.access import (
+    KEY_LIFETIME,
+    OS_LOGIN_ITEM,
+    RENEW_WHEN_LEFT,
+    key_entry,
+    merged_keys,
+    time_left,
+)
 from vmctl.domain.errors import AccessDenied, InvalidInput, TimedOut
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.instance import Instance
@@ -24,14 +31,22 @@ def renew_key(
 ) -> Story[Instance]:
     """Put vmctl's key on the VM for another day when less than half of its time is left.
 
-    The guest agent removes a user whose last key has expired, so use renews it.
+    The guest agent removes a user whose last key has expired, so use renews it. Raises
+    AccessDenied for a VM on which somebody has turned OS Login on: it would ignore the key.
     """
+    if instance.metadata.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
+        raise AccessDenied(
+            f"OS Login is on for {instance.name}: Google ignores the keys in its metadata.",
+            hint=f"gcloud compute instances add-metadata {instance.name} --zone {instance.zone} "
+            f"--project {compute.project} --metadata {OS_LOGIN_ITEM}=FALSE",
+        )
     pair, now = ensure_keypair(), clock.now()
     left = time_left(instance.ssh_keys, project.login_user, pair.public_line, now)
     if left > RENEW_WHEN_LEFT:
         return instance
     entry = key_entry(project.login_user, pair.public_line, now + KEY_LIFETIME)
-    asked = compute.set_ssh_keys(instance, merged_keys(instance.ssh_keys, entry, now))
+    items = {"ssh-keys": merged_keys(instance.ssh_keys, entry, now), OS_LOGIN_ITEM: "FALSE"}
+    asked = compute.set_metadata(instance, items)
     done = yield from follow(compute, asked, clock, "key")
     raise_failure(done, compute.project, f"Renewing the login key of {instance.name}")
     return compute.get_instance(instance.zone, instance.name) or instance

@@ -67,5 +67,5 @@ class Redaction:
 
     def _literals(self) -> dict[str, str]:
         """Every word that names the user; what vmctl writes itself names nobody."""
-        found = {self.project: PROJECT, self.owner: OWNER, self.login: LOGIN, **self.words}
+        found = {self.login: LOGIN, self.owner: OWNER, self.project: PROJECT, **self.words}
         return {word: said for word, said in found.items() if word and word != "vmctl"}

@@ -1,0 +1,209 @@
+"""`vmctl selftest` against the embedded Compute Engine: all is seen, and nothing stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal
+from vmctl.domain.assumptions import ASSUMPTIONS
+
+SELFTEST = ("selftest", "--trace", "trace.jsonl")
+NAME = "tester-vmctl-selftest"
+
+
+def verdicts(document: dict[str, Any]) -> dict[str, str]:
+    return {one["id"]: one["verdict"] for one in document["findings"]}
+
+
+def check_nothing(cloud: Rehearsal, at: str = "") -> None:
+    for collection in COLLECTIONS:
+        assert cloud.all(collection) == [], at
+
+
+def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> str | None:
+    """Ctrl-C while the n-th call is held; its method, None where the test was over before."""
+    cloud.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
+    client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
+    held: dict[str, Any] | None = None
+    while held is None and client.poll() is None:
+        held = cloud.ask("GET", "/emulator/v1/hold")["held"]
+    if held is not None:
+        client.send_signal(signal.SIGINT)
+        cloud.ask("DELETE", "/emulator/v1/hold")
+    told = client.communicate()[1].decode()
+    if held is None:
+        assert client.returncode == 0, told
+        cloud.ask("DELETE", "/emulator/v1/hold")
+        return None
+    assert client.returncode == 130, told
+    assert "Deleting what the self-test made" in told
+    return str(held["method"])
+
+
+def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: Rehearsal) -> None:
+    document = cloud.laptop.json(*SELFTEST, cwd=cloud.folder)
+    seen = verdicts(document)
+    assert {name for name in seen if seen[name] == "holds"} == {
+        one.id for one in ASSUMPTIONS if one.how
+    }
+    assert document["differs"] == 0
+    assert len(seen) == len(ASSUMPTIONS)
+    check_nothing(cloud)
+
+
+def test_the_trace_names_nobody(cloud: Rehearsal) -> None:
+    cloud(*SELFTEST)
+    text = (cloud.folder / "trace.jsonl").read_text()
+    calls = [json.loads(line) for line in text.splitlines()]
+    assert {"POST", "GET", "DELETE"} <= {call.get("method") for call in calls}
+    key = (cloud.laptop.home / "data").rglob("*.pub")
+    blobs = [path.read_text().split()[1] for path in key]
+    assert blobs
+    for word in ("tester", "vmctl-local", "user@vmctl.local", *blobs):
+        assert word not in text
+
+
+def test_what_does_not_hold_is_named_and_fails(cloud: Rehearsal) -> None:
+    method = "compute.images.getFromFamily"
+    cloud.fault(kind="http", method=method, status=404, reason="notFound", calls=1)
+    done = cloud(*SELFTEST, code=1)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("image-pytorch  ")]
+    assert "does not hold" in line
+    assert "1 do not" in done.stdout
+    assert "not passed" in done.stderr
+    check_nothing(cloud)
+
+
+def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: Rehearsal) -> None:
+    cloud.fault(kind="stockout", plain=True)
+    done = cloud(*SELFTEST, "--json", code=1)
+    seen = verdicts(json.loads(done.stdout))
+    assert seen["image-ubuntu"] == "holds"
+    assert seen["login"] == "could not be seen"
+    assert "enough resources" in json.loads(done.stderr.splitlines()[-1])["message"]
+    check_nothing(cloud)
+
+
+def test_a_dry_zone_leads_to_the_next(cloud: Rehearsal) -> None:
+    cloud.fault(kind="stockout", zone="europe-west1-b")
+    assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
+    check_nothing(cloud)
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_ctrl_c_leaves_nothing(cloud: Rehearsal, when: str) -> None:
+    method = "compute.instances.insert"
+    assert interrupted_at(cloud, 1, when, method=method) == method
+    check_nothing(cloud)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("when", MOMENTS)
+def test_ctrl_c_at_every_change_leaves_nothing(cloud: Rehearsal, when: str) -> None:
+    seen = set()
+    for call in range(1, 100):
+        method = interrupted_at(cloud, call, when, changes=True)
+        check_nothing(cloud, f"{when} {call}, {method}")
+        if method is None:
+            break
+        seen.add(method.removeprefix("compute."))
+    assert {"disks.insert", "instances.insert", "instances.setScheduling", "instances.stop"} <= seen
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "instances.insert",
+        pytest.param("disks.insert", marks=SLOW),
+        pytest.param("instances.stop", marks=SLOW),
+    ],
+)
+def test_what_a_killed_one_left_goes_with_the_next(cloud: Rehearsal, method: str) -> None:
+    assert cloud.killed_at(1, "after", *SELFTEST, method=f"compute.{method}")
+    assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
+    check_nothing(cloud)
+
+
+def test_google_deletes_what_nobody_comes_back_for(cloud: Rehearsal) -> None:
+    """The dead man's switch is the service's: it needs nothing of this computer's."""
+    assert cloud.killed_at(1, "after", *SELFTEST, method="compute.instances.insert")
+    (vm,) = cloud.all("instances")
+    assert vm["scheduling"]["instanceTerminationAction"] == "DELETE"
+    assert vm["scheduling"]["maxRunDuration"]["seconds"] == "1800"
+    assert vm["disks"][0]["autoDelete"] is True
+
+
+def test_a_machine_of_the_users_that_is_called_the_same_stays(cloud: Rehearsal) -> None:
+    cloud("--name", "vmctl-selftest", "up", "--gpu", "none", "--machine", "e2-small")
+    told = cloud(*SELFTEST, code=4).stderr
+    assert "yours" in told
+    assert [vm["name"] for vm in cloud.all("instances")] == [NAME]
+
+
+def test_the_real_one_is_not_the_local_one(cloud: Rehearsal) -> None:
+    assert "vmctl --cloud selftest --real" in cloud("selftest", "--real", code=2).stderr
+    check_nothing(cloud)
+
+
+@pytest.fixture
+def real(cloud: Rehearsal, tmp_path: Path) -> dict[str, str]:
+    """gcloud's own login, with an endpoint that is the embedded one: the way of `--real`."""
+    token = tmp_path / "token.txt"
+    token.write_text("a-token")
+    endpoint = cloud.laptop.json("emulator", "status", cwd=cloud.folder)["url"]
+    return {
+        "VMCTL_LOCAL": "0",
+        "HOME": str(tmp_path / "home"),
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+        "NO_GCE_CHECK": "true",
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "GOOGLE_CLOUD_PROJECT": "",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": endpoint,
+        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token),
+        "CLOUDSDK_CORE_PROJECT": "ada-lovelace-42",
+    }
+
+
+@pytest.mark.gcloud
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_the_real_one_tells_its_price_first(cloud: Rehearsal, real: dict[str, str]) -> None:
+    words = (*SELFTEST, "--real")
+    done = cloud.laptop(*words, cwd=cloud.folder, environ=real)
+    assert "about $0.01 in all" in done.stderr
+    assert "assumptions about Compute Engine" in done.stdout
+    trace = (cloud.folder / "trace.jsonl").read_text()
+    assert "ada-lovelace-42" not in trace
+    assert json.loads(trace.splitlines()[0])["service"] == "Compute Engine"
+
+
+@pytest.mark.gcloud
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_a_no_creates_nothing(cloud: Rehearsal, real: dict[str, str]) -> None:
+    import pty
+
+    here, there = pty.openpty()
+    client = cloud.laptop.start(
+        *SELFTEST, "--real", cwd=cloud.folder, environ=real, stdin=there, stderr=there
+    )
+    os.close(there)
+    said = b""
+    while b"Go ahead?" not in said:
+        said += os.read(here, 4096)
+    cloud.ask("POST", "/emulator/v1/hold", {"call": 1, "changes": True})
+    os.write(here, b"n\n")
+    client.communicate()
+    os.close(here)
+    assert client.returncode == 2
+    assert b"$0.05/h" in said
+    assert cloud.ask("GET", "/emulator/v1/hold")["calls"] == 0

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from vmctl.domain.cost import check_budget
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import nearest, posix_user, slug
+from vmctl.domain.watchdog import parse_idle
 
 FILE_NAME = "vmctl.toml"
 TENSORBOARD_PORT = 8898
@@ -34,6 +36,8 @@ class VmSettings:
     image: str = "pytorch"
     disk_gb: int = 100
     max_hours: float = 12.0
+    idle: str = "1h"  # the VM's own watchdog stops it when nothing is done on it; or "off"
+    budget: float | None = None  # USD for one start of the VM, turned into a time
     spot: bool = False
     network: str | None = None
     subnetwork: str | None = None
@@ -106,6 +110,8 @@ class Flags:
     image: str | None = None
     disk_gb: int | None = None
     max_hours: float | None = None
+    idle: str | None = None
+    budget: float | None = None
     spot: bool | None = None
 
 
@@ -165,6 +171,11 @@ def load_project(
 
 
 # -- finding and reading the file ------------------------------------------------------------
+
+
+def settings_file(start: Path) -> Path | None:
+    """The file whose settings count in a folder; None where only the defaults do."""
+    return _find_file(start)[0]
 
 
 def _find_file(start: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -227,6 +238,12 @@ def _vm_value(key: str, value: object, where: str) -> Any:
         return _hours(hours, _named(key, where))
     if key == "spot":
         return _typed(value, bool, f"vm.{key}", where)
+    if key == "idle":
+        text: str = _typed(value, str, f"vm.{key}", where)
+        parse_idle(text, of=_named(key, where))
+        return text
+    if key == "budget":
+        return check_budget(float(_typed(value, (int, float), f"vm.{key}", where)), where)
     return _typed(value, str, f"vm.{key}", where)
 
 
@@ -247,7 +264,7 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
         try:
             if item.name == "disk_gb":
                 value = int(text)
-            elif item.name == "max_hours":
+            elif item.name in ("max_hours", "budget"):
                 value = float(text)
             elif item.name == "spot":
                 value = _truth(text, variable)
@@ -255,7 +272,7 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
             wanted = "a whole number" if item.name == "disk_gb" else "a number"
             raise InvalidInput(
                 f"{variable} must be {wanted}, not '{text}'.",
-                hint=f"Such as: {variable}={item.default}",
+                hint=f"Such as: {variable}={item.default or 5}",
             ) from error
         settings = replace(settings, **{item.name: _vm_value(item.name, value, variable)})
     return _settle(settings, given)

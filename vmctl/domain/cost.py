@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmctl.domain.errors import InvalidInput
+
 # USD per GB and month, list prices of 2026-07-30
 _DISK_GB_MONTH = {
     "europe-west1": {"pd-balanced": 0.10, "pd-ssd": 0.17, "pd-standard": 0.04},
 }
 _SNAPSHOT_GB_MONTH = {"europe-west1": 0.05}
+_USED_ADDRESS_USD_H = 0.005  # an external one while its VM runs
 _UNUSED_ADDRESS_USD_H = 0.01  # a static external one that no VM uses
 HOURS_PER_MONTH = 730
 
@@ -46,3 +49,46 @@ def snapshot_usd_per_month(region: str, stored_bytes: int) -> float | None:
 def unused_address_usd_per_month() -> float:
     """What a static external address costs while no VM uses it."""
     return round(_UNUSED_ADDRESS_USD_H * HOURS_PER_MONTH, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one VM costs: by the hour while it runs, by the month for its disk in any case.
+
+    In USD by list prices of `dated`; None where a price is not known.
+    """
+
+    machine_usd_h: float | None
+    disk_usd_month: float | None
+    dated: str = ""
+    has_address: bool = True  # an external one, which is paid for while the VM runs
+
+    @property
+    def on_usd_h(self) -> float | None:
+        """What an hour more of running costs, the disk left out: it costs either way."""
+        if self.machine_usd_h is None:
+            return None
+        return self.machine_usd_h + (_USED_ADDRESS_USD_H if self.has_address else 0.0)
+
+    @property
+    def all_usd_h(self) -> float | None:
+        """What an hour of running costs with the disk."""
+        if self.on_usd_h is None:
+            return None
+        return self.on_usd_h + (self.disk_usd_month or 0.0) / HOURS_PER_MONTH
+
+
+def affordable_s(budget_usd: float, rate: Rate) -> float | None:
+    """How long a VM may run for so much, its disk included; None where no price is known."""
+    return None if not rate.all_usd_h else budget_usd / rate.all_usd_h * 3600
+
+
+def check_budget(usd: float, where: str) -> float:
+    """A budget as it was given; raises InvalidInput for one that buys nothing."""
+    if not 0 < usd <= 100_000:
+        named = where if where.startswith(("--", "VMCTL_")) else f"vm.budget in {where}"
+        raise InvalidInput(
+            f"{named} must be more than $0 and at most $100000, not {usd:g}.",
+            hint="It is what one start of the VM may cost, such as: --budget 5",
+        )
+    return usd

@@ -9,6 +9,8 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import OLDEST_CAPABILITY_OF_PYTORCH_IMAGE, Image
 from vmctl.domain.machine import MachineType, boot_disk_type
 
+TAG = "vmctl"
+
 
 @dataclass(frozen=True, slots=True)
 class MachinePlan:
@@ -24,11 +26,17 @@ class MachinePlan:
     ssh_keys: str
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)  # beside what every VM gets
+    budget_usd: float | None = None  # what one start may cost: max_run_s follows from it
     spot: bool = False
     network: str | None = None
     subnetwork: str | None = None
     snapshot: str | None = None  # the boot disk is made from it instead of from the image
     moved_from: str | None = None  # the id of the VM whose disk is in that snapshot
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What firewall rules know it by: all of vmctl's, and this one alone."""
+        return (TAG, self.name)
 
     @property
     def region(self) -> str:

@@ -31,6 +31,7 @@ from vmctl.gce import catalogue
 from vmctl.gce.belongings import delete_belonging, move_snapshots, take_snapshot
 from vmctl.gce.compute import Compute, already_there, not_found, raise_failure
 from vmctl.ssh.keys import ensure_keypair
+from vmctl.workflows.arming import watchdog_metadata
 from vmctl.workflows.placing import Plan, create
 from vmctl.workflows.settling import COPY_LIMIT_S, begun, give_up, made_from
 from vmctl.workflows.starting import start
@@ -223,6 +224,8 @@ def _machine(
         max_run_s=max_run_s,
         ssh_keys=merged_keys(instance.ssh_keys, entry, now),
         labels=labels_for(project.owner, project.name),
+        metadata=watchdog_metadata(project, max_run_s),
+        budget_usd=project.vm.budget,
         spot=instance.spot,
         network=project.vm.network,
         subnetwork=project.vm.subnetwork,

@@ -25,6 +25,7 @@ from vmctl.domain.plan import MachinePlan
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, allowed, explain, wanted_for
+from vmctl.workflows.arming import in_zone
 from vmctl.workflows.errand import Errand
 from vmctl.workflows.searching import search
 from vmctl.workflows.waiting import follow
@@ -187,7 +188,7 @@ def create(
         nonlocal count
         count += 1
         began = clock.monotonic()
-        there = plan.in_zone(step.zone)
+        there = in_zone(plan, step.zone)
         named = ", which Google names" if step.named else ""
         nth = f" (attempt {count})" if count > 1 else ""
         yield Started("create", f"Creating {plan.name} ({_what(plan)}) in {step.zone}{named}{nth}")

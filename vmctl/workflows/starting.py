@@ -15,10 +15,11 @@ from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Patience, Try
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import allowed, ask_ahead, explain, wanted_for
+from vmctl.workflows.arming import arm, run_limit_s
 from vmctl.workflows.login import renew_key
 from vmctl.workflows.placing import Plan
 from vmctl.workflows.searching import search
-from vmctl.workflows.status import price_of
+from vmctl.workflows.status import price_of, rate_of
 from vmctl.workflows.waiting import follow, until
 
 Agree = Callable[[Plan], None]
@@ -37,6 +38,8 @@ def start(
 
     Raises NoCapacity when its zone has none left (after as long as `patience` says).
     """
+    if project.vm.budget is not None:
+        max_run_s = run_limit_s(project, rate_of(instance), instance.machine_type)
     plan = _plan(instance, max_run_s)
     yield Noted(plan.text)
     agree(plan)
@@ -49,6 +52,7 @@ def start(
         )
         if limit.failure is not None:
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")
+    instance = yield from arm(project, compute, instance, max_run_s, clock)
     yield from allowed(ahead, wanted, (instance.zone,), compute)
     began = clock.monotonic()
 

@@ -7,10 +7,13 @@ from datetime import datetime
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.cost import Price, disk_usd_per_month
+from vmctl.domain.cost import Price, Rate, disk_usd_per_month
 from vmctl.domain.ending import Ending, ending_of
 from vmctl.domain.events import Story
+from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
+from vmctl.domain.machine import boot_disk_type
+from vmctl.domain.placement import region_of
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.cloud import open_cloud
@@ -142,6 +145,20 @@ def machine_view(instance: Instance) -> Machine:
 def price_of(instance: Instance) -> Price:
     """What the VM costs while it runs, by the shipped table."""
     return catalogue.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
+
+
+def rate_of(instance: Instance) -> Rate:
+    """What the VM and its disk cost, by the shipped tables."""
+    return rate_in(
+        instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
+    )
+
+
+def rate_in(zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool) -> Rate:
+    """What such a VM and its disk would cost in a zone, by the shipped tables."""
+    price = catalogue.price(zone, machine_type, gpu, spot=spot)
+    disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
+    return Rate(price.usd_per_hour, disk, price.dated)
 
 
 def disk_text(disk_gb: int, usd_per_month: float | None) -> str:

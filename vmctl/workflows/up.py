@@ -16,6 +16,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project, VmSettings
 from vmctl.domain.access import KEY_LIFETIME, key_entry
 from vmctl.domain.comparison import Asked, differences
+from vmctl.domain.cost import Rate
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
@@ -25,15 +26,17 @@ from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.folders import cache_dir
+from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, ask_ahead
+from vmctl.workflows.arming import arm, run_limit_s, watchdog_metadata
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.placing import Plan, create, plan_for
 from vmctl.workflows.readiness import Readiness, make_ready, preload
 from vmctl.workflows.settling import give_up, settle
-from vmctl.workflows.status import machine_view, stamp
+from vmctl.workflows.status import machine_view, rate_in, stamp
 from vmctl.workflows.waiting import follow, until
 
 
@@ -90,6 +93,8 @@ def up(
     with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
         yield from _alone(lock)
         action, instance = yield from _bring_up(project, wish, compute, confirm, clock, patience)
+        if action in ("running", "adopted"):
+            instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
         ready = yield from make_ready(project, compute, instance, clock)
         settled = yield from settle(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
@@ -108,12 +113,24 @@ def _alone(lock: IO[str]) -> Story[None]:
 def parse_wish(project: Project) -> Wish:
     """The [vm] settings as values; raises InvalidInput before anything is sent."""
     gpu = Gpu.parse(project.vm.gpu)
+    machine = choose_machine(gpu, project.vm.machine)
+    limited = project.vm.budget is not None
+    rate = _dearest(project, gpu, machine) if limited else Rate(None, None)
     return Wish(
         gpu=gpu,
-        machine=choose_machine(gpu, project.vm.machine),
+        machine=machine,
         image=Image.parse(project.vm.image),
-        max_run_s=max(30, round(project.vm.max_hours * 3600)),
+        max_run_s=run_limit_s(project, rate, machine.name),
     )
+
+
+def _dearest(project: Project, gpu: Gpu | None, machine: MachineType) -> Rate:
+    """What the machine costs where it costs most of the zones that may be tried at home."""
+    region = region_of(project.vm.zone) if project.vm.zone else project.vm.region
+    zones = [zone for zone in catalogue.zones() if region_of(zone) == region] or [f"{region}-b"]
+    vm = project.vm
+    rates = [rate_in(zone, machine.name, gpu, vm.disk_gb, spot=vm.spot) for zone in zones]
+    return max(rates, key=lambda rate: rate.all_usd_h or 0.0)
 
 
 def _bring_up(
@@ -208,20 +225,7 @@ def _create(
     yield Noted(plan.text)
     _agree(confirm, plan)
     entry = key_entry(project.login_user, ensure_keypair().public_line, clock.now() + KEY_LIFETIME)
-    machine = MachinePlan(
-        name=project.instance_name,
-        zone=plan.zones[0],
-        machine=wish.machine,
-        gpu=wish.gpu,
-        image=wish.image,
-        disk_gb=project.vm.disk_gb,
-        max_run_s=wish.max_run_s,
-        ssh_keys=entry,
-        labels=labels_for(project.owner, project.name),
-        spot=project.vm.spot,
-        network=project.vm.network,
-        subnetwork=project.vm.subnetwork,
-    )
+    machine = machine_plan(project, wish, plan.zones[0], entry)
     zone = yield from create(compute, machine, plan.zones, clock, patience)
     if zone is None:  # a VM of this name is there after all: another `up` was faster
         found = compute.find_instance(project.owner, project.name)
@@ -238,6 +242,26 @@ def _create(
             hint="Run it again: vmctl up",
         )
     return "created", instance
+
+
+def machine_plan(project: Project, wish: Wish, zone: str, ssh_keys: str) -> MachinePlan:
+    """The machine that the settings ask for, in full."""
+    return MachinePlan(
+        name=project.instance_name,
+        zone=zone,
+        machine=wish.machine,
+        gpu=wish.gpu,
+        image=wish.image,
+        disk_gb=project.vm.disk_gb,
+        max_run_s=wish.max_run_s,
+        ssh_keys=ssh_keys,
+        labels=labels_for(project.owner, project.name),
+        metadata=watchdog_metadata(project, wish.max_run_s),
+        budget_usd=project.vm.budget,
+        spot=project.vm.spot,
+        network=project.vm.network,
+        subnetwork=project.vm.subnetwork,
+    )
 
 
 def _compare(instance: Instance, project: Project, wish: Wish, patience: Patience) -> Story[None]:

@@ -1,4 +1,4 @@
-"""init, doctor: from nothing to the first `vmctl up`."""
+"""init and doctor: from nothing to the first `vmctl up`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -24,6 +24,53 @@ CHECK_WIDTH = len("credentials")
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
+
+    @command(
+        app,
+        "init",
+        panel=PANEL,
+        examples='vmctl init\nvmctl init --gpu l4 --command "python src/train.py --epochs 3"',
+    )
+    def init(
+        context: Context,
+        gpu: Annotated[
+            str | None,
+            typer.Option(metavar="GPU[:N]", help="t4, l4, p100, v100, a100, h100 …, or none."),
+        ] = None,
+        train: Annotated[
+            str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
+        ] = None,
+        google_project: Annotated[
+            str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
+        ] = None,
+        force: Annotated[
+            bool, typer.Option("--force", help="Replace the vmctl.toml that is here.")
+        ] = False,
+    ) -> None:
+        """Write a vmctl.toml for this folder, each line with what it is for.
+
+        Finds the Google Cloud project from your login or from gcloud's settings, and the script
+        that trains; asks for the rest (with no terminal, or --yes, it takes the defaults).
+        """
+        from vmctl.config import Flags, load_project
+        from vmctl.workflows.init import Given
+        from vmctl.workflows.init import init as story
+
+        folder = Path.cwd()
+        # what the folder is without any settings of its own
+        flags = Flags(local=context.local, name=context.name or folder.name)
+        project = load_project(Path("/"), flags=flags)
+        screen = context.screen()
+        given = Given(gpu, train, google_project, force)
+        result = screen.play(story(project, folder, given, screen.ask))
+        screen.document(result)
+        steps = [("vmctl doctor", "is all there that `up` needs?")]
+        if not result.local:
+            steps.append(("vmctl --local up", "rehearse here, without an account"))
+        steps.append(("vmctl up", "the machine; shows its price and asks"))
+        if result.job:
+            steps.append((f"vmctl push && vmctl run {result.job}", "send the folder and train"))
+        screen.next_steps(steps)
 
     @command(app, "doctor", panel=PANEL, examples="vmctl doctor\nvmctl doctor --json")
     def doctor(context: Context) -> None:

@@ -169,6 +169,21 @@ class Screen:
         word = answer.strip().lower()
         return word in {"y", "yes"} or (not word and by_default)
 
+    def ask(self, question: str, default: str) -> str:
+        """Ask for a word or a line; Enter alone, or nobody to ask, means `default`.
+
+        Ctrl-D is Ctrl-C: raises KeyboardInterrupt.
+        """
+        self._clear()
+        if self.assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return default
+        offered = f" [{default}]" if default else ""
+        print(f"{question}{offered}: ", end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
+        if not answer:
+            raise KeyboardInterrupt
+        return answer.strip() or default
+
     def say(self, text: str) -> None:
         """A line of the result, for people; nothing under --json."""
         if not self.as_json:

@@ -86,7 +86,7 @@ def test_a_t4_is_asked_for_exactly_so() -> None:
             ]
         },
         "labels": {"vmctl": "1", "vmctl-owner": "ada", "vmctl-name": "unet"},
-        "tags": {"items": ["vmctl"]},
+        "tags": {"items": ["vmctl", "ada-unet"]},
         "shieldedInstanceConfig": {
             "enableSecureBoot": False,
             "enableVtpm": True,

@@ -23,6 +23,7 @@ _MEM_GB_PER_VCPU = {
 _SHARED_CORE = {"f1-micro": (1, 0.6), "g1-small": (1, 1.7)}
 # Machines whose local SSDs are part of the price, and whose data a stop discards.
 _BUNDLED_LOCAL_SSD = ("a2-ultragpu-", "a3-", "a4-")
+_GVNIC_FAMILIES = {"g2", "a2", "a3", "a4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class MachineType:
     def has_local_ssd(self) -> bool:
         """Whether local SSDs come with it: stopping it loses what is on them."""
         return self.name.startswith(_BUNDLED_LOCAL_SSD)
+
+    @property
+    def wants_gvnic(self) -> bool:
+        """Whether it needs Google's own network card, or is faster with it."""
+        return self.family in _GVNIC_FAMILIES
 
     @staticmethod
     def parse(text: str) -> MachineType:

@@ -9,8 +9,6 @@ from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.instance import MOVED_FROM_LABEL, Instance
 from vmctl.domain.plan import MachinePlan
 
-_GVNIC_FAMILIES = {"g2", "a2", "a3", "a4"}
-
 
 def insert_body(plan: MachinePlan) -> dict[str, Any]:
     """The body of `instances.insert` for a plan."""
@@ -25,7 +23,7 @@ def insert_body(plan: MachinePlan) -> dict[str, Any]:
             **plan.labels,
             **({MOVED_FROM_LABEL: plan.moved_from} if plan.moved_from else {}),
         },
-        "tags": {"items": ["vmctl"]},
+        "tags": {"items": list(plan.tags)},
         # No "serviceAccounts": a job on the VM gets no token for the user's project.
         # Secure boot would refuse NVIDIA's kernel module on images that build it themselves.
         "shieldedInstanceConfig": {
@@ -127,7 +125,7 @@ def _network_interface(plan: MachinePlan) -> dict[str, Any]:
     if plan.network or not plan.subnetwork:
         network = plan.network or "default"
         interface["network"] = _path(network, f"global/networks/{network}")
-    if plan.machine.family in _GVNIC_FAMILIES:
+    if plan.machine.wants_gvnic:
         interface["nicType"] = "GVNIC"
     return interface
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Event, Started
 
@@ -31,6 +32,7 @@ vmctl up --gpu t4
 vmctl up --gpu t4:2 --zone europe-west1-d --max-hours 6
 vmctl up --gpu none --machine e2-standard-4
 vmctl up --gpu l4 --spot --any-region --wait 2h
+vmctl up --budget 5 --idle 30m
 vmctl up --local
 """,
     )
@@ -58,6 +60,18 @@ vmctl up --local
             float | None,
             typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
         ] = None,
+        idle: Annotated[
+            str | None,
+            typer.Option(
+                metavar="DURATION",
+                help="The VM stops itself when nothing was done on it for so long, or off. "
+                "Default: 1h.",
+            ),
+        ] = None,
+        budget: Annotated[
+            float | None,
+            typer.Option(metavar="USD", help="What this start may cost: --max-hours from money."),
+        ] = None,
         any_region: Annotated[
             bool,
             typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
@@ -70,6 +84,7 @@ vmctl up --local
             bool,
             typer.Option("--move", help="Move a stopped VM, disk and all, out of a dry zone."),
         ] = False,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Create or start the GPU machine, and return when it can train.
 
@@ -78,6 +93,7 @@ vmctl up --local
         """
         from vmctl.domain.duration import parse_duration
         from vmctl.domain.placement import Patience
+        from vmctl.domain.readiness import Ladder
         from vmctl.workflows.up import up as story
 
         wait_s = parse_duration(wait, of="--wait") if wait else 0.0
@@ -92,8 +108,15 @@ vmctl up --local
             disk_gb=disk_gb,
             image=image,
             max_hours=max_hours,
+            idle=idle,
+            budget=budget,
         )
         screen = context.screen()
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_up
+
+            show(screen, of_up(project))
+            return
         begun = False
 
         def watch(event: Event) -> None:
@@ -113,6 +136,8 @@ vmctl up --local
                 )
             raise
         screen.document(result)
+        if result.rungs:
+            screen.note(f"Ready: {Ladder(result.rungs).text}")
         _next_steps(screen, project, result)
 
     @command(app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes")
@@ -121,6 +146,7 @@ vmctl up --local
         delete: Annotated[
             bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
         ] = False,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Stop the meter: stop the machine (its disk stays), or delete it.
 
@@ -131,6 +157,11 @@ vmctl up --local
 
         project = context.project()
         screen = context.screen()
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_down
+
+            show(screen, screen.play(of_down(project, delete)))
+            return
         if delete and not screen.confirm(
             f"Delete '{project.instance_name}' and its disk? What is only there is lost.",
             without_terminal=False,

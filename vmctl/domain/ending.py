@@ -20,6 +20,7 @@ class Reason(StrEnum):
     MAINTENANCE = "host maintenance"
     SHUT_DOWN = "shut down inside"
     RUN_LIMIT = "run limit"
+    WATCHDOG = "watchdog"
 
 
 # Google's operation types for what it does, or notices, by itself
@@ -46,6 +47,7 @@ class Ending:
 
     reason: Reason
     at: datetime
+    detail: str = ""
 
     @property
     def text(self) -> str:
@@ -63,6 +65,8 @@ class Ending:
                 return f"Google stopped it {when} for maintenance of its host."
             case Reason.SHUT_DOWN:
                 return f"It was shut down from inside {when}."
+            case Reason.WATCHDOG:
+                return f"Its watchdog stopped it {when}: {self.detail}."
             case Reason.RUN_LIMIT:
                 return f"Google stopped it {when}: its run limit was reached."
 

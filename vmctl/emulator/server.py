@@ -207,6 +207,7 @@ def _make_server(app: Any) -> Any:
             http="h11",
             ws="none",
             server_header=False,
+            date_header=False,  # web.py sends one, by the cloud's clock
             timeout_graceful_shutdown=2,
             timeout_keep_alive=75,
         )

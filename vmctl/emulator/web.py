@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from email.utils import format_datetime
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -60,6 +61,8 @@ def application(
             log.exception("%s %s failed", request.method, request.url.path)
             broken = ApiError(500, "internalError", f"The emulator failed: {error!r}")
             response = _json(Reply(500, broken.body()))
+        if response is not None:
+            response.headers["Date"] = format_datetime(cloud.clock.now(), usegmt=True)
         if response is None:
             await _break_connection(scope, send)
         else:

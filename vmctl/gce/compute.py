@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from vmctl.domain.ending import EVENTS, SystemEvent
@@ -43,7 +45,18 @@ class Compute:
         self._endpoint = endpoint
         self._connect = connect
         self._http = http  # None: the service's own
+        self._date = ""
         self.project = project
+
+    def now(self, otherwise: datetime) -> datetime:
+        """The service's time at its last answer, to the second; else what this computer says."""
+        try:
+            return parsedate_to_datetime(self._date).astimezone(UTC)
+        except ValueError:
+            return otherwise
+
+    def _heard(self, response: Mapping[str, str]) -> None:
+        self._date = response.get("date", self._date)
 
     def beside(self) -> Compute:
         """The same project over a connection of its own, for another thread."""
@@ -293,6 +306,7 @@ class Compute:
         from googleapiclient.errors import HttpError
 
         request.http = self._http or request.http
+        request.add_response_callback(self._heard)
         with translated(self.project, self._endpoint):
             try:
                 reply = _execute(request, CHANGE_RETRIES)
@@ -305,6 +319,7 @@ class Compute:
         from googleapiclient.errors import HttpError
 
         request.http = self._http or request.http
+        request.add_response_callback(self._heard)
         with translated(self.project, self._endpoint):
             try:
                 return _execute(request, READ_RETRIES)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import Price, Rate, disk_usd_per_month
-from vmctl.domain.ending import Ending, ending_of
+from vmctl.domain.ending import Ending, Reason, ending_of
 from vmctl.domain.events import Story
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.machine import boot_disk_type
 from vmctl.domain.placement import region_of
+from vmctl.domain.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
+from vmctl.gce.watching import watch_report
 from vmctl.workflows.cloud import open_cloud
 
 
@@ -52,6 +54,8 @@ class StatusResult:
     local: bool
     machine: Machine | None
     ending: Ending | None = None
+    watch: WatchReport | None = None  # what the running VM's watchdog saw last
+    what_stops: str = ""  # one line; of a running VM
 
     @property
     def text(self) -> str:
@@ -67,7 +71,7 @@ class StatusResult:
         if vm.status == Status.RUNNING:
             price = Price(vm.usd_per_hour, vm.price_dated or "", vm.spot)
             lines.append(f"Costs {price}, and {disk}.")
-            lines.append(_what_stops(vm))
+            lines.append(self.what_stops)
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
             lines += [self.ending.text] if self.ending else []
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
@@ -94,14 +98,25 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
     if found is None:
         return StatusResult(project.name, project.local, None)
     ending = why_stopped(compute, found)
-    return StatusResult(project.name, project.local, machine_view(found), ending)
+    view = machine_view(found)
+    if found.status is not Status.RUNNING:
+        return StatusResult(project.name, project.local, view, ending)
+    report = watch_report(compute, found)
+    settings = WatchSettings.parse(found.metadata.get(SETTINGS_ITEM))
+    line = what_stops(settings, report, found.stops_at, view.max_hours)
+    return StatusResult(project.name, project.local, view, ending, report, line)
 
 
 def why_stopped(compute: Compute, instance: Instance) -> Ending | None:
     """What ended a VM that is off or going off, a preemption above all; one request, if any."""
     if not (instance.status.is_stopped or instance.status.is_going):
         return None
-    return ending_of(instance, compute.system_events(instance))
+    ending = ending_of(instance, compute.system_events(instance))
+    if ending is not None and ending.reason is Reason.SHUT_DOWN:
+        said = watch_report(compute, instance)
+        if said is not None and said.stopped and said.is_fresh(ending.at):
+            return replace(ending, reason=Reason.WATCHDOG, detail=said.stopped)
+    return ending
 
 
 def ls(
@@ -171,11 +186,3 @@ def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
 def stamp(moment: datetime | None) -> str | None:
     """ISO 8601, in UTC, to the second."""
     return moment.isoformat(timespec="seconds") if moment else None
-
-
-def _what_stops(vm: Machine) -> str:
-    if vm.stops_at is None:
-        return "Nothing stops it by itself: vmctl down"
-    moment = datetime.fromisoformat(vm.stops_at).astimezone()
-    limit = f" (limit {vm.max_hours:g} h)" if vm.max_hours else ""
-    return f"Google stops it on {moment:%a %d %b at %H:%M}{limit}, if you do not: vmctl down"

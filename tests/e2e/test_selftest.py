@@ -28,7 +28,10 @@ def check_nothing(cloud: Rehearsal, at: str = "") -> None:
 
 
 def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> str | None:
-    """Ctrl-C while the n-th call is held; its method, None where the test was over before."""
+    """Ctrl-C while the n-th call is held; its method, None where the test was over before.
+
+    A call that is refused cannot be held after it acted: then the method is "".
+    """
     cloud.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
     client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
     held: dict[str, Any] | None = None
@@ -40,8 +43,7 @@ def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> st
     told = client.communicate()[1].decode()
     if held is None:
         assert client.returncode == 0, told
-        cloud.ask("DELETE", "/emulator/v1/hold")
-        return None
+        return None if cloud.ask("DELETE", "/emulator/v1/hold")["calls"] < call else ""
     assert client.returncode == 130, told
     assert "Deleting what the self-test made" in told
     return str(held["method"])

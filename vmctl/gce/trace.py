@@ -1,7 +1,8 @@
 """A record of what was said to Compute Engine and what it answered, as JSON lines.
 
-The first line says what it is of; each following one is a call: method, path, query, request,
-status, response. Headers are never kept, and all else passes through a redaction first.
+The first line says what it is of; each following one is a call (method, path, query, request,
+status, response) or a remark on what was done to the VM otherwise. Headers are never kept, and
+all else passes through a redaction first.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Recorder:
         """The connection with a witness: it is used like the connection itself."""
         self._redaction = replace(self._redaction, project=project)
         return _Witnessed(http, self)
+
+    def remark(self, text: str) -> None:
+        """Write down what was done to the VM by another way than the API."""
+        self._write({"remark": text})
 
     def heard(self, method: str, uri: str, body: object, status: int, content: bytes | str) -> None:
         """Write one call down."""

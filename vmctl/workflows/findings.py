@@ -10,6 +10,7 @@ from vmctl.domain.assumptions import Finding, Verdict, finding
 from vmctl.domain.events import Event, Finished, Noted, Warned
 from vmctl.domain.failure import Failure
 from vmctl.domain.plan import MachinePlan
+from vmctl.gce.trace import Recorder
 from vmctl.gce.trials import Trial
 
 
@@ -46,6 +47,7 @@ class Trials:
     plan: MachinePlan
     clock: Clock
     sheet: Sheet
+    recorder: Recorder
 
 
 def told(failure: Failure | None) -> str:

@@ -25,6 +25,7 @@ SSH_LIMIT_S = 300.0
 COMMAND_LIMIT_S = 60.0
 COUNTED_LIMIT_S = 60.0  # a quota's usage may come late
 EVENT_LIMIT_S = 30.0
+SHUT_DOWN = "shut down from inside"
 COUNTED = {"CPUS": 1.0, "SSD_TOTAL_GB": 10.0, "IN_USE_ADDRESSES": 1.0}
 
 # one line each: sudo, Python's version, tools, the answer for a service account's token
@@ -164,6 +165,7 @@ def entered(run: Trials, instance: Instance) -> Story[None]:
 def _shut_down(run: Trials, instance: Instance, remote: Connection) -> Story[None]:
     trial, clock = run.trial, run.clock
     yield Started("stop", f"Shutting {instance.name} down from inside")
+    run.recorder.remark(SHUT_DOWN)
     try:  # in the background: the answer must be on its way before the network goes
         remote.run("nohup sudo -n shutdown -h now >/dev/null 2>&1 </dev/null &", timeout_s=15.0)
     except VmctlError:

@@ -138,7 +138,8 @@ def selftest(
             raise InvalidInput("Nothing was created.", hint="vmctl selftest --real --yes")
         yield from _clear_before(project, trial, clock)
         sheet = Sheet()
-        run = Trials(project, trial, _machine(project, zones[0], clock), clock, sheet)
+        machine = _machine(project, zones[0], clock)
+        run = Trials(project, trial, machine, clock, sheet, recorder)
         trouble: VmctlError | None = None
         try:
             yield from free_looks(run)

@@ -125,6 +125,8 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
         }
         if error.attempts:
             body["attempts"] = list(error.attempts)
+        if error.evidence:
+            body["evidence"] = list(error.evidence)
         print(json.dumps({**body, "exit_code": code}), file=sys.stderr)
         return code
     from vmctl.cli.attempts import attempt_lines
@@ -132,6 +134,8 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
 
     for line in attempt_lines(error.attempts):
         print(line, file=sys.stderr)
+    for line in error.evidence:
+        print(f"  {line}", file=sys.stderr)
     for line in error_lines(error.message, error.hint, sys.stderr):
         print(line, file=sys.stderr)
     return code

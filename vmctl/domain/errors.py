@@ -30,6 +30,8 @@ class VmctlError(Exception):
         self.hint = hint
         # where it was tried, what was said there, what to do: told before the message
         self.attempts: Sequence[Mapping[str, object]] = ()
+        # what was seen that proves it, such as the end of a log: told before the message, too
+        self.evidence: Sequence[str] = ()
 
 
 class InvalidInput(VmctlError):

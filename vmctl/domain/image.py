@@ -55,6 +55,11 @@ _PROJECT_OF = {image.family: image.project for image in NAMED.values()}
 OLDEST_CAPABILITY_OF_PYTORCH_IMAGE = (7, 5)
 
 
+def brings_torch(image: Image) -> bool:
+    """Whether torch is in the image."""
+    return image.project == "deeplearning-platform-release" and image.family.startswith("pytorch")
+
+
 def brings_driver(image: Image) -> bool:
     """Whether NVIDIA's driver is in the image, or is installed by it at the first boot."""
     return image.project == "deeplearning-platform-release" or "nvidia" in image.family

@@ -18,7 +18,7 @@ from vmctl.ssh.openssh import Result
 
 FIRST_GAP_S = 0.1
 GAP_GROWTH = 1.3
-LONGEST_GAP_S = 1.0
+LONGEST_GAP_S = 0.5
 TRY_S = 5.0
 
 
@@ -96,16 +96,11 @@ class Connection:
         timeout_s: float | None = None,
     ) -> Result:
         """Run one command on the VM and wait; its exit code is data."""
-        self.open()
-        transport = self._fabric.client.get_transport()
-        if transport is None:
-            raise self._unreachable(EOFError("closed"))
         from paramiko.ssh_exception import SSHException
 
+        channel = self.begin(command)
         try:
-            channel = transport.open_session(timeout=TRY_S)
             channel.settimeout(timeout_s)
-            channel.exec_command(str(command))
             out, err = io.BytesIO(), io.BytesIO()
             if input:
                 channel.sendall(input)
@@ -119,6 +114,21 @@ class Connection:
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
         return Result(code, out.getvalue(), err.getvalue())
+
+    def begin(self, command: str | Command) -> Any:
+        """Start one command on the VM; the channel that carries it, beside others."""
+        from paramiko.ssh_exception import SSHException
+
+        self.open()
+        transport = self._fabric.client.get_transport()
+        if transport is None:
+            raise self._unreachable(EOFError("closed"))
+        try:
+            channel = transport.open_session(timeout=TRY_S)
+            channel.exec_command(str(command))
+        except (SSHException, OSError, EOFError) as error:
+            raise self._unreachable(error) from error
+        return channel
 
     def close(self) -> None:
         """End the conversation."""

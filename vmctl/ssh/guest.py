@@ -77,6 +77,12 @@ def install_line(request: dict[str, Any] | None = None) -> str:
     return " ".join(map(shlex.quote, words))
 
 
+def watch_line(request: dict[str, Any]) -> str:
+    """A shell line that tells how the VM comes up, before anything is installed there."""
+    source = (_FOLDER / "watch.py").read_text(encoding="utf-8")
+    return " ".join(map(shlex.quote, ("exec", "python3", "-I", "-c", source, json.dumps(request))))
+
+
 def call(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> dict[str, Any]:
     """One request, one answer; a refusal on the VM is raised as the error it names."""
     line, data = verb_line(verb), json.dumps(request).encode() + b"\n"

@@ -20,6 +20,11 @@ class Errand(Generic[T]):
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` would return, or raise, at once."""
+        return not self._thread.is_alive()
+
     def result(self) -> T:
         """The answer once it is there; raises what the call raised."""
         self._thread.join()

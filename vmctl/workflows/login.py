@@ -62,10 +62,7 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
     began, serial = clock.monotonic(), False
     while True:
         waited = clock.monotonic() - began
-        keys = _published(compute, instance, or_serial=waited > SERIAL_PORT_AFTER_S)
-        wanted = any(key.startswith(f"{hostkeys.PREFERRED} ") for key in keys)
-        if wanted or (keys and waited > OTHER_KINDS_AFTER_S):
-            hostkeys.pin(instance.id, keys)
+        if try_to_pin(compute, instance, waited):
             return
         if waited > HOST_KEYS_LIMIT_S:
             raise TimedOut(
@@ -78,6 +75,18 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
             serial = True
             yield Advanced(step, "no host keys yet: reading the serial port, too")
         clock.sleep(gap_s(waited))
+
+
+def try_to_pin(compute: Compute, instance: Instance, waited_s: float) -> bool:
+    """One look whether the VM has published its host keys; then they are pinned."""
+    if hostkeys.pinned(instance.id):
+        return True
+    keys = _published(compute, instance, or_serial=waited_s > SERIAL_PORT_AFTER_S)
+    wanted = any(key.startswith(f"{hostkeys.PREFERRED} ") for key in keys)
+    if not wanted and not (keys and waited_s > OTHER_KINDS_AFTER_S):
+        return False
+    hostkeys.pin(instance.id, keys)
+    return True
 
 
 def _published(compute: Compute, instance: Instance, *, or_serial: bool) -> list[str]:

@@ -25,6 +25,7 @@ from vmctl.domain.instance import Instance, Status, labels_for
 from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
+from vmctl.domain.readiness import Reached
 from vmctl.folders import cache_dir
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
@@ -71,6 +72,7 @@ class UpResult:
     stops_at: str | None
     max_hours: float | None
     seconds: float
+    rungs: tuple[Reached, ...] = ()  # what was reached on the way, and when
 
 
 def up(
@@ -86,16 +88,25 @@ def up(
     the story early leaves what Google has begun: the next `up` takes it over.
     """
     clock, patience = clock or Clock(), patience or Patience()
-    began = clock.monotonic()
+    began = asked = clock.monotonic()
+
+    def agree(plan: Plan) -> bool:
+        """The time that a person takes to agree is not the machine's."""
+        nonlocal asked
+        agreed = confirm is not None and confirm(plan)
+        asked = clock.monotonic()
+        return agreed
+
     wish = parse_wish(project)
     compute = yield from open_cloud(project, clock)
     preload()
     with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
         yield from _alone(lock)
-        action, instance = yield from _bring_up(project, wish, compute, confirm, clock, patience)
+        asking = agree if confirm else None
+        action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
-        ready = yield from make_ready(project, compute, instance, clock)
+        ready = yield from make_ready(project, compute, instance, clock, asked)
         settled = yield from settle(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
@@ -313,4 +324,5 @@ def _result(project: Project, action: str, ready: Readiness, seconds: float) -> 
         stops_at=stamp(instance.stops_at),
         max_hours=view.max_hours,
         seconds=round(seconds, 3),
+        rungs=ready.ladder.reached,
     )

@@ -12,12 +12,12 @@ from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
 
 SHORTEST_GAP_S = 0.05
-LONGEST_GAP_S = 1.0
+LONGEST_GAP_S = 0.5  # a rung of the way up is noticed within a second
 SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
 
 
 def gap_s(waited_s: float) -> float:
-    """How long to wait before asking again: what comes is noticed at most a tenth late."""
+    """How long to wait before asking again: a tenth of the wait so far, at most half a second."""
     return min(max(waited_s / 10, SHORTEST_GAP_S), LONGEST_GAP_S)
 
 

@@ -45,6 +45,7 @@ class Driver:
         """What the machine has at boot; an installation goes on in the background."""
         system.install_shims(self._shims, self._bin)
         (self._bin / "driver.state").unlink(missing_ok=True)
+        self._log.unlink(missing_ok=True)
         if self._trouble.get("lock"):
             # whoever holds it calls itself as Debian's own upgrades do
             self._holder = self._hold("unattended-upgr", "no wait", self._root / "dev/null")

@@ -1,0 +1,246 @@
+"""The ladder: from what is observed of a VM to the missing rung, its culprit and one fix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vmctl.domain.driver import Driver
+from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
+from vmctl.domain.readiness import (
+    GRACE_S,
+    REFUSED_GRACE_S,
+    Diagnosis,
+    Ladder,
+    Observed,
+    Port,
+    Rung,
+    Torch,
+    diagnose,
+)
+from vmctl.domain.serial import script_code, script_lines
+
+LIMIT_S = 300.0
+SEEN = Observed("ada-vm", "europe-west1-b", user="ada", gpus=2)
+ONE, TWO = (Driver(("Tesla T4",) * count, "580.95") for count in (1, 2))
+GOOD = Torch(version="2.9.0", cuda="12.9", available=True, count=2, python="/opt/python/bin/python")
+LOCK = "unattended-upgr (process 612)"
+
+SOON = 1.0
+LATER = GRACE_S + 1
+OVER = LIMIT_S + 1
+
+
+def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
+    return diagnose(replace(SEEN, **seen), rung, waited_s, LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("rung", "waited_s", "seen", "culprit", "fix", "code"),
+    [
+        # off
+        (Rung.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
+        (Rung.DRIVER, SOON, {"went": "It was deleted meanwhile."}, "deleted", "vmctl up", 4),
+        # nobody answers
+        (Rung.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
+        (Rung.PORT, OVER, {"port": Port.SILENT, "allowed": True}, "boot hangs", "restart", 8),
+        (Rung.PORT, OVER, {"allowed": None}, "your own network blocks", "another network", 8),
+        # the key
+        (
+            Rung.KEY,
+            REFUSED_GRACE_S + 1,
+            {"refused": True, "os_login": True},
+            "OS Login is on",
+            "enable-oslogin=FALSE",
+            5,
+        ),
+        (Rung.KEY, LATER, {"agent_failed": True}, "guest agent on it has failed", "Restart", 5),
+        (Rung.KEY, OVER, {"refused": True}, "refused vmctl's key for the user ada", "Restart", 5),
+        (Rung.KEY, OVER, {}, "host keys", "Restart", 8),
+        # start-up
+        (Rung.STARTUP, SOON, {"script_code": 3}, "exit status 3", "startup-script=FILE", 4),
+        (Rung.STARTUP, OVER, {"startup": "activating"}, "still at work", "journalctl", 8),
+        (
+            Rung.STARTUP,
+            OVER,
+            {"startup": "activating", "lock": LOCK},
+            f"{LOCK} holds the package manager's lock",
+            "vmctl up",
+            8,
+        ),
+        # the driver
+        (Rung.DRIVER, LATER, {"driver_said": "nvidia-smi: not found"}, "not found", "--delete", 4),
+        (Rung.DRIVER, LATER, {"cards": 0}, "no NVIDIA card", "another host", 4),
+        (Rung.DRIVER, LATER, {"driver": ONE}, "sees 1 of 2 GPUs.", "another host", 4),
+        (Rung.DRIVER, LATER, {"driver": ONE, "cards": 2}, "a GPU has failed", "another host", 4),
+        (Rung.DRIVER, OVER, {"lock": LOCK}, LOCK, "Wait for it", 8),
+        (Rung.DRIVER, OVER, {"starting": True}, "not installed", "list-jobs", 8),
+        # torch
+        (Rung.TORCH, OVER, {}, "not imported after 5 minutes", "vmstat", 8),
+        (
+            Rung.TORCH,
+            SOON,
+            {"torch": replace(GOOD, available=False, cuda="", version="2.9.0+cpu")},
+            "torch 2.9.0+cpu at /opt/python/bin/python is a build without CUDA",
+            "/opt/python/bin/python -m pip install",
+            4,
+        ),
+        (
+            Rung.TORCH,
+            SOON,
+            {"torch": replace(GOOD, available=False, driver_cuda="11.4")},
+            "The driver speaks CUDA 11.4, torch 2.9.0 needs 12.9",
+            "--image pytorch",
+            4,
+        ),
+        (
+            Rung.TORCH,
+            SOON,
+            {"torch": replace(GOOD, available=False, driver_cuda="13.0", said="no device")},
+            "sees no CUDA: no device",
+            "--image pytorch",
+            4,
+        ),
+        (Rung.TORCH, SOON, {"torch": replace(GOOD, count=1)}, "torch sees 1 of 2", "exec", 4),
+        (
+            Rung.TORCH,
+            SOON,
+            {"torch": Torch(said="OSError: libcudnn.so.9", python="/usr/bin/python3")},
+            "cannot import torch: OSError: libcudnn.so.9",
+            "--image pytorch",
+            4,
+        ),
+    ],
+)
+def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
+    rung: Rung, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
+) -> None:
+    found = told(rung, waited_s, **seen)
+    assert found is not None
+    error = found.error(SEEN)
+    assert culprit in error.message
+    assert error.message.startswith(f"ada-vm is not ready: {rung.text} is missing.")
+    assert fix in error.hint
+    assert error.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("rung", "waited_s", "seen"),
+    [
+        (Rung.PORT, SOON, {"allowed": False}),  # a rule that is being made
+        (Rung.PORT, LATER, {"allowed": True}),
+        (Rung.PORT, LATER, {"allowed": None}),
+        (Rung.KEY, SOON, {"refused": True, "os_login": True}),  # it may just have been turned off
+        (Rung.KEY, LATER, {"refused": True}),  # the agent has not written it yet
+        (Rung.STARTUP, LATER, {"startup": "activating"}),
+        (Rung.STARTUP, SOON, {"script_code": 0}),
+        (Rung.DRIVER, SOON, {"driver_said": "not found"}),
+        (Rung.DRIVER, LATER, {"starting": True}),
+        (Rung.DRIVER, LATER, {"startup": "activating"}),
+        (Rung.DRIVER, LATER, {"lock": LOCK}),
+        (Rung.DRIVER, OVER, {"driver": TWO}),
+        (Rung.TORCH, LATER, {}),
+        (Rung.TORCH, OVER, {"torch": GOOD}),
+        (Rung.TORCH, OVER, {"torch": Torch(simulated=True)}),
+        (Rung.TORCH, OVER, {"torch": Torch(python="/usr/bin/python3")}),  # an image without torch
+    ],
+)
+def test_what_may_still_come_is_waited_for(
+    rung: Rung, waited_s: float, seen: dict[str, Any]
+) -> None:
+    assert told(rung, waited_s, **seen) is None
+
+
+@pytest.mark.parametrize("rung", [Rung.PORT, Rung.KEY, Rung.STARTUP, Rung.DRIVER, Rung.TORCH])
+def test_past_its_limit_every_rung_has_an_answer(rung: Rung) -> None:
+    found = told(rung, OVER)
+    assert found is not None
+    assert found.rung is rung
+    assert found.kind in {AccessDenied, Conflict, TimedOut, Unreachable}
+    assert found.fix
+
+
+def test_the_evidence_goes_with_the_error() -> None:
+    found = told(Rung.DRIVER, LATER)
+    assert found is not None
+    error: VmctlError = found.error(replace(SEEN, evidence=("a log: ERROR",)))
+    assert error.evidence == ("a log: ERROR",)
+
+
+def test_what_a_vm_reports_is_read_and_cleaned() -> None:
+    seen = SEEN.seen(
+        {
+            "starting": True,
+            "startup": "activating",
+            "lock": "evil\x1b[2J (process 1)\nerror: not ours",
+            "driver": {"code": 9, "said": "NVIDIA-SMI has failed\nbecause it could not"},
+            "cards": 2,
+            "log": ["/var/log/x: a\x07b"],
+            "torch": None,
+        }
+    )
+    assert seen.busy
+    assert seen.driver is None
+    assert seen.driver_said == "because it could not"
+    assert seen.cards == 2
+    assert "\x1b" not in seen.lock
+    assert "\n" not in seen.lock
+    assert seen.evidence == ("/var/log/x: a\\x07b",)
+
+    seen = SEEN.seen({"driver": {"code": 0, "said": "Tesla T4, 580.95\nTesla T4, 580.95"}})
+    assert seen.driver_answers
+    assert not seen.busy
+
+
+@pytest.mark.parametrize(
+    ("torch", "note"),
+    [
+        (GOOD, "torch 2.9.0, CUDA 12.9"),
+        (Torch(version="2.9.0+cpu", simulated=True), "torch 2.9.0+cpu, CUDA simulated"),
+        (Torch(simulated=True), "simulated"),
+        (Torch(), "no torch on the VM"),
+    ],
+)
+def test_torch_says_what_it_sees(torch: Torch, note: str) -> None:
+    assert torch.note == note
+
+
+def test_the_ladder_times_each_rung_once() -> None:
+    ladder = Ladder().with_rung(Rung.OPERATION, 8.0).with_rung(Rung.RUNNING, 8.5)
+    ladder = ladder.with_rung(Rung.PORT, 40.0).with_rung(Rung.PORT, 55.0)
+    ladder = ladder.with_rung(Rung.DRIVER, 60.25, "simulated")
+    assert [(one.rung, one.after_s, one.took_s) for one in ladder.reached] == [
+        ("operation", 8.0, 8.0),
+        ("running", 8.5, 0.5),
+        ("port", 40.0, 31.5),
+        ("driver", 60.25, 20.25),
+    ]
+    assert ladder.text == (
+        "operation 8.0 s, RUNNING +0.5 s, port 22 +32 s, driver +20 s (simulated)"
+    )
+    assert ladder.has(Rung.PORT)
+    assert not ladder.has(Rung.KEY)
+
+
+LOG = """\
+google_metadata_script_runner: Starting startup scripts.
+google_metadata_script_runner: startup-script: first boot
+google_metadata_script_runner: startup-script exit status 1
+google_metadata_script_runner: Finished running startup scripts.
+sshd is up
+google_metadata_script_runner[77]: Starting startup scripts.
+google_metadata_script_runner[77]: startup-script: apt-get: no such thing
+"""
+
+
+def test_the_serial_port_tells_of_the_last_boot_only() -> None:
+    assert script_code(LOG) is None, "the script of this boot has not ended"
+    ended = LOG + "google_metadata_script_runner[77]: startup-script exit status 100\n"
+    assert script_code(ended) == 100
+    assert [line.partition(": ")[2] for line in script_lines(ended)] == [
+        "startup-script: apt-get: no such thing",
+        "startup-script exit status 100",
+    ]
+    assert script_code("") is None

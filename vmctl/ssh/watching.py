@@ -1,0 +1,89 @@
+"""How a VM comes up, told by itself over a connection that carries other commands, too."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+from collections.abc import Mapping
+from typing import IO, Any
+
+from vmctl.domain.errors import NotFound, Unreachable, VmctlError
+from vmctl.domain.probe import last_lines
+from vmctl.ssh import guest
+from vmctl.ssh.connection import Connection
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.transfer import end_process
+
+MAX_LINE = 1 << 16
+NO_SUCH_COMMAND = 127
+
+
+class Watching:
+    """Reads what guest/watch.py says in a thread of its own, until `close`."""
+
+    def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
+        self._news: queue.SimpleQueue[Mapping[str, Any] | VmctlError | None] = queue.SimpleQueue()
+        line = guest.watch_line(request)
+        self._process = remote.popen(line) if isinstance(remote, OpenSSH) else None
+        self._channel = remote.begin(line) if isinstance(remote, Connection) else None
+        threading.Thread(target=self._listen, name="watching", daemon=True).start()
+
+    def news(self, timeout_s: float) -> Mapping[str, Any] | None:
+        """The next report; None when there is none in time.
+
+        Raises EOFError when the VM has told everything, Unreachable when the link was lost.
+        """
+        try:
+            found = self._news.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if found is None:
+            raise EOFError
+        if isinstance(found, VmctlError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End it; nothing of it is left on the VM."""
+        if self._process is not None:
+            end_process(self._process)
+        if self._channel is not None:
+            self._channel.close()
+
+    def _listen(self) -> None:
+        code, words = -1, b""
+        # a connection that is closed under the reader ends what it reads
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            if self._process is not None:
+                assert self._process.stdout is not None
+                assert self._process.stderr is not None
+                self._pass_on(self._process.stdout)
+                words = self._process.stderr.read()
+                code = self._process.wait()
+            elif self._channel is not None:
+                self._pass_on(self._channel.makefile("rb"))
+                words = self._channel.makefile_stderr("rb").read()
+                code = self._channel.recv_exit_status()
+        if code == 0:
+            self._news.put(None)
+            return
+        if code == NO_SUCH_COMMAND:
+            self._news.put(NotFound("There is no python3 on the VM.", hint="vmctl up"))
+            return
+        said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
+        self._news.put(
+            Unreachable(
+                f"The VM stopped telling how it comes up: {said}", hint="Look again: vmctl up"
+            )
+        )
+
+    def _pass_on(self, stream: IO[bytes]) -> None:
+        while line := stream.readline(MAX_LINE):
+            try:
+                report = json.loads(line)
+            except ValueError:
+                continue  # a login file of the user's prints something
+            if isinstance(report, dict):
+                self._news.put(report)

@@ -1,0 +1,148 @@
+"""From RUNNING to a conversation: the port answers, the host keys are known, the key is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.access import OS_LOGIN_ITEM
+from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, VmctlError
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.ingress import ssh_door
+from vmctl.domain.instance import Instance, Status
+from vmctl.domain.readiness import Observed, Port, Rung, diagnose
+from vmctl.gce.compute import Compute
+from vmctl.gce.inspection import ingress_rules, project_metadata
+from vmctl.ssh import hostkeys
+from vmctl.ssh.connection import Connection
+from vmctl.ssh.forward import Knock
+from vmctl.ssh.keys import ensure_keypair
+from vmctl.ssh.openssh import OpenSSH
+from vmctl.workflows.login import try_to_pin
+from vmctl.workflows.session import target_of
+from vmctl.workflows.status import why_stopped
+
+SSH_LIMIT_S = 300.0
+KNOCK_S = 0.3
+LOOK_GAP_S = 5.0  # whether it still runs, and what may stand in the way
+FIRST_LOOK_S = 4.0
+SERIAL_LINES = 6
+AGENT_FAILED = "google-guest-agent.service: Failed"
+
+Told = Callable[[Rung, str], None]
+
+
+@dataclass(slots=True)
+class Entrance:
+    """Waits for one VM to let us in; `told` hears of each rung at the moment it is reached."""
+
+    project: Project
+    compute: Compute
+    clock: Clock
+    told: Told
+
+    def open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+        """The warm connection where there is one, else a new conversation once sshd lets us in.
+
+        Raises HostKeyChanged, or what the missing rung's diagnosis says.
+        """
+        if hostkeys.pinned(instance.id):
+            warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
+            if warm.probe():
+                self.told(Rung.PORT, "")
+                self.told(Rung.KEY, "")
+                return warm
+        return (yield from self._wait(instance, observed))
+
+    def _wait(self, instance: Instance, observed: Observed) -> Story[Connection]:
+        clock = self.clock
+        began = since = clock.monotonic()
+        looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Rung.PORT, ""
+        target = target_of(self.project, instance, ensure_keypair())
+        knock = Knock(target)
+        try:
+            while True:
+                if rung is Rung.PORT:
+                    if knock.opens(KNOCK_S, clock):
+                        rung, since = Rung.KEY, clock.monotonic()
+                        self.told(Rung.PORT, "")
+                else:
+                    found = self._try(instance, since)
+                    if isinstance(found, Connection):
+                        self.told(Rung.KEY, "")
+                        return found
+                    observed = replace(observed, refused=isinstance(found, AccessDenied))
+                    if found is not None and found.message != said:
+                        said = found.message
+                        yield Advanced("ssh", said)
+                    clock.sleep(KNOCK_S)
+                now = clock.monotonic()
+                if now - looked > LOOK_GAP_S:
+                    looked = now
+                    observed = self._look(instance, observed, rung)
+                wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
+                if wrong is not None:
+                    raise wrong.error(self._proven(instance, observed))
+        finally:
+            knock.close()
+
+    def _try(self, instance: Instance, since: float) -> Connection | VmctlError | None:
+        """A conversation, why there is none yet, or None before the host keys are known."""
+        if not try_to_pin(self.compute, instance, self.clock.monotonic() - since):
+            return None
+        connection = Connection(target_of(self.project, instance, ensure_keypair()))
+        try:
+            connection.open()
+        except HostKeyChanged:
+            connection.close()
+            raise
+        except (Unreachable, AccessDenied) as error:
+            connection.close()
+            return error
+        return connection
+
+    def _look(self, instance: Instance, observed: Observed, rung: Rung) -> Observed:
+        """What Google says of a VM that does not let us in."""
+        now = self.compute.get_instance(instance.zone, instance.name)
+        if now is None or now.id != instance.id:
+            return replace(observed, went="It was deleted meanwhile.")
+        if now.status is not Status.RUNNING:
+            return replace(observed, went=went(self.compute, now))
+        if rung is Rung.PORT:
+            return replace(observed, port=Port.SILENT, allowed=self._allowed(now))
+        shared = now.metadata.get(OS_LOGIN_ITEM)
+        if shared is None and observed.refused:
+            shared = project_metadata(self.compute).get(OS_LOGIN_ITEM, "")
+        failed = AGENT_FAILED in self._serial(instance)
+        return replace(observed, os_login=(shared or "").upper() == "TRUE", agent_failed=failed)
+
+    def _allowed(self, instance: Instance) -> bool | None:
+        """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
+        network = self.project.vm.network or "default"
+        if self.project.vm.subnetwork and not self.project.vm.network:
+            return None
+        try:
+            rules = ingress_rules(self.compute, network)
+        except VmctlError:
+            return None
+        tag = instance.tags[0] if instance.tags else ""
+        return bool(ssh_door(rules, tag).sources)
+
+    def _proven(self, instance: Instance, observed: Observed) -> Observed:
+        lines = [line for line in self._serial(instance).splitlines() if line.strip()]
+        evidence = [f"serial port: {line}" for line in lines[-SERIAL_LINES:]]
+        return replace(observed, evidence=(*observed.evidence, *evidence))
+
+    def _serial(self, instance: Instance) -> str:
+        try:
+            return self.compute.serial_output(instance)
+        except VmctlError:
+            return ""
+
+
+def went(compute: Compute, instance: Instance) -> str:
+    """That a VM is not RUNNING, and why where that is known, for a person."""
+    ending = why_stopped(compute, instance)
+    return f"It is {instance.status}. {ending.text}" if ending else f"It is {instance.status}."

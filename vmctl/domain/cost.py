@@ -11,9 +11,10 @@ _DISK_GB_MONTH = {
     "europe-west1": {"pd-balanced": 0.10, "pd-ssd": 0.17, "pd-standard": 0.04},
 }
 _SNAPSHOT_GB_MONTH = {"europe-west1": 0.05}
-_USED_ADDRESS_USD_H = 0.005  # an external one while its VM runs
+USED_ADDRESS_USD_H = 0.005  # an external one while its VM runs
 _UNUSED_ADDRESS_USD_H = 0.01  # a static external one that no VM uses
 HOURS_PER_MONTH = 730
+SHORTEST_BILLED_S = 60.0  # of each start
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Rate:
         """What an hour more of running costs, the disk left out: it costs either way."""
         if self.machine_usd_h is None:
             return None
-        return self.machine_usd_h + (_USED_ADDRESS_USD_H if self.has_address else 0.0)
+        return self.machine_usd_h + (USED_ADDRESS_USD_H if self.has_address else 0.0)
 
     @property
     def all_usd_h(self) -> float | None:

@@ -12,6 +12,7 @@ POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: t
 POST   /emulator/v1/crash            the same body: the machine's host fails
 POST   /emulator/v1/hold             {"call": 3, "when": "after"}: hold that call from now on;
                                      "changes": true or "method": ID count only some calls
+POST   /emulator/v1/books            {} or {"since": STAMP, "until": STAMP}: what it all really cost
 GET    /emulator/v1/hold             how many calls came since, and which one is held
 DELETE /emulator/v1/hold             end the held call without an answer
 """
@@ -20,9 +21,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 
 from . import links
-from .clock import stamp
+from .clock import parse_stamp, stamp
 from .cloud import DEFAULT_PROJECT, Cloud
 from .errors import ApiError, Json, bad_request, not_found
 from .operations import SYSTEM
@@ -63,6 +65,8 @@ class Admin:
                 return await self._preempt(self._instance(body))
             case "POST", "crash", "":
                 return await self._crash(self._instance(body))
+            case "POST", "books", "":
+                return self._books(body)
             case "POST", "hold", "":
                 return _checked(lambda: self._cloud.holds.ask(body))
             case "GET", "hold", "":
@@ -103,6 +107,17 @@ class Admin:
             if record.body["status"] == "RUNNING":  # machines live by this clock, too
                 await self._cloud.hosting.metadata_changed(record.body["id"])
         return {"now": stamp(self._cloud.clock.now())}
+
+    def _books(self, body: Json) -> Json:
+        def moment(name: str) -> datetime | None:
+            return parse_stamp(str(body[name])) if name in body else None
+
+        books = self._cloud.books
+        try:
+            sums = books.sums(moment("since"), moment("until") or self._cloud.clock.now())
+        except ValueError as error:
+            raise bad_request(f"{error}.") from None
+        return {**sums, "starts": books.starts()}
 
     def _instance(self, body: Json) -> Record:
         key = Key(

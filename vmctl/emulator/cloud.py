@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from . import links
+from .books import Books
 from .catalog import Catalog
 from .clock import Clock
 from .errors import Json, invalid_field, not_found
@@ -36,6 +37,7 @@ class Cloud:
     faults: Faults
     operations: Operations
     hosting: Hosting
+    books: Books
     holds: Holds = field(default_factory=Holds)
     lifecycle: Lifecycle = field(init=False)
 

@@ -134,6 +134,7 @@ async def serve(options: Options) -> None:
 @contextlib.asynccontextmanager
 async def _cloud(options: Options) -> AsyncIterator[Any]:
     """Put the cloud together, and take it apart so that no machine stays behind."""
+    from .books import Books
     from .catalog import Catalog
     from .cloud import Cloud
     from .discovery import Discovery
@@ -149,6 +150,11 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
     store = Store(options.home / "state" / "projects")
     catalog = Catalog.load()
     quotas = Quotas(store, catalog)
+    books = Books(options.home / "state" / "books.jsonl", clock)
+    store.watch = lambda record, gone: books.changed(record, gone=gone)
+    for kind in books.KINDS:
+        for record in store.find(kind):  # of an emulator that kept no books yet
+            books.changed(record)
     cloud = Cloud(
         home=options.home,
         clock=clock,
@@ -158,6 +164,7 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         faults=Faults(options.home / "state" / "faults.json", catalog, quotas),
         operations=Operations(store, clock),
         hosting=Hosting(options.home, options.images),
+        books=books,
     )
     cloud.lifecycle = Lifecycle(cloud)
     cloud.hosting.guest.landlord = cloud.lifecycle

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.watch: Callable[[Record, bool], None] = lambda record, gone: None
         self._records: dict[str, dict[Key, Record]] = {}  # by collection
         for file in sorted(folder.glob("*/*/*/*.json")):
             project, collection, scope = file.relative_to(folder).parts[:3]
@@ -73,10 +75,13 @@ class Store:
         """Keep a new or changed resource, on disk before this returns."""
         self._collection(record.key)[record.key] = record
         write_json(self._file(record.key), {"body": record.body, "private": record.private})
+        self.watch(record, False)
 
     def delete(self, key: Key) -> None:
         """Forget a resource; deleting what is not there is fine."""
-        self._collection(key).pop(key, None)
+        gone = self._collection(key).pop(key, None)
+        if gone is not None:
+            self.watch(gone, True)
         with contextlib.suppress(FileNotFoundError):
             self._file(key).unlink()
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.cost import disk_usd_per_month
-from vmctl.domain.errors import Conflict
+from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.ssh import hostkeys
 from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.cost import stopped_line
 from vmctl.workflows.session import disconnect
 from vmctl.workflows.settling import forget
 from vmctl.workflows.status import disk_text
@@ -29,17 +30,19 @@ class DownResult:
     disk_gb: int  # still there
     disk_usd_per_month: float | None
     seconds: float
+    cost: str = ""  # what it came to, an estimate, in words
 
     @property
     def text(self) -> str:
         """For people, one or two lines."""
         line = f"{self.name}: {self.action}."
+        cost = f"\n{self.cost}" if self.cost else ""
         if self.disk_gb == 0:
-            return f"{line} Nothing of it costs money any more."
+            return f"{line} Nothing of it costs money any more.{cost}"
         disk = disk_text(self.disk_gb, self.disk_usd_per_month)
         return (
             f"{line} Processors and GPU cost nothing now; {disk}.\n"
-            "Remove that too: vmctl down --delete"
+            f"Remove that too: vmctl down --delete{cost}"
         )
 
 
@@ -73,14 +76,23 @@ def down(
     kept = None if gone else instance
     return DownResult(
         action=action,
-        name=project.instance_name,
+        name=instance.name if instance else project.instance_name,
         zone=instance.zone if instance else None,
         disk_gb=kept.disk_gb if kept else 0,
         disk_usd_per_month=(
             disk_usd_per_month(kept.region, kept.disk_type, kept.disk_gb) if kept else None
         ),
         seconds=round(clock.monotonic() - began, 3),
+        cost=_cost(project, compute, instance, clock),
     )
+
+
+def _cost(project: Project, compute: Compute, instance: Instance | None, clock: Clock) -> str:
+    """One line about money; a machine that is off is no less off when it cannot be told."""
+    try:
+        return stopped_line(project, compute, instance, clock)
+    except VmctlError:
+        return ""
 
 
 def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:

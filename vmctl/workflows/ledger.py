@@ -1,0 +1,113 @@
+"""The ledger on this computer: what `up`, `down`, `run` and `cost` saw, kept for the next bill.
+
+It is a memory, not a source: what Google still tells is asked again each time. Without it only
+VMs that are gone, and what happened more than two weeks ago, are missing from a bill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vmctl.config import Project
+from vmctl.domain.ledger import (
+    EMPTY,
+    Ledger,
+    PaidRun,
+    PaidThing,
+    PaidVm,
+    Span,
+    with_happenings,
+    with_things,
+    with_vm,
+    without_vms_missing,
+)
+from vmctl.domain.leftover import What
+from vmctl.folders import data_dir
+from vmctl.gce import local
+from vmctl.gce.belongings import belongings
+from vmctl.gce.compute import Compute
+from vmctl.gce.history import happenings
+
+T = TypeVar("T")
+
+
+def observe(project: Project, compute: Compute, now: datetime) -> Ledger:
+    """Look at all that an owner pays for in this Google project, and remember it."""
+    instances = compute.list_instances(project.owner)
+    things = belongings(compute, project.owner)
+    happened = happenings(compute)
+
+    def merged(ledger: Ledger) -> Ledger:
+        for instance in instances:
+            ledger = with_vm(ledger, instance)
+        ledger = with_happenings(ledger, happened)
+        ledger = without_vms_missing(ledger, instances, now)
+        return with_happenings(with_things(ledger, things, now), happened)
+
+    return change(project, compute.project, merged)
+
+
+def change(project: Project, google_project: str, merged: Callable[[Ledger], Ledger]) -> Ledger:
+    """Put something into the ledger; a disk that cannot be written to is no reason to fail."""
+    path = _file(project, google_project)
+    with contextlib.suppress(OSError), path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ledger = merged(_load(path))
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(dataclasses.asdict(ledger), default=str), encoding="utf-8")
+        part.replace(path)
+        return ledger
+    return merged(_load(path))
+
+
+def _file(project: Project, google_project: str) -> Path:
+    where = f"local:{local.home()}" if project.local else "cloud"
+    digest = hashlib.sha256(f"{where}:{google_project}:{project.owner}".encode()).hexdigest()[:12]
+    folder = data_dir() / "ledger"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{digest}.json"
+
+
+def _load(path: Path) -> Ledger:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Ledger(
+            vms={key: _vm(value) for key, value in found["vms"].items()},
+            things={key: _thing(value) for key, value in found["things"].items()},
+            runs={key: _plain(PaidRun, value) for key, value in found["runs"].items()},
+        )
+    except FileNotFoundError:
+        return EMPTY
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return EMPTY  # another version's, or damaged: Google is asked anyway
+
+
+def _vm(value: Mapping[str, Any]) -> PaidVm:
+    vm = _plain(PaidVm, {**value, "on": ()})
+    return dataclasses.replace(vm, on=tuple(_plain(Span, span) for span in value["on"]))
+
+
+def _thing(value: Mapping[str, Any]) -> PaidThing:
+    return dataclasses.replace(_plain(PaidThing, value), what=What(value["what"]))
+
+
+def _plain(kind: type[T], value: Mapping[str, Any]) -> T:
+    """A flat record from JSON; fields named for times hold ISO 8601."""
+    times = {"begin", "end"}
+    return kind(
+        **{
+            key: datetime.fromisoformat(item).astimezone(UTC)
+            if item is not None and (key in times or key.endswith("_at"))
+            else item
+            for key, item in value.items()
+        }
+    )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Event, Ready
 
@@ -56,6 +57,7 @@ def register(app: typer.Typer) -> None:
                 "--background", help="Return when the URL answers; the tunnel goes on by itself."
             ),
         ] = False,
+        print_gcloud: PrintGcloud = False,
         supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
     ) -> None:
         """Reach a service on the VM at localhost; starts it there if it is not running.
@@ -72,6 +74,12 @@ def register(app: typer.Typer) -> None:
             return
         refuse_second_word(what, which)
         number, any_port = parse_port(port)
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_tunnel
+
+            screen = context.screen()
+            show(screen, screen.play(of_tunnel(context.project(), what, number)))
+            return
         if background:
             _in_background(context, what, number, any_port, open_)
         else:
@@ -119,10 +127,17 @@ def register(app: typer.Typer) -> None:
         words: Annotated[
             list[str] | None, typer.Argument(metavar="COMMAND", help="Run this, then leave.")
         ] = None,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Log in to the VM, over the warm connection."""
         from vmctl.workflows.shell import ssh as login
 
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_ssh
+
+            screen = context.screen()
+            show(screen, screen.play(of_ssh(context.project(), tuple(words or ()))))
+            return
         raise typer.Exit(login(context.project(), tuple(words or ())))
 
     @command(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.transfer import Via
 
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
                 "in an older version go by rsync's difference), rsync for all, or scp -r.",
             ),
         ] = Via.STREAM,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Mirror the project folder to the VM.
 
@@ -60,6 +62,11 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.push import push as story
 
         screen = context.screen()
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_push
+
+            show(screen, screen.play(of_push(context.project())))
+            return
         result = screen.play(story(context.project(), dry_run=dry_run, force=force, via=via))
         screen.document(result)
         if dry_run:
@@ -104,6 +111,7 @@ def register(app: typer.Typer) -> None:
                 "not as x.pth.",
             ),
         ] = False,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
 
@@ -114,6 +122,11 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.fetch import fetch as story
 
         screen = context.screen()
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_fetch
+
+            show(screen, screen.play(of_fetch(context.project(), paths or (), to)))
+            return
         result = screen.play(
             story(
                 context.project(),

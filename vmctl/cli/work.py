@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Begun, Event
 
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
         detach: Annotated[
             bool, typer.Option("--detach", "-d", help="Start it and return.")
         ] = False,
+        print_gcloud: PrintGcloud = False,
     ) -> None:
         """Start a job in tmux on the VM and follow its output.
 
@@ -52,10 +54,16 @@ def register(app: typer.Typer) -> None:
         words = tuple(args or ())
         if words[:1] == ("--",):  # `run JOB -- ARGS`: all that follows is the job's
             words = words[1:]
-        elif "--detach" in words:  # a habit from other tools: after the job's name
-            words = tuple(word for word in words if word != "--detach")
-            detach = True
+        else:  # a habit from other tools and commands: after the job's name
+            detach = detach or "--detach" in words
+            print_gcloud = print_gcloud or "--print-gcloud" in words
+            words = tuple(word for word in words if word not in ("--detach", "--print-gcloud"))
         screen = context.screen()
+        if print_gcloud:
+            from vmctl.workflows.equivalents import of_run
+
+            show(screen, screen.play(of_run(context.project(), job, words)))
+            return
         result = _followed(screen, story(context.project(), job, words, detach), False)
         screen.document(result)
         if detach:

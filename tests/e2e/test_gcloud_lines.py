@@ -1,0 +1,164 @@
+"""The lines of --print-gcloud, run with the real gcloud: the same machine, the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import PROGRAM, eventually, project
+from tests.e2e.skies import cleared, own_cloud
+from tests.e2e.test_bad_days import Cloud
+from tests.e2e.test_ways_in import instance, metadata_of
+
+TOML = """
+[vm]
+image = "debian-cloud/debian-12"
+[jobs.train]
+directory = "src"
+setup = ["echo prepared >prepared"]
+command = "cat data.txt prepared >out.txt; echo trained"
+outputs = ["out.txt"]
+"""
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    if shutil.which("gcloud") is None:
+        reason = "gcloud is not installed: the lines of --print-gcloud were not run"
+        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with own_cloud("lines") as made:
+        (made.laptop.home.parent / "home").mkdir()
+        project(made.folder, TOML, {"src/data.txt": "pushed\n"})
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    with cleared(one_sky):
+        yield one_sky
+
+
+pytestmark = pytest.mark.gcloud
+
+
+def lines(sky: Cloud, *words: str) -> list[list[str]]:
+    told = sky(words[0], "--print-gcloud", "--json", *words[1:]).stdout
+    return [step["argv"] for step in json.loads(told)["steps"]]
+
+
+def script(sky: Cloud, *words: str) -> str:
+    return sky(words[0], "--print-gcloud", *words[1:]).stdout
+
+
+def shell(sky: Cloud, text: str) -> str:
+    """Run lines as they are printed, gcloud being pointed at the emulator by them."""
+    home = sky.laptop.home.parent / "home"
+    environ = {k: v for k, v in sky.laptop.environ.items() if not k.startswith("CLOUDSDK_")} | {
+        "HOME": str(home),
+        "CLOUDSDK_CONFIG": str(home / "gcloud"),
+        "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
+        "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "1",
+        "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-euc", text], env=environ, cwd=sky.folder, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+CHANGES = ("id", "creationTimestamp", "lastStartTimestamp", "fingerprint", "labelFingerprint",
+           "resourceStatus", "selfLink", "lastStopTimestamp")  # fmt: skip
+
+
+def compared(vm: dict[str, Any]) -> dict[str, Any]:
+    """What two machines made by the same wish have in common."""
+    kept = {key: value for key, value in vm.items() if key not in CHANGES}
+    kept["metadata"] = metadata_of(vm) | {"ssh-keys": metadata_of(vm)["ssh-keys"].split()[:2]}
+    kept["metadata"].pop("vmctl-ssh-port", None)
+    kept["tags"] = sorted(vm["tags"]["items"])
+    kept["networkInterfaces"] = [
+        {"network": nic["network"], "nicType": nic.get("nicType"),
+         "external": [access["type"] for access in nic.get("accessConfigs", [])]}
+        for nic in vm["networkInterfaces"]
+    ]  # fmt: skip
+    kept["disks"] = [
+        {key: disk.get(key) for key in ("boot", "autoDelete", "diskSizeGb", "mode", "type")}
+        for disk in vm["disks"]
+    ]
+    return kept
+
+
+def disk(sky: Cloud) -> dict[str, Any]:
+    found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/disks")["items"]
+    (one,) = [one for scope in found.values() for one in scope.get("disks", [])]
+    return {key: one.get(key) for key in ("type", "sizeGb", "labels", "sourceImage")}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        pytest.param(("--gpu", "l4", "--spot", "--max-hours", "3"), marks=pytest.mark.slow),
+        pytest.param(("--gpu", "none"), marks=pytest.mark.slow),
+    ],
+)
+def test_the_printed_lines_make_the_same_machine(sky: Cloud, words: tuple[str, ...]) -> None:
+    printed = lines(sky, "up", *words)
+    sky("up", *words)
+    by_vmctl, its_disk = compared(instance(sky)), disk(sky)
+    sky("down", "--delete", "--yes")
+    text = script(sky, "up", *words)
+    first, create, labels = text.split("\n\n")[:3]
+    assert "instances create" in create
+    shell(sky, "\n".join([first, create, labels]))
+    assert compared(instance(sky)) == by_vmctl
+    assert disk(sky) == its_disk
+    assert printed[0][:4] == ["gcloud", "compute", "instances", "create"]
+    # vmctl takes it for its own, as it is
+    again = json.loads(sky("up", *words, "--json").stdout)
+    assert again["action"] == "running"
+
+
+@pytest.mark.slow
+def test_the_printed_lines_push_run_fetch_and_stop(sky: Cloud) -> None:
+    sky("up", "--gpu", "none")
+    # config-ssh writes where gcloud's HOME is; ssh itself reads the password database's
+    config = sky.laptop.home.parent / "home" / ".ssh" / "config"
+    with_config = (
+        f'ssh() {{ command ssh -F "{config}" "$@"; }}; export RSYNC_RSH="ssh -F {config}"\n'
+    )
+    shell(sky, with_config + script(sky, "push"))
+    told = script(sky, "run", "train")
+    shell(sky, with_config + told[: told.rindex("#")])  # to attach takes a terminal
+    eventually(lambda: "trained" in sky("exec", "cat", "../../train.log").stdout)
+    said = shell(sky, with_config + script(sky, "fetch"))
+    assert (sky.folder / "out.txt").read_text() == "pushed\nprepared\n"
+    there, here = re.findall(r"^[0-9a-f]{64}(?=  )", said, re.MULTILINE)
+    assert there == here
+    assert shell(sky, script(sky, "ssh").replace("--project", "--command=hostname --project")) == (
+        "tester-vm\n"
+    )
+    shell(sky, script(sky, "down"))
+    assert instance(sky)["status"] == "TERMINATED"
+    shell(sky, script(sky, "down", "--delete"))
+    assert sky.machines() == []
+
+
+def test_nothing_is_done(sky: Cloud) -> None:
+    sky("up", "--print-gcloud")
+    sky("push", "--print-gcloud")
+    sky("tunnel", "tensorboard", "--print-gcloud")
+    sky("run", "train", "--print-gcloud")  # where other commands take it
+    assert sky.machines() == []
+    assert "no job 'nope'" in sky("run", "--print-gcloud", "nope", code=3).stderr

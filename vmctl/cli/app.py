@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from vmctl.cli import emulator, first_steps, gpus, keep, machine, money, reach, selftest, sync, work
+from vmctl.cli import (
+    adopt,
+    emulator,
+    first_steps,
+    gpus,
+    keep,
+    machine,
+    money,
+    reach,
+    selftest,
+    sync,
+    work,
+)
 from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
 
 app = typer.Typer(
@@ -51,6 +63,7 @@ def root(
 
 first_steps.register(app)
 machine.register(app)
+adopt.register(app)
 money.register(app)
 keep.register(app)
 gpus.register(app)

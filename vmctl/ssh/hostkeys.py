@@ -39,7 +39,7 @@ def pin(instance_id: str, keys: Sequence[str]) -> Path:
 
     A type that was not pinned before is not added: what was seen first is what counts.
     """
-    offered = [_checked(key) for key in keys]
+    offered = [checked(key) for key in keys]
     if not offered:
         raise Unreachable("The VM has not published its host keys yet.", hint="Try again: vmctl up")
     known = pinned(instance_id)
@@ -67,7 +67,7 @@ def unpin(instance_id: str) -> None:
     pin_file(instance_id).unlink(missing_ok=True)
 
 
-def _checked(key: str) -> str:
+def checked(key: str) -> str:
     """Type and base64 of a key that is well formed; anything else does not get pinned."""
     words = key.split()
     try:

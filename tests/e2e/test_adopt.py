@@ -1,0 +1,165 @@
+"""`vmctl adopt`: a VM that the console or gcloud made becomes the project's, and stays whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import BASE, eventually, project
+from tests.e2e.skies import B, C, own_cloud
+from tests.e2e.test_bad_days import Cloud
+
+IMPOSTOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH" + "A" * 42
+ROOT = "/compute/v1/projects/vmctl-local"
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    with own_cloud("adopt") as made:
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    """The same cloud; whatever VM a test made in it is deleted as its maker would."""
+    yield one_sky
+    for vm in one_sky.machines():
+        one_sky.ask("DELETE", f"{ROOT}/zones/{vm['zone']}/instances/{vm['name']}")
+    eventually(lambda: not one_sky.machines(), what="all VMs are gone")
+
+
+def make(sky: Cloud, name: str, zone: str = B, **more: Any) -> None:
+    """A VM as the console makes it: no labels, no run limit, somebody's key."""
+    body = {
+        "name": name,
+        "machineType": f"zones/{zone}/machineTypes/e2-small",
+        "disks": [
+            {
+                "boot": True,
+                "autoDelete": True,
+                "initializeParams": {
+                    "sourceImage": "projects/debian-cloud/global/images/family/debian-12"
+                },
+            }
+        ],
+        "networkInterfaces": [
+            {"network": "global/networks/default", "accessConfigs": [{"type": "ONE_TO_ONE_NAT"}]}
+        ],
+        "metadata": {"items": [{"key": "ssh-keys", "value": "bob:ssh-ed25519 AAAA bob@x"}]},
+        "labels": {"team": "vision"},
+        "tags": {"items": ["http"]},
+        **more,
+    }
+    sky.ask("POST", f"{ROOT}/zones/{zone}/instances", body)
+    reached(sky, name, "RUNNING", zone)
+
+
+def look(sky: Cloud, name: str, zone: str = B) -> dict[str, Any]:
+    found: dict[str, Any] = sky.ask("GET", f"{ROOT}/zones/{zone}/instances/{name}")
+    return found
+
+
+def reached(sky: Cloud, name: str, status: str, zone: str = B) -> None:
+    eventually(lambda: look(sky, name, zone)["status"] == status, what=f"{name} is {status}")
+
+
+def metadata(instance: dict[str, Any]) -> dict[str, str]:
+    return {item["key"]: item["value"] for item in instance["metadata"]["items"]}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    return project(tmp_path / "lab", BASE.replace("[vm]\n", '[vm]\ngpu = "none"\n'))
+
+
+def test_a_running_vm_is_told_changed_and_made_ready(sky: Cloud, lab: Path) -> None:
+    make(sky, "console-vm")
+    before = look(sky, "console-vm")
+    told = sky.laptop("adopt", "console-vm", "--dry-run", cwd=lab)
+    assert "vmctl-owner=tester" in told.stderr
+    assert "no run limit" in told.stderr
+    assert look(sky, "console-vm") == before, "a dry run changes nothing"
+
+    said = sky.laptop.json("adopt", "console-vm", cwd=lab)
+    assert (said["done"], said["ready"], said["project"]) == (True, True, "lab")
+    after = look(sky, "console-vm")
+    assert after["id"] == before["id"]
+    assert after["labels"] == {
+        "team": "vision", "vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "lab"
+    }  # fmt: skip
+    disk = sky.ask("GET", f"{ROOT}/zones/{B}/disks/console-vm")
+    assert disk["labels"]["vmctl-name"] == "lab"
+    assert set(after["tags"]["items"]) == {"http", "vmctl"}
+    keys = metadata(after)["ssh-keys"].splitlines()
+    assert keys[0] == "bob:ssh-ed25519 AAAA bob@x"
+    assert "expireOn" in keys[1]
+
+    assert sky.laptop("exec", "hostname", cwd=lab).stdout.strip() == "console-vm"
+    assert sky.laptop.json("status", cwd=lab)["machine"]["name"] == "console-vm"
+    (lab / "a.txt").write_text("a")
+    sky.laptop("push", cwd=lab)
+    assert sky.laptop("exec", "cat", "a.txt", cwd=lab).stdout == "a"
+
+    again = sky.laptop.json("adopt", "console-vm", cwd=lab)
+    assert again["changed"] == []
+    gone = sky.laptop("down", "--delete", "--yes", cwd=lab)
+    assert "console-vm: deleted" in gone.stdout
+
+
+def test_a_stopped_vm_gets_its_limit_and_stays_off(sky: Cloud, lab: Path) -> None:
+    make(sky, "asleep")
+    sky.ask("POST", f"{ROOT}/zones/{B}/instances/asleep/stop")
+    reached(sky, "asleep", "TERMINATED")
+    said = sky.laptop.json("adopt", "asleep", cwd=lab)
+    assert (said["status"], said["ready"]) == ("TERMINATED", False)
+    scheduling = look(sky, "asleep")["scheduling"]
+    assert scheduling["maxRunDuration"]["seconds"] == "43200"
+    assert scheduling["automaticRestart"] is False
+    sky.laptop("up", cwd=lab)
+    assert sky.laptop.json("status", cwd=lab)["machine"]["stops_at"] is not None
+
+
+def test_what_cannot_be_had_is_refused_and_unchanged(sky: Cloud, lab: Path) -> None:
+    make(sky, "theirs", labels={"vmctl": "1", "vmctl-owner": "eve", "vmctl-name": "x"})
+    before = look(sky, "theirs")
+    assert "'eve'" in sky.laptop("adopt", "theirs", cwd=lab, code=4).stderr
+    assert look(sky, "theirs") == before
+    assert "instances list" in sky.laptop("adopt", "nothing", cwd=lab, code=3).stderr
+    make(sky, "twin")
+    make(sky, "twin", C)
+    assert f"--zone {B}" in sky.laptop("adopt", "twin", cwd=lab, code=4).stderr
+    assert f"is in {B}, {C}" in sky.laptop("adopt", "twin", "--zone", "europe-west1-d",
+                                           cwd=lab, code=3).stderr  # fmt: skip
+    sky.laptop("adopt", "twin", "--zone", C, cwd=lab)
+    told = sky.laptop("adopt", "twin", "--zone", B, cwd=lab, code=4).stderr
+    assert "has a VM already" in told
+    assert "labels" not in look(sky, "twin", B) or "vmctl" not in look(sky, "twin", B)["labels"]
+
+
+def test_a_host_key_that_is_given_is_the_one_that_counts(sky: Cloud, lab: Path) -> None:
+    make(sky, "pinned")
+    assert "ssh-ed25519" in sky.laptop("adopt", "pinned", "--host-key", "AAAA", cwd=lab,
+                                       code=2).stderr  # fmt: skip
+    told = sky.laptop("adopt", "pinned", "--host-key", IMPOSTOR, cwd=lab, code=7)
+    assert "host key" in told.stderr
+
+
+def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: Cloud, lab: Path) -> None:
+    make(sky, "guarded", metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]})
+    sky.laptop("adopt", "guarded", cwd=lab)
+    assert metadata(look(sky, "guarded"))["enable-oslogin"] == "FALSE"
+    assert sky.laptop("exec", "true", cwd=lab).returncode == 0
+
+
+def test_an_adoption_cut_at_any_call_goes_on(sky: Cloud, lab: Path) -> None:
+    make(sky, "cut")
+    sky.fault(kind="http", method="compute.disks.setLabels", status=403, reason="forbidden")
+    sky.laptop("adopt", "cut", cwd=lab, code=5)
+    assert "vmctl" not in look(sky, "cut")["labels"], "not ours yet"
+    sky.ask("DELETE", "/emulator/v1/faults")
+    said = sky.laptop.json("adopt", "cut", cwd=lab)
+    assert said["ready"]
+    assert not any(change["what"] == "ssh keys" for change in said["changed"]), "done before"

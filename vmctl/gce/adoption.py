@@ -1,0 +1,74 @@
+"""A VM that somebody else made: found by its name, read in full, changed piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vmctl.domain.adoption import Candidate
+from vmctl.domain.instance import Instance
+from vmctl.domain.operation import Operation
+from vmctl.gce.compute import Compute
+from vmctl.gce.inspection import project_metadata
+from vmctl.gce.replies import instance_of
+
+
+def candidate(compute: Compute, zone: str, name: str) -> Candidate:
+    """A VM with all that adoption looks at; raises NotFound."""
+    (reply,) = compute.pages("instances", "get", zone=zone, instance=name)
+    instance = instance_of(reply)
+    disk = _boot_disk(compute, instance)
+    scheduling: Mapping[str, Any] = reply.get("scheduling", {})
+    disks: list[Mapping[str, Any]] = reply.get("disks", [])
+    accounts: list[Mapping[str, Any]] = reply.get("serviceAccounts", [])
+    return Candidate(
+        instance=instance,
+        tags_fingerprint=reply.get("tags", {}).get("fingerprint", ""),
+        disk_labels=disk.get("labels", {}),
+        disk_label_fingerprint=disk.get("labelFingerprint", ""),
+        disk_goes_along=all(one.get("autoDelete") for one in disks if one.get("boot")),
+        restarts=bool(scheduling.get("automaticRestart")),
+        deleted_at_limit=scheduling.get("instanceTerminationAction") == "DELETE",
+        protected=bool(reply.get("deletionProtection")),
+        service_account=next((str(one.get("email", "")) for one in accounts), ""),
+        project_metadata=project_metadata(compute),
+    )
+
+
+def label_disk(compute: Compute, found: Candidate, labels: Mapping[str, str]) -> Operation:
+    """Ask for labels on a VM's boot disk; those that it has stay."""
+    instance = found.instance
+    return compute.change(
+        "setLabels",
+        instance.boot_disk,
+        collection="disks",
+        verb="setLabels",
+        zone=instance.zone,
+        resource=instance.boot_disk,
+        body={
+            "labelFingerprint": found.disk_label_fingerprint,
+            "labels": {**found.disk_labels, **labels},
+        },
+    )
+
+
+def set_tags(compute: Compute, found: Candidate, tags: tuple[str, ...]) -> Operation:
+    """Ask for a VM's network tags to be these."""
+    instance = found.instance
+    return compute.change(
+        "setTags",
+        instance.name,
+        collection="instances",
+        verb="setTags",
+        zone=instance.zone,
+        instance=instance.name,
+        body={"fingerprint": found.tags_fingerprint, "items": list(tags)},
+    )
+
+
+def _boot_disk(compute: Compute, instance: Instance) -> Mapping[str, Any]:
+    if not instance.boot_disk:
+        return {}
+    (reply,) = compute.pages("disks", "get", zone=instance.zone, disk=instance.boot_disk)
+    found: Mapping[str, Any] = reply
+    return found

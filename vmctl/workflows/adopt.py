@@ -1,0 +1,227 @@
+"""`vmctl adopt`: a VM made in the console or with gcloud becomes the project's.
+
+What will change is said before anything does. The label that makes the VM vmctl's comes last, so
+that an adoption which was cut off is none, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
+from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
+from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.instance import Instance, Status
+from vmctl.domain.operation import Operation
+from vmctl.domain.watchdog import parse_idle
+from vmctl.gce import adoption as cloud
+from vmctl.gce.compute import Compute, raise_failure
+from vmctl.gce.inspection import zones_of_name
+from vmctl.gce.replies import host_keys_in_log
+from vmctl.ssh import hostkeys
+from vmctl.ssh.keys import ensure_keypair
+from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.status import price_of, stamp
+from vmctl.workflows.up import up
+from vmctl.workflows.waiting import follow
+
+GAP_S = 0.5
+FIRST_BOOT = timedelta(minutes=5)  # host keys may still come
+
+Agree = Callable[[str], bool]  # shown what will change
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which VM, and how far to go."""
+
+    name: str
+    zone: str | None = None
+    host_key: str | None = None  # "ssh-ed25519 AAAA…", read on the VM itself
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptResult:
+    """The VM, what was (or with --dry-run would be) changed on it, and what stays as it is."""
+
+    name: str
+    instance_id: str
+    zone: str
+    status: str
+    project: str
+    done: bool  # False after --dry-run
+    changed: tuple[Change, ...]
+    stays: tuple[str, ...]
+    usd_per_hour: float | None
+    stops_at: str | None
+    ready: bool  # it runs, and has answered
+
+
+def adopt(
+    project: Project, wanted: Wanted, agree: Agree, *, clock: Clock | None = None
+) -> Story[AdoptResult]:
+    """Take a VM under vmctl's wing; `agree` is shown what will change, False ends it.
+
+    Raises NotFound, and Conflict for a VM that is another's or one too many. A VM that runs is
+    made ready as by `up`; one that is stopped stays so.
+    """
+    clock = clock or Clock()
+    compute = yield from open_cloud(project, clock)
+    yield Started("adopt", f"Looking at {wanted.name}")
+    found = cloud.candidate(compute, _zone(compute, wanted), wanted.name)
+    mine = compute.find_instance(project.owner, project.name)
+    refuse_unfit(found, project.owner, project.name, mine)
+    known = bool(hostkeys.pinned(found.instance.id)) and not wanted.host_key
+    keys = [] if known else _host_keys(compute, found, wanted)
+    if not keys and not known:
+        _refuse_faceless(found.instance, clock)
+    plan = _plan(project, found, clock)
+    yield Noted(_told(found, plan, project))
+    for fact in plan.stays:
+        yield Warned(fact)
+    if wanted.dry_run:
+        return _result(project, found.instance, plan, done=False, ready=False)
+    if plan.changes and not agree(found.instance.name):
+        raise InvalidInput(
+            "Nothing was changed.", hint="To go ahead without being asked: vmctl adopt NAME --yes"
+        )
+    began = clock.monotonic()
+    yield from _carry_out(project, compute, found, plan, clock)
+    while not keys and not known and found.instance.status is Status.RUNNING:  # it boots
+        clock.sleep(GAP_S)
+        keys = _host_keys(compute, found, wanted)
+        if not keys:
+            _refuse_faceless(found.instance, clock)
+    if keys:
+        hostkeys.pin(found.instance.id, keys)
+    yield Finished("adopt", f"{wanted.name} is the VM of '{project.name}' now",
+                   clock.monotonic() - began)  # fmt: skip
+    ready = False
+    if found.instance.status is Status.RUNNING:
+        yield from up(project, clock=clock)
+        ready = True
+    now = compute.get_instance(found.instance.zone, found.instance.name) or found.instance
+    return _result(project, now, plan, done=True, ready=ready)
+
+
+def _zone(compute: Compute, wanted: Wanted) -> str:
+    """Where the VM is; raises NotFound, or Conflict when the name is in several zones."""
+    zones = zones_of_name(compute, wanted.name)
+    if wanted.zone in zones:
+        return wanted.zone
+    if not zones or wanted.zone:
+        where = f"in {wanted.zone}" if wanted.zone else f"in the project {compute.project}"
+        also = f"It is in {', '.join(zones)}. " if zones else ""
+        raise NotFound(
+            f"There is no VM called {wanted.name} {where}.",
+            hint=f"{also}See: gcloud compute instances list --project {compute.project}",
+        )
+    if len(zones) > 1:
+        raise Conflict(
+            f"There are VMs called {wanted.name} in {', '.join(zones)}.",
+            hint=f"Say which: vmctl adopt {wanted.name} --zone {zones[0]}",
+        )
+    return zones[0]
+
+
+def _host_keys(compute: Compute, found: Candidate, wanted: Wanted) -> list[str]:
+    """The keys to pin: those given, published, or on the serial port; [] where there are none."""
+    if wanted.host_key:
+        try:
+            return [hostkeys.checked(wanted.host_key)]
+        except HostKeyChanged as error:
+            raise InvalidInput(error.message, hint="It looks like: ssh-ed25519 AAAA…") from error
+    try:
+        keys = compute.host_keys(found.instance)
+    except (AccessDenied, InvalidInput):  # guest attributes are off on this VM
+        keys = []
+    return keys or host_keys_in_log(compute.serial_output(found.instance))
+
+
+def _refuse_faceless(instance: Instance, clock: Clock) -> None:
+    """A VM shows its host keys at its first boot only: one that ran on without never will.
+
+    Raises Conflict: it could not be told from another machine.
+    """
+    since = instance.started_at or instance.created_at
+    young = since is not None and clock.now() - since < FIRST_BOOT
+    if instance.status is Status.RUNNING and not young:
+        raise Conflict(
+            f"{instance.name} has never published its SSH host keys, so nothing would tell it from "
+            "another machine.",
+            hint="Open SSH in the console's browser window and print its key: "
+            "cat /etc/ssh/ssh_host_ed25519_key.pub\n"
+            f"Then: vmctl adopt {instance.name} --host-key 'ssh-ed25519 AAAA…'",
+        )
+
+
+def _plan(project: Project, found: Candidate, clock: Clock) -> Adoption:
+    vm, user = found.instance, project.login_user
+    left = time_left(vm.ssh_keys, user, ensure_keypair().public_line, clock.now())
+    return adoption_of(
+        found,
+        owner=project.owner,
+        name=project.name,
+        user=user,
+        has_key=left > RENEW_WHEN_LEFT,
+        max_run_s=max(30, round(project.vm.max_hours * 3600)),
+        idle=project.vm.idle if parse_idle(project.vm.idle) else "",
+    )
+
+
+def _told(found: Candidate, plan: Adoption, project: Project) -> str:
+    vm = found.instance
+    what = f"{vm.machine_type} + {vm.gpu.title}" if vm.gpu else vm.machine_type
+    head = f"{vm.name}: {what} in {vm.zone}, {vm.status}, {price_of(vm)}."
+    if not plan.changes:
+        return f"{head}\nIt is the VM of '{project.name}' already: nothing to change."
+    return "\n".join([head, "This would change:", *(f"  {change}" for change in plan.changes)])
+
+
+def _carry_out(
+    project: Project, compute: Compute, found: Candidate, plan: Adoption, clock: Clock
+) -> Story[None]:
+    vm, metadata = found.instance, dict(plan.metadata)
+    if plan.key:
+        now = clock.now()
+        entry = key_entry(project.login_user, ensure_keypair().public_line, now + KEY_LIFETIME)
+        metadata["ssh-keys"] = merged_keys(vm.ssh_keys, entry, now)
+    if plan.max_run_s is not None:
+        yield from _done(compute, compute.set_run_limit(vm, plan.max_run_s), clock)
+    if metadata:
+        yield from _done(compute, compute.set_metadata(vm, metadata), clock)
+    if plan.tags:
+        yield from _done(compute, cloud.set_tags(compute, found, plan.tags), clock)
+    if plan.disk_labels:
+        yield from _done(compute, cloud.label_disk(compute, found, plan.disk_labels), clock)
+    if plan.labels:
+        yield from _done(compute, compute.set_labels(vm, dict(plan.labels)), clock)
+
+
+def _done(compute: Compute, asked: Operation, clock: Clock) -> Story[None]:
+    done = yield from follow(compute, asked, clock, "adopt")
+    raise_failure(done, compute.project, f"{asked.kind} of {asked.target}")
+
+
+def _result(
+    project: Project, vm: Instance, plan: Adoption, *, done: bool, ready: bool
+) -> AdoptResult:
+    return AdoptResult(
+        name=vm.name,
+        instance_id=vm.id,
+        zone=vm.zone,
+        status=str(vm.status),
+        project=project.name,
+        done=done,
+        changed=plan.changes,
+        stays=plan.stays,
+        usd_per_hour=price_of(vm).usd_per_hour,
+        stops_at=stamp(vm.stops_at),
+        ready=ready,
+    )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.diagnosis import (
     Check,
     Diagnosis,
@@ -31,8 +32,6 @@ from vmctl.gce.compute import Compute
 from vmctl.ssh.programs import installed
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.prerequisites import Wish, inside
-
-OS_LOGIN = "enable-oslogin"
 
 
 def doctor(
@@ -169,13 +168,14 @@ def _embedded() -> Iterator[Finding]:
 
 
 def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
-    if shared.get(OS_LOGIN, "").upper() == "TRUE":
+    if shared.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
         yield Finding(
             Check.PROJECT,
             Verdict.WARNING,
-            f"The project {compute.project} asks for OS Login: keys in metadata do not count there",
-            f"gcloud compute project-info add-metadata --metadata {OS_LOGIN}=FALSE "
-            f"--project {compute.project}",
+            f"{compute.project} asks for OS Login: vmctl's VMs say no to it for themselves, which "
+            "an organisation can forbid",
+            "Where `vmctl up` is refused for it: gcloud resource-manager org-policies "
+            f"disable-enforce compute.requireOsLogin --project {compute.project}",
         )
 
 

@@ -66,6 +66,8 @@ def register(app: typer.Typer) -> None:
             return
         result = _followed(screen, story(context.project(), job, words, detach), False)
         screen.document(result)
+        if result.cost_text:
+            screen.note(result.cost_text)
         if detach:
             screen.next_steps(
                 [

@@ -102,14 +102,14 @@ class PaidThing:
 
 @dataclass(frozen=True, slots=True)
 class PaidRun:
-    """A run that has ended, and what its VM cost in that time; None where that is not known."""
+    """A run that has ended, and what its VM cost in that time, the disk left out."""
 
     id: str
     job: str
     project: str
     began_at: datetime
     ended_at: datetime
-    usd: float | None
+    usd: float | None  # None where the price is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,9 @@ class Ledger:
 
     vms: Mapping[str, PaidVm]
     things: Mapping[str, PaidThing]
-    runs: Mapping[str, PaidRun]
 
 
-EMPTY = Ledger({}, {}, {})
+EMPTY = Ledger({}, {})
 
 
 def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
@@ -223,12 +222,15 @@ def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: date
 
 def owner_of(thing: PaidThing, vms: Iterable[PaidVm]) -> PaidVm | None:
     """The VM whose boot disk it is: its cost is the VM's while that exists."""
-    for vm in vms:
-        same = (vm.boot_disk, vm.zone) == (thing.name, thing.place)
-        together = abs(thing.created_at - vm.created_at) <= SAME_CREATION
-        if thing.what is What.DISK and same and together:
-            return vm
-    return None
+    same = [
+        vm
+        for vm in vms
+        if (vm.boot_disk, vm.zone) == (thing.name, thing.place)
+        and abs(thing.created_at - vm.created_at) <= SAME_CREATION
+    ]
+    if thing.what is not What.DISK or not same:
+        return None
+    return min(same, key=lambda vm: abs(thing.created_at - vm.created_at))
 
 
 def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, Turn]]) -> PaidVm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,14 +11,16 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.bill import ThingCost, VmCost, bill
 from vmctl.domain.cost import Rate
+from vmctl.domain.errors import VmctlError
 from vmctl.domain.events import Story
 from vmctl.domain.gpu import Gpu
-from vmctl.domain.instance import Instance
+from vmctl.domain.instance import Instance, Status
 from vmctl.domain.ledger import Ledger, PaidRun, PaidVm, with_vm
 from vmctl.gce.compute import Compute
 from vmctl.workflows import ledger as memory
 from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.status import rate_in
+from vmctl.workflows.run import ended_runs
+from vmctl.workflows.status import rate_in, rate_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class CostResult:
     priced: tuple[str, ...]  # of what dates the prices are
     machines: tuple[VmCost, ...]
     others: tuple[ThingCost, ...]
-    runs: tuple[RunCost, ...]
+    runs: tuple[RunCost, ...] = ()
 
     @property
     def text(self) -> str:
@@ -74,7 +77,28 @@ def cost(
     compute = yield from open_cloud(project, clock)
     ledger = memory.observe(project, compute, compute.now(clock.now()))
     now = compute.now(clock.now())
-    return made_of(ledger, since or month_of(now), now, None if all_projects else project.name)
+    made = made_of(ledger, since or month_of(now), now, None if all_projects else project.name)
+    instance = compute.find_instance(project.owner, project.name)
+    if instance is not None and instance.status is Status.RUNNING:
+        _note_runs(project, instance)
+    begin = datetime.fromisoformat(made.since)
+    shown = sorted(memory.runs(project).values(), key=lambda run: run.began_at)
+    return replace(
+        made,
+        runs=tuple(
+            _run_cost(run)
+            for run in shown
+            if made.project in (None, run.project) and run.ended_at >= begin
+        ),
+    )
+
+
+def _note_runs(project: Project, instance: Instance) -> None:
+    """Take note of what has run on the VM and ended with nobody there; it may not answer."""
+    rate = rate_of(instance)
+    with contextlib.suppress(VmctlError):
+        for run in ended_runs(project, rate.on_usd_h):
+            memory.note_run(project, run)
 
 
 def month_of(moment: datetime) -> datetime:
@@ -86,7 +110,6 @@ def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | Non
     """The bill for what is in a ledger."""
     rates = {vm.id: _rate(vm) for vm in ledger.vms.values()}
     made = bill(ledger, rates, since, until, project)
-    runs = sorted(ledger.runs.values(), key=lambda run: run.began_at)
     return CostResult(
         since=since.isoformat(timespec="seconds"),
         until=until.isoformat(timespec="milliseconds"),
@@ -96,11 +119,6 @@ def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | Non
         priced=tuple(sorted({vm.price_dated for vm in made.vms if vm.price_dated})),
         machines=made.vms,
         others=made.things,
-        runs=tuple(
-            _run_cost(run)
-            for run in runs
-            if project in (None, run.project) and run.ended_at >= since
-        ),
     )
 
 
@@ -128,13 +146,6 @@ def stopped_line(
 def run_usd(rate: Rate, seconds: float) -> float | None:
     """What a VM's running for so long costs beside its disk."""
     return None if rate.on_usd_h is None else rate.on_usd_h * seconds / 3600
-
-
-def note_run(project: Project, google_project: str, run: PaidRun) -> None:
-    """Remember what a run cost, when it has ended."""
-    memory.change(
-        project, google_project, lambda known: replace(known, runs={**known.runs, run.id: run})
-    )
 
 
 def _rate(vm: PaidVm) -> Rate:

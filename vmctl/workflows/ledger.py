@@ -69,12 +69,45 @@ def change(project: Project, google_project: str, merged: Callable[[Ledger], Led
     return merged(_load(path))
 
 
+def note_run(project: Project, run: PaidRun) -> None:
+    """Remember what a run that has ended came to; told again, the last word counts."""
+    line = json.dumps(dataclasses.asdict(run), default=str) + "\n"
+    with contextlib.suppress(OSError), _runs_file(project).open("a", encoding="utf-8") as stream:
+        stream.write(line)
+
+
+def runs(project: Project) -> dict[str, PaidRun]:
+    """The runs that were noted, by id."""
+    found: dict[str, PaidRun] = {}
+    try:
+        lines = _runs_file(project).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):  # cut off by a full disk
+            run = _plain(PaidRun, json.loads(line))
+            found[run.id] = run
+    return found
+
+
 def _file(project: Project, google_project: str) -> Path:
-    where = f"local:{local.home()}" if project.local else "cloud"
-    digest = hashlib.sha256(f"{where}:{google_project}:{project.owner}".encode()).hexdigest()[:12]
+    return _folder() / f"{_digest(project, google_project)}.json"
+
+
+def _runs_file(project: Project) -> Path:
+    """A run that ends asks no API, which alone would know the Google project's name."""
+    return _folder() / f"runs-{_digest(project, project.google_project or '')}.jsonl"
+
+
+def _folder() -> Path:
     folder = data_dir() / "ledger"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{digest}.json"
+    return folder
+
+
+def _digest(project: Project, google_project: str) -> str:
+    where = f"local:{local.home()}" if project.local else "cloud"
+    return hashlib.sha256(f"{where}:{google_project}:{project.owner}".encode()).hexdigest()[:12]
 
 
 def _load(path: Path) -> Ledger:
@@ -83,7 +116,6 @@ def _load(path: Path) -> Ledger:
         return Ledger(
             vms={key: _vm(value) for key, value in found["vms"].items()},
             things={key: _thing(value) for key, value in found["things"].items()},
-            runs={key: _plain(PaidRun, value) for key, value in found["runs"].items()},
         )
     except FileNotFoundError:
         return EMPTY

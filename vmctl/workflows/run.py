@@ -7,12 +7,13 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
+from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, Unreachable, VmctlError
 from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
 from vmctl.domain.job import (
@@ -33,6 +34,9 @@ from vmctl.ssh.transfer import end_process
 from vmctl.workflows.session import Session, connect, reach
 from vmctl.workflows.setup import prepare_machine
 
+if TYPE_CHECKING:
+    from vmctl.domain.ledger import PaidRun
+
 LINK_LOST_S = 600.0  # how long a follower tries to come back
 SESSION_GAP_S = 0.5
 TMUX = ("tmux", "-u", "-L", "vmctl")
@@ -48,6 +52,18 @@ class RunResult:
     code: int | None
     seconds: float | None
     stops_at: str | None  # when Google will end the VM, ISO 8601
+    usd: float | None = None  # what the VM cost meanwhile, its disk left out: an estimate
+    price_dated: str | None = None
+
+    @property
+    def cost_text(self) -> str:
+        """What it came to, for people; "" where that is not known."""
+        if self.usd is None or self.seconds is None:
+            return ""
+        return (
+            f"{self.run_id} took {duration_text(self.seconds)}: about ${self.usd:.2f} "
+            f"(an estimate by list prices, {self.price_dated})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,8 @@ def run(
     settings = _job(project, job)
     session = yield from connect(project, clock=clock)
     request = _request(project, settings, args)
+    if session.stops_at is not None:  # the VM's watchdog warns the run by it
+        request["stops_at"] = session.stops_at.timestamp()
     started = guest.call(session.ssh, "start", request)
     if started.get("unprepared"):
         yield from prepare_machine(session.ssh, clock=clock)
@@ -94,7 +112,7 @@ def run(
         facts = _one(session.ssh, project, run_id)
     else:
         facts = yield from _follow(project, session, run_id, 0, True, clock)
-    return _result(facts, session)
+    return _result(project, facts, session)
 
 
 def logs(
@@ -109,7 +127,7 @@ def logs(
     session = yield from connect(project, clock=clock)
     chosen = choose(_facts(session.ssh, project), wanted)
     facts = yield from _follow(project, session, chosen.id, 0, follow, clock)
-    return _result(facts, session)
+    return _result(project, facts, session)
 
 
 def _follow(
@@ -257,14 +275,50 @@ def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
     return choose(_facts(ssh, project), run_id)
 
 
-def _result(facts: RunFacts, session: Session) -> RunResult:
+def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
+    """The runs on the VM that have ended, with what it cost meanwhile."""
+    found = [_paid(project, facts, usd_per_hour) for facts in _facts(reach(project), project)]
+    return [run for run in found if run is not None]
+
+
+def _paid(project: Project, facts: RunFacts, usd_per_hour: float | None) -> PaidRun | None:
+    from vmctl.domain.ledger import PaidRun  # for a run that has ended, which is no hurry
+
+    if facts.created_at is None or facts.ended_at is None:
+        return None
+    hours = max(facts.ended_at - facts.created_at, 0.0) / 3600
+    return PaidRun(
+        id=facts.id,
+        job=facts.job,
+        project=project.name,
+        began_at=datetime.fromtimestamp(facts.created_at, UTC),
+        ended_at=datetime.fromtimestamp(facts.ended_at, UTC),
+        usd=None if usd_per_hour is None else usd_per_hour * hours,
+    )
+
+
+def _result(project: Project, facts: RunFacts, session: Session) -> RunResult:
     state = observe(facts)
     shown = view(facts)
     code = facts.exit_code if state.is_over else None
     if state in (State.LOST, State.CANCELLED) and not code:
         code = 1
     stops = session.stops_at.isoformat(timespec="seconds") if session.stops_at else None
-    return RunResult(facts.id, facts.job, str(state), code, shown.seconds, stops)
+    paid = _paid(project, facts, session.usd_per_hour)
+    if paid is not None:
+        from vmctl.workflows.ledger import note_run
+
+        note_run(project, paid)
+    return RunResult(
+        run_id=facts.id,
+        job=facts.job,
+        state=str(state),
+        code=code,
+        seconds=shown.seconds,
+        stops_at=stops,
+        usd=None if paid is None or paid.usd is None else round(paid.usd, 4),
+        price_dated=session.price_dated or None,
+    )
 
 
 def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:

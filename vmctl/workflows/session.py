@@ -39,6 +39,8 @@ class Session:
 
     ssh: OpenSSH
     stops_at: datetime | None = None
+    usd_per_hour: float | None = None  # of running, the disk left out; None: not known
+    price_dated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class _Cached:
     target: Target
     key_expires_at: datetime
     stops_at: datetime | None
+    usd_per_hour: float | None = None
+    price_dated: str = ""
 
     def is_good(self, now: datetime) -> bool:
         """Whether it need not be renewed: a VM past its end was started anew, if it runs."""
@@ -72,7 +76,7 @@ def connect(
             ssh.verify()
         else:
             ssh.open()
-        return Session(ssh, known.stops_at)
+        return Session(ssh, known.stops_at, known.usd_per_hour, known.price_dated)
     return (yield from _through_api(project, known, clock))
 
 
@@ -109,7 +113,10 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
     ssh = OpenSSH(target, _resolver(project, clock))
     _open_patiently(ssh, clock)
     remember_instance(project, instance, target, clock)
-    return Session(ssh, instance.stops_at)
+    from vmctl.workflows.status import rate_of
+
+    rate = rate_of(instance)
+    return Session(ssh, instance.stops_at, rate.on_usd_h, rate.dated)
 
 
 def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[Instance, Target]]:
@@ -178,17 +185,27 @@ def remember_instance(project: Project, instance: Instance, target: Target, cloc
     """Keep the door of an instance that answered, for as long as our key opens it."""
     now, public_line = clock.now(), ensure_keypair().public_line
     left = time_left(instance.ssh_keys, project.login_user, public_line, now)
-    remember(project, target, now + min(left, NO_END), instance.stops_at)
+    from vmctl.workflows.status import rate_of
+
+    rate = rate_of(instance)
+    remember(project, target, now + min(left, NO_END), instance.stops_at, rate.on_usd_h, rate.dated)
 
 
 def remember(
-    project: Project, target: Target, key_expires_at: datetime, stops_at: datetime | None
+    project: Project,
+    target: Target,
+    key_expires_at: datetime,
+    stops_at: datetime | None,
+    usd_per_hour: float | None = None,
+    price_dated: str = "",
 ) -> None:
     """Keep the door that answered, for the next command."""
     record = {
         "target": asdict(target),
         "key_expires_at": key_expires_at.isoformat(),
         "stops_at": stops_at.isoformat() if stops_at else None,
+        "usd_per_hour": usd_per_hour,
+        "price_dated": price_dated,
     }
     path = _cache_file(project)
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
@@ -245,6 +262,8 @@ def _recall(project: Project) -> _Cached | None:
             Target(**record["target"]),
             datetime.fromisoformat(record["key_expires_at"]).astimezone(UTC),
             datetime.fromisoformat(stops_at) if stops_at else None,
+            record.get("usd_per_hour"),
+            record.get("price_dated", ""),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

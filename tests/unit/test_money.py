@@ -1,0 +1,209 @@
+"""What is remembered of VMs, and the bill that is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from vmctl.domain.bill import Bill, bill, on_seconds
+from vmctl.domain.cost import Rate, affordable_s
+from vmctl.domain.gpu import Gpu
+from vmctl.domain.instance import NAME_LABEL, Instance, Status
+from vmctl.domain.ledger import (
+    EMPTY,
+    Happening,
+    Ledger,
+    Span,
+    Turn,
+    with_happenings,
+    with_things,
+    with_vm,
+    without_vms_missing,
+)
+from vmctl.domain.leftover import Belonging, What
+
+DAY = datetime(2026, 11, 1, tzinfo=UTC)
+RATE = Rate(machine_usd_h=1.0, disk_usd_month=7.30, dated="of today")
+
+
+def at(hours: float) -> datetime:
+    return DAY + timedelta(hours=hours)
+
+
+VM = Instance(
+    name="ann-p",
+    id="1",
+    zone="europe-west1-b",
+    status=Status.RUNNING,
+    machine_type="n1-standard-4",
+    gpu=Gpu("nvidia-tesla-t4", 1),
+    address="192.0.2.1",
+    labels={NAME_LABEL: "p"},
+    created_at=at(0),
+    started_at=at(0),
+    disk_gb=73,
+    boot_disk="ann-p",
+    max_run_s=12 * 3600,
+)
+
+
+def spans(ledger: Ledger) -> list[tuple[float, float | None]]:
+    """When the VM was on, in hours."""
+
+    def hours(moment: datetime) -> float:
+        return (moment - DAY).total_seconds() / 3600
+
+    return [(hours(s.begin), hours(s.end) if s.end else None) for s in ledger.vms["1"].on]
+
+
+def test_two_looks_at_two_starts_remember_both() -> None:
+    ledger = with_vm(EMPTY, replace(VM, stopped_at=at(3)))
+    ledger = with_vm(ledger, replace(VM, started_at=at(10), stopped_at=at(3)))
+    assert spans(ledger) == [(0, 3), (10, None)]
+    ledger = with_vm(ledger, replace(VM, started_at=at(10), stopped_at=at(11)))
+    assert spans(ledger) == [(0, 3), (10, 11)]
+
+
+def test_operations_tell_what_nobody_looked_at() -> None:
+    ledger = with_vm(EMPTY, replace(VM, started_at=at(50), stopped_at=at(51)))
+    ledger = with_happenings(
+        ledger,
+        [
+            Happening("1", Turn.OFF, at(2)),
+            Happening("1", Turn.ON, at(20)),
+            Happening("1", Turn.ON, at(0)),
+            Happening("1", Turn.OFF, at(21)),
+            Happening("other", Turn.ON, at(5)),
+        ],
+    )
+    assert spans(ledger) == [(0, 2), (20, 21), (50, 51)]
+
+
+def test_the_same_told_twice_counts_once() -> None:
+    told = [Happening("1", Turn.ON, at(0.001)), Happening("1", Turn.OFF, at(4.001))]
+    ledger = with_vm(EMPTY, replace(VM, stopped_at=at(4)))
+    once = with_happenings(ledger, told)
+    assert spans(once) == [(0, 4)]
+    assert with_happenings(once, told) == once
+    assert with_vm(once, replace(VM, stopped_at=at(4))) == once
+
+
+def test_a_start_of_a_vm_that_runs_and_a_stop_of_one_that_is_off_change_nothing() -> None:
+    ledger = with_happenings(with_vm(EMPTY, VM), [Happening("1", Turn.ON, at(2))])
+    assert spans(ledger) == [(0, None)]
+    ledger = with_vm(ledger, replace(VM, stopped_at=at(3)))
+    ledger = with_happenings(ledger, [Happening("1", Turn.OFF, at(8))])
+    assert spans(ledger) == [(0, 3)]
+
+
+def test_a_stop_that_nobody_saw_was_googles_limit_at_the_latest() -> None:
+    ledger = with_vm(with_vm(EMPTY, VM), replace(VM, started_at=at(100)))
+    assert spans(ledger) == [(0, 12), (100, None)]
+
+
+def test_up_and_down_in_the_same_instant_leave_nothing_on() -> None:
+    ledger = with_vm(EMPTY, replace(VM, started_at=at(1), stopped_at=at(1)))
+    assert spans(ledger) == [(1, 1)]
+    vm = ledger.vms["1"]
+    assert on_seconds(vm, DAY, at(48)) == 60
+
+
+def test_a_deletion_ends_vm_and_disk() -> None:
+    ledger = with_happenings(with_vm(EMPTY, VM), [Happening("1", Turn.GONE, at(5))])
+    assert spans(ledger) == [(0, 5)]
+    made = made_of(ledger, at(0), at(100))
+    assert made.vms[0].machine_usd == pytest.approx(5.0)
+    assert made.vms[0].disk_usd == pytest.approx(0.05)
+    assert not made.vms[0].exists
+
+
+def test_a_vm_that_has_vanished_went_when_its_limit_came_at_the_latest() -> None:
+    ledger = without_vms_missing(with_vm(EMPTY, VM), [], at(200))
+    assert ledger.vms["1"].gone_at == at(12)
+    assert without_vms_missing(with_vm(EMPTY, VM), [VM], at(200)).vms["1"].gone_at is None
+
+
+def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | None = None) -> Bill:
+    return bill(ledger, {key: RATE for key in ledger.vms}, since, until, project)
+
+
+def test_the_disk_of_a_stopped_vm_costs_on() -> None:
+    ledger = with_vm(EMPTY, replace(VM, stopped_at=at(10)))
+    (vm,) = made_of(ledger, at(0), at(730)).vms
+    assert vm.on_hours == 10
+    assert vm.machine_usd == pytest.approx(10.0)
+    assert vm.address_usd == pytest.approx(0.05)
+    assert vm.disk_usd == pytest.approx(7.30)
+
+
+def test_only_what_lies_between_the_two_moments_counts() -> None:
+    ledger = with_vm(EMPTY, replace(VM, stopped_at=at(10)))
+    assert made_of(ledger, at(8), at(9)).vms[0].machine_usd == pytest.approx(1.0)
+    assert made_of(ledger, at(20), at(30)).vms[0].machine_usd == 0
+    assert not made_of(ledger, at(-30), at(-20)).vms
+
+
+def test_each_start_costs_a_minute_at_least() -> None:
+    ledger = with_vm(EMPTY, replace(VM, stopped_at=at(10 / 3600)))
+    assert on_seconds(ledger.vms["1"], at(0), at(1)) == 60
+    assert on_seconds(ledger.vms["1"], at(0.5), at(1)) == 0
+
+
+def test_an_unknown_price_is_counted_not_guessed() -> None:
+    ledger = with_vm(EMPTY, VM)
+    made = bill(ledger, {"1": Rate(None, None)}, at(0), at(1))
+    assert made.prices_missing == 2
+    assert made.usd == pytest.approx(0.005)
+
+
+DISK = Belonging(
+    What.DISK, "ann-p", "europe-west1-b", "europe-west1", id="d", project_name="p",
+    size_gb=73, disk_type="pd-balanced", created_at=at(0),
+)  # fmt: skip
+
+
+def test_a_vms_own_disk_is_counted_with_it_and_alone_once_that_is_gone() -> None:
+    ledger = with_things(with_vm(EMPTY, VM), [DISK], at(1))
+    assert not made_of(ledger, at(0), at(10)).things
+    ledger = with_happenings(ledger, [Happening("1", Turn.GONE, at(10))])
+    kept = with_things(ledger, [DISK], at(20))
+    (disk,) = made_of(kept, at(0), at(20)).things
+    assert disk.hours == 10
+    assert disk.usd == pytest.approx(0.1)
+    gone = with_things(ledger, [], at(20))
+    assert not made_of(gone, at(0), at(20)).things
+
+
+def test_snapshots_and_addresses_cost_until_they_are_deleted() -> None:
+    snapshot = Belonging(
+        What.SNAPSHOT, "s", "global", "europe-west1", id="s", stored_bytes=73 * 2**30,
+        created_at=at(0),
+    )  # fmt: skip
+    address = Belonging(
+        What.ADDRESS, "a", "europe-west1", "europe-west1", id="a", created_at=at(0)
+    )
+    ledger = with_things(EMPTY, [snapshot, address], at(1))
+    ledger = with_things(ledger, [snapshot], at(50))
+    ledger = with_happenings(ledger, [Happening("a", Turn.GONE, at(40))])
+    shown = {one.what: one for one in made_of(ledger, at(0), at(100)).things}
+    assert shown["snapshot"].usd == pytest.approx(0.5)
+    assert shown["address"].usd == pytest.approx(0.4)
+    assert not shown["address"].exists
+
+
+def test_another_projects_things_are_left_out_where_one_is_asked_for() -> None:
+    other = replace(VM, id="2", labels={NAME_LABEL: "q"})
+    ledger = with_vm(with_vm(EMPTY, VM), other)
+    assert len(made_of(ledger, at(0), at(1)).vms) == 2
+    assert [vm.project for vm in made_of(ledger, at(0), at(1), "q").vms] == ["q"]
+
+
+def test_a_budget_buys_time_with_disk_and_address() -> None:
+    assert affordable_s(1.015, RATE) == pytest.approx(3600)
+    assert affordable_s(5, Rate(None, 1.0)) is None
+
+
+def test_a_span_knows_its_end() -> None:
+    assert with_vm(EMPTY, VM).vms["1"].on == (Span(at(0)),)

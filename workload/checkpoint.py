@@ -2,13 +2,19 @@
 
 import io
 import os
+import re
 import signal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
+
+# What a compiled net and one that is shared by processes put before the names of their weights.
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 class NonFinite(Exception):
@@ -21,6 +27,10 @@ class Stopped(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why and what to do."""
 
 
 class StopRequest:
@@ -47,15 +57,10 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signum = signum
 
-    def check(self) -> None:
-        """Raise Stopped if a signal has come."""
-        if self.signum is not None:
-            raise Stopped(self.signum)
-
-
-def ignore_ctrl_c(_worker: int) -> None:
-    """A terminal sends Ctrl-C to the loader's processes too, but only the training answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def check(self, agreed: Callable[[bool], bool] = bool) -> None:
+        """Raise Stopped if a signal has come; `agreed` asks other processes, too."""
+        if agreed(self.signum is not None):
+            raise Stopped(self.signum or signal.SIGTERM)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -81,6 +86,86 @@ def save_weights(net: nn.Module, path: Path) -> None:
     write_whole(path, buffer.getvalue())
 
 
+def read(content: bytes, name: Path) -> dict[str, Any]:
+    """The dict in a file of torch.save; no code that the file might carry is run."""
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are not ours fail in as many ways as there are bytes
+        why = str(error).partition("\n")[0]
+        raise CheckpointError(f"{name} is no file of weights ({why})") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{name} holds no weights but a {type(found).__name__}")
+    return found
+
+
+def weights_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict in a file that is a checkpoint or the weights alone."""
+    weights = found["net"] if "settings" in found else found
+    return {WRAPPERS.sub("", str(key)): value for key, value in weights.items()}
+
+
+def fill(net: nn.Module, weights: Mapping[str, Any], name: Path) -> None:
+    """Load a state dict; one of another net is one sentence."""
+    try:
+        net.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{name} does not fit this net: {why}") from None
+
+
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Fill `net` from a file of save_weights; no code that the file might carry is run."""
-    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    """Fill `net` from unet.pth or from a checkpoint."""
+    fill(net, weights_of(read(path.read_bytes(), path)), path)
+
+
+@dataclass
+class Progress:
+    """Where a training stands, and what it has reported so far."""
+
+    epoch: int = 0  # epochs that are complete
+    step: int = 0  # steps taken in the epoch after them
+    steps: int = 0  # steps taken in all
+    photos: int = 0  # seen in the epoch that is not complete
+    loss_sum: float | torch.Tensor = 0.0  # over them
+    run: str = ""  # folder of TensorBoard's files
+    history: list[dict[str, float]] = field(default_factory=list)  # a dict per epoch
+
+
+def save_checkpoint(
+    path: Path,
+    settings: Mapping[str, Any],
+    progress: Progress,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Save all that the next step depends on; the order of photos needs only the progress."""
+    if not all(value.isfinite().all() for value in net.state_dict().values()):
+        raise NonFinite("the weights are not finite any more")
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "settings": dict(settings),
+            "progress": asdict(progress) | {"loss_sum": float(progress.loss_sum)},
+            "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+        },
+        buffer,
+    )
+    write_whole(path, buffer.getvalue())
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """How two configurations differ, a phrase for each setting."""
+    return [
+        f"{name} was {found.get(name)} and is now {wanted.get(name)}"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed write_whole left behind."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

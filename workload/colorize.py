@@ -1,15 +1,19 @@
-"""Train the U-Net of unet.py to colour gray photos.
+"""Train the U-Net of unet.py to colour gray photos, and colour photos with it.
 
-Writes into --out_dir: unet.pth (the weights, after every epoch), sample.png (gray, predicted and
+Writes into --out_dir: unet.pth (the weights, after every epoch), checkpoint.pt (all that is needed
+to go on, until the training ends; then it is called trained.pt), sample.png (gray, predicted and
 true colours of photos the net never saw) and runs/UNet (for TensorBoard).
 """
 
+import argparse
 import io
+import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,257 +23,330 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 import torch.nn.functional as F
+from batches import Batches
+from board import Board
 from checkpoint import (
+    CheckpointError,
     NonFinite,
+    Progress,
     Stopped,
     StopRequest,
-    ignore_ctrl_c,
     load_weights,
+    remove_unfinished,
+    save_checkpoint,
     save_weights,
     write_whole,
 )
-from data_utils import DataError, ImageFolderGrayColor, colorization_dataset, split_by_photo, take
-from options import parse_arguments
-from pictures import draw_sample, gray_copy, psnr, write_graph, write_images
+from data_utils import DataError
+from fast_unet import FastUNet
+from gallery import colour_folder
+from memory import batch_that_fits, is_out_of_memory, memory_of
+from options import CONFIGURATION, parse_arguments
+from photos import Photos
+from pictures import draw_sample
+from predict import autocast_dtype, colorized, predict, validate
+from reports import LossReader, progress_bar
+from resume import find_checkpoint, restore
+from start import start_from_gray
+from team import Team, assembled
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
-from unet import UNet
 
 GRID = 16  # pictures in each of TensorBoard's image grids
 SAMPLE_ROWS = 5
-STEPS_PER_POINT = 10  # the loss is read from the device this often: each reading waits for it
+STEPS_PER_POINT = 10  # a point of the loss curve is the mean of so many steps
+WARM_UP = 0.05  # of all steps: the rate rises to its highest
 
 
-def save_sample(dataset: ImageFolderGrayColor, indices: list[int], weights: Path) -> None:
-    """Draw sample.png beside `weights`: what that very file makes of some photos."""
-    net = UNet()
-    load_weights(net, weights)
-    by_class = {dataset.targets[index]: index for index in reversed(indices)}
-    chosen = [by_class[label] for label in sorted(by_class)][:SAMPLE_ROWS]
-    gray, truth = stack([dataset[index] for index in chosen])
-    names = [dataset.classes[dataset.targets[index]] for index in chosen]
-    picture = io.BytesIO()
-    draw_sample(gray, show(net, gray), truth, names).save(picture, "PNG")
-    write_whole(weights.with_name("sample.png"), picture.getvalue())
-
-
-# --- training
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The fastest type that this device multiplies natively; None means plain float32.
-
-    CPUs get bfloat16 only with AMX: on AVX-512 alone it was measured slower than float32.
-    """
-    if device.type == "cuda":
-        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # a T4 is (7, 5)
-        return torch.bfloat16 if has_bfloat16 else torch.float16
-    cpuinfo = Path("/proc/cpuinfo")
-    has_amx = cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
-    return torch.bfloat16 if has_amx else None
-
-
-def predict(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """The net's colours in float32, computed in `dtype` where that is safe."""
-    with torch.autocast(gray.device.type, dtype=dtype, enabled=dtype is not None):
-        return net(gray).float()
-
-
-@torch.inference_mode()
-def show(net: nn.Module, gray: torch.Tensor) -> torch.Tensor:
-    """The net's colours for pictures on the CPU, back on the CPU."""
-    device = next(net.parameters()).device
-    training = net.training
-    colour = predict(net.eval(), gray.to(device), autocast_dtype(device)).cpu()
-    net.train(training)
-    return colour
-
-
-def stack(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs of tensors as a pair of batches."""
-    gray, truth = zip(*pairs, strict=True)
-    return torch.stack(gray), torch.stack(truth)
-
-
-def validate(
-    net: nn.Module, loader: DataLoader[Any], check_stop: Callable[[], None] = lambda: None
-) -> tuple[float, float]:
-    """Mean PSNR in dB of the net's pictures, and of the gray ones: what it has to beat."""
-    ours, baseline = [], []
-    for gray, truth in loader:
-        ours.append(psnr(show(net, gray), truth))
-        baseline.append(psnr(gray_copy(gray), truth))
-        check_stop()
-    return torch.cat(ours).mean().item(), torch.cat(baseline).mean().item()
-
-
-class Lines(io.TextIOBase):
-    """Where a progress bar writes when nobody watches a terminal: each state on its own line."""
-
-    def write(self, text: str) -> int:
-        if line := text.strip("\r\n "):
-            print(line, flush=True)
-        return len(text)
-
-
-def progress(loader: DataLoader[Any], title: str) -> "tqdm[Any]":
-    """A bar over the batches: redrawn in a terminal, a new line now and then in a log."""
-    if sys.stdout.isatty():
-        return tqdm(loader, title, file=sys.stdout, leave=False, dynamic_ncols=True)
-    return tqdm(
-        loader, title, file=Lines(), leave=False, ascii=True, ncols=80, mininterval=5, miniters=1
-    )
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """A short warm-up, then half a cosine down to 0 at the last of all steps."""
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    return highest * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2
 
 
 def train(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loader: DataLoader[Any],
+    loader: Any,
     epochs: int = 5,
     writer: SummaryWriter | None = None,
     *,
-    validation_loader: DataLoader[Any] | None = None,
-    after_epoch: Callable[[], None] = lambda: None,
-    check_stop: Callable[[], None] = lambda: None,
+    highest_rate: float | None = None,
+    precision: str = "auto",
+    progress: Progress | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    after_step: Callable[[Progress], None] = lambda progress: None,
+    after_epoch: Callable[[Progress], str] = lambda progress: "",
+    quiet: bool = False,
 ) -> None:
-    """Minimise the squared error between the net's colours and the true ones.
+    """Minimise the squared error over the loader's batches (gray, truth), in `epochs` epochs.
 
-    `after_epoch` is called when an epoch has ended well, `check_stop` after every step: it may
-    raise to end the training there. Raises NonFinite when the training diverges.
+    Starts where `progress` stands and keeps it up to date. The rate follows learning_rate if
+    `highest_rate` is given. `after_step` may raise to end the training; `after_epoch` returns what
+    else is to be said about the epoch. Raises NonFinite when the training diverges.
     """
     device = next(net.parameters()).device
-    dtype = autocast_dtype(device)
+    dtype = autocast_dtype(device, precision)
     # Gradients in float16 underflow unless the loss is scaled up; other types need no scaling.
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    shown = loader.dataset if validation_loader is None else validation_loader.dataset
-    grid = stack([shown[index] for index in range(min(GRID, len(shown)))])
-    early = {1, len(loader) // 4, len(loader) // 2}  # steps of the first epoch with pictures
-    step = 0
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    progress = progress or Progress()
+    reader = LossReader(device, STEPS_PER_POINT)
+
+    def tell(points: list[tuple[int, float]]) -> None:
+        for step, loss in points:
+            if not math.isfinite(loss):
+                raise NonFinite(f"the loss is {loss} at step {step}")
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            if writer is not None:
+                writer.add_scalar("training loss", loss, step)
+
     net.train()
-    for epoch in range(1, epochs + 1):
-        start = time.perf_counter()
-        epoch_loss = torch.zeros((), device=device)
-        losses = []
-        with progress(loader, f"epoch {epoch}/{epochs}") as bar:
-            for gray, truth in bar:
+    while progress.epoch < epochs:
+        start, photos_before = time.perf_counter(), progress.photos
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(progress.epoch + 1, progress.step)
+        loss_sum = torch.tensor(float(progress.loss_sum), device=device)
+        title = f"epoch {progress.epoch + 1}/{epochs}"
+        with progress_bar(loader, len(loader), title, progress.step, quiet) as bar:
+            for gray, truth, *weight in bar:
                 gray = gray.to(device, non_blocking=True, memory_format=torch.channels_last)
                 truth = truth.to(device, non_blocking=True, memory_format=torch.channels_last)
+                if highest_rate is not None:
+                    rate = learning_rate(progress.steps, epochs * len(loader), highest_rate)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
 
                 loss = F.mse_loss(predict(net, gray, dtype), truth)
                 optimizer.zero_grad()
-                scaler.scale(loss).backward()
+                scaler.scale(loss * weight[0] if weight else loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
 
-                step += 1
-                losses.append(loss.detach())
-                epoch_loss += loss.detach() * len(gray)
-                if len(losses) == STEPS_PER_POINT or step % len(loader) in (0, 1):
-                    mean_loss = torch.stack(losses).mean().item()
-                    losses.clear()
-                    if not math.isfinite(mean_loss):
-                        raise NonFinite(f"the loss is {mean_loss} at step {step}")
-                    bar.set_postfix(loss=f"{mean_loss:.4f}", refresh=False)
-                    if writer is not None:
-                        writer.add_scalar("training loss", mean_loss, step)
-                if writer is not None and step in early:
-                    write_images(writer, grid[0], show(net, grid[0]), grid[1], step)
-                check_stop()
-        count = len(loader.dataset)
-        report = f"epoch {epoch}/{epochs}: loss {epoch_loss.item() / count:.4f}"
-        report += f", {count / (time.perf_counter() - start):.1f} images/s"
-        if validation_loader is not None:
-            ours, baseline = validate(net, validation_loader, check_stop)
-            report += f", validation PSNR {ours:.2f} dB (gray copy {baseline:.2f} dB)"
-            if writer is not None:
-                writer.add_scalar("validation PSNR", ours, step)
-                writer.add_scalar("validation PSNR, gray copy", baseline, step)
-        if writer is not None:
-            write_images(writer, grid[0], show(net, grid[0]), grid[1], step)
-        after_epoch()
-        print(report, flush=True)
+                progress.step += 1
+                progress.steps += 1
+                progress.photos += len(gray)
+                loss_sum += loss.detach() * len(gray)
+                progress.loss_sum = loss_sum  # stays on the device until somebody saves it
+                tell(reader.add(progress.steps, loss.detach()))
+                after_step(progress)
+            tell(reader.rest())
+        mean_loss = float(progress.loss_sum) / max(1, progress.photos)
+        speed = (progress.photos - photos_before) / (time.perf_counter() - start)
+        progress.epoch, progress.step, progress.photos, progress.loss_sum = (
+            progress.epoch + 1, 0, 0, 0.0,
+        )  # fmt: skip
+        progress.history.append({"epoch": progress.epoch, "loss": mean_loss})
+        more = after_epoch(progress)
+        if not quiet:
+            print(f"{title}: loss {mean_loss:.4f}, {speed:.1f} images/s{more}", flush=True)
+
+
+# --- the program
+
+
+def save_sample(photos: Photos, weights: Path, dtype: torch.dtype | None) -> None:
+    """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
+    net = FastUNet()
+    load_weights(net, weights)
+    chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
+    gray, truth = photos.batch(list(chosen.values()))
+    picture = io.BytesIO()
+    draw_sample(gray, colorized(net, gray, dtype), truth, list(chosen)).save(picture, "PNG")
+    write_whole(weights.with_name("sample.png"), picture.getvalue())
+
+
+def photos_of(arguments: argparse.Namespace, team: Team) -> Photos:
+    """The photos that the flags name."""
+    return Photos(
+        arguments.data_path,
+        arguments.image_size,
+        train_samples=arguments.train_samples,
+        seed=arguments.seed,
+        cache_dir=arguments.cache_dir,
+        workers=arguments.num_workers,
+        leads=team.leads,
+    )
+
+
+def train_net(arguments: argparse.Namespace, team: Team) -> int:
+    """Train as the flags say; returns the exit code."""
+    device, out_dir = team.device, arguments.out_dir
+    dtype = autocast_dtype(device, arguments.precision)
+    precision = str(dtype or torch.float32).removeprefix("torch.")
+    photos = photos_of(arguments, team)
+    settings = {"photos": photos.fingerprint(), "precision": precision}
+    settings |= {name: getattr(arguments, name) for name in CONFIGURATION}
+    out_dir.mkdir(parents=True, exist_ok=True)
+    found, source = find_checkpoint(out_dir, arguments.resume, settings, team)
+
+    torch.manual_seed(arguments.seed)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape: find its best kernels
+    net = FastUNet()
+    start_from_gray(net)
+    net.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        net.parameters(),
+        arguments.lr,
+        (arguments.momentum, 0.999),
+        weight_decay=arguments.weight_decay,
+        fused=device.type == "cuda",
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    progress = restore(found, source, net, optimizer, scaler)
+    progress.run = progress.run or time.strftime("runs/UNet/%Y-%m-%d_%H-%M-%S")
+
+    batches = Batches(
+        photos.pixels, photos.training, arguments.batch_size, device,
+        shuffle=True, crop=arguments.crop, seed=arguments.seed,
+        rank=team.rank, processes=team.size,
+    )  # fmt: skip
+    held_out = Batches(photos.pixels, photos.validation, arguments.batch_size, device)
+    if arguments.initial_epoch is not None:
+        progress.epoch, progress.step = arguments.initial_epoch, 0
+        progress.steps = progress.epoch * len(batches)
+    team.say(
+        f"{len(photos.training)} photos to train on, {len(photos.validation)} to validate on,"
+        f" {arguments.image_size}×{arguments.image_size} pixels, {device.type}, {precision}"
+    )
+    if progress.steps:
+        team.say(f"Going on from {source}: epoch {progress.epoch + 1}, step {progress.step + 1}")
+
+    runner = team.shares(net)
+    if arguments.compile != "off":
+        runner = torch.compile(runner, mode=arguments.compile)
+    weights, checkpoint = out_dir / "unet.pth", out_dir / "checkpoint.pt"
+    gray, truth = photos.batch(photos.validation[:GRID])
+    early = {1, len(batches) // 4, len(batches) // 2}  # steps of the first epoch with pictures
+
+    def save() -> None:
+        if team.leads:
+            save_checkpoint(checkpoint, settings, progress, net, optimizer, scaler)
+            save_weights(net, weights)
+            history = json.dumps(progress.history, indent=1)
+            write_whole(out_dir / "history.json", history.encode())
+
+    def after_step(progress: Progress) -> None:
+        if board is not None and progress.steps in early:
+            board.pictures(gray, colorized(net, gray, dtype), truth, progress.steps)
+        # processes must ask each other at the same step, and GPUs should not do so at each
+        if device.type == "cpu" or progress.steps % STEPS_PER_POINT == 0:
+            stop.check(team.any)
+
+    def after_epoch(progress: Progress) -> str:
+        scores = None
+        if board is not None:
+            check = stop.check if team.size == 1 else lambda: None  # the others are not here
+            scores = validate(net, held_out, dtype, check)
+            progress.history[-1] |= scores._asdict()
+            board.scores(scores, progress.steps)
+            board.pictures(gray, colorized(net, gray, dtype), truth, progress.steps)
+            if arguments.histograms:
+                board.histograms(net, progress.steps)
+        save()
+        return f", {scores}"
+
+    with StopRequest() as stop, ExitStack() as stack:
+        board = None
+        if team.leads:
+            remove_unfinished(out_dir)
+            run = out_dir / progress.run
+            board = stack.enter_context(Board(run, progress.steps, arguments.image_size))
+        try:
+            train(
+                runner,
+                optimizer,
+                batches,
+                arguments.epochs,
+                board and board.train,
+                highest_rate=arguments.lr,
+                precision=arguments.precision,
+                progress=progress,
+                scaler=scaler,
+                after_step=after_step,
+                after_epoch=after_epoch,
+                quiet=not team.leads,
+            )
+        except Stopped as stopped:
+            save()
+            if team.leads:
+                save_sample(photos, weights, dtype)
+            team.say(
+                f"Stopped by {stopped}: the weights so far are in {weights}; the same command"
+                " goes on from here"
+            )
+            return 128 + stopped.signum
+        if not checkpoint.exists():
+            save()
+    if team.leads:
+        save_sample(photos, weights, dtype)
+        checkpoint.replace(out_dir / "trained.pt")  # from here on the same command begins anew
+    team.say(f"Saved {weights} and {weights.with_name('sample.png')}")
+    return 0
+
+
+def test_net(arguments: argparse.Namespace, team: Team) -> int:
+    """Try a net as the flags say; returns the exit code."""
+    net = FastUNet()
+    try:
+        load_weights(net, arguments.test_net)
+    except FileNotFoundError:
+        raise CheckpointError(f"--test_net: there is no file {arguments.test_net}") from None
+    net.to(team.device, memory_format=torch.channels_last)
+    dtype = autocast_dtype(team.device, arguments.precision)
+    if arguments.images is not None:
+        arguments.out_dir.mkdir(parents=True, exist_ok=True)
+        history = arguments.test_net.with_name("history.json")
+        print(colour_folder(net, arguments.images, arguments.out_dir, dtype, history))
+        return 0
+    photos = photos_of(arguments, team)
+    held_out = Batches(photos.pixels, photos.validation, arguments.batch_size, team.device)
+    print(f"{len(photos.validation)} photos: {validate(net, held_out, dtype)}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train as the flags say; returns the exit code."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parse_arguments(argv, __doc__, cuda=device.type == "cuda")
-    torch.manual_seed(arguments.seed)
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape: find its best kernels
-
-    print(f"Reading the photos in {arguments.data_path} ...", flush=True)
-    dataset = colorization_dataset(arguments.data_path, arguments.image_size)
-    if dataset.unreadable:
-        print(f"Left out {len(dataset.unreadable)} unreadable: {dataset.unreadable[0]} ...")
-    training, validation = split_by_photo(dataset)
-    training = take(training, arguments.train_samples, arguments.seed)
-    validation = validation[: max(GRID, len(training) // 4)]
-
-    def loader(indices: list[int], shuffle: bool) -> DataLoader[Any]:
-        return DataLoader(
-            Subset(dataset, indices),
-            batch_size=arguments.batch_size,
-            shuffle=shuffle,
-            num_workers=arguments.num_workers,
-            persistent_workers=arguments.num_workers > 0,
-            worker_init_fn=ignore_ctrl_c,
-            pin_memory=device.type == "cuda",
-        )
-
-    net = UNet().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters(), arguments.lr, fused=device.type == "cuda")
-    precision = str(autocast_dtype(device) or torch.float32).removeprefix("torch.")
-    print(
-        f"{len(training)} photos to train on, {len(validation)} to validate on,"
-        f" {arguments.image_size}×{arguments.image_size} pixels, {device.type}, {precision}",
-        flush=True,
-    )
-
-    arguments.out_dir.mkdir(parents=True, exist_ok=True)
-    weights = arguments.out_dir / "unet.pth"
-    run = arguments.out_dir / "runs" / "UNet" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    with StopRequest() as stop, SummaryWriter(run, flush_secs=10) as writer:
-        write_graph(writer, net, arguments.image_size)
+    """Do as the flags say; returns the exit code."""
+    arguments = parse_arguments(argv, __doc__, cuda=torch.cuda.is_available())
+    with assembled() as team:
+        if arguments.shrunk and not arguments.test_net:
+            flags = " ".join(arguments.shrunk)
+            team.say(f"No CUDA GPU here, so a small training: {flags} (each can be overridden)")
+        weights = arguments.out_dir / "unet.pth"
         try:
-            train(
-                net,
-                optimizer,
-                loader(training, shuffle=True),
-                arguments.epochs,
-                writer,
-                validation_loader=loader(validation, shuffle=False),
-                after_epoch=lambda: save_weights(net, weights),
-                check_stop=stop.check,
-            )
-        except Stopped as stopped:
-            save_weights(net, weights)
-            save_sample(dataset, validation, weights)
-            print(f"Stopped by {stopped}: the weights so far are in {weights}", flush=True)
-            return 128 + stopped.signum
+            return (test_net if arguments.test_net else train_net)(arguments, team)
         except NonFinite as error:
             kept = f"; {weights} keeps the last good weights" if weights.exists() else ""
-            print(f"Training diverged: {error}{kept}. Try a smaller --lr.", file=sys.stderr)
+            complain(f"Training diverged: {error}{kept}. Try --resume none with a smaller --lr")
             return 1
-        except torch.cuda.OutOfMemoryError:
-            smaller = max(1, arguments.batch_size // 2)
-            print(f"The GPU's memory is full: try --batch_size {smaller}", file=sys.stderr)
+        except (DataError, CheckpointError) as error:
+            complain(f"colorize.py: {error}")
+            return 2
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fitting = batch_that_fits(
+                arguments.batch_size,
+                arguments.image_size,
+                autocast_dtype(team.device, arguments.precision),
+                memory_of(team.device),
+            )
+            complain(f"The memory of this {team.device.type} is full: try --batch_size {fitting}")
             return 1
-        save_sample(dataset, validation, weights)
-    print(f"Saved {weights} and {weights.with_name('sample.png')}")
-    return 0
+        except OSError as error:  # the disk is full, a folder cannot be written
+            complain(f"colorize.py: {error}")
+            return 1
+
+
+def complain(text: str) -> None:
+    """Print an error's one line where errors go."""
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except DataError as error:
-        print(f"colorize.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # the disk is full, a folder cannot be written
-        print(f"colorize.py: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
-        print("colorize.py: stopped, nothing more was saved", file=sys.stderr)
+        complain("colorize.py: stopped, nothing more was saved")
         sys.exit(130)

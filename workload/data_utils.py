@@ -3,21 +3,25 @@
 import hashlib
 import random
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS, default_loader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 # Crops of one photo are named NAME_a, NAME_b, NAME_c: they overlap.
 CROP_SUFFIX = re.compile(r"_[abc]$")
+# What Pillow raises for files that are no pictures, are cut off, or are too large to be photos.
+NO_PICTURE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning)
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # 89 million pixels
 
 
 class DataError(Exception):
@@ -30,21 +34,36 @@ def is_photo(path: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
 
 
-def is_readable(path: str) -> bool:
-    """True if the whole picture can be decoded (a truncated file fails only at its end)."""
+def load_rgb(path: str | Path, upright: bool = False) -> Image.Image:
+    """A picture file as 8-bit RGB; raises one of NO_PICTURE if that cannot be had.
+
+    `upright` turns it as the camera was held; the course's loader does not.
+    """
+    with Image.open(path) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # 16 bits of gray: a plain convert() would clip them
+            return image.convert("I").point(lambda value: value * (1 / 256)).convert("RGB")
+        if "transparency" in image.info:  # of a palette: convert() wants to hear that it may go
+            return image.convert("RGBA").convert("RGB")
+        return image.convert("RGB")
+
+
+def why_unreadable(path: str | Path) -> str | None:
+    """None if the whole picture can be decoded (a cut file fails only at its end), else why not."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+        load_rgb(path)
+    except NO_PICTURE as error:
+        return str(error) or type(error).__name__
+    return None
 
 
 class ImageFolderGrayColor(ImageFolder):
     """An ImageFolder of pairs (gray, colour): both come from the same photo.
 
     `transform` makes the input, `target_transform` the target; without one the PIL photo itself is
-    returned. Files that cannot be decoded are left out and listed in `unreadable`.
+    returned. Files that cannot be decoded are left out and listed in `unreadable`, unless
+    `check` is False: then nothing has been decoded yet.
     """
 
     def __init__(
@@ -52,26 +71,33 @@ class ImageFolderGrayColor(ImageFolder):
         root: str | Path,
         transform: Callable[[Image.Image], Any] | None = None,
         target_transform: Callable[[Image.Image], Any] | None = None,
+        check: bool = True,
     ) -> None:
         root = Path(root)
         try:
             super().__init__(
-                str(root), transform, target_transform, default_loader, is_valid_file=is_photo
+                str(root), transform, target_transform, load_rgb, is_valid_file=is_photo
             )
         except (FileNotFoundError, NotADirectoryError):  # no folder, or no class folder in it
             raise DataError(missing_data(root)) from None
         except OSError as error:
             raise DataError(f"{root} cannot be read ({error.strerror})") from None
 
-        with ThreadPoolExecutor() as pool:
-            readable = list(pool.map(is_readable, (path for path, _ in self.samples)))
-        checked = list(zip(self.samples, readable, strict=True))
-        self.unreadable = [path for (path, _), ok in checked if not ok]
-        self.samples = [sample for sample, ok in checked if ok]
+        self.unreadable: list[str] = []
+        if check:
+            with ThreadPoolExecutor() as pool:
+                problems = list(pool.map(why_unreadable, (path for path, _ in self.samples)))
+            self.leave_out({index for index, problem in enumerate(problems) if problem})
+
+    def leave_out(self, indices: Collection[int]) -> None:
+        """Forget the samples of unreadable files; raises DataError if none would be left."""
+        gone = set(indices)
+        if len(gone) == len(self.samples):
+            raise DataError(f"none of the {len(gone)} pictures in {self.root} can be read")
+        self.unreadable += [self.samples[index][0] for index in sorted(gone)]
+        self.samples = [kept for index, kept in enumerate(self.samples) if index not in gone]
         self.imgs = self.samples
         self.targets = [label for _, label in self.samples]
-        if not self.samples:
-            raise DataError(f"none of the {len(readable)} pictures in {root} can be read")
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         """The folders that hold photos are the classes: `__MACOSX` and empty ones are not."""

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from pathlib import Path
 
 # What the course trains with. On two CPU cores that would take hours, so without a GPU the second
@@ -15,10 +14,43 @@ DEFAULTS = {
     "batch_size": (32, 8),
 }
 
+# Flags that decide what a training computes: it goes on only where all of them are the same.
+CONFIGURATION = (
+    "batch_size",
+    "crop",
+    "epochs",
+    "image_size",
+    "lr",
+    "momentum",
+    "seed",
+    "train_samples",
+    "weight_decay",
+)
+
+EPILOG = """\
+examples:
+  python colorize.py --train_samples 64 --epochs 1         one small iteration first
+  python colorize.py --epochs 20                           go on after Ctrl-C: the same again
+  python colorize.py --resume trained.pt --epochs 30       ten epochs more
+  python colorize.py --test_net unet.pth                   scores on the validation photos
+  python colorize.py --test_net unet.pth --images photos   pictures, and colorized.html
+  torchrun --standalone --nproc_per_node=2 colorize.py     two GPUs (without GPUs: two processes)
+
+exit codes: 0 done, 1 diverged or out of memory or disk, 2 bad flags, data or checkpoint,
+130 Ctrl-C, 143 SIGTERM (both save first).
+"""
+
 
 def positive(text: str) -> int:
     """A whole number from 1."""
     if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def not_negative(text: str) -> int:
+    """A whole number from 0."""
+    if (number := int(text)) < 0:
         raise ValueError
     return number
 
@@ -37,11 +69,21 @@ def positive_float(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """A number from 0, below 1."""
+    if not 0 <= (number := float(text)) < 1:
+        raise ValueError
+    return number
+
+
 def parse_arguments(argv: list[str] | None, description: str, cuda: bool) -> argparse.Namespace:
-    """The flags, with the defaults that suit this machine; announces them if they are small."""
+    """The flags, with the defaults that suit this machine; `shrunk` says which of them are small.
+
+    Raises SystemExit with code 2 for flags that make no sense.
+    """
     parser = argparse.ArgumentParser(
         description=description,
-        epilog="one small iteration first: python colorize.py --train_samples 64 --epochs 1",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -49,53 +91,114 @@ def parse_arguments(argv: list[str] | None, description: str, cuda: bool) -> arg
         with_cuda, without = (value or "all" for value in DEFAULTS[flag])
         return f"(default: {with_cuda} with a CUDA GPU, {without} without)"
 
-    add = parser.add_argument
-    add(
+    data = parser.add_argument_group("data")
+    data.add_argument(
         "--data_path",
         type=Path,
         default=Path("data/landscapes"),
         metavar="DIR",
         help="photos in class folders (default: data/landscapes)",
     )
-    add(
-        "--out_dir",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where unet.pth, sample.png and runs/ go (default: here)",
-    )
-    add("--epochs", type=positive, help=f"passes over the photos {sized('epochs')}")
-    add("--batch_size", type=positive, help=f"photos per step {sized('batch_size')}")
-    add("--lr", type=positive_float, default=1e-3, help="Adam's learning rate (default: 1e-3)")
-    add(
-        "--train_samples",
-        type=positive,
-        metavar="N",
-        help=f"train on N photos at most {sized('train_samples')}",
-    )
-    add(
+    data.add_argument(
         "--image_size",
         type=multiple_of_8,
         metavar="PIXELS",
         help=f"sides of the resized photos, a multiple of 8 {sized('image_size')}",
     )
-    add(
+    data.add_argument(
+        "--train_samples",
+        type=positive,
+        metavar="N",
+        help=f"train on N photos at most {sized('train_samples')}",
+    )
+    data.add_argument(
+        "--crop",
+        type=not_negative,
+        default=0,
+        metavar="PIXELS",
+        help="move each photo by up to so many pixels before a step (default: 0)",
+    )
+    data.add_argument(
         "--num_workers",
         type=int,
         choices=range(65),
+        default=0,
         metavar="N",
-        help="processes that load photos (default: one per core, 8 at most; without CUDA 0)",
+        help="threads that decode the photos, once (default: 0, as many as pay here)",
     )
-    add("--seed", type=int, default=0, help="of weights, order and choice of photos (default: 0)")
-    arguments = parser.parse_args(argv)
+    data.add_argument(
+        "--cache_dir",
+        type=Path,
+        metavar="DIR",
+        help="where decoded photos are kept (default: ~/.cache/colorize)",
+    )
 
-    shrunk = []
+    training = parser.add_argument_group("training")
+    add = training.add_argument
+    add("--epochs", type=positive, help=f"passes over the photos {sized('epochs')}")
+    add("--batch_size", type=positive, help=f"photos per step, of all GPUs {sized('batch_size')}")
+    add("--lr", type=positive_float, default=1e-3, help="Adam's highest rate (default: 1e-3)")
+    add("--momentum", type=fraction, default=0.9, help="Adam's first beta (default: 0.9)")
+    add(
+        "--weight_decay",
+        type=float,
+        default=0.0,
+        help="of the weights, apart from the gradient as in AdamW (default: 0)",
+    )
+    add("--seed", type=not_negative, default=0, help="of weights, order and choice (default: 0)")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of convolutions (default: the fastest that the device has natively)",
+    )
+    add(
+        "--compile",
+        choices=("off", "default", "reduce-overhead", "max-autotune"),
+        default="off",
+        help="torch.compile's mode; reduce-overhead uses CUDA graphs (default: off)",
+    )
+    add("--histograms", action="store_true", help="of all weights, after every epoch")
+
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--out_dir",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where unet.pth, sample.png, checkpoints and runs/ go (default: here)",
+    )
+    files.add_argument(
+        "--resume",
+        default="auto",
+        metavar="CHECKPOINT",
+        help="go on from this file; unet.pth gives the weights alone (default: auto, from"
+        " checkpoint.pt in --out_dir if a training was interrupted there; none: begin anew)",
+    )
+    files.add_argument(
+        "--initial_epoch",
+        type=not_negative,
+        metavar="N",
+        help="count epochs from N (default: as the checkpoint says, else 0)",
+    )
+    files.add_argument(
+        "--test_net", type=Path, metavar="CHECKPOINT", help="do not train: try this net"
+    )
+    files.add_argument(
+        "--images", type=Path, metavar="DIR", help="with --test_net: colour the pictures in DIR"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.images and not arguments.test_net:
+        parser.error("--images needs --test_net CHECKPOINT: the net that is to colour them")
+    if not 0 <= arguments.weight_decay < math.inf:
+        parser.error("--weight_decay: a number from 0 is needed")
+
+    arguments.shrunk = []
     for flag, (with_cuda, without) in DEFAULTS.items():
         if getattr(arguments, flag) is None:
             setattr(arguments, flag, with_cuda if cuda else without)
-            shrunk.append(f"--{flag} {without}")
-    if shrunk and not cuda:
-        print(f"No CUDA GPU here, so a small training: {' '.join(shrunk)} (each can be overridden)")
-    if arguments.num_workers is None:
-        arguments.num_workers = min(8, os.cpu_count() or 1) if cuda else 0
+            if not cuda:
+                arguments.shrunk.append(f"--{flag} {without}")
+    if arguments.crop >= arguments.image_size:
+        parser.error(f"--crop: fewer pixels than --image_size {arguments.image_size} are needed")
     return arguments

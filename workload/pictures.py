@@ -1,38 +1,27 @@
-"""Measuring and showing colours: PSNR, TensorBoard's image grids and the graph, sample.png."""
+"""Showing colours: TensorBoard's image grids and the graph, sample.png."""
 
-import copy
 import warnings
 from collections.abc import Sequence
 
 import torch
+from colours import gray_copy
+from metrics import psnr
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
+from unet import UNet
 
 TILE = 192  # pixels: the side of a picture in sample.png
 MARGIN = 8
 CAPTION = 24
 
 
-def psnr(pictures: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB of each picture in [0, 1], at most 60 dB (8 bits)."""
-    mse = (pictures.clamp(0, 1) - truth).square().flatten(1).mean(dim=1)
-    return -10 * mse.clamp_min(1e-6).log10()
-
-
-def gray_copy(gray: torch.Tensor) -> torch.Tensor:
-    """The net's input back as a picture: [-1, 1] -> [0, 1], one channel -> three."""
-    return (gray * 0.5 + 0.5).expand(-1, 3, -1, -1)
-
-
-def write_graph(writer: SummaryWriter, net: nn.Module, image_size: int) -> None:
-    """Add the net's graph, traced on a copy: tracing must not touch the net that is trained."""
-    traced = copy.deepcopy(net).cpu().eval()
-    with warnings.catch_warnings():
+def write_graph(writer: SummaryWriter, image_size: int) -> None:
+    """Add the net's graph: of a fresh UNet, so that nothing touches the one that is trained."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the tracer's advice to use another tracer
-        writer.add_graph(traced, torch.zeros(1, 1, image_size, image_size))
+        writer.add_graph(UNet().eval(), torch.zeros(1, 1, image_size, image_size))
 
 
 def write_images(

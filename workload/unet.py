@@ -54,6 +54,8 @@ class UpSampleBlock(nn.Module):
 class UNet(nn.Module):
     """(N, 1, H, W) gray in [-1, 1] -> (N, 3, H, W) colour, trained towards [0, 1] (not clamped)."""
 
+    up_block = UpSampleBlock  # fast_unet.py puts its own here
+
     def __init__(self) -> None:
         super().__init__()
         self.downsample_block_1 = DownSampleBlock(1, 32)
@@ -61,9 +63,9 @@ class UNet(nn.Module):
         self.downsample_block_3 = DownSampleBlock(64, 128)
         self.middle_conv_block = double_conv(128, 256)
         # An up block reads what comes from below and the skip of the same height: 256 + 128 = 384.
-        self.upsample_block_3 = UpSampleBlock(384, 128)
-        self.upsample_block_2 = UpSampleBlock(192, 64)
-        self.upsample_block_1 = UpSampleBlock(96, 32)
+        self.upsample_block_3 = self.up_block(384, 128)
+        self.upsample_block_2 = self.up_block(192, 64)
+        self.upsample_block_1 = self.up_block(96, 32)
         self.last_conv = nn.Conv2d(32, 3, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,14 @@ sys.path.insert(0, str(WORKLOAD))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded photos go here, and not where the trainings of this computer's user keep theirs."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of twelve pictures, in a folder whose name has a space and an umlaut."""

@@ -3,6 +3,8 @@ import sys
 
 import torch
 from conftest import WORKLOAD
+from fast_unet import FastUNet
+from start import start_from_gray
 from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv
 
 
@@ -43,3 +45,40 @@ def test_the_blocks_halve_and_double_the_sides():
 
 def test_any_sides_that_are_multiples_of_8_will_do():
     assert UNet()(torch.rand(1, 1, 8, 40)).shape == (1, 3, 8, 40)
+
+
+def test_the_fast_net_is_the_same_function_with_the_same_gradients():
+    torch.manual_seed(0)
+    net = UNet().double()
+    fast = FastUNet().double()
+    fast.load_state_dict(net.state_dict())
+    assert list(fast.state_dict()) == list(net.state_dict())
+    x = torch.rand(2, 1, 16, 24, dtype=torch.float64)
+    out, fast_out = net(x), fast(x)
+    assert torch.allclose(out, fast_out, atol=1e-12)
+    out.square().sum().backward()
+    fast_out.square().sum().backward()
+    for one, other in zip(net.parameters(), fast.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-10)
+
+
+def test_the_net_starts_as_a_gray_copy():
+    torch.manual_seed(0)
+    net = UNet()
+    start_from_gray(net)
+    gray = torch.rand(4, 1, 32, 32) * 2 - 1
+    out = net(gray)
+    copy = (gray * 0.5 + 0.5).expand(-1, 3, -1, -1)
+    assert (out - copy).std() < 0.2
+    net.last_conv.weight.data[:, 1:] = 0  # without the other channels it is one exactly
+    assert torch.allclose(net(gray), copy, atol=1e-6)
+
+
+def test_signals_reach_the_deepest_layer_and_come_back():
+    torch.manual_seed(0)
+    net = UNet()
+    start_from_gray(net)
+    loss = (net(torch.rand(2, 1, 32, 32) * 2 - 1) - torch.rand(2, 3, 32, 32)).square().mean()
+    loss.backward()
+    norms = [float(weights.grad.norm()) for weights in net.parameters()]
+    assert min(norms) > 1e-4

@@ -1,0 +1,208 @@
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import colorize
+import pytest
+import torch
+from conftest import WORKLOAD
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from unet import UNet
+
+# 8 photos in batches of 2: 4 steps an epoch
+SMALL = ["--batch_size", "2", "--image_size", "16", "--train_samples", "8", "--epochs", "3"]
+
+# Kills itself when `save` or a step is reached for the nth time: what a power cut does.
+KILLER = """
+import os, signal, sys
+import checkpoint, colorize, team
+
+def mortal(function, last):
+    calls = 0
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+
+where, last = sys.argv[1], int(sys.argv[2])
+if where == "step":
+    colorize.predict = mortal(colorize.predict, last)
+elif where == "fsync":  # a file is written, but has not got its name
+    os.fsync = mortal(os.fsync, last)
+else:
+    colorize.save_sample = mortal(colorize.save_sample, last)
+sys.exit(colorize.main(sys.argv[3:]))
+"""
+
+
+def flags(photos, out_dir, *more):
+    return ["--data_path", str(photos), "--out_dir", str(out_dir), *SMALL, *more]
+
+
+def weights(out_dir):
+    return torch.load(out_dir / "unet.pth", weights_only=True)
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    """What a training that nobody interrupts ends with."""
+    out_dir = tmp_path_factory.mktemp("undisturbed")
+    assert colorize.main(flags(photos, out_dir)) == 0
+    return out_dir
+
+
+@pytest.mark.parametrize(
+    ("where", "last"),
+    [("step", 2), ("step", 6), ("step", 12), ("fsync", 2), ("fsync", 4), ("sample", 1)],
+)
+def test_after_kill_9_anywhere_the_same_command_ends_with_the_same_bits(
+    photos, tmp_path, undisturbed, where, last
+):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, where, str(last), *flags(photos, tmp_path)],
+        cwd=WORKLOAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert colorize.main(flags(photos, tmp_path)) == 0
+    assert same(weights(tmp_path), weights(undisturbed))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {path.name for path in undisturbed.iterdir()}, "no half files are left"
+    ours, theirs = (json.loads((d / "history.json").read_text()) for d in (tmp_path, undisturbed))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_same_command_goes_on(
+    photos, tmp_path, signum, code
+):
+    many = [*flags(photos, tmp_path), "--train_samples", "21", "--epochs", "100"]
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "colorize.py", *many],
+        cwd=WORKLOAD,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        output = ""
+        for line in process.stdout:
+            output += line
+            if line.startswith("epoch 1/100: loss"):
+                process.send_signal(signum)
+    assert process.returncode == code, output
+    assert output.splitlines()[-1].startswith(f"Stopped by {signum.name}: the weights so far are")
+    found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert same(weights(tmp_path), found["net"])
+    assert found["progress"]["steps"] >= 11
+    UNet().load_state_dict(weights(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"unet.pth", "checkpoint.pt", "history.json", "sample.png", "runs"}
+
+
+def test_where_it_was_stopped_does_not_matter(photos, tmp_path, undisturbed, monkeypatch):
+    stopping = colorize.StopRequest
+    for stop_at in (3, 7):
+
+        class Stopping(stopping):
+            def check(self, agreed=bool, stop_at=stop_at):
+                self.steps = getattr(self, "steps", 0) + 1
+                if self.steps == stop_at:
+                    self.signum = signal.SIGTERM
+                super().check(agreed)
+
+        monkeypatch.setattr(colorize, "StopRequest", Stopping)
+        assert colorize.main(flags(photos, tmp_path)) == 143
+    monkeypatch.setattr(colorize, "StopRequest", stopping)
+    assert colorize.main(flags(photos, tmp_path)) == 0
+    assert same(weights(tmp_path), weights(undisturbed))
+
+
+def interrupted(photos, out_dir):
+    """A folder where a training was stopped after its first epoch."""
+    assert colorize.main([*flags(photos, out_dir), "--epochs", "1"]) == 0
+    found = torch.load(out_dir / "trained.pt", weights_only=True)
+    found["settings"]["epochs"] = 3
+    torch.save(found, out_dir / "checkpoint.pt")
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_and_kept(photos, tmp_path, capsys):
+    interrupted(photos, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    assert colorize.main(flags(photos, tmp_path, "--lr", "5e-3", "--batch_size", "4")) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "lr was 0.001 and is now 0.005" in error
+    assert "batch_size was 2 and is now 4" in error
+    assert "seed" not in error and "--resume none" in error
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_photos_are_another_configuration(photos, tmp_path, capsys):
+    interrupted(photos, tmp_path / "out")
+    shutil.copytree(photos, tmp_path / "photos")
+    for path in (tmp_path / "photos").rglob("*.jpg"):
+        path.write_bytes(path.read_bytes() + b" ")
+    assert colorize.main(flags(tmp_path / "photos", tmp_path / "out")) == 2
+    assert "photos was 8 photos" in capsys.readouterr().err
+
+
+def test_resume_none_begins_anew(photos, tmp_path, undisturbed):
+    interrupted(photos, tmp_path)
+    assert colorize.main(flags(photos, tmp_path, "--resume", "none")) == 0
+    assert same(weights(tmp_path), weights(undisturbed))
+
+
+def test_a_finished_training_does_not_stand_in_the_way_of_the_next(photos, tmp_path, capsys):
+    assert colorize.main([*flags(photos, tmp_path), "--epochs", "1"]) == 0
+    assert colorize.main([*flags(photos, tmp_path), "--epochs", "1", "--lr", "1e-4"]) == 0
+    assert "Going on" not in capsys.readouterr().out
+
+
+def test_a_finished_training_can_be_trained_for_longer(photos, tmp_path, capsys):
+    assert colorize.main([*flags(photos, tmp_path), "--epochs", "1"]) == 0
+    trained = str(tmp_path / "trained.pt")
+    capsys.readouterr()
+    assert colorize.main(flags(photos, tmp_path, "--resume", trained)) == 0
+    told = capsys.readouterr().out
+    assert f"Going on from {trained}: epoch 2" in told
+    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["2", "3"]
+    assert [epoch["epoch"] for epoch in json.loads((tmp_path / "history.json").read_text())] == [
+        1,
+        2,
+        3,
+    ]
+    (run,) = (tmp_path / "runs/UNet").iterdir()
+    events = EventAccumulator(str(run / "train"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("training loss")][-1] == 12
+
+
+def test_weights_alone_can_be_gone_on_from_and_epochs_counted_from_anywhere(
+    photos, tmp_path, undisturbed, capsys
+):
+    start = ["--resume", str(undisturbed / "unet.pth"), "--initial_epoch", "2"]
+    assert colorize.main(flags(photos, tmp_path, *start)) == 0
+    told = capsys.readouterr().out
+    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["3"]
+    assert not same(weights(tmp_path), weights(undisturbed))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", b"PK\3\4 half"])
+def test_a_file_that_is_no_checkpoint_is_one_sentence(photos, tmp_path, capsys, content):
+    file = tmp_path / "it's a checkpoint.pt"
+    if content is not None:
+        file.write_bytes(content)
+    assert colorize.main(flags(photos, tmp_path / "out", "--resume", str(file))) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert str(file) in error

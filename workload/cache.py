@@ -1,0 +1,171 @@
+"""The decoded and resized photos in one file, made once and mapped into memory from then on.
+
+Decoding and resizing cost more than all the rest of loading together and come out the same each
+time. The file's name is a digest of the photos' names, sizes and times and of the image size: it
+never has to be thrown away because something changed, only because it has grown old.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data_utils import NO_PICTURE, load_rgb
+from PIL import Image
+
+LAYOUT = 1  # of the file; a new one makes every digest new
+KEPT = 4  # caches in the folder: those not used for longest go first
+# What a disk says when it cannot take the file, whatever the reason.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def default_folder() -> Path:
+    """Where caches lie: they may be deleted at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colorize"
+
+
+def digest(files: Sequence[str], image_size: int) -> str:
+    """Names what a cache holds: other photos, changed photos or another size, another digest."""
+    stats = [Path(file).stat() for file in files]
+    facts = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    content = json.dumps([LAYOUT, image_size, [os.path.realpath(f) for f in files], facts])
+    return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:24]
+
+
+def open_cache(
+    files: Sequence[str],
+    image_size: int,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    progress: Progress = lambda things, total: things,
+    say: Callable[[str], None] = print,
+) -> tuple[torch.Tensor, dict[int, str]]:
+    """The photos as (N, S, S, 3) uint8, and why some of them cannot be read, by their index.
+
+    What cannot be read is black. Starts at the same time share one decoding; a start that is
+    killed leaves nothing that a later one would trust. Without room on the disk the photos are
+    decoded into memory, and `say` hears about it.
+    """
+    shape = (len(files), image_size, image_size, 3)
+    name = digest(files, image_size)
+    pixels_file, notes_file = folder / f"{name}.u8", folder / f"{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f"{name}.lock", say):
+            notes = read_notes(notes_file, pixels_file, shape)
+            if notes is None:
+                for leftover in folder.glob(f"{name}.*.tmp"):
+                    leftover.unlink(missing_ok=True)  # of a start that was killed
+                unreadable = build(files, shape, pixels_file, workers, progress)
+                notes = {str(index): problem for index, problem in unreadable.items()}
+                replace_with(notes_file, json.dumps(notes).encode())
+                remove_old(folder, keep=name)
+            os.utime(pixels_file)
+            return mapped(pixels_file, shape), {int(index): why for index, why in notes.items()}
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        say(f"No cache of the photos in {folder} ({error.strerror}): they are kept in memory")
+    pixels = torch.zeros(shape, dtype=torch.uint8)
+    return pixels, decode(files, pixels, workers, progress)
+
+
+def read_notes(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[str, str] | None:
+    """What was said about a finished cache; None if it is not finished or not whole."""
+    with suppress(OSError, ValueError):
+        if pixels.stat().st_size == np.prod(shape):
+            found = json.loads(notes.read_text())
+            return found if isinstance(found, dict) else None
+    return None
+
+
+def mapped(path: Path, shape: Sequence[int], shared: bool = False) -> torch.Tensor:
+    """A file's bytes as a tensor; writing into it reaches the file only if it is `shared`."""
+    count = int(np.prod(shape))
+    return torch.from_file(str(path), shared, count, dtype=torch.uint8).view(*shape)
+
+
+def build(
+    files: Sequence[str],
+    shape: Sequence[int],
+    path: Path,
+    workers: int | None,
+    progress: Progress,
+) -> dict[int, str]:
+    """Decode all photos into `path`, which appears when it is whole."""
+    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            # Ask for the room now: a disk that fills up under a mapped file kills the process.
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+            pixels = mapped(unfinished, shape, shared=True)
+            unreadable = decode(files, pixels, workers, progress)
+            del pixels
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return unreadable
+
+
+def decode(
+    files: Sequence[str], pixels: torch.Tensor, workers: int | None, progress: Progress
+) -> dict[int, str]:
+    """Fill `pixels` with the photos; threads do, because Pillow decodes without Python's lock."""
+    side = pixels.shape[1]
+    target = pixels.numpy()
+
+    def one(index: int) -> str | None:
+        try:
+            photo = load_rgb(files[index]).resize((side, side), Image.Resampling.BILINEAR)
+        except NO_PICTURE as error:
+            return str(error) or type(error).__name__
+        target[index] = np.asarray(photo)
+        return None
+
+    pool = ThreadPoolExecutor(workers or None)
+    try:
+        problems = list(progress(pool.map(one, range(len(files))), len(files)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest need not be decoded
+    return {index: problem for index, problem in enumerate(problems) if problem is not None}
+
+
+def replace_with(path: Path, content: bytes) -> None:
+    """Write a small file that appears whole."""
+    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+@contextmanager
+def locked(path: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold a lock that the system takes back from whoever dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another start is decoding the same photos: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remove_old(folder: Path, keep: str) -> None:
+    """Delete all but the KEPT caches used last; who has one mapped keeps it until the end."""
+    caches = sorted(folder.glob("*.u8"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in caches[KEPT:]:
+        if path.stem != keep:
+            with suppress(OSError):
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink()

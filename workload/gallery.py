@@ -1,0 +1,200 @@
+"""Colour a folder of pictures, and one page that shows them: it opens offline, in any browser."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from checkpoint import write_whole
+from colours import gray_copy, keep_luma, to_batch
+from data_utils import NO_PICTURE, DataError, is_photo, load_rgb
+from metrics import colourfulness, psnr, ssim
+from PIL import Image
+from predict import colorized
+from torch import nn
+from torchvision.transforms.functional import to_pil_image
+
+WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
+SHOWN_SIDE = 640  # pixels, of pictures in the page
+SHOWN_MOST = 100  # pictures in the page; all are in the folder
+COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
+
+
+@dataclass(frozen=True)
+class Result:
+    """One coloured picture: its name, its scores if the truth was known, and how it looks."""
+
+    name: str
+    scores: str
+    pictures: tuple[Image.Image, ...]  # gray, coloured and, if known, true
+
+
+def colour_folder(
+    net: nn.Module, images: Path, out_dir: Path, dtype: torch.dtype | None, history: Path
+) -> str:
+    """Colour every picture in `images`; returns what was done in one sentence.
+
+    Writes out_dir/colorized/… with the names that they had, and out_dir/colorized.html. Raises
+    DataError if there is nothing to colour.
+    """
+    if not images.is_dir():
+        raise DataError(f"--images: {images} is not a folder")
+    files = sorted(path for path in images.rglob("*") if is_photo(str(path)) and path.is_file())
+    results, unreadable = [], []
+    for file in files:
+        name = file.relative_to(images).as_posix()
+        try:
+            photo = load_rgb(file, upright=True)
+        except NO_PICTURE as error:
+            unreadable.append(f"{name} ({error})")
+            continue
+        picture, result = coloured(net, photo, name, dtype)
+        target = out_dir / "colorized" / name
+        if target.suffix.lower() not in (".jpg", ".jpeg"):
+            target = target.with_name(target.name + ".jpg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, jpeg(picture, 92))
+        if len(results) < SHOWN_MOST:
+            results.append(result)
+    if not results:
+        problem = "holds no pictures" if not files else "holds no picture that can be read"
+        raise DataError(f"--images: {images} {problem}")
+    page = out_dir / "colorized.html"
+    write_whole(page, whole_page(results, history).encode())
+    count = len(files) - len(unreadable)
+    done = f"Coloured {count} pictures into {out_dir / 'colorized'}: see {page}"
+    if unreadable:
+        more = ", ..." if len(unreadable) > 3 else ""
+        done += f". Left out {len(unreadable)} unreadable: {', '.join(unreadable[:3])}{more}"
+    return done
+
+
+def coloured(
+    net: nn.Module, photo: Image.Image, name: str, dtype: torch.dtype | None
+) -> tuple[Image.Image, Result]:
+    """A picture of any size in the net's hues, and what the page shows of it."""
+    width, height = photo.size
+    shrink = min(1, WORK_SIDE / max(width, height))
+    small = photo.resize([max(8, round(side * shrink / 8) * 8) for side in photo.size])
+    gray, truth = to_batch(torch.from_numpy(np.array(small)).unsqueeze(0))
+    ours = colorized(net, gray, dtype).cpu()
+    scores = ""
+    if float(colourfulness(truth)) > COLOURLESS:
+        copy = gray_copy(gray)
+        scores = (
+            f"PSNR {float(psnr(ours, truth)):.1f} dB (gray {float(psnr(copy, truth)):.1f}),"
+            f" SSIM {float(ssim(ours, truth)):.3f} ({float(ssim(copy, truth)):.3f}),"
+            f" colourfulness {float(colourfulness(ours)):.0f}"
+            f" (truth {float(colourfulness(truth)):.0f})"
+        )
+    # hues change slowly, brightness does not: enlarge the former, take the latter as it came
+    whole_gray, _ = to_batch(torch.from_numpy(np.array(photo)).unsqueeze(0))
+    hues = F.interpolate(ours, (height, width), mode="bilinear", align_corners=False)
+    picture = to_pil_image(keep_luma(hues, whole_gray).clamp(0, 1)[0])
+    shown = [to_pil_image(gray_copy(whole_gray)[0]), picture] + ([photo] if scores else [])
+    for view in shown[::2]:
+        view.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    shown[1] = picture.copy()
+    shown[1].thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return picture, Result(name, scores, tuple(shown))
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """A picture as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def whole_page(results: Sequence[Result], history: Path) -> str:
+    """The page, with every picture inside."""
+    figures = "\n".join(map(figure, results))
+    return PAGE.replace("{curve}", curve(history)).replace("{figures}", figures)
+
+
+def figure(result: Result) -> str:
+    """One picture: gray and coloured under a slider, and the truth beside them."""
+    data = [
+        "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, 85)).decode()
+        for picture in result.pictures
+    ]
+    name = html.escape(result.name)
+    truth = f'<img class="truth" src="{data[2]}" alt="{name}, true colours">' if data[2:] else ""
+    return f"""<figure>
+<div class="pair"><div class="slider"><img src="{data[1]}" alt="{name}, coloured">
+<img class="before" src="{data[0]}" alt="{name}, gray"><input type="range" value="50"
+aria-label="how much of {name} is gray"></div>{truth}</div>
+<figcaption><b>{name}</b> {html.escape(result.scores)}</figcaption></figure>"""
+
+
+def curve(history: Path) -> str:
+    """The loss and the validation PSNR over the epochs as a drawing; nothing if none are known."""
+    try:
+        epochs = json.loads(history.read_text(encoding="utf-8"))
+        losses = [float(epoch["loss"]) for epoch in epochs]
+        scores = [float(epoch["psnr"]) for epoch in epochs if "psnr" in epoch]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    drawings = [
+        drawing("training loss", losses, "{:.4f}"),
+        drawing("validation PSNR, dB", scores, "{:.2f}"),
+    ]
+    return "".join(drawings)
+
+
+def drawing(title: str, values: Sequence[float], form: str) -> str:
+    """A curve with its first and last value; nothing for fewer than two values."""
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    points = " ".join(
+        f"{20 + 260 * i / (len(values) - 1):.1f},"
+        f"{100 - 70 * (value - low) / ((high - low) or 1):.1f}"
+        for i, value in enumerate(values)
+    )
+    first, last = form.format(values[0]), form.format(values[-1])
+    return (
+        f'<svg viewBox="0 0 300 130" role="img" aria-label="{title}: from {first} to {last}">'
+        f'<text x="20" y="18">{title}: {first} → {last}</text><polyline points="{points}"/>'
+        f'<text x="20" y="122">epoch 1</text>'
+        f'<text x="280" y="122" text-anchor="end">epoch {len(values)}</text></svg>'
+    )
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>Colour for gray photos</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1340px; padding: 0 1rem;
+       color: #222; background: #fff; }
+svg { width: 300px; margin-right: 2rem; } svg text { font-size: 12px; fill: #222; }
+polyline { fill: none; stroke: #06c; stroke-width: 2; }
+figure { margin: 2rem 0; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; }
+.slider { position: relative; --gray: 50%; } .slider img, .truth { display: block; max-width: 100%;
+          min-width: 160px; }
+.before { position: absolute; inset: 0; width: 100%; height: 100%;
+          clip-path: inset(0 calc(100% - var(--gray)) 0 0); }
+input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
+        cursor: ew-resize; }
+.slider::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--gray); width: 2px;
+                 background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+input:focus-visible + *, .slider:focus-within { outline: 3px solid #06c; }
+</style>
+<h1>Colour for gray photos</h1>
+<p>Drag across a picture: gray on the left, the net's colours on the right; beside it, where it is
+known, the truth. Scores in brackets are those of the gray picture.</p>
+{curve}
+{figures}
+<script>
+for (const range of document.querySelectorAll("input"))
+  range.addEventListener("input", () =>
+    range.parentElement.style.setProperty("--gray", range.value + "%"));
+</script>
+</html>
+"""

@@ -1,0 +1,44 @@
+"""What a step needs in memory, so that one that does not fit can say which one would."""
+
+from pathlib import Path
+
+import torch
+
+# Bytes that a training step keeps per photo of 224×224, measured: with float32 activations, and
+# with half of them in 16 bits. The cost grows with the number of pixels.
+PER_PHOTO = {None: 88.9e6 * 1.25, torch.bfloat16: 51.2e6 * 1.4, torch.float16: 51.2e6 * 1.4}
+FIXED = 1.0e9  # the libraries' own workspace; weights and Adam's state are 31 MB
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors with which GPU and CPU say that memory is full."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("allocate memory", "could not create a primitive")  # PyTorch's own, and oneDNN's
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that the device has for a training; None if it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        lines = dict(line.split(":") for line in text.splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def batch_that_fits(
+    batch_size: int, image_size: int, dtype: torch.dtype | None, memory: int | None
+) -> int:
+    """A smaller batch that should fit into so many bytes; half of it if they are not known."""
+    half = max(1, batch_size // 2)
+    if memory is None:
+        return half
+    per_photo = PER_PHOTO[dtype] * (image_size / 224) ** 2
+    fitting = max(1, int((memory - FIXED) * 0.9 / per_photo))
+    if fitting >= batch_size:  # somebody else has the memory
+        return half
+    return fitting if fitting < 8 else fitting - fitting % 8

@@ -1,0 +1,36 @@
+"""Weights to start from: the net begins as a gray copy and with signals that reach every layer.
+
+PyTorch's own first weights shrink a signal by more than half at each convolution followed by a
+ReLU, so that a new net says almost nothing; and it has to learn first, over many epochs, to copy
+the brightness that it was given. Neither has to be learnt. Keys and shapes stay the course's.
+"""
+
+import torch
+from torch import nn
+from unet import UNet
+
+OTHERS = 0.1  # how loud the other channels of the last layer begin, beside the gray one
+
+
+@torch.no_grad()
+def start_from_gray(net: UNet) -> None:
+    """Set first weights such that the net returns about its input, as gray in [0, 1].
+
+    All weights are drawn as He et al. (2015) draw them. Then channel 0 is made to carry the gray
+    picture through the uppermost level: down block 1, the skip, up block 1, the last layer.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    into, through = net.downsample_block_1.conv_block[0], net.downsample_block_1.conv_block[2]
+    back, out = net.upsample_block_1.conv_block[0], net.upsample_block_1.conv_block[2]
+    skip = back.in_channels - through.out_channels  # the skip's first channel, after those below
+    for layer, channel in ((into, 0), (through, 0), (back, skip), (out, 0)):
+        layer.weight[0] = 0
+        layer.weight[0, channel, 1, 1] = 1
+    into.weight[0] *= 0.5  # from [-1, 1] to [0, 1], which a ReLU lets pass
+    into.bias[0] = 0.5
+    net.last_conv.weight *= OTHERS
+    net.last_conv.weight[:, 0] = 1

@@ -1,0 +1,83 @@
+"""One training in several processes: torchrun starts them, and they share every batch.
+
+    torchrun --standalone --nproc_per_node=2 --max_restarts=3 colorize.py …
+
+starts two on this machine (one per GPU; on the CPU through gloo). Started without torchrun, the
+team is this one process, and nothing here costs anything.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who this process is among `size` processes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that prints and writes files."""
+        return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line, once for the whole team."""
+        if self.leads:
+            print(text, flush=True)
+
+    def shares(self, net: nn.Module) -> nn.Module:
+        """The net, such that after backward() all processes hold the mean of their gradients."""
+        if self.size == 1:
+            return net
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(net, device_ids=ids, gradient_as_bucket_view=True)
+
+    def any(self, wish: bool) -> bool:
+        """True in all processes if it is true in one; all must ask at the same step."""
+        if self.size == 1:
+            return wish
+        votes = torch.tensor(int(wish))
+        dist.all_reduce(votes)  # a tensor on the CPU goes through gloo: the GPU is not waited for
+        return bool(votes)
+
+    def from_leader(self, content: bytes | None) -> bytes | None:
+        """The leader's bytes, in every process: machines need no common disk."""
+        if self.size == 1:
+            return content
+        length = torch.tensor(-1 if content is None else len(content))
+        dist.broadcast(length, 0)
+        if length < 0:
+            return None
+        buffer = torch.empty(int(length), dtype=torch.uint8)
+        if content is not None:
+            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.broadcast(buffer, 0)
+        return buffer.numpy().tobytes()
+
+
+@contextmanager
+def assembled() -> Iterator[Team]:
+    """The team of this process, as torchrun's environment describes it."""
+    cuda = torch.cuda.is_available()
+    if "WORLD_SIZE" not in os.environ:
+        yield Team(0, 1, torch.device("cuda" if cuda else "cpu"))
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+        yield Team(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        dist.destroy_process_group()

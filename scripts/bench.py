@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_capacity
+import bench_machines
 import bench_wire
 
 VMCTL = str(Path(sys.executable).with_name("vmctl"))
@@ -255,7 +256,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*PARTS, "wire", "capacity"]
+    parts = [*PARTS, "wire", "capacity", "machines"]
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
     parser.add_argument("--runs", type=int, default=7, help="timed runs of each command")
     parser.add_argument("--quick", action="store_true", help="3 runs, and smaller files to cut")
@@ -279,6 +280,9 @@ def main() -> None:
     for part in wanted.parts or parts:
         if part == "capacity":
             bench_capacity.run()
+            continue
+        if part == "machines":
+            bench_machines.run(5 if wanted.quick else bench_machines.COUNT)
             continue
         if part == "wire":
             bench_wire.run(wanted.runs, rows)

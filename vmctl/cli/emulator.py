@@ -26,12 +26,28 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, rich_help_panel="Local rehearsal")
     panel = "Commands"
 
-    @command(group, "start", panel=panel, examples="vmctl emulator start")
-    def start(context: Context) -> None:
-        """Start it, if it is not running. Every local command does this by itself."""
+    @command(
+        group,
+        "start",
+        panel=panel,
+        examples="vmctl emulator start\nvmctl emulator start --clock stepped",
+    )
+    def start(
+        context: Context,
+        clock: Annotated[
+            str | None,
+            typer.Option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
+        ] = None,
+    ) -> None:
+        """Start it, if it is not running. Every local command does this by itself.
+
+        With --clock scaled:60 an hour of Google's passes in a minute; with --clock stepped time
+        stands still until `vmctl emulator clock 1h` moves it: run limits, slow boots and every
+        timestamp follow.
+        """
         from vmctl.workflows.emulator import start as story
 
-        _report(context, story)
+        _report(context, lambda project: story(project, clock))
 
     @command(group, "stop", panel=panel, examples="vmctl emulator stop")
     def stop(context: Context) -> None:
@@ -59,37 +75,75 @@ def register(app: typer.Typer) -> None:
 
         _report(context, story)
 
+    @command(group, "clock", panel=panel, examples="vmctl emulator clock\nvmctl emulator clock 90m")
+    def clock(
+        context: Context,
+        step: Annotated[
+            str | None, typer.Argument(metavar="[DURATION]", help="Move a stepped clock on.")
+        ] = None,
+    ) -> None:
+        """What time it is there; with DURATION a stepped clock is moved on, event by event."""
+        from vmctl.domain.duration import parse_duration
+        from vmctl.workflows.emulator import tick as story
+
+        advance_s = parse_duration(step, of="DURATION") if step else None
+        _report(context, lambda project: story(project, advance_s))
+
     @command(
         group,
         "fault",
         panel=panel,
         examples="""
 vmctl emulator fault stockout zone=europe-west1-b
-vmctl emulator fault capacity gpu=nvidia-tesla-t4 count=1
+vmctl emulator fault capacity gpu=nvidia-tesla-t4 count=1 lasts_s=600
 vmctl emulator fault quota metric=NVIDIA_T4_GPUS region=europe-west1 limit=0
 vmctl emulator fault http method=compute.instances.insert status=503 calls=2
+vmctl emulator fault http status=429 share=0.5 lasts_s=30
+vmctl emulator fault latency seconds=0.3
 vmctl emulator fault slow-boot seconds=90
+vmctl emulator fault preempt instance=me-project
 vmctl emulator fault --clear
 """,
     )
     def fault(
         context: Context,
         kind: Annotated[
-            str | None,
-            typer.Argument(
-                metavar="[KIND]",
-                help="stockout, capacity, quota, operation, http, latency, slow-boot or drop.",
-            ),
+            str | None, typer.Argument(metavar="[KIND]", help="One of those above.")
         ] = None,
         settings: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[NAME=VALUE]...", help="calls=N ends it after N times."),
+            typer.Argument(metavar="[NAME=VALUE]...", help="What it is about, and how long."),
         ] = None,
         clear: Annotated[bool, typer.Option("--clear", help="End all that are in force.")] = False,
     ) -> None:
-        """Rehearse a bad day: stockouts, quotas, refused and slow calls, slow boots.
+        """Rehearse a bad day. Without KIND: show what is in force.
 
-        Without KIND: show what is in force.
+        Any fault takes calls=N (it acts so often) and lasts_s=SECONDS; without them it stays until
+        --clear. Where a fault takes method=, zone= or gpu=, patterns such as
+        compute.instances.* are understood.
+
+        stockout zone= gpu= machineType= zonesAvailable=A,B plain=true: no capacity; the error
+        names the zones that have some, or with plain none.
+
+        capacity gpu= count= zone=: a zone has so many of a GPU, for all together.
+
+        quota metric= limit= region=: the project may have so much; without region over all.
+
+        operation code= message= httpStatus= zone= gpu=: a creation or start that is accepted and
+        then fails so.
+
+        http status= method= share=: calls refused at once with 401, 403, 429, 500, 503 or another
+        status; share=0.5 refuses every second one: a storm.
+
+        latency seconds= method= share= and drop method= when=before|after share=: slow answers,
+        and connections that break before the call acts, or after.
+
+        slow-boot seconds= instance= zone=: so long until RUNNING, on the emulator's clock.
+
+        slow-ssh seconds=, slow-driver seconds=, driver state=failed|missing count=,
+        dpkg-lock seconds= and agent state=dead: boots that come late, or never right.
+
+        preempt instance= and crash instance=: at once, Google takes a Spot VM back; a host fails.
         """
         from vmctl.workflows.emulator import faults as story
 

@@ -1,7 +1,7 @@
 """Bad days on request: stockouts, quota limits, slow boots, refused and slow calls.
 
-A fault is a small JSON object posted to the admin route. It acts `calls` times (for ever when that
-is absent), is kept on disk, and is shown with how often it has acted.
+A fault is a small JSON object posted to the admin route. It acts `calls` times or for `lasts_s`
+seconds (for ever when neither is there), is kept on disk, and is shown with how often it has acted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import boot_script
+from . import boot_script, storms
 from .boot_script import BootScript
 from .catalog import Catalog
+from .clock import Clock
 from .errors import ApiError, Json, OperationError
 from .quotas import Limit, Quotas
 from .store import write_json
@@ -54,9 +55,10 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "domain": (str, False),
         "rpcStatus": (str, False),
         "details": (list, False),
+        **storms.FOR_CALLS,
     },
-    "latency": {"seconds": (_NUMBER, True), "method": (str, False)},
-    "drop": {"method": (str, False), "when": (str, False)},
+    "latency": {"seconds": (_NUMBER, True), "method": (str, False), **storms.FOR_CALLS},
+    "drop": {"method": (str, False), "when": (str, False), **storms.FOR_CALLS},
     **boot_script.FIELDS,
 }
 _HTTP_DEFAULTS = {
@@ -71,16 +73,18 @@ _HTTP_DEFAULTS = {
 class Faults:
     """The faults in force, in the order in which they were asked for."""
 
-    def __init__(self, file: Path, catalog: Catalog, quotas: Quotas) -> None:
+    def __init__(self, file: Path, catalog: Catalog, quotas: Quotas, clock: Clock) -> None:
         self._file = file
         self._catalog = catalog
+        self._clock = clock
         self._quotas = quotas
         self._faults: list[Json] = []
         try:
             if file.exists():
                 self._faults = list(json.loads(file.read_bytes())["faults"])
             self._ids = itertools.count(1 + max((int(f["id"]) for f in self._faults), default=0))
-            self._apply_limits()
+            self._limits()
+            self._quotas.limits = self._limits
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file} is damaged: delete it, and with it all faults") from None
 
@@ -89,7 +93,7 @@ class Faults:
         kind = fault.get("kind")
         if kind not in _FIELDS:
             raise ValueError(f"unknown kind of fault {kind!r}: use one of {', '.join(_FIELDS)}")
-        fields = _FIELDS[kind] | {"kind": (str, True), "calls": (int, False)}
+        fields = _FIELDS[kind] | {"kind": (str, True)} | storms.FOR_ALL
         for name, value in fault.items():
             if name not in fields:
                 raise ValueError(f"a {kind} fault has no field {name!r}: use {', '.join(fields)}")
@@ -103,13 +107,19 @@ class Faults:
         known_states = boot_script.STATES.get(kind)
         if known_states and fault.get("state", known_states[0]) not in known_states:
             raise ValueError(f"state of a {kind} fault is one of {', '.join(known_states)}")
-        known = {**fault, "id": str(next(self._ids)), "acted": 0}
+        storms.check(fault)
+        known = storms.begun(fault, self._clock.now())
+        known |= {"id": str(next(self._ids)), "acted": 0}
         self._faults.append(known)
         self._save()
         return known
 
     def all(self) -> list[Json]:
-        """Return the faults in force."""
+        """Return the faults in force; those whose time has passed are gone."""
+        over = [fault for fault in self._faults if storms.is_over(fault, self._clock.now())]
+        if over:
+            self._faults = [fault for fault in self._faults if fault not in over]
+            self._save()
         return list(self._faults)
 
     def remove(self, fault_id: str | None) -> int:
@@ -122,6 +132,8 @@ class Faults:
     def refuse_call(self, method: str) -> ApiError | None:
         """Return the error that a fault has in store for this call, and count it."""
         for fault in self._matching("http", method=method):
+            if not storms.strikes(fault):
+                continue
             self._act(fault)
             default = _HTTP_DEFAULTS.get(fault["status"], ("badRequest", "Bad Request"))
             return ApiError(
@@ -141,7 +153,7 @@ class Faults:
     def drops(self, method: str, when: str) -> bool:
         """Tell whether the connection breaks `before` the call is looked at or `after` it acted."""
         for fault in self._matching("drop", method=method):
-            if fault.get("when", "after") == when:
+            if fault.get("when", "after") == when and storms.strikes(fault):
                 self._act(fault)
                 return True
         return False
@@ -268,12 +280,13 @@ class Faults:
     def _take_seconds(self, kind: str, **about: str | None) -> float:
         total = 0.0
         for fault in self._matching(kind, **about):
-            total += fault["seconds"]
-            self._act(fault)
+            if storms.strikes(fault):
+                total += fault["seconds"]
+                self._act(fault)
         return total
 
     def _matching(self, kind: str, **about: str | None) -> Iterator[Json]:
-        for fault in list(self._faults):
+        for fault in self.all():
             if fault["kind"] == kind and all(
                 name not in fault or (value is not None and fnmatch.fnmatch(value, fault[name]))
                 for name, value in about.items()
@@ -288,11 +301,11 @@ class Faults:
 
     def _save(self) -> None:
         write_json(self._file, {"faults": self._faults})
-        self._apply_limits()
 
-    def _apply_limits(self) -> None:
-        self._quotas.limits = [
+    def _limits(self) -> list[Limit]:
+        """The quotas that were set by hand, as they are now."""
+        return [
             Limit(f["metric"], f.get("region"), f["limit"])
-            for f in self._faults
+            for f in self.all()
             if f["kind"] == "quota"
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import links
@@ -64,7 +65,7 @@ class Quotas:
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self._store = store
         self._catalog = catalog
-        self.limits: list[Limit] = []
+        self.limits: Callable[[], list[Limit]] = list  # those in force now; the faults tell
 
     def of_region(self, project: str, region: str) -> list[Json]:
         """Return the `quotas` of a region resource."""
@@ -119,7 +120,7 @@ class Quotas:
         )
 
     def _limit(self, metric: str, region: str | None) -> float:
-        for limit in reversed(self.limits):
+        for limit in reversed(self.limits()):
             if limit.metric == metric and limit.region == region:
                 return float(limit.limit)
         return float((GLOBAL_LIMITS if region is None else REGION_LIMITS)[metric])

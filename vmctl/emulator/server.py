@@ -161,7 +161,7 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         store=store,
         catalog=catalog,
         quotas=quotas,
-        faults=Faults(options.home / "state" / "faults.json", catalog, quotas),
+        faults=Faults(options.home / "state" / "faults.json", catalog, quotas, clock),
         operations=Operations(store, clock),
         hosting=Hosting(options.home, options.images),
         books=books,

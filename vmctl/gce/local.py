@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ def admin(running: Running, method: str, route: str, body: object = None) -> dic
     return dict(said)
 
 
-def start(folder: Path, clock: Clock) -> Running:
+def start(folder: Path, clock: Clock, time_kind: str | None = None) -> Running:
     """Start one as a program of its own and wait until it answers; one that runs is kept.
 
+    `time_kind` is how its time passes: real (the default), scaled:RATE or stepped.
     Raises InvalidInput when a program that it needs is missing, VmctlError with the end of its
     log when it ends, TimedOut.
     """
@@ -109,7 +111,7 @@ def start(folder: Path, clock: Clock) -> Running:
             "The embedded Compute Engine needs OpenSSH's server, which is not installed.",
             hint=f"sudo apt-get install -y {DEBIAN_PACKAGES}",
         )
-    child = _spawn(folder)
+    child = _spawn(folder, ["--clock", time_kind] if time_kind else [])
     deadline = clock.monotonic() + START_LIMIT_S
     ended_at: float | None = None
     while clock.monotonic() < deadline:
@@ -157,12 +159,12 @@ def stop(running: Running, folder: Path, clock: Clock, limit_s: float = 30.0) ->
     )
 
 
-def _spawn(folder: Path) -> subprocess.Popen[bytes]:
+def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "emulator.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(folder)],
+                [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(folder), *more],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -11,15 +11,15 @@ from vmctl.gce.service import open_compute
 from vmctl.gce.trace import Recorder
 
 
-def ensure_emulator(clock: Clock) -> Story[local.Running]:
-    """The embedded Compute Engine, started when it does not answer."""
+def ensure_emulator(clock: Clock, time_kind: str | None = None) -> Story[local.Running]:
+    """The embedded Compute Engine, started when it does not answer, then with such a clock."""
     folder = local.home()
     running = local.find(folder)
     if running:
         return running
     began = clock.monotonic()
     yield Started("emulator", "Starting the embedded Compute Engine")
-    running = local.start(folder, clock)
+    running = local.start(folder, clock, time_kind)
     seconds = clock.monotonic() - began
     yield Finished("emulator", f"The embedded Compute Engine answers on {running.port}", seconds)
     if running.note:

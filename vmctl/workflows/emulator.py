@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import InvalidInput
-from vmctl.domain.events import Finished, Started, Story
+from vmctl.domain.errors import Conflict, InvalidInput
+from vmctl.domain.events import Finished, Noted, Started, Story
 from vmctl.gce import local
 from vmctl.gce.service import LOCAL_PROJECT
 from vmctl.workflows.cloud import ensure_emulator
@@ -73,12 +73,25 @@ class FaultsResult:
         )
 
 
-_ABOUT = {"id", "kind", "acted"}
+_ABOUT = {"id", "kind", "acted", "met"}
+AT_ONCE = ("preempt", "crash")
 
 
-def start(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
-    """Start it, unless it runs already."""
-    return _told((yield from ensure_emulator(clock or Clock())))
+def start(
+    project: Project, time_kind: str | None = None, *, clock: Clock | None = None
+) -> Story[EmulatorResult]:
+    """Start it, unless it runs already; `time_kind` is real, scaled:RATE or stepped.
+
+    Raises Conflict for one that runs with another clock.
+    """
+    running = yield from ensure_emulator(clock or Clock(), time_kind)
+    said = _told(running)
+    if time_kind is not None and said.about.get("clock") != time_kind:
+        raise Conflict(
+            f"The embedded Compute Engine runs with the clock {said.about.get('clock')}.",
+            hint=f"vmctl emulator stop && vmctl emulator start --clock {time_kind}",
+        )
+    return said
 
 
 def stop(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
@@ -130,17 +143,72 @@ def faults(
 ) -> Story[FaultsResult]:
     """Put a fault in force, or end all of them; without either only tell which there are.
 
-    `settings` are NAME=VALUE. Raises InvalidInput in the emulator's words for one it does not know.
+    `settings` are NAME=VALUE. A preemption and a crash happen at once, to one machine. Raises
+    InvalidInput in the emulator's words for one it does not know.
     """
     running = yield from ensure_emulator(clock or Clock())
     ended = 0
     if clear:
         ended = int(local.admin(running, "DELETE", "faults").get("removed", 0))
-    if kind is not None:
+    if kind in AT_ONCE:
+        machine = _machine(running, kind, dict(_setting(text) for text in settings))
+        local.admin(running, "POST", kind, machine)
+        yield Noted(f"{kind}: {machine['instance']} in {machine['zone']}")
+    elif kind is not None:
         fault = {"kind": kind, **dict(_setting(text) for text in settings)}
         local.admin(running, "POST", "faults", fault)
     found = local.admin(running, "GET", "faults").get("faults", [])
     return FaultsResult(tuple(dict(fault) for fault in found), ended)
+
+
+def _machine(
+    running: local.Running, kind: str, settings: Mapping[str, object]
+) -> dict[str, object]:
+    """The running machine that a setting `instance` names, as the admin route wants it."""
+    every = local.status(running).get("instances", [])
+    there = [vm for vm in every if vm["status"] == "RUNNING"]
+    names = ", ".join(sorted(vm["name"] for vm in there)) or "none"
+    found = [
+        vm
+        for vm in there
+        if vm["name"] == settings.get("instance")
+        and settings.get("zone", vm["zone"]) == vm["zone"]
+        and settings.get("project", vm["project"]) == vm["project"]
+    ]
+    if len(found) != 1 or not settings.keys() <= {"instance", "zone", "project"}:
+        raise InvalidInput(
+            f"A {kind} happens to one running machine; these run: {names}.",
+            hint=f"vmctl emulator fault {kind} instance=NAME (and zone=ZONE, project=ID if needed)",
+        )
+    (vm,) = found
+    return {"project": vm["project"], "zone": vm["zone"], "instance": vm["name"]}
+
+
+@dataclass(frozen=True, slots=True)
+class ClockResult:
+    """What time it is for the embedded Compute Engine, and how its time passes."""
+
+    kind: str  # real, scaled:RATE or stepped
+    now: str
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"The embedded Compute Engine's clock is {self.kind}: {self.now}"
+
+
+def tick(
+    project: Project, advance_s: float | None = None, *, clock: Clock | None = None
+) -> Story[ClockResult]:
+    """Tell the emulator's time, after moving a stepped clock on where that is asked for.
+
+    Raises InvalidInput in its words where the clock moves by itself.
+    """
+    running = yield from ensure_emulator(clock or Clock())
+    if advance_s is not None:
+        local.admin(running, "POST", "clock", {"advance_s": advance_s})
+    said = local.status(running)
+    return ClockResult(str(said.get("clock", "")), str(said.get("now", "")))
 
 
 def _setting(text: str) -> tuple[str, object]:

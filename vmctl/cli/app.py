@@ -13,6 +13,7 @@ from vmctl.cli import (
     machine,
     money,
     reach,
+    schemas,
     selftest,
     sync,
     work,
@@ -72,3 +73,4 @@ work.register(app)
 reach.register(app)
 emulator.register(app)
 selftest.register(app)
+schemas.register(app)

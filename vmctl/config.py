@@ -39,6 +39,8 @@ class VmSettings:
     idle: str = "1h"  # the VM's own watchdog stops it when nothing is done on it; or "off"
     budget: float | None = None  # USD for one start of the VM, turned into a time
     spot: bool = False
+    restrict_ssh: bool | None = None  # to the user's own address; None: as it is
+    external_address: bool = True  # without one: through Google's Identity-Aware Proxy
     network: str | None = None
     subnetwork: str | None = None
 
@@ -113,6 +115,8 @@ class Flags:
     idle: str | None = None
     budget: float | None = None
     spot: bool | None = None
+    restrict_ssh: bool | None = None
+    external_address: bool | None = None
 
 
 DEFAULT_SERVICES: Mapping[str, ServiceSettings] = {
@@ -223,6 +227,9 @@ def _vm_settings(value: object, file: str) -> VmSettings:
     return _settle(settings, table)
 
 
+_TRUTHS = {"spot", "restrict_ssh", "external_address"}
+
+
 def _vm_value(key: str, value: object, where: str) -> Any:
     """One setting of [vm] with the type that VmSettings gives it."""
     if key == "disk_gb":
@@ -236,7 +243,7 @@ def _vm_value(key: str, value: object, where: str) -> Any:
     if key == "max_hours":
         hours = float(_typed(value, (int, float), f"vm.{key}", where))
         return _hours(hours, _named(key, where))
-    if key == "spot":
+    if key in _TRUTHS:
         return _typed(value, bool, f"vm.{key}", where)
     if key == "idle":
         text: str = _typed(value, str, f"vm.{key}", where)
@@ -266,7 +273,7 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
                 value = int(text)
             elif item.name in ("max_hours", "budget"):
                 value = float(text)
-            elif item.name == "spot":
+            elif item.name in _TRUTHS:
                 value = _truth(text, variable)
         except ValueError as error:
             wanted = "a whole number" if item.name == "disk_gb" else "a number"

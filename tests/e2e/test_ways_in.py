@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import project
+from tests.e2e.conftest import Laptop, eventually, project
 from tests.e2e.skies import cleared, failed, own_cloud
 from tests.e2e.test_bad_days import Cloud
 
@@ -133,3 +133,88 @@ def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(sky: Cloud) -> N
     pins.unlink()  # as the message says, for one who replaced it himself
     sky("up")
     assert sky("exec", "ls").stdout == ""
+
+
+# -- SSH limited to one address --------------------------------------------------------------------
+
+ALLOW, DENY = "vmctl-tester-vm-ssh-allow", "vmctl-tester-vm-ssh-deny"
+
+
+def rules(sky: Cloud) -> dict[str, dict[str, Any]]:
+    found = sky.ask("GET", f"{API}/global/firewalls").get("items", [])
+    return {rule["name"]: rule for rule in found if rule["name"].startswith("vmctl-")}
+
+
+def move_away(sky: Cloud) -> None:
+    """As if we came from another address than the one that is let in."""
+    sky.ask("PATCH", f"{API}/global/firewalls/{ALLOW}", {"sourceRanges": ["10.9.9.9/32"]})
+
+
+def elsewhere(sky: Cloud) -> Laptop:
+    """The same person at another computer: no connection of hers is warm."""
+    runtime = sky.laptop.home.parent / "r"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    extra = {"XDG_RUNTIME_DIR": str(runtime)}
+    return Laptop(sky.laptop.home.with_name("other"), sky.laptop.emulator_home, extra)
+
+
+def test_ssh_is_limited_to_the_address_that_the_vm_sees(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    found = rules(sky)
+    assert set(found) == {ALLOW, DENY}
+    allow, deny = found[ALLOW], found[DENY]
+    assert allow["sourceRanges"] == ["127.0.0.1/32"]
+    assert deny["sourceRanges"] == ["0.0.0.0/0"]
+    assert allow["priority"] < deny["priority"] < 65534, "before default-allow-ssh"
+    assert allow["targetTags"] == deny["targetTags"] == ["tester-vm"], "nobody else's VM"
+    assert "tester-vm" in instance(sky)["tags"]["items"]
+    assert "limited to your address 127.0.0.1" in sky("status").stdout
+    assert "Nothing is left behind" in sky("ls", "--orphans").stderr
+    sky("up")
+    assert {name: rule["id"] for name, rule in rules(sky).items()} == {
+        name: rule["id"] for name, rule in found.items()
+    }
+    sky("down", "--delete", "--yes")
+    assert rules(sky) == {}
+
+
+def test_from_another_address_up_sets_the_limit_anew(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    move_away(sky)
+    other = elsewhere(sky)
+    shut = other("exec", "true", cwd=sky.folder, code=7)
+    assert "does not answer" in shut.stderr
+    told = other("up", cwd=sky.folder).stderr
+    assert "the limit is lifted until you are let in" in told
+    found = rules(sky)
+    assert found[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
+    assert not found[DENY]["disabled"]
+    assert other("exec", "echo", "in", cwd=sky.folder).stdout == "in\n"
+    other("down", cwd=sky.folder)
+    other("up", cwd=sky.folder)
+    assert not rules(sky)[DENY]["disabled"]
+
+
+def test_an_up_that_fails_leaves_the_door_shut(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    move_away(sky)
+    set_metadata(sky, enable_oslogin="TRUE")
+    elsewhere(sky)("up", cwd=sky.folder, code=5)
+    assert not rules(sky)[DENY]["disabled"]
+
+
+def test_open_ssh_takes_the_limit_away(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    sky("up", "--open-ssh")
+    assert rules(sky) == {}
+    assert "limited" not in sky("status").stdout
+    assert sky("exec", "echo", "in").stdout == "in\n"
+
+
+def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    sky.ask("DELETE", path_of(instance(sky)))
+    eventually(lambda: sky.machines() == [])
+    assert ALLOW in sky("ls", "--orphans").stdout
+    sky("gc", "--yes")
+    assert rules(sky) == {}

@@ -72,6 +72,21 @@ vmctl up --local
             float | None,
             typer.Option(metavar="USD", help="What this start may cost: --max-hours from money."),
         ] = None,
+        restrict_ssh: Annotated[
+            bool | None,
+            typer.Option(
+                "--restrict-ssh/--open-ssh",
+                help="Only your own address reaches its SSH port; stays so until --open-ssh.",
+            ),
+        ] = None,
+        external_address: Annotated[
+            bool | None,
+            typer.Option(
+                "--external-address/--no-external-address",
+                help="Without one it is reached through Google's Identity-Aware Proxy (gcloud), "
+                "and needs Cloud NAT to download anything.",
+            ),
+        ] = None,
         any_region: Annotated[
             bool,
             typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
@@ -108,6 +123,8 @@ vmctl up --local
             disk_gb=disk_gb,
             image=image,
             max_hours=max_hours,
+            restrict_ssh=restrict_ssh,
+            external_address=external_address,
             idle=idle,
             budget=budget,
         )

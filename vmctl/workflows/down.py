@@ -14,6 +14,7 @@ from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.ssh import hostkeys
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.cost import stopped_line
+from vmctl.workflows.limiting import remove_limit
 from vmctl.workflows.session import disconnect
 from vmctl.workflows.settling import forget
 from vmctl.workflows.status import disk_text
@@ -73,6 +74,7 @@ def down(
     gone = action in ("deleted", "already gone")
     if gone and instance is not None:
         hostkeys.unpin(instance.id)
+        yield from remove_limit(compute, instance, clock)
     kept = None if gone else instance
     return DownResult(
         action=action,

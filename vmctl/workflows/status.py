@@ -14,6 +14,7 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.machine import boot_disk_type
 from vmctl.domain.placement import region_of
+from vmctl.domain.ssh_limit import limit_text, limited_to
 from vmctl.domain.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
@@ -43,6 +44,7 @@ class Machine:
     usd_per_hour: float | None
     price_dated: str | None
     disk_usd_per_month: float | None
+    ssh_from: str | None  # the one address that SSH is limited to; "iap": Google's proxies
     move_unfinished: bool  # the VM is moving to another zone, or came from one, and both cost
 
 
@@ -75,6 +77,8 @@ class StatusResult:
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
             lines += [self.ending.text] if self.ending else []
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
+        if vm.ssh_from:
+            lines.append(limit_text(vm.ssh_from))
         if vm.move_unfinished:
             lines.append(
                 "Its move to another zone is not finished, and the old disk or a snapshot costs "
@@ -153,6 +157,7 @@ def machine_view(instance: Instance) -> Machine:
         disk_usd_per_month=disk_usd_per_month(
             instance.region, instance.disk_type, instance.disk_gb
         ),
+        ssh_from=limited_to(instance.labels),
         move_unfinished=instance.is_moving or bool(instance.moved_from),
     )
 

@@ -33,6 +33,7 @@ from vmctl.workflows.allowance import Allowance, ask_ahead
 from vmctl.workflows.arming import arm, run_limit_s, watchdog_metadata
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
+from vmctl.workflows.limiting import within_limit
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.placing import Plan, create, plan_for
 from vmctl.workflows.readiness import Readiness, make_ready, preload
@@ -106,7 +107,8 @@ def up(
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
-        ready = yield from make_ready(project, compute, instance, clock, asked)
+        climb = make_ready(project, compute, instance, clock, asked)
+        ready = yield from within_limit(project, compute, instance, clock, climb)
         settled = yield from settle(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)

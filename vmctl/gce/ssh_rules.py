@@ -1,0 +1,122 @@
+"""The firewall rules that limit SSH to one VM: read, made, changed, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vmctl.domain.errors import NotFound
+from vmctl.domain.ingress import SSH_PORT
+from vmctl.domain.instance import Instance
+from vmctl.domain.leftover import firewall_description
+from vmctl.domain.operation import Operation
+from vmctl.domain.ssh_limit import ALLOW_PRIORITY, DENY_PRIORITY, RuleNames
+from vmctl.gce.compute import Compute
+
+ANY = "0.0.0.0/0"
+
+
+@dataclass(frozen=True, slots=True)
+class SshRule:
+    """One rule as it stands: whom it is about, and whether it counts."""
+
+    sources: tuple[str, ...]
+    tags: tuple[str, ...]
+    in_force: bool
+
+
+def read_rule(compute: Compute, name: str) -> SshRule | None:
+    """A rule by its name; None when there is none."""
+    try:
+        (reply,) = compute.pages("firewalls", "get", firewall=name)
+    except NotFound:
+        return None
+    return SshRule(
+        tuple(reply.get("sourceRanges", ())),
+        tuple(reply.get("targetTags", ())),
+        not reply.get("disabled", False),
+    )
+
+
+def put_allow(
+    compute: Compute, names: RuleNames, instance: Instance, source: str, *, there: bool
+) -> Operation:
+    """Ask for SSH to be let in from one range, before any other rule is heard."""
+    body = _body(compute, names.allow, instance) | {
+        "priority": ALLOW_PRIORITY,
+        "sourceRanges": [source],
+        "allowed": [{"IPProtocol": "tcp", "ports": [str(SSH_PORT)]}],
+    }
+    return _put(compute, body, there=there)
+
+
+def put_deny(compute: Compute, names: RuleNames, instance: Instance, *, there: bool) -> Operation:
+    """Ask for SSH to be refused to everybody who was not let in before."""
+    body = _body(compute, names.deny, instance) | {
+        "priority": DENY_PRIORITY,
+        "sourceRanges": [ANY],
+        "denied": [{"IPProtocol": "tcp", "ports": [str(SSH_PORT)]}],
+    }
+    return _put(compute, body, there=there)
+
+
+def set_in_force(compute: Compute, name: str, in_force: bool) -> Operation:
+    """Ask for a rule to count, or not to."""
+    return compute.change(
+        "patch",
+        name,
+        collection="firewalls",
+        verb="patch",
+        firewall=name,
+        body={"disabled": not in_force},
+    )
+
+
+def delete_rule(compute: Compute, name: str) -> Operation:
+    """Ask for a rule to go."""
+    return compute.change("delete", name, collection="firewalls", verb="delete", firewall=name)
+
+
+def add_own_tag(compute: Compute, instance: Instance) -> Operation | None:
+    """Ask for the VM to carry its own name as a tag; None where it does."""
+    if instance.name in instance.tags:
+        return None
+    fingerprint = _raw(compute, instance).get("tags", {}).get("fingerprint", "")
+    return compute.change(
+        "setTags",
+        instance.name,
+        collection="instances",
+        verb="setTags",
+        zone=instance.zone,
+        instance=instance.name,
+        body={"items": [*instance.tags, instance.name], "fingerprint": fingerprint},
+    )
+
+
+def _body(compute: Compute, name: str, instance: Instance) -> dict[str, Any]:
+    interfaces = _raw(compute, instance).get("networkInterfaces", [])
+    return {
+        "name": name,
+        "description": firewall_description(instance.owner),
+        "network": interfaces[0]["network"],
+        "direction": "INGRESS",
+        "targetTags": [instance.name],
+        "disabled": False,
+    }
+
+
+def _put(compute: Compute, body: dict[str, Any], *, there: bool) -> Operation:
+    name = body["name"]
+    if there:
+        where = {"firewall": name}
+        changed = {key: value for key, value in body.items() if key != "network"}
+        return compute.change(
+            "patch", name, collection="firewalls", verb="patch", body=changed, **where
+        )
+    return compute.change("insert", name, collection="firewalls", verb="insert", body=body)
+
+
+def _raw(compute: Compute, instance: Instance) -> dict[str, Any]:
+    (reply,) = compute.pages("instances", "get", zone=instance.zone, instance=instance.name)
+    found: dict[str, Any] = reply
+    return found

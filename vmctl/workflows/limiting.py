@@ -1,0 +1,132 @@
+"""`--restrict-ssh`: only the address from which the user comes reaches the VM's SSH port.
+
+That address is not known before the VM has been reached: it is the one that the VM sees. So the
+rules are set once SSH answers. A later `up` from another address lifts them for as long as it
+takes to be let in, and then sets them anew.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.instance import Instance
+from vmctl.domain.operation import Operation
+from vmctl.domain.ssh_limit import LIMIT_LABEL, RuleNames, label_of, source_of
+from vmctl.gce import ssh_rules
+from vmctl.gce.compute import Compute, not_found, raise_failure
+from vmctl.ssh.forward import Knock
+from vmctl.ssh.keys import ensure_keypair
+from vmctl.workflows.session import connect, target_of
+from vmctl.workflows.waiting import follow
+
+KNOCK_S = 3.0
+T = TypeVar("T")
+
+
+def within_limit(
+    project: Project, compute: Compute, instance: Instance, clock: Clock, climb: Story[T]
+) -> Story[T]:
+    """Play `climb`, which gets into the VM, and limit SSH to where we come from, if so wished.
+
+    What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise.
+    """
+    wanted = project.vm.restrict_ssh
+    limited = bool(instance.labels.get(LIMIT_LABEL))
+    if not wanted and not limited and not instance.moved_from:
+        return (yield from climb)
+    limit = _Limit(project, compute, instance, clock)
+    if wanted is False:
+        yield from limit.remove()
+        return (yield from climb)
+    deny = ssh_rules.read_rule(compute, limit.names.deny)
+    if deny is None and not wanted and not limited:  # moved, and never limited
+        return (yield from climb)
+    lifted = deny is not None and deny.in_force and not _answers(project, instance, clock)
+    if lifted:
+        yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
+        yield from limit.done(ssh_rules.set_in_force(compute, limit.names.deny, False))
+    try:
+        result = yield from climb
+        yield from limit.set(lifted)
+    except BaseException:
+        if lifted:  # whoever waits has left: nothing is told any more
+            for _ in limit.done(ssh_rules.set_in_force(compute, limit.names.deny, True)):
+                pass
+        raise
+    return result
+
+
+def remove_limit(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+    """The rules of a VM that is gone go, too; nothing happens for one that had none."""
+    if instance.labels.get(LIMIT_LABEL):
+        yield from _delete(compute, RuleNames.of(instance.name), clock)
+
+
+class _Limit:
+    """The limit of one VM."""
+
+    def __init__(
+        self, project: Project, compute: Compute, instance: Instance, clock: Clock
+    ) -> None:
+        self.project = project
+        self.compute = compute
+        self.instance = instance
+        self.clock = clock
+        self.names = RuleNames.of(instance.name)
+
+    def set(self, lifted: bool) -> Story[None]:
+        """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
+        began = self.clock.monotonic()
+        session = yield from connect(self.project, clock=self.clock)
+        source = source_of(session.ssh.run('echo "$SSH_CONNECTION"').text)
+        compute, names, vm = self.compute, self.names, self.instance
+        allow = ssh_rules.read_rule(compute, names.allow)
+        deny = ssh_rules.read_rule(compute, names.deny)
+        right = allow is not None and allow.in_force and allow.sources == (source,)
+        if right and deny is not None and deny.in_force and vm.name in vm.tags:
+            return
+        yield Started("limit", f"Limiting SSH to {source}")
+        # first the rule that lets us in, and the one that shuts the door last
+        yield from self.done(
+            ssh_rules.put_allow(compute, names, vm, source, there=allow is not None)
+        )
+        tagged = ssh_rules.add_own_tag(compute, vm)
+        if tagged is not None:
+            yield from self.done(tagged)
+        yield from self.done(compute.set_labels(vm, {LIMIT_LABEL: label_of(source)}))
+        yield from self.done(ssh_rules.put_deny(compute, names, vm, there=deny is not None))
+        yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
+                       self.clock.monotonic() - began)  # fmt: skip
+
+    def remove(self) -> Story[None]:
+        """Let in whoever the network's own rules let in."""
+        began = self.clock.monotonic()
+        yield Started("limit", f"Lifting the limit on SSH to {self.instance.name}")
+        yield from _delete(self.compute, self.names, self.clock)
+        yield from self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
+        yield Finished("limit", "SSH is open to whom the network's rules let in",
+                       self.clock.monotonic() - began)  # fmt: skip
+
+    def done(self, operation: Operation) -> Story[None]:
+        """Wait for a change; raises why it was refused."""
+        ended = yield from follow(self.compute, operation, self.clock, "limit")
+        raise_failure(ended, self.compute.project, f"Changing the firewall of {self.instance.name}")
+
+
+def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
+    for name in (names.deny, names.allow):  # the door opens before the way through it goes
+        ended = yield from follow(compute, ssh_rules.delete_rule(compute, name), clock, "limit")
+        if not not_found(ended):
+            raise_failure(ended, compute.project, f"Deleting the firewall rule {name}")
+
+
+def _answers(project: Project, instance: Instance, clock: Clock) -> bool:
+    """Whether its SSH port opens to us now; a VM that was just started does not, yet."""
+    knock = Knock(target_of(project, instance, ensure_keypair()))
+    try:
+        return knock.opens(KNOCK_S, clock)
+    finally:
+        knock.close()

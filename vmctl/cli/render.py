@@ -11,6 +11,7 @@ import datetime as dt
 import enum
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -209,15 +210,34 @@ class Screen:
             print(json.dumps(plain(result), indent=2, ensure_ascii=False))
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Aligned columns; no cell is ever broken, so that names can be copied from any width."""
+        """Aligned columns; no cell is ever broken, so that names can be copied from any width.
+
+        On a terminal that is too narrow for a line each row becomes lines of its own.
+        """
         if self.as_json:
             return
         lines = [list(headings), *(list(row) for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        total = sum(widths) + 2 * (len(widths) - 1)
+        if sys.stdout.isatty() and total > shutil.get_terminal_size().columns:
+            self._records(lines)
+            return
         for number, line in enumerate(lines):
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             text = "  ".join(cells).rstrip()
             print(f"\033[1m{text}\033[0m" if number == 0 and colours(sys.stdout) else text)
+
+    def _records(self, lines: Sequence[Sequence[str]]) -> None:
+        """A table's rows one below the other: a heading and its cell on each line."""
+        headings, *rows = lines
+        width = max(map(len, headings))
+        bold, off = ("\033[1m", "\033[0m") if colours(sys.stdout) else ("", "")
+        for number, row in enumerate(rows):
+            if number:
+                print()
+            for heading, cell in zip(headings, row, strict=True):
+                if cell:
+                    print(f"{bold}{heading.ljust(width)}{off}  {cell}".rstrip())
 
 
 # -- words and numbers for people ------------------------------------------------------------

@@ -74,6 +74,20 @@ def register(app: typer.Typer) -> None:
                     ("vmctl logs -f", "follow it"),
                     ("vmctl tunnel tensorboard", "watch it learn"),
                     (f"vmctl cancel {job}", "stop it"),
+                    ("vmctl down", "stop the meter, and the run with it"),
+                ]
+            )
+        elif result.code == 0:
+            brings = ", ".join(context.project().jobs[job].outputs)
+            screen.next_steps(
+                [
+                    (
+                        "vmctl fetch" if brings else "vmctl fetch PATH",
+                        f"bring {brings or 'a file'}",
+                    ),
+                    (f"vmctl logs {result.run_id}", "read it again"),
+                    ("vmctl tunnel tensorboard", "look at its curves"),
+                    ("vmctl down", "stop the meter"),
                 ]
             )
         _end(result)

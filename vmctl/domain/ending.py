@@ -68,7 +68,10 @@ class Ending:
             case Reason.WATCHDOG:
                 return f"Its watchdog stopped it {when}: {self.detail}."
             case Reason.RUN_LIMIT:
-                return f"Google stopped it {when}: its run limit was reached."
+                return (
+                    f"Google stopped it {when}: its run limit was reached "
+                    "(longer: vmctl up --max-hours H)."
+                )
 
 
 def ending_of(instance: Instance, events: Iterable[SystemEvent]) -> Ending | None:

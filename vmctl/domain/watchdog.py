@@ -103,12 +103,12 @@ def what_stops(
     max_hours: float | None,
 ) -> str:
     """One line: what will stop a running VM, and when; `report` is None where it is not known."""
-    limit = f" (limit {max_hours:g} h)" if max_hours else ""
+    limit = f" (max_hours: {max_hours:g} h)" if max_hours else ""
     google = f"Google stops it on {_when(google_stops_at)}{limit}" if google_stops_at else ""
     if not settings.idle_s:
         ends = [google, _budget(settings)]
     elif report is None:
-        ends = [f"It stops once it is idle for {duration_text(settings.idle_s)}", google]
+        ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)", google]
         ends.append(_budget(settings))
     elif report.busy:
         busy = ", ".join(report.busy[:2]) + (" …" if len(report.busy) > 2 else "")

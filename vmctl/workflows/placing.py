@@ -81,7 +81,7 @@ class Plan:
                 f"{self.action.capitalize()} {self.name}: {self.machine}{spot} in {first}{more}",
                 *choice_lines(self),
                 f"{price}; {self.disk_gb} GB disk{disk}; "
-                f"Google stops it after {self.max_hours:g} h",
+                f"Google stops it after {self.max_hours:g} h (--max-hours)",
             ]
         )
 
@@ -103,7 +103,7 @@ def plan_for(
     spot, disk_gb = project.vm.spot, project.vm.disk_gb
     zones = _zones(project, gpu, machine, compute, patience)
     wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb)
-    zones = yield from allowed(ahead, wanted, zones, compute)
+    zones = yield from allowed(ahead, wanted, zones, compute, patience)
     price = catalogue.price(zones[0], machine.name, gpu, spot=spot)
     size = catalogue.size_of(machine)
     choices = _choices(zones, gpu, machine, disk_gb)

@@ -324,7 +324,9 @@ def _result(project: Project, facts: RunFacts, session: Session) -> RunResult:
 def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
     left_s = (stops_at - clock.now()).total_seconds()
     text = f"Google stops the VM at {stops_at.astimezone():%H:%M on %d %b} ({_span(left_s)} left)"
-    return Warned(text) if left_s < 1800 else Noted(text)
+    if left_s < 1800:
+        return Warned(f"{text}; longer at its next start: vmctl up --max-hours H")
+    return Noted(text)
 
 
 def _span(seconds: float) -> str:

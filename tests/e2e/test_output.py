@@ -105,6 +105,7 @@ def test_after_a_run_five_lines_say_what_next(laptop: Laptop, shared_machine: Pa
     job = '[jobs.hello]\ncommand = "echo hello"\noutputs = ["a.txt"]\n'
     project(shared_machine, BASE + job)
     try:
+        laptop("push", cwd=shared_machine)
         told = laptop("run", "hello", cwd=shared_machine)
         (at,) = [n for n, line in enumerate(told.stderr.splitlines()) if line == "Next:"]
         steps = told.stderr.splitlines()[at:]

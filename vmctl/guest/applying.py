@@ -6,9 +6,11 @@ a push that dies in between is completed by the next one. Deletions come last.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from itertools import islice
 from pathlib import Path
 
 from .layout import Refusal
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .planning import Plan
     from .pushing import Entry, Known
     from .staging import Staging
+
+HELD = 64  # large files that are replaced
 
 
 def still_so(root: str, plan: Plan) -> bool:
@@ -45,6 +49,7 @@ def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
     # also before mere deletions: it tells others here that the tree is being changed
     known.announce({**plan.put, **plan.mend})
     Path(root).mkdir(parents=True, exist_ok=True)
+    _hold_large(root, plan)
     for path in plan.clashes:
         _clear(f"{root}/{path}")
     _put_all(root, plan.put, staging)
@@ -52,6 +57,17 @@ def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
         if entry[0] == "f":
             _dress(f"{root}/{path}", entry)
     return _delete(root, plan)
+
+
+def _hold_large(root: str, plan: Plan) -> None:
+    """Keep the large files that are replaced until this process ends, which nobody waits for.
+
+    The file system takes a while to free what they occupied.
+    """
+    large = (path for path in plan.older.values() if path in plan.put)
+    for path in islice(large, HELD):
+        with contextlib.suppress(OSError):
+            os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _put_all(root: str, put: dict[str, Entry], staging: Staging) -> None:

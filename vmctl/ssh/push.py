@@ -22,6 +22,7 @@ from vmctl.ssh.transfer import end_process
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")
 BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
+FIRST_BYTES = 1 << 14  # in the first one: TCP opens its window the sooner
 SAMPLE_BYTES = 1 << 16
 GAIN = 0.95  # what compresses to more than this part of itself travels as it is
 LEVEL = 5  # on a link of 100 Mbit/s the bytes saved are worth more than the time
@@ -59,6 +60,7 @@ class Channel:
         self.process = ssh.popen(guest.verb_line("push"))
         self.sent_bytes = 0
         self._compressor = zlib.compressobj(LEVEL)
+        self._batch_bytes = FIRST_BYTES
 
     def request(self, request: dict[str, Any]) -> None:
         """The first line."""
@@ -99,8 +101,9 @@ class Channel:
             if packs:
                 batch += header
                 batch += data
-                if len(batch) >= BATCH_BYTES:
+                if len(batch) >= self._batch_bytes:
                     self._pack(batch)
+                    self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES)
                     batch = bytearray()
             else:
                 self._frame(b"R", header, data)

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from vmctl.workflows.selection import LocalEntry
 
 RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change again unnoticed
 CHUNK_BYTES = 1 << 20
-WORKERS = 4
+WORKERS = min(4, max(1, (os.cpu_count() or 2) - 1))  # ssh wants a core, too
 ALONE = 16  # so few files are read without helpers
 LINES = 64  # of changes in a cache before it is written anew
 Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
+Tell = Callable[[LocalEntry, str], None]  # a file and its SHA-256
 
 
 class Hashes:
@@ -44,8 +45,13 @@ class Hashes:
             if entry.kind == "file" and known.get(entry.path, ())[:4] != entry.stamp
         ]
 
-    def tree(self, root: Path, entries: Sequence[LocalEntry]) -> dict[str, Entry]:
-        """The tree that these entries make; raises where a file cannot be read."""
+    def tree(
+        self, root: Path, entries: Sequence[LocalEntry], tell: Tell = lambda entry, sha256: None
+    ) -> dict[str, Entry]:
+        """The tree that these entries make; raises where a file cannot be read.
+
+        Of each file that is read `tell` hears at once.
+        """
         known, now = self._known, time.time_ns()
         found: dict[str, Entry] = {}
         unknown: list[LocalEntry] = []
@@ -61,7 +67,7 @@ class Hashes:
                     found[entry.path] = []
             else:
                 found[entry.path] = ["l", entry.link] if entry.kind == "link" else ["d"]
-        for entry, sha256 in _hash_all(root, unknown):
+        for entry, sha256 in _hash_all(root, unknown, tell):
             found[entry.path] = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
             if now - max(entry.mtime_ns, entry.ctime_ns) > RACY_NS:
                 kept[entry.path] = [*entry.stamp, sha256]
@@ -170,10 +176,15 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _hash_all(root: Path, entries: list[LocalEntry]) -> Iterable[tuple[LocalEntry, str]]:
-    if len(entries) < ALONE:
-        return [(entry, hash_file(root, entry.path)) for entry in entries]
+def _hash_all(
+    root: Path, entries: list[LocalEntry], tell: Tell
+) -> Iterable[tuple[LocalEntry, str]]:
     found: dict[str, str] = {}
+    if len(entries) < ALONE:
+        for entry in entries:
+            found[entry.path] = hash_file(root, entry.path)
+            tell(entry, found[entry.path])
+        return [(entry, found[entry.path]) for entry in entries]
     errors: list[VmctlError] = []
     pending = iter(entries)
     lock = threading.Lock()
@@ -186,6 +197,7 @@ def _hash_all(root: Path, entries: list[LocalEntry]) -> Iterable[tuple[LocalEntr
                 return
             try:
                 found[entry.path] = hash_file(root, entry.path)
+                tell(entry, found[entry.path])
             except VmctlError as error:
                 errors.append(error)
 

@@ -25,7 +25,7 @@ from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
 from vmctl.workflows.manifest import Unfinished, read_told, write_told
-from vmctl.workflows.pushing import STEP, Early, Talk, Way
+from vmctl.workflows.pushing import STEP, Early, Talk, Way, goes_ahead
 from vmctl.workflows.reading import Reading
 from vmctl.workflows.selection import LocalEntry, Selection
 from vmctl.workflows.session import connect
@@ -151,7 +151,10 @@ def _converse(
     channel = None
     try:
         channel = Channel(ssh)
-        reading.wait()
+        reading.wait_selected()
+        ahead = goes_ahead(reading, way, unfinished)
+        if not ahead:
+            reading.wait()
         signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
         channel.request(
             {
@@ -161,7 +164,7 @@ def _converse(
                 "force": way.force,
                 "dry_run": way.dry_run,
                 "base": reading.base.id,
-                "tree": reading.id,
+                "tree": "" if ahead else reading.id,  # only who knows `base` compares it
                 "stamp": time.time_ns(),
             }
         )

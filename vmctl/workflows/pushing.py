@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STEP = "push"
 PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
 HOPEFUL_BYTES = 1 << 19  # of contents go along without a question
+AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the files hold
 DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
 TRIES = 3  # to read a file that changes
 
@@ -55,7 +56,8 @@ class Talk:
     ) -> None:
         self._channel = channel
         self._root: Path = reading.root
-        self._tree = reading.tree
+        self._reading = reading
+        self._tree: dict[str, Entry] = {}
         self._base = reading.base
         self._way = way
         self._unfinished = unfinished
@@ -68,6 +70,10 @@ class Talk:
     def hold(self) -> Story[dict[str, Any]]:
         """The VM's last answer."""
         base = self._base
+        if goes_ahead(self._reading, self._way, self._unfinished):
+            yield from self._send_ahead()
+        self._reading.wait()
+        self._tree = self._reading.tree
         put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
         if base.id:
             self._channel.difference(put, gone)
@@ -83,6 +89,16 @@ class Talk:
             else:
                 return next(iter(answer.values())) if "conflicts" not in answer else answer
             answer = self._channel.listen()
+
+    def _send_ahead(self) -> Story[None]:
+        """Begin with the first files while the rest are still being read."""
+        before = self._channel.sent_bytes
+        contents = (
+            Content(entry.path, sha256, entry.size)
+            for entry, sha256 in self._reading.fresh()
+            if entry.size and sha256 not in self._sent
+        )
+        yield from self._send(contents, lambda: self._channel.sent_bytes - before > AHEAD_BYTES)
 
     def _send_unasked(self, hopeful: Sequence[Content]) -> Story[dict[str, Any]]:
         """Contents go along at once; where they are many, until the VM says what it wants."""
@@ -101,7 +117,7 @@ class Talk:
         if self._way.dry_run or self._way.via is not Via.STREAM or self._unfinished.was:
             return
         base = self._base.files
-        seen = {entry[1] for entry in base.values() if entry[0] == "f"}
+        seen = {entry[1] for entry in base.values() if entry[0] == "f"} | self._sent.keys()
         for path in sorted(put):
             entry = put[path]
             if entry[0] != "f" or not entry[2] or entry[1] in seen:
@@ -216,6 +232,11 @@ class Talk:
 
     def _advanced(self) -> Advanced:
         return Advanced(STEP, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
+
+
+def goes_ahead(reading: Reading, way: Way, unfinished: Unfinished) -> bool:
+    """Whether the VM will most likely ask for everything; the reading has selected."""
+    return not (reading.base.id or unfinished.was or way.dry_run) and way.via is Via.STREAM
 
 
 def travels_as_difference(entry: Entry, older: Entry | None) -> bool:

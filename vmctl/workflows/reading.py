@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 from vmctl.config import Project
 from vmctl.domain.manifest import Entry, tree_id
@@ -26,6 +28,7 @@ class Reading:
         self._hashes: Hashes
         self._error: BaseException | None = None
         self._is_selected = threading.Event()
+        self._fresh: SimpleQueue[tuple[LocalEntry, str] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -41,6 +44,12 @@ class Reading:
         if self._error is not None:
             raise self._error
 
+    def fresh(self) -> Iterator[tuple[LocalEntry, str]]:
+        """Each file that has to be read, with its SHA-256, as soon as it is known; once."""
+        while (found := self._fresh.get()) is not None:
+            yield found
+        self._fresh.put(None)  # for who asks again, when a push begins anew
+
     def save(self) -> None:
         """Keep what was computed."""
         self._hashes.save()
@@ -52,9 +61,12 @@ class Reading:
             self.base = Base(self.key)
             self.unread = self._hashes.unread(self.selection.entries)
             self._is_selected.set()
-            self.tree = self._hashes.tree(self.root, self.selection.entries)
+            self.tree = self._hashes.tree(
+                self.root, self.selection.entries, lambda *found: self._fresh.put(found)
+            )
             self.id = tree_id(self.tree)
         except BaseException as error:
             self._error = error
         finally:
+            self._fresh.put(None)
             self._is_selected.set()

@@ -233,9 +233,10 @@ def _port(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Dia
         )
     if not over:
         return None
+    though = ", though the firewall lets SSH in" if seen.allowed else ""
     return Diagnosis(
         Rung.PORT,
-        f"Nothing answers at its SSH port after {_span(limit_s)}, though the firewall lets it in: "
+        f"Nothing answers at its SSH port after {_span(limit_s)}{though}: "
         "its boot hangs, or your own network blocks SSH.",
         "Try another network, or restart it: vmctl down && vmctl up",
         TimedOut,

@@ -30,13 +30,13 @@ class Watching:
         self._channel = remote.begin(line) if isinstance(remote, Connection) else None
         threading.Thread(target=self._listen, name="watching", daemon=True).start()
 
-    def news(self, timeout_s: float) -> Mapping[str, Any] | None:
-        """The next report; None when there is none in time.
+    def news(self) -> Mapping[str, Any] | None:
+        """The next report; None when there is none yet.
 
         Raises EOFError when the VM has told everything, Unreachable when the link was lost.
         """
         try:
-            found = self._news.get(timeout=timeout_s)
+            found = self._news.get_nowait()
         except queue.Empty:
             return None
         if found is None:

@@ -10,7 +10,7 @@ from vmctl.config import Project
 from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Story
-from vmctl.domain.ingress import ssh_door
+from vmctl.domain.ingress import IAP_RANGE, is_private, ssh_door
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.readiness import Observed, Port, Rung, diagnose
 from vmctl.gce.compute import Compute
@@ -65,9 +65,10 @@ class Entrance:
         try:
             while True:
                 if rung is Rung.PORT:
-                    if knock.opens(KNOCK_S, clock):
+                    if knock.opens(0.0, clock):
                         rung, since = Rung.KEY, clock.monotonic()
                         self.told(Rung.PORT, "")
+                        continue
                 else:
                     found = self._try(instance, since)
                     if isinstance(found, Connection):
@@ -77,7 +78,7 @@ class Entrance:
                     if found is not None and found.message != said:
                         said = found.message
                         yield Advanced("ssh", said)
-                    clock.sleep(KNOCK_S)
+                clock.sleep(KNOCK_S)
                 now = clock.monotonic()
                 if now - looked > LOOK_GAP_S:
                     looked = now
@@ -128,11 +129,13 @@ class Entrance:
         except VmctlError:
             return None
         tag = instance.tags[0] if instance.tags else ""
-        return bool(ssh_door(rules, tag).sources)
+        sources = ssh_door(rules, tag).sources
+        return any(source != IAP_RANGE and not is_private(source) for source in sources)
 
     def _proven(self, instance: Instance, observed: Observed) -> Observed:
         lines = [line for line in self._serial(instance).splitlines() if line.strip()]
-        evidence = [f"serial port: {line}" for line in lines[-SERIAL_LINES:]]
+        failures = [line for line in lines[:-SERIAL_LINES] if AGENT_FAILED in line][-1:]
+        evidence = [f"serial port: {line}" for line in (*failures, *lines[-SERIAL_LINES:])]
         return replace(observed, evidence=(*observed.evidence, *evidence))
 
     def _serial(self, instance: Instance) -> str:

@@ -33,7 +33,7 @@ from vmctl.workflows.setup import prepare_machine
 from vmctl.workflows.waiting import until
 
 RUNG_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
-NEWS_S = 0.2
+NEWS_S = 0.1
 EVIDENCE_LINES = 6
 SCRIPT_ITEMS = ("startup-script", "startup-script-url")
 
@@ -205,12 +205,14 @@ class _Inside:
             self.clock.sleep(NEWS_S)
             return
         try:
-            report = watching.news(NEWS_S)
+            report = watching.news()
         except EOFError:
             self.over = True
             return
         if report is not None:
             self._saw(report)
+        else:
+            self.clock.sleep(NEWS_S)
 
     def _saw(self, report: Mapping[str, Any]) -> None:
         self.heard = True
@@ -291,6 +293,8 @@ class _Inside:
     def _doubt(self, missing: Rung) -> None:
         """Raise what is wrong, once waiting makes no sense."""
         now = self.clock.monotonic()
+        if not self.heard and now < self.limit:
+            return
         waited = now - self.changed_at if now < self.limit else RUNG_LIMIT_S + 1
         wrong = diagnose(self.observed, missing, waited, RUNG_LIMIT_S)
         if wrong is not None:

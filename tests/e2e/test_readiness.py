@@ -1,0 +1,268 @@
+"""The way up on bad boots: what comes late is waited for, what never comes is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Emulator
+from tests.e2e.conftest import ROOT, Laptop, eventually, project, public_folder
+
+DRIVERLESS = "debian-cloud/debian-12"
+DRIVEN = "ubuntu-os-accelerator-images/ubuntu-accelerator-2404-amd64-with-nvidia-580"
+NOTICED_S = 1.0
+
+
+@dataclass
+class Climb:
+    """One command under way, in a process of its own."""
+
+    process: subprocess.Popen[str]
+
+    def document(self) -> dict[str, Any]:
+        out, _ = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def result(self) -> dict[str, Any]:
+        found = self.document()
+        assert "result" in found, found
+        return {**found["result"], "told": found["told"]}
+
+    def error(self) -> dict[str, Any]:
+        found = self.document()
+        assert "error" in found, found
+        error: dict[str, Any] = found["error"]
+        return error
+
+
+@dataclass
+class Sky:
+    """A laptop and an emulator whose clock stands still until somebody waits."""
+
+    emulator: Emulator
+    laptop: Laptop
+    folder: Path
+
+    def climb(self, verb: str, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> Climb:
+        """Begin `up` or `down` with a clock that is the emulator's."""
+        words = [sys.executable, "-m", "tests.e2e.climbing", self.emulator.url, verb, image, gpu]
+        environ = self.laptop.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [*words, *more], cwd=self.folder, env=environ, stdout=subprocess.PIPE, text=True
+        )
+        return Climb(process)
+
+    def up(self, image: str = DRIVERLESS, gpu: str = "t4") -> dict[str, Any]:
+        return self.climb("up", image, gpu).result()
+
+    def fails(self, image: str = DRIVERLESS, gpu: str = "t4") -> dict[str, Any]:
+        return self.climb("up", image, gpu).error()
+
+    def fault(self, **fields: Any) -> None:
+        self.emulator.admin("POST", "faults", fields)
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        status, answer = self.emulator.send(
+            method, f"/compute/v1/projects/vmctl-local/{path}", body
+        )
+        assert status == 200, answer
+        return answer
+
+    def set_metadata(self, **items: str) -> None:
+        """As the console does it."""
+        (vm,) = self.emulator.admin("GET", "status")["instances"]
+        path = f"zones/{vm['zone']}/instances/{vm['name']}"
+        metadata = self.api("GET", path)["metadata"]
+        kept = [one for one in metadata["items"] if one["key"] not in items]
+        new = [{"key": key, "value": value} for key, value in items.items()]
+        body = {"fingerprint": metadata["fingerprint"], "items": [*kept, *new]}
+        self.api("POST", f"{path}/setMetadata", body)
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Sky]:
+    base = public_folder("readiness")
+    emulator = Emulator(public_folder("stepped"), "stepped").start()
+    yield Sky(
+        emulator,
+        Laptop(base / "laptop", emulator.home),
+        project(base / "vm", f'[vm]\nimage = "{DRIVERLESS}"\n', {"here.txt": "pushed\n"}),
+    )
+    emulator.remove()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def sky(one_sky: Sky) -> Iterator[Sky]:
+    """No faults and no machines are left to the next test."""
+    yield one_sky
+    one_sky.emulator.admin("DELETE", "faults")
+    one_sky.climb("down").result()
+    assert one_sky.emulator.admin("GET", "status")["instances"] == []
+
+
+def told_until(sky: Sky, words: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
+    """An `up` that goes on, and what it has told up to these words."""
+    climbing = sky.laptop.start("up", *options, cwd=sky.folder)
+    assert climbing.stderr is not None
+    told = ""
+    while words not in told and (line := climbing.stderr.readline().decode()):
+        told += line
+    if words not in told:
+        ended(climbing)
+    assert words in told, told
+    return climbing, told
+
+
+def ended(climbing: subprocess.Popen[bytes]) -> str:
+    """The rest of what it tells."""
+    try:
+        return climbing.communicate(timeout=60)[1].decode()
+    except subprocess.TimeoutExpired:
+        climbing.kill()
+        return climbing.communicate()[1].decode()
+
+
+@pytest.mark.parametrize("boot_s", [60, 120, 180])
+def test_each_rung_is_noticed_within_a_second_of_its_time(sky: Sky, boot_s: int) -> None:
+    running_s = boot_s / 4
+    sky.fault(kind="slow-boot", seconds=running_s)
+    sky.fault(kind="slow-ssh", seconds=boot_s / 2)
+    sky.fault(kind="slow-driver", seconds=boot_s * 3 / 4)
+    reached = {rung["rung"]: rung for rung in sky.up(DRIVEN)["rungs"]}
+    assert list(reached)[:4] == ["operation", "running", "port", "key"]
+    assert set(reached) == {"operation", "running", "port", "key", "startup", "driver", "torch"}
+    operation, port = reached["operation"]["after_s"], reached["port"]["after_s"]
+    assert running_s <= operation <= running_s + NOTICED_S
+    assert reached["running"]["after_s"] <= operation + NOTICED_S
+    assert boot_s / 2 <= port - running_s <= boot_s / 2 + NOTICED_S
+    assert reached["key"]["took_s"] <= NOTICED_S
+    # from here on the VM itself looks, three times a second of its own time
+    assert reached["driver"]["after_s"] - running_s >= boot_s * 3 / 4
+    assert reached["driver"]["note"] == "simulated"
+    assert "simulated" in reached["torch"]["note"] or "no torch" in reached["torch"]["note"]
+
+
+def test_a_port_that_the_firewall_shuts_is_named_with_the_rule_to_make(sky: Sky) -> None:
+    rule = sky.api("GET", "global/firewalls/default-allow-ssh")
+    sky.api("DELETE", "global/firewalls/default-allow-ssh")
+    error = sky.fails()
+    assert error["exit_code"] == 7, error
+    assert "port 22 is missing" in error["message"]
+    assert "No firewall rule" in error["message"]
+    assert "gcloud compute firewall-rules create" in error["hint"]
+    assert any("sshd" in line for line in error["evidence"]), "the end of the serial port"
+    kept = {key: rule[key] for key in ("name", "allowed", "sourceRanges", "priority")}
+    sky.api("POST", "global/firewalls", kept)
+    assert sky.up()["action"] == "running"
+
+
+def test_a_dead_guest_agent_is_named(sky: Sky) -> None:
+    sky.fault(kind="agent", state="dead", calls=1)
+    error = sky.fails()
+    assert "key is missing" in error["message"]
+    assert "guest agent" in error["message"]
+    assert "vmctl down && vmctl up" in error["hint"]
+    assert any("google-guest-agent.service: Failed" in line for line in error["evidence"])
+    sky.laptop("down", cwd=sky.folder)
+    assert sky.up()["action"] == "started", "what the hint says helps"
+
+
+def test_a_startup_script_that_fails_is_named_with_its_words(sky: Sky) -> None:
+    sky.up()
+    sky.laptop("down", cwd=sky.folder)
+    sky.set_metadata(**{"startup-script": "echo no such disk; exit 3"})
+    error = sky.fails()
+    assert "start-up is missing" in error["message"]
+    assert "exit status 3" in error["message"]
+    assert any("no such disk" in line for line in error["evidence"])
+    sky.set_metadata(**{"startup-script": "true"})
+    sky.laptop("down", cwd=sky.folder)
+    assert sky.up()["action"] == "started"
+
+
+def test_a_driver_whose_installation_fails_is_named_with_its_log(sky: Sky) -> None:
+    sky.fault(kind="driver", state="failed")
+    error = sky.fails(DRIVEN)
+    assert "driver is missing" in error["message"]
+    assert "nothing installs one" in error["message"]
+    assert "vmctl down --delete" in error["hint"]
+    assert any("ERROR: Installation has failed" in line for line in error["evidence"])
+
+
+def test_a_gpu_too_few_is_counted(sky: Sky) -> None:
+    sky.fault(kind="driver", count=1)
+    error = sky.fails(DRIVEN, "t4:2")
+    assert "nvidia-smi sees 1 of 2 GPUs" in error["message"]
+    assert "another host" in error["hint"]
+
+
+def test_an_image_without_a_driver_is_the_users_choice(sky: Sky) -> None:
+    sky.fault(kind="driver", state="missing")
+    result = sky.up(DRIVERLESS)
+    assert result["gpu_driver"] is None
+    assert any("brings none" in line for line in result["told"])
+
+
+def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
+    sky.fault(kind="slow-ssh")
+    climbing = sky.climb("up", DRIVERLESS, "t4", "spot")
+
+    def running() -> list[dict[str, Any]]:
+        found = sky.emulator.admin("GET", "status")["instances"]
+        return [vm for vm in found if vm["status"] == "RUNNING"]
+
+    (vm,) = eventually(running)
+    sky.emulator.admin("POST", "preempt", {"zone": vm["zone"], "instance": vm["name"]})
+    error = climbing.error()
+    assert "Google took it back" in error["message"]
+    assert error["hint"] == "vmctl up"
+    assert error["exit_code"] == 4
+
+
+def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(sky: Sky) -> None:
+    sky.fault(kind="slow-driver", seconds=30)
+    sky.fault(kind="dpkg-lock", seconds=60)
+    climbing, told = told_until(sky, "unattended-upgr (process", "--image", DRIVEN)
+    assert "holds the package manager's lock" in told
+    sky.laptop("push", cwd=sky.folder)
+    assert sky.laptop("exec", "cat", "here.txt", cwd=sky.folder).stdout == "pushed\n"
+    assert climbing.poll() is None, "the driver is not there yet"
+    sky.emulator.admin("POST", "clock", {"advance_s": 60})
+    rest = ended(climbing)
+    assert climbing.returncode == 0, told + rest
+    assert "driver 580.00-simulated" in rest
+    assert "Ready: operation" in rest
+    assert "driver +" in rest
+
+
+def test_a_startup_script_at_work_is_told_and_waited_for(sky: Sky) -> None:
+    sky.up()
+    sky.laptop("down", cwd=sky.folder)
+    script = "until [ -e /tmp/go-on ]; do sleep 0.05; done"
+    sky.set_metadata(**{"startup-script": script})
+    climbing, told = told_until(sky, "startup-script is at work")
+    sky.laptop("exec", "touch", "/tmp/go-on", cwd=sky.folder)
+    rest = ended(climbing)
+    assert climbing.returncode == 0, told + rest
+
+
+@pytest.mark.slow
+def test_a_torch_without_cuda_is_named(sky: Sky) -> None:
+    """The emulator's torch is built without CUDA; a stand-in that says less cannot excuse it."""
+    sky.fault(kind="driver", cuda="11.4")
+    sky.laptop("up", "--image", "pytorch", cwd=sky.folder, code=4, timeout_s=600)
+    found = sky.laptop("up", "--image", "pytorch", "--json", cwd=sky.folder, code=4).stderr
+    assert "torch is missing" in found
+    assert "is a build without CUDA" in found
+    assert "pip install --force-reinstall torch" in found

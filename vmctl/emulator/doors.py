@@ -35,6 +35,8 @@ class Doors:
 
     def admits(self, record: Record) -> bool:
         """Whether somebody on the internet reaches an instance's port 22 now."""
+        if not any(nic.get("accessConfigs") for nic in record.body["networkInterfaces"]):
+            return False  # it has no address there
         return record.body["id"] not in self._late and allowed(self._store, record)
 
     def keep_shut(self, record: Record) -> None:
@@ -57,8 +59,10 @@ class Doors:
                 await self._hosting.admit(record.body["id"], self.admits(record))
 
 
-def allowed(store: Store, record: Record) -> bool:
-    """Whether the rules of the instance's network let tcp:22 in from the internet."""
+def allowed(store: Store, record: Record, source: ipaddress.IPv4Network | None = None) -> bool:
+    """Whether the rules of the instance's network let tcp:22 in from the internet.
+
+    With `source`: from exactly these addresses."""
     project = record.key.project
     if store.get(Key(project, "networks", links.GLOBAL, "default")) is None:
         return True  # its rules were never looked at: they are the ones that Google gives it
@@ -67,9 +71,14 @@ def allowed(store: Store, record: Record) -> bool:
     for rule in sorted(rules, key=lambda rule: (rule["priority"], "allowed" in rule)):
         if not _is_about(rule, tags):
             continue
-        if "denied" in rule and "0.0.0.0/0" in rule.get("sourceRanges", ()):
+        ranges = rule.get("sourceRanges", ())
+        if source is not None:
+            if any(_holds(text, source) for text in ranges):
+                return "allowed" in rule
+            continue
+        if "denied" in rule and "0.0.0.0/0" in ranges:
             return False
-        if "allowed" in rule and any(map(_on_the_internet, rule.get("sourceRanges", ()))):
+        if "allowed" in rule and any(map(_on_the_internet, ranges)):
             return True
     return False
 
@@ -93,6 +102,11 @@ def _covers(protocol: Json) -> bool:
         if int(first) <= PORT <= int(last or first):
             return True
     return False
+
+
+def _holds(text: str, source: ipaddress.IPv4Network) -> bool:
+    found = ipaddress.ip_network(text, strict=False)
+    return isinstance(found, ipaddress.IPv4Network) and source.subnet_of(found)
 
 
 def _on_the_internet(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -152,6 +153,10 @@ class Hosting:
     async def admit(self, instance_id: str, admits: bool) -> None:
         """Let connections reach a machine's port 22, or drop them as a firewall does."""
         await self._translated(self._submit(self._host.admit, instance_id, admits))
+
+    async def enter(self, instance_id: str, connection: socket.socket) -> bool:
+        """Hand a connection to a machine's sshd, whatever its firewall says; False: it is gone."""
+        return await self._translated(self._submit(self._host.enter, instance_id, connection))
 
     async def scripted(self, instance_id: str, what: str) -> None:
         """Let the script of a boot go on: `arrive` (the driver) or `unlock` (packages)."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
+from .secure import door
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -95,7 +96,8 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     status_file = options.home / STATUS_FILE
-    async with _cloud(options) as (cloud, discovery):
+    certificate = options.home / "state" / "iap.pem"
+    async with _cloud(options) as (cloud, discovery), door(certificate, port) as secure_port:
         from .cloud import DEFAULT_PROJECT
         from .web import application
 
@@ -110,8 +112,11 @@ async def serve(options: Options) -> None:
             "home": str(options.home),
             "api_revision": discovery.revision,
             "started": stamp(cloud.clock.now()),
+            "iap": f"wss://127.0.0.1:{secure_port}",
+            "iap_certificate": str(certificate),
         }
-        server = _make_server(application(cloud, discovery, stopping.set, about, port))
+        app = application(cloud, discovery, stopping.set, about, port, secure_port)
+        server = _make_server(app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
@@ -212,7 +217,7 @@ def _make_server(app: Any) -> Any:
             access_log=False,
             lifespan="off",
             http="h11",
-            ws="none",
+            ws="wsproto",
             server_header=False,
             date_header=False,  # web.py sends one, by the cloud's clock
             timeout_graceful_shutdown=2,

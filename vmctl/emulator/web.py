@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from . import admin, batch
+from . import admin, batch, iap
 from .cloud import Cloud
 from .discovery import Discovery
 from .dispatch import BODY_LIMIT, Dispatcher, Reply
@@ -25,7 +25,12 @@ log = logging.getLogger("vmctl.emulator")
 
 
 def application(
-    cloud: Cloud, discovery: Discovery, stop: Callable[[], None], about: Json, port: int
+    cloud: Cloud,
+    discovery: Discovery,
+    stop: Callable[[], None],
+    about: Json,
+    port: int,
+    secure_port: int,
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return the ASGI application: the API, its batch endpoint and the admin route."""
     dispatcher = Dispatcher(cloud, discovery, handlers())
@@ -47,7 +52,12 @@ def application(
         reply = await dispatcher.answer(request.method, path, request.url.query, raw)
         return None if reply.drop else _json(reply)
 
+    relay = iap.Relay(cloud, f"127.0.0.1:{secure_port}")
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await relay.answer(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         request = Request(scope, receive)

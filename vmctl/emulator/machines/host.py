@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,12 @@ class MachineHost:
             machine = self._machines.get(instance_id)
         if machine is not None:
             machine.admit(admits)
+
+    def enter(self, instance_id: str, connection: socket.socket) -> bool:
+        """Hands a connection to the machine's sshd; False when it takes none."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+        return machine is not None and machine.enter(connection)
 
     def scripted(self, instance_id: str, what: str) -> None:
         """The script of this boot goes on: the driver may `arrive`, the package lock `unlock`."""

@@ -69,6 +69,28 @@ def test_a_disk_above_the_quota_is_refused_and_none_is_made(cloud: Cloud) -> Non
     cloud.wait(cloud.api.disks().delete(**where, disk="large").execute())
 
 
+def test_the_newest_gpus_are_limited_by_family(cloud: Cloud) -> None:
+    body = cloud.body(
+        machineType=f"zones/{ZONE}/machineTypes/a3-highgpu-8g",
+        scheduling={"onHostMaintenance": "TERMINATE", "automaticRestart": False},
+    )
+    lowered = {"metric": "GPUS_PER_GPU_FAMILY", "region": "europe-west1", "limit": 4}
+    with cloud.emulator.fault(kind="quota", family="NVIDIA_H200", **lowered):
+        cloud.create(body)
+        cloud.do("delete")
+    with cloud.emulator.fault(kind="quota", family="NVIDIA_H100", **lowered):
+        (error,) = cloud.wait(cloud.insert(body))["error"]["errors"]
+        assert error["errorDetails"][0]["quotaInfo"] == {
+            "metricName": "compute.googleapis.com/gpus_per_gpu_family",
+            "limitName": "GPUS-PER-GPU-FAMILY-per-project-region",
+            "limit": 4.0,
+            "dimensions": {"region": "europe-west1", "gpu_family": "NVIDIA_H100"},
+        }
+        # Spot counts against a metric of its own
+        spot = {"provisioningModel": "SPOT", "onHostMaintenance": "TERMINATE"}
+        cloud.create(body | {"scheduling": spot})
+
+
 @pytest.mark.parametrize(
     ("collection", "verb", "more", "says"),
     [

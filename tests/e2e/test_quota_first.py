@@ -112,3 +112,32 @@ def test_a_stopped_machine_needs_its_quota_again(sky: Cloud) -> None:
     told = sky("up", code=6).stderr
     assert "short by 1" in told
     assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
+
+
+def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: Cloud) -> None:
+    """No metric tells it ahead: it is known from the refusal."""
+    lowered = {"metric": "GPUS_PER_GPU_FAMILY", "region": "europe-west1", "limit": 0}
+    sky.fault(kind="quota", family="NVIDIA_H100", **lowered)
+    document = failed(sky, "--gpu", "h100:8", code=6)
+    assert "limit 0 in europe-west1 for NVIDIA_H100" in document["message"]
+    assert "console.cloud.google.com/iam-admin/quotas" in document["hint"]
+
+
+@pytest.mark.parametrize("region", ["europe-west1", None])
+def test_with_wait_a_quota_is_waited_for(sky: Cloud, region: str | None) -> None:
+    metric = "NVIDIA_T4_GPUS" if region else "GPUS_ALL_REGIONS"
+    where = {"region": region} if region else {}
+    sky.fault(kind="quota", metric=metric, limit=0, **where)
+    waiting = sky.laptop.start("up", "--wait", "5m", cwd=sky.folder)
+    assert waiting.stderr is not None
+    told = ""
+    while "Too little quota" not in told:
+        line = waiting.stderr.readline().decode()
+        assert line, told
+        told += line
+    sky.ask("DELETE", "/emulator/v1/faults")  # the raise that was asked for is granted
+    told += waiting.communicate(timeout=60)[1].decode()
+    assert waiting.returncode == 0, told
+    assert "as --wait says" in told
+    assert "Ask for more at https://console.cloud.google.com" in told
+    assert len(place(sky)) == 1

@@ -54,7 +54,6 @@ def test_a_machine_counts_against_these(gpu: str, spot: bool, expected: dict[str
         ("n2-standard-16", "N2_CPUS", 16),
         ("c3-highmem-8", "C3_CPUS", 8),
         ("n1-custom-6-20480", "CPUS", 6),
-        ("e2-standard-4", None, None),
         ("m9-odd", None, None),
     ],
 )
@@ -83,6 +82,25 @@ def test_no_metric_is_made_up() -> None:
     for family in ("n2", "n2d", "c2", "c2d", "c3", "t2d", "t2a"):
         machine = MachineType.parse(f"{family}-standard-8")
         assert {need.metric for need in needs(None, machine, spot=False)} <= metrics
+
+
+@pytest.mark.parametrize(
+    ("told", "short"),
+    [
+        ({"E2_CPUS": (2, 0), "CPUS": (3, 0)}, "E2_CPUS"),
+        ({"E2_CPUS": (2, 0), "CPUS": (24, 0)}, None),  # the other one may be what counts
+        ({"E2_CPUS": (24, 0), "CPUS": (2, 0)}, None),
+        ({"CPUS": (2, 0)}, "CPUS"),
+        ({"CPUS": (4, 0)}, None),
+        ({}, None),
+    ],
+)
+def test_an_e2_machine_is_short_when_either_metric_would_be(
+    told: dict[str, tuple[float, float]], short: str | None
+) -> None:
+    wanted = needs(None, MachineType.parse("e2-standard-4"), spot=False)
+    found = shortages(wanted, REGION, meters(**told), {})
+    assert [one.metric for one in found] == ([short] if short else [])
 
 
 def test_a_started_machine_needs_no_new_disk() -> None:

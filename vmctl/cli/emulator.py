@@ -127,7 +127,8 @@ vmctl emulator fault --clear
 
         capacity gpu= count= zone=: a zone has so many of a GPU, for all together.
 
-        quota metric= limit= region=: the project may have so much; without region over all.
+        quota metric= limit= region= family=: the project may have so much; without region over
+        all; family=NVIDIA_H100 for metric=GPUS_PER_GPU_FAMILY.
 
         operation code= message= httpStatus= zone= gpu=: a creation or start that is accepted and
         then fails so.

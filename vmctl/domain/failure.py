@@ -39,11 +39,13 @@ class Quota:
     metric: str
     limit: float | None = None
     region: str | None = None  # None: over all regions
+    family: str = ""  # of GPUs, where one metric counts several: NVIDIA_H100
 
     @property
     def where(self) -> str:
-        """ "in europe-west1" or "over all regions"."""
-        return f"in {self.region}" if self.region else "over all regions"
+        """ "in europe-west1" or "over all regions", for a family of GPUs where one is meant."""
+        place = f"in {self.region}" if self.region else "over all regions"
+        return f"{place} for {self.family}" if self.family else place
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,13 +311,15 @@ def _quota(message: str, details: tuple[Mapping[str, object], ...]) -> Quota | N
         if not isinstance(info, Mapping):
             continue
         dimensions = info.get("dimensions")
-        region = dimensions.get("region") if isinstance(dimensions, Mapping) else None
+        dimensions = dimensions if isinstance(dimensions, Mapping) else {}
+        region, family = dimensions.get("region"), dimensions.get("gpu_family")
         limit = info.get("limit")
         short = str(info.get("metricName", "")).rpartition("/")[2].upper()
         return Quota(
             metric=spoken[1] if spoken else short,
             limit=float(limit) if isinstance(limit, (int, float)) else None,
             region=str(region) if region else None,
+            family=str(family) if family else "",
         )
     if spoken:
         return Quota(spoken[1], float(spoken[2].rstrip(".")), spoken[3])

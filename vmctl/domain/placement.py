@@ -106,8 +106,10 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
     if last.failure.kind is Kind.TRANSIENT:
         return _again(last.zone, attempts)
     riddles = sum(attempt.failure.kind is Kind.UNKNOWN for attempt in attempts)
-    if last.failure.kind is Kind.PERMANENT or last.failure.is_quota_everywhere or riddles > 1:
+    if last.failure.kind is Kind.PERMANENT or riddles > 1:
         return Stop(may_pass=False)
+    if last.failure.is_quota_everywhere:
+        return Stop(may_pass=not riddles)  # it may be raised, or something may be stopped
     tried = {attempt.zone for attempt in attempts}
     closed = {region_of(a.zone) for a in attempts if a.failure.kind is Kind.QUOTA}
     left = [zone for zone in order if zone not in tried and region_of(zone) not in closed]
@@ -117,7 +119,7 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
                 return Try(zone, named=True)
     if left:
         return Try(left[0])
-    return Stop(may_pass=any(a.failure.kind is Kind.STOCKOUT for a in attempts) and not riddles)
+    return Stop(may_pass=not riddles)
 
 
 def round_gap_s(rounds: int) -> float:

@@ -17,7 +17,8 @@ from vmctl.domain.machine import MachineType, boot_disk_type
 ALL_GPUS = "GPUS_ALL_REGIONS"
 FREE_TRIAL = "A free trial cannot raise quotas: upgrade it to a paid account first."
 
-# H200, B200 and on-demand H100 have no metric here: Google keeps them in another service.
+# H200, B200 and on-demand H100 have no metric here: Google keeps them in another service, by
+# family; a shortage of those is known from the refusal.
 _GPU_METRICS = {
     "nvidia-tesla-t4": "NVIDIA_T4_GPUS",
     "nvidia-tesla-p4": "NVIDIA_P4_GPUS",
@@ -28,7 +29,7 @@ _GPU_METRICS = {
     "nvidia-a100-80gb": "NVIDIA_A100_80GB_GPUS",
 }
 _SPOT_ONLY_METRICS = {"nvidia-h100-80gb": "PREEMPTIBLE_NVIDIA_H100_GPUS"}
-# E2 and G2 are left out: which metric counts them is not certain, and a wrong one would refuse
+# G2 is left out: which metric counts it is not certain, and a wrong one would refuse
 _CPU_METRICS = {
     "n1": "CPUS",
     "a2": "A2_CPUS",
@@ -40,6 +41,7 @@ _CPU_METRICS = {
     "t2d": "T2D_CPUS",
     "t2a": "T2A_CPUS",
 }
+_EITHER_CPUS = {"e2": ("E2_CPUS", "CPUS")}  # one of them counts it: both must be too small
 _DISK_METRICS = {"pd-balanced": "SSD_TOTAL_GB", "hyperdisk-balanced": "HDB_TOTAL_GB"}
 
 
@@ -59,12 +61,16 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a machine takes of one metric; `instead` counts where Spot has no limit of its own."""
+    """What a machine takes of one metric; `instead` counts where Spot has no limit of its own.
+
+    Where it is not certain which of two metrics counts, the other one is `either`.
+    """
 
     metric: str
     amount: float
     everywhere: bool = False  # over all regions
     instead: str = ""
+    either: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,9 @@ def needs(
     if vcpus is not None and cpus:
         found.append(Need("CPUS_ALL_REGIONS", vcpus, everywhere=True))
         found.append(Need("PREEMPTIBLE_CPUS", vcpus, instead=cpus) if spot else Need(cpus, vcpus))
+    if vcpus is not None and machine.family in _EITHER_CPUS and not spot:
+        metric, either = _EITHER_CPUS[machine.family]
+        found.append(Need(metric, vcpus, either=either))
     if new_disk_gb:
         found.append(Need(_DISK_METRICS[boot_disk_type(machine.name)], new_disk_gb))
         found.append(Need("INSTANCES", 1))
@@ -152,6 +161,9 @@ def shortages(
         if meter is not None and meter.limit == 0 and need.instead:
             # Spot quota that was never asked for: Google counts Spot as on-demand then
             meter, certain = meters.get(need.instead), False
+        if need.either and need.either in meters:
+            other = meters[need.either]
+            meter = other if meter is None or other.left >= need.amount else meter
         if meter is not None and meter.left < need.amount:
             place = None if need.everywhere else region
             found.append(

@@ -45,7 +45,12 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "gpu": (str, False),
         "machineType": (str, False),
     },
-    "quota": {"metric": (str, True), "region": (str, False), "limit": (_NUMBER, True)},
+    "quota": {
+        "metric": (str, True),
+        "region": (str, False),
+        "limit": (_NUMBER, True),
+        "family": (str, False),
+    },
     "slow-boot": {"seconds": (_NUMBER, True), "zone": (str, False), "instance": (str, False)},
     "http": {
         "method": (str, False),
@@ -305,7 +310,7 @@ class Faults:
     def _limits(self) -> list[Limit]:
         """The quotas that were set by hand, as they are now."""
         return [
-            Limit(f["metric"], f.get("region"), f["limit"])
+            Limit(f["metric"], f.get("region"), f["limit"], f.get("family"))
             for f in self.all()
             if f["kind"] == "quota"
         ]

@@ -23,6 +23,14 @@ GPU_METRICS = {
     "nvidia-tesla-a100": "NVIDIA_A100_GPUS",
     "nvidia-a100-80gb": "NVIDIA_A100_80GB_GPUS",
 }
+# The newest GPUs have no metric of their own: one limit per region and family, of another service.
+GPU_FAMILIES = {
+    "nvidia-h100-80gb": "NVIDIA_H100",
+    "nvidia-h100-mega-80gb": "NVIDIA_H100_MEGA",
+    "nvidia-h200-141gb": "NVIDIA_H200",
+    "nvidia-b200": "NVIDIA_B200",
+}
+FAMILY_METRIC, FAMILY_LIMIT = "GPUS_PER_GPU_FAMILY", 64.0
 _SERIES_CPUS = {"a2": "A2_CPUS"}
 
 REGION_LIMITS: dict[str, float] = {
@@ -52,11 +60,15 @@ GLOBAL_LIMITS: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit that was set by hand; `region` None means the global one."""
+    """A limit that was set by hand; `region` None means the global one.
+
+    `family` chooses among the families of GPUs that one metric counts.
+    """
 
     metric: str
     region: str | None
     limit: float
+    family: str | None = None
 
 
 class Quotas:
@@ -97,6 +109,7 @@ class Quotas:
         used = self._region_usage(project, region)
         asked += self._disk_usage(project, region, instance.body["selfLink"])
         self._check_region(asked, used, region)
+        self._check_family(instance, region)
 
     def check_disk(self, disk: Record) -> None:
         """Raise OperationError QUOTA_EXCEEDED if this disk, which is in the store, is too much."""
@@ -108,6 +121,33 @@ class Quotas:
         for metric in sorted(asked.keys() & REGION_LIMITS.keys()):
             if used[metric] > self._limit(metric, region):
                 raise _exceeded(metric, self._limit(metric, region), region)
+
+    def _check_family(self, instance: Record, region: str) -> None:
+        """Spot GPUs count against metrics of their own."""
+        for accelerator in instance.body.get("guestAccelerators", ()):
+            gpu = links.last(accelerator["acceleratorType"])
+            if gpu not in GPU_FAMILIES or _is_spot(instance):
+                continue
+            used = sum(
+                other["acceleratorCount"]
+                for record in self._store.find("instances", instance.key.project)
+                if links.region_of(links.last(record.key.scope)) == region
+                and record.body["status"] in ALIVE
+                and not _is_spot(record)
+                for other in record.body.get("guestAccelerators", ())
+                if links.last(other["acceleratorType"]) == gpu
+            )
+            family = GPU_FAMILIES[gpu]
+            limit = self._family_limit(region, family)
+            if used > limit:
+                raise _exceeded(FAMILY_METRIC, limit, region, family)
+
+    def _family_limit(self, region: str, family: str) -> float:
+        here = (limit for limit in reversed(self.limits()) if limit.metric == FAMILY_METRIC)
+        for limit in here:
+            if limit.region == region and limit.family in (None, family):
+                return float(limit.limit)
+        return FAMILY_LIMIT
 
     def gpus_in_use(self, zone: str, gpu: str) -> int:
         """Return how many of a GPU the instances of all projects hold in a zone."""
@@ -145,7 +185,7 @@ class Quotas:
         body = record.body
         if body["status"] not in ALIVE:
             return usage
-        spot = body["scheduling"].get("provisioningModel") == "SPOT"
+        spot = _is_spot(record)
         zone = links.last(record.key.scope)
         region = links.region_of(zone)
         machine = self._catalog.machine_types(zone)[links.last(body["machineType"])]
@@ -185,7 +225,13 @@ def _disk_metric(disk: Record) -> str:
     return "SSD_TOTAL_GB" if ssd else "DISKS_TOTAL_GB"
 
 
-def _exceeded(metric: str, limit: float, region: str | None) -> OperationError:
+def _is_spot(instance: Record) -> bool:
+    return bool(instance.body["scheduling"].get("provisioningModel") == "SPOT")
+
+
+def _exceeded(
+    metric: str, limit: float, region: str | None, family: str | None = None
+) -> OperationError:
     where = f"in region {region}." if region else "globally."
     name = metric.replace("_", "-") + ("-per-project-region" if region else "-per-project")
     info: Json = {
@@ -194,6 +240,8 @@ def _exceeded(metric: str, limit: float, region: str | None) -> OperationError:
         "limit": limit,
         "dimensions": {"region": region} if region else {"global": "global"},
     }
+    if family:
+        info["dimensions"] = {**info["dimensions"], "gpu_family": family}
     return OperationError(
         "QUOTA_EXCEEDED",
         f"Quota '{metric}' exceeded.  Limit: {limit:.1f} {where}",

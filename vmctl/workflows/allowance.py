@@ -74,9 +74,16 @@ def ask_ahead(compute: Compute, region: str, patience: Patience) -> Errand[Allow
 
 
 def allowed(
-    ahead: Errand[Allowance], wanted: Wanted, zones: Sequence[str], compute: Compute
+    ahead: Errand[Allowance],
+    wanted: Wanted,
+    zones: Sequence[str],
+    compute: Compute,
+    patience: Patience,
 ) -> Story[tuple[str, ...]]:
-    """Those of the zones whose region has quota for it; raises NoCapacity when none has."""
+    """Those of the zones whose region has quota for it; raises NoCapacity when none has.
+
+    With patience all of them are tried then: a quota may be raised, or come free, meanwhile.
+    """
     try:
         allowance = ahead.result()
     except VmctlError as error:
@@ -92,7 +99,13 @@ def allowed(
     short = _short(allowance, wanted, zones)
     left = tuple(zone for zone in zones if region_of(zone) not in short)
     if not left:
-        raise diagnosis([s for some in short.values() for s in some], allowance, wanted, compute)
+        refusal = diagnosis(
+            [s for some in short.values() for s in some], allowance, wanted, compute
+        )
+        if not patience.wait_s:
+            raise refusal
+        yield Warned(f"{refusal.message} Trying all the same, as --wait says.\n{refusal.hint}")
+        return tuple(zones)
     for shortage in (s for some in short.values() for s in some):
         yield Noted(f"Left out: {shortage}.")
     for shortage in shortages(

@@ -55,8 +55,7 @@ def search(
             left_s = deadline - clock.monotonic()
             if not step.may_pass or left_s <= 0:
                 raise _gave_up(order, every, what, explain, patience, project)
-            busy = every[-1].failure.kind is Kind.TRANSIENT
-            why = "Compute Engine is busy" if busy else f"No capacity for {what} now"
+            why = _why_not_now(every[-1].failure.kind, what)
             yield from _pause(min(round_gap_s(rounds), left_s), left_s, why, clock)
             rounds, this_round = rounds + 1, []
             step = decide(order, ())
@@ -89,6 +88,16 @@ def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
         )
         for zone, failure in last.items()
     )
+
+
+def _why_not_now(kind: Kind, what: str) -> str:
+    match kind:
+        case Kind.TRANSIENT:
+            return "Compute Engine is busy"
+        case Kind.QUOTA:
+            return f"Too little quota for {what} now"
+        case _:
+            return f"No capacity for {what} now"
 
 
 def _pause(gap_s: float, left_s: float, why: str, clock: Clock) -> Story[None]:

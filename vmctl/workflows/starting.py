@@ -53,7 +53,7 @@ def start(
         if limit.failure is not None:
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")
     instance = yield from arm(project, compute, instance, max_run_s, clock)
-    yield from allowed(ahead, wanted, (instance.zone,), compute)
+    yield from allowed(ahead, wanted, (instance.zone,), compute, patience)
     began = clock.monotonic()
 
     def ask(step: Try) -> Story[Operation]:

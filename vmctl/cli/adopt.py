@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vmctl.cli.completing import STRANGERS, ZONES
 from vmctl.cli.options import Context, command
 
 PANEL = "Machine"
@@ -22,9 +23,15 @@ def register(app: typer.Typer) -> None:
     )
     def adopt(
         context: Context,
-        vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name in Google's list.")],
+        vm: Annotated[
+            str,
+            typer.Argument(
+                metavar="VM", help="The VM's name in Google's list.", autocompletion=STRANGERS
+            ),
+        ],
         zone: Annotated[
-            str | None, typer.Option(help="Its zone, where the name is in several.")
+            str | None,
+            typer.Option(help="Its zone, where the name is in several.", autocompletion=ZONES),
         ] = None,
         host_key: Annotated[
             str | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from vmctl.cli.completing import GPUS
 from vmctl.cli.options import Context, command
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def register(app: typer.Typer) -> None:
         context: Context,
         gpu: Annotated[
             str | None,
-            typer.Option(metavar="GPU[:N]", help="t4, l4, p100, v100, a100, h100 …, or none."),
+            typer.Option(
+                metavar="GPU[:N]",
+                help="t4, l4, p100, v100, a100, h100 …, or none.",
+                autocompletion=GPUS,
+            ),
         ] = None,
         train: Annotated[
             str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")

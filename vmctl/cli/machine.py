@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.completing import GPUS, IMAGES, REGIONS, ZONES
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Event, Started
@@ -40,21 +41,33 @@ vmctl up --local
         context: Context,
         gpu: Annotated[
             str | None,
-            typer.Option(metavar="GPU[:N]", help="t4, l4, p100, v100, a100, h100 …, or none."),
+            typer.Option(
+                metavar="GPU[:N]",
+                help="t4, l4, p100, v100, a100, h100 …, or none.",
+                autocompletion=GPUS,
+            ),
         ] = None,
         machine: Annotated[
             str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
         ] = None,
-        zone: Annotated[str | None, typer.Option(help="One zone, such as europe-west1-b.")] = None,
+        zone: Annotated[
+            str | None, typer.Option(help="One zone, such as europe-west1-b.", autocompletion=ZONES)
+        ] = None,
         region: Annotated[
-            str | None, typer.Option(help="Region whose zones are tried. Default: europe-west1.")
+            str | None,
+            typer.Option(
+                help="Region whose zones are tried. Default: europe-west1.", autocompletion=REGIONS
+            ),
         ] = None,
         spot: Annotated[
             bool | None, typer.Option("--spot/--on-demand", help="Cheaper, may be preempted.")
         ] = None,
         disk_gb: Annotated[int | None, typer.Option(metavar="GB", help="Boot disk size.")] = None,
         image: Annotated[
-            str | None, typer.Option(help="Image family, or project/family. Default: pytorch.")
+            str | None,
+            typer.Option(
+                help="Image family, or project/family. Default: pytorch.", autocompletion=IMAGES
+            ),
         ] = None,
         max_hours: Annotated[
             float | None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vmctl.cli.completing import NAMES
 from vmctl.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ Name = Annotated[
         "-n",
         metavar="NAME",
         help="Name of the VM; by default the project folder's.",
+        autocompletion=NAMES,
         rich_help_panel=PANEL,
     ),
 ]

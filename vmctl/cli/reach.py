@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vmctl.cli.completing import SERVICES, TUNNELS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Event, Ready
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
                 metavar="SERVICE|PORT[:REMOTE]|stop",
                 help="tensorboard, jupyter, a service of vmctl.toml, or a port of the VM; "
                 "stop closes tunnels.",
+                autocompletion=SERVICES,
             ),
         ],
         which: Annotated[
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
                 metavar="[X|all]",
                 help="After stop: what to close, a service or a local port; "
                 "by default all tunnels of this VM, with all those of every VM.",
+                autocompletion=TUNNELS,
             ),
         ] = None,
         port: Annotated[

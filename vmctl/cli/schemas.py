@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vmctl.cli.completing import DOCUMENTS
 from vmctl.cli.options import Context, command
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -78,7 +79,11 @@ def register(app: typer.Typer) -> None:
         context: Context,
         words: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[COMMAND]", help="A command, or 'error'; none: all names."),
+            typer.Argument(
+                metavar="[COMMAND]",
+                help="A command, or 'error'; none: all names.",
+                autocompletion=DOCUMENTS,
+            ),
         ] = None,
     ) -> None:
         """Print the JSON Schema of what a command prints under --json.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.completing import PATHS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.transfer import Via
@@ -87,6 +88,7 @@ def register(app: typer.Typer) -> None:
                 metavar="PATH",
                 help="Looked for in the last run's outputs, its job's folder, the project's root; "
                 "a quoted pattern ('*.pth', 'runs/**/x') is matched on the VM.",
+                autocompletion=PATHS,
             ),
         ] = None,
         to: Annotated[

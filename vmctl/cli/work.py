@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.completing import JOBS, RUNS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Begun, Event
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
     )
     def run(
         context: Context,
-        job: Annotated[str, typer.Argument(help="A job of vmctl.toml.")],
+        job: Annotated[str, typer.Argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
         args: Annotated[
             list[str] | None, typer.Argument(help="Added to the job's command as they are.")
         ] = None,
@@ -96,7 +97,8 @@ def register(app: typer.Typer) -> None:
     def logs(
         context: Context,
         job: Annotated[
-            str | None, typer.Argument(help="A job or a run; by default the last run.")
+            str | None,
+            typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
         ] = None,
         follow: Annotated[
             bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
@@ -145,7 +147,8 @@ def register(app: typer.Typer) -> None:
     def attach(
         context: Context,
         job: Annotated[
-            str | None, typer.Argument(help="A job or a run; by default the last run.")
+            str | None,
+            typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
         ] = None,
     ) -> None:
         """Enter the run's tmux session; Ctrl-B D leaves it running."""
@@ -155,7 +158,8 @@ def register(app: typer.Typer) -> None:
 
     @command(app, "cancel", panel=PANEL, examples="vmctl cancel colorize")
     def cancel(
-        context: Context, job: Annotated[str, typer.Argument(help="A job or a run.")]
+        context: Context,
+        job: Annotated[str, typer.Argument(help="A job or a run.", autocompletion=RUNS)],
     ) -> None:
         """Stop a run: SIGTERM first, so that it can save, then SIGKILL."""
         from vmctl.workflows.run import cancel as story

@@ -98,6 +98,18 @@ def zones_of_name(compute: Compute, name: str) -> list[str]:
     )
 
 
+def vm_names(compute: Compute) -> list[str]:
+    """The names of all VMs in the project, whoever made them."""
+    fields = "items/*/instances/name,nextPageToken"
+    return sorted(
+        {
+            item["name"]
+            for page in compute.pages("instances", "aggregatedList", fields=fields)
+            for item in aggregated(page, "instances")
+        }
+    )
+
+
 def _split(reference: str) -> tuple[str, str]:
     """The project (empty: ours) and the name in "default" or "projects/P/global/networks/N"."""
     words = reference.split("/")

@@ -17,16 +17,18 @@ from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refu
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
+from vmctl.domain.names import nearest
 from vmctl.domain.operation import Operation
 from vmctl.domain.watchdog import parse_idle
 from vmctl.gce import adoption as cloud
 from vmctl.gce.compute import Compute, raise_failure
-from vmctl.gce.inspection import zones_of_name
+from vmctl.gce.inspection import vm_names, zones_of_name
 from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.status import price_of, stamp
+from vmctl.workflows.suggestions import remember_vms
 from vmctl.workflows.up import up
 from vmctl.workflows.waiting import follow
 
@@ -118,6 +120,10 @@ def _zone(compute: Compute, wanted: Wanted) -> str:
     if not zones or wanted.zone:
         where = f"in {wanted.zone}" if wanted.zone else f"in the project {compute.project}"
         also = f"It is in {', '.join(zones)}. " if zones else ""
+        names = vm_names(compute)
+        remember_vms(names)  # for the shell's completion
+        close = None if zones else nearest(wanted.name, names)
+        also = f"Did you mean '{close}'? " if close else also
         raise NotFound(
             f"There is no VM called {wanted.name} {where}.",
             hint=f"{also}See: gcloud compute instances list --project {compute.project}",

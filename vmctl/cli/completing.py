@@ -1,0 +1,118 @@
+"""What the shell completes for words that are not commands or options; silent when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vmctl.config import Project
+
+Complete = Callable[[typer.Context, str], list[str]]
+
+
+def completing(words: Callable[[Project, str], Iterable[str]]) -> Complete:
+    """A completion from a function of the project and what has been typed of the word."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            found = list(dict.fromkeys(words(_project(ctx), incomplete)))
+        except Exception:  # whatever is wrong is for the command itself to say
+            return []
+        return [word for word in found if word.startswith(incomplete)]
+
+    return complete
+
+
+def _project(ctx: Any) -> Project:
+    """The project under the options that stand on the line so far."""
+    from vmctl.config import Flags, load_project
+
+    def given(name: str) -> Any:
+        own = ctx.params.get(name)
+        return ctx.find_root().params.get(name) if own is None else own
+
+    return load_project(Path.cwd(), flags=Flags(local=given("local"), name=given("name")))
+
+
+def _jobs(project: Project, _: str) -> Iterable[str]:
+    return project.jobs
+
+
+def _runs(project: Project, _: str) -> Iterable[str]:
+    from vmctl.workflows.suggestions import runs_there
+
+    return [*project.jobs, *runs_there(project)]
+
+
+def _services(project: Project, _: str) -> Iterable[str]:
+    return [*project.services, "stop"]
+
+
+def _tunnels(project: Project, _: str) -> Iterable[str]:
+    from vmctl.workflows.tunnel_records import open_tunnels
+
+    return [*(record.what for record in open_tunnels()), "all"]
+
+
+def _paths(project: Project, incomplete: str) -> Iterable[str]:
+    from vmctl.workflows.suggestions import outputs, paths_there
+
+    return [*outputs(project), *paths_there(project, incomplete)]
+
+
+def _names(project: Project, _: str) -> Iterable[str]:
+    from vmctl.workflows.suggestions import projects_seen
+
+    return projects_seen(project)
+
+
+def _strangers(project: Project, _: str) -> Iterable[str]:
+    from vmctl.workflows.suggestions import vms_seen
+
+    return vms_seen()
+
+
+def _gpus(project: Project, _: str) -> Iterable[str]:
+    from vmctl.domain.gpu import MODELS
+
+    return [*MODELS, "none"]
+
+
+def _images(project: Project, _: str) -> Iterable[str]:
+    from vmctl.domain.image import NAMED
+
+    return NAMED
+
+
+def _zones(project: Project, _: str) -> Iterable[str]:
+    from vmctl.workflows.suggestions import zones
+
+    return zones()
+
+
+def _regions(project: Project, _: str) -> Iterable[str]:
+    return dict.fromkeys(zone.rpartition("-")[0] for zone in _zones(project, ""))
+
+
+def _documents(project: Project, _: str) -> Iterable[str]:
+    from vmctl.cli.schemas import RESULTS
+
+    return [*(name for name in RESULTS if " " not in name), "error"]
+
+
+JOBS = completing(_jobs)
+RUNS = completing(_runs)
+SERVICES = completing(_services)
+TUNNELS = completing(_tunnels)
+PATHS = completing(_paths)
+NAMES = completing(_names)
+STRANGERS = completing(_strangers)
+GPUS = completing(_gpus)
+IMAGES = completing(_images)
+ZONES = completing(_zones)
+REGIONS = completing(_regions)
+DOCUMENTS = completing(_documents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +161,16 @@ def test_a_budget_waits_for_a_run_that_was_warned_late() -> None:
     assert minute_of(verdicts, "power_off") == 110
 
 
+def test_who_looks_late_leaves_a_run_time_to_save_all_the_same() -> None:
+    samples = history(55, (0, 56, RUN))
+    samples += [replace(RUN, at=START + 100 * 60 + number * STEP) for number in range(40)]
+    verdicts = replay(samples, Limits(stop_at=START + 30 * 60))
+    ended = next(s.at for s, v in zip(samples, verdicts, strict=True) if v.end_runs)
+    stopped = next(s.at for s, v in zip(samples, verdicts, strict=True) if v.power_off)
+    assert ended == START + 100 * 60
+    assert stopped - ended >= 60
+
+
 def test_a_budget_stops_an_idle_vm_after_telling_who_is_logged_in() -> None:
     verdicts = replay(history(80), Limits(stop_at=START + 70 * 60))
     assert minute_of(verdicts, "tell_logins") == 10
@@ -264,6 +275,18 @@ def test_commands_over_ssh(command: tuple[str, ...], counts: bool) -> None:
     found = processes(("sshd: ann@notty",), command)
     assert bool(activity.transfers(found)) is counts
     assert activity.logins(found) == ([], ())
+
+
+def test_a_run_is_found_once_and_not_in_its_tmux_server(tmp_path: Path) -> None:
+    directory = tmp_path / ".vmctl/runs/train-1"
+    directory.mkdir(parents=True)
+    (directory / "spec.json").write_text('{"stops_at": 1700000000.5}')
+    runner = ("/usr/bin/python3", "-I", f"{tmp_path}/.vmctl/lib/0123456789abcdef", "job", "train-1")
+    found = processes(("tmux", "-u", "-L", "vmctl", "new-session", "-d", *runner), runner)
+    (run,) = activity.runs_among(found)
+    assert (run.id, run.pid, run.google_stops_at) == ("train-1", 101, 1700000000.5)
+    (directory / "exit").write_text("{}")
+    assert activity.runs_among(found) == ()
 
 
 def test_an_idle_connection_is_no_work_and_a_terminal_is_a_login() -> None:

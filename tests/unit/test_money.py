@@ -126,7 +126,7 @@ def test_a_vm_that_has_vanished_went_when_its_limit_came_at_the_latest() -> None
 
 
 def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | None = None) -> Bill:
-    return bill(ledger, {key: RATE for key in ledger.vms}, since, until, project)
+    return bill(ledger, dict.fromkeys(ledger.vms, RATE), since, until, project)
 
 
 def test_the_disk_of_a_stopped_vm_costs_on() -> None:
@@ -181,9 +181,7 @@ def test_snapshots_and_addresses_cost_until_they_are_deleted() -> None:
         What.SNAPSHOT, "s", "global", "europe-west1", id="s", stored_bytes=73 * 2**30,
         created_at=at(0),
     )  # fmt: skip
-    address = Belonging(
-        What.ADDRESS, "a", "europe-west1", "europe-west1", id="a", created_at=at(0)
-    )
+    address = Belonging(What.ADDRESS, "a", "europe-west1", "europe-west1", id="a", created_at=at(0))
     ledger = with_things(EMPTY, [snapshot, address], at(1))
     ledger = with_things(ledger, [snapshot], at(50))
     ledger = with_happenings(ledger, [Happening("a", Turn.GONE, at(40))])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from . import copies, guest_view
+from .clock import stamp
 from .cloud import Cloud
 from .doors import Doors
 from .errors import Json, OperationError, not_ready
@@ -257,6 +258,8 @@ class Lifecycle:
         clock = self._cloud.clock
         if clock.kind != "real":
             tree["ahead_s"] = (clock.now() - datetime.now(UTC)).total_seconds()
+        if clock.kind == "stepped":
+            tree["moved"] = stamp(clock.now())
         return tree
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:

@@ -104,10 +104,11 @@ def runs_among(found: Sequence[Process]) -> tuple[Run, ...]:
     """The runs whose runner is among the processes and has not written its end."""
     runs = []
     for process in found:
-        if len(process.words) < 3 or process.words[-2] != "job":
+        # python -I LIBRARY job ID; a tmux server shows the same words behind its own
+        if len(process.words) != 5 or process.words[3] != "job":
             continue
-        home, library, _ = process.words[-3].partition(LIBRARY)
-        directory = Path(home, ".vmctl/runs", Path(process.words[-1]).name)
+        home, library, _ = process.words[2].partition(LIBRARY)
+        directory = Path(home, ".vmctl/runs", Path(process.words[4]).name)
         if not library or (directory / "exit").exists() or not directory.is_dir():
             continue
         told = _read(directory / "spec.json").get("stops_at")

@@ -49,7 +49,7 @@ class State:
     idle_warned_at: float = 0.0
     limit_warned_at: float = 0.0  # those who are logged in, of a limit of ours
     warned: tuple[tuple[str, float], ...] = ()  # runs, and when
-    ended: tuple[str, ...] = ()  # runs that had their SIGTERM
+    ended: tuple[tuple[str, float], ...] = ()  # runs that had their SIGTERM, and when
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +98,14 @@ def replay(samples: Iterable[Sample], limits: Limits) -> list[Verdict]:
 
 
 def _seen(state: State, sample: Sample) -> State:
-    """Idle time goes on, or begins anew; runs that have ended are forgotten."""
+    """Idle time goes on, or begins anew."""
     at = sample.at
     looked_away = not 0 <= at - state.seen_at <= GAP_S
     if sample.busy or sample.runs or looked_away:
         idle_from = at
     else:
         idle_from = max(state.idle_from, min(sample.active_at, at))
-    return replace(
-        state,
-        seen_at=at,
-        idle_from=idle_from,
-        warned=tuple((run, when) for run, when in state.warned if run in sample.runs),
-        ended=tuple(run for run in state.ended if run in sample.runs),
-    )
+    return replace(state, seen_at=at, idle_from=idle_from)
 
 
 def _idle(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict]:
@@ -152,7 +146,7 @@ def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdi
         fresh = [run for run in sample.runs if run not in warned]
         warned |= dict.fromkeys(fresh, at)
         if ours:  # nobody's run is ended by us without its hour, nobody thrown out unwarned
-            waits = [when + HOUR_S for when in warned.values()]
+            waits = [warned[run] + HOUR_S for run in sample.runs]
             limit_at = max(limit_at, state.limit_warned_at + LOGIN_WARNING_S, *waits)
             if google_at:
                 limit_at = min(limit_at, google_at)
@@ -163,8 +157,13 @@ def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdi
             (run, f"{notice} Save what you need: SIGTERM comes at {clock_text(limit_at - save_s)}.")
             for run in fresh
         ]
-        ending = [run for run in sample.runs if run not in state.ended and at >= limit_at - save_s]
-        state = replace(state, warned=tuple(warned.items()), ended=(*state.ended, *ending))
+        ended = dict(state.ended)
+        ending = [run for run in sample.runs if run not in ended and at >= limit_at - save_s]
+        ended |= dict.fromkeys(ending, at)
+        state = replace(state, warned=tuple(warned.items()), ended=tuple(ended.items()))
+        if ours:  # who looks late leaves time to save all the same
+            limit_at = max([limit_at, *(ended[r] + save_s for r in sample.runs if r in ended)])
+            limit_at = min(limit_at, google_at or limit_at)
         told_runs += [(run, f"SIGTERM: {notice}") for run in ending]
     else:
         state = replace(state, limit_warned_at=0.0)

@@ -74,7 +74,7 @@ class Watchdog:
         self.etag = ""
         self.settings: dict[str, Any] = {}
         self.ahead_s = 0.0  # of the metadata server's clock before this computer's
-        self.told: dict[str, Any] = {}
+        self.mark = self.active_at = 0.0
 
     def step(self) -> None:
         """Wait half a minute, or for a change of the metadata; look, decide, act."""
@@ -86,7 +86,7 @@ class Watchdog:
             at=now,
             busy=sight.busy,
             runs=tuple(run.id for run in sight.runs),
-            active_at=sight.active_at and sight.active_at + self.ahead_s,
+            active_at=self._active_at(sight.active_at),
             google_stops_at=min(told, default=0.0),
         )
         self.state, verdict = decide(self.state or begun(now), sample, limits_of(self.settings))
@@ -95,6 +95,12 @@ class Watchdog:
         self._tell(sample, verdict)
         if verdict.power_off:
             _power_off(verdict.power_off)
+
+    def _active_at(self, mark: float) -> float:
+        """A mark in this computer's time, which may jump, is turned into ours when it is new."""
+        if mark and mark != self.mark:
+            self.mark, self.active_at = mark, mark + self.ahead_s
+        return self.active_at
 
     def _read_settings(self) -> None:
         """The item as it is now; as it was, half a minute later, where nobody answers."""
@@ -164,8 +170,9 @@ def _remembered() -> State | None:
     """The state before a restart of the watchdog in this boot; None in a new one."""
     try:
         found = json.loads((PLACE / "state").read_bytes())
-        found["warned"] = tuple((str(run), float(at)) for run, at in found["warned"])
-        return State(**{**found, "ended": tuple(found["ended"])})
+        for name in ("warned", "ended"):
+            found[name] = tuple((str(run), float(at)) for run, at in found[name])
+        return State(**found)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

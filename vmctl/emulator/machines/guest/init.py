@@ -57,7 +57,7 @@ class Machine:
         """Everything up to an answering sshd; the rest goes on in threads."""
         order = self.orders.get()
         self.spec, self.tree = order["spec"], order["metadata"]
-        self.watch.ahead_s = float(self.tree.pop("ahead_s", 0.0))
+        self.watch.take_time(self.tree)
         self.root = Path(self.spec["root"])
         self.seed = Path(self.spec["seed"])
         say(f"vmctl emulator: booting {self.spec['name']}")
@@ -200,7 +200,7 @@ class Machine:
         tree = self.channel.call("metadata")
         if not isinstance(tree, dict):
             raise Lost("the host has no metadata")
-        self.watch.ahead_s = float(tree.pop("ahead_s", 0.0))
+        self.watch.take_time(tree)
         return tree
 
     def _put(self, path: str, value: str) -> bool:

@@ -25,12 +25,18 @@ class Watch:
 
     def __init__(self) -> None:
         self.ahead_s = 0.0  # of the cloud's clock before this computer's
+        self.moved = ""  # another word whenever the clock was moved by hand
         self._condition = threading.Condition()
         self._version = 0
 
     @property
     def version(self) -> int:
         return self._version
+
+    def take_time(self, tree: dict[str, Any]) -> None:
+        """Take out of the host's answer what it says about time, which no path shows."""
+        self.ahead_s = float(tree.pop("ahead_s", 0.0))
+        self.moved = str(tree.pop("moved", ""))
 
     def now(self) -> float:
         """The cloud's time, in seconds since the epoch."""
@@ -150,12 +156,12 @@ class Handler(BaseHTTPRequestHandler):
         elif alt == "json":
             verbatim = any(part in VERBATIM for part in path)
             shown = as_json(value, verbatim) if recursive or not folder else listing(value).split()
-            self._answer(200, json.dumps(shown), "application/json", {"ETag": etag(value)})
+            self._answer(200, json.dumps(shown), "application/json", {"ETag": self._etag(value)})
         else:
             text = as_text(value)
             if folder:
                 text = flattened(value) if recursive else listing(value)
-            self._answer(200, text, "application/text", {"ETag": etag(value)})
+            self._answer(200, text, "application/text", {"ETag": self._etag(value)})
 
     def do_PUT(self) -> None:
         length = self.headers.get("Content-Length", "0")
@@ -188,12 +194,16 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def _etag(self, value: Any) -> str:
+        """Who waits hears of a moved clock, too, though it came between two questions."""
+        return etag([value, self.watch.moved])
+
     def _changed(self, path: list[str], value: Any, query: dict[str, str], seen: int) -> Any:
         """The value once it differs from what the caller knows, or as it is when time is up."""
-        known = query.get("last_etag") or etag(value)
+        known = query.get("last_etag") or self._etag(value)
         timeout = float(query["timeout_sec"]) if query.get("timeout_sec", "").isdigit() else None
         deadline = None if timeout is None else self.watch.now() + timeout
-        while etag(value) == known:
+        while self._etag(value) == known:
             left = None if deadline is None else deadline - self.watch.now()
             if (left is not None and left <= 0) or not self.watch.wait(seen, left):
                 break

@@ -1,0 +1,219 @@
+"""A laptop and an embedded Compute Engine whose time, its machines' too, is moved by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import Laptop, eventually, processes_of, project, public_folder
+
+IMAGE = '[vm]\nimage = "debian-cloud/debian-12"\n'
+STEP_S = 240.0  # the watchdog does not trust a longer time in which nobody looked
+
+
+class SteppedCloud:
+    """One emulator with a stepped clock, and a folder with a project."""
+
+    def __init__(self, base: Path, toml: str) -> None:
+        self.base = base
+        self.laptop = Laptop(base / "laptop", base / "emulator")
+        self.folder = project(base / "month", IMAGE + toml)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.laptop(*words, cwd=self.folder, code=code)
+
+    # -- the emulator ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        home = self.laptop.emulator_home
+        words = [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(home)]
+        self.process = subprocess.Popen(
+            [*words, "--clock", "stepped"],
+            env=self.laptop.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        process = self.process
+        record = home / "emulator.json"
+
+        def serves() -> bool:
+            assert process.poll() is None
+            with contextlib.suppress(OSError, ValueError):
+                return bool(json.loads(record.read_text())["pid"] == process.pid)
+            return False
+
+        eventually(serves, what="the emulator serves")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        about = json.loads((self.laptop.emulator_home / "emulator.json").read_text())
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{about['port']}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        return self.ask(method, f"/compute/v1/projects/vmctl-local/{path}", body)
+
+    # -- machines ----------------------------------------------------------------------------
+
+    def machines(self) -> list[dict[str, Any]]:
+        scopes = self.api("GET", "aggregated/instances")["items"].values()
+        return [item for scope in scopes for item in scope.get("instances", [])]
+
+    def machine(self, name: str = "tester-month") -> dict[str, Any]:
+        (found,) = [vm for vm in self.machines() if vm["name"] == name]
+        return found
+
+    def on(self, name: str, verb: str, *, method: str = "POST") -> None:
+        """Do something to a machine as the console would, and wait for its end."""
+        path = self.machine(name)["selfLink"].partition("projects/vmctl-local/")[2]
+        asked = self.api(method, f"{path}/{verb}" if verb else path, {} if verb else None)
+        link = asked["selfLink"].partition("projects/vmctl-local/")[2]
+        eventually(lambda: self.api("GET", link)["status"] == "DONE", what=f"{verb} of {name}")
+
+    def admin(self, verb: str, name: str) -> None:
+        zone = self.machine(name)["zone"].rpartition("/")[2]
+        self.ask("POST", f"/emulator/v1/{verb}", {"zone": zone, "instance": name})
+        self.off(name)
+
+    def off(self, name: str = "tester-month") -> None:
+        eventually(lambda: self.machine(name)["status"] == "TERMINATED", what=f"{name} is off")
+
+    # -- time --------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self.ask("GET", "/emulator/v1/status")["now"])
+
+    def jump(self, seconds: float) -> None:
+        """Move the time at once, with nobody looking meanwhile."""
+        self.ask("POST", "/emulator/v1/clock", {"advance_s": seconds})
+
+    def whole_second(self) -> datetime:
+        """Go on to a moment that has no fraction of a second."""
+        self.jump(1 - self.now().microsecond / 1e6)
+        now = self.now()
+        if now.microsecond:  # stamps have milliseconds
+            self.jump(1 - now.microsecond / 1e6)
+        return self.now()
+
+    def live(self, hours: float) -> None:
+        """Let time pass in which every watchdog looks every few minutes."""
+        left = hours * 3600
+        while left > 0:
+            self.settled()
+            step = min(STEP_S, left)
+            left -= step
+            self.jump(step)
+            self.no_overdue()
+        self.settled()
+
+    def settled(self) -> None:
+        """Until every machine that is on has been looked at by its watchdog at this time."""
+        now = self.now()
+        eventually(
+            lambda: all(self._seen(vm, now) for vm in self.machines()),
+            what="every watchdog has looked",
+        )
+
+    def _seen(self, vm: dict[str, Any], now: datetime) -> bool:
+        if vm["status"] != "RUNNING":
+            return bool(vm["status"] == "TERMINATED")
+        report = self.report(vm["name"])
+        if report is None or report["stopped"]:
+            return False
+        return datetime.fromtimestamp(report["at"], UTC).timestamp() >= now.timestamp() - 2
+
+    def report(self, name: str = "tester-month") -> dict[str, Any] | None:
+        """What a machine's watchdog told last."""
+        path = self.machine(name)["selfLink"].partition("projects/vmctl-local/")[2]
+        try:
+            told = self.api("GET", f"{path}/getGuestAttributes?queryPath=vmctl/")
+        except urllib.error.HTTPError:
+            return None
+        found: dict[str, Any] = json.loads(told["queryValue"]["items"][0]["value"])
+        return found
+
+    def no_overdue(self) -> None:
+        """No machine is on after the moment at which Google was to end it."""
+        now = self.now()
+        for vm in self.machines():
+            limit = vm["resourceStatus"]["scheduling"].get("terminationTimestamp")
+            if vm["status"] == "RUNNING":
+                assert limit is not None
+                assert datetime.fromisoformat(limit) > now, vm["name"]
+
+
+@contextlib.contextmanager
+def stepped_cloud(name: str, toml: str = "") -> Iterator[SteppedCloud]:
+    """One in a folder of its own, gone with all its machines at the end."""
+    base = public_folder(name)
+    made = SteppedCloud(base, toml)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        left = [line for line in processes_of(str(base)) if "pytest" not in line]
+        for line in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split(":")[0]), 9)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+class Terminal:
+    """Somebody who is logged in: `vmctl ssh` on a terminal."""
+
+    def __init__(self, cloud: SteppedCloud) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = cloud.laptop.start(
+            "ssh", cwd=cloud.folder, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def reads(self, words: str, within_s: float = 30) -> str:
+        """Wait until the terminal shows it; everything shown so far."""
+        deadline = time.monotonic() + within_s
+        while words not in self.shown:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{words!r} is not in {self.shown!r}"
+            if select.select([self._ours], [], [], left)[0]:
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self._ours, 65536).decode("utf-8", "replace")
+        return self.shown
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.type("exit\n")
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)

@@ -1,0 +1,151 @@
+"""The VM's own dead-man's switch, on real machines whose time the test moves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import eventually
+from tests.e2e.stepped import SteppedCloud, Terminal, stepped_cloud
+
+TOML = """
+idle = "1h"
+max_hours = 12
+[jobs.long]
+command = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+"""
+
+
+@pytest.fixture(scope="module")
+def stepped() -> Iterator[SteppedCloud]:
+    with stepped_cloud("watchdog", TOML) as made:
+        yield made
+
+
+@pytest.fixture
+def up(stepped: SteppedCloud) -> Iterator[SteppedCloud]:
+    """A machine that has just been started."""
+    stepped("up")
+    stepped.settled()
+    yield stepped
+    stepped("down")
+
+
+def status(cloud: SteppedCloud) -> dict[str, object]:
+    found: dict[str, object] = cloud.laptop.json("status", cwd=cloud.folder)
+    return found
+
+
+def test_an_unused_machine_says_so_and_stops_after_its_idle_time(up: SteppedCloud) -> None:
+    up.live(0.9)
+    assert up.machine()["status"] == "RUNNING"
+    line = str(status(up)["what_stops"])
+    assert "Idle since" in line
+    assert "vmctl keep 1h" in line
+    assert "Google stops it on" in line
+    assert "\n" not in line
+    up.live(0.2)
+    up.off()
+    told = up("status").stdout
+    assert "Its watchdog stopped it" in told
+    assert status(up)["ending"]["reason"] == "watchdog"  # type: ignore[index]
+
+
+def test_it_watches_after_a_start_from_the_console_with_the_laptop_off(
+    stepped: SteppedCloud,
+) -> None:
+    stepped("up")
+    stepped.settled()
+    stepped("down")
+    stepped.on("tester-month", "start")
+    stepped.settled()
+    stepped.live(1.2)
+    stepped.off()
+
+
+@pytest.mark.slow
+def test_our_own_connections_and_tunnels_are_no_work(up: SteppedCloud) -> None:
+    up("push")
+    up("exec", "--", "true")
+    up("tunnel", "8123:22", "--background", code=None)
+    try:
+        up.live(1.2)
+        up.off()
+    finally:
+        up("tunnel", "stop", "all", code=None)
+
+
+def test_a_login_keeps_it_and_reads_what_is_about_to_happen(up: SteppedCloud) -> None:
+    up.live(0.9)
+    terminal = Terminal(up)
+    with contextlib.closing(terminal):
+        assert "vmctl keep 1h" in terminal.reads("idle since")
+        terminal.type("echo at-$((40+2))\n")
+        terminal.reads("at-42")
+        up.live(1.5)
+        assert up.machine()["status"] == "RUNNING"
+        assert "login of" in str(up.report())
+    up.live(1.2)
+    up.off()
+
+
+@pytest.mark.slow
+def test_keep_postpones(up: SteppedCloud) -> None:
+    up.live(0.5)
+    kept = up.laptop.json("keep", "3h", cwd=up.folder)
+    assert kept["idle_stops"]
+    up.live(2.7)
+    assert up.machine()["status"] == "RUNNING"
+    up.live(0.5)
+    up.off()
+
+
+def test_a_run_keeps_it_is_warned_an_hour_before_googles_limit_and_can_save(
+    up: SteppedCloud,
+) -> None:
+    up("push")
+    run = json.loads(up("--json", "run", "--detach", "long").stdout)
+    eventually(lambda: "ready" in up("logs").stdout)
+    up.live(1.5)
+    assert up.machine()["status"] == "RUNNING"
+    assert run["run_id"] in str(up.report())
+    up.jump(9.45 * 3600)  # 10.95 hours after the start
+    up.settled()
+    assert "SIGTERM" not in up("logs").stdout
+    up.live(0.1)
+    log = up("logs").stdout
+    assert "its run limit: Google stops this VM" in log
+    assert "SIGTERM comes at" in log
+    assert log.count("SIGTERM comes at") == 1
+    assert "\nsaved" not in log
+    up.live(11.93 - 11.05)
+    eventually(lambda: "\nsaved" in up("logs").stdout)
+    assert json.loads(up("ps", "--json").stdout)[0]["exit_code"] == 3
+    up.jump(10 * 60)
+    up.off()
+    assert "its run limit was reached" in up("status").stdout
+
+
+@pytest.mark.slow
+def test_a_budget_for_a_running_machine_waits_for_the_run_and_tells_who_is_logged_in(
+    up: SteppedCloud,
+) -> None:
+    up("push")
+    up("run", "--detach", "long")
+    up("up", "--budget", "0.10")  # less than a quarter of an hour
+    terminal = Terminal(up)
+    with contextlib.closing(terminal):
+        up.live(0.1)
+        terminal.reads("the budget ends")
+        assert "the budget ends" in up("logs").stdout
+        up.live(0.75)
+        assert up.machine()["status"] == "RUNNING"
+        assert "SIGTERM:" not in up("logs").stdout
+        up.jump(600)
+        eventually(lambda: "SIGTERM:" in up("logs").stdout)
+    up.live(0.2)
+    up.off()
+    assert "budget" in up("status").stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,21 @@ def test_a_local_program_is_missing(sky: Cloud, tmp_path: Path) -> None:
     assert "ssh is missing" in the(document, "programs")["said"]
     assert "openssh-client" in the(document, "programs")["fix"]
     assert found(document, "ok") == CHECKS[:-1]
+
+
+def test_a_vm_without_an_address_needs_more(sky: Cloud, tmp_path: Path) -> None:
+    inner = project(tmp_path / "inner", BASE + "external_address = false\n")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ssh", "ssh-keygen", "scp", "rsync", "sshd", "tmux", "bwrap", "slirp4netns", "ip"):
+        path = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
+        assert path is not None
+        (programs / name).symlink_to(path)
+    told = sky.laptop("doctor", "--json", cwd=inner, code=2, environ={"PATH": str(programs)})
+    document = json.loads(told.stdout)
+    assert "gcloud is missing" in the(document, "programs")["said"]
+    assert "routers nats create" in the(document, "network", "warning")["fix"]
+    assert "IAP" in the(document, "firewall", "ok")["said"]
 
 
 # -- as if it were Google: the same emulator behind real credentials ----------------------------

@@ -50,8 +50,8 @@ DEFAULT = rule("default-allow-ssh")
     ],
 )  # fmt: skip
 def test_rules_are_read_in_their_order(rules: list[Rule], door: Door) -> None:
-    assert ssh_door(rules, "vmctl") == door
-    assert ssh_door(list(reversed(rules)), "vmctl") == door
+    assert ssh_door(rules, {"vmctl"}) == door
+    assert ssh_door(list(reversed(rules)), {"vmctl"}) == door
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,28 @@ def test_a_door_becomes_a_finding_with_its_fix(door: Door, verdict: Verdict, nam
     assert named in found.said
     assert bool(found.fix) == (verdict is not Verdict.OK)
     assert (found.exit_code == 7) == (verdict is Verdict.BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("sources", "verdict"),
+    [((ANYWHERE,), Verdict.OK), ((IAP_RANGE,), Verdict.OK), (("203.0.113.7/32",), Verdict.BROKEN)],
+)
+def test_a_vm_without_an_address_needs_the_proxy_let_in(
+    sources: tuple[str, ...], verdict: Verdict
+) -> None:
+    found = firewall_finding(Door(sources, "a-rule"), "default", "vmctl", proxied=True)
+    assert found.verdict is verdict
+    assert (IAP_RANGE in found.fix) == (verdict is Verdict.BROKEN)
+
+
+def test_rules_for_one_vm_are_heard_for_that_vm_only() -> None:
+    own = [
+        DEFAULT,
+        rule("deny", 1000, False, tags=("me-lab",)),
+        rule("mine", 900, sources=("203.0.113.7/32",), tags=("me-lab",)),
+    ]
+    assert ssh_door(own, {"vmctl"}).sources == (ANYWHERE,)
+    assert ssh_door(own, {"vmctl", "me-lab"}).sources == ("203.0.113.7/32",)
 
 
 def test_what_is_no_range_is_not_private() -> None:

@@ -113,23 +113,27 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))
 
 
-def firewall_finding(door: Door, network: str, tag: str) -> Finding:
-    """Whether SSH from outside arrives at a VM of vmctl's."""
+def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = False) -> Finding:
+    """Whether SSH from outside arrives at a VM of vmctl's; `proxied`: by Google's IAP."""
+    source = IAP_RANGE if proxied else ANYWHERE
     create = (
         f"gcloud compute firewall-rules create {network}-allow-ssh --network {network} "
-        f"--direction INGRESS --allow tcp:22 --target-tags {tag} --source-ranges {ANYWHERE}"
+        f"--direction INGRESS --allow tcp:22 --target-tags {tag} --source-ranges {source}"
     )
-    if ANYWHERE in door.sources:
-        return Finding(Check.FIREWALL, Verdict.OK, f"SSH is open to everybody ({door.rule})")
     outside = [source for source in door.sources if not is_private(source)]
+    if proxied and (IAP_RANGE in outside or ANYWHERE in outside):
+        return Finding(Check.FIREWALL, Verdict.OK, f"Google's IAP tunnel gets in ({door.rule})")
+    if ANYWHERE in outside:
+        said = f"SSH is open to everybody ({door.rule}); narrower: vmctl up --restrict-ssh"
+        return Finding(Check.FIREWALL, Verdict.OK, said)
     if outside == [IAP_RANGE]:
         return Finding(
             Check.FIREWALL,
             Verdict.WARNING,
             f"SSH arrives only through Google's IAP tunnel ({IAP_RANGE}), not from here",
-            create,
+            f"Go through it: vmctl up --no-external-address. Or let SSH in:\n{create}",
         )
-    if outside:
+    if outside and not proxied:
         return Finding(
             Check.FIREWALL,
             Verdict.OK,
@@ -143,12 +147,30 @@ def firewall_finding(door: Door, network: str, tag: str) -> Finding:
             f"gcloud compute firewall-rules update {door.closed_by} --disabled",
             7,
         )
+    more = "" if proxied else f"\n(or your own address with /32 in place of {ANYWHERE})"
     return Finding(
         Check.FIREWALL,
         Verdict.BROKEN,
-        f"No firewall rule of the network {network} lets SSH (tcp:22) in from outside",
-        f"{create}\n(or your own address with /32 in place of {ANYWHERE})",
+        f"No firewall rule of the network {network} lets SSH (tcp:22) in from "
+        f"{'IAP' if proxied else 'outside'}",
+        create + more,
         7,
+    )
+
+
+def way_out_finding(region: str, network: str, has_nat: bool) -> Finding:
+    """Whether a VM without an external address can download anything."""
+    if has_nat:
+        said = f"{network}, with Cloud NAT in {region} for downloads"
+        return Finding(Check.NETWORK, Verdict.OK, said)
+    return Finding(
+        Check.NETWORK,
+        Verdict.WARNING,
+        f"{network} has no Cloud NAT in {region} that is seen here: a VM without an external "
+        "address can download nothing",
+        f"gcloud compute routers create vmctl-router --network {network} --region {region} && "
+        f"gcloud compute routers nats create vmctl-nat --router vmctl-router --region {region} "
+        "--auto-allocate-nat-external-ips --nat-all-subnet-ip-ranges",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 ANYWHERE = "0.0.0.0/0"
@@ -28,9 +28,9 @@ class Rule:
     tags: tuple[str, ...] = ()  # the VMs that it is about; none: all of the network
     disabled: bool = False
 
-    def is_about(self, tag: str, port: int) -> bool:
-        """Whether it has a word to say about this TCP port of a VM with this tag."""
-        if self.disabled or (self.tags and tag not in self.tags):
+    def is_about(self, tags: Collection[str], port: int) -> bool:
+        """Whether it has a word to say about this TCP port of a VM with these tags."""
+        if self.disabled or (self.tags and not set(self.tags) & set(tags)):
             return False
         return any(
             protocol.lower() in _TCP and (ports is None or any(_has(one, port) for one in ports))
@@ -47,12 +47,12 @@ class Door:
     closed_by: str = ""
 
 
-def ssh_door(rules: Iterable[Rule], tag: str, port: int = SSH_PORT) -> Door:
+def ssh_door(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT) -> Door:
     """Who may knock at SSH, rule by rule in order of priority, deny before allow among equals."""
     sources: list[str] = []
     last = ""
     for rule in sorted(rules, key=lambda rule: (rule.priority, rule.allows)):
-        if not rule.is_about(tag, port):
+        if not rule.is_about(tags, port):
             continue
         if rule.allows:
             sources += [source for source in rule.sources if source not in sources]

@@ -59,8 +59,10 @@ def _vm(answers: Answers) -> list[str]:
         'idle = "1h"  # the VM stops itself after this long with nothing to do; or "off"',
         "# budget = 5  # USD for one start of the VM, turned into a time",
         "# spot = true  # cheaper, and Google may take the VM back",
-        '# network = "default"',
-        '# subnetwork = "default"',
+        "# restrict_ssh = true  # only your own address reaches its SSH port",
+        "# external_address = false  # reached through Google's proxy; downloads need Cloud NAT",
+        '# network = "default"  # the VPC network, by name or path',
+        '# subnetwork = "default"  # where the network has several',
         "",
     ]
 

@@ -63,6 +63,17 @@ def ingress_rules(compute: Compute, network: str) -> list[Rule]:
     ]
 
 
+def has_nat(compute: Compute, region: str, network: str) -> bool:
+    """Whether Cloud NAT is set up for a network in a region."""
+    project, name = _split(network)
+    return any(
+        router.get("nats")
+        for page in compute.pages("routers", project=project, region=region)
+        for router in page.get("items", [])
+        if last_part(router.get("network", "")) == name
+    )
+
+
 def newest_image(compute: Compute, image: Image) -> PublicImage | None:
     """The image that a family stands for today; None when there is no such family."""
     try:

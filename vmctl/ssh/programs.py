@@ -24,16 +24,23 @@ _FOR_MACHINES = (
     ("ip", "machines with a network of their own", "iproute2", (), False),
     ("tmux", "runs on the machines", "tmux", ("-V",), True),
 )
+_FOR_IAP = (
+    ("gcloud", "the way through Google's Identity-Aware Proxy", "google-cloud-cli", (), True),
+)
 _MORE_PLACES = ":/usr/sbin:/sbin:/usr/local/sbin"
 
 
-def installed(*, machines_here: bool) -> list[Program]:
-    """What is there of the programs that vmctl calls; `machines_here`: for rehearsals, too."""
+def installed(*, machines_here: bool, proxied: bool = False) -> list[Program]:
+    """What is there of the programs that vmctl calls.
+
+    `machines_here`: for rehearsals, too; `proxied`: for VMs without an external address.
+    """
     return [
         Program(name, purpose, package, _version(name, question), needed)
         for name, purpose, package, question, needed in (
             *_CALLED,
             *(_FOR_MACHINES if machines_here else ()),
+            *(_FOR_IAP if proxied else ()),
         )
     ]
 

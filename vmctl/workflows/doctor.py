@@ -184,7 +184,9 @@ def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
 
 def _programs(project: Project) -> Iterator[Finding]:
     """The programs that vmctl calls, and the folders in which it keeps its things."""
-    yield from programs_findings(installed(machines_here=project.local))
+    yield from programs_findings(
+        installed(machines_here=project.local, proxied=not project.vm.external_address)
+    )
     try:
         for folder in (data_dir, cache_dir, runtime_dir):
             folder()

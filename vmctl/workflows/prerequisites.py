@@ -12,6 +12,7 @@ from vmctl.domain.diagnosis import (
     Verdict,
     firewall_finding,
     image_finding,
+    way_out_finding,
 )
 from vmctl.domain.errors import AccessDenied, VmctlError
 from vmctl.domain.events import Started, Story
@@ -59,7 +60,7 @@ def inside(
     except VmctlError as error:
         findings.append(Finding.of(Check.QUOTA, error))
     yield Started("network", "Looking at the network")
-    findings += _network(project, compute, wish)
+    findings += _network(project, compute, wish, instance)
     yield Started("image", "Looking at the image")
     try:
         image = inspection.newest_image(compute, wish.image)
@@ -137,7 +138,9 @@ def _quota(
         yield Finding(Check.QUOTA, Verdict.OK, said)
 
 
-def _network(project: Project, compute: Compute, wish: Wish) -> list[Finding]:
+def _network(
+    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+) -> list[Finding]:
     """Whether the VM's network is there and lets SSH in."""
     network, subnetwork = project.vm.network, project.vm.subnetwork
     try:
@@ -151,15 +154,26 @@ def _network(project: Project, compute: Compute, wish: Wish) -> list[Finding]:
     except VmctlError as error:
         return [Finding.of(Check.NETWORK, error)]
     name = network.rpartition("/")[2]
+    proxied = not project.vm.external_address
     there = Finding(Check.NETWORK, Verdict.OK, subnetwork or name)
+    if proxied:
+        there = way_out_finding(wish.region, name, _has_nat(compute, wish.region, network))
     try:
-        door = ssh_door(inspection.ingress_rules(compute, network), TAG)
+        tags = {TAG, *(instance.tags if instance else ())}
+        door = ssh_door(inspection.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
         said = f"The rules of {name} cannot be seen: {error.message}"
         return [there, Finding(Check.FIREWALL, Verdict.WARNING, said, error.hint)]
     except VmctlError as error:
         return [there, Finding.of(Check.FIREWALL, error)]
-    return [there, firewall_finding(door, name, TAG)]
+    return [there, firewall_finding(door, name, TAG, proxied=proxied)]
+
+
+def _has_nat(compute: Compute, region: str, network: str) -> bool:
+    try:
+        return inspection.has_nat(compute, region, network)
+    except VmctlError:  # what cannot be seen is worth a warning, too
+        return False
 
 
 def _no_network(what: str, name: str) -> Finding:

@@ -15,6 +15,7 @@ from vmctl.domain.instance import Instance
 from vmctl.domain.leftover import Belonging, What
 
 LIMIT_SLACK = timedelta(minutes=2)  # between Google's run limit and its stop
+ASK_AGAIN_AFTER = timedelta(days=3)
 SAME_CREATION = timedelta(minutes=5)  # between a VM's creation and that of its own boot disk
 
 
@@ -118,6 +119,13 @@ class Ledger:
 
     vms: Mapping[str, PaidVm]
     things: Mapping[str, PaidThing]
+    observed_at: datetime | None = None  # when all of it was looked at last
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether it is time to ask again: Google forgets operations after two weeks or so."""
+        created = [vm.created_at for vm in self.vms.values()]
+        since = self.observed_at or min(created, default=now)
+        return now - since > ASK_AGAIN_AFTER
 
 
 EMPTY = Ledger({}, {})

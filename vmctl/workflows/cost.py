@@ -15,7 +15,7 @@ from vmctl.domain.errors import VmctlError
 from vmctl.domain.events import Story
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
-from vmctl.domain.ledger import Ledger, PaidRun, PaidVm, with_vm
+from vmctl.domain.ledger import Ledger, PaidRun, PaidVm
 from vmctl.gce.compute import Compute
 from vmctl.workflows import ledger as memory
 from vmctl.workflows.cloud import open_cloud
@@ -75,7 +75,7 @@ def cost(
     """What was paid for since a moment, by default since this month began (UTC)."""
     clock = clock or Clock()
     compute = yield from open_cloud(project, clock)
-    ledger = memory.observe(project, compute, compute.now(clock.now()))
+    ledger = memory.observe(project, compute, clock)
     now = compute.now(clock.now())
     made = made_of(ledger, since or month_of(now), now, None if all_projects else project.name)
     instance = compute.find_instance(project.owner, project.name)
@@ -126,11 +126,10 @@ def stopped_line(
     project: Project, compute: Compute, instance: Instance | None, clock: Clock
 ) -> str:
     """What this start of a VM, and this month, came to; told where a VM was just stopped."""
+    if instance is not None:
+        memory.remember_vm(project, compute, instance)
+    ledger = memory.observe(project, compute, clock)
     now = compute.now(clock.now())
-    before = memory.change(
-        project, compute.project, lambda known: with_vm(known, instance) if instance else known
-    )
-    ledger = memory.observe(project, compute, now) if before.vms else before
     vm = ledger.vms.get(instance.id) if instance else None
     month = made_of(ledger, month_of(now), now, project.name)
     line = f"This month so far: about ${month.usd:.2f}"

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.instance import Instance
 from vmctl.domain.ledger import (
     EMPTY,
     Ledger,
@@ -40,9 +42,10 @@ from vmctl.gce.history import happenings
 T = TypeVar("T")
 
 
-def observe(project: Project, compute: Compute, now: datetime) -> Ledger:
+def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
     """Look at all that an owner pays for in this Google project, and remember it."""
     instances = compute.list_instances(project.owner)
+    now = compute.now(clock.now())
     things = belongings(compute, project.owner)
     happened = happenings(compute)
 
@@ -51,9 +54,15 @@ def observe(project: Project, compute: Compute, now: datetime) -> Ledger:
             ledger = with_vm(ledger, instance)
         ledger = with_happenings(ledger, happened)
         ledger = without_vms_missing(ledger, instances, now)
-        return with_happenings(with_things(ledger, things, now), happened)
+        ledger = with_happenings(with_things(ledger, things, now), happened)
+        return dataclasses.replace(ledger, observed_at=now)
 
     return change(project, compute.project, merged)
+
+
+def remember_vm(project: Project, compute: Compute, instance: Instance) -> Ledger:
+    """Put what one look at a VM shows into the ledger; Google is not asked."""
+    return change(project, compute.project, lambda known: with_vm(known, instance))
 
 
 def change(project: Project, google_project: str, merged: Callable[[Ledger], Ledger]) -> Ledger:
@@ -116,6 +125,7 @@ def _load(path: Path) -> Ledger:
         return Ledger(
             vms={key: _vm(value) for key, value in found["vms"].items()},
             things={key: _thing(value) for key, value in found["things"].items()},
+            observed_at=_moment(found.get("observed_at")),
         )
     except FileNotFoundError:
         return EMPTY
@@ -130,6 +140,10 @@ def _vm(value: Mapping[str, Any]) -> PaidVm:
 
 def _thing(value: Mapping[str, Any]) -> PaidThing:
     return dataclasses.replace(_plain(PaidThing, value), what=What(value["what"]))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
 
 def _plain(kind: type[T], value: Mapping[str, Any]) -> T:

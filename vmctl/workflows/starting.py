@@ -16,6 +16,7 @@ from vmctl.domain.placement import Patience, Try
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import allowed, ask_ahead, explain, wanted_for
 from vmctl.workflows.arming import arm, run_limit_s
+from vmctl.workflows.ledger import remember_vm
 from vmctl.workflows.login import renew_key
 from vmctl.workflows.placing import Plan
 from vmctl.workflows.searching import search
@@ -40,6 +41,7 @@ def start(
     """
     if project.vm.budget is not None:
         max_run_s = run_limit_s(project, rate_of(instance), instance.machine_type)
+    remember_vm(project, compute, instance)  # its last stop is told only until it starts
     plan = _plan(instance, max_run_s)
     yield Noted(plan.text)
     agree(plan)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO
 
@@ -23,6 +24,7 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.instance import Instance, Status, labels_for
 from vmctl.domain.machine import MachineType, choose_machine
+from vmctl.domain.no_address import nat_caution
 from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.domain.readiness import Reached
@@ -33,6 +35,7 @@ from vmctl.workflows.allowance import Allowance, ask_ahead
 from vmctl.workflows.arming import arm, run_limit_s, watchdog_metadata
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
+from vmctl.workflows.ledger import observe, remember_vm
 from vmctl.workflows.limiting import within_limit
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.placing import Plan, create, plan_for
@@ -109,6 +112,10 @@ def up(
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
         climb = make_ready(project, compute, instance, clock, asked)
         ready = yield from within_limit(project, compute, instance, clock, climb)
+        known = remember_vm(project, compute, ready.instance)
+        if known.is_stale(compute.now(clock.now())):
+            with suppress(VmctlError):  # a memory is no reason to fail
+                observe(project, compute, clock)
         settled = yield from settle(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
@@ -235,6 +242,9 @@ def _create(
     )
     for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
         yield Warned(caution)
+    if not project.vm.external_address:
+        network = project.vm.network or "default"
+        yield Warned(nat_caution(network, region_of(plan.zones[0])))
     yield Noted(plan.text)
     _agree(confirm, plan)
     entry = key_entry(project.login_user, ensure_keypair().public_line, clock.now() + KEY_LIFETIME)
@@ -274,6 +284,7 @@ def machine_plan(project: Project, wish: Wish, zone: str, ssh_keys: str) -> Mach
         spot=project.vm.spot,
         network=project.vm.network,
         subnetwork=project.vm.subnetwork,
+        external_address=project.vm.external_address,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,27 @@ def test_a_stopped_vm_gets_its_limit_and_stays_off(sky: Cloud, lab: Path) -> Non
     assert scheduling["automaticRestart"] is False
     sky.laptop("up", cwd=lab)
     assert sky.laptop.json("status", cwd=lab)["machine"]["stops_at"] is not None
+
+
+@pytest.mark.gcloud
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_a_vm_that_gcloud_made(sky: Cloud, lab: Path, tmp_path: Path) -> None:
+    environ = {
+        "HOME": str(tmp_path),
+        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
+        "CLOUDSDK_CORE_PROJECT": "vmctl-local",
+        "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.root}/compute/v1/",
+        "PATH": os.environ["PATH"],
+    }
+    line = ("gcloud", "compute", "instances", "create", "by-gcloud", f"--zone={B}",
+            "--machine-type=e2-small", "--image-family=debian-12", "--image-project=debian-cloud",
+            "--no-service-account", "--no-scopes")  # fmt: skip
+    subprocess.run(line, env=environ, check=True, capture_output=True, timeout=120)
+    said = sky.laptop.json("adopt", "by-gcloud", cwd=lab)
+    assert said["ready"]
+    assert sky.laptop("exec", "hostname", cwd=lab).stdout.strip() == "by-gcloud"
 
 
 def test_what_cannot_be_had_is_refused_and_unchanged(sky: Cloud, lab: Path) -> None:

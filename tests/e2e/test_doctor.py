@@ -360,6 +360,21 @@ def test_nobody_is_logged_in(google: tuple[Cloud, Path]) -> None:
     assert "gcloud auth application-default login" in one["fix"]
 
 
+@pytest.mark.gcloud
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+def test_gclouds_own_login_is_enough(google: tuple[Cloud, Path]) -> None:
+    cloud, key = google
+    (key.parent / "token").write_text("a-token")
+    cloud.laptop.extra |= {
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(key.parent / "token"),
+        "CLOUDSDK_CORE_PROJECT": "from-gcloud",
+    }
+    document = examine(cloud, code=0)
+    assert the(document, "credentials", "ok")["said"] == "gcloud auth login"
+    assert document["google_project"] == "from-gcloud"
+
+
 def test_no_project_is_chosen(google: tuple[Cloud, Path]) -> None:
     cloud, key = google
     written = json.loads(key.read_text())
@@ -420,6 +435,13 @@ def test_google_refuses(
     assert set(INSIDE) <= set(found(document, "not checked"))
     before = CHECKS[: CHECKS.index(check)]
     assert found(document, "ok")[: len(before)] == before
+
+
+def test_a_moment_of_too_many_requests_is_waited_out(google: tuple[Cloud, Path]) -> None:
+    cloud, _ = google
+    for status in (429, 503):
+        cloud.fault(kind="http", method="compute.projects.get", status=status, calls=1)
+    assert found(examine(cloud, code=0), "ok") == CHECKS
 
 
 def test_one_question_refused_leaves_the_others(google: tuple[Cloud, Path]) -> None:

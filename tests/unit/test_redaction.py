@@ -85,6 +85,26 @@ def test_a_value_keeps_its_shape() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("enable-oslogin", "TRUE", "TRUE"),
+        ("startup-script", "export TOKEN=hunter2", "(not kept)"),
+        ("startup-script", "curl …/vmctl-selftest/boot", "curl …/vmctl-selftest/boot"),
+        ("database-password", "hunter2", "(not kept)"),
+        (
+            "ssh-keys",
+            f"bob:ssh-rsa {BLOB} bob@home.example.org\n"
+            f'eve:ssh-rsa {BLOB} google-ssh {{"userName":"eve","expireOn":"2026-12-01"}}',
+            f"someone:ssh-rsa {KEY} {EMAIL}\n"
+            f'someone:ssh-rsa {KEY} google-ssh {{"userName":"someone","expireOn":"2026-12-01"}}',
+        ),
+    ],
+)
+def test_metadata_is_nobodys_business(key: str, value: str, kept: str) -> None:
+    assert OURS.value({"key": key, "value": value}) == {"key": key, "value": kept}
+
+
 class Answer:
     """What httplib2 answers with, as far as a witness looks."""
 

@@ -189,6 +189,18 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "looks for them",
     ),
     Assumption(
+        "os-login-off",
+        "OS Login that a project asks for is off on a VM that says so: its keys count.",
+        _K,
+        "reads what the project asks for, and logs in all the same",
+    ),
+    Assumption(
+        "startup-script",
+        "A startup-script runs as root at every boot, and may write guest attributes.",
+        _S,
+        "lets one write who it is at two boots",
+    ),
+    Assumption(
         "shutdown-inside",
         "A shutdown from inside ends in TERMINATED, with an operation guestTerminate.",
         _K,

@@ -26,6 +26,19 @@ _IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w.-])")
 _IPV6 = re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{0,4}(?![\w:])")
 _NOBODYS = re.compile(r"0\.|10\.|127\.|169\.254\.|192\.168\.|192\.0\.2\.|172\.(1[6-9]|2\d|3[01])\.")
 _DROPPED = {"contents"}  # of a serial port: a whole boot's log, with who knows what in it
+_NOT_KEPT = "(not kept)"
+# of metadata only these values are kept, and a script of the self-test's own
+_SWITCHES = {
+    "block-project-ssh-keys",
+    "enable-guest-attributes",
+    "enable-oslogin",
+    "install-nvidia-driver",
+    "serial-port-enable",
+    "vmctl-ssh-port",
+}
+_OWN_SCRIPT = "vmctl-selftest"
+_KEY_OWNER = re.compile(r"(?m)^[^\s:]+(?=:)")
+_USER_NAME = re.compile(r'("userName": ?)"[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,9 @@ class Redaction:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, Mapping):
-            hidden = {**{name: "(not kept)" for name in _DROPPED if name in value}}
+            hidden: dict[str, object] = {name: _NOT_KEPT for name in _DROPPED if name in value}
+            if value.keys() == {"key", "value"}:
+                hidden["value"] = self._metadata(str(value["key"]), str(value["value"]))
             if value.get("kind") == "compute#project" and "id" in value:
                 hidden["id"] = NUMBER
             return {
@@ -64,6 +79,15 @@ class Redaction:
                 for name, item in value.items()
             }
         return value
+
+    def _metadata(self, key: str, value: str) -> str:
+        """A metadata value: whatever a user, or another one, put there is nobody's business."""
+        if key in ("ssh-keys", "sshKeys"):
+            value = _USER_NAME.sub(rf'\g<1>"{LOGIN}"', _KEY_OWNER.sub(LOGIN, value))
+            return self.text(value)
+        if key in _SWITCHES or _OWN_SCRIPT in value:
+            return self.text(value)
+        return _NOT_KEPT
 
     def _literals(self) -> dict[str, str]:
         """Every word that names the user; what vmctl writes itself names nobody."""

@@ -28,6 +28,15 @@ EVENT_LIMIT_S = 30.0
 SHUT_DOWN = "shut down from inside"
 COUNTED = {"CPUS": 1.0, "SSD_TOTAL_GB": 10.0, "IN_USE_ADDRESSES": 1.0}
 
+# what the startup-script writes: who it is, and something that is another at each boot
+NAMESPACE, ATTRIBUTE = "vmctl-selftest", "boot"
+STARTUP_SCRIPT = f"""#!/bin/sh
+once=$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')
+curl -sf -X PUT -H 'Metadata-Flavor: Google' --data "$(id -u) $once" \\
+  http://metadata.google.internal/computeMetadata/v1/instance/guest-attributes/{NAMESPACE}/{ATTRIBUTE}
+"""
+SCRIPT_LIMIT_S = 90.0
+
 # one line each: sudo, Python's version, tools, the answer for a service account's token
 INSIDE = (
     "sudo -n true && echo sudo || echo no-sudo; "
@@ -131,8 +140,11 @@ def _while_running(run: Trials, instance: Instance) -> Story[None]:
     yield sheet.saw("stale-fingerprint", stale, told(old.failure))
 
 
-def entered(run: Trials, instance: Instance) -> Story[None]:
-    """Inside, over SSH with the pinned host key; at the end it is shut down from there."""
+def entered(run: Trials, instance: Instance) -> Story[str]:
+    """Inside, over SSH with the pinned host key; at the end it is shut down from there.
+
+    Returns what the startup-script of this boot has written; "" for nothing.
+    """
     sheet, clock = run.sheet, run.clock
     began = clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
@@ -159,7 +171,49 @@ def entered(run: Trials, instance: Instance) -> Story[None]:
         alone = not accounts and token == "404"
         said = f"{len(accounts)} on the VM; its token answers HTTP {token}"
         yield sheet.saw("no-service-account", alone, said)
+        yield from _os_login(run)
+        written = yield from _wrote(run, instance, "")
         yield from _shut_down(run, instance, remote)
+    return written
+
+
+def _os_login(run: Trials) -> Story[None]:
+    """We are in: what did the project ask for?"""
+    reply = run.trial.ask("projects", "get", fields="commonInstanceMetadata") or {}
+    items = reply.get("commonInstanceMetadata", {}).get("items", [])
+    asked = {item["key"]: str(item.get("value", "")).upper() for item in items}
+    if asked.get("enable-oslogin") == "TRUE":
+        yield run.sheet.saw("os-login-off", True, "the project asks for it, and our key let us in")
+    else:
+        yield run.sheet.unseen("os-login-off", "the project does not ask for OS Login")
+
+
+def _wrote(run: Trials, instance: Instance, before: str) -> Story[str]:
+    """What the startup-script has written in this boot; "" where it wrote nothing."""
+    began, written = run.clock.monotonic(), before
+    yield Started("script", "Waiting for the startup-script")
+    while written == before:
+        if run.clock.monotonic() - began > SCRIPT_LIMIT_S:
+            return ""
+        run.clock.sleep(gap_s(run.clock.monotonic() - began))
+        written = _attribute(run, instance) or before
+    return written
+
+
+def _who(written: str) -> str:
+    return f"user {written.split()[0]}" if written.split() else "nothing was written"
+
+
+def _attribute(run: Trials, instance: Instance) -> str:
+    reply = run.trial.ask(
+        "instances",
+        "getGuestAttributes",
+        zone=instance.zone,
+        instance=instance.name,
+        queryPath=f"{NAMESPACE}/",
+    )
+    items = (reply or {}).get("queryValue", {}).get("items", [])
+    return next((str(item["value"]) for item in items if item.get("key") == ATTRIBUTE), "")
 
 
 def _shut_down(run: Trials, instance: Instance, remote: Connection) -> Story[None]:
@@ -184,8 +238,11 @@ def _shut_down(run: Trials, instance: Instance, remote: Connection) -> Story[Non
     yield run.sheet.saw("shutdown-inside", right, said)
 
 
-def restarted(run: Trials, instance: Instance) -> Story[None]:
-    """Off, with another run limit on again, and off once more."""
+def restarted(run: Trials, instance: Instance, written: str) -> Story[None]:
+    """Off, with another run limit on again, and off once more.
+
+    `written` is what the startup-script wrote in the boot before.
+    """
     trial, sheet, clock = run.trial, run.sheet, run.clock
     off = trial.get_instance(instance.zone, instance.name)
     if off is None or not off.status.is_stopped:
@@ -213,6 +270,10 @@ def restarted(run: Trials, instance: Instance) -> Story[None]:
         raise VmctlError(f"{instance.name} is gone.")
     right, said = _limit(on, limit_s)
     yield sheet.saw("limit-anew", right and _later(on.started_at, before), said)
+    again = yield from _wrote(run, on, written)
+    as_root = written.startswith("0 ") and again.startswith("0 ")
+    said = f"first boot: {_who(written)}; second boot: {_who(again)}"
+    yield sheet.saw("startup-script", as_root, said)
     yield from _stopped(run, on)
 
 

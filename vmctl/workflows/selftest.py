@@ -35,7 +35,13 @@ from vmctl.workflows.clearing import SELFTEST_LABEL, clear_away, selftest_labels
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.findings import Sheet, Trials
 from vmctl.workflows.free_looks import free_looks
-from vmctl.workflows.machine_trials import created, deleted, entered, restarted
+from vmctl.workflows.machine_trials import (
+    STARTUP_SCRIPT,
+    created,
+    deleted,
+    entered,
+    restarted,
+)
 
 NAME = "vmctl-selftest"
 MACHINE = "n1-standard-1"  # the smallest of the family that GPUs go on
@@ -144,8 +150,8 @@ def selftest(
         try:
             yield from free_looks(run)
             instance = yield from created(run, zones)
-            yield from entered(run, instance)
-            yield from restarted(run, instance)
+            written = yield from entered(run, instance)
+            yield from restarted(run, instance, written)
             yield from deleted(run, instance)
         except VmctlError as error:
             trouble = error
@@ -205,6 +211,7 @@ def _machine(project: Project, zone: str, clock: Clock) -> MachinePlan:
         max_run_s=LIMIT_S,
         ssh_keys=key_entry(project.login_user, keys.public_line, clock.now() + KEY_LIFETIME),
         labels=selftest_labels(project),
+        metadata={"startup-script": STARTUP_SCRIPT},
         network=project.vm.network,
         subnetwork=project.vm.subnetwork,
     )

@@ -189,6 +189,17 @@ def test_a_name_that_somebody_else_has_taken(sky: Cloud, tmp_path: Path) -> None
         eventually(lambda: not sky.machines(), what="the VM is gone")
 
 
+def test_what_google_said_last_is_told(sky: Cloud) -> None:
+    sky.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])
+    sky("up", "--zone", "europe-west1-b", code=6)
+    last = the(examine(sky, code=0), "machine", "warning")
+    assert "currently unavailable in the europe-west1-b zone" in last["said"]
+    assert "us-central1-a" in last["fix"]
+    sky.ask("DELETE", "/emulator/v1/faults")
+    sky("up")
+    assert found(examine(sky, code=0), "warning") == [], "the last answer was a yes"
+
+
 def test_a_machine_that_runs_needs_no_more_quota(sky: Cloud) -> None:
     sky("up")
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)

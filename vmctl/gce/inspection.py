@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from vmctl.domain.diagnosis import PublicImage
@@ -10,8 +11,10 @@ from vmctl.domain.errors import NotFound, VmctlError
 from vmctl.domain.failure import Failure
 from vmctl.domain.image import Image
 from vmctl.domain.ingress import ANYWHERE, Rule
+from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
-from vmctl.gce.replies import aggregated, last_part
+from vmctl.gce.operations import operation_of
+from vmctl.gce.replies import aggregated, last_part, time_of
 from vmctl.gce.translate import failure_of
 
 
@@ -107,6 +110,20 @@ def zones_of_name(compute: Compute, name: str) -> list[str]:
         for item in aggregated(page, "instances")
         if item.get("name") == name
     )
+
+
+def last_try(compute: Compute, name: str) -> tuple[Operation, datetime] | None:
+    """The last creation or start of a VM of this name that Google has on record, and when."""
+    wanted = "(operationType = insert) OR (operationType = start)"
+    tries = [
+        (operation_of(item), at)
+        for page in compute.pages("globalOperations", "aggregatedList", filter=wanted)
+        for item in aggregated(page, "operations")
+        if item.get("operationType") in ("insert", "start")
+        and item.get("targetLink", "").endswith(f"/instances/{name}")
+        and (at := time_of(item.get("insertTime")))
+    ]
+    return max(tries, key=lambda one: one[1], default=None)
 
 
 def vm_names(compute: Compute) -> list[str]:

@@ -52,7 +52,7 @@ def doctor(
         yield Started("api", "Asking Compute Engine")
         compute = yield from _cloud(project, found, findings, clock)
     if compute is not None:
-        yield from inside(project, compute, wish, findings)
+        yield from inside(project, compute, wish, findings, clock.now())
     findings += _programs(project)
     done = ordered(findings)
     return Diagnosis(

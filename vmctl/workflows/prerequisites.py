@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from vmctl.config import Project
 from vmctl.domain.diagnosis import (
@@ -16,6 +17,7 @@ from vmctl.domain.diagnosis import (
 )
 from vmctl.domain.errors import AccessDenied, VmctlError
 from vmctl.domain.events import Started, Story
+from vmctl.domain.failure import advice
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.ingress import ssh_door
@@ -28,6 +30,7 @@ from vmctl.gce import inspection, market
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, diagnosis, wanted_for
 
+RECENT = timedelta(hours=24)
 TAG = "vmctl"  # that every VM of vmctl's carries
 
 
@@ -42,7 +45,11 @@ class Wish:
 
 
 def inside(
-    project: Project, compute: Compute, wish: Wish | None, findings: list[Finding]
+    project: Project,
+    compute: Compute,
+    wish: Wish | None,
+    findings: list[Finding],
+    now: datetime,
 ) -> Story[None]:
     """The machine, its quota, its network and its image; each one alone may fail."""
     if wish is None:
@@ -52,6 +59,7 @@ def inside(
     try:
         instance = compute.find_instance(project.owner, project.name)
         findings.append(_machine(project, compute, wish, instance))
+        findings += _last_try(project, compute, instance, now)
     except VmctlError as error:
         findings.append(Finding.of(Check.MACHINE, error))
     yield Started("quota", "Looking at the quotas")
@@ -105,6 +113,23 @@ def _machine(project: Project, compute: Compute, wish: Wish, instance: Instance 
         if elsewhere and not offering
         else "[vm] gpu and machine in vmctl.toml. See: vmctl gpus",
         2,
+    )
+
+
+def _last_try(
+    project: Project, compute: Compute, instance: Instance | None, now: datetime
+) -> Iterator[Finding]:
+    """What Google said when the VM was last asked for, where that is recent and was a no."""
+    tried = inspection.last_try(compute, instance.name if instance else project.instance_name)
+    if tried is None or tried[0].failure is None or now - tried[1] > RECENT:
+        return
+    operation, at = tried
+    yield Finding(
+        Check.MACHINE,
+        Verdict.WARNING,
+        f"Google's last answer, in {operation.zone} on {at.astimezone():%a %d %b at %H:%M}: "
+        f"{tried[0].failure.message}",
+        advice(tried[0].failure, compute.project),
     )
 
 

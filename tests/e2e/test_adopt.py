@@ -171,6 +171,15 @@ def test_a_host_key_that_is_given_is_the_one_that_counts(sky: Cloud, lab: Path) 
     assert "host key" in told.stderr
 
 
+def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: Cloud, lab: Path) -> None:
+    image = {"sourceImage": "projects/debian-cloud/global/images/family/debian-12"}
+    make(sky, "keeper", disks=[{"boot": True, "initializeParams": image}])
+    sky.laptop("adopt", "keeper", cwd=lab)
+    assert look(sky, "keeper")["disks"][0]["autoDelete"] is True
+    sky.laptop("down", "--delete", "--yes", cwd=lab)
+    assert sky.ask("GET", f"{ROOT}/zones/{B}/disks").get("items", []) == []
+
+
 def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: Cloud, lab: Path) -> None:
     make(sky, "guarded", metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]})
     sky.laptop("adopt", "guarded", cwd=lab)

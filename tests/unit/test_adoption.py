@@ -70,6 +70,12 @@ def test_a_vm_that_is_ours_already_is_left_alone() -> None:
     assert plan.stays == ()
 
 
+def test_a_disk_that_would_stay_goes_along() -> None:
+    plan = decided(WHOLE, has_key=True, disk_labels=OURS, disk_goes_along=False)
+    assert plan.take_disk_along
+    assert "down --delete" in str(plan.changes[0])
+
+
 def test_tags_of_others_stay() -> None:
     assert decided(replace(BARE, tags=("http", "https"))).tags == ("http", "https", "vmctl")
 
@@ -94,7 +100,7 @@ def test_os_login_is_turned_off_where_it_counts(
     ("more", "named"),
     [
         ({"service_account": "x@developer"}, "--no-service-account"),
-        ({"disk_goes_along": False}, "vmctl gc"),
+        ({"left_behind": ("data", "more")}, "disks delete data more"),
         ({"protected": True}, "--no-deletion-protection"),
         ({"deleted_at_limit": True}, "deletes it"),
         ({"restarts": True}, "starts it again"),

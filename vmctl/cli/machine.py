@@ -193,7 +193,7 @@ vmctl up --local
             show(screen, screen.play(of_down(project, delete)))
             return
         if delete and not screen.confirm(
-            f"Delete '{project.instance_name}' and its disk? What is only there is lost.",
+            f"Delete the VM of '{project.name}' and its disk? What is only there is lost.",
             without_terminal=False,
             by_default=False,
         ):

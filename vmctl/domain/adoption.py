@@ -29,7 +29,9 @@ class Candidate:
     tags_fingerprint: str = ""
     disk_labels: Mapping[str, str] = field(default_factory=dict)
     disk_label_fingerprint: str = ""
+    boot_device: str = ""  # the boot disk's name among the VM's devices
     disk_goes_along: bool = True  # the boot disk is deleted with the VM
+    left_behind: tuple[str, ...] = ()  # other disks, which are not
     restarts: bool = False  # Google starts it again after its host failed
     deleted_at_limit: bool = False  # its run limit, or a preemption, deletes it
     protected: bool = False  # against deletion
@@ -64,6 +66,7 @@ class Adoption:
     tags: tuple[str, ...]  # all that it will have; empty: they stay
     key: bool
     max_run_s: int | None  # the limit to set; None: it stays
+    take_disk_along: bool  # let the boot disk be deleted with the VM
     changes: tuple[Change, ...]
     stays: tuple[str, ...]
 
@@ -129,6 +132,9 @@ def adoption_of(
     if candidate.word(GUEST_ATTRIBUTES_ITEM) != "TRUE":
         metadata[GUEST_ATTRIBUTES_ITEM] = "TRUE"
         changes.append(Change(GUEST_ATTRIBUTES_ITEM, "", "TRUE (the VM publishes its host keys)"))
+    if not candidate.disk_goes_along:
+        after = "goes with the VM at `vmctl down --delete`"
+        changes.append(Change(f"the disk {vm.boot_disk}", "stays when the VM is deleted", after))
     if STARTUP_ITEM not in vm.metadata:
         stops = f", which stops the VM when it is idle for {idle}" if idle else ""
         changes.append(Change(STARTUP_ITEM, "", f"vmctl's watchdog{stops}"))
@@ -144,6 +150,7 @@ def adoption_of(
         tags=tags,
         key=not has_key,
         max_run_s=limit,
+        take_disk_along=not candidate.disk_goes_along,
         changes=tuple(changes),
         stays=tuple(_stays(candidate)),
     )
@@ -177,9 +184,10 @@ def _stays(candidate: Candidate) -> list[str]:
             "Everybody with a key in the project's metadata can log in on it, too. To end that: "
             f"gcloud compute instances add-metadata {where} --metadata {SHARED_KEYS_ITEM}=TRUE"
         )
-    if not candidate.disk_goes_along:
+    if candidate.left_behind:
         said.append(
-            f"`vmctl down --delete` leaves its disk {vm.boot_disk}, which costs money on: vmctl gc"
+            f"`vmctl down --delete` leaves {', '.join(candidate.left_behind)}, and what that costs:"
+            f" gcloud compute disks delete {' '.join(candidate.left_behind)} --zone {vm.zone}"
         )
     if candidate.protected:
         said.append(

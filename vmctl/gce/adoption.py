@@ -10,7 +10,7 @@ from vmctl.domain.instance import Instance
 from vmctl.domain.operation import Operation
 from vmctl.gce.compute import Compute
 from vmctl.gce.inspection import project_metadata
-from vmctl.gce.replies import instance_of
+from vmctl.gce.replies import instance_of, last_part
 
 
 def candidate(compute: Compute, zone: str, name: str) -> Candidate:
@@ -26,7 +26,13 @@ def candidate(compute: Compute, zone: str, name: str) -> Candidate:
         tags_fingerprint=reply.get("tags", {}).get("fingerprint", ""),
         disk_labels=disk.get("labels", {}),
         disk_label_fingerprint=disk.get("labelFingerprint", ""),
+        boot_device=next((str(one["deviceName"]) for one in disks if one.get("boot")), ""),
         disk_goes_along=all(one.get("autoDelete") for one in disks if one.get("boot")),
+        left_behind=tuple(
+            last_part(one.get("source", ""))
+            for one in disks
+            if not one.get("boot") and not one.get("autoDelete") and one.get("source")
+        ),
         restarts=bool(scheduling.get("automaticRestart")),
         deleted_at_limit=scheduling.get("instanceTerminationAction") == "DELETE",
         protected=bool(reply.get("deletionProtection")),
@@ -63,6 +69,21 @@ def set_tags(compute: Compute, found: Candidate, tags: tuple[str, ...]) -> Opera
         zone=instance.zone,
         instance=instance.name,
         body={"fingerprint": found.tags_fingerprint, "items": list(tags)},
+    )
+
+
+def take_disk_along(compute: Compute, found: Candidate) -> Operation:
+    """Ask for a VM's boot disk to be deleted with it."""
+    instance = found.instance
+    return compute.change(
+        "setDiskAutoDelete",
+        instance.name,
+        collection="instances",
+        verb="setDiskAutoDelete",
+        zone=instance.zone,
+        instance=instance.name,
+        deviceName=found.boot_device,
+        autoDelete=True,
     )
 
 

@@ -204,6 +204,8 @@ def _carry_out(
         yield from _done(compute, compute.set_metadata(vm, metadata), clock)
     if plan.tags:
         yield from _done(compute, cloud.set_tags(compute, found, plan.tags), clock)
+    if plan.take_disk_along:
+        yield from _done(compute, cloud.take_disk_along(compute, found), clock)
     if plan.disk_labels:
         yield from _done(compute, cloud.label_disk(compute, found, plan.disk_labels), clock)
     if plan.labels:

@@ -208,6 +208,18 @@ async def set_scheduling(call: Call) -> Json:
     return call.done("setScheduling", record)
 
 
+async def set_disk_auto_delete(call: Call) -> Json:
+    """instances.setDiskAutoDelete: whether an attached disk goes with the instance."""
+    record = call.find("instances", call.path["instance"])
+    device = call.query["deviceName"]
+    for disk in record.body["disks"]:
+        if disk["deviceName"] == device:
+            disk["autoDelete"] = call.query["autoDelete"] == "true"
+            call.cloud.store.save(record)
+            return call.done("setDiskAutoDelete", record)
+    raise invalid_field("deviceName", device, f"No attached disk found with device name '{device}'")
+
+
 async def set_deletion_protection(call: Call) -> Json:
     """instances.setDeletionProtection."""
     record = call.find("instances", call.path["resource"])
@@ -289,6 +301,7 @@ METHODS: dict[str, Handler] = {
     "compute.instances.setLabels": set_labels,
     "compute.instances.setTags": set_tags,
     "compute.instances.setScheduling": set_scheduling,
+    "compute.instances.setDiskAutoDelete": set_disk_auto_delete,
     "compute.instances.setDeletionProtection": set_deletion_protection,
     "compute.instances.getGuestAttributes": guest_attributes,
     "compute.instances.getSerialPortOutput": serial_port,

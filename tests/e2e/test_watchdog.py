@@ -149,3 +149,32 @@ def test_a_budget_for_a_running_machine_waits_for_the_run_and_tells_who_is_logge
     up.live(0.2)
     up.off()
     assert "budget" in up("status").stdout
+
+
+def test_a_budget_for_a_new_machine_becomes_googles_limit(stepped: SteppedCloud) -> None:
+    stepped("down", "--delete", "--yes")
+    told = stepped("up", "--budget", "1", "--idle", "off").stderr
+    machine = stepped.machine()
+    seconds = int(machine["scheduling"]["maxRunDuration"]["seconds"])
+    usd = (0.55901 + 0.005 + 10 / 730) * seconds / 3600
+    assert 0.99 < usd <= 1
+    assert "Google stops it after 1.7" in told
+    settings = {item["key"]: item["value"] for item in machine["metadata"]["items"]}
+    assert json.loads(settings["vmctl-watchdog"]) == {"max_run_s": seconds}
+    assert "Idle" not in str(status(stepped)["what_stops"])
+    stepped.live(1.2)
+    assert machine["status"] == "RUNNING"
+    stepped("down")
+    stepped("up", "--budget", "0.5")
+    seconds = int(stepped.machine()["scheduling"]["maxRunDuration"]["seconds"])
+    assert 0.49 < (0.55901 + 0.005 + 10 / 730) * seconds / 3600 <= 0.5
+    stepped("down", "--delete", "--yes")
+
+
+def test_a_budget_needs_a_price(stepped: SteppedCloud) -> None:
+    told = stepped("up", "--gpu", "none", "--budget", "1", code=2)
+    assert "The price of e2-standard-4 is not known" in told.stderr
+    assert "--max-hours" in told.stderr
+    assert "more than $0" in stepped("up", "--budget", "0", code=2).stderr
+    assert "--idle 30m" in stepped("up", "--idle", "soon", code=2).stderr
+    assert not stepped.machines()

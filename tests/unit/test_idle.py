@@ -178,9 +178,14 @@ def test_a_budget_stops_an_idle_vm_after_telling_who_is_logged_in() -> None:
 
 
 def test_a_budget_that_is_over_already_still_warns() -> None:
-    verdicts = replay(history(80, (0, 80, RUN)), Limits(stop_at=START - 3600))
+    verdicts = replay(history(80, (0, 80, RUN)), Limits(stop_at=START + 1))
     assert minute_of(verdicts, "tell_runs") == 0
     assert minute_of(verdicts, "power_off") == 60
+
+
+def test_the_budget_of_an_earlier_start_ends_nothing() -> None:
+    verdicts = replay(history(80), Limits(stop_at=START - 3600))
+    assert not any(v.power_off or v.notice for v in verdicts)
 
 
 @pytest.mark.parametrize("stop_min", [10, 59, 60, 61, 200, 700])

@@ -134,7 +134,8 @@ def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdi
     at = sample.at
     known = [limits.max_run_s and state.began_at + limits.max_run_s, sample.google_stops_at]
     google_at = min((one for one in known if one), default=0.0)
-    ours = bool(limits.stop_at) and (not google_at or limits.stop_at < google_at)
+    # a budget that ended before this start was an earlier start's
+    ours = limits.stop_at > state.began_at and (not google_at or limits.stop_at < google_at)
     if not ours and not google_at:
         return state, Verdict()
     limit_at = limits.stop_at if ours else google_at

@@ -28,7 +28,7 @@ from vmctl.domain.errors import (
 from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.ssh import guest
 from vmctl.ssh.landing import Landing, part_name
-from vmctl.workflows import bringing
+from vmctl.workflows import coming_back
 from vmctl.workflows import run as jobs
 from vmctl.workflows.fetch import FetchResult, fetch
 from vmctl.workflows.push import push
@@ -414,7 +414,7 @@ def test_a_machine_that_is_away_for_a_while_is_come_back_to(world: World) -> Non
 def test_an_impostor_at_its_address_gets_nothing_and_gives_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bringing, "ACCESS_LOST_S", 0.5)
+    monkeypatch.setattr(coming_back, "ACCESS_LOST_S", 0.5)
     settled(world.remote / "big.bin", os.urandom(30_000_000))
     stopped: list[int] = []
 
@@ -644,8 +644,8 @@ def test_an_answer_that_is_none_is_one_clear_error(
 
 
 def test_a_vm_that_is_gone_is_unreachable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bringing, "LINK_LOST_S", 0.5)
-    monkeypatch.setattr(bringing, "ACCESS_LOST_S", 0.5)
+    monkeypatch.setattr(coming_back, "LINK_LOST_S", 0.5)
+    monkeypatch.setattr(coming_back, "ACCESS_LOST_S", 0.5)
     settled(world.remote / "big.bin", os.urandom(30_000_000))
 
     def watch(event: Event) -> None:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from tests.contract.test_wire import World, play, until, world, write
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable
-from vmctl.domain.events import Event, Warned
+from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.domain.transfer import Via
+from vmctl.workflows import coming_back
 from vmctl.workflows.push import PushResult, push
 from vmctl.workflows.session import remember
 
@@ -478,6 +479,37 @@ def test_a_push_killed_on_the_vm_at_any_moment_is_completed_by_the_next(
     assert (again.moved_files, again.deleted) == (0, ())
 
 
+def test_a_cut_push_comes_back_by_itself(world: World) -> None:
+    size = 30_000_000
+    (world.root / "big.bin").write_bytes(os.urandom(size))
+    notes: list[str] = []
+    held: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Noted):
+            notes.append(event.text)
+            held.append(staged(world))
+        if isinstance(event, Advanced) and not held and (event.done_bytes or 0) > size // 2:
+            until(lambda: staged(world) > size // 3)
+            world.sshd.cut()
+
+    result = play(push(world.project), watch)
+    assert len(notes) == 1
+    assert notes[0].startswith("Lost the connection, coming back")
+    # what lay in buffers on the way is lost; what had arrived is not sent again
+    assert held[0] > size // 3
+    assert result.sent_bytes < 2 * size - held[0] + 100_000
+    assert shape(world.remote) == shape(world.root)
+    assert play(push(world.project)).moved == ()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost link is not waited for."""
+    monkeypatch.setattr(coming_back, "LINK_LOST_S", -1.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_cut_push_sends_the_rest(world: World) -> None:
     size = 40_000_000
     (world.root / "big.bin").write_bytes(os.urandom(size))
@@ -496,6 +528,7 @@ def test_a_cut_push_sends_the_rest(world: World) -> None:
     assert shape(world.remote) == shape(world.root)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("removed", [False, True], ids=["", "removed on the VM"])
 def test_a_cut_difference_sends_the_rest(world: World, removed: bool) -> None:
     size, same = 100_000_000, 0 if removed else 20_000_000

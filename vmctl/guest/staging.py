@@ -78,6 +78,10 @@ class Staging:
         if self._now is None or self._now[0] != sha256:
             self._close()
             self._now = self._open(sha256)
+            if self._now[1].tell() >= size and self._now[2].hexdigest() != sha256:
+                self._close()  # what an earlier push left is not what it should be
+                Path(self.path(sha256)).unlink()
+                self._now = self._open(sha256)
         file, digest = self._now[1:]
         have = file.tell()
         if offset > have:

@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
+from vmctl.domain.errors import AccessDenied, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.probe import one_line
-from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
 from vmctl.ssh.landing import Landing
-from vmctl.workflows.session import Session, connect
+from vmctl.workflows.coming_back import ComingBack
+from vmctl.workflows.session import Session
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-LINK_LOST_S = 600.0  # how long a transfer tries to come back
-ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a part of that
 SHOW_S = 0.05
 THREADS = 8
 WAITING = 32  # files that have come and are not on the disk yet
@@ -65,8 +63,7 @@ class Bringing:
 
         A lost link is come back over for ten minutes, counted from the last byte that came.
         """
-        lost_at: float | None = None
-        attempt = 0
+        back = ComingBack(self.project, self.clock)
         while True:
             before, self._waited = self._done, False
             try:
@@ -76,31 +73,11 @@ class Bringing:
                 if not self.waits:
                     raise
                 yield Noted(f"{error.message} Waiting for it")
-                lost_at, attempt = None, 0
-            except HostKeyChanged:
-                raise  # somebody else answers: no link that comes back
+                back.is_back()
             except (Unreachable, AccessDenied) as error:
-                if self._done > before or self._waited:
-                    lost_at = None
-                if lost_at is None:
-                    if isinstance(error, AccessDenied):
-                        raise
-                    lost_at, attempt = self.clock.monotonic(), 0
-                    yield Noted(f"Lost the connection, coming back: {error.message}")
-                if self.clock.monotonic() - lost_at > _patience_s(error):
-                    raise
+                yield from back.lost(error, progressed=self._done > before or self._waited)
             ask = True
-            self.clock.sleep(backoff_s(attempt))
-            attempt += 1
-            try:
-                session = yield from connect(self.project, clock=self.clock)
-            except HostKeyChanged:
-                raise
-            except Unreachable:
-                continue  # the old connection is tried, and counted
-            except AccessDenied:  # Google may be out of reach as well, or not know us any more
-                if lost_at is None or self.clock.monotonic() - lost_at > ACCESS_LOST_S:
-                    raise
+            session = (yield from back.session()) or session  # the old one is tried, and counted
 
     def _one_connection(self, session: Session, ask: bool) -> Story[None]:
         request = {**self.request, "ask": ask}
@@ -231,10 +208,6 @@ class _Finishing:
 
     def _keep(self, found: Arrived) -> None:
         self._arrived[found.want.relative] = found
-
-
-def _patience_s(error: Unreachable | AccessDenied) -> float:
-    return ACCESS_LOST_S if isinstance(error, AccessDenied) else LINK_LOST_S
 
 
 def _room(landing: Landing, total: int) -> None:

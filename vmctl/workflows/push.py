@@ -13,7 +13,7 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, NotFound, Unreachable
+from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.left_out import left_behind, paths_named
 from vmctl.domain.manifest import named
@@ -24,6 +24,7 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
+from vmctl.workflows.coming_back import ComingBack
 from vmctl.workflows.manifest import Unfinished, read_told, write_told
 from vmctl.workflows.pushing import STEP, Early, Talk, Way, goes_ahead
 from vmctl.workflows.reading import Reading
@@ -31,6 +32,7 @@ from vmctl.workflows.selection import LocalEntry, Selection
 from vmctl.workflows.session import connect
 
 SHOWN = 20  # names in a message
+NOTHING_YET = 1 << 62
 RESUMES = "What has arrived is not sent again: vmctl push"
 
 
@@ -73,7 +75,8 @@ def push(
     """What the folder holds, less what is ignored, is on the VM; deletes only what a push put.
 
     Nothing there changes before every byte is there and proven; a kill at any moment is repaired
-    by the next push.
+    by the next push. A lost link is come back over for ten minutes, and what has arrived is not
+    sent again.
     """
     clock = clock or Clock()
     began, way = clock.monotonic(), Way(dry_run, force, via)
@@ -83,14 +86,26 @@ def push(
         reading = Reading(project, key)  # while the connection is on its way
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
-        for attempt in range(2):
+        crossing, back, installed = _Crossing(), ComingBack(project, clock), False
+        while True:
+            crossing.begun = False
             try:
-                told, sent = yield from _converse(session.ssh, project, reading, way)
+                told = yield from _converse(session.ssh, project, reading, way, crossing)
                 break
             except Absent:
-                if attempt:
+                if installed:
                     raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
                 guest.install(session.ssh)
+                installed = True
+                continue
+            except (Unreachable, AccessDenied) as error:
+                if not (crossing.begun or back.is_lost):
+                    raise  # there was no link that could come back
+                if type(error) is Unreachable:
+                    error.hint = RESUMES
+                yield from back.lost(error, progressed=crossing.has_progressed())
+            session = (yield from back.session()) or session
+            reading = Reading(project, key)  # the folder may have changed meanwhile
     selection, tree = reading.selection, reading.tree
     names = named(told["put"], sorted(tree))
     moved = [path for path in names if tree[path][0] != "d"]
@@ -108,7 +123,7 @@ def push(
         refused=tuple(printable(path) for path, _ in told["conflicts"]),
         left_out=group_left_out([(rule, printable(path)) for rule, path in selection.left_out]),
         largest=_largest(selection.entries),
-        sent_bytes=sent,
+        sent_bytes=crossing.sent_bytes,
         seconds=seconds,
     )
     yield Finished(STEP, _told(result), seconds)
@@ -140,17 +155,33 @@ def _missed(project: Project, selection: Selection, key: str | None) -> Iterator
         write_told(key, [*told, *new])
 
 
+@dataclass(slots=True)
+class _Crossing:
+    """What came of the connections so far."""
+
+    begun: bool = False  # the VM has taken part in this one
+    sent_bytes: int = 0
+    missing_bytes: int = NOTHING_YET  # of contents, when the VM said last what it wants
+    _missed_bytes: int = NOTHING_YET
+
+    def has_progressed(self) -> bool:
+        """Whether the VM wants less than after the connection before."""
+        missed, self._missed_bytes = self._missed_bytes, self.missing_bytes
+        return self.missing_bytes < missed
+
+
 def _converse(
-    ssh: OpenSSH, project: Project, reading: Reading, way: Way
-) -> Story[tuple[dict[str, Any], int]]:
-    """The VM's last answer, and the bytes that went out."""
+    ssh: OpenSSH, project: Project, reading: Reading, way: Way, crossing: _Crossing
+) -> Story[dict[str, Any]]:
+    """The VM's last answer."""
     unfinished = Unfinished(reading.key)
     early = None
     if way.via is Via.STREAM and not way.dry_run:
         early = Early(ssh, project.name, reading, unfinished)
-    channel = None
+    channel = talk = None
     try:
         channel = Channel(ssh)
+        crossing.begun = True
         reading.wait_selected()
         ahead = goes_ahead(reading, way, unfinished)
         if not ahead:
@@ -169,16 +200,16 @@ def _converse(
             }
         )
         head_start = early.begun() if early else None
-        told = yield from Talk(channel, reading, way, unfinished, head_start).hold()
+        talk = Talk(channel, reading, way, unfinished, head_start)
+        told = yield from talk.hold()
         reading.save()
-    except Unreachable as error:
-        if type(error) is Unreachable:  # a changed host key has a hint of its own
-            error.hint = RESUMES
-        raise
     finally:
+        if talk is not None and talk.missing_bytes is not None:
+            crossing.missing_bytes = talk.missing_bytes
         if early is not None:
             early.close()
         if channel is not None:
+            crossing.sent_bytes += channel.sent_bytes
             channel.close()
     if "conflicts" in told and "put" not in told:
         raise _conflict(told["conflicts"])
@@ -186,7 +217,7 @@ def _converse(
         unfinished.end()
         if told["tree"] != reading.base.id:
             reading.base.write(told["tree"], reading.tree)
-    return told, channel.sent_bytes
+    return told
 
 
 @contextlib.contextmanager

@@ -66,6 +66,7 @@ class Talk:
         self._sent: dict[str, int] = {}  # sha256: up to where it went out
         self._done_bytes = 0
         self._total_bytes: int | None = None
+        self.missing_bytes: int | None = None  # when the VM said last what it wants
 
     def hold(self) -> Story[dict[str, Any]]:
         """The VM's last answer."""
@@ -159,7 +160,8 @@ class Talk:
             offset = max(held.get(path, 0), sent)
             if offset < size:
                 contents.append(Content(path, sha256, size, offset))
-        self._total_bytes = self._done_bytes + sum(one.size - one.offset for one in contents)
+        self.missing_bytes = sum(one.size - one.offset for one in contents)
+        self._total_bytes = self._done_bytes + self.missing_bytes
         differing = {names[int(number)] for number in want["older"]}
         apart = [content for content in contents if self._goes_apart(content.path, differing)]
         yield from self._place(apart, want["placed"])

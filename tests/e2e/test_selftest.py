@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal
+from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal, until
 from vmctl.domain.assumptions import ASSUMPTIONS
 
 SELFTEST = ("selftest", "--trace", "trace.jsonl")
@@ -64,10 +64,10 @@ def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: Rehear
     assert document["differs"] == 0
     assert len(seen) == len(ASSUMPTIONS)
     check_nothing(cloud)
+    check_the_trace_names_nobody(cloud)
 
 
-def test_the_trace_names_nobody(cloud: Rehearsal) -> None:
-    cloud(*SELFTEST)
+def check_the_trace_names_nobody(cloud: Rehearsal) -> None:
     text = (cloud.folder / "trace.jsonl").read_text()
     calls = [json.loads(line) for line in text.splitlines()]
     assert {"POST", "GET", "DELETE"} <= {call.get("method") for call in calls}
@@ -99,6 +99,7 @@ def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: Reh
     check_nothing(cloud)
 
 
+@pytest.mark.slow
 def test_a_dry_zone_leads_to_the_next(cloud: Rehearsal) -> None:
     cloud.fault(kind="stockout", zone="europe-west1-b")
     assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
@@ -109,6 +110,29 @@ def test_a_dry_zone_leads_to_the_next(cloud: Rehearsal) -> None:
 def test_ctrl_c_leaves_nothing(cloud: Rehearsal, when: str) -> None:
     method = "compute.instances.insert"
     assert interrupted_at(cloud, 1, when, method=method) == method
+    check_nothing(cloud)
+
+
+def test_ctrl_c_again_says_what_becomes_of_the_rest(cloud: Rehearsal) -> None:
+    cloud.ask("POST", "/emulator/v1/hold", {"call": 1, "method": "compute.instances.start"})
+    client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
+    until(lambda: cloud.ask("GET", "/emulator/v1/hold")["held"], "the machine is to be started")
+    # from now on its deletion takes for ever
+    cloud.fault(kind="http", method="compute.instances.delete", status=503)
+    client.send_signal(signal.SIGINT)
+    cloud.ask("DELETE", "/emulator/v1/hold")
+    assert client.stderr is not None
+    told = ""
+    while "Deleting tester" not in told:
+        line = client.stderr.readline().decode()
+        assert line, told
+        told += line
+    client.send_signal(signal.SIGINT)
+    told += client.communicate()[1].decode()
+    assert client.returncode == 130, told
+    assert "Google itself deletes the VM" in told
+    cloud.no_faults()
+    assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
     check_nothing(cloud)
 
 
@@ -139,17 +163,13 @@ SLOW = pytest.mark.slow
 )
 def test_what_a_killed_one_left_goes_with_the_next(cloud: Rehearsal, method: str) -> None:
     assert cloud.killed_at(1, "after", *SELFTEST, method=f"compute.{method}")
+    for vm in cloud.all("instances"):
+        # should nobody come back, Google deletes it, disk and all
+        assert vm["scheduling"]["instanceTerminationAction"] == "DELETE"
+        assert vm["scheduling"]["maxRunDuration"]["seconds"] in ("1800", "1740")
+        assert vm["disks"][0]["autoDelete"] is True
     assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
     check_nothing(cloud)
-
-
-def test_google_deletes_what_nobody_comes_back_for(cloud: Rehearsal) -> None:
-    """The dead man's switch is the service's: it needs nothing of this computer's."""
-    assert cloud.killed_at(1, "after", *SELFTEST, method="compute.instances.insert")
-    (vm,) = cloud.all("instances")
-    assert vm["scheduling"]["instanceTerminationAction"] == "DELETE"
-    assert vm["scheduling"]["maxRunDuration"]["seconds"] == "1800"
-    assert vm["disks"][0]["autoDelete"] is True
 
 
 def test_a_machine_of_the_users_that_is_called_the_same_stays(cloud: Rehearsal) -> None:

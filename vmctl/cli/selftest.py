@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vmctl.workflows.selftest import SelftestPlan, SelftestResult
 
 
+LEFT = (
+    "What is left goes with the next `vmctl selftest`, "
+    "and Google itself deletes the VM 30 minutes after its start."
+)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -56,8 +62,12 @@ def register(app: typer.Typer) -> None:
             result = screen.play(story(project, trace=trace, confirm=agree))
         except BaseException:
             if begun:
-                screen.note("\nDeleting what the self-test made (the next one would, too).")
-                screen.play(clear_up(project))
+                screen.note("\nDeleting what the self-test made.")
+                try:
+                    screen.play(clear_up(project))
+                except BaseException:
+                    screen.note(LEFT)
+                    raise
             raise
         screen.document(result)
         _report(screen, result)

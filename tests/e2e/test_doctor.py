@@ -96,6 +96,11 @@ def test_spot_without_its_own_quota_is_a_warning(sky: Cloud, tmp_path: Path) -> 
     assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["said"]
 
 
+def test_a_quota_that_google_keeps_elsewhere_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+    newest = project(tmp_path / "newest", '[vm]\ngpu = "h100:8"\n')
+    assert "GPU family" in the(examine(sky, code=0, cwd=newest), "quota", "warning")["fix"]
+
+
 def test_the_network_is_gone(sky: Cloud) -> None:
     sky.fault(kind="http", method="compute.networks.get", status=404, reason="notFound")
     document = examine(sky, code=2)
@@ -139,6 +144,8 @@ def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
     [
         ('[vm]\nimage = "debian-cloud/debian-99"\n', "image", 3, "debian-99"),
         ("[vm]\ndisk_gb = 20\n", "image", 2, "50 GB"),
+        ('[vm]\nmachine = "e2-standard-4"\n', "settings", 2, "N1 host"),
+        ('[vm]\nimage = "pytroch"\n', "settings", 2, "pytorch"),
         ('[vm]\ngpu = "v100"\n', "machine", 2, "europe-west4"),
         ('[vm]\ngpu = "none"\nmachine = "n9-standard-4"\n', "machine", 2, "vmctl gpus"),
     ],

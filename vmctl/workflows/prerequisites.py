@@ -17,7 +17,7 @@ from vmctl.domain.diagnosis import (
 )
 from vmctl.domain.errors import AccessDenied, VmctlError
 from vmctl.domain.events import Started, Story
-from vmctl.domain.failure import advice
+from vmctl.domain.failure import advice, quota_page
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.ingress import ssh_door
@@ -25,7 +25,7 @@ from vmctl.domain.instance import Instance
 from vmctl.domain.machine import MachineType
 from vmctl.domain.placement import region_of
 from vmctl.domain.plan import cautions
-from vmctl.domain.quota import shortages
+from vmctl.domain.quota import gpu_metric, shortages
 from vmctl.gce import inspection, market
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, diagnosis, wanted_for
@@ -156,6 +156,13 @@ def _quota(
     elif short:
         said = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
         yield Finding(Check.QUOTA, Verdict.WARNING, said, "vmctl up without --spot")
+    elif gpu is not None and gpu_metric(gpu.accelerator, spot=spot) is None:
+        said = (
+            f"The quota of the {gpu.title} is kept elsewhere and cannot be seen from here; what "
+            f"can be seen would do in {region}"
+        )
+        fix = f"Look for 'GPUs per GPU family' in {region}: {quota_page(compute.project)}"
+        yield Finding(Check.QUOTA, Verdict.WARNING, said, fix)
     else:
         known = {**allowance.by_region.get(region, {}), **allowance.of_project}
         counted = [need.metric for need in wanted.needs if need.metric in known]

@@ -116,6 +116,13 @@ def test_a_network_of_the_settings_that_is_not_there(sky: Cloud, tmp_path: Path)
     assert "vmctl.toml" in network["fix"]
 
 
+def test_a_subnetwork_brings_its_network(sky: Cloud, tmp_path: Path) -> None:
+    inner = project(tmp_path / "inner", BASE + 'subnetwork = "default"\n')
+    assert found(examine(sky, code=0, cwd=inner), "ok") == CHECKS
+    other = project(tmp_path / "other", BASE + 'subnetwork = "lab"\n')
+    assert "lab in europe-west1" in the(examine(sky, code=2, cwd=other), "network")["said"]
+
+
 def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
     rules = "/compute/v1/projects/vmctl-local/global/firewalls"
     examine(sky, code=0)  # gives the project its default rules

@@ -91,6 +91,26 @@ async def list_networks(call: Call) -> Json:
     return lists.page("compute#networkList", call.url_path, [_network(call)], call.query)
 
 
+async def get_subnetwork(call: Call) -> Json:
+    """subnetworks.get: the one of the region, `default`, or nothing."""
+    region, name = call.path["region"], call.path["subnetwork"]
+    if name != "default" or region not in call.cloud.catalog.regions:
+        raise not_found(f"projects/{call.project}/regions/{region}/subnetworks/{name}")
+    return {
+        "kind": "compute#subnetwork",
+        "id": links.stable_id("subnetwork", call.project, region),
+        "creationTimestamp": _BORN,
+        "name": "default",
+        "network": links.link(call.project, links.GLOBAL, "networks", "default"),
+        "ipCidrRange": f"10.{128 + 2 * call.cloud.catalog.regions.index(region)}.0.0/20",
+        "region": f"{links.ROOT}projects/{call.project}/regions/{region}",
+        "selfLink": links.link(call.project, f"regions/{region}", "subnetworks", "default"),
+        "privateIpGoogleAccess": False,
+        "purpose": "PRIVATE",
+        "stackType": "IPV4_ONLY",
+    }
+
+
 def _complete(call: Call, key: Key, body: Json) -> Json:
     if ("allowed" in body) == ("denied" in body):
         raise bad_request("Exactly one of allowed and denied must be specified for a firewall.")
@@ -152,4 +172,5 @@ METHODS: dict[str, Handler] = {
     "compute.firewalls.delete": delete,
     "compute.networks.get": get_network,
     "compute.networks.list": list_networks,
+    "compute.subnetworks.get": get_subnetwork,
 }

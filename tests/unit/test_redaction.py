@@ -85,6 +85,15 @@ def test_a_value_keeps_its_shape() -> None:
     }
 
 
+def test_what_others_do_in_the_project_is_not_told() -> None:
+    ours = Redaction("p-1234", owner="ada", own="vmctl-selftest")
+    link = "https://www.googleapis.com/compute/v1/projects/p-1234/zones/z/instances/"
+    operation = {"kind": "compute#operation", "targetLink": f"{link}ada-vmctl-selftest"}
+    others = {"kind": "compute#operation", "targetLink": f"{link}bobs-secret-plan"}
+    assert "owner-vmctl-selftest" in str(ours.value(operation))
+    assert "bob" not in str(ours.value(others))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "kept"),
     [

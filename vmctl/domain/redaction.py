@@ -17,6 +17,7 @@ EMAIL = "someone@example.com"
 ADDRESS = "192.0.2.1"  # of the block that is for documentation
 KEY = "AAAAKEY"
 NUMBER = "100000000000"
+ANOTHERS = "https://www.googleapis.com/compute/v1/projects/a-project/another"
 
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _KEY = re.compile(r"AAAA[0-9A-Za-z+/]{16,}={0,3}")
@@ -48,6 +49,7 @@ class Redaction:
     project: str
     owner: str = ""
     login: str = ""
+    own: str = ""  # what is in the name of everything that may be named
     words: Mapping[str, str] = field(default_factory=dict)  # further ones, with what stands there
 
     def text(self, text: str) -> str:
@@ -72,6 +74,8 @@ class Redaction:
             hidden: dict[str, object] = {name: _NOT_KEPT for name in _DROPPED if name in value}
             if value.keys() == {"key", "value"}:
                 hidden["value"] = self._metadata(str(value["key"]), str(value["value"]))
+            if value.get("kind") == "compute#operation" and not self._is_own(value):
+                hidden["targetLink"] = ANOTHERS
             if value.get("kind") == "compute#project" and "id" in value:
                 hidden["id"] = NUMBER
             return {
@@ -79,6 +83,10 @@ class Redaction:
                 for name, item in value.items()
             }
         return value
+
+    def _is_own(self, operation: Mapping[object, object]) -> bool:
+        """Whether an operation is about what may be named: a project has many people's."""
+        return self.own in str(operation.get("targetLink", "")).rpartition("/")[2]
 
     def _metadata(self, key: str, value: str) -> str:
         """A metadata value: whatever a user, or another one, put there is nobody's business."""

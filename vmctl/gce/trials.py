@@ -9,7 +9,7 @@ from vmctl.domain.failure import Failure
 from vmctl.domain.instance import Instance
 from vmctl.domain.operation import Operation
 from vmctl.domain.plan import MachinePlan
-from vmctl.gce import bodies
+from vmctl.gce import bodies, replies
 from vmctl.gce.compute import Compute
 from vmctl.gce.translate import failure_of
 
@@ -37,6 +37,15 @@ class Trial(Compute):
             requestId=request_id,
         )
         return self._change("insert", plan.zone, plan.name, request)
+
+    def called(self, name: str) -> list[Instance]:
+        """The VMs of this name, in all zones; no other is read."""
+        return [
+            replies.instance_of(item)
+            for page in self.pages("instances", "aggregatedList", filter=f"name = {name}")
+            for item in replies.aggregated(page, "instances")
+            if item.get("name") == name
+        ]
 
     def set_limit(self, instance: Instance, max_run_s: int) -> Operation:
         """Ask for another run limit, at which Google still deletes the VM."""

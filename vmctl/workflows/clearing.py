@@ -9,6 +9,7 @@ from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.instance import Instance, labels_for
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.replies import aggregated, last_part
+from vmctl.gce.trials import Trial
 from vmctl.ssh import hostkeys
 from vmctl.workflows.waiting import follow, gap_s, until
 
@@ -38,7 +39,8 @@ def clear_away(
         if operation is not None:
             yield Started("clear", f"Waiting for the creation begun in {operation.zone}")
             yield from follow(compute, operation, clock, "clear")
-        found = [vm for vm in compute.list_instances(project.owner) if SELFTEST_LABEL in vm.labels]
+        every = Trial.of(compute).called(project.instance_name)
+        found = [vm for vm in every if SELFTEST_LABEL in vm.labels]
         for vm in found:
             yield from _delete(compute, vm, clock)
         disks = _disks(project, compute)

@@ -27,7 +27,6 @@ from vmctl.domain.plan import MachinePlan
 from vmctl.domain.redaction import Redaction
 from vmctl.folders import data_dir
 from vmctl.gce import catalogue
-from vmctl.gce.compute import Compute
 from vmctl.gce.trace import Recorder
 from vmctl.gce.trials import Trial
 from vmctl.ssh.keys import ensure_keypair
@@ -180,11 +179,11 @@ def clear_up(project: Project, *, clock: Clock | None = None) -> Story[int]:
     return (yield from clear_away(project, compute, clock, interrupted=True))
 
 
-def _clear_before(project: Project, compute: Compute, clock: Clock) -> Story[None]:
+def _clear_before(project: Project, trial: Trial, clock: Clock) -> Story[None]:
     """What an earlier one left goes; a VM of the same name that is not its own stays."""
-    yield from clear_away(project, compute, clock)
-    for vm in compute.list_instances(project.owner):
-        if vm.name == project.instance_name and SELFTEST_LABEL not in vm.labels:
+    yield from clear_away(project, trial, clock)
+    for vm in trial.called(project.instance_name):
+        if SELFTEST_LABEL not in vm.labels:
             raise Conflict(
                 f"{vm.name} in {vm.zone} is yours, and the self-test needs its name.",
                 hint="Look at it: vmctl ls --all",
@@ -245,7 +244,7 @@ def _trace_file(clock: Clock, real: bool) -> Path:
 
 @contextmanager
 def _recorder(file: Path, project: Project, real: bool, clock: Clock) -> Iterator[Recorder]:
-    redaction = Redaction(project="", owner=project.owner, login=project.login_user)
+    redaction = Redaction("", owner=project.owner, login=project.login_user, own=NAME)
     about = {
         "service": "Compute Engine" if real else "embedded",
         "vmctl": __version__,

@@ -195,7 +195,7 @@ def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult
 def _end(result: RunResult) -> None:
     """End with the job's own exit code; one sentence says why when it is not 0."""
     from vmctl.domain.errors import JobFailed
-    from vmctl.workflows.run import job_error
+    from vmctl.workflows.lost_runs import job_error
 
     lost = job_error(result)
     if lost is not None:

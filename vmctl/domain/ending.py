@@ -79,19 +79,31 @@ def ending_of(instance: Instance, events: Iterable[SystemEvent]) -> Ending | Non
     if not (instance.status.is_stopped or instance.status.is_going):
         return None
     began = instance.started_at
-    since = [
-        event
-        for event in events
-        if event.instance_id == instance.id
-        and event.kind in EVENTS
-        and (began is None or event.at >= began)
-    ]
-    if since:
-        last = max(since, key=lambda event: event.at)
-        return Ending(EVENTS[last.kind], last.at)
+    if found := ending_since(instance, events, began):
+        return found
     stopped = instance.stopped_at
     if began and stopped and instance.max_run_s:
         limit = began + timedelta(seconds=instance.max_run_s)
         if abs(stopped - limit) <= RUN_LIMIT_SLACK:
             return Ending(Reason.RUN_LIMIT, stopped)
     return None
+
+
+def ending_since(
+    instance: Instance, events: Iterable[SystemEvent], since: datetime | None
+) -> Ending | None:
+    """The last that Google did to a VM from a moment on, even where it runs again; None: nothing.
+
+    None as the moment counts everything that Google remembers.
+    """
+    found = [
+        event
+        for event in events
+        if event.instance_id == instance.id
+        and event.kind in EVENTS
+        and (since is None or event.at >= since)
+    ]
+    if not found:
+        return None
+    last = max(found, key=lambda event: event.at)
+    return Ending(EVENTS[last.kind], last.at)

@@ -14,7 +14,7 @@ from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.duration import duration_text
-from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, Unreachable, VmctlError
+from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, Unreachable
 from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
 from vmctl.domain.job import (
     RunFacts,
@@ -31,6 +31,7 @@ from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
+from vmctl.workflows.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.session import Session, connect, reach
 from vmctl.workflows.setup import prepare_machine
 
@@ -54,6 +55,7 @@ class RunResult:
     stops_at: str | None  # when Google will end the VM, ISO 8601
     usd: float | None = None  # what the VM cost meanwhile, its disk left out: an estimate
     price_dated: str | None = None
+    lost_because: str = ""  # what became of the VM under a run that was lost
 
     @property
     def cost_text(self) -> str:
@@ -112,7 +114,8 @@ def run(
         facts = _one(session.ssh, project, run_id)
     else:
         facts = yield from _follow(project, session, run_id, 0, True, clock)
-    return _result(project, facts, session)
+    lost_because = yield from why_lost(project, facts, clock)
+    return _result(project, facts, session, lost_because)
 
 
 def logs(
@@ -127,7 +130,10 @@ def logs(
     session = yield from connect(project, clock=clock)
     chosen = choose(_facts(session.ssh, project), wanted)
     facts = yield from _follow(project, session, chosen.id, 0, follow, clock)
-    return _result(project, facts, session)
+    lost_because = yield from why_lost(project, facts, clock)
+    if lost_because and not follow:
+        yield Warned(f"The run {facts.id} was lost. {lost_because} Again: vmctl run {facts.job}")
+    return _result(project, facts, session, lost_because)
 
 
 def _follow(
@@ -171,22 +177,15 @@ def _follow(
 def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Story[Session]:
     """The connection once more; while the VM cannot be reached, the old one is kept to try.
 
-    A run does not outlive its VM: raises Unreachable when that is off or gone.
+    A run does not outlive its VM: raises Unreachable, with the reason, when that is off or gone.
     """
     try:
         return (yield from connect(project, clock=clock, verify=True))
     except Unreachable:
         return session
-    except NotFound as error:
-        raise Unreachable(
-            f"The run {run_id} was lost: its VM was deleted.", hint="Begin anew: vmctl up"
-        ) from error
-    except Conflict as error:
-        why = error.message[:1].lower() + error.message[1:]
-        raise Unreachable(
-            f"The run {run_id} was lost: {why}",
-            hint=f"What it wrote: vmctl up && vmctl logs {run_id}",
-        ) from error
+    except (NotFound, Conflict) as error:
+        why = yield from why_gone(project, clock)
+        raise gone_with_its_vm(run_id, why) from error
 
 
 def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
@@ -297,7 +296,7 @@ def _paid(project: Project, facts: RunFacts, usd_per_hour: float | None) -> Paid
     )
 
 
-def _result(project: Project, facts: RunFacts, session: Session) -> RunResult:
+def _result(project: Project, facts: RunFacts, session: Session, lost_because: str) -> RunResult:
     state = observe(facts)
     shown = view(facts)
     code = facts.exit_code if state.is_over else None
@@ -318,6 +317,7 @@ def _result(project: Project, facts: RunFacts, session: Session) -> RunResult:
         stops_at=stops,
         usd=None if paid is None or paid.usd is None else round(paid.usd, 4),
         price_dated=session.price_dated or None,
+        lost_because=lost_because,
     )
 
 
@@ -332,13 +332,3 @@ def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
 def _span(seconds: float) -> str:
     minutes = max(0, int(seconds // 60))
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
-def job_error(result: RunResult) -> VmctlError | None:
-    """The error of a run that was lost; None for one whose exit code tells everything."""
-    if result.state != State.LOST:
-        return None
-    return Unreachable(
-        f"The run {result.run_id} was lost: the VM stopped or restarted under it.",
-        hint=f"What it wrote: vmctl logs {result.run_id}; again: vmctl run {result.job}",
-    )

@@ -1,0 +1,133 @@
+"""A VM that goes away under a run: `run` and `logs -f` say why and when, and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Emulator
+from tests.e2e.conftest import Laptop, eventually, project, public_folder
+
+TOML = """
+[vm]
+image = "debian-cloud/debian-12"
+[jobs.train]
+command = "echo begun; sleep 1000"
+"""
+
+
+class Cloud:
+    """A laptop with a project whose job does not end by itself, and a clock that stands still."""
+
+    def __init__(self, emulator: Emulator, laptop: Laptop) -> None:
+        self.emulator = emulator
+        self.laptop = laptop
+        self.folder = project(laptop.home.parent / "vm", TOML)
+
+    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.laptop(*words, cwd=self.folder, code=code)
+
+    def followed(self, *words: str) -> subprocess.Popen[bytes]:
+        """A command that follows the run, once the job's first line has come."""
+        process = self.laptop.start(*words, cwd=self.folder)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == b"begun\n":
+                return process
+        pytest.fail(f"it ended before the job began: {ended(process)}")
+
+    @property
+    def vm(self) -> dict[str, Any]:
+        (found,) = self.emulator.admin("GET", "status")["instances"]
+        return dict(found)
+
+    def ask(self, verb: str) -> None:
+        """Of Compute Engine, as somebody at the console does."""
+        path = f"projects/vmctl-local/zones/{self.vm['zone']}/instances/{self.vm['name']}"
+        method, last = ("DELETE", "") if verb == "delete" else ("POST", f"/{verb}")
+        status, answer = self.emulator.send(method, f"/compute/v1/{path}{last}")
+        assert status == 200, answer
+
+
+def ended(process: subprocess.Popen[bytes]) -> str:
+    """What a command said to its end."""
+    try:
+        return process.communicate(timeout=60)[1].decode()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[1].decode()
+
+
+@pytest.fixture(scope="module")
+def one_cloud() -> Iterator[Cloud]:
+    emulator = Emulator(public_folder("lost"), "stepped").start()
+    yield Cloud(emulator, Laptop(emulator.home / "laptop", emulator.home))
+    emulator.remove()
+
+
+@pytest.fixture
+def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
+    one_cloud("up", "--spot", "--max-hours", "2")
+    one_cloud("push")
+    yield one_cloud
+    one_cloud("down", "--delete", "--yes")
+
+
+def test_a_preemption_is_named_by_run_and_later_by_logs(cloud: Cloud) -> None:
+    following = cloud.followed("run", "train")
+    cloud.emulator.admin("POST", "clock", {"advance_s": 600})
+    cloud("emulator", "fault", "preempt", f"instance={cloud.vm['name']}")
+    told = ended(following)
+    assert following.returncode == 7, told
+    assert "was lost. Google took it back on" in told
+    assert "a Spot VM was preempted" in told
+    assert "vmctl up" in told
+    assert "checkpoints" in told
+    eventually(lambda: cloud.vm["status"] == "TERMINATED")
+    assert "Google took it back" in cloud("logs", code=4).stderr
+
+    cloud("up")
+    again = cloud("logs")
+    told = again.stderr
+    assert "Google took it back on" in told, "it runs again, and the run was lost all the same"
+    assert "vmctl run train" in told
+    assert "begun\n" in again.stdout, "what it wrote is still there"
+
+
+def test_the_run_limit_is_named_by_logs(cloud: Cloud) -> None:
+    cloud("run", "--detach", "train")
+    following = cloud.followed("logs", "-f")
+    cloud.emulator.admin("POST", "clock", {"advance_s": 2 * 3600 + 1})
+    told = ended(following)
+    assert following.returncode == 7, told
+    assert "its run limit was reached" in told
+
+
+def test_a_stop_from_the_console_is_named(cloud: Cloud) -> None:
+    following = cloud.followed("run", "train")
+    cloud.ask("stop")
+    told = ended(following)
+    assert following.returncode == 7, told
+    assert "Its VM was stopped on" in told
+    assert "gcloud or the console" in told
+    assert "vmctl up" in told
+
+
+def test_a_deleted_vm_is_named(cloud: Cloud) -> None:
+    following = cloud.followed("run", "train")
+    cloud.ask("delete")
+    told = ended(following)
+    assert following.returncode == 7, told
+    assert "Its VM was deleted" in told
+    assert "Begin anew: vmctl up" in told
+
+
+def test_a_host_that_fails_is_named(cloud: Cloud) -> None:
+    following = cloud.followed("run", "train")
+    cloud("emulator", "fault", "crash", f"instance={cloud.vm['name']}")
+    told = ended(following)
+    assert following.returncode == 7, told
+    assert "The computer under it failed on" in told

@@ -67,6 +67,19 @@ def test_tab_offers(laptop: Laptop, here: Path, line: str, found: list[str]) -> 
     assert offered(laptop, here, line) == found
 
 
+def test_bash_itself_completes(laptop: Laptop, here: Path) -> None:
+    script = (
+        'eval "$(_VMCTL_COMPLETE=source_bash vmctl)"\n'
+        "COMP_WORDS=(vmctl run tr) COMP_CWORD=2\n"
+        'complete -p vmctl && _vmctl_completion vmctl && echo "${COMPREPLY[@]}"\n'
+    )
+    environ = laptop.environ | {"PATH": f"{PROGRAM.parent}:{laptop.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=here, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "train", done
+
+
 def test_tab_is_silent_where_something_is_wrong(laptop: Laptop, tmp_path: Path) -> None:
     wrong = project(tmp_path / "wrong", "[vm\n")
     assert offered(laptop, wrong, "vmctl run t") == []

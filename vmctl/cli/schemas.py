@@ -74,7 +74,7 @@ ERROR: Mapping[str, Any] = {
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
-    @command(app, "schema", panel="First steps", examples="vmctl schema\nvmctl schema up")
+    @command(app, "schema", panel="Reference", examples="vmctl schema\nvmctl schema up")
     def schema(
         context: Context,
         words: Annotated[

@@ -91,7 +91,7 @@ def test_what_does_not_hold_is_named_and_fails(cloud: Rehearsal) -> None:
 
 def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: Rehearsal) -> None:
     cloud.fault(kind="stockout", plain=True)
-    done = cloud(*SELFTEST, "--json", code=1)
+    done = cloud(*SELFTEST, "--json", code=6)
     seen = verdicts(json.loads(done.stdout))
     assert seen["image-ubuntu"] == "holds"
     assert seen["login"] == "could not be seen"

@@ -11,6 +11,7 @@ from vmctl.cli.options import Context, command
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
+    from vmctl.domain.errors import VmctlError
     from vmctl.workflows.selftest import SelftestPlan, SelftestResult
 
 
@@ -44,7 +45,6 @@ def register(app: typer.Typer) -> None:
         first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
         lines without project, addresses, keys or names, and can be replayed.
         """
-        from vmctl.domain.errors import VmctlError
         from vmctl.workflows.selftest import clear_up, selftest_project
         from vmctl.workflows.selftest import selftest as story
 
@@ -72,17 +72,21 @@ def register(app: typer.Typer) -> None:
         screen.document(result)
         _report(screen, result)
         if result.trouble or result.differs:
-            said = (
-                f"{result.differs} assumptions do not hold" if result.differs else "it ended early"
-            )
-            raise VmctlError(
-                f"The self-test is not passed: {said}{_because(result)}.",
-                hint="Please report it, with the trace: it names nobody.",
-            )
+            raise _failed(result)
 
 
-def _because(result: SelftestResult) -> str:
-    return f": {result.trouble.rstrip('.')}" if result.trouble else ""
+def _failed(result: SelftestResult) -> VmctlError:
+    """With the exit code of what ended it early; 1 for what does not hold."""
+    from vmctl.domain import errors
+
+    said = [f"{result.differs} assumptions do not hold"] if result.differs else []
+    said += [f"it ended early: {result.trouble.rstrip('.')}"] if result.trouble else []
+    kind = getattr(errors, result.trouble_kind or "VmctlError", errors.VmctlError)
+    failure: VmctlError = kind(
+        f"The self-test is not passed: {'; '.join(said)}.",
+        hint="Please report it, with the trace: it names nobody.",
+    )
+    return failure
 
 
 def _report(screen: Screen, result: SelftestResult) -> None:

@@ -25,6 +25,7 @@ SSH_LIMIT_S = 300.0
 COMMAND_LIMIT_S = 60.0
 COUNTED_LIMIT_S = 60.0  # a quota's usage may come late
 EVENT_LIMIT_S = 30.0
+STAMP_LIMIT_S = 15.0  # between RUNNING and the time at which it will be ended
 SHUT_DOWN = "shut down from inside"
 COUNTED = {"CPUS": 1.0, "SSD_TOTAL_GB": 10.0, "IN_USE_ADDRESSES": 1.0}
 
@@ -35,7 +36,7 @@ once=$(od -An -N8 -tx8 /dev/urandom | tr -d ' ')
 curl -sf -X PUT -H 'Metadata-Flavor: Google' --data "$(id -u) $once" \\
   http://metadata.google.internal/computeMetadata/v1/instance/guest-attributes/{NAMESPACE}/{ATTRIBUTE}
 """
-SCRIPT_LIMIT_S = 90.0
+SCRIPT_LIMIT_S = 180.0
 
 # one line each: sudo, Python's version, tools, the answer for a service account's token
 INSIDE = (
@@ -95,11 +96,15 @@ def _as_asked(run: Trials, instance: Instance) -> Story[None]:
     right = labels == dict(run.plan.labels)
     there = ", ".join(key for key, value in labels.items() if value is not None)
     yield run.sheet.saw("disk-labels", right, f"on {instance.boot_disk}: {there or 'none'}")
-    yield run.sheet.saw("run-limit-stamp", *_limit(instance, run.plan.max_run_s))
+    yield run.sheet.saw("run-limit-stamp", *_limit(run, instance, run.plan.max_run_s))
 
 
-def _limit(instance: Instance, limit_s: int) -> tuple[bool, str]:
-    """Whether a VM will be ended that long after it started, and what it tells."""
+def _limit(run: Trials, instance: Instance, limit_s: int) -> tuple[bool, str]:
+    """Whether a running VM will be ended that long after it started, and what it tells."""
+    began = run.clock.monotonic()
+    while instance.stops_at is None and run.clock.monotonic() - began < STAMP_LIMIT_S:
+        run.clock.sleep(gap_s(run.clock.monotonic() - began))
+        instance = run.trial.get_instance(instance.zone, instance.name) or instance
     started, ends = instance.started_at, instance.stops_at
     if started is None or ends is None:
         return False, f"started {started}, to be ended {ends}"
@@ -268,7 +273,7 @@ def restarted(run: Trials, instance: Instance, written: str) -> Story[None]:
     on = yield from until(trial, instance, lambda vm: vm.status is Status.RUNNING, clock, "start")
     if on is None:
         raise VmctlError(f"{instance.name} is gone.")
-    right, said = _limit(on, limit_s)
+    right, said = _limit(run, on, limit_s)
     yield sheet.saw("limit-anew", right and _later(on.started_at, before), said)
     again = yield from _wrote(run, on, written)
     as_root = written.startswith("0 ") and again.startswith("0 ")

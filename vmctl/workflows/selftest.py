@@ -88,6 +88,7 @@ class SelftestResult:
     unseen: int
     findings: tuple[Finding, ...]
     trouble: str | None  # what ended it early
+    trouble_kind: str | None  # as errors are called: NoCapacity, TimedOut …
     trace: str
     seconds: float
 
@@ -167,6 +168,7 @@ def selftest(
         unseen=counts[Verdict.UNSEEN],
         findings=findings,
         trouble=trouble.message if trouble else None,
+        trouble_kind=type(trouble).__name__ if trouble else None,
         trace=str(file),
         seconds=round(clock.monotonic() - began, 3),
     )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,3 +223,75 @@ def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: Cloud) -> None:
     assert ALLOW in sky("ls", "--orphans").stdout
     sky("gc", "--yes")
     assert rules(sky) == {}
+
+
+# -- without an external address -------------------------------------------------------------------
+
+needs_gcloud = pytest.mark.gcloud
+
+
+@pytest.fixture
+def hidden(sky: Cloud) -> Cloud:
+    """A machine that is reached by the real gcloud through the emulator's own proxy."""
+    if shutil.which("gcloud") is None:
+        reason = "gcloud is not installed: nothing was tunnelled through the proxy"
+        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    told = sky("up", "--no-external-address").stderr
+    assert "unless its network has Cloud NAT" in told
+    return sky
+
+
+@needs_gcloud
+def test_a_vm_without_an_address_works_through_google_s_proxy(
+    hidden: Cloud, tmp_path: Path
+) -> None:
+    vm = instance(hidden)
+    assert "accessConfigs" not in vm["networkInterfaces"][0]
+    assert hidden("exec", "hostname").stdout == "tester-vm\n"
+    (hidden.folder / "sent.bin").write_bytes(bytes(range(256)) * 4000)
+    hidden("push")
+    hidden("fetch", "sent.bin", "--to", str(tmp_path))
+    assert (tmp_path / "sent.bin").read_bytes() == (hidden.folder / "sent.bin").read_bytes()
+    config = tmp_path / "config"
+    hidden("ssh-config", "--file", str(config))
+    told = subprocess.run(
+        ["ssh", "-F", str(config), "vm.local.vmctl", "hostname"],
+        env=hidden.laptop.environ, capture_output=True, text=True, timeout=120, check=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert told.stdout == "tester-vm\n"
+    hidden("ssh-config", "--remove", "--file", str(config))
+    (step,) = json.loads(hidden("ssh", "--print-gcloud", "--json").stdout)["steps"]
+    assert "--tunnel-through-iap" in step["argv"]
+
+
+@needs_gcloud
+def test_ssh_limited_to_the_proxy_stays_reachable(hidden: Cloud) -> None:
+    hidden("up", "--restrict-ssh")
+    assert rules(hidden)[ALLOW]["sourceRanges"] == ["35.235.240.0/20"]
+    assert "limited to Google's Identity-Aware Proxy" in hidden("status").stdout
+    assert elsewhere(hidden)("exec", "echo", "in", cwd=hidden.folder).stdout == "in\n"
+
+
+@needs_gcloud
+def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: Cloud) -> None:
+    shut = {
+        "name": "no-ssh",
+        "network": "global/networks/default",
+        "priority": 10,
+        "denied": [{"IPProtocol": "tcp", "ports": ["22"]}],
+        "sourceRanges": ["35.235.240.0/20"],
+    }
+    hidden.ask("POST", f"{API}/global/firewalls", shut)
+    try:
+        error = failed(hidden, code=7)
+        assert "no firewall rule lets Google's Identity-Aware Proxy" in error["message"]
+        assert "--source-ranges 35.235.240.0/20" in error["hint"]
+        told = elsewhere(hidden)("exec", "true", cwd=hidden.folder, code=7).stderr
+        assert "Identity-Aware Proxy does not reach the VM's SSH port" in told
+        assert "4003" in told
+    finally:
+        hidden.ask("DELETE", f"{API}/global/firewalls/no-ssh")
+    hidden("up")

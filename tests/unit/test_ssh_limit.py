@@ -80,5 +80,5 @@ def test_the_two_rules_leave_one_way_in_beside_google_s_own() -> None:
         rule("allow", ALLOW_PRIORITY, "203.0.113.7/32", allows=True, tag="ada-train"),
         rule("deny", DENY_PRIORITY, "0.0.0.0/0", allows=False, tag="ada-train"),
     ]
-    assert ssh_door(rules, "ada-train").sources == ("203.0.113.7/32",)
-    assert "0.0.0.0/0" in ssh_door(rules, "eve-train").sources
+    assert ssh_door(rules, ("ada-train",)).sources == ("203.0.113.7/32",)
+    assert "0.0.0.0/0" in ssh_door(rules, ("eve-train",)).sources

@@ -221,6 +221,11 @@ def _by_status(failure: Failure, said: str) -> VmctlError:
             hint="Ask its administrator for an exception for this project: gcloud resource-manager "
             "org-policies disable-enforce compute.requireOsLogin --project PROJECT",
         )
+    if failure.code == "conditionNotMet" and "vmExternalIpAccess" in failure.message:
+        return AccessDenied(
+            f"Your organisation allows this VM no external address: {failure.message}",
+            hint="Do without one: vmctl up --no-external-address",
+        )
     if failure.code == "conditionNotMet" and "onstraint" in failure.message:
         return AccessDenied(
             f"A rule of your organisation forbids it: {failure.message}",

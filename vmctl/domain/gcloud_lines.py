@@ -293,6 +293,8 @@ def _network(plan: MachinePlan) -> list[str]:
         parts.append(f"network={plan.network or 'default'}")
     if plan.subnetwork:
         parts.append(f"subnet={plan.subnetwork}")
+    if not plan.external_address:
+        parts.append("no-address")
     if plan.machine.wants_gvnic:
         parts.append("nic-type=GVNIC")
     return [f"--network-interface={','.join(parts)}"]

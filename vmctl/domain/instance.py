@@ -76,6 +76,8 @@ class Instance:
     machine_type: str
     gpu: Gpu | None = None
     address: str | None = None  # the external one; changes at every start
+    external: bool = True  # whether it has an external address while it runs
+    google_project: str = ""
     ssh_port: int = 22
     labels: Mapping[str, str] = field(default_factory=dict)
     label_fingerprint: str = ""

@@ -30,6 +30,7 @@ class MachinePlan:
     spot: bool = False
     network: str | None = None
     subnetwork: str | None = None
+    external_address: bool = True
     snapshot: str | None = None  # the boot disk is made from it instead of from the image
     moved_from: str | None = None  # the id of the VM whose disk is in that snapshot
 

@@ -82,7 +82,8 @@ def host_block(host: Host) -> str:
         "VerifyHostKeyDNS": "no",
         "IdentityFile": _quoted(target.key_file),
         "IdentitiesOnly": "yes",
-        "ConnectTimeout": str(CONNECT_TIMEOUT_S),
+        "ConnectTimeout": str(max(CONNECT_TIMEOUT_S, target.connect_timeout_s)),
+        **target.proxy_option,
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
         "ServerAliveCountMax": str(ALIVE_COUNT),
     }

@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
+from vmctl.domain.ingress import IAP_RANGE
 
 # cut connections are noticed within 15 s; a tunnel asks for less
 ALIVE_INTERVAL_S = 5
 ALIVE_COUNT = 3
 CONNECT_TIMEOUT_S = 5
+PROXY_TIMEOUT_S = 30
 PERSIST_S = 600
 
 
@@ -25,6 +27,7 @@ class Target:
     user: str
     key_file: str
     known_hosts: str
+    proxy: str = ""  # the command that carries the connection where there is no way of one's own
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]*", self.instance_id):
@@ -33,6 +36,8 @@ class Target:
             raise ValueError(f"no address: {self.address!r}")
         if not re.fullmatch(r"[a-z_][a-z0-9_-]*", self.user):
             raise ValueError(f"no login name: {self.user!r}")
+        if "\n" in self.proxy:
+            raise ValueError(f"no command: {self.proxy!r}")
         if not 0 < self.port < 65536:
             raise ValueError(f"no port: {self.port}")
 
@@ -45,7 +50,18 @@ class Target:
     def digest(self) -> str:
         """A short name for its control socket: another address is another connection."""
         parts = (self.instance_id, self.address, str(self.port), self.user, self.key_file)
-        return hashlib.sha256("\0".join((*parts, self.known_hosts)).encode()).hexdigest()[:16]
+        all_parts = (*parts, self.known_hosts, self.proxy)
+        return hashlib.sha256("\0".join(all_parts).encode()).hexdigest()[:16]
+
+    @property
+    def proxy_option(self) -> dict[str, str]:
+        """The line of ssh_config that names the proxy, if there is one."""
+        return {"ProxyCommand": self.proxy.replace("%", "%%")} if self.proxy else {}
+
+    @property
+    def connect_timeout_s(self) -> int:
+        """How long a connection may take to be made; a proxy has to be started first."""
+        return PROXY_TIMEOUT_S if self.proxy else CONNECT_TIMEOUT_S
 
 
 def ssh_config(target: Target, control_path: str) -> str:
@@ -68,7 +84,8 @@ def ssh_config(target: Target, control_path: str) -> str:
         "BatchMode": "yes",
         "ForwardAgent": "no",
         "ForwardX11": "no",
-        "ConnectTimeout": str(CONNECT_TIMEOUT_S),
+        "ConnectTimeout": str(target.connect_timeout_s),
+        **target.proxy_option,
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
         "ServerAliveCountMax": str(ALIVE_COUNT),
         "ControlMaster": "no",
@@ -111,6 +128,8 @@ def ssh_failure(stderr: str, target: Target) -> Unreachable | AccessDenied:
             f"The VM does not accept vmctl's key for the user {target.user}.",
             hint="Renew it with: vmctl up",
         )
+    if "start-iap-tunnel" in stderr or "iap_tunnel" in stderr:
+        return _iap_failure(lines)
     if any(sign in stderr for sign in _NOT_NOW):
         return Unreachable(
             f"The VM does not answer at {target.address}:{target.port}.",
@@ -118,4 +137,25 @@ def ssh_failure(stderr: str, target: Target) -> Unreachable | AccessDenied:
         )
     return Unreachable(
         f"The connection to the VM failed: {last}", hint="See whether it runs: vmctl status"
+    )
+
+
+def _iap_failure(lines: list[str]) -> Unreachable | AccessDenied:
+    """What Google's Identity-Aware Proxy, or gcloud before it, says."""
+    said = next((line for line in lines if "ERROR" in line), lines[0]).partition("ERROR: ")[2]
+    if "4003" in said:
+        return Unreachable(
+            f"Google's Identity-Aware Proxy does not reach the VM's SSH port: {said}",
+            hint="Is it up, and does the firewall let the proxy in? gcloud compute firewall-rules "
+            f"create allow-ssh-from-iap --allow tcp:22 --source-ranges {IAP_RANGE}",
+        )
+    if "Handshake status 40" in said or "4033" in said:
+        return AccessDenied(
+            f"Google's Identity-Aware Proxy does not let you in: {said}",
+            hint="Ask for the role IAP-secured Tunnel User (roles/iap.tunnelResourceAccessor), "
+            "and log in with gcloud: gcloud auth login",
+        )
+    return Unreachable(
+        f"gcloud's tunnel through the Identity-Aware Proxy failed: {said}",
+        hint="See whether the VM runs: vmctl status",
     )

@@ -1,7 +1,8 @@
 """TLS in front of the emulator's port, because gcloud speaks to Google's proxy over nothing else.
 
 Its certificate is made once per home and is good for 127.0.0.1 only; who wants to check it is
-told where it lies. Behind it are the same paths as in the clear.
+told where it lies. Beside it lies a token that gcloud can send: it sends nothing without one, and
+nobody looks at it. Behind the door are the same paths as in the clear.
 """
 
 from __future__ import annotations
@@ -63,12 +64,20 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
+def token_of(certificate: Path) -> Path:
+    """The file with a token for gcloud."""
+    return certificate.with_suffix(".token")
+
+
 def _key_of(certificate: Path) -> Path:
     return certificate.with_suffix(".key")
 
 
 def _ensure(certificate: Path) -> None:
     """Make a certificate for 127.0.0.1 that nobody else has signed, unless it is there."""
+    certificate.parent.mkdir(parents=True, exist_ok=True)
+    if not token_of(certificate).exists():
+        _write(token_of(certificate), b"local\n")
     if certificate.exists() and _key_of(certificate).exists():
         return
     from cryptography import x509
@@ -95,7 +104,6 @@ def _ensure(certificate: Path) -> None:
     private = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    certificate.parent.mkdir(parents=True, exist_ok=True)
     _write(_key_of(certificate), private)
     _write(certificate, made.public_bytes(pem))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
-from .secure import door
+from .secure import door, token_of
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -114,6 +114,7 @@ async def serve(options: Options) -> None:
             "started": stamp(cloud.clock.now()),
             "iap": f"wss://127.0.0.1:{secure_port}",
             "iap_certificate": str(certificate),
+            "iap_token": str(token_of(certificate)),
         }
         app = application(cloud, discovery, stopping.set, about, port, secure_port)
         server = _make_server(app)

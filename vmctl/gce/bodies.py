@@ -115,9 +115,9 @@ def _disk_source(plan: MachinePlan) -> dict[str, str]:
 
 
 def _network_interface(plan: MachinePlan) -> dict[str, Any]:
-    interface: dict[str, Any] = {
-        "accessConfigs": [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
-    }
+    interface: dict[str, Any] = {}
+    if plan.external_address:
+        interface["accessConfigs"] = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
     if plan.subnetwork:
         interface["subnetwork"] = _path(
             plan.subnetwork, f"regions/{plan.region}/subnetworks/{plan.subnetwork}"

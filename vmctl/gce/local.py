@@ -30,6 +30,9 @@ class Running:
     project: str
     mode: str  # "sandbox", or "plain" where namespaces are not allowed
     note: str
+    iap: str = ""  # where its Identity-Aware Proxy answers
+    iap_certificate: str = ""
+    iap_token: str = ""
 
     @property
     def endpoint(self) -> str:
@@ -60,6 +63,9 @@ def find(folder: Path) -> Running | None:
             project=str(record.get("project", "vmctl-local")),
             mode=str(record.get("mode", "")),
             note=str(record.get("note") or ""),
+            iap=str(record.get("iap") or ""),
+            iap_certificate=str(record.get("iap_certificate") or ""),
+            iap_token=str(record.get("iap_token") or ""),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -31,6 +31,8 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         machine_type=machine_type,
         gpu=_gpu(reply, machine_type),
         address=_external_address(reply),
+        external=any(nic.get("accessConfigs") for nic in reply.get("networkInterfaces", [])),
+        google_project=reply.get("selfLink", "").partition("/projects/")[2].partition("/")[0],
         ssh_port=_port(metadata.get(SSH_PORT_ITEM, "")),
         labels=dict(reply.get("labels", {})),
         label_fingerprint=reply.get("labelFingerprint", ""),

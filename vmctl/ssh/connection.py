@@ -38,14 +38,15 @@ class Connection:
             user=target.user,
             port=target.port,
             config=config,
-            connect_timeout=int(TRY_S),
+            connect_timeout=target.connect_timeout_s,
+            gateway=target.proxy or None,
             forward_agent=False,
             connect_kwargs={
                 "key_filename": target.key_file,
                 "look_for_keys": False,
                 "allow_agent": False,
-                "banner_timeout": TRY_S,
-                "auth_timeout": TRY_S,
+                "banner_timeout": target.connect_timeout_s,
+                "auth_timeout": target.connect_timeout_s,
             },
         )
         self._fabric.client.set_missing_host_key_policy(RejectPolicy())

@@ -20,6 +20,7 @@ from vmctl.folders import runtime_dir
 
 PROBE_S = 2.0
 OPEN_S = 20.0
+MARGIN_S = 10.0  # for the key exchange, once a connection is made
 EXIT_S = 0.5  # a master that is stopped or swamped does not answer, and is killed
 # Without a master ssh would make a connection of its own, unseen: it must fail instead.
 ONLY_THROUGH_MASTER = ("-o", "ProxyCommand=false")
@@ -94,14 +95,16 @@ class Master:
 
         # the master inherits these descriptors and outlives us: a pipe would never end
         with tempfile.TemporaryFile() as errors:
-            options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_timeout_s}")
+            slow = self.target.connect_timeout_s if self.target.proxy else 0
+            connect_s = max(connect_timeout_s, slow)
+            options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_s}")
             try:
                 code = subprocess.run(
                     self.argv(None, options=(*options, "-S", _literal(spare), "-N", "-f")),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    timeout=timeout_s,
+                    timeout=max(timeout_s, connect_s + MARGIN_S),
                     check=False,
                     start_new_session=True,  # Ctrl-C in the terminal is not for the master
                 ).returncode
@@ -113,8 +116,23 @@ class Master:
             errors.seek(0)
             told = errors.read().decode("utf-8", "replace")
         if code != 0:
-            raise ssh_failure(told, self.target)
+            raise ssh_failure(f"{self._said_by_proxy()}{told}", self.target)
         return spare
+
+    def _said_by_proxy(self) -> str:
+        """Why the proxy lets nothing through: a lasting master keeps its words to itself."""
+        if not self.target.proxy:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(
+                ["sh", "-c", f"exec {self.target.proxy}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=self.target.connect_timeout_s,
+                check=False,
+            ).stderr.decode("utf-8", "replace")
+        return ""
 
     def adopt(self, spare: Path) -> None:
         """A process that was opened beside takes this master's place, at once for everybody."""

@@ -56,7 +56,7 @@ class Entrance:
                 return warm
         return (yield from self._wait(instance, observed))
 
-    def _wait(self, instance: Instance, observed: Observed) -> Story[Connection]:
+    def _wait(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
         clock = self.clock
         began = since = clock.monotonic()
         looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Rung.PORT, ""
@@ -71,7 +71,7 @@ class Entrance:
                         continue
                 else:
                     found = self._try(instance, since)
-                    if isinstance(found, Connection):
+                    if isinstance(found, OpenSSH | Connection):
                         self.told(Rung.KEY, "")
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
@@ -89,11 +89,21 @@ class Entrance:
         finally:
             knock.close()
 
-    def _try(self, instance: Instance, since: float) -> Connection | VmctlError | None:
+    def _try(self, instance: Instance, since: float) -> OpenSSH | Connection | VmctlError | None:
         """A conversation, why there is none yet, or None before the host keys are known."""
         if not try_to_pin(self.compute, instance, self.clock.monotonic() - since):
             return None
-        connection = Connection(target_of(self.project, instance, ensure_keypair()))
+        target = target_of(self.project, instance, ensure_keypair())
+        if target.proxy:  # one master, for its proxy is slow to start
+            try:
+                through = OpenSSH(target)
+                through.verify()
+                return through
+            except HostKeyChanged:
+                raise
+            except (Unreachable, AccessDenied) as error:
+                return error
+        connection = Connection(target)
         try:
             connection.open()
         except HostKeyChanged:

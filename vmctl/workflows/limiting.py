@@ -11,12 +11,16 @@ from typing import TypeVar
 
 from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.ingress import IAP_RANGE
 from vmctl.domain.instance import Instance
+from vmctl.domain.no_address import admits_iap
 from vmctl.domain.operation import Operation
 from vmctl.domain.ssh_limit import LIMIT_LABEL, RuleNames, label_of, source_of
 from vmctl.gce import ssh_rules
 from vmctl.gce.compute import Compute, not_found, raise_failure
+from vmctl.gce.inspection import ingress_rules
 from vmctl.ssh.forward import Knock
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.session import connect, target_of
@@ -33,6 +37,8 @@ def within_limit(
 
     What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise.
     """
+    if not instance.external:
+        _check_proxy(project, compute, instance)
     wanted = project.vm.restrict_ssh
     limited = bool(instance.labels.get(LIMIT_LABEL))
     if not wanted and not limited and not instance.moved_from:
@@ -44,7 +50,8 @@ def within_limit(
     deny = ssh_rules.read_rule(compute, limit.names.deny)
     if deny is None and not wanted and not limited:  # moved, and never limited
         return (yield from climb)
-    lifted = deny is not None and deny.in_force and not _answers(project, instance, clock)
+    shut = deny is not None and deny.in_force and instance.external
+    lifted = shut and not _answers(project, instance, clock)
     if lifted:
         yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
         yield from limit.done(ssh_rules.set_in_force(compute, limit.names.deny, False))
@@ -80,8 +87,10 @@ class _Limit:
     def set(self, lifted: bool) -> Story[None]:
         """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
         began = self.clock.monotonic()
-        session = yield from connect(self.project, clock=self.clock)
-        source = source_of(session.ssh.run('echo "$SSH_CONNECTION"').text)
+        source = IAP_RANGE
+        if self.instance.external:
+            session = yield from connect(self.project, clock=self.clock)
+            source = source_of(session.ssh.run('echo "$SSH_CONNECTION"').text)
         compute, names, vm = self.compute, self.names, self.instance
         allow = ssh_rules.read_rule(compute, names.allow)
         deny = ssh_rules.read_rule(compute, names.deny)
@@ -121,6 +130,24 @@ def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
         ended = yield from follow(compute, ssh_rules.delete_rule(compute, name), clock, "limit")
         if not not_found(ended):
             raise_failure(ended, compute.project, f"Deleting the firewall rule {name}")
+
+
+def _check_proxy(project: Project, compute: Compute, instance: Instance) -> None:
+    """Raise Unreachable where no firewall rule lets Google's proxy in."""
+    if project.vm.subnetwork and not project.vm.network:
+        return  # which network it is of is not said
+    try:
+        rules = ingress_rules(compute, project.vm.network or "default")
+    except VmctlError:
+        return  # a shared network's rules may be none of ours to read
+    if not admits_iap(rules, instance.tags):
+        raise Unreachable(
+            f"{instance.name} has no external address, and no firewall rule lets Google's "
+            "Identity-Aware Proxy reach its SSH port.",
+            hint="gcloud compute firewall-rules create allow-ssh-from-iap --allow tcp:22 "
+            f"--source-ranges {IAP_RANGE} --network {project.vm.network or 'default'} "
+            f"--project {compute.project}",
+        )
 
 
 def _answers(project: Project, instance: Instance, clock: Clock) -> bool:

@@ -229,6 +229,7 @@ def _machine(
         spot=instance.spot,
         network=project.vm.network,
         subnetwork=project.vm.subnetwork,
+        external_address=instance.external,
         snapshot=snapshot.name,
         moved_from=instance.id,
     )

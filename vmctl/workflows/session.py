@@ -136,8 +136,13 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     if instance is None:
         raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
     if instance.status is not Status.RUNNING:
+        from vmctl.workflows.status import why_stopped
+
+        ending = why_stopped(compute, instance)
+        why = f" {ending.text}" if ending else ""
         raise Conflict(
-            f"The VM {instance.name} is {instance.status}, not running.", hint="Start it: vmctl up"
+            f"The VM {instance.name} is {instance.status}, not running.{why}",
+            hint="Start it: vmctl up",
         )
     instance = yield from renew_key(project, compute, instance, clock)
     yield from pin_host_keys(compute, instance, clock, "ssh")
@@ -159,23 +164,26 @@ def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
 
 def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
     """The door of an instance whose host keys are pinned."""
-    if not instance.address:
+    if instance.external and not instance.address:
         raise Unreachable(
-            f"The VM {instance.name} has no external address.", hint="Look at it: vmctl status"
+            f"The VM {instance.name} has no external address yet.", hint="Look at it: vmctl status"
         )
+    from vmctl.gce.iap import tunnel_command
+
     return Target(
         instance_id=instance.id,
-        address=instance.address,
+        address=instance.address or instance.name,
         port=instance.ssh_port,
         user=project.login_user,
         key_file=str(keys.private_path),
         known_hosts=str(pin_file(instance.id)),
+        proxy="" if instance.external else tunnel_command(project, instance),
     )
 
 
 def _target_differs(target: Target, instance: Instance) -> bool:
     seen = (target.instance_id, target.address, target.port)
-    return seen != (instance.id, instance.address, instance.ssh_port)
+    return seen != (instance.id, instance.address or instance.name, instance.ssh_port)
 
 
 # -- what was seen last: a cache, never trusted without the probe -----------------------------

@@ -177,7 +177,6 @@ def test_an_error(sky: Cloud) -> None:
     sky.ask("DELETE", "/emulator/v1/faults")
 
 
-@pytest.mark.slow
 def test_selftest(sky: Cloud, tmp_path: Path) -> None:
     trace = str(tmp_path / "trace")
     document(sky, "selftest", "--trace", trace)
@@ -190,8 +189,8 @@ def test_down(sky: Cloud, up: Any) -> None:
 def test_that_was_all(request: pytest.FixtureRequest) -> None:
     """The tests above leave no command out, whenever all of them were run."""
     ran = {item.name for item in request.session.items if item.path == request.path}
-    if {"test_up", "test_the_emulator", "test_tunnels", "test_an_error"} <= ran:
-        assert {*RESULTS, "error"} - SEEN - {"selftest", "emulator stop"} == set()
+    if {"test_up", "test_selftest", "test_tunnels", "test_an_error"} <= ran:
+        assert {*RESULTS, "error"} - SEEN - {"emulator stop"} == set()
 
 
 def test_stopping_the_emulator(laptop: Laptop, tmp_path: Path) -> None:

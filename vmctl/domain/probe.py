@@ -15,6 +15,10 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 
+DISK_FULL_HINT = (
+    "See what fills it: vmctl exec df -h. A new VM gets more by disk_gb in vmctl.toml, or --disk-gb"
+)
+
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -86,7 +90,7 @@ def refusal(error: Mapping[str, Any]) -> VmctlError:
     message = one_line(str(error.get("message", "The VM refused.")).strip())
     hint = one_line(str(error.get("hint", "")).strip())
     if kind == "disk_full":
-        return Conflict(f"The VM's disk is full ({message}).", hint="Look: vmctl exec df -h")
+        return Conflict(f"The VM's disk is full ({message}).", hint=DISK_FULL_HINT)
     if kind == "failed":
         return VmctlError(f"On the VM: {message}.", hint=hint)
     return _KINDS.get(kind, VmctlError)(message, hint=hint)

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, VmctlError
-from vmctl.domain.probe import last_lines, printable
+from vmctl.domain.probe import DISK_FULL_HINT, last_lines, printable
 from vmctl.domain.target import rsync_word, ssh_failure
 from vmctl.domain.transfer import RsyncStats, rsync_progress, rsync_stats
 from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
@@ -184,7 +184,7 @@ def _rsync_failure(ssh: OpenSSH, code: int, told: str) -> VmctlError:
 
 
 def _disk_full() -> Conflict:
-    return Conflict("The VM's disk is full.", hint="See what fills it: vmctl exec df -h")
+    return Conflict("The VM's disk is full.", hint=DISK_FULL_HINT)
 
 
 @cache

@@ -142,6 +142,25 @@ def test_a_vm_without_an_address_is_reached_through_iap() -> None:
     )
 
 
+def test_files_jobs_and_tunnels_go_through_iap_too() -> None:
+    hidden = replace(PLACE, through_iap=True, instance_id="42")
+    told = [
+        *gcloud_lines.push(hidden, []),
+        *gcloud_lines.fetch(hidden, ["x"], "./"),
+        *gcloud_lines.run(hidden, job="j", line="l", directory="", setup=[], passed_on=[]),
+        *gcloud_lines.tunnel(
+            hidden, service="s", line="l", directory="", local_port=1, remote_port=1
+        ),
+    ]
+    assert not any("config-ssh" in step.argv for step in told)
+    for step in told:
+        if step.argv[0] in ("ssh", "rsync"):
+            line = " ".join(step.argv)
+            assert "start-iap-tunnel ada-train 22 --listen-on-stdin" in line
+            assert "HostKeyAlias=compute.42" in line
+            assert "ada@ada-train" in line
+
+
 @pytest.mark.parametrize(("machine", "more"), [("n1-standard-4", 0), ("a3-highgpu-8g", 1)])
 def test_stopping_says_that_local_ssds_go(machine: str, more: int) -> None:
     (step,) = gcloud_lines.stop(PLACE, machine)

@@ -47,6 +47,7 @@ class Place:
     user: str
     workspace: str
     through_iap: bool = False
+    instance_id: str = ""
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -55,8 +56,31 @@ class Place:
 
     @property
     def host(self) -> str:
-        """What `gcloud compute config-ssh` calls it."""
+        """What `gcloud compute config-ssh` calls it; that knows nothing of the proxy's VMs."""
+        if self.through_iap:
+            return f"{self.user}@{self.name}"
         return f"{self.user}@{self.name}.{self.zone}.{self.google_project}"
+
+    @property
+    def ssh(self) -> tuple[str, ...]:
+        """The beginning of an ssh command line, with what config-ssh would else have said."""
+        if not self.through_iap:
+            return ("ssh",)
+        tunnel = command(
+            "gcloud", "compute", "start-iap-tunnel", self.name, "22", "--listen-on-stdin",
+            "--verbosity=error", *self.where,
+        )  # fmt: skip
+        alias = ("-o", f"HostKeyAlias=compute.{self.instance_id}") if self.instance_id else ()
+        return (
+            "ssh", "-i", "~/.ssh/google_compute_engine",
+            "-o", "UserKnownHostsFile=~/.ssh/google_compute_known_hosts",
+            *alias, "-o", f"ProxyCommand={tunnel}",
+        )  # fmt: skip
+
+    @property
+    def rsync_shell(self) -> tuple[str, ...]:
+        """How rsync is told about it."""
+        return ("-e", str(command(*self.ssh))) if self.through_iap else ()
 
     @property
     def folder(self) -> str:
@@ -176,6 +200,7 @@ def push(place: Place, exclude: Sequence[str]) -> tuple[Step, ...]:
             (
                 "rsync",
                 "-az",
+                *place.rsync_shell,
                 "--filter=:- .gitignore",
                 *rules,
                 "./",
@@ -193,7 +218,10 @@ def fetch(place: Place, paths: Sequence[str], to: str) -> tuple[Step, ...]:
         remote = remote.removeprefix("~/")
         here = f"{to.rstrip('/')}/{path.rstrip('/').rpartition('/')[2]}"
         steps += [
-            Step(f"{path} comes here", ("rsync", "-a", "--partial", f"{place.host}:{remote}", to)),
+            Step(
+                f"{path} comes here",
+                ("rsync", "-a", "--partial", *place.rsync_shell, f"{place.host}:{remote}", to),
+            ),
             _there("its checksum there …", place, f"sha256sum {quote_path(remote)}"),
             Step("… is the one here", ("sha256sum", here)),
         ]
@@ -229,7 +257,7 @@ def run(
         ),
         Step(
             "its output; Ctrl-B D leaves it running",
-            ("ssh", "-t", place.host, f"{_TMUX} attach -t {command(job)}"),
+            (*place.ssh, "-t", place.host, f"{_TMUX} attach -t {command(job)}"),
         ),
     )
 
@@ -252,7 +280,7 @@ def tunnel(
         *(began if line else ()),
         Step(
             f"http://localhost:{local_port} until Ctrl-C; vmctl also reconnects by itself",
-            ("ssh", "-N", "-o", "ExitOnForwardFailure=yes",
+            (*place.ssh, "-N", "-o", "ExitOnForwardFailure=yes",
              "-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}", place.host),
         ),
     )  # fmt: skip
@@ -274,6 +302,8 @@ def _first_login(place: Place, line: str | None) -> Step:
 
 def _named(place: Place) -> tuple[Step, ...]:
     """The VM under a name that ssh, rsync and scp understand."""
+    if place.through_iap:
+        return (_first_login(place, "true"),)
     return (
         _first_login(place, "true"),
         Step(
@@ -284,7 +314,7 @@ def _named(place: Place) -> tuple[Step, ...]:
 
 
 def _there(why: str, place: Place, line: str) -> Step:
-    return Step(why, ("ssh", place.host, line))
+    return Step(why, (*place.ssh, place.host, line))
 
 
 def _network(plan: MachinePlan) -> list[str]:

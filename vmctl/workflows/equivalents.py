@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmctl.clock import Clock
@@ -156,8 +156,9 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
         google = project.google_project or "PROJECT"
     else:
         if instance is not None:
-            iap = instance.status.is_billed and instance.address is None
-            place = _place(project, instance.zone, compute.project, iap=iap)
+            found = _place(project, instance.zone, compute.project)
+            hidden = not instance.external
+            place = replace(found, through_iap=hidden, instance_id=instance.id)
             return place, instance.machine_type
         yield Noted("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
         google = compute.project
@@ -177,14 +178,14 @@ def _zones(project: Project, wish: Wish) -> tuple[str, ...]:
     )
 
 
-def _place(project: Project, zone: str, google_project: str, *, iap: bool = False) -> Place:
+def _place(project: Project, zone: str, google_project: str) -> Place:
     return Place(
         name=project.instance_name,
         zone=zone,
         google_project=google_project,
         user=project.login_user,
         workspace=project.workspace,
-        through_iap=iap,
+        through_iap=not project.vm.external_address,
     )
 
 

@@ -180,6 +180,13 @@ def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: Cloud, lab: Path) -
     assert sky.ask("GET", f"{ROOT}/zones/{B}/disks").get("items", []) == []
 
 
+def test_settings_that_ask_for_another_machine_are_told(sky: Cloud, tmp_path: Path) -> None:
+    make(sky, "cpu-only")
+    told = sky.laptop("adopt", "cpu-only", cwd=project(tmp_path / "lab", BASE)).stderr
+    assert 'write gpu = "none" under [vm]' in told
+    assert "down --delete, then vmctl up" not in told, "nobody wants to lose what was adopted"
+
+
 def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: Cloud, lab: Path) -> None:
     make(sky, "guarded", metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]})
     sky.laptop("adopt", "guarded", cwd=lab)

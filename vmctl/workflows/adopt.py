@@ -7,15 +7,16 @@ that an adoption which was cut off is none, and the same command goes on with it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from vmctl.clock import Clock
-from vmctl.config import Project
+from vmctl.config import Project, VmSettings
 from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
 from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.names import nearest
 from vmctl.domain.operation import Operation
@@ -106,8 +107,13 @@ def adopt(
                    clock.monotonic() - began)  # fmt: skip
     ready = False
     if found.instance.status is Status.RUNNING:
-        yield from up(project, clock=clock)
+        yield from up(_as_it_is(project, found.instance), clock=clock)
         ready = True
+    if Gpu.parse(project.vm.gpu) != found.instance.gpu:
+        said = f'gpu = "{found.instance.gpu or "none"}"'
+        yield Noted(
+            f"The settings ask for {project.vm.gpu}: write {said} under [vm] in vmctl.toml."
+        )
     now = compute.get_instance(found.instance.zone, found.instance.name) or found.instance
     return _result(project, now, plan, done=True, ready=ready)
 
@@ -215,6 +221,22 @@ def _carry_out(
 def _done(compute: Compute, asked: Operation, clock: Clock) -> Story[None]:
     done = yield from follow(compute, asked, clock, "adopt")
     raise_failure(done, compute.project, f"{asked.kind} of {asked.target}")
+
+
+def _as_it_is(project: Project, vm: Instance) -> Project:
+    """The project with settings that ask for the VM that there is, whatever it is."""
+    default = VmSettings()
+    unheard_of = vm.gpu is not None and vm.gpu.model is None  # such as a K80
+    there = replace(
+        project.vm,
+        gpu=project.vm.gpu if unheard_of else str(vm.gpu or "none"),
+        machine=None,
+        zone=None,
+        region=default.region,
+        disk_gb=default.disk_gb,
+        spot=False,
+    )
+    return replace(project, vm=there)
 
 
 def _result(

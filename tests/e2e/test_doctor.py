@@ -342,6 +342,9 @@ def test_with_real_credentials_all_is_well(google: tuple[Cloud, Path]) -> None:
     cloud, _ = google
     document = examine(cloud, code=0)
     assert document["google_project"] == "from-the-key"
+    cloud.laptop.extra["GOOGLE_CLOUD_PROJECT"] = "from-variable"
+    said = the(examine(cloud, code=0), "project", "ok")["said"]
+    assert said == "from-variable (from GOOGLE_CLOUD_PROJECT)"
     assert "GOOGLE_APPLICATION_CREDENTIALS" in the(document, "credentials", "ok")["said"]
 
 

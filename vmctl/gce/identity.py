@@ -15,6 +15,7 @@ from typing import Any
 from vmctl.domain.errors import AccessDenied, Unreachable
 from vmctl.gce.translate import CHOSEN_FILE, credentials_error, translated
 
+PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 GCLOUD_TIMEOUT_S = 60
 REFRESH_TIMEOUT_S = 30
@@ -23,11 +24,16 @@ SAME_TOKEN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Credentials of Google's library, where they come from, and the project that they name."""
+    """Credentials of Google's library, where they come from, and the project found with them."""
 
     credentials: Any
     source: str
     project: str | None = None
+
+    @property
+    def project_source(self) -> str:
+        """Where the project is named: a variable beats the credentials."""
+        return next((name for name in PROJECT_VARIABLES if os.environ.get(name)), self.source)
 
 
 def find_credentials() -> Identity:

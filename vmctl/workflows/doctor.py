@@ -133,7 +133,7 @@ def _chosen(project: Project, found: identity.Identity | None) -> str:
         return "VMCTL_PROJECT, or project in vmctl.toml"
     if project.local:
         return "the embedded Compute Engine's own"
-    return f"from {found.source}" if found and found.project else "from gcloud's config"
+    return f"from {found.project_source}" if found and found.project else "from gcloud's config"
 
 
 def _refusal(error: VmctlError, asked: Finding) -> list[Finding]:

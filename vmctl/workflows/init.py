@@ -125,7 +125,7 @@ def _google_project(project: Project) -> Story[tuple[str, str]]:
     try:
         found = identity.find_credentials()
         if found.project:
-            return found.project, f"found by {found.source}"
+            return found.project, f"found in {found.project_source}"
     except VmctlError as error:
         yield Warned(f"{error.message} {error.hint}")
     named = identity.gcloud_project()

@@ -178,3 +178,28 @@ def test_a_budget_needs_a_price(stepped: SteppedCloud) -> None:
     assert "more than $0" in stepped("up", "--budget", "0", code=2).stderr
     assert "--idle 30m" in stepped("up", "--idle", "soon", code=2).stderr
     assert not stepped.machines()
+
+
+@pytest.mark.slow
+def test_a_gpu_at_work_keeps_it_and_so_does_one_that_cannot_be_asked(up: SteppedCloud) -> None:
+    """What nvidia-smi prints is put into its place on the machine: the GPU there is simulated."""
+    place = "/usr/local/bin/nvidia-smi"
+    up("exec", "--", "sudo", "cp", place, "/tmp/kept")
+
+    def answers(script: str) -> None:
+        up.laptop(
+            "exec", "--", "sudo", "tee", place, cwd=up.folder, stdin=f"#!/bin/sh\n{script}".encode()
+        )
+
+    answers('case "$1" in *utilization*) echo "0, 97" ;; *) echo 4711 ;; esac\n')
+    up.live(1.2)
+    assert "GPU 0 at 97 %" in str(up.report())
+    answers("sleep 0.1; exit 9\n")
+    up.live(1.2)
+    assert "does not say what it does" in str(up.report())
+    answers('case "$1" in *utilization*) echo "0, 97" ;; esac\n')  # nobody's: the question's own
+    up.live(0.1)
+    assert up.report()["busy"] == []  # type: ignore[index]
+    up("exec", "--", "sudo", "cp", "/tmp/kept", place)
+    up.live(1.2)
+    up.off()

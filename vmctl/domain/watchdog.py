@@ -101,15 +101,21 @@ def what_stops(
     report: WatchReport | None,
     google_stops_at: datetime | None,
     max_hours: float | None,
+    now: datetime,
+    started_at: datetime | None,
 ) -> str:
-    """One line: what will stop a running VM, and when; `report` is None where it is not known."""
+    """One line: what will stop a running VM, and when; `report` is None where none came yet."""
     limit = f" (max_hours: {max_hours:g} h)" if max_hours else ""
     google = f"Google stops it on {_when(google_stops_at)}{limit}" if google_stops_at else ""
     if not settings.idle_s:
         ends = [google, _budget(settings)]
-    elif report is None:
-        ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)", google]
-        ends.append(_budget(settings))
+    elif report is None or not report.is_fresh(now):
+        told_at = datetime.fromisoformat(report.at) if report else started_at
+        if told_at is not None and abs((now - told_at).total_seconds()) > STALE_S:
+            ends = [f"Its watchdog tells nothing since {_when(told_at)}: do not count on it"]
+        else:
+            ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)"]
+        ends += [_budget(settings), google]
     elif report.busy:
         busy = ", ".join(report.busy[:2]) + (" …" if len(report.busy) > 2 else "")
         ends = [f"In use ({busy}); idle for {duration_text(settings.idle_s)} stops it"]

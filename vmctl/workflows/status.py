@@ -97,7 +97,8 @@ class ListResult:
 
 def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResult]:
     """This project's machine: its state, address and price, and what will stop it."""
-    compute = yield from open_cloud(project, clock or Clock())
+    clock = clock or Clock()
+    compute = yield from open_cloud(project, clock)
     found = compute.find_instance(project.owner, project.name)
     if found is None:
         return StatusResult(project.name, project.local, None)
@@ -107,7 +108,8 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
         return StatusResult(project.name, project.local, view, ending)
     report = watch_report(compute, found)
     settings = WatchSettings.parse(found.metadata.get(SETTINGS_ITEM))
-    line = what_stops(settings, report, found.stops_at, view.max_hours)
+    now = compute.now(clock.now())
+    line = what_stops(settings, report, found.stops_at, view.max_hours, now, found.started_at)
     return StatusResult(project.name, project.local, view, ending, report, line)
 
 

@@ -246,6 +246,17 @@ def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(sky: Sky) 
     assert "driver +" in rest
 
 
+def test_up_pushes_while_the_driver_is_installed(sky: Sky) -> None:
+    sky.fault(kind="slow-driver", seconds=30)
+    climbing, told = told_until(sky, "files at ~/Workspace", "--push", "--image", DRIVEN)
+    assert sky.laptop("exec", "cat", "here.txt", cwd=sky.folder).stdout == "pushed\n"
+    assert climbing.poll() is None, "the driver is not there yet"
+    sky.emulator.admin("POST", "clock", {"advance_s": 30})
+    rest = ended(climbing)
+    assert climbing.returncode == 0, told + rest
+    assert "driver 580.00-simulated" in rest
+
+
 def test_a_startup_script_at_work_is_told_and_waited_for(sky: Sky) -> None:
     sky.up()
     sky.laptop("down", cwd=sky.folder)

@@ -112,16 +112,21 @@ vmctl up --local
             bool,
             typer.Option("--move", help="Move a stopped VM, disk and all, out of a dry zone."),
         ] = False,
+        also_push: Annotated[
+            bool, typer.Option("--push", help="Push the project while the driver is installed.")
+        ] = False,
         print_gcloud: PrintGcloud = False,
     ) -> None:
         """Create or start the GPU machine, and return when it can train.
 
         Shows the choice and its price per hour and asks first (with no terminal it goes on).
-        Running it again is safe: a machine that is up stays as it is.
+        Running it again is safe: a machine that is up stays as it is. What it waits for is timed;
+        what does not come is named, with its culprit and what to do.
         """
         from vmctl.domain.duration import parse_duration
         from vmctl.domain.placement import Patience
         from vmctl.domain.readiness import Ladder
+        from vmctl.workflows.push import push
         from vmctl.workflows.up import up as story
 
         wait_s = parse_duration(wait, of="--wait") if wait else 0.0
@@ -156,7 +161,13 @@ vmctl up --local
 
         try:
             result = screen.play(
-                story(project, confirm=lambda plan: _agree(screen, plan), patience=patience), watch
+                story(
+                    project,
+                    confirm=lambda plan: _agree(screen, plan),
+                    patience=patience,
+                    pushing=(lambda: push(project)) if also_push else None,
+                ),
+                watch,
             )
         except KeyboardInterrupt:
             if begun:
@@ -254,6 +265,8 @@ def _next_steps(screen: Screen, project: Project, result: UpResult) -> None:
     job = next(iter(project.jobs), None)
     then = f"vmctl push && vmctl run {job}" if job else "vmctl push"
     meaning = "send the project and train" if job else "send the project's folder"
+    if result.pushed:
+        then, meaning = (f"vmctl run {job}", "train") if job else ("vmctl exec ls", "see it there")
     steps = [
         (then, meaning),
         ("vmctl tunnel tensorboard", "TensorBoard in your browser"),

@@ -13,10 +13,12 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 GAP_S = 0.3
+SETUP_GAP_S = 0.05  # it ends at any moment
 ANSWER_S = 60
 IMPORT_S = 600  # a first import reads gigabytes from a disk that is slow at first
 LOCK = "/var/lib/dpkg/lock-frontend"
@@ -173,14 +175,16 @@ class Watch:
     def ask_torch(self) -> None:
         """In the background: what else happens meanwhile is told meanwhile."""
         wanted = self.with_torch and self.torch is None and self.counted >= self.gpus
-        if wanted and (self._asking is None or not self._asking.is_alive()):
+        if wanted and self._asking is None:
             self._asking = threading.Thread(target=self._ask_torch, daemon=True)
             self._asking.start()
 
     def _ask_torch(self) -> None:
-        self.torch = torch()
-        if self.torch is not None:
-            os.write(self._wake, b"w")
+        while self.torch is None:
+            self.torch = torch()
+            if self.torch is None:
+                time.sleep(SETUP_GAP_S)
+        os.write(self._wake, b"w")
 
     def is_done(self, report: dict[str, Any]) -> bool:
         """Whether nothing more is to come."""

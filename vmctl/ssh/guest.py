@@ -80,7 +80,7 @@ def install_line(request: dict[str, Any] | None = None) -> str:
 def watch_line(request: dict[str, Any]) -> str:
     """A shell line that tells how the VM comes up, before anything is installed there."""
     source = (_FOLDER / "watch.py").read_text(encoding="utf-8")
-    return " ".join(map(shlex.quote, ("exec", "python3", "-I", "-c", source, json.dumps(request))))
+    return " ".join(map(shlex.quote, ("exec", "python3", "-IS", "-c", source, json.dumps(request))))
 
 
 def call(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from vmctl.clock import Clock
-from vmctl.config import Project
 from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Story
@@ -20,6 +17,7 @@ from vmctl.ssh.connection import Connection
 from vmctl.ssh.forward import Knock
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.workflows.climb import Climb
 from vmctl.workflows.login import try_to_pin
 from vmctl.workflows.session import target_of
 from vmctl.workflows.status import why_stopped
@@ -31,17 +29,17 @@ FIRST_LOOK_S = 4.0
 SERIAL_LINES = 6
 AGENT_FAILED = "google-guest-agent.service: Failed"
 
-Told = Callable[[Rung, str], None]
+DELETED = "It was deleted meanwhile."
 
 
-@dataclass(slots=True)
 class Entrance:
-    """Waits for one VM to let us in; `told` hears of each rung at the moment it is reached."""
+    """Waits for one VM to let us in; each rung is noted at the moment it is reached."""
 
-    project: Project
-    compute: Compute
-    clock: Clock
-    told: Told
+    def __init__(self, climb: Climb) -> None:
+        self.climb = climb
+        self.project = climb.project
+        self.compute = climb.compute
+        self.clock = climb.clock
 
     def open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
@@ -51,8 +49,8 @@ class Entrance:
         if hostkeys.pinned(instance.id):
             warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
             if warm.probe():
-                self.told(Rung.PORT, "")
-                self.told(Rung.KEY, "")
+                self.climb.told(Rung.PORT)
+                self.climb.told(Rung.KEY)
                 return warm
         return (yield from self._wait(instance, observed))
 
@@ -67,12 +65,12 @@ class Entrance:
                 if rung is Rung.PORT:
                     if knock.opens(0.0, clock):
                         rung, since = Rung.KEY, clock.monotonic()
-                        self.told(Rung.PORT, "")
+                        self.climb.told(Rung.PORT)
                         continue
                 else:
                     found = self._try(instance, since)
                     if isinstance(found, OpenSSH | Connection):
-                        self.told(Rung.KEY, "")
+                        self.climb.told(Rung.KEY)
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
                     if found is not None and found.message != said:
@@ -118,7 +116,7 @@ class Entrance:
         """What Google says of a VM that does not let us in."""
         now = self.compute.get_instance(instance.zone, instance.name)
         if now is None or now.id != instance.id:
-            return replace(observed, went="It was deleted meanwhile.")
+            return replace(observed, went=DELETED)
         if now.status is not Status.RUNNING:
             return replace(observed, went=went(self.compute, now))
         if rung is Rung.PORT:

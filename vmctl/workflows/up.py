@@ -33,12 +33,14 @@ from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, ask_ahead
 from vmctl.workflows.arming import arm, run_limit_s, watchdog_metadata
+from vmctl.workflows.climb import Climb
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
 from vmctl.workflows.ledger import observe, remember_vm
 from vmctl.workflows.limiting import within_limit
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.placing import Plan, create, plan_for
+from vmctl.workflows.push import PushResult
 from vmctl.workflows.readiness import Readiness, make_ready, preload
 from vmctl.workflows.settling import give_up, settle
 from vmctl.workflows.status import machine_view, rate_in, stamp
@@ -77,6 +79,7 @@ class UpResult:
     max_hours: float | None
     seconds: float
     rungs: tuple[Reached, ...] = ()  # what was reached on the way, and when
+    pushed: PushResult | None = None  # with --push
 
 
 def up(
@@ -85,11 +88,13 @@ def up(
     confirm: Callable[[Plan], bool] | None = None,
     patience: Patience | None = None,
     clock: Clock | None = None,
+    pushing: Callable[[], Story[PushResult]] | None = None,
 ) -> Story[UpResult]:
     """Create or start the project's machine and return when it can train.
 
     `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
-    the story early leaves what Google has begun: the next `up` takes it over.
+    the story early leaves what Google has begun: the next `up` takes it over. `pushing` begins
+    once the VM is set up, beside what else it waits for.
     """
     clock, patience = clock or Clock(), patience or Patience()
     began = asked = clock.monotonic()
@@ -110,7 +115,7 @@ def up(
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
-        climb = make_ready(project, compute, instance, clock, asked)
+        climb = make_ready(Climb(project, compute, clock, asked), instance, pushing)
         ready = yield from within_limit(project, compute, instance, clock, climb)
         known = remember_vm(project, compute, ready.instance)
         if known.is_stale(compute.now(clock.now())):
@@ -338,4 +343,5 @@ def _result(project: Project, action: str, ready: Readiness, seconds: float) -> 
         max_hours=view.max_hours,
         seconds=round(seconds, 3),
         rungs=ready.ladder.reached,
+        pushed=ready.pushed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -187,7 +188,7 @@ def register(app: typer.Typer) -> None:
 
         screen = context.screen()
         if follow is not None:
-            screen.play(workflow.follow(follow))
+            replace(context, quiet=True).screen().play(workflow.follow(follow))
             return
         if remove:
             result = workflow.remove(context.project(), file=file)

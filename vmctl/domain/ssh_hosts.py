@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vmctl.domain.errors import InvalidInput
@@ -36,6 +36,9 @@ class Host:
     google_project: str
     emulator_home: str = ""  # of a local one: which embedded Compute Engine
     target: Target | None = None
+    environment: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what vmctl needs when ssh runs it
 
     @property
     def whose(self) -> tuple[str, str, bool, str, str]:
@@ -54,6 +57,7 @@ class Host:
             google_project=str(record["google_project"]),
             emulator_home=str(record["emulator_home"]),
             target=Target(**target) if target is not None else None,
+            environment={str(k): str(v) for k, v in record["environment"].items()},
         )
 
 

@@ -17,6 +17,14 @@ from vmctl.domain.ssh_hosts import Host, entry_file, hosts_file, with_include, w
 from vmctl.domain.target import Target
 from vmctl.folders import data_dir
 
+_FINDING = (
+    "VMCTL_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "CLOUDSDK_CONFIG",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
+
 
 def default_file() -> Path:
     """What ssh reads: in the home of the password database, whatever $HOME says."""
@@ -143,13 +151,19 @@ def _save(known: Sequence[Host]) -> None:
         _replace(path, text.encode())
 
 
+def environment() -> dict[str, str]:
+    """The variables by which vmctl finds its folders and its credentials here: paths, no secrets.
+
+    A program that starts ssh, such as VS Code, may have others or none.
+    """
+    found = {name: os.environ[name] for name in _FINDING if os.environ.get(name)}
+    return found | ({"VMCTL_HOME": str(data_dir().parent)} if "VMCTL_HOME" in found else {})
+
+
 def _hook(host: Host) -> tuple[str, ...]:
-    """What ssh runs before it connects: this program, with the folders that it uses now."""
-    kept = {
-        "VMCTL_HOME": os.environ.get("VMCTL_HOME", "") and str(data_dir().parent),
-        "VMCTL_EMULATOR_HOME": host.emulator_home,
-    }
-    settings = [f"{name}={value}" for name, value in kept.items() if value]
+    """What ssh runs before it connects: this program, as it was when the name was made."""
+    local = {"VMCTL_EMULATOR_HOME": host.emulator_home} if host.emulator_home else {}
+    settings = [f"{name}={value}" for name, value in {**host.environment, **local}.items()]
     program = [sys.executable, "-P", "-m", "vmctl", "ssh-config", "--follow", host.name]
     return ("env", *settings, *program) if settings else tuple(program)
 

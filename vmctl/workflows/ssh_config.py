@@ -49,7 +49,8 @@ def ssh_config(
     except (NotFound, Conflict) as error:
         yield Noted(f"{error.message} The name will find it once it runs.")
     with user_config.changing() as known:
-        host = replace(_host_of(project, known), target=target)
+        found = _host_of(project, known)
+        host = replace(found, target=target, environment=user_config.environment())
         known[:] = [*(one for one in known if one.name != host.name), host]
         every = tuple(one.name for one in known)
     added = user_config.add_include(file)

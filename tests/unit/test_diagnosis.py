@@ -9,7 +9,7 @@ import pytest
 from vmctl.cli.first_steps import finding_lines
 from vmctl.domain.diagnosis import (
     Check,
-    Diagnosis,
+    Checkup,
     Finding,
     Program,
     PublicImage,
@@ -41,14 +41,14 @@ def test_what_was_not_possible_names_what_to_mend_first() -> None:
     skipped = [finding for finding in found if finding.verdict is Verdict.SKIPPED]
     assert Check.QUOTA in {finding.check for finding in skipped}
     assert {finding.said for finding in skipped} == {"mend first: api"}
-    whole = Diagnosis("p", False, None, False, found)
+    whole = Checkup("p", False, None, False, found)
     assert whole.exit_code == 5
     assert "Mend first: api" in whole.text
 
 
 def test_without_anything_broken_the_exit_code_is_0() -> None:
     warned = Finding(Check.FIREWALL, Verdict.WARNING, "narrow", "widen it")
-    whole = Diagnosis("p", True, "x", True, (fine(Check.API), warned))
+    whole = Checkup("p", True, "x", True, (fine(Check.API), warned))
     assert whole.exit_code == 0
     assert "vmctl up" in whole.text
     assert "warnings" in whole.text

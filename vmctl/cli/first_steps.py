@@ -16,7 +16,7 @@ from vmctl.cli.options import Context, command
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
     from vmctl.config import Project
-    from vmctl.domain.diagnosis import Diagnosis, Finding
+    from vmctl.domain.diagnosis import Checkup, Finding
     from vmctl.domain.errors import VmctlError
 
 PANEL = "First steps"
@@ -112,7 +112,7 @@ def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
             return load_project(Path("/"), flags=flags, environ={}), error
 
 
-def _draw(screen: Screen, result: Diagnosis) -> None:
+def _draw(screen: Screen, result: Checkup) -> None:
     for finding in result.findings:
         for line in finding_lines(finding, sys.stdout):
             screen.say(line)

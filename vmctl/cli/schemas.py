@@ -24,7 +24,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # "[…]" is a list of them.
 RESULTS: Mapping[str, str] = {
     "init": "workflows.init:InitResult",
-    "doctor": "domain.diagnosis:Diagnosis",
+    "doctor": "domain.diagnosis:Checkup",
     "up": "workflows.up:UpResult",
     "adopt": "workflows.adopt:AdoptResult",
     "down": "workflows.down:DownResult",

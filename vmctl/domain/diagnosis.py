@@ -73,7 +73,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Checkup:
     """All findings, in the order of the checks."""
 
     project: str

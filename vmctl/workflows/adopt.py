@@ -21,7 +21,7 @@ from vmctl.domain.instance import Instance, Status
 from vmctl.domain.names import nearest
 from vmctl.domain.operation import Operation
 from vmctl.domain.watchdog import parse_idle
-from vmctl.gce import adoption as cloud
+from vmctl.gce import candidates
 from vmctl.gce.compute import Compute, raise_failure
 from vmctl.gce.inspection import vm_names, zones_of_name
 from vmctl.gce.replies import host_keys_in_log
@@ -77,7 +77,7 @@ def adopt(
     clock = clock or Clock()
     compute = yield from open_cloud(project, clock)
     yield Started("adopt", f"Looking at {wanted.name}")
-    found = cloud.candidate(compute, _zone(compute, wanted), wanted.name)
+    found = candidates.look_at(compute, _zone(compute, wanted), wanted.name)
     mine = compute.find_instance(project.owner, project.name)
     refuse_unfit(found, project.owner, project.name, mine)
     known = bool(hostkeys.pinned(found.instance.id)) and not wanted.host_key
@@ -209,11 +209,11 @@ def _carry_out(
     if metadata:
         yield from _done(compute, compute.set_metadata(vm, metadata), clock)
     if plan.tags:
-        yield from _done(compute, cloud.set_tags(compute, found, plan.tags), clock)
+        yield from _done(compute, candidates.set_tags(compute, found, plan.tags), clock)
     if plan.take_disk_along:
-        yield from _done(compute, cloud.take_disk_along(compute, found), clock)
+        yield from _done(compute, candidates.take_disk_along(compute, found), clock)
     if plan.disk_labels:
-        yield from _done(compute, cloud.label_disk(compute, found, plan.disk_labels), clock)
+        yield from _done(compute, candidates.label_disk(compute, found, plan.disk_labels), clock)
     if plan.labels:
         yield from _done(compute, compute.set_labels(vm, dict(plan.labels)), clock)
 

@@ -13,7 +13,7 @@ from vmctl.config import Project
 from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.diagnosis import (
     Check,
-    Diagnosis,
+    Checkup,
     Finding,
     Verdict,
     ordered,
@@ -36,7 +36,7 @@ from vmctl.workflows.prerequisites import Wish, inside
 
 def doctor(
     project: Project, trouble: VmctlError | None = None, *, clock: Clock | None = None
-) -> Story[Diagnosis]:
+) -> Story[Checkup]:
     """Look at everything and return what was found; it raises nothing that `up` would say.
 
     `trouble` is what is wrong with the project's settings: then what does not depend on them is
@@ -55,7 +55,7 @@ def doctor(
         yield from inside(project, compute, wish, findings, clock.now())
     findings += _programs(project)
     done = ordered(findings)
-    return Diagnosis(
+    return Checkup(
         project=project.name,
         local=project.local,
         google_project=compute.project if compute else None,

@@ -13,7 +13,7 @@ from vmctl.gce.inspection import project_metadata
 from vmctl.gce.replies import instance_of, last_part
 
 
-def candidate(compute: Compute, zone: str, name: str) -> Candidate:
+def look_at(compute: Compute, zone: str, name: str) -> Candidate:
     """A VM with all that adoption looks at; raises NotFound."""
     (reply,) = compute.pages("instances", "get", zone=zone, instance=name)
     instance = instance_of(reply)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from vmctl.domain.errors import VmctlError, exit_code_of
 from vmctl.domain.image import Image
 from vmctl.domain.ingress import ANYWHERE, IAP_RANGE, Door, is_private
+from vmctl.domain.no_address import nat_lines
 
 
 class Check(StrEnum):
@@ -168,9 +169,7 @@ def way_out_finding(region: str, network: str, has_nat: bool) -> Finding:
         Verdict.WARNING,
         f"{network} has no Cloud NAT in {region} that is seen here: a VM without an external "
         "address can download nothing",
-        f"gcloud compute routers create vmctl-router --network {network} --region {region} && "
-        f"gcloud compute routers nats create vmctl-nat --router vmctl-router --region {region} "
-        "--auto-allocate-nat-external-ips --nat-all-subnet-ip-ranges",
+        nat_lines(network, region),
     )
 
 

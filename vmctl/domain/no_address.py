@@ -10,11 +10,18 @@ from vmctl.domain.ingress import IAP_RANGE, SSH_PORT, Rule
 
 def nat_caution(network: str, region: str) -> str:
     """What the user should know before such a VM is paid for."""
-    name = f"nat-{region}"
     return (
         "Without an external address the VM is reached through Google's Identity-Aware Proxy "
         "(gcloud, and the role roles/iap.tunnelResourceAccessor), and it can download nothing, "
         "neither packages nor data, unless its network has Cloud NAT (about $1 a month and more): "
+        f"{nat_lines(network, region)}"
+    )
+
+
+def nat_lines(network: str, region: str) -> str:
+    """The gcloud lines that set Cloud NAT up for a network in a region."""
+    name = f"nat-{region}"
+    return (
         f"gcloud compute routers create {name} --network={network} --region={region} && "
         f"gcloud compute routers nats create {name} --router={name} --region={region} "
         "--auto-allocate-nat-external-ips --nat-all-subnet-ip-ranges"

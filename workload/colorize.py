@@ -55,12 +55,12 @@ from torch.utils.tensorboard import SummaryWriter
 GRID = 16  # pictures in each of TensorBoard's image grids
 SAMPLE_ROWS = 5
 STEPS_PER_POINT = 10  # a point of the loss curve is the mean of so many steps
-WARM_UP = 0.05  # of all steps: the rate rises to its highest
+WARM_UP = 20  # steps in which the rate rises to its highest; half of all if they are few
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
     """A short warm-up, then half a cosine down to 0 at the last of all steps."""
-    warm_up = max(1, round(WARM_UP * steps))
+    warm_up = max(1, min(WARM_UP, steps // 2))
     if step < warm_up:
         return highest * (step + 1) / warm_up
     return highest * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2

@@ -125,7 +125,7 @@ def figure(result: Result) -> str:
         for picture in result.pictures
     ]
     name = html.escape(result.name)
-    truth = f'<img class="truth" src="{data[2]}" alt="{name}, true colours">' if data[2:] else ""
+    truth = f'<img src="{data[2]}" alt="{name}, true colours">' if data[2:] else ""
     return f"""<figure>
 <div class="pair"><div class="slider"><img src="{data[1]}" alt="{name}, coloured">
 <img class="before" src="{data[0]}" alt="{name}, gray"><input type="range" value="50"
@@ -171,26 +171,30 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Colour for gray photos</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 1340px; padding: 0 1rem;
+body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
        color: #222; background: #fff; }
 svg { width: 300px; margin-right: 2rem; } svg text { font-size: 12px; fill: #222; }
 polyline { fill: none; stroke: #06c; stroke-width: 2; }
-figure { margin: 2rem 0; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; }
-.slider { position: relative; --gray: 50%; } .slider img, .truth { display: block; max-width: 100%;
-          min-width: 160px; }
+main { display: grid; gap: 2rem;
+       grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); }
+figure { margin: 0; } figcaption { overflow-wrap: anywhere; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; align-items: start; }
+.slider { position: relative; --gray: 50%; } .pair img { display: block; width: 100%; }
 .before { position: absolute; inset: 0; width: 100%; height: 100%;
           clip-path: inset(0 calc(100% - var(--gray)) 0 0); }
 input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0;
         cursor: ew-resize; }
 .slider::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--gray); width: 2px;
                  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
-input:focus-visible + *, .slider:focus-within { outline: 3px solid #06c; }
+input:focus-visible, .slider:focus-within { outline: 3px solid #06c; }
 </style>
 <h1>Colour for gray photos</h1>
 <p>Drag across a picture: gray on the left, the net's colours on the right; beside it, where it is
 known, the truth. Scores in brackets are those of the gray picture.</p>
 {curve}
+<main>
 {figures}
+</main>
 <script>
 for (const range of document.querySelectorAll("input"))
   range.addEventListener("input", () =>

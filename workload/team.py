@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,10 +60,29 @@ class Team:
         if length < 0:
             return None
         buffer = torch.empty(int(length), dtype=torch.uint8)
-        if content is not None:
+        if content:
             buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         dist.broadcast(buffer, 0)
         return buffer.numpy().tobytes()
+
+
+def meeting_place() -> dict[str, Any]:
+    """Where the processes find each other, if it has to be another one than torchrun's own.
+
+    torchrun keeps one store of addresses over all restarts, where a new process may read the
+    address of a dead one. On one machine its count of restarts tells the lives apart.
+    """
+    environ = os.environ
+    alone = environ.get("LOCAL_WORLD_SIZE") == environ["WORLD_SIZE"]
+    if not alone or environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), is_master=False)
+    life = environ["TORCHELASTIC_RESTART_COUNT"]
+    return {
+        "store": dist.PrefixStore(f"life {life}", store),
+        "rank": int(environ["RANK"]),
+        "world_size": int(environ["WORLD_SIZE"]),
+    }
 
 
 @contextmanager
@@ -75,9 +95,11 @@ def assembled() -> Iterator[Team]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, **meeting_place())
     try:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         yield Team(dist.get_rank(), dist.get_world_size(), device)
+        dist.barrier()  # nobody hangs up while another still talks
     finally:
         dist.destroy_process_group()

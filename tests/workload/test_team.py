@@ -1,0 +1,154 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import colorize
+import pytest
+import torch
+from conftest import WORKLOAD
+
+# Each process writes the gradients that it holds after one step over its share of a batch.
+ONE_STEP = """
+import sys
+import torch
+import torch.nn.functional as F
+from batches import Batches
+from team import assembled
+from unet import UNet
+
+torch.manual_seed(0)
+pixels = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
+with assembled() as team:
+    torch.manual_seed(1)  # finding each other may draw numbers
+    net = UNet()
+    batches = Batches(pixels, range(5), 5, shuffle=True, rank=team.rank, processes=team.size)
+    ((gray, truth, weight),) = batches
+    shared = team.shares(net)
+    (F.mse_loss(shared(gray), truth) * weight).backward()
+    gradients = {name: weights.grad for name, weights in net.named_parameters()}
+    torch.save(gradients, f"{sys.argv[1]}/{team.size}-{team.rank}.pt")
+    assert team.any(False) is False
+    assert team.any(team.rank == team.size - 1) is True
+    assert team.from_leader(b"abc" if team.leads else None) == b"abc"
+    assert team.from_leader(b"" if team.leads else None) == b""
+    assert team.from_leader(None) is None
+"""
+
+# Kills the second process at a step of the first life of the team.
+MORTAL = """
+import os, pathlib, signal, sys
+import colorize
+
+first_life = pathlib.Path(sys.argv[1])
+steps, predict = 0, colorize.predict
+
+def mortal(*args):
+    global steps
+    steps += 1
+    if os.environ["RANK"] == "1" and steps == 7 and not first_life.exists():
+        first_life.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return predict(*args)
+
+colorize.predict = mortal
+sys.exit(colorize.main(sys.argv[2:]))
+"""
+
+
+def torchrun(*arguments, processes=2):
+    """A team on this machine; its rendezvous takes a free port of its own."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, f"--nproc_per_node={processes}", *map(str, arguments)]
+
+
+def ran(argv):
+    return subprocess.run(
+        argv, cwd=WORKLOAD, capture_output=True, text=True, check=False, env=environment()
+    )
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(WORKLOAD)}
+
+
+def flags(photos, out_dir):
+    small = ["--batch_size", "4", "--image_size", "16", "--train_samples", "16", "--epochs", "3"]
+    return ["--data_path", photos, "--out_dir", out_dir, *small]
+
+
+def test_the_gradients_of_two_processes_are_those_of_one(tmp_path):
+    program = tmp_path / "one_step.py"
+    program.write_text(ONE_STEP)
+    alone = ran([sys.executable, str(program), str(tmp_path)])
+    assert alone.returncode == 0, alone.stderr
+    both = ran(torchrun(program, tmp_path))
+    assert both.returncode == 0, both.stderr
+    expected, *shared = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    )
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for gradients in shared:
+        for name, gradient in expected.items():
+            assert (gradients[name] - gradient).abs().max() <= 1e-6 * largest, name
+
+
+@pytest.fixture(scope="module")
+def trained_together(photos, tmp_path_factory):
+    """What two processes that nobody disturbs train, and what they print."""
+    out_dir = tmp_path_factory.mktemp("together")
+    done = ran(torchrun("colorize.py", *flags(photos, out_dir)))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, torch.load(out_dir / "unet.pth", weights_only=True)
+
+
+def test_a_team_speaks_with_one_voice(trained_together):
+    told, _ = trained_together
+    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["1", "2", "3"]
+    assert told.count("Saved ") == told.count("Reading the photos") == 1
+
+
+def test_a_team_trains_about_the_same_net_as_one_process(photos, tmp_path, trained_together):
+    assert colorize.main([str(flag) for flag in flags(photos, tmp_path)]) == 0
+    alone = torch.load(tmp_path / "unet.pth", weights_only=True)
+    _, together = trained_together
+    difference = sum(float((alone[k] - together[k]).square().sum()) for k in alone) ** 0.5
+    size = sum(float(weights.square().sum()) for weights in alone.values()) ** 0.5
+    assert difference < 0.02 * size
+
+
+def test_a_team_that_lost_a_process_goes_on_from_the_last_checkpoint(
+    photos, tmp_path, trained_together
+):
+    program = tmp_path / "mortal.py"
+    program.write_text(MORTAL)
+    argv = torchrun(
+        "--max_restarts=1", program, tmp_path / "died", *flags(photos, tmp_path / "out")
+    )
+    done = ran(argv)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    assert "Going on from" in done.stdout
+    # steps 5 to 7 were lost with the process, and taken again
+    assert re.findall(r"^epoch (\d)/3: loss", done.stdout, re.MULTILINE) == ["1", "2", "3"]
+    again = torch.load(tmp_path / "out/unet.pth", weights_only=True)
+    _, together = trained_together
+    assert all(torch.equal(again[name], together[name]) for name in together)
+
+
+def test_a_team_stops_together_when_one_of_it_is_told_to(photos, tmp_path):
+    argv = torchrun("colorize.py", *flags(photos, tmp_path))
+    argv[-1] = "100000"
+    with subprocess.Popen(
+        argv, cwd=WORKLOAD, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as launcher:
+        output = ""
+        for line in launcher.stdout:
+            output += line
+            if line.startswith("epoch 1/100000: loss"):
+                launcher.send_signal(signal.SIGTERM)
+    assert launcher.returncode != 0
+    assert "Stopped by SIGTERM" in output
+    found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert found["progress"]["steps"] >= 4

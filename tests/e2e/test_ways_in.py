@@ -225,6 +225,16 @@ def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: Cloud) -> None:
     assert rules(sky) == {}
 
 
+def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(sky: Cloud) -> None:
+    sky("up", "--restrict-ssh")
+    move_away(sky)
+    sky.ask("DELETE", path_of(instance(sky)))
+    eventually(lambda: sky.machines() == [])
+    told = elsewhere(sky)("up", cwd=sky.folder).stderr
+    assert "the limit is lifted until you are let in" in told
+    assert rules(sky)[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
+
+
 # -- without an external address -------------------------------------------------------------------
 
 needs_gcloud = pytest.mark.gcloud

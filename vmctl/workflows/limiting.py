@@ -31,24 +31,32 @@ T = TypeVar("T")
 
 
 def within_limit(
-    project: Project, compute: Compute, instance: Instance, clock: Clock, climb: Story[T]
+    project: Project,
+    compute: Compute,
+    instance: Instance,
+    clock: Clock,
+    climb: Story[T],
+    *,
+    is_new: bool,
 ) -> Story[T]:
     """Play `climb`, which gets into the VM, and limit SSH to where we come from, if so wished.
 
     What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise.
+    A new VM may find the rules of an earlier one of its name: they are about it, too.
     """
     if not instance.external:
         _check_proxy(project, compute, instance)
     wanted = project.vm.restrict_ssh
     limited = bool(instance.labels.get(LIMIT_LABEL))
-    if not wanted and not limited and not instance.moved_from:
+    if wanted is None and not limited and not is_new:
         return (yield from climb)
     limit = _Limit(project, compute, instance, clock)
-    if wanted is False:
-        yield from limit.remove()
-        return (yield from climb)
     deny = ssh_rules.read_rule(compute, limit.names.deny)
-    if deny is None and not wanted and not limited:  # moved, and never limited
+    if wanted is False:
+        if limited or deny is not None:
+            yield from limit.remove()
+        return (yield from climb)
+    if deny is None and not wanted and not limited:
         return (yield from climb)
     shut = deny is not None and deny.in_force and instance.external
     lifted = shut and not _answers(project, instance, clock)
@@ -57,7 +65,7 @@ def within_limit(
         yield from limit.done(ssh_rules.set_in_force(compute, limit.names.deny, False))
     try:
         result = yield from climb
-        yield from limit.set(lifted)
+        yield from limit.set()
     except BaseException:
         if lifted:  # whoever waits has left: nothing is told any more
             for _ in limit.done(ssh_rules.set_in_force(compute, limit.names.deny, True)):
@@ -84,7 +92,7 @@ class _Limit:
         self.clock = clock
         self.names = RuleNames.of(instance.name)
 
-    def set(self, lifted: bool) -> Story[None]:
+    def set(self) -> Story[None]:
         """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
         began = self.clock.monotonic()
         source = IAP_RANGE

@@ -116,7 +116,9 @@ def up(
         if action in ("running", "adopted"):
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
         climb = make_ready(Climb(project, compute, clock, asked), instance, pushing)
-        ready = yield from within_limit(project, compute, instance, clock, climb)
+        ready = yield from within_limit(
+            project, compute, instance, clock, climb, is_new=action not in ("running", "started")
+        )
         known = remember_vm(project, compute, ready.instance)
         if known.is_stale(compute.now(clock.now())):
             with suppress(VmctlError):  # a memory is no reason to fail

@@ -269,11 +269,11 @@ def test_a_startup_script_at_work_is_told_and_waited_for(sky: Sky) -> None:
 
 
 @pytest.mark.slow
-def test_a_torch_without_cuda_is_named(sky: Sky) -> None:
-    """The emulator's torch is built without CUDA; a stand-in that says less cannot excuse it."""
-    sky.fault(kind="driver", cuda="11.4")
+def test_a_driver_too_old_for_torch_is_named(sky: Sky) -> None:
+    """Real torch, which sees no CUDA here: a driver that names a version is no excuse."""
+    sky.fault(kind="driver", cuda="9.2")
     sky.laptop("up", "--image", "pytorch", cwd=sky.folder, code=4, timeout_s=600)
-    found = sky.laptop("up", "--image", "pytorch", "--json", cwd=sky.folder, code=4).stderr
-    assert "torch is missing" in found
-    assert "is a build without CUDA" in found
-    assert "pip install --force-reinstall torch" in found
+    error = sky.laptop("up", "--image", "pytorch", "--json", cwd=sky.folder, code=4).stderr
+    assert "torch is missing" in error
+    assert "The driver speaks CUDA 9.2, torch" in error
+    assert "vmctl up --image pytorch" in error

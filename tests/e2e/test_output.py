@@ -76,6 +76,16 @@ def test_a_narrow_terminal_breaks_no_name(
     assert names <= set(re.findall(r"[a-z]+-[a-z]+\d-[a-z]", narrow))
 
 
+def test_progress_on_a_narrow_terminal_stays_on_its_line(
+    laptop: Laptop, shared_machine: Path
+) -> None:
+    seen = at_terminal(laptop, shared_machine, "up", columns=30)
+    frames = re.findall(r"[⠁-⣿][^\r\n]*", ESCAPES.sub("", seen))
+    assert frames, "there was progress"
+    assert max(map(len, frames)) <= 30, "it would wrap, and leave its beginning behind"
+    assert "Next:" in seen
+
+
 def test_progress_in_a_pipe_is_plain_lines(laptop: Laptop, shared_machine: Path) -> None:
     told = laptop("up", cwd=shared_machine)
     assert "\r" not in told.stderr

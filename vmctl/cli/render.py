@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
+NARROW = 60  # columns
 
 
 class Screen:
@@ -110,12 +111,15 @@ class Screen:
         self._clear()
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+        console = self._stderr()
+        # a narrow terminal has room for what happens, not for how long it has
+        clock = [TimeElapsedColumn()] if console.width >= NARROW else []
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             TextColumn("{task.fields[amount]}", markup=False),
-            TimeElapsedColumn(),
-            console=self._stderr(),
+            *clock,
+            console=console,
             transient=True,
         )
         self._task = self._progress.add_task(text, total=None, amount="")

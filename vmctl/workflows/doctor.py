@@ -121,7 +121,8 @@ def _cloud(
         findings += _embedded()
         findings.append(Finding(Check.BILLING, Verdict.OK, "nothing is paid for --local"))
     else:
-        findings.append(Finding(Check.API, Verdict.OK, "Compute Engine answers"))
+        said = "Compute Engine answers; whether you may create VMs shows at the first `vmctl up`"
+        findings.append(Finding(Check.API, Verdict.OK, said))
         findings.append(Finding(Check.BILLING, Verdict.OK, "on, as far as Compute Engine tells"))
     findings += _login(compute, shared)
     return compute

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data_utils import NO_PICTURE, load_rgb
+from data_utils import NO_PICTURE, in_words, load_rgb
 from PIL import Image
 
 LAYOUT = 1  # of the file; a new one makes every digest new
@@ -130,7 +130,7 @@ def decode(
         try:
             photo = load_rgb(files[index]).resize((side, side), Image.Resampling.BILINEAR)
         except NO_PICTURE as error:
-            return str(error) or type(error).__name__
+            return in_words(error)
         target[index] = np.asarray(photo)
         return None
 

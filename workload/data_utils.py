@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -49,12 +49,19 @@ def load_rgb(path: str | Path, upright: bool = False) -> Image.Image:
         return image.convert("RGB")
 
 
+def in_words(error: Exception) -> str:
+    """One of NO_PICTURE in a few words, without the file's name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture"
+    return str(error) or type(error).__name__
+
+
 def why_unreadable(path: str | Path) -> str | None:
     """None if the whole picture can be decoded (a cut file fails only at its end), else why not."""
     try:
         load_rgb(path)
     except NO_PICTURE as error:
-        return str(error) or type(error).__name__
+        return in_words(error)
     return None
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from checkpoint import write_whole
 from colours import gray_copy, keep_luma, to_batch
-from data_utils import NO_PICTURE, DataError, is_photo, load_rgb
+from data_utils import NO_PICTURE, DataError, in_words, is_photo, load_rgb
 from metrics import colourfulness, psnr, ssim
 from PIL import Image
 from predict import colorized
@@ -52,7 +52,7 @@ def colour_folder(
         try:
             photo = load_rgb(file, upright=True)
         except NO_PICTURE as error:
-            unreadable.append(f"{name} ({error})")
+            unreadable.append(f"{name} ({in_words(error)})")
             continue
         picture, result = coloured(net, photo, name, dtype)
         target = out_dir / "colorized" / name

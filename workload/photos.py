@@ -1,6 +1,7 @@
 """What colorize.py trains and validates on: the cached photos, split without leaking."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,10 @@ class Photos:
         training, validation = split_by_photo(found)
         found.leave_out(unreadable)
         if unreadable:
-            named = [f"{self.files[index]} ({why})" for index, why in unreadable.items()]
+            named = [
+                f"{os.path.relpath(self.files[index], folder)} ({why})"
+                for index, why in unreadable.items()
+            ]
             first = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
             say(f"Left out {len(named)} unreadable: {first}")
         training = [index for index in training if index not in unreadable]

@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class VmSettings:
     image: str = "pytorch"
     disk_gb: int = 100
     max_hours: float = 12.0
+    key_hours: float = 24.0  # how long a login key opens the VM; used, it is renewed at half of it
     idle: str = "1h"  # the VM's own watchdog stops it when nothing is done on it; or "off"
     budget: float | None = None  # USD for one start of the VM, turned into a time
     spot: bool = False
@@ -92,6 +94,11 @@ class Project:
     def workspace(self) -> str:
         """The folder on the VM that holds the pushed tree."""
         return f"~/Workspace/{self.name}"
+
+    @property
+    def key_lifetime(self) -> timedelta:
+        """How long the login key opens the VM after it was put there."""
+        return timedelta(hours=self.vm.key_hours)
 
     @property
     def login_user(self) -> str:
@@ -243,6 +250,14 @@ def _vm_value(key: str, value: object, where: str) -> Any:
     if key == "max_hours":
         hours = float(_typed(value, (int, float), f"vm.{key}", where))
         return _hours(hours, _named(key, where))
+    if key == "key_hours":
+        hours = float(_typed(value, (int, float), f"vm.{key}", where))
+        if not 1 <= hours <= 8760:
+            raise InvalidInput(
+                f"{_named(key, where)} must be from 1 to 8760 hours, not {hours:g}.",
+                hint="It is how long vmctl's login key opens the VM, such as 24.",
+            )
+        return hours
     if key in _TRUTHS:
         return _typed(value, bool, f"vm.{key}", where)
     if key == "idle":
@@ -271,7 +286,7 @@ def _vm_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSetti
         try:
             if item.name == "disk_gb":
                 value = int(text)
-            elif item.name in ("max_hours", "budget"):
+            elif item.name in ("max_hours", "key_hours", "budget"):
                 value = float(text)
             elif item.name in _TRUTHS:
                 value = _truth(text, variable)

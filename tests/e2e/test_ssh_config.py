@@ -202,7 +202,11 @@ def test_two_projects_have_two_names(desk: Desk, tmp_path: Path) -> None:
     assert desk.ssh("echo here").stdout == "here\n"
 
 
-def test_the_file_is_the_one_that_ssh_reads() -> None:
-    from vmctl.ssh.user_config import default_file
-
-    assert default_file() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh" / "config"
+def test_another_home_is_honoured_and_said_not_to_be_ssh_s(desk: Desk, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    told = desk.laptop("ssh-config", cwd=desk.folder, environ=home)
+    assert f"ssh -F {tmp_path}/.ssh/config {desk.name}" in told.stderr
+    assert str(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh" / "config") in told.stderr
+    assert (tmp_path / ".ssh" / "config").read_bytes().startswith(b"# >>> vmctl")
+    desk.laptop("ssh-config", "--remove", cwd=desk.folder, environ=home)
+    assert list(tmp_path.iterdir()) == []

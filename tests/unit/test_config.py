@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,19 @@ def test_slug(text: str, made: str) -> None:
 )
 def test_login_user_is_safe(name: str, made: str) -> None:
     assert posix_user(name) == made
+
+
+def test_a_login_key_lives_for_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    toml = "[vm]\nkey_hours = 8\n"
+    assert project(tmp_path, toml).key_lifetime == timedelta(hours=8)
+    assert project(tmp_path, toml, VMCTL_KEY_HOURS="2.5").key_lifetime == timedelta(hours=2.5)
+    with pytest.raises(InvalidInput, match=r"VMCTL_KEY_HOURS must be from 1 to 8760 hours"):
+        project(tmp_path, toml, VMCTL_KEY_HOURS="0.1")
+
+
+def test_how_ssh_is_let_in_is_said_by_true_and_false(tmp_path: Path) -> None:
+    vm = project(tmp_path, "[vm]\nrestrict_ssh = true\nexternal_address = false\n").vm
+    assert (vm.restrict_ssh, vm.external_address) == (True, False)
+    assert project(tmp_path, VMCTL_RESTRICT_SSH="0").vm.restrict_ssh is False
+    with pytest.raises(InvalidInput, match="restrict_ssh"):
+        project(tmp_path, '[vm]\nrestrict_ssh = "yes"\n')

@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime, timedelta
 
 KEY_LIFETIME = timedelta(hours=24)
-RENEW_WHEN_LEFT = timedelta(hours=12)
 
 OS_LOGIN_ITEM = "enable-oslogin"  # a VM's own word beats its project's
 

@@ -36,6 +36,7 @@ class Host:
     google_project: str
     emulator_home: str = ""  # of a local one: which embedded Compute Engine
     target: Target | None = None
+    key_hours: float = 24.0
     environment: Mapping[str, str] = field(
         default_factory=dict
     )  # what vmctl needs when ssh runs it
@@ -57,6 +58,7 @@ class Host:
             google_project=str(record["google_project"]),
             emulator_home=str(record["emulator_home"]),
             target=Target(**target) if target is not None else None,
+            key_hours=float(record["key_hours"]),
             environment={str(k): str(v) for k, v in record["environment"].items()},
         )
 

@@ -27,12 +27,16 @@ _FINDING = (
 
 
 def default_file() -> Path:
-    """What ssh reads: in the home of the password database, whatever $HOME says."""
+    """The user's ~/.ssh/config, where $HOME says that home is."""
+    return Path.home() / ".ssh" / "config"
+
+
+def read_by_ssh() -> Path:
+    """The file that ssh reads: it asks the password database for the home, not $HOME."""
     try:
-        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        return Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh" / "config"
     except KeyError:
-        home = Path.home()
-    return home / ".ssh" / "config"
+        return default_file()
 
 
 def entry_path() -> Path:

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from vmctl.clock import Clock
 from vmctl.config import Project, VmSettings
-from vmctl.domain.access import KEY_LIFETIME, RENEW_WHEN_LEFT, key_entry, merged_keys, time_left
+from vmctl.domain.access import key_entry, merged_keys, time_left
 from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
@@ -181,7 +181,7 @@ def _plan(project: Project, found: Candidate, clock: Clock) -> Adoption:
         owner=project.owner,
         name=project.name,
         user=user,
-        has_key=left > RENEW_WHEN_LEFT,
+        has_key=left > project.key_lifetime / 2,
         max_run_s=max(30, round(project.vm.max_hours * 3600)),
         idle=project.vm.idle if parse_idle(project.vm.idle) else "",
     )
@@ -202,7 +202,9 @@ def _carry_out(
     vm, metadata = found.instance, dict(plan.metadata)
     if plan.key:
         now = clock.now()
-        entry = key_entry(project.login_user, ensure_keypair().public_line, now + KEY_LIFETIME)
+        entry = key_entry(
+            project.login_user, ensure_keypair().public_line, now + project.key_lifetime
+        )
         metadata["ssh-keys"] = merged_keys(vm.ssh_keys, entry, now)
     if plan.max_run_s is not None:
         yield from _done(compute, compute.set_run_limit(vm, plan.max_run_s), clock)

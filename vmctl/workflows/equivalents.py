@@ -10,7 +10,7 @@ from pathlib import Path
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain import gcloud_lines
-from vmctl.domain.access import KEY_LIFETIME, key_entry
+from vmctl.domain.access import key_entry
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput, NotFound, VmctlError
 from vmctl.domain.events import Noted, Story
@@ -53,7 +53,8 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Equivalent:
     clock = clock or Clock()
     wish = parse_wish(project)
     zones = _zones(project, wish)
-    entry = key_entry(project.login_user, ensure_keypair().public_line, clock.now() + KEY_LIFETIME)
+    expires_at = clock.now() + project.key_lifetime
+    entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
     plan = machine_plan(project, wish, zones[0], entry)
     metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
     files = {key: str(_kept(key, text)) for key, text in gcloud_lines.long_values(metadata).items()}

@@ -5,9 +5,7 @@ from __future__ import annotations
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import (
-    KEY_LIFETIME,
     OS_LOGIN_ITEM,
-    RENEW_WHEN_LEFT,
     key_entry,
     merged_keys,
     time_left,
@@ -29,7 +27,7 @@ SERIAL_PORT_AFTER_S = 60.0
 def renew_key(
     project: Project, compute: Compute, instance: Instance, clock: Clock
 ) -> Story[Instance]:
-    """Put vmctl's key on the VM for another day when less than half of its time is left.
+    """Put vmctl's key on the VM anew when less than half of its time is left.
 
     The guest agent removes a user whose last key has expired, so use renews it. Raises
     AccessDenied for a VM on which somebody has turned OS Login on: it would ignore the key.
@@ -42,9 +40,9 @@ def renew_key(
         )
     pair, now = ensure_keypair(), clock.now()
     left = time_left(instance.ssh_keys, project.login_user, pair.public_line, now)
-    if left > RENEW_WHEN_LEFT:
+    if left > project.key_lifetime / 2:
         return instance
-    entry = key_entry(project.login_user, pair.public_line, now + KEY_LIFETIME)
+    entry = key_entry(project.login_user, pair.public_line, now + project.key_lifetime)
     items = {"ssh-keys": merged_keys(instance.ssh_keys, entry, now), OS_LOGIN_ITEM: "FALSE"}
     asked = compute.set_metadata(instance, items)
     done = yield from follow(compute, asked, clock, "key")

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.access import KEY_LIFETIME, key_entry, merged_keys
+from vmctl.domain.access import key_entry, merged_keys
 from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict, NoCapacity, TimedOut, Unreachable, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
@@ -213,7 +213,7 @@ def _machine(
     clock: Clock,
 ) -> MachinePlan:
     now = clock.now()
-    entry = key_entry(project.login_user, ensure_keypair().public_line, now + KEY_LIFETIME)
+    entry = key_entry(project.login_user, ensure_keypair().public_line, now + project.key_lifetime)
     return MachinePlan(
         name=instance.name,
         zone=zones[0],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
-from vmctl.domain.access import RENEW_WHEN_LEFT, time_left
+from vmctl.domain.access import time_left
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.target import Target
 from vmctl.folders import cache_dir
@@ -51,10 +51,10 @@ class _Cached:
     usd_per_hour: float | None = None
     price_dated: str = ""
 
-    def is_good(self, now: datetime) -> bool:
+    def is_good(self, now: datetime, renew_when_left: timedelta) -> bool:
         """Whether it need not be renewed: a VM past its end was started anew, if it runs."""
         over = self.stops_at is not None and self.stops_at <= now
-        return not over and self.key_expires_at - now > RENEW_WHEN_LEFT
+        return not over and self.key_expires_at - now > renew_when_left
 
 
 def connect(
@@ -70,7 +70,7 @@ def connect(
     clock = clock or Clock()
     tidy_now_and_then()
     known = None if fresh else _recall(project)
-    if known is not None and known.is_good(clock.now()):
+    if known is not None and known.is_good(clock.now(), project.key_lifetime / 2):
         ssh = OpenSSH(known.target, _resolver(project, clock))
         if verify:
             ssh.verify()

@@ -8,7 +8,7 @@ from pathlib import Path
 from vmctl.clock import Clock
 from vmctl.config import Project, VmSettings
 from vmctl.domain.errors import Conflict, NotFound, VmctlError
-from vmctl.domain.events import Noted, Story
+from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.ssh_hosts import Host, names_for
 from vmctl.domain.target import Target
 from vmctl.ssh import user_config
@@ -50,10 +50,20 @@ def ssh_config(
         yield Noted(f"{error.message} The name will find it once it runs.")
     with user_config.changing() as known:
         found = _host_of(project, known)
-        host = replace(found, target=target, environment=user_config.environment())
+        host = replace(
+            found,
+            target=target,
+            key_hours=project.vm.key_hours,
+            environment=user_config.environment(),
+        )
         known[:] = [*(one for one in known if one.name != host.name), host]
         every = tuple(one.name for one in known)
     added = user_config.add_include(file)
+    if file == user_config.default_file() and file != user_config.read_by_ssh():
+        yield Warned(
+            f"ssh itself reads {user_config.read_by_ssh()}, whatever HOME says: "
+            f"ssh -F {file} {host.name}"
+        )
     return SshConfigResult(
         action="added" if added else "unchanged",
         file=str(file),
@@ -95,7 +105,7 @@ def follow(name: str, *, clock: Clock | None = None) -> Story[Target]:
         owner=host.owner,
         local=host.local,
         google_project=host.google_project,
-        vm=VmSettings(),
+        vm=VmSettings(key_hours=host.key_hours),
     )
     try:
         session = yield from connect(project, clock=clock, verify=True)

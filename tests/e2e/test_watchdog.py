@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -62,6 +64,20 @@ def test_it_watches_after_a_start_from_the_console_with_the_laptop_off(
     stepped("down")
     stepped.on("tester-month", "start")
     stepped.settled()
+    stepped.live(1.2)
+    stepped.off()
+
+
+@pytest.mark.slow
+def test_it_watches_a_machine_whose_up_was_killed_before_it_could_log_in(
+    stepped: SteppedCloud,
+) -> None:
+    stepped("down", "--delete", "--yes")
+    killed = stepped.laptop.start("up", cwd=stepped.folder)
+    eventually(lambda: [vm for vm in stepped.machines() if vm["status"] != "TERMINATED"])
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    eventually(lambda: stepped.machine()["status"] == "RUNNING")
     stepped.live(1.2)
     stepped.off()
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.errors import AccessDenied
 from vmctl.domain.instance import Instance
 from vmctl.domain.ledger import (
     EMPTY,
@@ -46,7 +47,10 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
     """Look at all that an owner pays for in this Google project, and remember it."""
     instances = compute.list_instances(project.owner)
     now = compute.now(clock.now())
-    things = belongings(compute, project.owner)
+    try:
+        things = belongings(compute, project.owner)
+    except AccessDenied:  # who may see the VMs only learns what those came to
+        things = None
     happened = happenings(compute)
 
     def merged(ledger: Ledger) -> Ledger:
@@ -54,7 +58,8 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
             ledger = with_vm(ledger, instance)
         ledger = with_happenings(ledger, happened)
         ledger = without_vms_missing(ledger, instances, now)
-        ledger = with_happenings(with_things(ledger, things, now), happened)
+        if things is not None:
+            ledger = with_happenings(with_things(ledger, things, now), happened)
         return dataclasses.replace(ledger, observed_at=now)
 
     return change(project, compute.project, merged)

@@ -45,7 +45,8 @@ SOLE_IMPORTERS = {
 PURE = {
     "abc", "__future__", "base64", "binascii", "collections", "csv", "dataclasses", "datetime",
     "difflib", "enum", "fnmatch", "functools", "hashlib", "io", "ipaddress", "itertools", "json",
-    "math", "posixpath", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata", "urllib",
+    "math", "posixpath", "re", "shlex", "string", "textwrap", "types", "typing",
+    "unicodedata", "urllib",
 }  # fmt: skip
 
 

@@ -9,18 +9,17 @@ import pytest
 
 from vmctl.domain.driver import Driver
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
+from vmctl.domain.ladder import Ladder, Rung
 from vmctl.domain.readiness import (
     GRACE_S,
     REFUSED_GRACE_S,
     Diagnosis,
-    Ladder,
     Observed,
     Port,
-    Rung,
     Torch,
     diagnose,
 )
-from vmctl.domain.serial import script_code, script_lines
+from vmctl.domain.serial import driver_lines, script_code, script_lines
 
 LIMIT_S = 300.0
 SEEN = Observed("ada-vm", "europe-west1-b", user="ada", gpus=2)
@@ -61,7 +60,16 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
         (Rung.KEY, OVER, {}, "host keys", "Restart", 8),
         # start-up
         (Rung.STARTUP, SOON, {"script_code": 3}, "exit status 3", "startup-script=FILE", 4),
+        (
+            Rung.STARTUP,
+            SOON,
+            {"has_script": True, "startup": "failed"},
+            "google-startup-scripts.service",
+            "journalctl",
+            4,
+        ),
         (Rung.STARTUP, OVER, {"startup": "activating"}, "still at work", "journalctl", 8),
+        (Rung.STARTUP, OVER, {"startup": "inactive"}, "vmctl's set-up", "ps fx", 8),
         (
             Rung.STARTUP,
             OVER,
@@ -136,6 +144,7 @@ def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
         (Rung.KEY, LATER, {"refused": True}),  # the agent has not written it yet
         (Rung.STARTUP, LATER, {"startup": "activating"}),
         (Rung.STARTUP, SOON, {"script_code": 0}),
+        (Rung.STARTUP, LATER, {"startup": "failed"}),  # there is no script: not our affair
         (Rung.DRIVER, SOON, {"driver_said": "not found"}),
         (Rung.DRIVER, LATER, {"starting": True}),
         (Rung.DRIVER, LATER, {"startup": "activating"}),
@@ -244,3 +253,8 @@ def test_the_serial_port_tells_of_the_last_boot_only() -> None:
         "startup-script exit status 100",
     ]
     assert script_code("") is None
+
+
+def test_the_serial_port_tells_of_the_driver() -> None:
+    lines = ["[ 5.1] NVRM: GPU 0000:00:04.0: RmInitAdapter failed!", "nvidia-installer: no"]
+    assert driver_lines("\n".join(["systemd: hello", *lines, "login:"])) == lines

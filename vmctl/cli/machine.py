@@ -124,8 +124,8 @@ vmctl up --local
         what does not come is named, with its culprit and what to do.
         """
         from vmctl.domain.duration import parse_duration
+        from vmctl.domain.ladder import Ladder
         from vmctl.domain.placement import Patience
-        from vmctl.domain.readiness import Ladder
         from vmctl.workflows.push import push
         from vmctl.workflows.up import up as story
 

@@ -1,4 +1,4 @@
-"""The rungs from "asked for" to "can train": which one is missing, who is to blame, one fix."""
+"""A rung that is missing on the way up: who is to blame by what is observed, and one fix."""
 
 from __future__ import annotations
 
@@ -9,78 +9,11 @@ from typing import Any
 
 from vmctl.domain.driver import Driver
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
+from vmctl.domain.ladder import Rung
 from vmctl.domain.probe import one_line, printable
 
 GRACE_S = 10.0  # what is wrong for so long, with nothing under way that would mend it, stays wrong
 REFUSED_GRACE_S = 5.0  # a key needs a moment to arrive
-
-
-class Rung(StrEnum):
-    """The rungs in their order; each one needs those before it."""
-
-    OPERATION = "operation"  # Google has carried out what was asked
-    RUNNING = "running"
-    PORT = "port"  # somebody answers at the SSH port
-    KEY = "key"  # sshd shows the VM's host key and lets our key in
-    STARTUP = "startup"  # start-up scripts and vmctl's own set-up are done
-    DRIVER = "driver"  # nvidia-smi sees every GPU
-    TORCH = "torch"  # torch sees CUDA
-
-    @property
-    def text(self) -> str:
-        """As people read it."""
-        return _TITLES[self]
-
-
-_TITLES = {
-    Rung.OPERATION: "operation",
-    Rung.RUNNING: "RUNNING",
-    Rung.PORT: "port 22",
-    Rung.KEY: "key",
-    Rung.STARTUP: "start-up",
-    Rung.DRIVER: "driver",
-    Rung.TORCH: "torch",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A rung that was reached, in seconds from the beginning and from the rung before."""
-
-    rung: str
-    after_s: float
-    took_s: float
-    note: str = ""  # what was found there; "simulated" on the embedded Compute Engine
-
-
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """What was reached so far, and when."""
-
-    reached: tuple[Reached, ...] = ()
-
-    def has(self, rung: Rung) -> bool:
-        """Whether it was reached."""
-        return any(one.rung == rung for one in self.reached)
-
-    def with_rung(self, rung: Rung, after_s: float, note: str = "") -> Ladder:
-        """The same with one rung more; one that was reached before keeps its time."""
-        if self.has(rung):
-            return self
-        before = max((one.after_s for one in self.reached), default=0.0)
-        took = max(0.0, after_s - before)
-        one = Reached(str(rung), round(after_s, 3), round(took, 3), note)
-        return Ladder((*self.reached, one))
-
-    @property
-    def text(self) -> str:
-        """ "operation 8.1 s, RUNNING +0.2 s, port 22 +31 s, … driver +28 s (simulated)"."""
-        shown = []
-        for number, one in enumerate(self.reached):
-            seconds = f"{one.took_s:.1f}" if one.took_s < 10 else f"{one.took_s:.0f}"
-            note = f" ({one.note})" if one.note else ""
-            shown.append(f"{Rung(one.rung).text} {'+' if number else ''}{seconds} s{note}")
-        return ", ".join(shown)
 
 
 class Port(StrEnum):
@@ -286,12 +219,20 @@ def _startup(seen: Observed, limit_s: float, *, over: bool) -> Diagnosis | None:
             f"Mend it: gcloud compute instances add-metadata {seen.name} --zone {seen.zone} "
             "--metadata-from-file startup-script=FILE; then: vmctl down && vmctl up",
         )
+    if seen.has_script and seen.startup == "failed":
+        return Diagnosis(
+            Rung.STARTUP,
+            "google-startup-scripts.service, which runs its startup-script, has failed.",
+            "Look: vmctl exec -- sudo journalctl -u google-startup-scripts",
+        )
     if not over:
         return None
+    script = seen.startup == "activating"
+    what = "Its startup-script" if script else "vmctl's set-up of it"
     return Diagnosis(
         Rung.STARTUP,
-        f"Its startup-script is still at work after {_span(limit_s)}.{_held(seen)}",
-        _wait_or_look(seen, "journalctl -u google-startup-scripts"),
+        f"{what} is still at work after {_span(limit_s)}.{_held(seen)}",
+        _wait_or_look(seen, "sudo journalctl -u google-startup-scripts" if script else "ps fx"),
         TimedOut,
     )
 

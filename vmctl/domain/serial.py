@@ -1,4 +1,4 @@
-"""What a VM's serial port tells of the start-up script of its last boot."""
+"""What a VM's serial port tells of its boot: the start-up script, the driver."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _BEGUN = "Starting startup scripts"
 _ENDED = re.compile(
     r"startup-script(?:-url)?\"?:? (?:exit status|exited with status|return code) (\d+)", re.I
 )
+_DRIVER = re.compile(r"nvidia|NVRM|nouveau", re.I)
 
 
 def script_code(log: str) -> int | None:
@@ -22,6 +23,11 @@ def script_lines(log: str) -> list[str]:
     """What the script wrote, line by line, each with the port's own prefix."""
     lines = _last_boot(log).splitlines()
     return [one_line(line.strip()) for line in lines if "startup-script" in line]
+
+
+def driver_lines(log: str) -> list[str]:
+    """What was said of NVIDIA's driver, by its installation or by the kernel."""
+    return [one_line(line.strip()) for line in log.splitlines() if _DRIVER.search(line)]
 
 
 def _last_boot(log: str) -> str:

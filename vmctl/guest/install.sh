@@ -11,9 +11,9 @@ for tool in python3 rsync tmux; do
 done
 if [ -n "$missing" ]; then
     log=$(mktemp)
-    # dpkg may be busy for minutes on a new machine: wait for its lock rather than fail
+    # dpkg may be busy for minutes on a new machine, with a driver too: wait rather than fail
     install() {
-        sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=180 -q "$@" \
+        sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=900 -q "$@" \
             </dev/null >>"$log" 2>&1
     }
     # shellcheck disable=SC2086  # one word per package

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.readiness import Ladder, Rung
+from vmctl.domain.ladder import Ladder, Rung
 from vmctl.gce.compute import Compute
 
 

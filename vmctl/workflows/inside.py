@@ -7,17 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.driver import Driver
-from vmctl.domain.errors import NotFound
+from vmctl.domain.errors import NotFound, VmctlError
 from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance
+from vmctl.domain.ladder import Rung
 from vmctl.domain.probe import Machine
-from vmctl.domain.readiness import Observed, Rung, diagnose
-from vmctl.domain.serial import script_code, script_lines
+from vmctl.domain.readiness import Observed, diagnose
+from vmctl.domain.serial import driver_lines, script_code, script_lines
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.watching import Watching
 from vmctl.workflows.beside import Beside
 from vmctl.workflows.climb import Climb
+from vmctl.workflows.letting_in import still_there
 from vmctl.workflows.setup import prepare_machine
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 RUNG_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
 NEWS_S = 0.1
+HELD_UP_S = 5.0  # set-up takes a second when nothing holds it up
+LOOK_GAP_S = 10.0
 EVIDENCE_LINES = 6
 
 
@@ -45,7 +49,7 @@ class Inside:
         self.instance = instance
         self.observed = observed
         self.limit = climb.clock.monotonic() + RUNG_LIMIT_S
-        self.changed_at = climb.clock.monotonic()
+        self.changed_at = self.looked = climb.clock.monotonic()
         self.prepared = False
         self.heard = False
         self.over = False
@@ -83,10 +87,11 @@ class Inside:
                     yield from self.push.events()
                 self._reach()
                 yield from self._tell()
-                missing = self._missing()
+                missing = self.missing
                 if missing is None or (self.prepared and (yield from self._does_without(missing))):
                     return self.observed.driver if self.observed.driver_answers else None
                 self._doubt(missing)
+                self._look(missing)
         finally:
             watching.close()
 
@@ -132,13 +137,19 @@ class Inside:
 
     def _script_code(self) -> int | None:
         """How this boot's start-up script ended, by the serial port; None where it does not say."""
-        return script_code(self.climb.compute.serial_output(self.instance))
+        return script_code(self._serial())
+
+    def _serial(self) -> str:
+        try:
+            return self.climb.compute.serial_output(self.instance)
+        except VmctlError:  # not everybody may read it
+            return ""
 
     def _reach(self) -> None:
         """Note what was reached."""
         seen, climb = self.observed, self.climb
-        scripts_done = self.heard and seen.startup != "activating" and not seen.script_code
-        if scripts_done and self.prepared:
+        fine = diagnose(seen, Rung.STARTUP, 0.0, RUNG_LIMIT_S) is None
+        if self.heard and self.prepared and seen.startup != "activating" and fine:
             climb.told(Rung.STARTUP, "")
         if not seen.gpus or not seen.driver_answers:
             return
@@ -147,7 +158,9 @@ class Inside:
         if seen.torch and diagnose(seen, Rung.TORCH, 0.0, RUNG_LIMIT_S) is None:
             climb.told(Rung.TORCH, seen.torch.note)
 
-    def _missing(self) -> Rung | None:
+    @property
+    def missing(self) -> Rung | None:
+        """The first rung that is not reached."""
         rungs = [Rung.STARTUP, *([Rung.DRIVER, Rung.TORCH] if self.observed.gpus else [])]
         return next((rung for rung in rungs if not self.climb.ladder.has(rung)), None)
 
@@ -164,18 +177,25 @@ class Inside:
                 yield Finished(str(rung), _found(seen, rung), seconds)
             if rung is Rung.DRIVER and seen.driver and seen.driver.is_simulated:
                 yield Noted("The GPU is simulated: jobs run on this computer's processors.")
-        missing = self._missing()
-        if missing is None or not self.prepared:
+        missing = self.missing
+        if missing is None:
+            return
+        if not self.prepared:
+            if seen.lock and self.clock.monotonic() - self.rung_began > HELD_UP_S:
+                yield from self._say("setup", f"Preparing the VM: {_holder(seen)}")
             return
         if missing is Rung.TORCH and self._torch_is_quick():
             return
         if self.waiting_for is not missing:
             self.waiting_for, self.rung_began = missing, self.clock.monotonic()
             yield Started(str(missing), f"Waiting for {_waiting_text(missing)}")
-        if (said := _under_way(seen, missing)) != self.said:
-            self.said = said
-            if said:
-                yield Advanced(str(missing), said)
+        yield from self._say(str(missing), _under_way(seen, missing))
+
+    def _say(self, step: str, text: str) -> Story[None]:
+        """What is new of a step."""
+        if text and text != self.said:
+            self.said = text
+            yield Advanced(step, text)
 
     def _torch_is_quick(self) -> bool:
         """Where the GPU is simulated nothing is imported: not worth a line."""
@@ -198,6 +218,13 @@ class Inside:
         yield Warned(f"{wrong.culprit} {wrong.fix}")
         return True
 
+    def _look(self, missing: Rung) -> None:
+        """Now and then, whether it still runs: a link can die without a word."""
+        now = self.clock.monotonic()
+        if now - self.looked > LOOK_GAP_S:
+            self.looked = now
+            still_there(self.climb, self.instance, missing)
+
     def _doubt(self, missing: Rung) -> None:
         """Raise what is wrong, once waiting makes no sense."""
         now = self.clock.monotonic()
@@ -209,12 +236,10 @@ class Inside:
             raise wrong.error(self._proven(missing))
 
     def _proven(self, missing: Rung) -> Observed:
-        seen = self.observed
-        if missing is not Rung.STARTUP:
-            return seen
-        log = self.climb.compute.serial_output(self.instance)
-        lines = tuple(f"serial port: {line}" for line in script_lines(log)[-EVIDENCE_LINES:])
-        return replace(seen, evidence=(*seen.evidence, *lines))
+        seen, log = self.observed, self._serial()
+        lines = driver_lines(log) if missing is Rung.DRIVER else script_lines(log)
+        told = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
+        return replace(seen, evidence=(*seen.evidence, *told))
 
 
 def _has_torch(seen: Observed) -> bool:
@@ -229,11 +254,15 @@ def _waiting_text(rung: Rung) -> str:
     }[rung]
 
 
+def _holder(seen: Observed) -> str:
+    return f"{seen.lock} holds the package manager's lock" if seen.lock else ""
+
+
 def _under_way(seen: Observed, rung: Rung) -> str:
     """What keeps a rung from being reached, as the VM reports it."""
     if rung is Rung.TORCH:
         return ""
-    holder = f"{seen.lock} holds the package manager's lock" if seen.lock else ""
+    holder = _holder(seen)
     if rung is Rung.STARTUP:
         return holder or "the startup-script is at work"
     why = f"nvidia-smi sees {len(seen.driver.names)} of {seen.gpus} GPUs" if seen.driver else ""

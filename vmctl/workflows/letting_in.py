@@ -9,7 +9,8 @@ from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, Vmctl
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.ingress import IAP_RANGE, is_private, ssh_door
 from vmctl.domain.instance import Instance, Status
-from vmctl.domain.readiness import Observed, Port, Rung, diagnose
+from vmctl.domain.ladder import Rung
+from vmctl.domain.readiness import Diagnosis, Observed, Port, diagnose
 from vmctl.gce.compute import Compute
 from vmctl.gce.inspection import ingress_rules, project_metadata
 from vmctl.ssh import hostkeys
@@ -157,3 +158,17 @@ def went(compute: Compute, instance: Instance) -> str:
     """That a VM is not RUNNING, and why where that is known, for a person."""
     ending = why_stopped(compute, instance)
     return f"It is {instance.status}. {ending.text}" if ending else f"It is {instance.status}."
+
+
+def still_there(climb: Climb, instance: Instance, missing: Rung) -> None:
+    """Raise what became of a VM that is neither RUNNING nor on its way to it."""
+    now = climb.compute.get_instance(instance.zone, instance.name)
+    if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
+        raise gone(climb, instance, now, missing)
+
+
+def gone(climb: Climb, instance: Instance, now: Instance | None, missing: Rung) -> VmctlError:
+    """The error of a VM that went away on its way up."""
+    why = went(climb.compute, now) if now else DELETED
+    seen = Observed(instance.name, instance.zone, went=why)
+    return Diagnosis(missing, why, "vmctl up").error(seen)

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmctl.config import Project
-from vmctl.domain.errors import Unreachable, VmctlError
+from vmctl.domain.errors import Unreachable
 from vmctl.domain.events import Advanced, Finished, Started, Story
 from vmctl.domain.image import Image, brings_driver, brings_torch
 from vmctl.domain.instance import Instance, Status
-from vmctl.domain.readiness import Diagnosis, Ladder, Observed, Rung
+from vmctl.domain.ladder import Ladder, Rung
+from vmctl.domain.readiness import Observed
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.climb import Climb
 from vmctl.workflows.inside import Inside
-from vmctl.workflows.letting_in import DELETED, Entrance, went
+from vmctl.workflows.letting_in import Entrance, gone, still_there
 from vmctl.workflows.login import renew_key
 from vmctl.workflows.session import remember_instance, target_of
 from vmctl.workflows.waiting import until
@@ -82,7 +83,7 @@ def make_ready(
         except Unreachable as error:
             # a driver's installation may restart the network, or the whole VM
             yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
-            _still_there(climb, instance)
+            still_there(climb, instance, inside.missing or Rung.TORCH)
         finally:
             if isinstance(remote, Connection):
                 remote.close()
@@ -119,18 +120,5 @@ def _running(climb: Climb, instance: Instance) -> Story[Instance]:
         climb.compute, instance, lambda vm: not vm.status.is_coming, climb.clock, "boot"
     )
     if now is None or now.status is not Status.RUNNING:
-        raise _went(climb, instance, now, Rung.RUNNING)
+        raise gone(climb, instance, now, Rung.RUNNING)
     return now
-
-
-def _still_there(climb: Climb, instance: Instance) -> None:
-    now = climb.compute.get_instance(instance.zone, instance.name)
-    if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
-        missing = Rung.DRIVER if climb.ladder.has(Rung.STARTUP) else Rung.STARTUP
-        raise _went(climb, instance, now, missing)
-
-
-def _went(climb: Climb, instance: Instance, now: Instance | None, missing: Rung) -> VmctlError:
-    why = went(climb.compute, now) if now else DELETED
-    seen = Observed(instance.name, instance.zone, went=why)
-    return Diagnosis(missing, why, "vmctl up").error(seen)

@@ -15,7 +15,7 @@ from typing import IO
 
 from vmctl.clock import Clock
 from vmctl.config import Project, VmSettings
-from vmctl.domain.access import KEY_LIFETIME, key_entry
+from vmctl.domain.access import key_entry
 from vmctl.domain.comparison import Asked, differences
 from vmctl.domain.cost import Rate
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
@@ -23,11 +23,11 @@ from vmctl.domain.events import Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.instance import Instance, Status, labels_for
+from vmctl.domain.ladder import Reached
 from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.no_address import nat_caution
 from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
-from vmctl.domain.readiness import Reached
 from vmctl.folders import cache_dir
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
@@ -254,7 +254,8 @@ def _create(
         yield Warned(nat_caution(network, region_of(plan.zones[0])))
     yield Noted(plan.text)
     _agree(confirm, plan)
-    entry = key_entry(project.login_user, ensure_keypair().public_line, clock.now() + KEY_LIFETIME)
+    expires_at = clock.now() + project.key_lifetime
+    entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
     machine = machine_plan(project, wish, plan.zones[0], entry)
     zone = yield from create(compute, machine, plan.zones, clock, patience)
     if zone is None:  # a VM of this name is there after all: another `up` was faster

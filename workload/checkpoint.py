@@ -166,6 +166,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed write_whole left behind."""
+    """Delete what a killed write_whole left behind; what is being written now stays."""
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        writer = path.suffixes[-2][1:]
+        if not (writer.isdigit() and Path(f"/proc/{writer}").exists()):
+            path.unlink(missing_ok=True)

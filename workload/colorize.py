@@ -325,7 +325,11 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
-                raise
+                if arguments.compile == "off":
+                    raise
+                why = str(error).strip().partition("\n")[0]
+                complain(f"torch.compile failed ({why}): try without --compile")
+                return 1
             fitting = batch_that_fits(
                 arguments.batch_size,
                 arguments.image_size,

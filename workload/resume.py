@@ -33,13 +33,16 @@ def find_checkpoint(
         return None, path
     found = read(content, path)
     if "settings" in found:
-        was = dict(found["settings"])
+        was = {"epochs": None, **found["settings"]}
         if not automatic:  # who names the file may train for longer
             was["epochs"] = settings["epochs"]
         if different := differences(was, settings):
+            longer = ""
+            if was["epochs"] != settings["epochs"]:
+                longer = f", --resume {path} to train for longer"
             raise CheckpointError(
                 f"{path} is of another configuration: {'; '.join(different)}. Give the old values"
-                " to go on, or --resume none to begin anew"
+                f" to go on{longer}, or --resume none to begin anew"
             )
     return found, path
 
@@ -57,6 +60,9 @@ def restore(
     fill(net, weights_of(found), path)
     if "settings" not in found:
         return Progress()
-    optimizer.load_state_dict(found["optimizer"])
-    scaler.load_state_dict(found["scaler"])
-    return Progress(**found["progress"])
+    try:
+        optimizer.load_state_dict(found["optimizer"])
+        scaler.load_state_dict(found["scaler"])
+        return Progress(**found["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of this program: {error}") from None

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import colorize
 import pytest
 import torch
+from checkpoint import remove_unfinished
 from conftest import WORKLOAD
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
@@ -146,6 +148,37 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_kept(photos, tmp_p
     assert "batch_size was 2 and is now 4" in error
     assert "seed" not in error and "--resume none" in error
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_more_epochs_than_the_interrupted_training_had_need_the_files_name(
+    photos, tmp_path, capsys
+):
+    interrupted(photos, tmp_path)
+    longer = [*flags(photos, tmp_path), "--epochs", "4"]
+    assert colorize.main(longer) == 2
+    hint = f"--resume {tmp_path / 'checkpoint.pt'}"
+    assert hint in capsys.readouterr().err
+    assert colorize.main([*longer, *hint.split(" ", 1)]) == 0
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 4
+
+
+def test_a_checkpoint_of_another_program_is_one_sentence(photos, tmp_path, capsys):
+    interrupted(photos, tmp_path)
+    found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save({**found, "progress": {"time": 3}}, tmp_path / "checkpoint.pt")
+    assert colorize.main(flags(photos, tmp_path)) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "no checkpoint of this program" in error
+
+
+def test_leftovers_of_the_dead_are_deleted_and_the_files_of_the_living_stay(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    names = [f".unet.pth.{dead.pid}.tmp", f".unet.pth.{os.getpid()}.tmp", "unet.pth"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
 
 
 def test_other_photos_are_another_configuration(photos, tmp_path, capsys):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmctl.domain.ending import EVENTS, Reason, SystemEvent, ending_of
+from vmctl.domain.ending import EVENTS, Reason, SystemEvent, ending_of, ending_since
 from vmctl.domain.instance import Instance, Status
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -67,3 +67,14 @@ def test_a_stop_at_the_run_limit_is_the_run_limit(off_by_s: float, named: bool) 
 
 def test_a_stop_that_was_asked_for_needs_no_explanation() -> None:
     assert ending_of(VM, []) is None
+
+
+def test_a_vm_that_runs_again_still_tells_what_ended_a_run_on_it() -> None:
+    again = replace(VM, status=Status.RUNNING, started_at=START + timedelta(hours=2))
+    events = [event("hostError", 10), event("preempted", 59), event("preempted", 61, of="8")]
+    assert ending_of(again, events) is None
+    found = ending_since(again, events, START + timedelta(minutes=30))
+    assert found is not None
+    assert (found.reason, found.at) == (Reason.PREEMPTED, START + timedelta(minutes=59))
+    assert ending_since(again, events, START + timedelta(minutes=60)) is None
+    assert ending_since(again, events, None) == found

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmctl.domain import gcloud_lines
-from vmctl.domain.gcloud_lines import Place, Step
+from vmctl.domain import gcloud_lines, gcloud_machine
+from vmctl.domain.gcloud_steps import Place, Step
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
 from vmctl.domain.instance import labels_for
@@ -60,7 +60,7 @@ def test_a_shell_reads_the_words_that_are_meant(words: list[str], long: str) -> 
 
 
 def test_a_line_with_many_flags_is_broken_before_each() -> None:
-    step = gcloud_lines.create(plan("t4:2"), {"a": "b" * 200}, {}, "p-1")[0]
+    step = gcloud_machine.create(plan("t4:2"), {"a": "b" * 200}, {}, "p-1")[0]
     lines = step.text.splitlines()
     assert lines[1] == "gcloud compute instances create ada-train \\"
     assert all(line.startswith("    --") or line.startswith("    '--") for line in lines[2:])
@@ -68,7 +68,7 @@ def test_a_line_with_many_flags_is_broken_before_each() -> None:
 
 
 def test_the_machine_is_the_one_that_up_asks_for() -> None:
-    words = flags(gcloud_lines.create(plan("t4:2"), {}, {}, "p-1", ["europe-west1-c"]))
+    words = flags(gcloud_machine.create(plan("t4:2"), {}, {}, "p-1", ["europe-west1-c"]))
     for flag in (
         *WHERE,
         "--accelerator=type=nvidia-tesla-t4,count=2",
@@ -86,7 +86,7 @@ def test_the_machine_is_the_one_that_up_asks_for() -> None:
 
 
 def test_spot_own_networks_and_bundled_ssds_are_said() -> None:
-    words = flags(gcloud_lines.create(plan("h100:8", spot=True, subnetwork="s"), {}, {}, ""))
+    words = flags(gcloud_machine.create(plan("h100:8", spot=True, subnetwork="s"), {}, {}, ""))
     assert "--provisioning-model=SPOT" in words
     assert "--network-interface=subnet=s,nic-type=GVNIC" in words
     assert "--discard-local-ssds-at-termination-timestamp=true" in words
@@ -95,7 +95,7 @@ def test_spot_own_networks_and_bundled_ssds_are_said() -> None:
 
 @given(st.dictionaries(st.text("abc-", min_size=1), st.text("~|@:%,= x\"'")))
 def test_metadata_is_read_by_gcloud_as_it_is_sent(metadata: dict[str, str]) -> None:
-    words = flags(gcloud_lines.create(plan("t4"), metadata, {}, "p-1"))
+    words = flags(gcloud_machine.create(plan("t4"), metadata, {}, "p-1"))
     (word,) = [word for word in words if word.startswith("--metadata=")]
     _, mark, pairs = word.split("^", 2)
     assert len(mark) == 1
@@ -105,9 +105,9 @@ def test_metadata_is_read_by_gcloud_as_it_is_sent(metadata: dict[str, str]) -> N
 
 def test_long_metadata_goes_by_files() -> None:
     metadata = {"ssh-keys": "ada:ssh-ed25519 AAAA", "startup-script": "#!/bin/sh\ntrue\n"}
-    assert set(gcloud_lines.long_values(metadata)) == {"startup-script"}
+    assert set(gcloud_machine.long_values(metadata)) == {"startup-script"}
     words = flags(
-        gcloud_lines.create(plan("t4"), metadata, {"startup-script": "/cache/script"}, "p-1")
+        gcloud_machine.create(plan("t4"), metadata, {"startup-script": "/cache/script"}, "p-1")
     )
     assert "--metadata-from-file=startup-script=/cache/script" in words
     assert not any("#!/bin/sh" in word for word in words)
@@ -142,6 +142,20 @@ def test_a_vm_without_an_address_is_reached_through_iap() -> None:
     )
 
 
+def test_a_limit_on_ssh_is_two_rules_for_this_vm_alone() -> None:
+    look, allow, deny = gcloud_machine.limit_ssh(PLACE, "default", "made by vmctl for ada")
+    assert "--command=echo $SSH_CONNECTION" in look.argv
+    assert allow.argv[4:5] == ("vmctl-ada-train-ssh-allow",)
+    for step, flags_ in (
+        (allow, ("--action=ALLOW", "--priority=900", "--source-ranges=YOUR-ADDRESS/32")),
+        (deny, ("--action=DENY", "--priority=1000", "--source-ranges=0.0.0.0/0")),
+    ):
+        assert set(flags_) <= set(step.argv)
+        assert "--target-tags=ada-train" in step.argv
+    allow, _ = gcloud_machine.limit_ssh(replace(PLACE, through_iap=True), "default", "x")
+    assert "--source-ranges=35.235.240.0/20" in allow.argv
+
+
 def test_files_jobs_and_tunnels_go_through_iap_too() -> None:
     hidden = replace(PLACE, through_iap=True, instance_id="42")
     told = [
@@ -163,7 +177,7 @@ def test_files_jobs_and_tunnels_go_through_iap_too() -> None:
 
 @pytest.mark.parametrize(("machine", "more"), [("n1-standard-4", 0), ("a3-highgpu-8g", 1)])
 def test_stopping_says_that_local_ssds_go(machine: str, more: int) -> None:
-    (step,) = gcloud_lines.stop(PLACE, machine)
+    (step,) = gcloud_machine.stop(PLACE, machine)
     assert step.argv.count("--discard-local-ssd=true") == more
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain import gcloud_lines
+from vmctl.domain import gcloud_lines, gcloud_machine
 from vmctl.domain.access import key_entry
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput, NotFound, VmctlError
 from vmctl.domain.events import Noted, Story
-from vmctl.domain.gcloud_lines import Place, Step
+from vmctl.domain.gcloud_steps import Place, Step
+from vmctl.domain.leftover import firewall_description
 from vmctl.domain.names import nearest
 from vmctl.domain.placement import candidate_zones
 from vmctl.domain.tunnel import parse_forwarding
@@ -57,21 +58,29 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Equivalent:
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
     plan = machine_plan(project, wish, zones[0], entry)
     metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
-    files = {key: str(_kept(key, text)) for key, text in gcloud_lines.long_values(metadata).items()}
+    files = {
+        key: str(_kept(key, text)) for key, text in gcloud_machine.long_values(metadata).items()
+    }
     google = project.google_project or (LOCAL_PROJECT if project.local else "")
     place = _place(project, zones[0], google)
     steps = (
-        *gcloud_lines.create(plan, metadata, files, google, zones[1:]),
-        *gcloud_lines.start(place),
-        *(gcloud_lines.is_up(place) if wish.gpu else gcloud_lines.login(place, "true")),
+        *gcloud_machine.create(plan, metadata, files, google, zones[1:]),
+        *gcloud_machine.start(place),
+        *(gcloud_machine.is_up(place) if wish.gpu else gcloud_lines.login(place, "true")),
+        *(_limit(project, place) if project.vm.restrict_ssh else ()),
     )
     return _equivalent(project, "up", steps)
+
+
+def _limit(project: Project, place: Place) -> tuple[Step, ...]:
+    network = project.vm.network or "default"
+    return gcloud_machine.limit_ssh(place, network, firewall_description(project.owner))
 
 
 def of_down(project: Project, delete: bool) -> Story[Equivalent]:
     """Stopping or deleting the VM."""
     place, machine_type = yield from _found(project)
-    steps = gcloud_lines.delete(place) if delete else gcloud_lines.stop(place, machine_type)
+    steps = gcloud_machine.delete(place) if delete else gcloud_machine.stop(place, machine_type)
     return _equivalent(project, "down", steps)
 
 

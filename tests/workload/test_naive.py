@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import naive
+import pytest
+import torch
+from colorize import learning_rate
+from conftest import WORKLOAD
+from data_utils import get_colorized_dataset_loader
+from reports import LossReader
+from unet import UNet
+
+
+def test_the_courses_script_trains_and_saves(photos, tmp_path):
+    flags = ["--data_path", str(photos), "--out_dir", str(tmp_path), "--epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, "naive.py", *flags, "--image_size", "16"],
+        cwd=WORKLOAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr  # it warns where its four loaders are too many
+    UNet().load_state_dict(torch.load(tmp_path / "unet.pth", weights_only=True))
+    assert done.stdout.startswith("epoch 1/1: loss ")
+
+
+def test_its_training_is_the_courses_arithmetic(photos):
+    """Two steps by hand: Adam on the squared error, in float32, nothing else."""
+    loader = get_colorized_dataset_loader(photos, image_size=8, batch_size=12)
+    torch.manual_seed(0)
+    trained, by_hand = UNet(), UNet()
+    by_hand.load_state_dict(trained.state_dict())
+    naive.train(trained, torch.optim.Adam(trained.parameters(), lr=1e-3), loader, epochs=1)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    for gray, truth in loader:
+        optimizer.zero_grad()
+        ((by_hand(gray) - truth) ** 2).mean().backward()
+        optimizer.step()
+    for one, other in zip(trained.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_the_rate_warms_up_peaks_once_and_ends_near_0():
+    rates = [learning_rate(step, 200, 1e-3) for step in range(200)]
+    assert rates[0] == pytest.approx(5e-5)
+    assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) in (19, 20)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[-1] < 1e-6
+    assert all(0 < learning_rate(step, 3, 1.0) <= 1 for step in range(3))
+    assert learning_rate(0, 1, 1.0) == 1
+
+
+def test_losses_are_told_as_means_over_windows_and_none_is_lost():
+    reader = LossReader(torch.device("cpu"), window=3)
+    told = [reader.add(step, torch.tensor(float(step))) for step in range(1, 8)]
+    assert [points for points in told if points] == [[(3, 2.0)], [(6, 5.0)]]
+    assert reader.rest() == [(7, 7.0)]
+    assert reader.rest() == []

@@ -59,6 +59,7 @@ def _vm(answers: Answers) -> list[str]:
         'idle = "1h"  # the VM stops itself after this long with nothing to do; or "off"',
         "# budget = 5  # USD for one start of the VM, turned into a time",
         "# spot = true  # cheaper, and Google may take the VM back",
+        "# key_hours = 24  # how long vmctl's login key opens the VM; used, it is renewed",
         "# restrict_ssh = true  # only your own address reaches its SSH port",
         "# external_address = false  # reached through Google's proxy; downloads need Cloud NAT",
         '# network = "default"  # the VPC network, by name or path',

@@ -127,6 +127,29 @@ def test_a_torch_that_cannot_be_imported_says_why(tools: Path, tmp_path: Path) -
     assert last["torch"]["driver_cuda"] == "12.9"
 
 
+def test_a_torch_that_sees_cuda_is_asked_once_in_a_boot(tools: Path, tmp_path: Path) -> None:
+    put(tools, "nvidia-smi", '[ $# -gt 0 ] && echo "T4, 580" || echo "CUDA Version: 13.0"')
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    told: dict[str, Any] = {"version": "2.9.0", "cuda": "12.9", "available": True, "count": 1}
+    told["beside"] = str(packages)
+    asked = tmp_path / "asked"
+    put(tmp_path, "python", f"echo asked >>{asked}; echo '{json.dumps(told)}'")
+    prepared(tmp_path, str(tmp_path / "python"))
+    for times in (1, 1, 2):
+        if times == 2:
+            (packages / "torch-2.8.0.dist-info").mkdir()
+        with Watched(gpus=1, torch=True) as watched:
+            *_, last = watched.reports()
+        assert last["torch"] == {**told, "driver_cuda": "13.0"}
+        assert asked.read_text() == "asked\n" * times
+    record = tmp_path / ".vmctl" / "torch.json"
+    record.write_text(record.read_text().replace('"of": ["', '"of": ["another boot, not '))
+    with Watched(gpus=1, torch=True) as watched:
+        list(watched.reports())
+    assert asked.read_text() == "asked\n" * 3
+
+
 def test_who_holds_the_package_managers_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

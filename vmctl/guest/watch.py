@@ -25,14 +25,15 @@ LOCK = "/var/lib/dpkg/lock-frontend"
 LOGS = ("/var/log/nvidia-installer.log", "/var/log/cuda-installer.log")
 NVIDIA, DISPLAY = "0x10de", "0x03"
 TORCH = """
-import json, sys, warnings
+import json, os, sys, warnings
 told = {"python": sys.executable}
 try:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         import torch
         told.update(version=torch.__version__, cuda=torch.version.cuda or "",
-                    available=torch.cuda.is_available(), count=torch.cuda.device_count())
+                    available=torch.cuda.is_available(), count=torch.cuda.device_count(),
+                    beside=os.path.dirname(torch.__path__[0]))
         words = [str(one.message).splitlines()[0] for one in caught if "CUDA" in str(one.message)]
         told["said"] = words[-1] if words else ""
 except ModuleNotFoundError as error:
@@ -53,14 +54,13 @@ print(json.dumps({"python": sys.executable, "version": found, "simulated": True}
 
 
 def said(words: list[str], limit_s: float = ANSWER_S) -> tuple[int, str]:
-    """A command's exit code and what it wrote; 127 where there is none such."""
+    """A command's exit code and its output, with its errors where it failed; 127: none such."""
     try:
         done = subprocess.run(
             words,
             cwd="/",  # a file of somebody's must not pass for a module
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             timeout=limit_s,
             check=False,
         )
@@ -68,7 +68,8 @@ def said(words: list[str], limit_s: float = ANSWER_S) -> tuple[int, str]:
         return 124, f"{words[0]} does not answer"
     except OSError as error:
         return 127, f"{words[0]}: {error.strerror}"
-    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+    told = done.stdout if done.returncode == 0 else done.stdout + b"\n" + done.stderr
+    return done.returncode, told.decode("utf-8", "replace").strip()
 
 
 def lock_holder() -> str:
@@ -115,13 +116,45 @@ def log_tail() -> list[str]:
     return []
 
 
+def boot() -> str:
+    """What tells this boot from all others."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+
+
+def changed(told: dict[str, Any]) -> int:
+    """When something was last installed beside torch, or removed there; 0: it cannot be seen."""
+    try:
+        return Path(str(told["beside"])).stat().st_mtime_ns
+    except (KeyError, OSError):
+        return 0
+
+
+def read_json(name: str) -> dict[str, Any]:
+    """A record of vmctl's on the VM; {} where there is none that makes sense."""
+    try:
+        found = json.loads((Path.home() / ".vmctl" / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(name: str, record: dict[str, Any]) -> None:
+    """Keep a record, whole or not at all."""
+    path = Path.home() / ".vmctl" / name
+    part = path.with_name(f".{name}.{os.getpid()}")
+    part.write_text(json.dumps(record), encoding="utf-8")
+    part.replace(path)
+
+
 def torch() -> dict[str, Any] | None:
     """What torch says of CUDA, from the interpreter that set-up has found; None before that."""
-    record = Path.home() / ".vmctl" / "machine.json"
-    try:
-        python = str(json.loads(record.read_text(encoding="utf-8"))["python"])
-    except (OSError, ValueError, KeyError, TypeError):
+    python = read_json("machine.json").get("python")
+    if not isinstance(python, str):
         return None
+    proven = read_json("torch.json")
+    told = proven.get("told")
+    if isinstance(told, dict) and proven.get("of") == [boot(), python, changed(told)]:
+        return dict(told)
     _, table = said(["nvidia-smi"])
     found = re.search(r"CUDA Version: *(\S+)", table)
     speaks = found[1] if found else ""
@@ -132,7 +165,10 @@ def torch() -> dict[str, Any] | None:
         told = json.loads(answer.splitlines()[-1])
     except (ValueError, IndexError):
         told = {"python": python, "said": f"{answer[-200:]} (exit code {code})"}
-    return {**told, "driver_cuda": speaks}
+    told["driver_cuda"] = speaks
+    if told.get("available"):  # an import takes long: once per boot is enough
+        write_json("torch.json", {"of": [boot(), python, changed(told)], "told": told})
+    return dict(told)
 
 
 class Watch:

@@ -236,4 +236,10 @@ def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
 def test_move_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
     seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=False))
     for method in ("instances.aggregatedList", "disks.createSnapshot", "instances.insert"):
-        assert method in seen
+        # how often an operation is asked for varies: what comes after it may have lost its turn
+        if method not in seen:
+            stopped_in_a_dry_zone(cloud)
+            wanted = f"compute.{method}"
+            assert cloud.killed_at(1, when, *MOVE, method=wanted) == wanted
+            cloud(*MOVE)
+            check_moved(cloud, method)

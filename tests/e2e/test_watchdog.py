@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import eventually
+from tests.e2e.conftest import eventually, processes_of
 from tests.e2e.stepped import SteppedCloud, Terminal, stepped_cloud
 
 TOML = """
@@ -106,6 +106,35 @@ def test_a_login_keeps_it_and_reads_what_is_about_to_happen(up: SteppedCloud) ->
         assert "login of" in str(up.report())
     up.live(1.2)
     up.off()
+
+
+@pytest.mark.slow
+def test_the_login_of_a_laptop_that_sleeps_keeps_nothing(up: SteppedCloud) -> None:
+    terminal = Terminal(up)
+    terminal.type("echo at-$((40+2))\n")
+    terminal.reads("at-42")
+    up.jump(60)
+    up.settled()
+    assert "login of" in str(up.report())
+    lines = [line for line in processes_of(str(up.laptop.home)) if " ssh" in line or "/ssh" in line]
+    asleep = [int(line.partition(":")[0]) for line in lines if "sshd" not in line]
+    assert asleep
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+
+        def gone() -> bool:
+            up.jump(30)
+            up.settled()
+            return "login of" not in str(up.report())
+
+        eventually(gone, within_s=180, what="sshd ends the dead connection")
+        up.live(1.2)
+        up.off()
+    finally:
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+        terminal.close()
 
 
 @pytest.mark.slow

@@ -114,6 +114,8 @@ def register(app: typer.Typer) -> None:
         result = _followed(screen, story(context.project(), job, follow), True)
         screen.document(result)
         if follow:
+            if result.cost_text:
+                screen.note(result.cost_text)
             _end(result)
 
     @command(app, "ps", panel=PANEL, examples="vmctl ps\nvmctl ps --json")

@@ -18,6 +18,7 @@ from vmctl.domain.cost import (
     snapshot_usd_per_month,
     unused_address_usd_per_month,
 )
+from vmctl.domain.gpu import Gpu
 from vmctl.domain.ledger import Ledger, PaidThing, PaidVm, owner_of
 from vmctl.domain.leftover import What
 
@@ -26,6 +27,7 @@ from vmctl.domain.leftover import What
 class VmCost:
     """One VM's part; sums in USD, None where the price is not known."""
 
+    id: str
     name: str
     project: str
     zone: str
@@ -114,13 +116,13 @@ def _vm_cost(vm: PaidVm, rate: Rate, since: datetime, until: datetime) -> VmCost
     on_h = on_seconds(vm, since, until) / 3600
     if not there_h and not on_h:
         return None
-    count = f"{vm.gpu_count} x " if vm.gpu_count > 1 else ""
     return VmCost(
+        id=vm.id,
         name=vm.name,
         project=vm.project,
         zone=vm.zone,
         machine_type=vm.machine_type,
-        gpu=f"{count}{vm.accelerator}" if vm.accelerator else None,
+        gpu=Gpu(vm.accelerator, vm.gpu_count).title if vm.accelerator else None,
         spot=vm.spot,
         exists=vm.gone_at is None,
         on_hours=round(on_h, 4),

@@ -230,6 +230,17 @@ def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
     assert error["exit_code"] == 4
 
 
+def test_a_host_that_fails_under_the_drivers_installation_is_named(sky: Sky) -> None:
+    sky.fault(kind="slow-driver", seconds=300)
+    climbing, told = told_until(sky, "Waiting for NVIDIA's driver", "--image", DRIVEN)
+    (vm,) = sky.emulator.admin("GET", "status")["instances"]
+    sky.emulator.admin("POST", "crash", {"zone": vm["zone"], "instance": vm["name"]})
+    rest = ended(climbing)
+    assert climbing.returncode == 4, told + rest
+    assert "driver is missing" in rest
+    assert "The computer under it failed" in rest
+
+
 def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(sky: Sky) -> None:
     sky.fault(kind="slow-driver", seconds=30)
     sky.fault(kind="dpkg-lock", seconds=60)

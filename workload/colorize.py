@@ -6,7 +6,6 @@ true colours of photos the net never saw) and runs/UNet (for TensorBoard).
 """
 
 import argparse
-import io
 import json
 import math
 import os
@@ -14,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 # Threads that wait for work by spinning slow a training 40-fold when another program shares the
@@ -39,11 +37,10 @@ from checkpoint import (
 )
 from data_utils import DataError
 from fast_unet import FastUNet
-from gallery import colour_folder
+from gallery import colour_folder, save_sample
 from memory import batch_that_fits, is_out_of_memory, memory_of
 from options import CONFIGURATION, parse_arguments
 from photos import Photos
-from pictures import draw_sample
 from predict import autocast_dtype, colorized, predict, validate
 from reports import LossReader, progress_bar
 from resume import find_checkpoint, restore
@@ -53,7 +50,6 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 GRID = 16  # pictures in each of TensorBoard's image grids
-SAMPLE_ROWS = 5
 STEPS_PER_POINT = 10  # a point of the loss curve is the mean of so many steps
 WARM_UP = 20  # steps in which the rate rises to its highest; half of all if they are few
 
@@ -144,17 +140,6 @@ def train(
 
 
 # --- the program
-
-
-def save_sample(photos: Photos, weights: Path, dtype: torch.dtype | None) -> None:
-    """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
-    net = FastUNet()
-    load_weights(net, weights)
-    chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
-    gray, truth = photos.batch(list(chosen.values()))
-    picture = io.BytesIO()
-    draw_sample(gray, colorized(net, gray, dtype), truth, list(chosen)).save(picture, "PNG")
-    write_whole(weights.with_name("sample.png"), picture.getvalue())
 
 
 def photos_of(arguments: argparse.Namespace, team: Team) -> Photos:

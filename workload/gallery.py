@@ -1,4 +1,4 @@
-"""Colour a folder of pictures, and one page that shows them: it opens offline, in any browser."""
+"""What a net makes of pictures: sample.png, and a page of any folder that opens offline."""
 
 import base64
 import html
@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import write_whole
+from checkpoint import load_weights, write_whole
 from colours import gray_copy, keep_luma, to_batch
 from data_utils import NO_PICTURE, DataError, in_words, is_photo, load_rgb
+from fast_unet import FastUNet
 from metrics import colourfulness, psnr, ssim
+from photos import Photos
+from pictures import draw_sample
 from PIL import Image
 from predict import colorized
 from torch import nn
@@ -23,7 +26,19 @@ from torchvision.transforms.functional import to_pil_image
 WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
 SHOWN_SIDE = 640  # pixels, of pictures in the page
 SHOWN_MOST = 100  # pictures in the page; all are in the folder
+SAMPLE_ROWS = 5  # of sample.png
 COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
+
+
+def save_sample(photos: Photos, weights: Path, dtype: torch.dtype | None) -> None:
+    """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
+    net = FastUNet()
+    load_weights(net, weights)
+    chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
+    gray, truth = photos.batch(list(chosen.values()))
+    picture = io.BytesIO()
+    draw_sample(gray, colorized(net, gray, dtype), truth, list(chosen)).save(picture, "PNG")
+    write_whole(weights.with_name("sample.png"), picture.getvalue())
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,13 @@ def test_the_main_commands_work(user: OtherUser) -> None:
     user("fetch", cwd=folder)
     assert (folder / "out.txt").read_text() == "trained\n"
     assert user("exec", "id", "-un", cwd=folder).stdout.strip()
+
+    def watched() -> bool:
+        return json.loads(user("status", "--json", cwd=folder).stdout)["watch"] is not None
+
+    if not plain:  # there a machine cannot tell its own processes from others
+        eventually(watched, what="its watchdog looks")
+    assert not (plain and watched())
     user("down", cwd=folder)
     user("up", cwd=folder)
     assert user("exec", "cat", "out.txt", cwd=folder).stdout == "trained\n"

@@ -15,7 +15,6 @@ from vmctl.domain.readiness import (
     REFUSED_GRACE_S,
     Diagnosis,
     Observed,
-    Port,
     Torch,
     diagnose,
 )
@@ -44,7 +43,7 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
         (Rung.DRIVER, SOON, {"went": "It was deleted meanwhile."}, "deleted", "vmctl up", 4),
         # nobody answers
         (Rung.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
-        (Rung.PORT, OVER, {"port": Port.SILENT, "allowed": True}, "boot hangs", "restart", 8),
+        (Rung.PORT, OVER, {"allowed": True}, "boot hangs", "restart", 8),
         (Rung.PORT, OVER, {"allowed": None}, "your own network blocks", "another network", 8),
         # the key
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from vmctl.domain.driver import Driver
@@ -14,13 +13,6 @@ from vmctl.domain.probe import one_line, printable
 
 GRACE_S = 10.0  # what is wrong for so long, with nothing under way that would mend it, stays wrong
 REFUSED_GRACE_S = 5.0  # a key needs a moment to arrive
-
-
-class Port(StrEnum):
-    """What a knock at the SSH port brought."""
-
-    SILENT = "silent"  # no answer at all, as behind a firewall
-    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,6 @@ class Observed:
     torch_expected: bool = False  # its image brings torch
     driver_expected: bool = False  # its image brings a driver, or installs one
     went: str = ""  # it is not RUNNING any more, and why
-    port: Port | None = None
     allowed: bool | None = None  # whether a firewall rule lets SSH in
     refused: bool = False  # sshd answers and does not let our key in
     os_login: bool = False

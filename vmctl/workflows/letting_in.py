@@ -10,7 +10,7 @@ from vmctl.domain.events import Advanced, Story
 from vmctl.domain.ingress import IAP_RANGE, is_private, ssh_door
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.ladder import Rung
-from vmctl.domain.readiness import Diagnosis, Observed, Port, diagnose
+from vmctl.domain.readiness import Diagnosis, Observed, diagnose
 from vmctl.gce.compute import Compute
 from vmctl.gce.inspection import ingress_rules, project_metadata
 from vmctl.ssh import hostkeys
@@ -121,7 +121,7 @@ class Entrance:
         if now.status is not Status.RUNNING:
             return replace(observed, went=went(self.compute, now))
         if rung is Rung.PORT:
-            return replace(observed, port=Port.SILENT, allowed=self._allowed(now))
+            return replace(observed, allowed=self._allowed(now))
         shared = now.metadata.get(OS_LOGIN_ITEM)
         if shared is None and observed.refused:
             shared = project_metadata(self.compute).get(OS_LOGIN_ITEM, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +121,32 @@ def safe_relative(path: str) -> str:
         if part in ("", ".", "..") or "\0" in part or part.endswith(PART_SUFFIX):
             raise _distrust(path)
     return path
+
+
+def is_asked_for(item: RemoteItem, paths: Sequence[str], folders: Sequence[str] = ()) -> bool:
+    """Whether the name under which it would be saved is one that the paths mean.
+
+    The VM chooses neither that name nor, with --parents, a hidden folder (`.git`) to put it in:
+    such must stand in the paths, or in `folders`, where the jobs run.
+    """
+    known = {part for path in (*paths, *folders) for part in path.split("/")}
+    *above, name = item.inside.split("/")
+    if name != item.base or any(part.startswith(".") and part not in known for part in above):
+        return False
+    return any(_means(path, item) for path in paths)
+
+
+def _means(path: str, item: RemoteItem) -> bool:
+    name = posixpath.normpath(path).rpartition("/")[2]
+    if item.base == name:
+        return True
+    if item.base.startswith(".") and name[:1] != ".":
+        return False  # as in a shell a star stands for no hidden name
+    if name in ("", ".", "..") or name.startswith("~"):
+        return item.kind == "dir" and not item.base.startswith(".")
+    return any(sign in name for sign in "*?[") and (
+        "**" in name or fnmatch.fnmatchcase(item.base, name)
+    )
 
 
 def safe_link(relative: str, target: str) -> bool:

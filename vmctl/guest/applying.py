@@ -46,16 +46,21 @@ def refuse_locked(root: str, plan: Plan) -> None:
 
 def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
     """Put, mend and delete; the paths that were deleted."""
+    try:  # from here on only names change: nothing that a full disk could stop half-way
+        sources = _sources(plan.put, staging)
+    except OSError:
+        staging.remove()
+        raise
     # also before mere deletions: it tells others here that the tree is being changed
     known.announce({**plan.put, **plan.mend})
     Path(root).mkdir(parents=True, exist_ok=True)
     _hold_large(root, plan)
     for path in plan.clashes:
         _clear(f"{root}/{path}")
-    _put_all(root, plan.put, staging)
+    _put_all(root, plan.put, sources, staging)
     for path, entry in plan.mend.items():
         if entry[0] == "f":
-            _dress(f"{root}/{path}", entry)
+            _mend(f"{root}/{path}", entry, staging)
     return _delete(root, plan)
 
 
@@ -70,11 +75,21 @@ def _hold_large(root: str, plan: Plan) -> None:
             os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _put_all(root: str, put: dict[str, Entry], staging: Staging) -> None:
+def _sources(put: dict[str, Entry], staging: Staging) -> dict[str, str]:
+    """Where each file that comes may be renamed away from."""
     uses: dict[str, int] = {}
     for entry in put.values():
         if entry[0] == "f":
             uses[entry[1]] = uses.get(entry[1], 0) + 1
+    found = {}
+    for number, (path, entry) in enumerate(put.items()):
+        if entry[0] == "f":
+            uses[entry[1]] -= 1
+            found[path] = _content(entry, uses[entry[1]] == 0, number, staging)
+    return found
+
+
+def _put_all(root: str, put: dict[str, Entry], sources: dict[str, str], staging: Staging) -> None:
     for folder in sorted(folders_of(put)):
         _folder(f"{root}/{folder}")
     for number, (path, entry) in enumerate(put.items()):
@@ -87,8 +102,7 @@ def _put_all(root: str, put: dict[str, Entry], staging: Staging) -> None:
             Path(source).unlink(missing_ok=True)
             Path(source).symlink_to(entry[1])
         else:
-            uses[entry[1]] -= 1
-            source = _content(entry, uses[entry[1]] == 0, number, staging)
+            source = sources[path]
             _dress(source, entry)
         _rename(source, place)
 
@@ -105,6 +119,18 @@ def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> str:
     else:
         Path(copy).write_bytes(b"")
     return copy
+
+
+def _mend(place: str, entry: Entry, staging: Staging) -> None:
+    try:
+        _dress(place, entry)
+    except PermissionError:  # somebody else's, as a container's: the same in a file of ours
+        import shutil
+
+        copy = staging.temporary(-1)
+        shutil.copyfile(place, copy)
+        _dress(copy, entry)
+        _rename(copy, place)
 
 
 def _dress(place: str, entry: Entry) -> None:

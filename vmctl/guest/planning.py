@@ -39,19 +39,24 @@ class Plan:
 
 def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:
     """Refuse what looks like the wrong folder."""
-    if (known.files or known.may) and known.origin != origin:
-        raise Refusal(
-            "conflict",
-            f"What is on the VM was pushed from {known.place}.",
-            "Give this folder's VM another name (vmctl --name NAME up), "
-            "or replace what is there: vmctl push --force",
-        )
+    guard_origin(known, origin)
     if len(wanted) * SHRINK < len(known.files):
         raise Refusal(
             "conflict",
             f"Only {len(wanted)} files are here, the last push had {len(known.files)}: "
             "the rest would be deleted on the VM.",
             "Look with vmctl push --dry-run --force; if it is right: vmctl push --force",
+        )
+
+
+def guard_origin(known: Known, origin: str) -> None:
+    """Refuse another folder, or another computer."""
+    if (known.files or known.may) and known.origin != origin:
+        raise Refusal(
+            "conflict",
+            f"What is on the VM was pushed from {known.place}.",
+            "Give this folder's VM another name (vmctl --name NAME up), "
+            "or replace what is there: vmctl push --force",
         )
 
 

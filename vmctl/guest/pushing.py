@@ -150,7 +150,7 @@ def accept(request: dict[str, Any]) -> dict[str, Any]:
             here = as_pushed(f"{root}/{path}", versions)
             if here is not None:
                 known.files[path] = here
-        taken = []
+        taken, pushed_here = [], known.paths()
         for path, entry in request["accept"]:
             place = f"{root}/{path}"
             now = look(place)
@@ -160,6 +160,8 @@ def accept(request: dict[str, Any]) -> dict[str, Any]:
                     known.kept.pop(path, None)
                     taken.append(path)
             elif now is not None and same_content(place, now, [entry]) is not None:
+                if path not in pushed_here:
+                    known.met.add(path)  # made here: no push may ever delete it
                 known.files[path] = entry
                 known.kept.pop(path, None)
                 taken.append(path)

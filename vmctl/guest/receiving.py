@@ -69,6 +69,8 @@ def push(request: dict[str, Any]) -> None:
             if frame[0] in (b"?", b"H"):
                 break
         if not request["dry_run"]:
+            if not request["force"]:  # who is refused must not end another's push
+                planning.guard_origin(Known(request["project"]), request["origin"])
             lock = take_over(request)
         _Conversation(request).hold(chain(first, turn))
     except Gone:
@@ -157,6 +159,8 @@ class _Conversation:
         numbers, plan = self._compare()
         if plan.conflicts:
             _say({"conflicts": plan.conflicts})
+            for _ in _turn():  # who is still sending must be able to: he reads our line after it
+                pass
             raise SystemExit(0)
         _say({"want": self._wanting(self._missing(plan), plan, numbers)})
 
@@ -218,7 +222,11 @@ class _Conversation:
                 continue
             if plan.seen.get(path, ()) is None or as_pushed(f"{self.root}/{path}", [entry]) is None:
                 continue
-            self.staging.copy(entry[1], f"{self.root}/{path}")
+            try:
+                self.staging.copy(entry[1], f"{self.root}/{path}")
+            except OSError:  # a full disk is not kept full
+                self.staging.remove()
+                raise
 
     def _wanting(
         self, missing: dict[str, int], plan: Plan, numbers: dict[str, int]

@@ -8,7 +8,9 @@ job's whole process group.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import shlex
 import signal
@@ -26,6 +28,7 @@ from .tree import Tree, short
 GRACE_S = 10.0
 STEP_S = 0.1
 SHARE_S = 1.0
+RESERVED_BYTES = 512
 SHARE_PART = 30  # a look that takes long is taken less often: a thirtieth of the time at most
 
 
@@ -58,6 +61,8 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._phase("preparing")
+        reserve = self.directory / ".exit"  # the last word has its place also on a full disk
+        reserve.write_bytes(b" " * RESERVED_BYTES)
         code = 1
         try:
             code = self._carry_out()
@@ -76,7 +81,13 @@ class Runner:
                 "interrupted": bool(self.stop_signal) and not cancelled,
                 "ended_at": time.time(),
             }
-            write_json(self.directory / "exit", record)
+            try:
+                write_json(self.directory / "exit", record)
+                reserve.unlink(missing_ok=True)
+            except OSError:
+                with reserve.open("r+b") as file:
+                    file.write(json.dumps(record).encode())
+                reserve.replace(self.directory / "exit")
         if self.tree is not None:
             snapshot.dismantle(self.tree)
         return code
@@ -235,7 +246,8 @@ class Runner:
         write_json(self.directory / "phase", {"phase": name, "since": time.time()})
 
     def _say(self, text: str) -> None:
-        os.write(self.log, f"[vmctl] {text}\n".encode("utf-8", "surrogateescape"))
+        with contextlib.suppress(OSError):  # a full disk: the exit code must still be told
+            os.write(self.log, f"[vmctl] {text}\n".encode("utf-8", "surrogateescape"))
         self._show()
 
     def _show(self) -> None:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import pushing
 from .layout import RUNS, STATE, ensure, locked, sessions, workspace
 from .pushes import parents
 from .sharing import Sharing
@@ -31,8 +32,6 @@ from .tree import (
     short,
 )
 
-TRIES = 20
-STEP_S = 0.05
 # names beside data that are no code: a very full folder with only these pushed is linked whole
 PLACEHOLDERS = ("README", "LICENSE", ".")
 
@@ -51,20 +50,15 @@ def take(run: Path, request: dict[str, Any]) -> None:
             if not output.startswith(("/", "~"))
         ],
     }
-    for attempt in range(TRIES):
+    # no push puts files in place meanwhile; one that died has left what there is
+    with pushing.steady(request["project"]):
         _place(run, request["project"], root)
         tree = Tree(run, about)
-        before = tree.pushes.look()
         tree.pushes.read()
         about["record"] = tree.pushes.stamp
         _fill(tree, request["directory"])
-        # a push at work has its second record there, or changes the first
-        if (before == tree.pushes.look() and not before[1]) or attempt == TRIES - 1:
-            tree.save()
-            tree.tidy_code()
-            return
-        discard(run)
-        time.sleep(STEP_S)
+        tree.save()
+        tree.tidy_code()
 
 
 def _place(run: Path, project: str, root: Path) -> None:

@@ -234,6 +234,7 @@ def _complete(half: Path, old: Path, whole: Path) -> None:
     import shutil
 
     before = whole if whole.exists() else old
+    half.chmod(0o600)  # rsync gave it the mode of its original, which may be read-only
     with contextlib.suppress(FileNotFoundError), before.open("rb") as rest, half.open("ab") as file:
         rest.seek(size)
         shutil.copyfileobj(rest, file, CHUNK_BYTES)

@@ -216,6 +216,12 @@ class Part:
         while True:
             try:
                 descriptor = os.open(self._part, flags, 0o600, dir_fd=self._folder)
+            except PermissionError as error:
+                try:  # one that was about to get its name has a mode that keeps us out
+                    os.unlink(self._part, dir_fd=self._folder)
+                except OSError:
+                    raise error from None
+                continue
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENXIO):
                     raise

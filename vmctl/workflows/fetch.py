@@ -12,9 +12,16 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, InvalidInput, NotFound
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
-from vmctl.domain.listing import Listing, RemoteEntry, RemoteItem, names, safe_link
+from vmctl.domain.listing import (
+    Listing,
+    RemoteEntry,
+    RemoteItem,
+    is_asked_for,
+    names,
+    safe_link,
+)
 from vmctl.domain.probe import one_line
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing, part_name
@@ -72,7 +79,7 @@ def fetch(
     session = yield from connect(project, clock=clock)
     request = {"project": project.name, "paths": list(paths), "force": force, "wait": wait}
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
-    planner = _Planner(target, bool(paths), parents)
+    planner = _Planner(project, target, tuple(paths), parents)
     bringing = Bringing(
         project, "fetch", request, planner.plan, clock, STEP, changing_ok=force, waits=wait
     )
@@ -98,9 +105,14 @@ def fetch(
 class _Planner:
     """From a listing to what lands where; the landing is opened once there is something to land."""
 
-    def __init__(self, target: Path, named: bool, parents: bool) -> None:
+    def __init__(
+        self, project: Project, target: Path, paths: tuple[str, ...], parents: bool
+    ) -> None:
+        jobs = project.jobs.values()
         self._target = target
-        self._named = named
+        self._named = bool(paths)
+        self._paths = paths or tuple(output for job in jobs for output in job.outputs)
+        self._folders = tuple(job.directory for job in jobs)
         self._parents = parents
         self._landing: Landing | None = None
         self._items: tuple[RemoteItem, ...] = ()
@@ -111,6 +123,12 @@ class _Planner:
     def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
         """Checks the listing, makes the folders; refuses what would clash."""
         listing = Listing.parse(answer)
+        for item in listing.items:
+            if not is_asked_for(item, self._paths, self._folders):
+                raise NotProvenWhole(
+                    f"The VM names '{one_line(item.inside)}', which was not asked for.",
+                    hint="Nothing of it was written. If you want it, name it: vmctl fetch PATH",
+                )
         for text in self._warnings(listing):
             if text not in self._warned:
                 self._warned.add(text)

@@ -223,7 +223,8 @@ def _converse(
 @contextlib.contextmanager
 def _alone(project: Project) -> Iterator[str]:
     """One push of a project at a time from this computer; yields a name for the pair."""
-    digest = hashlib.sha256(f"{project.root}\0{project.instance_name}".encode()).hexdigest()[:16]
+    pair = os.fsencode(project.root) + b"\0" + project.instance_name.encode()
+    digest = hashlib.sha256(pair).hexdigest()[:16]
     with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 LINK_LOST_S = 600.0  # how long a follower tries to come back
 SESSION_GAP_S = 0.5
+STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
 TMUX = ("tmux", "-u", "-L", "vmctl")
 
 
@@ -142,10 +143,11 @@ def _follow(
     """The log from a byte offset; a lost link is come back over, at the byte where it broke."""
     attempt, lost_at = 0, 0.0
     while True:
-        before = offset
+        before, began = offset, float("inf")
         request = {"id": run_id, "offset": offset, "wait": wait}
         try:
             process = guest.stream(session.ssh, "follow", request)
+            began = clock.monotonic()
             try:
                 assert process.stdout is not None
                 while data := os.read(process.stdout.fileno(), 1 << 16):
@@ -162,7 +164,7 @@ def _follow(
         except HostKeyChanged:
             raise  # somebody else answers: no link that comes back
         except Unreachable as error:
-            if offset > before:
+            if offset > before or clock.monotonic() - began > STEADY_S:
                 attempt = 0
             if attempt == 0:
                 lost_at = clock.monotonic()

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.workflows.tracked import Tracked
+from vmctl.workflows.tracked import Tracked, users_excludes
 
 GIT_RULE = ".git"
 VENV_RULE = "virtual environment"
@@ -22,6 +22,7 @@ BYTES = ("ascii", "surrogateescape")
 NAMED = re.compile(r"\(\?P<\w+>")
 SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
 PART_RULE = "unfinished fetch"
+USERS_RULE = "git's core.excludesFile"
 EXCLUDE_RULE = "exclude in vmctl.toml"
 
 
@@ -183,7 +184,7 @@ def _walk(
 def _may_come(root: Path, path: str, own: _Rules, left_out: Sequence[tuple[str, str]]) -> bool:
     """Whether a tracked file was left out by a rule of git's alone, and is there."""
     rules = [rule for rule, found in left_out if found == path or path.startswith(found)]
-    if not rules or not rules[0].endswith((".gitignore", "/info/exclude")):
+    if not rules or not rules[0].endswith((".gitignore", "/info/exclude", USERS_RULE)):
         return False
     above = path
     is_folder = False
@@ -251,15 +252,39 @@ def _repository(root: Path) -> tuple[Path, bool]:
 def _rules_above(top: Path, root: Path, is_repository: bool) -> list[_Rules]:
     """The rules that reach the project from outside it, the weakest first."""
     rules = []
-    exclude = top / ".git" / "info" / "exclude"
-    if is_repository and exclude.is_file():
-        rules += _rules_of(exclude, ".git/info/exclude", "")
+    if is_repository:
+        for file, name in ((_users_file(top), USERS_RULE), (_info(top), ".git/info/exclude")):
+            if file is not None and file.is_file():
+                rules += _rules_of(file, name, "")
     folder = top
     for part in root.relative_to(top).parts:
         relative = folder.relative_to(top).as_posix()
         rules += _rules_in(folder, "" if relative == "." else f"{relative}/")
         folder = folder / part
     return rules
+
+
+def _users_file(top: Path) -> Path | None:
+    """The user's own rules for all repositories: core.excludesFile, or git's default for it."""
+    found = users_excludes(top)
+    if found:
+        return Path(found)
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
+    return Path(base, "git", "ignore")
+
+
+def _info(top: Path) -> Path | None:
+    """A repository's own unshared rules, which a linked worktree has from its main one."""
+    git = top / ".git"
+    try:
+        if git.is_file():
+            git = top / git.read_text(errors="surrogateescape").strip().removeprefix("gitdir: ")
+            common = git / "commondir"
+            if common.is_file():
+                git = git / common.read_text(errors="surrogateescape").strip()
+    except OSError:
+        return None
+    return git / "info" / "exclude"
 
 
 def _rules_in(folder: Path, prefix: str) -> list[_Rules]:

@@ -40,3 +40,20 @@ class Tracked:
         if self._process.returncode != 0:
             return []
         return [os.fsdecode(name) for name in told.split(b"\0") if name]
+
+
+def users_excludes(root: Path) -> str:
+    """What git's core.excludesFile says; "" where nothing is set, or without git."""
+    try:
+        told = subprocess.run(
+            ["git", "config", "--type=path", "-z", "--get", "core.excludesFile"],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=LIMIT_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return os.fsdecode(told.rstrip(b"\0"))

@@ -113,15 +113,12 @@ async def _carry(
 ) -> None:
     out = asyncio.create_task(_outwards(send, reader))
     into = asyncio.create_task(_inwards(receive, send, writer))
-    _, left = await asyncio.wait({out, into}, return_when=asyncio.FIRST_COMPLETED)
-    if out in left:  # the caller has hung up
-        out.cancel()
-    else:
-        into.cancel()
-        await _end(send, 1000, "")
+    await asyncio.wait({out, into}, return_when=asyncio.FIRST_COMPLETED)
     for task in (out, into):
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError, OSError, RuntimeError):
             await task
+    await _end(send, 1000, "")  # which nobody hears where the caller has hung up
 
 
 async def _outwards(send: Send, reader: asyncio.StreamReader) -> None:

@@ -219,6 +219,7 @@ def _make_server(app: Any) -> Any:
             lifespan="off",
             http="h11",
             ws="wsproto",
+            ws_ping_interval=None,  # Google's proxy sends none: ssh notices a dead link by itself
             server_header=False,
             date_header=False,  # web.py sends one, by the cloud's clock
             timeout_graceful_shutdown=2,

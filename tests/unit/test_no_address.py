@@ -78,6 +78,11 @@ def test_what_the_proxy_says_is_told(said: str, kind: type[Exception], hint: str
     assert hint in failure.hint
 
 
+def test_what_is_said_without_a_mark_is_told_as_it_is() -> None:
+    failure = ssh_failure("sh: 1: gcloud: start-iap-tunnel: not found\n", TARGET)
+    assert "gcloud: start-iap-tunnel: not found" in failure.message
+
+
 VM = Instance("ada-train", "42", "europe-west1-b", Status.RUNNING, "e2-small", external=False,
               google_project="p-1")  # fmt: skip
 PROJECT = Project(root=Path("/"), name="train", owner="ada")

@@ -142,7 +142,8 @@ def ssh_failure(stderr: str, target: Target) -> Unreachable | AccessDenied:
 
 def _iap_failure(lines: list[str]) -> Unreachable | AccessDenied:
     """What Google's Identity-Aware Proxy, or gcloud before it, says."""
-    said = next((line for line in lines if "ERROR" in line), lines[0]).partition("ERROR: ")[2]
+    line = next((line for line in lines if "ERROR" in line), lines[0])
+    said = line.partition("ERROR: ")[2] or line
     if "4003" in said:
         return Unreachable(
             f"Google's Identity-Aware Proxy does not reach the VM's SSH port: {said}",

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.conftest import public_folder
 from vmctl.ssh import guest
 
 FRAME = struct.Struct(">cI")
@@ -52,7 +53,7 @@ def said(
         "base": base, "tree": "", "stamp": stamp, **more,
     }  # fmt: skip
     told = json.dumps(request).encode() + b"\n" + frame(b"M", zlib.compress(dumped(tree)))
-    for data in files.values():
+    for data in dict.fromkeys(files.values()):
         if send and data:
             head = CHUNK.pack(hashlib.sha256(data).digest(), len(data), 0, len(data))
             told += frame(b"R", head + data)
@@ -64,11 +65,11 @@ def dumped(tree: object) -> bytes:
 
 
 def verb(
-    library: Path, home: Path, told: bytes
+    library: Path, home: Path, told: bytes, via: Sequence[str] = ()
 ) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
     """Exit code, answers, and the error that was told."""
     done = subprocess.run(
-        [sys.executable, "-I", str(library), "push"],
+        [*via, sys.executable, "-I", str(library), "push"],
         input=told,
         env={"HOME": str(home), "PATH": os.environ["PATH"]},
         capture_output=True,
@@ -110,6 +111,43 @@ def test_an_older_push_never_replaces_a_newer_one(library: Path, tmp_path: Path)
     assert (tmp_path / "Workspace/demo/a").read_bytes() == b"new"
 
 
+def test_a_clock_that_was_set_back_keeps_no_push_out_for_long(
+    library: Path, tmp_path: Path
+) -> None:
+    assert verb(library, tmp_path, said({"a": b"ahead"}, stamp=10**19))[0] == 0
+    lock = tmp_path / ".vmctl/push/demo.lock"
+    os.utime(lock, (lock.stat().st_mtime - 1000,) * 2)
+    code, _, error = verb(library, tmp_path, said({"a": b"set back"}, stamp=10**18))
+    assert (code, error) == (0, {})
+    assert (tmp_path / "Workspace/demo/a").read_bytes() == b"set back"
+
+
+def test_who_is_still_sending_when_a_conflict_is_found_can_send_to_the_end(
+    library: Path, tmp_path: Path
+) -> None:
+    assert verb(library, tmp_path, said({"a": b"pushed"}))[0] == 0
+    (tmp_path / "Workspace/demo/a").write_bytes(b"changed there")
+    big = random.Random(1).randbytes(2_000_000)  # more than pipes hold: somebody must read it
+    turn = said({"a": b"newer", "big": big}, stamp=2)
+    contents = turn.index(CHUNK.pack(hashlib.sha256(b"newer").digest(), 5, 0, 5)) - FRAME.size
+    asking = turn[:contents] + frame(b"?")
+    with subprocess.Popen(
+        [sys.executable, "-I", str(library), "push"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(asking)
+        process.stdin.flush()
+        assert list(json.loads(process.stdout.readline())) == ["conflicts"]
+        process.stdin.write(turn[contents:])  # a broken pipe where nobody reads any more
+        process.stdin.close()
+        assert process.wait() == 0
+    assert (tmp_path / "Workspace/demo/a").read_bytes() == b"changed there"
+
+
 def test_half_a_turn_changes_nothing(library: Path, tmp_path: Path) -> None:
     told = said({"a": b"1" * 1000})
     for cut in (1, 40, len(told) // 2, len(told) - 6, len(told) - 1):
@@ -124,21 +162,37 @@ mount -t tmpfs -o size=2m tmpfs "$HOME" || exit 77
 "$1" -I "$2" push <"$3" >/dev/null || exit 76
 head -c "$5" /dev/zero >"$HOME/filler"
 "$1" -I "$2" push <"$4" >/dev/null; code=$?
-cat "$HOME/Workspace/demo/a"; find "$HOME" -type f -size +9 -not -name filler >&2
+cat "$HOME/Workspace/demo/a"; ls "$HOME/Workspace/demo"
+find "$HOME/.vmctl" -type f -size +9 >&2
 exit $code
 """
+LARGE = random.Random(1).randbytes(1_500_000)
+TWINS = {f"twin{number}": LARGE[:700_000] for number in range(3)}
+PUSHED = {"data": LARGE[:400_000], "other": LARGE[400_000:800_000]}
+COPIED = {**PUSHED, "data2": PUSHED["data"], "other2": PUSHED["other"]}
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a disk of its own")
 @pytest.mark.parametrize(
-    ("sent", "filler"), [(True, 1_400_000), (False, 1_000_000)], ids=["unasked", "asked"]
+    ("before", "after", "sent", "filler"),
+    [
+        ({}, {"big": LARGE[:900_000]}, True, 1_400_000),
+        ({}, {"big": LARGE}, False, 1_000_000),
+        ({}, TWINS, True, 0),
+        (PUSHED, COPIED, False, 600_000),
+    ],
+    ids=["unasked", "asked", "the same many times", "copied here"],
 )
 def test_a_full_disk_is_one_error_changes_nothing_and_is_not_kept_full(
-    library: Path, tmp_path: Path, sent: bool, filler: int
+    library: Path,
+    tmp_path: Path,
+    before: dict[str, bytes],
+    after: dict[str, bytes],
+    sent: bool,
+    filler: int,
 ) -> None:
-    big = random.Random(1).randbytes(900_000 if sent else 1_500_000)
-    (tmp_path / "one").write_bytes(said({"a": b"old"}))
-    (tmp_path / "two").write_bytes(said({"a": b"new", "big": big}, stamp=2, send=sent))
+    (tmp_path / "one").write_bytes(said({"a": b"old", **before}))
+    (tmp_path / "two").write_bytes(said({"a": b"new", **after}, stamp=2, send=sent))
     home = tmp_path / "home"
     home.mkdir()
     words = [sys.executable, library, tmp_path / "one", tmp_path / "two", str(filler)]
@@ -154,5 +208,64 @@ def test_a_full_disk_is_one_error_changes_nothing_and_is_not_kept_full(
     assert done.returncode == guest.REFUSED, done.stderr
     error, *large = done.stderr.splitlines()
     assert json.loads(error)["error"]["kind"] == "disk_full"
-    assert done.stdout == b"old"
+    assert done.stdout.split() == [b"olda", *(name.encode() for name in before)]
     assert not large, "what had arrived still fills the disk"
+
+
+# -- as nobody in particular -----------------------------------------------------------------
+
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def nobodys(library: Path) -> Iterator[Path]:
+    """A folder of uid 65534's, with the helpers in it."""
+    folder = public_folder()
+    shutil.copytree(library, folder / "library")
+    (folder / "home").mkdir()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 65534, 65534)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@only_root
+def test_a_file_that_somebody_else_took_over_is_mended_by_a_copy(nobodys: Path) -> None:
+    home = nobodys / "home"
+
+    def push(files: dict[str, bytes], stamp: int) -> tuple[int, dict[str, Any]]:
+        told = said(files, stamp=stamp)
+        code, _, error = verb(nobodys / "library", home, told, NOBODY)
+        return code, error
+
+    assert push({"a": b"1", "b": b"1"}, 1) == (0, {})
+    theirs = home / "Workspace/demo/a"
+    os.chown(theirs, 0, 0)  # as a container rewrites it
+    os.utime(theirs)
+    assert push({"a": b"1", "b": b"22"}, 2) == (0, {})
+    assert (theirs.read_bytes(), theirs.stat().st_mtime_ns) == (b"1", 10**18)
+    assert theirs.stat().st_uid == 65534
+    assert (home / "Workspace/demo/b").read_bytes() == b"22"
+
+
+COMPLETE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from vmctl_guest.staging import _complete
+_complete(*map(Path, sys.argv[2:]))
+"""
+
+
+@only_root
+def test_half_a_read_only_file_is_completed(nobodys: Path) -> None:
+    half, old, whole = (nobodys / name for name in ("half", "old", "whole"))
+    half.write_bytes(b"new")
+    half.chmod(0o444)  # rsync gives it the mode of its original
+    old.write_bytes(b"old and the rest")
+    os.chown(half, 65534, 65534)
+    words = [*NOBODY, sys.executable, "-B", "-c", COMPLETE, nobodys / "library", half, old, whole]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert whole.read_bytes() == b"new and the rest"

@@ -209,10 +209,6 @@ class Compute:
             instance = fresh
         return operation
 
-    def set_ssh_keys(self, instance: Instance, ssh_keys: str) -> Operation:
-        """Ask for the list of those who may log in to change; it works on a running VM."""
-        return self.set_metadata(instance, {"ssh-keys": ssh_keys})
-
     def set_run_limit(self, instance: Instance, max_run_s: int) -> Operation:
         """Ask for another run limit; Google allows it only while the VM is stopped."""
         return self._on(

@@ -10,6 +10,7 @@ import torch
 from batches import Batches
 from cache import open_cache
 from colorize import learning_rate
+from colours import to_batch
 from data_utils import ImageFolderGrayColor, split_by_photo
 from fast_unet import FastUNet
 from metrics import psnr
@@ -47,11 +48,11 @@ def bench_quality(data: Path, base: Path, steps: int, side: int = 64, size: int 
         spent, start, done = (decoding if ours else 0.0), clock(), 0
         for epoch in range(1, steps):
             batches.set_epoch(epoch)
-            for gray, truth, _ in batches:
+            for gray, truth, _ in batches if ours else unmirrored(pixels, training, size, epoch):
                 if ours:
                     optimizer.param_groups[0]["lr"] = learning_rate(done, steps, 1e-3)
                 else:
-                    gray, truth = gray.contiguous(), truth.contiguous()
+                    gray, truth = gray.to(device).contiguous(), truth.to(device).contiguous()
                 loss = functional.mse_loss(predict(net, gray, dtype), truth)
                 optimizer.zero_grad()
                 scaler.scale(loss).backward()
@@ -90,6 +91,15 @@ def bench_quality(data: Path, base: Path, steps: int, side: int = 64, size: int 
             f" decoding of all photos included ({naive_seconds:.1f} s without its loading:"
             f" {naive_seconds / reached[1]:.1f}x)"
         )
+
+
+def unmirrored(
+    pixels: torch.Tensor, rows: list[int], size: int, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Shuffled batches as the course's loader makes them, but from the cache."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(epoch))
+    for chosen in torch.tensor(rows)[order].split(size):
+        yield *to_batch(pixels[chosen]), 1.0
 
 
 def psnr_alone(net: nn.Module, held_out: Batches) -> float:

@@ -610,6 +610,33 @@ def test_a_listing_that_leads_outside_is_refused(
         assert here() == before, changed
 
 
+HOOK = {
+    "base": ".git", "inside": ".git", "kind": "dir",
+    "files": [["file", "hooks/pre-commit", 4, 1, 0o755, ""]],
+}  # fmt: skip
+NOT_ASKED: list[tuple[str, dict[str, object]]] = [
+    ("model.pt", {"base": "vmctl.toml", "inside": "vmctl.toml"}),
+    ("model.pt", HOOK),
+    ("*", HOOK),
+    ("*.pt", {"base": "train.py", "inside": "train.py"}),
+    ("model.pt", {"base": "model.pt", "inside": ".git/model.pt"}),
+    ("model.pt", {"base": "model.pt", "inside": "vmctl.toml"}),
+]
+
+
+@pytest.mark.parametrize("parents", [False, True])
+def test_a_name_that_was_not_asked_for_is_refused(
+    world: World, lie: Callable[[str], None], parents: bool
+) -> None:
+    write(world.root, {"vmctl.toml": "mine", ".git/HEAD": "mine", "train.py": "mine"})
+    before = tree(world.root)
+    for asked, changed in NOT_ASKED:
+        lie(SEND.format(listing=listing(wanted=asked, **changed)))
+        with pytest.raises(NotProvenWhole, match="not asked for"):
+            play(fetch(world.project, [asked], parents=parents))
+        assert tree(world.root) == before, changed
+
+
 TRUE = SEND.format(listing=listing())
 NO_ANSWER: list[tuple[str, type[VmctlError]]] = [
     ('    _line({"listing": -1})', NotProvenWhole),

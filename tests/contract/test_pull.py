@@ -190,6 +190,21 @@ def test_a_file_made_on_the_vm_comes_when_it_is_named(pushed: World) -> None:
         play(pull(pushed.project, ["nowhere"]))
 
 
+def test_what_was_made_on_the_vm_and_pulled_is_never_deleted_by_a_push(pushed: World) -> None:
+    write(pushed.root, {".gitignore": "*.pth\n"})
+    play(push(pushed.project))
+    edit(pushed, "best.pth", "weights")
+    play(pull(pushed.project, ["best.pth"]))
+    assert tree(pushed.root)["best.pth"] == "weights"
+    assert play(push(pushed.project)).deleted == (), "ignored here: no push names it"
+    edit(pushed, "made.ipynb", "made there")
+    play(pull(pushed.project, ["made.ipynb"]))
+    (pushed.root / "made.ipynb").unlink()
+    assert play(push(pushed.project)).deleted == ()
+    assert tree(pushed.remote)["best.pth"] == "weights"
+    assert tree(pushed.remote)["made.ipynb"] == "made there"
+
+
 def test_a_file_changed_here_while_it_is_on_its_way_is_kept(pushed: World) -> None:
     data = os.urandom(20_000_000)
     settled(pushed.remote / "data.csv", data)

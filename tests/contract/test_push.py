@@ -584,6 +584,32 @@ def test_a_later_push_ends_one_that_hangs(world: World) -> None:
     assert shape(world.remote) == shape(world.root)
 
 
+def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) -> None:
+    write(world.root, {"a": "1"})
+    play(push(world.project))
+    until(lambda: not verbs(world))
+    (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
+    story = push(world.project)
+    for event in story:
+        if (getattr(event, "done_bytes", None) or 0) > 1_000_000:  # the VM has asked for it
+            break
+    other = dataclasses.replace(world.project, root=tmp_path / "elsewhere", owner="another")
+    write(other.root, {"a": "2"})
+    remember(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
+    with pytest.raises(Conflict, match="was pushed from"):
+        play(push(other))
+    play(story)
+    assert shape(world.remote) == shape(world.root)
+
+
+def test_a_project_folder_whose_name_is_no_utf8(world: World, tmp_path: Path) -> None:
+    project = dataclasses.replace(world.project, root=tmp_path / os.fsdecode(b"caf\xe9"))
+    write(project.root, {"a": "1"})
+    remember(project, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
+    play(push(project))
+    assert shape(world.remote) == shape(project.root)
+
+
 def test_what_arrived_is_proven(world: World) -> None:
     data = os.urandom(2_000_000)
     (world.root / "big.bin").write_bytes(data)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.listing import Listing, names, safe_link, sane_time
+from vmctl.domain.listing import Listing, is_asked_for, names, safe_link, sane_time
 from vmctl.domain.probe import one_line
 
 GOOD: dict[str, Any] = {
@@ -133,6 +133,57 @@ def test_whatever_comes_is_read_or_refused(value: object) -> None:
 def test_a_size_that_is_none_is_refused(size: object) -> None:
     with pytest.raises(NotProvenWhole):
         Listing.parse(put(GOOD, ["found", 0, "files", 1, 2], size))
+
+
+# -- what was asked for ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "inside", "kind", "meant"),
+    [
+        ("model.pt", "model.pt", "file", True),
+        ("src/model.pt", "src/model.pt", "file", True),
+        ("~/Workspace/p/model.pt", "model.pt", "file", True),
+        ("out/", "out", "dir", True),
+        ("*.pt", "a.pt", "file", True),
+        ("runs/**", "runs", "dir", True),
+        ("runs/**", "runs/1", "dir", True),
+        ("**/x.pt", "a/b/x.pt", "file", True),
+        (".", "p", "dir", True),
+        ("~", "ann", "dir", True),
+        (".env", ".env", "file", True),
+        (".cache/x", ".cache/x", "file", True),
+        ("x", "x.y", "file", False),
+        ("model.pt", "vmctl.toml", "file", False),
+        ("*.pt", "a.py", "file", False),
+        ("*", ".git", "dir", False),
+        (".", ".git", "dir", False),
+        (".", "file", "file", False),
+        ("x", ".git/hooks/x", "file", False),
+    ],
+)
+def test_only_what_the_paths_mean_was_asked_for(
+    path: str, inside: str, kind: str, meant: bool
+) -> None:
+    found = {**GOOD["found"][0], "base": inside.rpartition("/")[2], "inside": inside, "kind": kind}
+    if kind == "file":
+        found["files"] = [["file", "", 4, 1, 0o644, ""]]
+    (item,) = Listing.parse({**GOOD, "found": [found]}).items
+    assert is_asked_for(item, [path]) is meant
+
+
+def test_the_name_to_save_is_the_name_that_was_asked_for() -> None:
+    changed = {"base": "model.pt", "inside": "vmctl.toml", "kind": "file"}
+    found = {**GOOD["found"][0], **changed, "files": [["file", "", 4, 1, 0o644, ""]]}
+    (item,) = Listing.parse({**GOOD, "found": [found]}).items
+    assert not is_asked_for(item, ["model.pt"])
+
+
+def test_the_hidden_folder_of_a_job_may_come_with_its_outputs() -> None:
+    found = {**GOOD["found"][0], "inside": ".work/out"}
+    (item,) = Listing.parse({**GOOD, "found": [found]}).items
+    assert not is_asked_for(item, ["out"])
+    assert is_asked_for(item, ["out"], [".work"])
 
 
 # -- names for people ------------------------------------------------------------------------

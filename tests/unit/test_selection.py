@@ -146,6 +146,61 @@ def test_what_git_tracks_comes_along_although_a_rule_ignores_it(tmp_path: Path) 
     assert sorted(path for _, path in selection.left_out) == ["big.csv", "other.csv", "out/"]
 
 
+@pytest.fixture
+def users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose git configuration is the only one."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    for name in ("GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
+@pytest.mark.parametrize("rules", [".config/git/ignore", "mine"], ids=["default", "configured"])
+def test_the_users_own_rules_for_all_repositories(
+    users_home: Path, tmp_path: Path, rules: str
+) -> None:
+    write(users_home, {rules: ".env\n*.swp\n"})
+    if rules == "mine":
+        write(users_home, {".gitconfig": "[core]\n\texcludesFile = ~/mine\n"})
+    root = tmp_path / "project"
+    write(root, {".env": "", "deep/.env": "", "a.swp": "", "kept.swp": "", "b": "", "t.swp": ""})
+    write(root, {".gitignore": "!kept.swp\n"})
+    assert ".env" in names(select(root)), "no repository: git's rules do not speak"
+    for words in (["init", "-q"], ["add", "-f", "t.swp"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    selection = select(root)
+    assert names(selection) == {".gitignore", "kept.swp", "b", "t.swp"} == git_takes(root)
+    assert ("git's core.excludesFile", ".env") in selection.left_out
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
+@pytest.mark.usefixtures("users_home")
+def test_a_linked_worktree_has_the_unshared_rules_of_its_repository(tmp_path: Path) -> None:
+    main, linked = tmp_path / "main", tmp_path / "linked"
+    write(main, {"a": ""})
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (
+        ["init", "-q"],
+        ["add", "a"],
+        [*identity, "commit", "-q", "-m", "a"],
+        ["worktree", "add", "-q", str(linked)],
+    ):
+        subprocess.run(["git", *words], cwd=main, check=True)
+    write(main, {".git/info/exclude": "*.me\n"})
+    write(linked, {"x.me": "", "y": ""})
+    assert names(select(linked)) == {"a", "y"} == git_takes(linked)
+
+
+def git_takes(root: Path) -> set[str]:
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    told = subprocess.run(words, cwd=root, check=True, capture_output=True).stdout
+    return {os.fsdecode(name) for name in told.split(b"\0") if name}
+
+
 # -- property: git itself is the judge -------------------------------------------------------
 
 WORDS = st.sampled_from(["a", "b", "ab", "a.txt", "b.txt", "c d", "é", ".x"])

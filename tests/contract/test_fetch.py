@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contract import test_wire
+from tests.contract.conftest import public_folder
 from tests.contract.test_wire import World, play, settled, tree, until, write
 from vmctl.domain.errors import (
     AccessDenied,
@@ -473,6 +475,39 @@ def test_a_pipe_or_a_second_name_in_place_of_the_part_is_not_used(
     play(fetch(world.project, ["one", "two"]))
     assert outside.read_text() == "keep"
     assert tree(world.root) == {"one": "1", "two": "2"}
+
+
+@contextlib.contextmanager
+def as_an_ordinary_user() -> Iterator[Path]:
+    """A folder, and no right to anything that its mode denies; root has all rights."""
+    folder = public_folder()
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
+
+
+def test_a_part_that_was_killed_with_its_last_mode_is_in_nobodys_way() -> None:
+    with as_an_ordinary_user() as folder:
+        landing = Landing(folder)
+        for data in (b"killed", b"whole"):
+            part = landing.part("model.bin")
+            part.begin(0)
+            part.write(data)
+            if data == b"killed":
+                part.close()
+                (folder / part_name("model.bin")).chmod(0o444)
+            else:
+                part.finish(0o444, 0)
+                part.close()
+        landing.close()
+        assert tree(folder) == {"model.bin": "whole"}
 
 
 def test_a_link_here_is_replaced_not_followed(world: World, tmp_path: Path) -> None:

@@ -643,6 +643,84 @@ def test_no_line_is_lost_or_repeated_over_cut_links(prepared: World) -> None:
     assert len(warned) == 3
 
 
+class Later(Clock):
+    """A clock that a test sets forward."""
+
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+def test_a_run_that_says_nothing_is_followed_over_cuts_hours_apart(prepared: World) -> None:
+    write(prepared.root, {"quiet.sh": "while ! [ -e ~/go ]; do sleep 0.05; done; exit 5\n"})
+    project = dataclasses.replace(
+        prepared.project, jobs={"quiet": JobSettings("quiet", "sh quiet.sh")}
+    )
+    play(push(project))
+    clock, cuts = Later(), 3
+    helper = os.fsencode(prepared.sshd.home / ".vmctl/lib")
+
+    def followers() -> set[int]:
+        found = set()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                if helper in words and words.endswith(b"\0follow\0"):
+                    found.add(int(entry.name))
+        return found
+
+    def cut() -> None:
+        for _ in range(cuts):
+            seen = until(lambda: followers() or over.is_set())
+            if over.is_set():
+                return
+            clock.ahead_s += 3600.0
+            prepared.sshd.cut()
+            until(lambda seen=seen: not seen & followers())
+        (prepared.sshd.home / "go").touch()
+
+    over = threading.Event()
+    warned: list[str] = []
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        result = play(
+            jobs.run(project, "quiet", clock=clock),
+            lambda event: warned.append(event.text) if isinstance(event, Warned) else None,
+        )
+    finally:
+        over.set()
+        (prepared.sshd.home / "go").touch()
+        thread.join()
+    assert (result.state, result.code) == ("failed", 5)
+    assert len(warned) == cuts
+
+
+@pytest.fixture
+def small(world: World) -> Iterator[World]:
+    """A machine whose home is a file system of a few megabytes."""
+    home = str(world.sshd.home)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", home]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a small file system to fill it")
+    yield world
+    world.sshd.power_off()
+    subprocess.run(["umount", "--lazy", home], check=True)
+
+
+def test_a_job_that_fills_the_disk_keeps_its_exit_code(small: World) -> None:
+    write(small.root, {"fill.sh": "head -c 50000000 /dev/zero > out.bin; exit 3\n"})
+    fill = JobSettings("fill", "sh fill.sh", outputs=("out.bin",))
+    project = dataclasses.replace(small.project, jobs={"fill": fill})
+    play(prepare_machine(small.ssh))
+    play(push(project))
+    result = play(jobs.run(project, "fill"))
+    assert (result.state, result.code) == ("failed", 3)
+    [view] = jobs.ps(project)
+    assert view.state == "failed"
+
+
 def test_detached_run_goes_on_and_is_followed_again(prepared: World) -> None:
     project = slow_project(prepared)
     story = jobs.run(project, "count")

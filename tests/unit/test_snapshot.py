@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,27 @@ def test_a_push_never_changes_the_code_under_a_run(world: World) -> None:
         "pkg/plugin.py": b"2", "plugin.py": b"2",
     }  # fmt: skip
     assert not world.top.exists()
+
+
+def test_a_run_that_starts_during_a_push_has_the_whole_of_it(world: World) -> None:
+    world.push({"a.py": b"1", "b.py": b"1"})
+    lock = layout.STATE / "push" / "p.tree.lock"
+    thread = threading.Thread(target=world.start)
+    with pushing.steady("p"):
+        world.push({"a.py": b"2"})
+        thread.start()
+        while thread.is_alive() and not is_waited_for(lock):
+            time.sleep(0.001)
+        world.push({"b.py": b"2"})
+    thread.join()
+    assert content(world.top) == {"a.py": b"2", "b.py": b"2"}
+
+
+def is_waited_for(lock: Path) -> bool:
+    """Whether the kernel makes somebody wait for a lock."""
+    inode = f":{lock.stat().st_ino} "
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(" -> FLOCK " in line and inode in line for line in lines)
 
 
 def test_mode_and_time_of_the_code_are_kept(world: World) -> None:

@@ -220,6 +220,53 @@ def test_the_next_free_port_is_found_and_all_are_stopped_at_once(
     assert "No tunnel is open" in laptop("tunnels", cwd=sites[0]).stdout
 
 
+BROWSER = """#!/bin/sh
+printf '%s' "$1" >>"$SEEN"
+stat -c ' %a ' "${1#file://}" >>"$SEEN"
+cat "${1#file://}" >>"$SEEN"
+"""
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["terminal", "background"])
+def test_no_token_is_in_the_command_line_of_the_browser(
+    laptop: Laptop, sites: tuple[Path, Path], tmp_path: Path, background: bool
+) -> None:
+    root = sites[0]
+    toml, before = root / "vmctl.toml", (root / "vmctl.toml").read_text()
+    toml.write_text(
+        before + f'[services.secret]\nport = 8889\ntoken = true\ncommand = "{SERVER}"\n'
+    )
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(BROWSER)
+    browser.chmod(0o755)
+    environ = {"BROWSER": f"{browser} %s", "SEEN": str(seen)}
+    port = str(free_port())
+    words = ("tunnel", "secret", "--open", "--port", port, "-n", "site-one")
+    client = None
+    try:
+        if background:
+            laptop(*words, "--background", cwd=root, environ=environ)
+        else:
+            client = laptop.start(*words, cwd=root, environ=environ)
+            eventually(lambda: "</a>" in (seen.read_text() if seen.exists() else ""))
+        (record,) = listed(laptop, root)
+        address, mode, text = seen.read_text().split(" ", 2)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[0-9a-f]{48}", record["url"])
+        assert address.startswith("file:///")
+        assert "token" not in address
+        assert mode == "600"
+        assert f'content="0; url={record["url"]}"' in text
+        assert Path(address.removeprefix("file://")).exists()
+    finally:
+        if client is not None:
+            os.kill(client.pid, signal.SIGINT)
+            client.communicate(timeout=20)
+        laptop("tunnel", "stop", "secret", "-n", "site-one", cwd=root)
+        toml.write_text(before)
+    assert not Path(address.removeprefix("file://")).exists(), "it goes with its tunnel"
+    assert listed(laptop, root) == []
+
+
 def test_an_error_of_a_tunnel_in_the_background_is_this_commands_own(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:

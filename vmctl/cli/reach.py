@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from vmctl.cli.completing import SERVICES, TUNNELS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.domain.events import Event, Ready
+
+if TYPE_CHECKING:
+    from vmctl.cli.render import Screen
 
 PANEL = "Access"
 
@@ -222,7 +225,7 @@ def _in_terminal(
             ready = True
             screen.note("Ctrl-C closes the tunnel; the service goes on.")
             if open_:
-                _open(event.url)
+                _open(screen, event.url)
 
     told = story(context.project(), what, port, any_port=any_port, background=supervise)
     try:
@@ -247,7 +250,7 @@ def _in_background(
     screen.say(record.url)
     screen.note(f"Close it: vmctl tunnel stop {record.what}   See all: vmctl tunnels")
     if open_:
-        _open(record.url)
+        _open(screen, record.url)
 
 
 def _stop(context: Context, which: str | None) -> None:
@@ -260,7 +263,16 @@ def _stop(context: Context, which: str | None) -> None:
         screen.say("No such tunnel is open." if which else "No tunnel of this VM is open.")
 
 
-def _open(url: str) -> None:
+def _open(screen: Screen, url: str) -> None:
     import webbrowser
 
-    webbrowser.open(url)
+    from vmctl.workflows.tunnel_records import address_to_open
+
+    try:
+        address = address_to_open(url)
+        opened = bool(address) and webbrowser.open(address)
+    except OSError as error:  # a full disk closes no tunnel
+        opened = False
+        screen.note(f"The page for the browser cannot be written: {error.strerror}.")
+    if not opened:
+        screen.note("No browser could be opened: open the URL yourself.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import html
 import json
 import os
 import secrets
@@ -22,6 +23,11 @@ from vmctl.folders import cache_dir, data_dir, runtime_dir
 POLL_S = 0.05
 ORDERLY_S = 8.0  # until a tunnel that was asked to close is killed
 STARTING, UP, RECONNECTING = "starting", "up", "reconnecting"
+LEAD = """<!DOCTYPE html>
+<meta charset="utf-8"><meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={url}">
+<title>vmctl tunnel</title><a href="{url}">Go on</a>
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,26 @@ def end(record: TunnelRecord, clock: Clock) -> None:
             clock.sleep(POLL_S)
     if not _is_held(file):
         _remove(file)
+
+
+def address_to_open(url: str) -> str:
+    """What to hand to a browser, whose command line everyone on this computer may read.
+
+    For an URL with a token that is a page of ours alone that leads there; it goes with its tunnel,
+    and "" says that the tunnel has gone already.
+    """
+    if "?" not in url:
+        return url
+    record = next((found for found in open_tunnels() if found.url == url), None)
+    if record is None:
+        return ""
+    page = _folder() / f"{record.id}.html"
+    text = LEAD.format(url=html.escape(url)).encode()
+    page.unlink(missing_ok=True)
+    descriptor = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+    return page.as_uri()
 
 
 def log_file(project: Project, what: str) -> Path:

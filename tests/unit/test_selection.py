@@ -178,6 +178,15 @@ def test_the_users_own_rules_for_all_repositories(
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
+def test_the_users_own_rules_can_be_switched_off(users_home: Path, tmp_path: Path) -> None:
+    write(users_home, {".config/git/ignore": "*\n", ".gitconfig": "[core]\n\texcludesFile =\n"})
+    root = tmp_path / "project"
+    write(root, {"a": ""})
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    assert names(select(root)) == {"a"} == git_takes(root)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
 @pytest.mark.usefixtures("users_home")
 def test_a_linked_worktree_has_the_unshared_rules_of_its_repository(tmp_path: Path) -> None:
     main, linked = tmp_path / "main", tmp_path / "linked"

@@ -267,8 +267,8 @@ def _rules_above(top: Path, root: Path, is_repository: bool) -> list[_Rules]:
 def _users_file(top: Path) -> Path | None:
     """The user's own rules for all repositories: core.excludesFile, or git's default for it."""
     found = users_excludes(top)
-    if found:
-        return Path(found)
+    if found is not None:
+        return Path(found) if found else None
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
     return Path(base, "git", "ignore")
 

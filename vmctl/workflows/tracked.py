@@ -42,8 +42,8 @@ class Tracked:
         return [os.fsdecode(name) for name in told.split(b"\0") if name]
 
 
-def users_excludes(root: Path) -> str:
-    """What git's core.excludesFile says; "" where nothing is set, or without git."""
+def users_excludes(root: Path) -> str | None:
+    """What git's core.excludesFile says; None where it is not set, or without git."""
     try:
         told = subprocess.run(
             ["git", "config", "--type=path", "-z", "--get", "core.excludesFile"],
@@ -53,7 +53,7 @@ def users_excludes(root: Path) -> str:
             stderr=subprocess.DEVNULL,
             timeout=LIMIT_S,
             check=False,
-        ).stdout
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return os.fsdecode(told.rstrip(b"\0"))
+        return None
+    return os.fsdecode(told.stdout.rstrip(b"\0")) if told.returncode == 0 else None

@@ -153,6 +153,18 @@ def test_each_rung_is_noticed_within_a_second_of_its_time(sky: Sky, boot_s: int)
     assert "simulated" in reached["torch"]["note"] or "no torch" in reached["torch"]["note"]
 
 
+def test_a_rule_for_our_tag_alone_is_seen_while_the_port_takes_its_time(sky: Sky) -> None:
+    rule = sky.api("GET", "global/firewalls/default-allow-ssh")
+    sky.api("DELETE", "global/firewalls/default-allow-ssh")
+    names = ("name", "network", "direction", "priority", "allowed", "sourceRanges")
+    kept = {name: rule[name] for name in names}
+    sky.api("POST", "global/firewalls", kept | {"name": "allow-ssh", "targetTags": ["vmctl"]})
+    sky.fault(kind="slow-ssh", seconds=40)
+    assert "key" in {rung["rung"] for rung in sky.up(DRIVEN)["rungs"]}
+    sky.api("DELETE", "global/firewalls/allow-ssh")
+    sky.api("POST", "global/firewalls", kept)
+
+
 def test_a_port_that_the_firewall_shuts_is_named_with_the_rule_to_make(sky: Sky) -> None:
     rule = sky.api("GET", "global/firewalls/default-allow-ssh")
     sky.api("DELETE", "global/firewalls/default-allow-ssh")

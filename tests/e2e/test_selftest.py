@@ -212,6 +212,7 @@ def test_the_real_one_tells_its_price_first(cloud: Rehearsal, real: dict[str, st
     assert "assumptions about Compute Engine" in done.stdout
     trace = (cloud.folder / "trace.jsonl").read_text()
     assert "ada-lovelace-42" not in trace
+    assert len(trace.splitlines()) > 10  # what was said is in it, too
     assert json.loads(trace.splitlines()[0])["service"] == "Compute Engine"
 
 

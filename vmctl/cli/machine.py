@@ -9,7 +9,7 @@ import typer
 from vmctl.cli.completing import GPUS, IMAGES, REGIONS, ZONES
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
-from vmctl.domain.events import Event, Started
+from vmctl.domain.events import Event, Finished, Started
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
@@ -124,6 +124,7 @@ vmctl up --local
         what does not come is named, with its culprit and what to do.
         """
         from vmctl.domain.duration import parse_duration
+        from vmctl.domain.errors import VmctlError
         from vmctl.domain.ladder import Ladder
         from vmctl.domain.placement import Patience
         from vmctl.workflows.push import push
@@ -152,12 +153,15 @@ vmctl up --local
 
             show(screen, of_up(project))
             return
-        begun = False
+        begun = there = False
 
         def watch(event: Event) -> None:
-            nonlocal begun
+            nonlocal begun, there
             if isinstance(event, Started) and event.step != "emulator":
                 begun = event.step != "wait"  # between two rounds Google has nothing in hand
+                there = there or event.step == "ssh"
+            if isinstance(event, Finished) and event.step in ("create", "start", "move"):
+                there = True
 
         try:
             result = screen.play(
@@ -169,12 +173,16 @@ vmctl up --local
                 ),
                 watch,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             if begun:
                 screen.note(
                     "\nWhat Google has begun goes on: `vmctl up` takes it over, "
                     "`vmctl down --delete` removes it."
                 )
+            raise
+        except VmctlError:
+            if there:
+                screen.note("The VM is there and may cost money until: vmctl down")
             raise
         screen.document(result)
         if result.rungs:
@@ -211,7 +219,11 @@ vmctl up --local
             raise InvalidInput(
                 "Nothing was deleted.", hint="To delete without being asked: vmctl down --delete -y"
             )
-        result = screen.play(story(project, delete=delete))
+        try:
+            result = screen.play(story(project, delete=delete))
+        except (KeyboardInterrupt, SystemExit):
+            screen.note("\nThe VM may go on running, and costing money: `vmctl down` once more.")
+            raise
         screen.document(result)
         screen.say(result.text)
 

@@ -77,6 +77,7 @@ class Instance:
     gpu: Gpu | None = None
     address: str | None = None  # the external one; changes at every start
     external: bool = True  # whether it has an external address while it runs
+    network: str = ""  # of its first interface, by the path that Google gives
     google_project: str = ""
     ssh_port: int = 22
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Instance:
     spot: bool = False
     disk_gb: int = 0
     boot_disk: str = ""  # the boot disk's name, in the VM's zone
+    data_disks: tuple[str, ...] = ()  # the others that outlive a stop
 
     @property
     def disk_type(self) -> str:

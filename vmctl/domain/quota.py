@@ -115,9 +115,17 @@ def gpu_metric(accelerator: str, *, spot: bool) -> str | None:
 
 
 def needs(
-    gpu: Gpu | None, machine: MachineType, *, spot: bool, new_disk_gb: int = 0
+    gpu: Gpu | None,
+    machine: MachineType,
+    *,
+    spot: bool,
+    new_disk_gb: int = 0,
+    address: bool = True,
 ) -> tuple[Need, ...]:
-    """What a machine takes; `new_disk_gb` is 0 for one whose disk is there already."""
+    """What a machine takes; `new_disk_gb` is 0 for one whose disk is there already.
+
+    `address` is whether it has an external one.
+    """
     found = []
     if gpu is not None:
         found.append(Need(ALL_GPUS, gpu.count, everywhere=True))
@@ -135,7 +143,8 @@ def needs(
     if new_disk_gb:
         found.append(Need(_DISK_METRICS[boot_disk_type(machine.name)], new_disk_gb))
         found.append(Need("INSTANCES", 1))
-    found.append(Need("IN_USE_ADDRESSES", 1))
+    if address:
+        found.append(Need("IN_USE_ADDRESSES", 1))
     return tuple(found)
 
 

@@ -40,6 +40,8 @@ _SWITCHES = {
 _OWN_SCRIPT = "vmctl-selftest"
 _KEY_OWNER = re.compile(r"(?m)^[^\s:]+(?=:)")
 _USER_NAME = re.compile(r'("userName": ?)"[^"]*"')
+# what follows a key is its owner's: a name, often with a computer's
+_COMMENT = re.compile(r"(?m)^([^\s:]+:\S+\s+AAAA\S+)[ \t]+(?!google-ssh)\S.*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Redaction:
     def _metadata(self, key: str, value: str) -> str:
         """A metadata value: whatever a user, or another one, put there is nobody's business."""
         if key in ("ssh-keys", "sshKeys"):
+            value = _COMMENT.sub(rf"\1 {EMAIL}", value)
             value = _USER_NAME.sub(rf'\g<1>"{LOGIN}"', _KEY_OWNER.sub(LOGIN, value))
             return self.text(value)
         if key in _SWITCHES or _OWN_SCRIPT in value:

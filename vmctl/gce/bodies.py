@@ -7,6 +7,7 @@ from typing import Any
 
 from vmctl.domain.access import OS_LOGIN_ITEM
 from vmctl.domain.instance import MOVED_FROM_LABEL, Instance
+from vmctl.domain.machine import MachineType
 from vmctl.domain.plan import MachinePlan
 
 
@@ -68,6 +69,7 @@ def scheduling_body(instance: Instance, max_run_s: int) -> dict[str, Any]:
     """The body of `instances.setScheduling` for a stopped VM: only the run limit changes."""
     return {
         **_run_limit(max_run_s),
+        **_at_stop(MachineType(instance.machine_type)),
         "provisioningModel": "SPOT" if instance.spot else "STANDARD",
         "onHostMaintenance": "TERMINATE",
         "automaticRestart": False,
@@ -84,9 +86,12 @@ def _scheduling(plan: MachinePlan) -> dict[str, Any]:
     }
     if plan.spot:
         scheduling["provisioningModel"] = "SPOT"
-    if plan.machine.has_local_ssd:
-        scheduling["onInstanceStopAction"] = {"discardLocalSsd": True}
-    return scheduling
+    return scheduling | _at_stop(plan.machine)
+
+
+def _at_stop(machine: MachineType) -> dict[str, Any]:
+    """Google takes no limit that stops a VM with local SSDs unless their data may go."""
+    return {"onInstanceStopAction": {"discardLocalSsd": True}} if machine.has_local_ssd else {}
 
 
 def _run_limit(seconds: int) -> dict[str, Any]:

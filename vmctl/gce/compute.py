@@ -176,13 +176,19 @@ class Compute:
         """Ask for a VM to go, with its boot disk."""
         return self._on(instance, "delete", self._service.instances().delete)
 
-    def set_metadata(self, instance: Instance, changed: Mapping[str, str]) -> Operation:
+    def set_metadata(
+        self,
+        instance: Instance,
+        changed: Mapping[str, str] | Callable[[Instance], Mapping[str, str]],
+    ) -> Operation:
         """Ask for metadata items to change; fails with `conditionNotMet` if they changed since.
 
-        Another's change in between (another `vmctl`, gcloud) is merged with, a few times.
+        Another's change in between (another `vmctl`, gcloud) is merged with, a few times; an item
+        that holds more than ours, such as the keys, is told by a function of the VM as it is then.
         """
         for _ in range(3):
-            body = bodies.metadata_body(instance, dict(changed))
+            items = changed(instance) if callable(changed) else changed
+            body = bodies.metadata_body(instance, dict(items))
             operation = self._on(
                 instance, "setMetadata", self._service.instances().setMetadata, body=body
             )

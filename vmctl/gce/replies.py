@@ -32,6 +32,7 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         gpu=_gpu(reply, machine_type),
         address=_external_address(reply),
         external=any(nic.get("accessConfigs") for nic in reply.get("networkInterfaces", [])),
+        network=next((nic.get("network", "") for nic in reply.get("networkInterfaces", [])), ""),
         google_project=reply.get("selfLink", "").partition("/projects/")[2].partition("/")[0],
         ssh_port=_port(metadata.get(SSH_PORT_ITEM, "")),
         labels=dict(reply.get("labels", {})),
@@ -47,6 +48,11 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         spot=scheduling.get("provisioningModel") == "SPOT" or bool(scheduling.get("preemptible")),
         disk_gb=int(boot.get("diskSizeGb", 0)),
         boot_disk=last_part(boot.get("source", "")),
+        data_disks=tuple(
+            last_part(disk["source"])
+            for disk in disks
+            if disk.get("source") and not disk.get("boot")
+        ),
     )
 
 

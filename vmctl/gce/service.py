@@ -71,9 +71,11 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
 
     def connect() -> Any:
-        return google_auth_httplib2.AuthorizedHttp(
+        http = google_auth_httplib2.AuthorizedHttp(
             identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S)
         )
+        # around the login, not inside it: its tokens are not witnessed
+        return recorder.around(http, project) if recorder else http
 
     with translated(project, endpoint):
         service = build(

@@ -6,6 +6,7 @@ nothing of vmctl's. It ends when all is there, or when its standard input does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 GAP_S = 0.3
+BEAT_S = 3.0  # an empty line so often: silence is a dead link, not a slow boot
 SETUP_GAP_S = 0.05  # it ends at any moment
 ANSWER_S = 60
 IMPORT_S = 600  # a first import reads gigabytes from a disk that is slow at first
@@ -167,7 +169,8 @@ def torch() -> dict[str, Any] | None:
         told = {"python": python, "said": f"{answer[-200:]} (exit code {code})"}
     told["driver_cuda"] = speaks
     if told.get("available"):  # an import takes long: once per boot is enough
-        write_json("torch.json", {"of": [boot(), python, changed(told)], "told": told})
+        with contextlib.suppress(OSError):  # a full disk: it is imported again the next time
+            write_json("torch.json", {"of": [boot(), python, changed(told)], "told": told})
     return dict(told)
 
 
@@ -231,16 +234,29 @@ class Watch:
         )
 
 
+def beat(lock: threading.Lock) -> None:
+    """Say that the link is alive, until nobody listens."""
+    try:
+        while True:
+            time.sleep(BEAT_S)
+            with lock:
+                os.write(1, b"\n")
+    except OSError:
+        return
+
+
 def main() -> None:
     """Tell until all is there or nobody listens any more."""
     watch = Watch(json.loads(sys.argv[1]))
-    told = ""
+    told, lock = "", threading.Lock()
+    threading.Thread(target=beat, args=(lock,), daemon=True).start()
     while True:
         report = watch.look()
         line = json.dumps(report)
         if line != told:
             told = line
-            os.write(1, line.encode() + b"\n")
+            with lock:
+                os.write(1, line.encode() + b"\n")
         if watch.is_done(report):
             return
         watch.ask_torch()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
 
 MAX_LINE = 1 << 16
+SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
 NO_SUCH_COMMAND = 127
 
 
@@ -24,6 +26,7 @@ class Watching:
     """Reads what guest/watch.py says in a thread of its own, until `close`."""
 
     def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
+        self._heard_at = time.monotonic()
         self._news: queue.SimpleQueue[Mapping[str, Any] | VmctlError | None] = queue.SimpleQueue()
         line = guest.watch_line(request)
         self._process = remote.popen(line) if isinstance(remote, OpenSSH) else None
@@ -38,6 +41,10 @@ class Watching:
         try:
             found = self._news.get_nowait()
         except queue.Empty:
+            if time.monotonic() - self._heard_at > SILENCE_S:
+                raise Unreachable(
+                    "The VM has fallen silent: the connection is lost.", hint="Look again: vmctl up"
+                ) from None
             return None
         if found is None:
             raise EOFError
@@ -81,6 +88,7 @@ class Watching:
 
     def _pass_on(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_LINE):
+            self._heard_at = time.monotonic()
             try:
                 report = json.loads(line)
             except ValueError:

@@ -199,16 +199,16 @@ def _told(found: Candidate, plan: Adoption, project: Project) -> str:
 def _carry_out(
     project: Project, compute: Compute, found: Candidate, plan: Adoption, clock: Clock
 ) -> Story[None]:
-    vm, metadata = found.instance, dict(plan.metadata)
-    if plan.key:
-        now = clock.now()
-        entry = key_entry(
-            project.login_user, ensure_keypair().public_line, now + project.key_lifetime
-        )
-        metadata["ssh-keys"] = merged_keys(vm.ssh_keys, entry, now)
+    vm, now = found.instance, clock.now()
+    entry = key_entry(project.login_user, ensure_keypair().public_line, now + project.key_lifetime)
+
+    def metadata(fresh: Instance) -> dict[str, str]:
+        keys = {"ssh-keys": merged_keys(fresh.ssh_keys, entry, now)} if plan.key else {}
+        return {**plan.metadata, **keys}
+
     if plan.max_run_s is not None:
         yield from _done(compute, compute.set_run_limit(vm, plan.max_run_s), clock)
-    if metadata:
+    if plan.metadata or plan.key:
         yield from _done(compute, compute.set_metadata(vm, metadata), clock)
     if plan.tags:
         yield from _done(compute, candidates.set_tags(compute, found, plan.tags), clock)

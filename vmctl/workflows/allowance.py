@@ -46,16 +46,22 @@ class Wanted:
 
 
 def wanted_for(
-    gpu: Gpu | None, machine: MachineType, *, spot: bool, new_disk_gb: int = 0
+    gpu: Gpu | None,
+    machine: MachineType,
+    *,
+    spot: bool,
+    new_disk_gb: int = 0,
+    address: bool = True,
 ) -> Wanted:
     """A machine's needs; `new_disk_gb` is 0 for one whose disk is there already."""
     zones = catalogue.zones_with(gpu, machine.name) if gpu else catalogue.zones()
     prices = {
         zone: catalogue.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in zones
     }
+    size = catalogue.size_of(machine)
     return Wanted(
         what=f"{machine.name} + {gpu.title}" if gpu else machine.name,
-        needs=needs(gpu, catalogue.size_of(machine), spot=spot, new_disk_gb=new_disk_gb),
+        needs=needs(gpu, size, spot=spot, new_disk_gb=new_disk_gb, address=address),
         regions=tuple(dict.fromkeys(map(region_of, with_other_regions((), zones, prices)))),
     )
 

@@ -130,15 +130,12 @@ class Entrance:
 
     def _allowed(self, instance: Instance) -> bool | None:
         """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
-        network = self.project.vm.network or "default"
-        if self.project.vm.subnetwork and not self.project.vm.network:
-            return None
+        # the VM's own: an adopted one may be in another than the settings say
         try:
-            rules = ingress_rules(self.compute, network)
+            rules = ingress_rules(self.compute, instance.network or "default")
         except VmctlError:
             return None
-        tag = instance.tags[0] if instance.tags else ""
-        sources = ssh_door(rules, tag).sources
+        sources = ssh_door(rules, instance.tags).sources
         return any(source != IAP_RANGE and not is_private(source) for source in sources)
 
     def _proven(self, instance: Instance, observed: Observed) -> Observed:

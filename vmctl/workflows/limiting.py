@@ -21,6 +21,7 @@ from vmctl.domain.ssh_limit import LIMIT_LABEL, RuleNames, label_of, source_of
 from vmctl.gce import ssh_rules
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.inspection import ingress_rules
+from vmctl.gce.replies import last_part
 from vmctl.ssh.forward import Knock
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.session import connect, target_of
@@ -45,7 +46,7 @@ def within_limit(
     A new VM may find the rules of an earlier one of its name: they are about it, too.
     """
     if not instance.external:
-        _check_proxy(project, compute, instance)
+        _check_proxy(compute, instance)
     wanted = project.vm.restrict_ssh
     limited = bool(instance.labels.get(LIMIT_LABEL))
     if wanted is None and not limited and not is_new:
@@ -140,12 +141,11 @@ def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
             raise_failure(ended, compute.project, f"Deleting the firewall rule {name}")
 
 
-def _check_proxy(project: Project, compute: Compute, instance: Instance) -> None:
+def _check_proxy(compute: Compute, instance: Instance) -> None:
     """Raise Unreachable where no firewall rule lets Google's proxy in."""
-    if project.vm.subnetwork and not project.vm.network:
-        return  # which network it is of is not said
+    network = instance.network or "default"
     try:
-        rules = ingress_rules(compute, project.vm.network or "default")
+        rules = ingress_rules(compute, network)
     except VmctlError:
         return  # a shared network's rules may be none of ours to read
     if not admits_iap(rules, instance.tags):
@@ -153,7 +153,7 @@ def _check_proxy(project: Project, compute: Compute, instance: Instance) -> None
             f"{instance.name} has no external address, and no firewall rule lets Google's "
             "Identity-Aware Proxy reach its SSH port.",
             hint="gcloud compute firewall-rules create allow-ssh-from-iap --allow tcp:22 "
-            f"--source-ranges {IAP_RANGE} --network {project.vm.network or 'default'} "
+            f"--source-ranges {IAP_RANGE} --network {last_part(network)} "
             f"--project {compute.project}",
         )
 

@@ -22,6 +22,7 @@ from vmctl.workflows.waiting import follow, gap_s
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
 OTHER_KINDS_AFTER_S = 10.0
 SERIAL_PORT_AFTER_S = 60.0
+TRIES = 3  # of a change that others may come in between
 
 
 def renew_key(
@@ -43,9 +44,17 @@ def renew_key(
     if left > project.key_lifetime / 2:
         return instance
     entry = key_entry(project.login_user, pair.public_line, now + project.key_lifetime)
-    items = {"ssh-keys": merged_keys(instance.ssh_keys, entry, now), OS_LOGIN_ITEM: "FALSE"}
-    asked = compute.set_metadata(instance, items)
-    done = yield from follow(compute, asked, clock, "key")
+
+    def items(vm: Instance) -> dict[str, str]:
+        return {"ssh-keys": merged_keys(vm.ssh_keys, entry, now), OS_LOGIN_ITEM: "FALSE"}
+
+    for _ in range(TRIES):
+        asked = compute.set_metadata(instance, items)
+        done = yield from follow(compute, asked, clock, "key")
+        # Google says it at once, or only when the operation ends
+        if done.failure is None or done.failure.http_status != 412:
+            break
+        instance = compute.get_instance(instance.zone, instance.name) or instance
     raise_failure(done, compute.project, f"Renewing the login key of {instance.name}")
     return compute.get_instance(instance.zone, instance.name) or instance
 

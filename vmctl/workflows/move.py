@@ -64,6 +64,9 @@ def start_or_move(
     except NoCapacity as dry:
         if not others or not any(row["kind"] == "stockout" for row in dry.attempts):
             raise
+        if instance.data_disks:
+            dry.hint = f"{_one_disk_only(instance)}\n{dry.hint}"
+            raise
         yield Warned(dry.message)
         plan = _plan(instance, others, max_run_s)
         yield Noted(plan.text)
@@ -113,6 +116,12 @@ def move(
     no zone gives one, all is as before and the error of the search is raised.
     """
     began = clock.monotonic()
+    if instance.data_disks:
+        raise Conflict(
+            _one_disk_only(instance),
+            hint=f"gcloud compute instances detach-disk {instance.name} --zone {instance.zone} "
+            f"--disk {instance.data_disks[0]}",
+        )
     instance = yield from _mark(compute, instance, clock)
     new = yield from begun(project, compute, instance, clock)
     if new is None and not zones:
@@ -147,6 +156,13 @@ def move(
     seconds = clock.monotonic() - began
     yield Finished("move", f"{new.name} runs in {new.zone} with its disk", seconds)
     return new
+
+
+def _one_disk_only(instance: Instance) -> str:
+    return (
+        f"{instance.name} cannot be moved as it is: a move takes the boot disk along, and it has "
+        f"{', '.join(instance.data_disks)}, too."
+    )
 
 
 # -- the steps ------------------------------------------------------------------------------------

@@ -102,7 +102,8 @@ def plan_for(
     """
     spot, disk_gb = project.vm.spot, project.vm.disk_gb
     zones = _zones(project, gpu, machine, compute, patience)
-    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb)
+    address = project.vm.external_address
+    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
     zones = yield from allowed(ahead, wanted, zones, compute, patience)
     price = catalogue.price(zones[0], machine.name, gpu, spot=spot)
     size = catalogue.size_of(machine)
@@ -198,7 +199,13 @@ def create(
             yield Finished("create", f"{plan.name} created in {step.zone}", seconds)
         return done
 
-    wanted = wanted_for(plan.gpu, plan.machine, spot=plan.spot, new_disk_gb=plan.disk_gb)
+    wanted = wanted_for(
+        plan.gpu,
+        plan.machine,
+        spot=plan.spot,
+        new_disk_gb=plan.disk_gb,
+        address=plan.external_address,
+    )
     done = yield from search(
         zones,
         ask,
@@ -207,6 +214,9 @@ def create(
         what=_what(plan),
         explain=lambda failure: explain(failure, wanted, compute, f"Creating {plan.name}"),
         project=compute.project,
+        left="and the snapshot of the move stays: `vmctl up` goes on with it"
+        if plan.snapshot
+        else "nothing is left behind",
     )
     return None if done.failure is not None else done.zone
 

@@ -141,11 +141,12 @@ def _quota(
         yield Finding(Check.QUOTA, Verdict.OK, f"{instance.name} has what it needs already")
         return
     gpu, machine, spot, region = wish.gpu, wish.machine, project.vm.spot, wish.region
-    disk_gb = project.vm.disk_gb
+    disk_gb, address = project.vm.disk_gb, project.vm.external_address
     if instance is not None:
         gpu, machine = instance.gpu, MachineType.parse(instance.machine_type)
         spot, region, disk_gb = instance.spot, instance.region, 0
-    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb)
+        address = instance.external
+    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
     allowance = Allowance(market.quotas_of_project(compute), market.quotas_by_region(compute))
     short = shortages(
         wanted.needs, region, allowance.by_region.get(region, {}), allowance.of_project

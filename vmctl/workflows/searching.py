@@ -8,13 +8,14 @@ from datetime import timedelta
 
 from vmctl.clock import Clock
 from vmctl.domain.duration import duration_text
-from vmctl.domain.errors import NoCapacity, VmctlError
+from vmctl.domain.errors import NoCapacity, Unreachable, VmctlError
 from vmctl.domain.events import Started, Story, Warned
 from vmctl.domain.failure import Failure, Kind, advice
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Attempt, Patience, Stop, Try, decide, region_of, round_gap_s
 from vmctl.gce.compute import already_there
 
+DROP_GAP_S = 10.0
 Ask = Callable[[Try], Story[Operation]]
 Explain = Callable[[Failure], VmctlError]
 
@@ -40,11 +41,12 @@ def search(
     what: str,
     explain: Explain,
     project: str,
+    left: str = "nothing is left behind",
 ) -> Story[Operation]:
     """Ask zone after zone as `decide` says; the operation that went well, or found one there.
 
     With patience the round is repeated with growing gaps until its time is over. Raises an error
-    that carries what every zone said.
+    that carries what every zone said. `left` is what stays when a pause is ended by Ctrl-C.
     """
     every: list[Attempt] = []
     this_round: list[Attempt] = []
@@ -56,13 +58,13 @@ def search(
             if not step.may_pass or left_s <= 0:
                 raise _gave_up(order, every, what, explain, patience, project)
             why = _why_not_now(every[-1].failure.kind, what)
-            yield from _pause(min(round_gap_s(rounds), left_s), left_s, why, clock)
+            yield from _pause(min(round_gap_s(rounds), left_s), left_s, f"{why}.", left, clock)
             rounds, this_round = rounds + 1, []
             step = decide(order, ())
             continue
         if step.after_s:
             clock.sleep(step.after_s)
-        done = yield from ask(step)
+        done = yield from _through_drops(ask, step, deadline, clock)
         if done.failure is None or already_there(done):
             return done
         attempt = Attempt(step.zone, done.failure)
@@ -72,6 +74,23 @@ def search(
         again = isinstance(step, Try) and step.after_s
         more = f" Trying again there in {again:g} s." if again else ""
         yield Warned(f"{attempt.zone}: {_told(attempt.failure)}{more}")
+
+
+def _through_drops(ask: Ask, step: Try, deadline: float, clock: Clock) -> Story[Operation]:
+    """Ask in one zone; as long as there is patience, a lost network is no answer.
+
+    The same zone is asked again, never another: what was asked before the drop may have been
+    heard, and in the same zone it is found again.
+    """
+    while True:
+        try:
+            return (yield from ask(step))
+        except Unreachable as error:
+            if clock.monotonic() >= deadline:
+                raise
+            gap_s = min(DROP_GAP_S, max(deadline - clock.monotonic(), 0.0))
+            yield Warned(f"{error.message.rstrip('.')}. Asking again in {gap_s:.0f} s.")
+            clock.sleep(gap_s)
 
 
 def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
@@ -100,13 +119,13 @@ def _why_not_now(kind: Kind, what: str) -> str:
             return f"No capacity for {what} now"
 
 
-def _pause(gap_s: float, left_s: float, why: str, clock: Clock) -> Story[None]:
+def _pause(gap_s: float, left_s: float, why: str, stays: str, clock: Clock) -> Story[None]:
     now = clock.now().astimezone()
     at, until = (now + timedelta(seconds=s) for s in (gap_s, left_s))
     yield Started(
         "wait",
-        f"{why}. Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
-        f"until {until:%H:%M}; Ctrl-C ends it, nothing is left behind",
+        f"{why} Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
+        f"until {until:%H:%M}; Ctrl-C ends it, {stays}",
     )
     clock.sleep(gap_s)
 

@@ -24,7 +24,7 @@ from vmctl.domain.image import Image
 from vmctl.domain.machine import MachineType, boot_disk_type
 from vmctl.domain.placement import candidate_zones
 from vmctl.domain.plan import MachinePlan
-from vmctl.domain.redaction import Redaction
+from vmctl.domain.redaction import PROJECT, Redaction
 from vmctl.folders import data_dir
 from vmctl.gce import catalogue
 from vmctl.gce.trace import Recorder
@@ -244,9 +244,23 @@ def _trace_file(clock: Clock, real: bool) -> Path:
     return folder / f"{kind}-{clock.now():%Y%m%d-%H%M%S}.jsonl"
 
 
+def _network_words(project: Project) -> dict[str, str]:
+    """A network of one's own, and the project that shares it, name somebody, too."""
+    found: dict[str, str] = {}
+    for path in filter(None, (project.vm.network, project.vm.subnetwork)):
+        words = path.split("/")
+        if "projects" in words[:-1]:
+            found[words[words.index("projects") + 1]] = PROJECT
+        if words[-1] != "default":
+            found[words[-1]] = "default"
+    return found
+
+
 @contextmanager
 def _recorder(file: Path, project: Project, real: bool, clock: Clock) -> Iterator[Recorder]:
-    redaction = Redaction("", owner=project.owner, login=project.login_user, own=NAME)
+    redaction = Redaction(
+        "", owner=project.owner, login=project.login_user, own=NAME, words=_network_words(project)
+    )
     about = {
         "service": "Compute Engine" if real else "embedded",
         "vmctl": __version__,

@@ -13,7 +13,7 @@ from vmctl.domain.instance import Instance, Status
 from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Patience, Try
-from vmctl.gce.compute import Compute
+from vmctl.gce.compute import Compute, raise_failure
 from vmctl.workflows.allowance import allowed, ask_ahead, explain, wanted_for
 from vmctl.workflows.arming import arm, run_limit_s
 from vmctl.workflows.ledger import remember_vm
@@ -45,7 +45,12 @@ def start(
     plan = _plan(instance, max_run_s)
     yield Noted(plan.text)
     agree(plan)
-    wanted = wanted_for(instance.gpu, MachineType.parse(instance.machine_type), spot=instance.spot)
+    wanted = wanted_for(
+        instance.gpu,
+        MachineType.parse(instance.machine_type),
+        spot=instance.spot,
+        address=instance.external,
+    )
     ahead = ask_ahead(compute, instance.region, Patience())
     yield from renew_key(project, compute, instance, clock)
     if instance.max_run_s != max_run_s:
@@ -53,6 +58,9 @@ def start(
             compute, compute.set_run_limit(instance, max_run_s), clock, "start"
         )
         if limit.failure is not None:
+            if project.vm.budget is not None:  # money was promised: nothing starts without it
+                raise_failure(limit, compute.project, f"Limiting the run of {instance.name}")
+            max_run_s = instance.max_run_s or 0
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")
     instance = yield from arm(project, compute, instance, max_run_s, clock)
     yield from allowed(ahead, wanted, (instance.zone,), compute, patience)

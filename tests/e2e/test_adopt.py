@@ -203,3 +203,9 @@ def test_an_adoption_cut_at_any_call_goes_on(sky: Cloud, lab: Path) -> None:
     said = sky.laptop.json("adopt", "cut", cwd=lab)
     assert said["ready"]
     assert not any(change["what"] == "ssh keys" for change in said["changed"]), "done before"
+
+
+def test_a_running_vm_has_its_watchdog_at_once(sky: Cloud, lab: Path) -> None:
+    make(sky, "console-vm")
+    sky.laptop("adopt", "console-vm", "--yes", cwd=lab)
+    eventually(lambda: sky.laptop.json("status", cwd=lab)["watch"], what="its watchdog tells")

@@ -6,7 +6,7 @@ List prices in USD, before any discount: an estimate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vmctl.domain.cost import (
@@ -93,7 +93,17 @@ def bill(
     """
     vms = [vm for vm in ledger.vms.values() if project in (None, vm.project)]
     things = [one for one in ledger.things.values() if project in (None, one.project)]
-    parts = [_vm_cost(vm, rates[vm.id], since, until) for vm in vms]
+    # what is known of a VM's own disk beats what its machine type makes likely
+    disks = {
+        owner.id: _usd_per_month(thing)
+        for thing in ledger.things.values()
+        if (owner := owner_of(thing, ledger.vms.values())) is not None
+    }
+    own = {
+        vm.id: replace(rates[vm.id], disk_usd_month=disks.get(vm.id, rates[vm.id].disk_usd_month))
+        for vm in vms
+    }
+    parts = [_vm_cost(vm, own[vm.id], since, until) for vm in vms]
     rest = [_thing_cost(one, ledger, since, until) for one in things]
     return Bill(
         tuple(part for part in parts if part is not None),

@@ -148,8 +148,7 @@ def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
         spot=instance.spot,
         disk_gb=instance.disk_gb,
         boot_disk=instance.boot_disk,
-        # a VM that is off shows no address, but has one when it runs
-        has_address=bool(instance.address) or (known.has_address if known else True),
+        has_address=instance.external,
         max_run_s=instance.max_run_s,
         created_at=created,
         on=known.on if known else (),
@@ -230,15 +229,17 @@ def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: date
 
 def owner_of(thing: PaidThing, vms: Iterable[PaidVm]) -> PaidVm | None:
     """The VM whose boot disk it is: its cost is the VM's while that exists."""
+    if thing.what is not What.DISK:
+        return None
     same = [
         vm
         for vm in vms
         if (vm.boot_disk, vm.zone) == (thing.name, thing.place)
-        and abs(thing.created_at - vm.created_at) <= SAME_CREATION
+        # an adopted VM may have been made of a disk that was there
+        and thing.created_at <= vm.created_at + SAME_CREATION
+        and (thing.gone_at is None or vm.created_at < thing.gone_at)
     ]
-    if thing.what is not What.DISK or not same:
-        return None
-    return min(same, key=lambda vm: abs(thing.created_at - vm.created_at))
+    return min(same, key=lambda vm: abs(thing.created_at - vm.created_at), default=None)
 
 
 def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, Turn]]) -> PaidVm:

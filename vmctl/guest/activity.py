@@ -6,6 +6,7 @@ watch are left out. A signal that is there and cannot be read counts as work.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -174,12 +175,29 @@ def gpu_work() -> list[str]:
         loaded = Path("/proc/driver/nvidia").exists()
         return ["a GPU that cannot be asked (nvidia-smi is missing)"] if loaded else []
     told = _ask(program, "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits")
+    if told is None and _no_gpu(Path(program)):
+        return []  # an image with a driver, on a machine without a GPU
     working = busy_gpus(told)
     if not working:
         return []
     # without persistence the question itself makes some GPUs look busy: work has a process
     apps = _ask(program, "--query-compute-apps=pid", "--format=csv,noheader")
     return [] if apps is not None and not apps.strip() else working
+
+
+def _no_gpu(program: Path) -> bool:
+    """Whether the driver's program stands on a machine on whose bus is nothing of NVIDIA's.
+
+    The emulator's stand-in of a GPU is on no bus: it is a script, which a driver's program is not.
+    """
+    try:
+        with program.open("rb") as file:
+            if file.read(4) != b"\x7fELF":
+                return False
+        vendors = [one.read_text() for one in Path("/sys/bus/pci/devices").glob("*/vendor")]
+    except OSError:
+        return False
+    return bool(vendors) and not any(vendor.strip() == "0x10de" for vendor in vendors)
 
 
 def busy_gpus(told: str | None) -> list[str]:
@@ -255,7 +273,7 @@ def _get(server: dict[str, Any], path: str) -> Any:
     try:
         with urllib.request.build_opener(nobody, secure).open(request, timeout=ANSWER_S) as answer:
             return json.load(answer)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # or no web server any more
         return None
 
 

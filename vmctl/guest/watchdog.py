@@ -8,6 +8,7 @@ read the VM's guest attributes.
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -115,7 +116,7 @@ class Watchdog:
             if date:
                 self.ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
             self.settings = json.loads(found.get(ITEM, "{}"))
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, http.client.HTTPException):
             if self.state is not None:
                 time.sleep(STEP_S)
 
@@ -151,7 +152,7 @@ class Watchdog:
         )
         try:
             _open(request, 10).close()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
 
 

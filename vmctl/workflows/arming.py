@@ -12,11 +12,13 @@ from pathlib import Path
 from vmctl import guest
 from vmctl.clock import Clock
 from vmctl.config import Project
+from vmctl.domain.command import command
 from vmctl.domain.cost import Rate, affordable_s
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.plan import MachinePlan
+from vmctl.domain.probe import one_line
 from vmctl.domain.watchdog import (
     OUR_MARK,
     SETTINGS_ITEM,
@@ -25,11 +27,14 @@ from vmctl.domain.watchdog import (
     parse_idle,
 )
 from vmctl.gce.compute import Compute
+from vmctl.gce.watching import watch_report
+from vmctl.workflows.session import connect
 from vmctl.workflows.status import rate_in, rate_of
 from vmctl.workflows.waiting import follow
 
 MODULES = ("__init__.py", "activity.py", "idle.py", "watchdog.py")
 ENTRY = "from vmctl_watchdog.watchdog import main\n\nraise SystemExit(main())\n"
+BEGIN_S = 60.0
 SHORTEST_RUN_S = 30  # the shortest run limit that Google takes
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # a date in every archive: the same bytes for the same sources
 
@@ -88,7 +93,7 @@ def arm(
 ) -> Story[Instance]:
     """Give a VM that exists the watchdog's settings where it has others; a failure is told.
 
-    They take effect at once; a watchdog that is new to the VM starts with its next boot. A budget
+    They take effect at once; a newer watchdog comes with the VM's next boot, see `begin`. A budget
     for a running VM becomes the moment at which its watchdog stops it: Google's own limit cannot
     be moved while it runs.
     """
@@ -102,7 +107,10 @@ def arm(
         keep_until=before.keep_until if running else 0.0,
     )
     if running and project.vm.budget is not None:
-        wanted = replace(wanted, stop_at=_budget_end(project.vm.budget, instance))
+        # one that is spent already ends now: a watchdog takes what is before its boot for old
+        now_s = compute.now(clock.now()).timestamp()
+        ends = max(_budget_end(project.vm.budget, instance), now_s)
+        wanted = replace(wanted, stop_at=ends)
     changed = {}
     script = instance.metadata.get(STARTUP_ITEM, "")
     if wanted.text() != before.text():
@@ -120,9 +128,30 @@ def arm(
     if done.failure is not None:
         yield Warned(f"The watchdog's settings stay as they were: {done.failure.message}")
         return instance
-    if running and STARTUP_ITEM in changed:
+    if running and script and STARTUP_ITEM in changed:
         yield Noted("This VM's watchdog is new: it begins with the VM's next start.")
     return compute.get_instance(instance.zone, instance.name) or instance
+
+
+def begin(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+    """A VM that has run since before it had a watchdog need not wait for one until its next boot.
+
+    Nothing happens where one has told of itself lately; one that is there makes room for the new.
+    """
+    script = instance.metadata.get(STARTUP_ITEM, "")
+    settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
+    if OUR_MARK not in script or settings == WatchSettings():
+        return
+    report = watch_report(compute, instance)
+    if report is not None and report.is_fresh(compute.now(clock.now())):
+        return
+    session = yield from connect(project, clock=clock)
+    done = session.ssh.run(
+        command("sudo", "-n", "sh", "-s"), input=script.encode(), timeout_s=BEGIN_S
+    )
+    if done.code:
+        said = one_line(done.error_text)
+        yield Warned(f"Its watchdog did not start, and begins with the VM's next start: {said}")
 
 
 def _budget_end(budget_usd: float, instance: Instance) -> float:

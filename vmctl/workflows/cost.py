@@ -149,7 +149,8 @@ def run_usd(rate: Rate, seconds: float) -> float | None:
 
 def _rate(vm: PaidVm) -> Rate:
     gpu = Gpu(vm.accelerator, vm.gpu_count) if vm.accelerator else None
-    return rate_in(vm.zone, vm.machine_type, gpu, vm.disk_gb, spot=vm.spot)
+    rate = rate_in(vm.zone, vm.machine_type, gpu, vm.disk_gb, spot=vm.spot)
+    return replace(rate, has_address=vm.has_address)
 
 
 def _run_cost(run: PaidRun) -> RunCost:

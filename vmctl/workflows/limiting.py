@@ -63,12 +63,16 @@ def within_limit(
     lifted = shut and not _answers(project, instance, clock)
     if lifted:
         yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
-        yield from limit.done(ssh_rules.set_in_force(compute, limit.names.deny, False))
+    lifting = ssh_rules.set_in_force(compute, limit.names.deny, False) if lifted else None
     try:
+        if lifting is not None:
+            yield from limit.done(lifting)
         result = yield from climb
         yield from limit.set()
     except BaseException:
-        if lifted:  # whoever waits has left: nothing is told any more
+        if lifting is not None:  # whoever waits has left: nothing is told any more
+            for _ in follow(compute, lifting, clock, "limit"):
+                pass
             for _ in limit.done(ssh_rules.set_in_force(compute, limit.names.deny, True)):
                 pass
         raise

@@ -171,9 +171,10 @@ def price_of(instance: Instance) -> Price:
 
 def rate_of(instance: Instance) -> Rate:
     """What the VM and its disk cost, by the shipped tables."""
-    return rate_in(
+    rate = rate_in(
         instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
     )
+    return replace(rate, has_address=instance.external)
 
 
 def rate_in(zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool) -> Rate:

@@ -32,7 +32,7 @@ from vmctl.folders import cache_dir
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.allowance import Allowance, ask_ahead
-from vmctl.workflows.arming import arm, run_limit_s, watchdog_metadata
+from vmctl.workflows.arming import arm, begin, run_limit_s, watchdog_metadata
 from vmctl.workflows.climb import Climb
 from vmctl.workflows.cloud import open_cloud
 from vmctl.workflows.errand import Errand
@@ -119,6 +119,8 @@ def up(
         ready = yield from within_limit(
             project, compute, instance, clock, climb, is_new=action not in ("running", "started")
         )
+        if action == "running":
+            yield from begin(project, compute, ready.instance, clock)
         known = remember_vm(project, compute, ready.instance)
         if known.is_stale(compute.now(clock.now())):
             with suppress(VmctlError):  # a memory is no reason to fail

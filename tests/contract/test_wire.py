@@ -722,7 +722,7 @@ def test_a_job_that_fills_the_disk_keeps_its_exit_code(small: World) -> None:
 
 
 def test_detached_run_goes_on_and_is_followed_again(prepared: World) -> None:
-    project = slow_project(prepared)
+    project = slow_project(prepared, lines=800)
     story = jobs.run(project, "count")
     for event in story:
         if isinstance(event, Output) and b"line 3" in event.data:
@@ -739,7 +739,7 @@ def test_detached_run_goes_on_and_is_followed_again(prepared: World) -> None:
 
     result = play(jobs.run(project, "count"), watch)  # the same command typed again
     assert "running already" in notes[0]
-    assert numbered(seen) == [b"line %d" % number for number in range(200)]
+    assert numbered(seen) == [b"line %d" % number for number in range(800)]
     assert result.code == 5
     assert len(jobs.ps(project)) == 1
 

@@ -216,6 +216,7 @@ def move_is_right_after_a_kill(cloud: Rehearsal, when: str, changes: bool) -> li
     return seen
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
     seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=True))

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -21,18 +20,11 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import eventually
+
 ZONE = "europe-west1-b"
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 30.0
-
-
-def eventually(question: Callable[[], Any], *, within_s: float = 20.0) -> Any:
-    """Ask until the answer is true and return it; fail after within_s seconds."""
-    deadline = time.monotonic() + within_s
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"not true within {within_s} s"
-        time.sleep(0.02)
-    return answer
 
 
 @dataclass

@@ -11,7 +11,9 @@ import httplib2
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import ZONE, Cloud, Emulator, eventually, nat_ip
+from tests.waiting import eventually
+
+from .conftest import ZONE, Cloud, Emulator, nat_ip
 
 
 def test_a_stockout_fails_the_operation_and_names_other_zones(cloud: Cloud) -> None:

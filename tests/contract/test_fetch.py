@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.contract import test_wire
 from tests.contract.conftest import public_folder
-from tests.contract.test_wire import World, play, settled, tree, until, write
+from tests.contract.test_wire import World, play, settled, tree, write
+from tests.waiting import eventually
 from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
@@ -244,6 +245,7 @@ def test_wait_brings_a_file_once_it_is_whole(world: World) -> None:
     assert (world.root / "model.bin").read_bytes() == b"all of it"
 
 
+# it looks for the file: a pipe that is opened before its reader is there would lose the word
 TRAIN = """
 import os, time
 print("begun", flush=True)
@@ -264,7 +266,7 @@ def going(prepared: World) -> Iterator[World]:
     play(jobs.run(prepared.project, "train", detach=True))
     yield prepared
     (prepared.sshd.home / "go").touch()
-    until(lambda: jobs.ps(prepared.project)[0].state != "running")
+    eventually(lambda: jobs.ps(prepared.project)[0].state != "running")
 
 
 def test_wait_brings_outputs_that_the_run_has_yet_to_write(going: World) -> None:
@@ -306,7 +308,7 @@ def test_what_a_run_writes_is_there_at_once_and_known_to_be_unfinished(going: Wo
         with pytest.raises(Conflict, match="still being written by"):
             play(fetch(going.project, ["live.bin"]))
         # the workspace soon has it under a second name: the same file, the same answer
-        until((going.remote / "work/live.bin").exists)
+        eventually((going.remote / "work/live.bin").exists)
         with pytest.raises(Conflict, match="still being written by"):
             play(fetch(going.project, [str(going.remote / "work/live.bin")]))
         writing.write(b" and half")
@@ -344,7 +346,7 @@ def test_waiting_can_be_left_and_leaves_nothing_on_the_vm(world: World) -> None:
                 break
         assert helpers(world)
         story.close()
-        until(lambda: not helpers(world))
+        eventually(lambda: not helpers(world))
     assert tree(world.root) == {}
 
 

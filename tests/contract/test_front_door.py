@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ZONE, Cloud, Emulator, eventually, processes_of
+from tests.waiting import eventually
+
+from .conftest import ZONE, Cloud, Emulator, processes_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import ZONE, Cloud, Emulator, eventually
+from tests.waiting import eventually
+
+from .conftest import ZONE, Cloud, Emulator
 
 IMAGE = ("--image-family=debian-12", "--image-project=debian-cloud")
 MACHINE = ("--machine-type=e2-small", "--metadata=enable-guest-attributes=TRUE")

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import ZONE, Cloud, Key, eventually, nat_ip
+from tests.waiting import eventually
+
+from .conftest import ZONE, Cloud, Key, nat_ip
 
 GUEST_ATTRIBUTES = {"key": "enable-guest-attributes", "value": "TRUE"}
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import ZONE, Cloud, Emulator, Key, eventually
+from tests.waiting import eventually
+
+from .conftest import ZONE, Cloud, Emulator, Key
 from .test_instances import GUEST_ATTRIBUTES, host_keys
 
 OTHER = "europe-west1-d"

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.test_wire import World, play, until, world, write
+from tests.contract.test_wire import World, play, world, write
+from tests.waiting import eventually
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable
 from vmctl.domain.events import Advanced, Event, Noted, Warned
@@ -437,7 +438,7 @@ def busy(world: World) -> Iterator[World]:
     write(world.root, {f"d{number % 7}/f{number}": f"old {number}" for number in range(400)})
     (world.root / "shape").write_text("a file")
     play(push(world.project))
-    until(lambda: not verbs(world))
+    eventually(lambda: not verbs(world))
     for number in range(0, 400, 2):
         (world.root / f"d{number % 7}/f{number}").write_text(f"new {number}" * 50)
     for number in range(1, 400, 4):
@@ -463,7 +464,7 @@ def test_a_push_killed_on_the_vm_at_any_moment_is_completed_by_the_next(
 
     thread = threading.Thread(target=client)
     thread.start()
-    [pid, *_] = until(lambda: verbs(busy))
+    [pid, *_] = eventually(lambda: verbs(busy))
     time.sleep(whole_s * tenth / 10)  # the moment is what is tested
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -490,7 +491,7 @@ def test_a_cut_push_comes_back_by_itself(world: World) -> None:
             notes.append(event.text)
             held.append(staged(world))
         if isinstance(event, Advanced) and not held and (event.done_bytes or 0) > size // 2:
-            until(lambda: staged(world) > size // 3)
+            eventually(lambda: staged(world) > size // 3)
             world.sshd.cut()
 
     result = play(push(world.project), watch)
@@ -518,7 +519,7 @@ def test_a_cut_push_sends_the_rest(world: World) -> None:
         for event in story:
             done = getattr(event, "done_bytes", None) or 0
             if done > size // 2:
-                until(lambda: staged(world) > size // 3)
+                eventually(lambda: staged(world) > size // 3)
                 world.sshd.cut()
     assert "vmctl push" in caught.value.hint
     held = staged(world)
@@ -550,7 +551,7 @@ def test_a_cut_difference_sends_the_rest(world: World, removed: bool) -> None:
     thread = threading.Thread(target=client)
     thread.start()
     placed = staging(world) / "placed/big.bin"
-    until(lambda: placed.exists() and placed.stat().st_size > 30_000_000)
+    eventually(lambda: placed.exists() and placed.stat().st_size > 30_000_000)
     world.sshd.cut()
     thread.join()
     assert failed, "the cut came too late to say anything"
@@ -567,18 +568,18 @@ def staged(world: World) -> int:
 def test_a_later_push_ends_one_that_hangs(world: World) -> None:
     write(world.root, {"a": "1"})
     play(push(world.project))
-    until(lambda: not verbs(world))
+    eventually(lambda: not verbs(world))
     (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
     story = push(world.project)
     for event in story:
         if (getattr(event, "done_bytes", None) or 0) > 1_000_000:  # the VM has asked for it
             break
-    [stuck] = until(lambda: verbs(world))
+    [stuck] = eventually(lambda: verbs(world))
     other = dataclasses.replace(world.project, owner="another")  # another computer's lock
     remember(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
     result: PushResult = play(push(other))
     assert result.moved_files == 1
-    assert until(lambda: stuck not in verbs(world))
+    assert eventually(lambda: stuck not in verbs(world))
     with pytest.raises(Conflict, match="Another push of this project began meanwhile"):
         play(story)
     assert shape(world.remote) == shape(world.root)
@@ -587,7 +588,7 @@ def test_a_later_push_ends_one_that_hangs(world: World) -> None:
 def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) -> None:
     write(world.root, {"a": "1"})
     play(push(world.project))
-    until(lambda: not verbs(world))
+    eventually(lambda: not verbs(world))
     (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
     story = push(world.project)
     for event in story:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import Cloud, Emulator, Key, eventually, nat_ip, processes_of, public_folder
+from tests.waiting import eventually
+
+from .conftest import Cloud, Emulator, Key, nat_ip, processes_of, public_folder
 from .test_instances import GUEST_ATTRIBUTES, host_keys
 
 PROJECT = "p1"

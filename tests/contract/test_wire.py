@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.contract.sshd import Sshd
+from tests.waiting import eventually
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project, ServiceSettings
 from vmctl.domain.errors import (
@@ -147,14 +148,6 @@ def tree(root: Path) -> dict[str, str]:
         for path in sorted(root.rglob("*"))
         if path.is_symlink() or path.is_file()
     }
-
-
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, "it did not happen in time"
-        time.sleep(0.02)
-    return found
 
 
 # -- the connection --------------------------------------------------------------------------
@@ -672,12 +665,12 @@ def test_a_run_that_says_nothing_is_followed_over_cuts_hours_apart(prepared: Wor
 
     def cut() -> None:
         for _ in range(cuts):
-            seen = until(lambda: followers() or over.is_set())
+            seen = eventually(lambda: followers() or over.is_set())
             if over.is_set():
                 return
             clock.ahead_s += 3600.0
             prepared.sshd.cut()
-            until(lambda seen=seen: not seen & followers())
+            eventually(lambda seen=seen: not seen & followers())
         (prepared.sshd.home / "go").touch()
 
     over = threading.Event()
@@ -771,11 +764,11 @@ while :; do sleep 0.1; done
     project = dataclasses.replace(prepared.project, jobs={"stubborn": job})
     play(push(project))
     started = play(jobs.run(project, "stubborn", detach=True))
-    until(lambda: (prepared.remote / "child").exists())
-    child = int(until(lambda: (prepared.remote / "child").read_text()))
+    eventually(lambda: (prepared.remote / "child").exists())
+    child = int(eventually(lambda: (prepared.remote / "child").read_text()))
     assert play(jobs.cancel(project, started.run_id)).state == "cancelled"
     assert (prepared.remote / "saved").exists()
-    until(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child))
+    eventually(lambda: not Path(f"/proc/{child}").exists() or _is_zombie(child))
 
 
 def _is_zombie(pid: int) -> bool:
@@ -786,10 +779,10 @@ def test_run_under_a_stopped_vm_is_lost(prepared: World) -> None:
     project = slow_project(prepared, lines=5000)
     started = play(jobs.run(project, "count", detach=True))
     run = prepared.sshd.home / ".vmctl/runs" / started.run_id
-    until(lambda: (run / "phase").exists() and b"line" in (run / "log").read_bytes())
+    eventually(lambda: (run / "phase").exists() and b"line" in (run / "log").read_bytes())
     prepared.sshd.power_off()
     prepared.sshd.start()
-    until((run / "exit").exists)  # tmux let the runner record its end;
+    eventually((run / "exit").exists)  # tmux let the runner record its end;
     (run / "exit").unlink()  # a power cut would not have
     old = time.time() - 60
     spec = run / "spec.json"
@@ -1063,7 +1056,7 @@ def test_tunnel_restarts_the_service_after_a_reboot(web: World) -> None:
         web.sshd.power_off()
         web.sshd.start()
         next_told(story, Noted)
-        until(lambda: _answers(port))
+        eventually(lambda: _answers(port))
         assert get(port) == b"hello through the tunnel"
 
 

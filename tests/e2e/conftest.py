@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def eventually(question: Callable[[], object], *, within_s: float = 30, what: str = "") -> Any:
-    """Ask until the answer is true; the answer, or a failure that says what never came."""
-    deadline = time.monotonic() + within_s
-    while not (answer := question()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within_s} s: {what or question}")
-        time.sleep(0.05)
-    return answer
 
 
 @dataclass

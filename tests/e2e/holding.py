@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import BASE, Laptop, project, public_folder
+from tests.waiting import eventually
 
 MOMENTS = ("before", "after")
 COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
@@ -64,7 +65,7 @@ class Rehearsal:
         self.ask("DELETE", "/emulator/v1/hold")
         self.no_faults()
         for collection in COLLECTIONS:
-            until(lambda c=collection: self._none_left(c), f"no {collection} left")
+            eventually(lambda c=collection: self._none_left(c), f"no {collection} left")
 
     def _none_left(self, collection: str) -> bool:
         found = self.all(collection)
@@ -120,11 +121,3 @@ def rehearsal(name: str) -> Iterator[Rehearsal]:
     finally:
         made.laptop("emulator", "stop", cwd=base, code=None)
         shutil.rmtree(base, ignore_errors=True)
-
-
-def until(question: Callable[[], object], what: str, within_s: float = 30) -> None:
-    """Ask until the answer is true; fail with what never came."""
-    deadline = time.monotonic() + within_s
-    while not question():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(0.05)

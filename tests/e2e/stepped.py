@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import Laptop, eventually, processes_of, project, public_folder
+from tests.e2e.conftest import Laptop, processes_of, project, public_folder
+from tests.waiting import eventually
 
 IMAGE = '[vm]\nimage = "debian-cloud/debian-12"\n'
 STEP_S = 240.0  # the watchdog does not trust a longer time in which nobody looked

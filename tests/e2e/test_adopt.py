@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, eventually, project
+from tests.e2e.conftest import BASE, project
 from tests.e2e.skies import B, C, own_cloud
 from tests.e2e.test_bad_days import Cloud
+from tests.waiting import eventually
 
 IMPOSTOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH" + "A" * 42
 ROOT = "/compute/v1/projects/vmctl-local"

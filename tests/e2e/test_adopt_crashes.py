@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal, until
+from tests.e2e.holding import MOMENTS, Rehearsal
+from tests.waiting import eventually
 
 B = "europe-west1-b"
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
@@ -34,7 +35,7 @@ def test_an_adoption_killed_at_any_change_is_finished_by_the_same_command(
     def console_vm() -> None:
         cloud.clear()
         cloud.api("POST", f"zones/{B}/instances", VM)
-        until(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "the VM runs")
+        eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "the VM runs")
 
     killed = []
     for where in cloud.at_every_call(

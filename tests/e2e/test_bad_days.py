@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, eventually, project, public_folder
+from tests.e2e.conftest import BASE, Laptop, project, public_folder
+from tests.waiting import eventually
 
 
 class Cloud:

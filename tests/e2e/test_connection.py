@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, Linked, eventually, project, public_folder
+from tests.e2e.conftest import BASE, Laptop, Linked, project, public_folder
+from tests.waiting import eventually
 
 # what a stale connection may cost on a computer that is busy with other tests; alone it is 3 s.
 # Left to itself a stopped master holds a command up for ever.

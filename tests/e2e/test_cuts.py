@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from scripts.link import Count
-from tests.e2e.conftest import BASE, Linked, eventually, project
+from tests.e2e.conftest import BASE, Linked, project
+from tests.waiting import eventually
 
 LARGE = 16_000_000
 SMALL = [40_000] * 200

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, eventually, project
+from tests.e2e.conftest import BASE, Laptop, project
 from tests.e2e.skies import cleared, own_cloud
 from tests.e2e.test_bad_days import Cloud
+from tests.waiting import eventually
 
 CHECKS = [
     "settings", "credentials", "project", "api", "billing", "machine", "quota", "network",

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PROGRAM, eventually, project
+from tests.e2e.conftest import PROGRAM, project
 from tests.e2e.skies import cleared, own_cloud
 from tests.e2e.test_bad_days import Cloud
 from tests.e2e.test_ways_in import instance, metadata_of
+from tests.waiting import eventually
 
 TOML = """
 [vm]

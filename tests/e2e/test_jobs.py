@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, eventually, project, public_folder
+from tests.e2e.conftest import BASE, Laptop, project, public_folder
+from tests.waiting import eventually
 
 JOBS = (
     BASE

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import Emulator
-from tests.e2e.conftest import Laptop, eventually, project, public_folder
+from tests.e2e.conftest import Laptop, project, public_folder
+from tests.waiting import eventually
 
 TOML = """
 [vm]

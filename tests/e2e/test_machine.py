@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, eventually, processes_of, project, public_folder
+from tests.e2e.conftest import BASE, Laptop, processes_of, project, public_folder
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.e2e.conftest import PROGRAM, ROOT, Laptop, eventually, project, public_folder
+from tests.e2e.conftest import PROGRAM, ROOT, Laptop, project, public_folder
+from tests.waiting import eventually
 
 TENSORBOARD = "http://127.0.0.1:8898"
 CLASSES = ["city", "road", "mountain", "lake", "ocean", "field", "forest"]

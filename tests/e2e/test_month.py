@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.e2e.conftest import eventually
 from tests.e2e.stepped import SteppedCloud, stepped_cloud
+from tests.waiting import eventually
 
 TOML = """
 idle = "1h"

@@ -7,7 +7,8 @@ import pty
 
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal, until
+from tests.e2e.holding import MOMENTS, Rehearsal
+from tests.waiting import eventually
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
 OLD = "europe-west1-b"
@@ -171,7 +172,7 @@ def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: Rehearsal)
     cut_off_after(cloud, "compute.disks.createSnapshot")
     cloud.no_faults()
     cloud.api("POST", f"{the_old_one(cloud)}/start")
-    until(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
     cloud("up")
     (vm,) = cloud.all("instances")
     assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
@@ -183,10 +184,10 @@ def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: Rehearsal) ->
     cloud.no_faults()
     where = the_old_one(cloud)
     cloud.api("POST", f"{where}/start")
-    until(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
     cloud("exec", "--", "sh", "-c", "echo newer > ~/kept")
     cloud.api("POST", f"{where}/stop")
-    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
     cloud.fault(kind="stockout", zone=OLD)
     cloud("up")
     assert [zone_of(vm) for vm in cloud.all("instances")] == ["europe-west1-c"]
@@ -198,7 +199,9 @@ def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: Rehea
     cut_off_after(cloud, "compute.instances.insert")
     cloud.no_faults()
     cloud.api("POST", f"{the_old_one(cloud)}/start")
-    until(lambda: all(vm["status"] == "RUNNING" for vm in cloud.all("instances")), "both RUNNING")
+    eventually(
+        lambda: all(vm["status"] == "RUNNING" for vm in cloud.all("instances")), "both RUNNING"
+    )
     told = cloud("up", code=4).stderr
     assert "both may hold what you need" in told
     assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2

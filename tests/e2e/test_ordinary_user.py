@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, eventually, processes_of, project, public_folder
+from tests.e2e.conftest import BASE, processes_of, project, public_folder
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.holding import Rehearsal, until
+from tests.e2e.holding import Rehearsal
+from tests.waiting import eventually
 
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "old"}
 THEIRS = OURS | {"vmctl-owner": "somebody"}
@@ -31,7 +32,9 @@ def leave_behind(cloud: Rehearsal, labels: dict[str, str], suffix: str) -> None:
         "targetTags": ["vmctl"],
     }
     cloud.api("POST", "global/firewalls", rule)
-    until(lambda: all(s["status"] == "READY" for s in cloud.all("snapshots")), "snapshot READY")
+    eventually(
+        lambda: all(s["status"] == "READY" for s in cloud.all("snapshots")), "snapshot READY"
+    )
 
 
 def names(cloud: Rehearsal) -> set[str]:
@@ -97,7 +100,7 @@ def test_a_machine_and_what_it_uses_are_left_alone(cloud: Rehearsal) -> None:
 def test_the_disk_of_a_machine_that_is_being_created_is_no_orphan(cloud: Rehearsal) -> None:
     cloud.fault(kind="slow-boot", seconds=3)
     client = cloud.laptop.start("up", cwd=cloud.folder)
-    until(lambda: cloud.all("disks"), "the creation has begun")
+    eventually(lambda: cloud.all("disks"), "the creation has begun")
     found = cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)
     assert found["orphans"] == []
     client.communicate()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import eventually
 from tests.e2e.skies import B, C, D, cleared, failed, own_cloud, place, tried
 from tests.e2e.test_bad_days import Cloud
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

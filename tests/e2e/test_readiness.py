@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import Emulator
-from tests.e2e.conftest import ROOT, Laptop, eventually, project, public_folder
+from tests.e2e.conftest import ROOT, Laptop, project, public_folder
+from tests.waiting import eventually
 
 DRIVERLESS = "debian-cloud/debian-12"
 DRIVEN = "ubuntu-os-accelerator-images/ubuntu-accelerator-2404-amd64-with-nvidia-580"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.e2e.holding import Rehearsal, until
+from tests.e2e.holding import Rehearsal
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_a_storm_of_refusals_is_sat_out(cloud: Rehearsal) -> None:
 def test_a_spot_machine_is_taken_back_on_request(cloud: Rehearsal) -> None:
     cloud("up", "--gpu", "none", "--spot", "--machine", "n1-standard-1")
     cloud("emulator", "fault", "preempt", "instance=tester-crash")
-    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "taken back")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "taken back")
     assert "preempted" in cloud("status").stdout
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import eventually, project
+from tests.e2e.conftest import project
 from tests.e2e.holding import Rehearsal
+from tests.waiting import eventually
 
 TOML = """
 [vm]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal, until
+from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal
+from tests.waiting import eventually
 from vmctl.domain.assumptions import ASSUMPTIONS
 
 SELFTEST = ("selftest", "--trace", "trace.jsonl")
@@ -116,7 +117,9 @@ def test_ctrl_c_leaves_nothing(cloud: Rehearsal, when: str) -> None:
 def test_ctrl_c_again_says_what_becomes_of_the_rest(cloud: Rehearsal) -> None:
     cloud.ask("POST", "/emulator/v1/hold", {"call": 1, "method": "compute.instances.start"})
     client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
-    until(lambda: cloud.ask("GET", "/emulator/v1/hold")["held"], "the machine is to be started")
+    eventually(
+        lambda: cloud.ask("GET", "/emulator/v1/hold")["held"], "the machine is to be started"
+    )
     # from now on its deletion takes for ever
     cloud.fault(kind="http", method="compute.instances.delete", status=503)
     client.send_signal(signal.SIGINT)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.holding import Rehearsal, rehearsal, until
+from tests.e2e.holding import Rehearsal, rehearsal
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: Rehearsal) -> 
     assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
     zone = vm["zone"].rpartition("/")[2]
     cloud.ask("POST", "/emulator/v1/preempt", {"zone": zone, "instance": vm["name"]})
-    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "preempted")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "preempted")
     told = cloud("status").stdout
     assert "Google took it back" in told
     assert "preempted" in told
@@ -40,6 +41,6 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: Rehearsal) -> 
 def test_a_shutdown_from_inside_is_named(cloud: Rehearsal) -> None:
     cloud("up")
     cloud("exec", "--", "sudo", "poweroff", code=None)
-    until(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off")
     assert "shut down from inside" in cloud("status").stdout
     cloud("down", "--delete", "--yes")

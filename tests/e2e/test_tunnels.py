@@ -16,15 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import (
-    BASE,
-    Laptop,
-    Linked,
-    eventually,
-    processes_of,
-    project,
-    public_folder,
-)
+from tests.e2e.conftest import BASE, Laptop, Linked, processes_of, project, public_folder
+from tests.waiting import eventually
 
 SERVER = "python3 -m http.server {port} --bind 127.0.0.1"
 SITE = BASE + f'[services.site]\nport = 8888\ncommand = "{SERVER}"\n'

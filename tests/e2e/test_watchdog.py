@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import eventually, processes_of
+from tests.e2e.conftest import processes_of
 from tests.e2e.stepped import SteppedCloud, Terminal, stepped_cloud
+from tests.waiting import eventually
 
 TOML = """
 idle = "1h"

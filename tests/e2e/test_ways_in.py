@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Laptop, eventually, project
+from tests.e2e.conftest import Laptop, project
 from tests.e2e.skies import cleared, failed, own_cloud
 from tests.e2e.test_bad_days import Cloud
+from tests.waiting import eventually
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 API = "/compute/v1/projects/vmctl-local"

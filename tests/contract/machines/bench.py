@@ -7,10 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.waiting import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import sandbox
 from vmctl.emulator.machines.interface import Booted, MachineSpec
@@ -45,15 +44,6 @@ needs_root = pytest.mark.skipif(not ROOT, reason="only root drops machines to an
 
 
 T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T], limit_s: float = 20) -> T:
-    """The first truthy value of look; a failure after limit_s."""
-    deadline = time.monotonic() + limit_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.05)
-    return found
 
 
 @dataclass

@@ -19,11 +19,11 @@ from tests.contract.machines.bench import (
     Bench,
     alive,
     descendants,
-    eventually,
     make_wheel,
     needs_sandbox,
     opened,
 )
+from tests.waiting import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox

@@ -8,13 +8,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from tests.contract.machines.bench import (
-    Bench,
-    descendants,
-    eventually,
-    needs_root,
-    needs_sandbox,
-)
+from tests.contract.machines.bench import Bench, descendants, needs_root, needs_sandbox
+from tests.waiting import eventually
 from vmctl.emulator.machines import sandbox
 
 

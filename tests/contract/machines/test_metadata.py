@@ -7,7 +7,8 @@ import shlex
 import threading
 from datetime import UTC, datetime, timedelta
 
-from tests.contract.machines.bench import Bench, eventually, needs_sandbox
+from tests.contract.machines.bench import Bench, needs_sandbox
+from tests.waiting import eventually
 
 ASK = """\
 import sys, urllib.error, urllib.request as u

@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from tests.contract.machines.bench import Bench, eventually, needs_sandbox
+from tests.contract.machines.bench import Bench, needs_sandbox
+from tests.waiting import eventually
 
 
 @needs_sandbox

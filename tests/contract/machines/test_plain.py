@@ -16,11 +16,11 @@ from tests.contract.machines.bench import (
     copy,
     descendants,
     enter,
-    eventually,
     hosting,
     make_wheel,
     opened,
 )
+from tests.waiting import eventually
 from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox
 

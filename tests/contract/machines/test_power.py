@@ -20,11 +20,11 @@ from tests.contract.machines.bench import (
     command_line,
     descendants,
     enter,
-    eventually,
     hosting,
     needs_root,
     needs_sandbox,
 )
+from tests.waiting import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import sandbox
 from vmctl.emulator.machines.interface import MachineError

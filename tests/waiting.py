@@ -1,0 +1,22 @@
+"""Waiting for what sends no word when it becomes true: another process's files, ports and state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+GAP_S = 0.02
+
+
+def eventually(question: Callable[[], T], what: str = "", *, within_s: float = 30.0) -> T:
+    """Ask until the answer is true and return it; fail with what never came."""
+    deadline = time.monotonic() + within_s
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s:g} s: {what or question}")
+        time.sleep(GAP_S)
+    return answer

@@ -31,10 +31,10 @@ from vmctl.domain.errors import (
 from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.ssh import guest
 from vmctl.ssh.landing import Landing, part_name
-from vmctl.workflows import coming_back
 from vmctl.workflows import run as jobs
 from vmctl.workflows.fetch import FetchResult, fetch
 from vmctl.workflows.push import push
+from vmctl.workflows.syncing import coming_back
 
 world = test_wire.world
 prepared = test_wire.prepared

@@ -26,9 +26,9 @@ from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable
 from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.domain.transfer import Via
-from vmctl.workflows import coming_back
+from vmctl.workflows.connecting.session import remember
 from vmctl.workflows.push import PushResult, push
-from vmctl.workflows.session import remember
+from vmctl.workflows.syncing import coming_back
 
 __all__ = ["world"]
 

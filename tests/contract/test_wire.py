@@ -40,10 +40,10 @@ from vmctl.ssh.connection import wait_for_ssh
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.workflows import run as jobs
+from vmctl.workflows.connecting.session import connect, reach, remember
 from vmctl.workflows.fetch import fetch
 from vmctl.workflows.push import push
-from vmctl.workflows.session import connect, reach, remember
-from vmctl.workflows.setup import prepare_machine
+from vmctl.workflows.readiness.setup import prepare_machine
 from vmctl.workflows.shell import exec_, scp
 from vmctl.workflows.tunnel import tunnel
 

@@ -53,7 +53,7 @@ def _services(project: Project, _: str) -> Iterable[str]:
 
 
 def _tunnels(project: Project, _: str) -> Iterable[str]:
-    from vmctl.workflows.tunnel_records import open_tunnels
+    from vmctl.workflows.tunnelling.records import open_tunnels
 
     return [*(record.what for record in open_tunnels()), "all"]
 

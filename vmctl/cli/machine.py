@@ -14,7 +14,7 @@ from vmctl.domain.events import Event, Finished, Started
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
     from vmctl.config import Project
-    from vmctl.workflows.placing import Plan
+    from vmctl.workflows.provisioning.placing import Plan
     from vmctl.workflows.status import ListResult
     from vmctl.workflows.up import UpResult
 

@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         background ends with `vmctl tunnel stop`, or when its VM is deleted.
         """
         from vmctl.domain.tunnel import parse_port
-        from vmctl.workflows.tunnels import refuse_second_word
+        from vmctl.workflows.tunnelling.tunnels import refuse_second_word
 
         if what == "stop":
             _stop(context, which)
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
     def tunnels(context: Context) -> None:
         """List your open tunnels, those of other projects too, and how each one is."""
         from vmctl.cli.render import human_time
-        from vmctl.workflows.tunnels import tunnels as listing
+        from vmctl.workflows.tunnelling.tunnels import tunnels as listing
 
         screen = context.screen()
         found = listing()
@@ -242,7 +242,7 @@ def _in_terminal(
 def _in_background(
     context: Context, what: str, port: int | None, any_port: bool, open_: bool
 ) -> None:
-    from vmctl.workflows.tunnels import background as story
+    from vmctl.workflows.tunnelling.tunnels import background as story
 
     screen = context.screen()
     record = screen.play(story(context.project(), what, port, any_port=any_port))
@@ -254,7 +254,7 @@ def _in_background(
 
 
 def _stop(context: Context, which: str | None) -> None:
-    from vmctl.workflows.tunnels import stop as story
+    from vmctl.workflows.tunnelling.tunnels import stop as story
 
     screen = context.screen()
     closed = screen.play(story(context.project(), which))
@@ -266,7 +266,7 @@ def _stop(context: Context, which: str | None) -> None:
 def _open(screen: Screen, url: str) -> None:
     import webbrowser
 
-    from vmctl.workflows.tunnel_records import address_to_open
+    from vmctl.workflows.tunnelling.records import address_to_open
 
     try:
         address = address_to_open(url)

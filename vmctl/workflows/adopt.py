@@ -27,11 +27,11 @@ from vmctl.gce.inspection import vm_names, zones_of_name
 from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.provisioning.waiting import follow
 from vmctl.workflows.status import price_of, stamp
 from vmctl.workflows.suggestions import remember_vms
 from vmctl.workflows.up import up
-from vmctl.workflows.waiting import follow
 
 GAP_S = 0.5
 FIRST_BOOT = timedelta(minutes=5)  # host keys may still come

@@ -18,7 +18,7 @@ from vmctl.domain.instance import Instance, Status
 from vmctl.domain.ledger import Ledger, PaidRun, PaidVm
 from vmctl.gce.compute import Compute
 from vmctl.workflows import ledger as memory
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.run import ended_runs
 from vmctl.workflows.status import rate_in, rate_of
 

@@ -30,7 +30,7 @@ from vmctl.folders import cache_dir, data_dir, runtime_dir
 from vmctl.gce import identity, inspection, local
 from vmctl.gce.compute import Compute
 from vmctl.ssh.programs import installed
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.prerequisites import Wish, inside
 
 

@@ -12,13 +12,13 @@ from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.ssh import hostkeys
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.connecting.limiting import remove_limit
+from vmctl.workflows.connecting.session import disconnect
 from vmctl.workflows.cost import stopped_line
-from vmctl.workflows.limiting import remove_limit
-from vmctl.workflows.session import disconnect
-from vmctl.workflows.settling import forget
+from vmctl.workflows.provisioning.settling import forget
+from vmctl.workflows.provisioning.waiting import follow, until
 from vmctl.workflows.status import disk_text
-from vmctl.workflows.waiting import follow, until
 
 
 @dataclass(frozen=True, slots=True)

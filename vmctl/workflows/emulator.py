@@ -13,7 +13,7 @@ from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Noted, Started, Story
 from vmctl.gce import local
 from vmctl.gce.service import LOCAL_PROJECT
-from vmctl.workflows.cloud import ensure_emulator
+from vmctl.workflows.connecting.cloud import ensure_emulator
 
 
 @dataclass(frozen=True, slots=True)

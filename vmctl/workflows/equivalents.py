@@ -24,7 +24,7 @@ from vmctl.gce import catalogue
 from vmctl.gce.bodies import insert_body
 from vmctl.gce.service import LOCAL_PROJECT
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.shell import remote_line
 from vmctl.workflows.up import Wish, machine_plan, parse_wish
 

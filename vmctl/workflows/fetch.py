@@ -25,8 +25,8 @@ from vmctl.domain.listing import (
 from vmctl.domain.probe import one_line
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing, part_name
-from vmctl.workflows.bringing import Bringing, Plan
-from vmctl.workflows.session import connect
+from vmctl.workflows.connecting.session import connect
+from vmctl.workflows.syncing.bringing import Bringing, Plan
 
 STEP = "fetch"
 

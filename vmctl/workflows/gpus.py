@@ -19,8 +19,8 @@ from vmctl.domain.placement import candidate_zones, region_of
 from vmctl.domain.quota import ALL_GPUS, Meter, gpu_metric
 from vmctl.gce import catalogue, market
 from vmctl.gce.compute import Compute
-from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.errand import Errand
+from vmctl.workflows.background.errand import Errand
+from vmctl.workflows.connecting.cloud import open_cloud
 
 
 @dataclass(frozen=True, slots=True)

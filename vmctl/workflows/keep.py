@@ -12,9 +12,9 @@ from vmctl.domain.events import Story
 from vmctl.domain.instance import Status
 from vmctl.domain.watchdog import SETTINGS_ITEM, WatchSettings
 from vmctl.gce.compute import raise_failure
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.provisioning.waiting import follow
 from vmctl.workflows.status import stamp
-from vmctl.workflows.waiting import follow
 
 
 @dataclass(frozen=True, slots=True)

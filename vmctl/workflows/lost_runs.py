@@ -37,9 +37,9 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
 
     `since` is from when on: a VM that runs again may have been off in between.
     """
-    from vmctl.workflows.cloud import open_cloud
+    from vmctl.workflows.connecting.cloud import open_cloud
+    from vmctl.workflows.provisioning.waiting import until
     from vmctl.workflows.status import why_stopped
-    from vmctl.workflows.waiting import until
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)

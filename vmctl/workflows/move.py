@@ -31,11 +31,11 @@ from vmctl.gce import catalogue
 from vmctl.gce.belongings import delete_belonging, move_snapshots, take_snapshot
 from vmctl.gce.compute import Compute, already_there, not_found, raise_failure
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.arming import watchdog_metadata
-from vmctl.workflows.placing import Plan, create
-from vmctl.workflows.settling import COPY_LIMIT_S, begun, give_up, made_from
-from vmctl.workflows.starting import start
-from vmctl.workflows.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.arming import watchdog_metadata
+from vmctl.workflows.provisioning.placing import Plan, create
+from vmctl.workflows.provisioning.settling import COPY_LIMIT_S, begun, give_up, made_from
+from vmctl.workflows.provisioning.starting import start
+from vmctl.workflows.provisioning.waiting import follow, gap_s, until
 
 
 def start_or_move(

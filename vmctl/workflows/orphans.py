@@ -12,9 +12,9 @@ from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.leftover import Belonging, orphans
 from vmctl.gce.belongings import belongings, delete_belonging, vms_under_way
 from vmctl.gce.compute import Compute, not_found
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.provisioning.waiting import follow
 from vmctl.workflows.status import stamp
-from vmctl.workflows.waiting import follow
 
 
 @dataclass(frozen=True, slots=True)

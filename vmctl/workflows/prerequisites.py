@@ -28,7 +28,7 @@ from vmctl.domain.plan import cautions
 from vmctl.domain.quota import gpu_metric, shortages
 from vmctl.gce import inspection, market
 from vmctl.gce.compute import Compute
-from vmctl.workflows.allowance import Allowance, diagnosis, wanted_for
+from vmctl.workflows.provisioning.allowance import Allowance, diagnosis, wanted_for
 
 RECENT = timedelta(hours=24)
 TAG = "vmctl"  # that every VM of vmctl's carries

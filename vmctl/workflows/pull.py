@@ -19,9 +19,9 @@ from vmctl.domain.probe import one_line
 from vmctl.ssh import guest
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing
-from vmctl.workflows.bringing import Bringing, Plan
-from vmctl.workflows.selection import select
-from vmctl.workflows.session import connect
+from vmctl.workflows.connecting.session import connect
+from vmctl.workflows.syncing.bringing import Bringing, Plan
+from vmctl.workflows.syncing.selection import select
 
 STEP = "pull"
 

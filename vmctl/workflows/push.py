@@ -24,12 +24,12 @@ from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
-from vmctl.workflows.coming_back import ComingBack
-from vmctl.workflows.manifest import Unfinished, read_told, write_told
-from vmctl.workflows.pushing import STEP, Early, Talk, Way, goes_ahead
-from vmctl.workflows.reading import Reading
-from vmctl.workflows.selection import LocalEntry, Selection
-from vmctl.workflows.session import connect
+from vmctl.workflows.connecting.session import connect
+from vmctl.workflows.syncing.coming_back import ComingBack
+from vmctl.workflows.syncing.manifest import Unfinished, read_told, write_told
+from vmctl.workflows.syncing.pushing import STEP, Early, Talk, Way, goes_ahead
+from vmctl.workflows.syncing.reading import Reading
+from vmctl.workflows.syncing.selection import LocalEntry, Selection
 
 SHOWN = 20  # names in a message
 NOTHING_YET = 1 << 62

@@ -31,9 +31,9 @@ from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
+from vmctl.workflows.connecting.session import Session, connect, reach
 from vmctl.workflows.lost_runs import gone_with_its_vm, why_gone, why_lost
-from vmctl.workflows.session import Session, connect, reach
-from vmctl.workflows.setup import prepare_machine
+from vmctl.workflows.readiness.setup import prepare_machine
 
 if TYPE_CHECKING:
     from vmctl.domain.ledger import PaidRun

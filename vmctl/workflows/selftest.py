@@ -30,11 +30,11 @@ from vmctl.gce import catalogue
 from vmctl.gce.trace import Recorder
 from vmctl.gce.trials import Trial
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.clearing import SELFTEST_LABEL, clear_away, selftest_labels
-from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.findings import Sheet, Trials
-from vmctl.workflows.free_looks import free_looks
-from vmctl.workflows.machine_trials import (
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.selftesting.clearing import SELFTEST_LABEL, clear_away, selftest_labels
+from vmctl.workflows.selftesting.findings import Sheet, Trials
+from vmctl.workflows.selftesting.free_looks import free_looks
+from vmctl.workflows.selftesting.machine_trials import (
     STARTUP_SCRIPT,
     created,
     deleted,

@@ -10,7 +10,7 @@ from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
 from vmctl.domain.errors import InvalidInput, NotFound, Unreachable
 from vmctl.ssh.openssh import SSH_FAILED
-from vmctl.workflows.session import reach
+from vmctl.workflows.connecting.session import reach
 
 
 def ssh(project: Project, words: Sequence[str] = ()) -> int:

@@ -12,8 +12,8 @@ from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.ssh_hosts import Host, names_for
 from vmctl.domain.target import Target
 from vmctl.ssh import user_config
-from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.session import connect, whose
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.connecting.session import connect, whose
 
 
 @dataclass(frozen=True, slots=True)

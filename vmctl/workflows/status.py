@@ -19,7 +19,7 @@ from vmctl.domain.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, wha
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.gce.watching import watch_report
-from vmctl.workflows.cloud import open_cloud
+from vmctl.workflows.connecting.cloud import open_cloud
 
 
 @dataclass(frozen=True, slots=True)

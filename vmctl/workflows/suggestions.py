@@ -16,7 +16,7 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import VmctlError
 from vmctl.folders import cache_dir
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.session import seen_last
+from vmctl.workflows.connecting.session import seen_last
 
 ANSWER_S = 1.0  # who presses Tab does not wait longer
 MOST = 200

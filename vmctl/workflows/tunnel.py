@@ -23,9 +23,9 @@ from vmctl.ssh import guest, ports
 from vmctl.ssh.forward import Forward, LibraryAbsent
 from vmctl.ssh.local_port import LocalPort
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.inquiry import Inquiry, Way
-from vmctl.workflows.session import connect, seen_last
-from vmctl.workflows.tunnel_records import RECONNECTING, UP, Entry, open_tunnels
+from vmctl.workflows.connecting.inquiry import Inquiry, Way
+from vmctl.workflows.connecting.session import connect, seen_last
+from vmctl.workflows.tunnelling.records import RECONNECTING, UP, Entry, open_tunnels
 
 STEP = "tunnel"
 OPEN_S = 15.0

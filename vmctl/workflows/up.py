@@ -31,20 +31,20 @@ from vmctl.domain.plan import MachinePlan, cautions
 from vmctl.folders import cache_dir
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
-from vmctl.workflows.allowance import Allowance, ask_ahead
-from vmctl.workflows.arming import arm, begin, run_limit_s, watchdog_metadata
-from vmctl.workflows.climb import Climb
-from vmctl.workflows.cloud import open_cloud
-from vmctl.workflows.errand import Errand
+from vmctl.workflows.background.errand import Errand
+from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.connecting.limiting import within_limit
 from vmctl.workflows.ledger import observe, remember_vm
-from vmctl.workflows.limiting import within_limit
 from vmctl.workflows.move import start_or_move
-from vmctl.workflows.placing import Plan, create, plan_for
+from vmctl.workflows.provisioning.allowance import Allowance, ask_ahead
+from vmctl.workflows.provisioning.arming import arm, begin, run_limit_s, watchdog_metadata
+from vmctl.workflows.provisioning.placing import Plan, create, plan_for
+from vmctl.workflows.provisioning.settling import give_up, settle
+from vmctl.workflows.provisioning.waiting import follow, until
 from vmctl.workflows.push import PushResult
-from vmctl.workflows.readiness import Readiness, make_ready, preload
-from vmctl.workflows.settling import give_up, settle
+from vmctl.workflows.readiness.climb import Climb
+from vmctl.workflows.readiness.rungs import Readiness, make_ready, preload
 from vmctl.workflows.status import machine_view, rate_in, stamp
-from vmctl.workflows.waiting import follow, until
 
 
 @dataclass(frozen=True, slots=True)

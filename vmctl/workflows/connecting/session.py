@@ -123,8 +123,8 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     """The running VM and its door, its host keys pinned and our key on it; the API is asked."""
     # these bring the Google client along, which a warm command does without
     from vmctl.domain.instance import Status
-    from vmctl.workflows.cloud import open_cloud
-    from vmctl.workflows.login import pin_host_keys, renew_key
+    from vmctl.workflows.connecting.cloud import open_cloud
+    from vmctl.workflows.connecting.login import pin_host_keys, renew_key
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)

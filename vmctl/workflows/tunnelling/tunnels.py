@@ -14,7 +14,7 @@ from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Advanced, Finished, Noted, Started, Story
 from vmctl.domain.probe import last_lines
 from vmctl.domain.tunnel import parse_forwarding
-from vmctl.workflows.tunnel_records import UP, TunnelRecord, end, log_file, open_tunnels
+from vmctl.workflows.tunnelling.records import UP, TunnelRecord, end, log_file, open_tunnels
 
 STEP = "tunnel"
 POLL_S = 0.05

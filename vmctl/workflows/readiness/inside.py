@@ -17,10 +17,10 @@ from vmctl.domain.serial import driver_lines, script_code, script_lines
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.watching import Watching
-from vmctl.workflows.beside import Beside
-from vmctl.workflows.climb import Climb
-from vmctl.workflows.letting_in import still_there
-from vmctl.workflows.setup import prepare_machine
+from vmctl.workflows.background.beside import Beside
+from vmctl.workflows.readiness.climb import Climb
+from vmctl.workflows.readiness.letting_in import still_there
+from vmctl.workflows.readiness.setup import prepare_machine
 
 if TYPE_CHECKING:
     from vmctl.workflows.push import PushResult

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.workflows.tracked import Tracked, users_excludes
+from vmctl.workflows.syncing.tracked import Tracked, users_excludes
 
 GIT_RULE = ".git"
 VENV_RULE = "virtual environment"

@@ -9,7 +9,7 @@ from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
 from vmctl.domain.events import Noted, Story
 from vmctl.domain.tunnel import backoff_s
-from vmctl.workflows.session import Session, connect
+from vmctl.workflows.connecting.session import Session, connect
 
 LINK_LOST_S = 600.0  # how long a transfer tries to come back
 ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a part of that

@@ -28,9 +28,9 @@ from vmctl.domain.watchdog import (
 )
 from vmctl.gce.compute import Compute
 from vmctl.gce.watching import watch_report
-from vmctl.workflows.session import connect
+from vmctl.workflows.connecting.session import connect
+from vmctl.workflows.provisioning.waiting import follow
 from vmctl.workflows.status import rate_in, rate_of
-from vmctl.workflows.waiting import follow
 
 MODULES = ("__init__.py", "activity.py", "idle.py", "watchdog.py")
 ENTRY = "from vmctl_watchdog.watchdog import main\n\nraise SystemExit(main())\n"

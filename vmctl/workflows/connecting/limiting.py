@@ -24,8 +24,8 @@ from vmctl.gce.inspection import ingress_rules
 from vmctl.gce.replies import last_part
 from vmctl.ssh.forward import Knock
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.session import connect, target_of
-from vmctl.workflows.waiting import follow
+from vmctl.workflows.connecting.session import connect, target_of
+from vmctl.workflows.provisioning.waiting import follow
 
 KNOCK_S = 3.0
 T = TypeVar("T")

@@ -14,14 +14,14 @@ from vmctl.domain.machine import MachineType
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import Patience, Try
 from vmctl.gce.compute import Compute, raise_failure
-from vmctl.workflows.allowance import allowed, ask_ahead, explain, wanted_for
-from vmctl.workflows.arming import arm, run_limit_s
+from vmctl.workflows.connecting.login import renew_key
 from vmctl.workflows.ledger import remember_vm
-from vmctl.workflows.login import renew_key
-from vmctl.workflows.placing import Plan
-from vmctl.workflows.searching import search
+from vmctl.workflows.provisioning.allowance import allowed, ask_ahead, explain, wanted_for
+from vmctl.workflows.provisioning.arming import arm, run_limit_s
+from vmctl.workflows.provisioning.placing import Plan
+from vmctl.workflows.provisioning.searching import search
+from vmctl.workflows.provisioning.waiting import follow, until
 from vmctl.workflows.status import price_of, rate_of
-from vmctl.workflows.waiting import follow, until
 
 Agree = Callable[[Plan], None]
 

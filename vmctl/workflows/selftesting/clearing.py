@@ -11,7 +11,7 @@ from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.replies import aggregated, last_part
 from vmctl.gce.trials import Trial
 from vmctl.ssh import hostkeys
-from vmctl.workflows.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import follow, gap_s, until
 
 # beside the name: a project of the user's may be called the same, and its VM is not ours to delete
 SELFTEST_LABEL = "vmctl-selftest"

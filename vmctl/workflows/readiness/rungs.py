@@ -20,12 +20,12 @@ from vmctl.domain.ladder import Ladder, Rung
 from vmctl.domain.readiness import Observed
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.climb import Climb
-from vmctl.workflows.inside import Inside
-from vmctl.workflows.letting_in import Entrance, gone, still_there
-from vmctl.workflows.login import renew_key
-from vmctl.workflows.session import remember_instance, target_of
-from vmctl.workflows.waiting import until
+from vmctl.workflows.connecting.login import renew_key
+from vmctl.workflows.connecting.session import remember_instance, target_of
+from vmctl.workflows.provisioning.waiting import until
+from vmctl.workflows.readiness.climb import Climb
+from vmctl.workflows.readiness.inside import Inside
+from vmctl.workflows.readiness.letting_in import Entrance, gone, still_there
 
 if TYPE_CHECKING:
     from vmctl.workflows.push import PushResult

@@ -17,8 +17,8 @@ from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.probe import one_line
 from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
 from vmctl.ssh.landing import Landing
-from vmctl.workflows.coming_back import ComingBack
-from vmctl.workflows.session import Session
+from vmctl.workflows.connecting.session import Session
+from vmctl.workflows.syncing.coming_back import ComingBack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

@@ -13,7 +13,7 @@ from vmctl.domain.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance
 from vmctl.gce.belongings import delete_belonging, move_snapshots
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.ssh import hostkeys
-from vmctl.workflows.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import follow, gap_s, until
 
 COPY_LIMIT_S = 3600.0  # a first snapshot of a full disk takes its time, without any news
 

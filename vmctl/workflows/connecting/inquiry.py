@@ -12,7 +12,7 @@ from vmctl.domain.target import Target
 from vmctl.domain.tunnel import asking_gap_s, backoff_s
 from vmctl.gce import local
 from vmctl.ssh.forward import Knock
-from vmctl.workflows.session import whereabouts
+from vmctl.workflows.connecting.session import whereabouts
 
 LEAST_GAP_S = 2.0
 OPEN_S = 15.0

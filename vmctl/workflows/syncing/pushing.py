@@ -19,9 +19,9 @@ from vmctl.domain.probe import printable
 from vmctl.domain.transfer import RsyncStats, Via
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Channel, Content
-from vmctl.workflows.manifest import Unfinished, hash_file, went_away
-from vmctl.workflows.reading import Reading
-from vmctl.workflows.selection import entry_of
+from vmctl.workflows.syncing.manifest import Unfinished, hash_file, went_away
+from vmctl.workflows.syncing.reading import Reading
+from vmctl.workflows.syncing.selection import entry_of
 
 if TYPE_CHECKING:
     from vmctl.ssh.placing import HeadStart

@@ -11,8 +11,8 @@ from vmctl.domain.machine import MachineType
 from vmctl.domain.quota import Meter, needs
 from vmctl.gce import catalogue, market
 from vmctl.gce.compute import not_found
-from vmctl.workflows.findings import Trials, told
-from vmctl.workflows.waiting import follow
+from vmctl.workflows.provisioning.waiting import follow
+from vmctl.workflows.selftesting.findings import Trials, told
 
 LARGEST_DISK_GB = 65536
 SSD = "SSD_TOTAL_GB"

@@ -25,7 +25,7 @@ from vmctl.domain.quota import (
 )
 from vmctl.gce import catalogue, market
 from vmctl.gce.compute import Compute
-from vmctl.workflows.errand import Errand
+from vmctl.workflows.background.errand import Errand
 
 
 @dataclass(frozen=True, slots=True)

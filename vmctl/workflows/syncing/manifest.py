@@ -17,7 +17,7 @@ from vmctl.domain.manifest import Entry
 from vmctl.domain.probe import printable
 from vmctl.folders import cache_dir
 from vmctl.ssh.push import opened
-from vmctl.workflows.selection import LocalEntry
+from vmctl.workflows.syncing.selection import LocalEntry
 
 RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change again unnoticed
 CHUNK_BYTES = 1 << 20

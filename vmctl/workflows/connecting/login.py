@@ -17,7 +17,7 @@ from vmctl.gce.compute import Compute, raise_failure
 from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.waiting import follow, gap_s
+from vmctl.workflows.provisioning.waiting import follow, gap_s
 
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
 OTHER_KINDS_AFTER_S = 10.0

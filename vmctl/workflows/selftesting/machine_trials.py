@@ -15,10 +15,10 @@ from vmctl.gce.compute import already_there, not_found, raise_failure
 from vmctl.ssh import hostkeys
 from vmctl.ssh.connection import Connection, wait_for_ssh
 from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.findings import Trials, told
-from vmctl.workflows.login import pin_host_keys
-from vmctl.workflows.session import target_of
-from vmctl.workflows.waiting import follow, gap_s, until
+from vmctl.workflows.connecting.login import pin_host_keys
+from vmctl.workflows.connecting.session import target_of
+from vmctl.workflows.provisioning.waiting import follow, gap_s, until
+from vmctl.workflows.selftesting.findings import Trials, told
 
 LIMIT_SLACK = timedelta(seconds=90)  # between Google's clocks and the start that it tells
 SSH_LIMIT_S = 300.0

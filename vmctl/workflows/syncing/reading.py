@@ -9,8 +9,8 @@ from queue import SimpleQueue
 
 from vmctl.config import Project
 from vmctl.domain.manifest import Entry, tree_id
-from vmctl.workflows.manifest import Base, Hashes
-from vmctl.workflows.selection import LocalEntry, Selection, select
+from vmctl.workflows.syncing.manifest import Base, Hashes
+from vmctl.workflows.syncing.selection import LocalEntry, Selection, select
 
 
 class Reading:

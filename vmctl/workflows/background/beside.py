@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from vmctl.domain.events import Event, Story
-from vmctl.workflows.errand import Errand
+from vmctl.workflows.background.errand import Errand
 
 T = TypeVar("T")
 

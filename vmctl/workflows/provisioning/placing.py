@@ -24,11 +24,11 @@ from vmctl.domain.placement import (
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
-from vmctl.workflows.allowance import Allowance, allowed, explain, wanted_for
-from vmctl.workflows.arming import in_zone
-from vmctl.workflows.errand import Errand
-from vmctl.workflows.searching import search
-from vmctl.workflows.waiting import follow
+from vmctl.workflows.background.errand import Errand
+from vmctl.workflows.provisioning.allowance import Allowance, allowed, explain, wanted_for
+from vmctl.workflows.provisioning.arming import in_zone
+from vmctl.workflows.provisioning.searching import search
+from vmctl.workflows.provisioning.waiting import follow
 
 
 @dataclass(frozen=True, slots=True)

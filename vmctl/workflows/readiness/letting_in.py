@@ -18,9 +18,9 @@ from vmctl.ssh.connection import Connection
 from vmctl.ssh.forward import Knock
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.climb import Climb
-from vmctl.workflows.login import try_to_pin
-from vmctl.workflows.session import target_of
+from vmctl.workflows.connecting.login import try_to_pin
+from vmctl.workflows.connecting.session import target_of
+from vmctl.workflows.readiness.climb import Climb
 from vmctl.workflows.status import why_stopped
 
 SSH_LIMIT_S = 300.0

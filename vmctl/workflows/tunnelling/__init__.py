@@ -1,0 +1,1 @@
+"""The tunnels that are open on this computer, and the records by which they are found."""

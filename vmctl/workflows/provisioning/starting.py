@@ -58,7 +58,8 @@ def start(
             compute, compute.set_run_limit(instance, max_run_s), clock, "start"
         )
         if limit.failure is not None:
-            if project.vm.budget is not None:  # money was promised: nothing starts without it
+            # money was promised, or nothing at all would ever stop it: it does not start
+            if project.vm.budget is not None or not instance.max_run_s:
                 raise_failure(limit, compute.project, f"Limiting the run of {instance.name}")
             max_run_s = instance.max_run_s or 0
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")

@@ -1,0 +1,59 @@
+"""A VM is not started where nothing would ever stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import project
+from tests.e2e.skies import cleared, failed, own_cloud
+from tests.e2e.test_bad_days import Cloud
+from tests.waiting import eventually
+
+BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
+VM = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances/tester-vm"
+REFUSED = "compute.instances.setScheduling is denied to you"
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    with own_cloud("run-limit") as made:
+        project(made.folder, BASE)
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    """A stopped VM, and nobody may limit its run."""
+    one_sky("up", "--max-hours", "2")
+    one_sky("down")
+    with cleared(one_sky):
+        yield one_sky
+
+
+def no_limit_may_be_set(sky: Cloud) -> None:
+    method = "compute.instances.setScheduling"
+    sky.fault(kind="http", method=method, status=403, reason="forbidden", message=REFUSED)
+
+
+def scheduling(sky: Cloud) -> dict[str, Any]:
+    found: dict[str, Any] = sky.ask("GET", VM)["scheduling"]
+    return found
+
+
+def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: Cloud) -> None:
+    sky.ask("POST", f"{VM}/setScheduling", {"automaticRestart": False})
+    eventually(lambda: "maxRunDuration" not in scheduling(sky), what="it has no limit")
+    no_limit_may_be_set(sky)
+    error = failed(sky, code=5)
+    assert REFUSED in error["message"]
+    assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
+
+
+def test_one_that_has_a_limit_starts_with_that(sky: Cloud) -> None:
+    no_limit_may_be_set(sky)
+    told = sky("up", "--max-hours", "3").stderr
+    assert "The run limit stays as it was" in told
+    assert scheduling(sky)["maxRunDuration"]["seconds"] == "7200"

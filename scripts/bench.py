@@ -11,18 +11,15 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import bench_capacity
-import bench_machines
-import bench_wire
+from scripts import bench_capacity, bench_machines, bench_wire
+from scripts.own_emulator import VMCTL, OwnEmulator
+from scripts.waiting import eventually
 
-VMCTL = str(Path(sys.executable).with_name("vmctl"))
 EMPTY_APP = """\
 import typer
 app = typer.Typer()
@@ -41,23 +38,11 @@ IMPORTS_OF_UP = (
 )
 
 
-class Bench:
-    """An emulator of its own, a folder of its own, and commands timed one after the other."""
+class Bench(OwnEmulator):
+    """Commands timed one after the other."""
 
-    def __init__(self, runs: int) -> None:
-        self.runs = runs
-        self.base = Path(tempfile.mkdtemp(prefix="vmctl-bench-", dir="/var/tmp"))
-        self.base.chmod(0o755)
-        self.folder = self.base / "bench"
-        self.folder.mkdir()
-        (self.folder / "vmctl.toml").write_text('[vm]\nimage = "ubuntu-2404-lts-amd64"\n')
-        self.environ = {
-            **os.environ,
-            "VMCTL_LOCAL": "1",
-            "VMCTL_HOME": str(self.base / "home"),
-            "VMCTL_EMULATOR_HOME": str(self.base / "emulator"),
-            "VMCTL_OWNER": "bench",
-        }
+    image = "ubuntu-2404-lts-amd64"
+    runs = 7  # timed, of each command
 
     def once(self, argv: Sequence[str]) -> float:
         """Seconds that one run of a command takes; a failure stops the bench."""
@@ -95,26 +80,12 @@ class Bench:
 
     def gcloud_environ(self) -> dict[str, str]:
         """The exports of `vmctl emulator env`, as a dict."""
-        told = subprocess.run(
-            [VMCTL, "emulator", "env"],
-            env=self.environ,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        told = self.vmctl("emulator", "env")
         shell = subprocess.run(
             ["bash", "-c", told + "\nenv -0"], env={}, capture_output=True, text=True, check=True
         ).stdout
         pairs = (item.split("=", 1) for item in shell.split("\0") if "=" in item)
         return {key: value for key, value in pairs if key.startswith("CLOUDSDK_")}
-
-    def close(self) -> None:
-        subprocess.run(
-            [VMCTL, "emulator", "stop"], env=self.environ, cwd=self.folder, check=False,
-            capture_output=True,
-        )  # fmt: skip
-        shutil.rmtree(self.base, ignore_errors=True)
 
 
 def show(title: str, seconds: Mapping[str, float], against: str) -> None:
@@ -148,7 +119,6 @@ def bench_cli(bench: Bench) -> None:
 
 def bench_up(bench: Bench) -> None:
     """`up` beside `gcloud compute instances create`, and what `up` adds to the machine."""
-    bench.once([VMCTL, "emulator", "start"])
     gcloud = shutil.which("gcloud")
     commands = {"vmctl up (until it can train)": [VMCTL, "up", "--gpu", "t4", "--yes"]}
     undo = {"vmctl up (until it can train)": [VMCTL, "down", "--delete", "--yes"]}
@@ -186,7 +156,7 @@ def void(_: object) -> None:
 
 def machine_seconds(bench: Bench, turn: int) -> float:
     """Seconds from the insert request until the machine's sshd sends its banner."""
-    info = json.loads((bench.base / "emulator" / "emulator.json").read_text())
+    info = bench.record
     base = f"{info['url'].rstrip('/')}/compute/v1/projects/{info['project']}/zones/europe-west1-b"
     name = f"bare-{turn}"
     body = {
@@ -213,20 +183,21 @@ def machine_seconds(bench: Bench, turn: int) -> float:
             {"network": "global/networks/default", "accessConfigs": [{"type": "ONE_TO_ONE_NAT"}]}
         ],
     }
-    began = time.perf_counter()
-    call("POST", f"{base}/instances", body)
-    while True:
+
+    def answers() -> bool:
+        """Whether its sshd does; not yet, where it has no address or nothing listens there."""
         with contextlib.suppress(OSError, KeyError, IndexError):
             found = call("GET", f"{base}/instances/{name}")
             address = found["networkInterfaces"][0]["accessConfigs"][0]["natIP"]
             items = found.get("metadata", {}).get("items", [])
             port = next((int(i["value"]) for i in items if i["key"] == "vmctl-ssh-port"), 22)
             with socket.create_connection((address, port), timeout=2) as link:
-                if link.recv(4) == b"SSH-":
-                    break
-        if time.perf_counter() - began > 60:
-            raise SystemExit("the bare machine did not answer within 60 s")
-        time.sleep(0.01)
+                return link.recv(4) == b"SSH-"
+        return False
+
+    began = time.perf_counter()
+    call("POST", f"{base}/instances", body)
+    eventually(answers, "the bare machine's sshd answers", within_s=60)
     took = time.perf_counter() - began
     call("DELETE", f"{base}/instances/{name}")
     return took
@@ -242,15 +213,6 @@ def call(method: str, url: str, body: object = None) -> Any:
         return json.load(answer)
 
 
-@contextlib.contextmanager
-def opened(runs: int) -> Iterator[Bench]:
-    bench = Bench(runs)
-    try:
-        yield bench
-    finally:
-        bench.close()
-
-
 PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}
 
 
@@ -258,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parts = [*PARTS, "wire", "capacity", "machines"]
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
-    parser.add_argument("--runs", type=int, default=7, help="timed runs of each command")
+    parser.add_argument("--runs", type=int, default=Bench.runs, help="timed runs of each command")
     parser.add_argument("--quick", action="store_true", help="3 runs, and smaller files to cut")
     parser.add_argument(
         "--realtime",
@@ -287,7 +249,8 @@ def main() -> None:
         if part == "wire":
             bench_wire.run(wanted.runs, rows)
             continue
-        with opened(wanted.runs) as bench:
+        with Bench.opened() as bench:
+            bench.runs = wanted.runs
             PARTS[part](bench)
 
 

@@ -10,63 +10,26 @@ emulator: creations that were asked for.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-VMCTL = str(Path(sys.executable).with_name("vmctl"))
-TOML = '[vm]\nimage = "debian-cloud/debian-12"\n'
+from scripts.own_emulator import OwnEmulator
+
 REGIONS = ("europe-west1", "europe-west4", "us-central1")
 GPU, ACCELERATOR = "t4", "nvidia-tesla-t4"
 
 
-class Market:
-    """An emulator whose zones are dry on request."""
-
-    def __init__(self, base: Path) -> None:
-        self.folder = base / "capacity"
-        self.folder.mkdir()
-        (self.folder / "vmctl.toml").write_text(TOML, encoding="utf-8")
-        self.environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("VMCTL_")},
-            "VMCTL_LOCAL": "1",
-            "VMCTL_HOME": str(base / "home"),
-            "VMCTL_EMULATOR_HOME": str(base / "emulator"),
-            "VMCTL_OWNER": "bench",
-        }
-        self.vmctl("emulator", "start")
-        record = json.loads((base / "emulator" / "emulator.json").read_text(encoding="utf-8"))
-        self.root = f"http://127.0.0.1:{record['port']}"
-
-    def vmctl(self, *words: str) -> str:
-        """What the program prints; a failure stops the bench."""
-        done = subprocess.run(
-            [VMCTL, *words],
-            cwd=self.folder,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"vmctl {' '.join(words)} failed:\n{done.stderr}")
-        return done.stdout
+class Market(OwnEmulator):
+    """Zones that are dry on request."""
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            self.root + path,
+            f"http://127.0.0.1:{self.record['port']}{path}",
             data=data,
             method=method,
             headers={"Content-Type": "application/json"},
@@ -103,27 +66,12 @@ class Market:
         return attempts, took
 
 
-@contextlib.contextmanager
-def opened() -> Iterator[Market]:
-    """A market in a folder of its own, gone afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="vmctl-capacity-", dir="/var/tmp"))
-    base.chmod(0o755)
-    market = None
-    try:
-        market = Market(base)
-        yield market
-    finally:
-        if market is not None:
-            market.vmctl("emulator", "stop")
-        shutil.rmtree(base, ignore_errors=True)
-
-
 def run(regions: Sequence[str] = REGIONS) -> None:
     """Print one row per zone that alone has capacity, and the means."""
     print(f"\nAttempts until a {GPU} is created, one zone of the region with capacity")
     print(f"  {'the zone that has it':<22} {'blind order':>12} {'with the hint':>14}")
     blind, hinted = [], []
-    with opened() as market:
+    with Market.opened() as market:
         for region in regions:
             zones = market.zones(region)
             for lucky in zones:

@@ -17,10 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import trees
-from link import CLOUD_ADDRESS
-from wire_programs import ASKER, LOAD, PAGES
-from wire_rig import VMCTL, Bench, Machine, RowError, Trees, at_least, title, verdict
+from scripts import trees
+from scripts.link import CLOUD_ADDRESS
+from scripts.own_emulator import VMCTL
+from scripts.waiting import eventually
+from scripts.wire_programs import ASKER, LOAD, PAGES
+from scripts.wire_rig import Bench, Machine, RowError, Trees, at_least, title, verdict
 
 CUT_S = 20.0
 LINES_S = 90.0
@@ -73,7 +75,11 @@ def _cut_once(
         bench.link.set(cut_after_bytes=size // 2)
     client = _start(bench, machine, *words)
     try:
-        _wait(lambda: crossed() - before >= size // 2 - 100_000 or client.poll() is not None, 120)
+        eventually(
+            lambda: crossed() - before >= size // 2 - 100_000 or client.poll() is not None,
+            "half of the file crossed",
+            within_s=120,
+        )
         if client.poll() is not None:
             raise RowError(f"vmctl {words[0]} ended before the cut, with {client.returncode}")
         if kind == "process killed":
@@ -112,15 +118,6 @@ def _start(bench: Bench, machine: Machine, *words: str) -> subprocess.Popen[byte
             [*bench.link.laptop, VMCTL, *words], cwd=machine.folder, env=bench.environ,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-
-
-def _wait(question: object, limit_s: float) -> None:
-    assert callable(question)
-    deadline = time.monotonic() + limit_s
-    while not question():
-        if time.monotonic() > deadline:
-            raise RowError(f"nothing happened within {limit_s:g} s")
-        time.sleep(0.01)
 
 
 # -- the tunnel ------------------------------------------------------------------------------------
@@ -165,12 +162,13 @@ def _tunnel(bench: Bench, machine: Machine, port: int) -> Iterator[Tunnel]:
     machine.warm_up()
     tunnel = Tunnel(bench, machine, port)
     try:
-        _wait(
+        eventually(
             lambda: (
                 any(f":{port}" in line for _, line in tunnel.lines)
                 or tunnel.process.poll() is not None
             ),
-            60,
+            "the tunnel says its URL",
+            within_s=60,
         )
         if tunnel.process.poll() is not None:
             raise RowError(f"the tunnel ended: {tunnel.lines[-3:]}")
@@ -237,16 +235,15 @@ def _heal_once(bench: Bench, tunnel: Tunnel, asker: subprocess.Popen[str]) -> No
     told = len(tunnel.lines)
     bench.link.set(cut=True)
     cut_at = time.monotonic()
-    with contextlib.suppress(RowError):
-        _wait(lambda: len(tunnel.lines) > told, CUT_S)
+    with contextlib.suppress(TimeoutError):
+        eventually(lambda: len(tunnel.lines) > told, "the tunnel notices", within_s=CUT_S)
     if len(tunnel.lines) > told:
         at, line = tunnel.lines[told]
         print(f"  it said: {line}")
         verdict(bench, "tunnel, cut: noticed after", at - cut_at, 8, " s")
     else:
         verdict(bench, "tunnel, cut: not noticed within", CUT_S, 8, " s")
-    rest = cut_at + CUT_S - time.monotonic()
-    _wait(lambda: time.monotonic() >= cut_at + CUT_S, max(rest, 0) + 5)
+    time.sleep(max(0.0, cut_at + CUT_S - time.monotonic()))  # so long a cut is what is measured
     bench.link.set(cut=False)
     healed_at = time.monotonic()
     back = _answered(asker, healed_at)

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-VMCTL = str(Path(sys.executable).with_name("vmctl"))
-TOML = '[vm]\nimage = "debian-cloud/debian-12"\n'
+from scripts.own_emulator import VMCTL, OwnEmulator, finished
+
 COUNT = 20
 ABREAST = 4  # commands that bring machines up side by side
 
@@ -84,37 +78,13 @@ def machines_of(emulator: int) -> list[list[Process]]:
     return machines
 
 
-class Room:
-    """An emulator of its own and as many projects as one likes, each with its machine."""
+class Room(OwnEmulator):
+    """As many projects as one likes, each with its machine."""
 
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        (base / "vmctl.toml").write_text(TOML, encoding="utf-8")
-        self.environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("VMCTL_")},
-            "VMCTL_LOCAL": "1",
-            "VMCTL_HOME": str(base / "home"),
-            "VMCTL_EMULATOR_HOME": str(base / "emulator"),
-            "VMCTL_OWNER": "bench",
-        }
-        self.vmctl("emulator", "start")
-        record = json.loads((base / "emulator" / "emulator.json").read_text(encoding="utf-8"))
-        self.emulator = int(record["pid"])
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [VMCTL, *words],
-            cwd=self.base,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def vmctl(self, *words: str) -> str:
-        """What the program prints; RuntimeError with its words when it fails."""
-        return finished(self.start(*words))
+    @property
+    def emulator(self) -> int:
+        """The emulator's process id."""
+        return int(self.record["pid"])
 
     def fill(self, names: Sequence[str]) -> None:
         """A machine for each of the names, a few commands side by side."""
@@ -123,37 +93,14 @@ class Room:
 
     def ask_all(self, names: Sequence[str], *command: str) -> list[str]:
         """What a command prints on every machine, run on all of them at the same time."""
-        asked = [self.start("-n", name, "exec", "--", *command) for name in names]
+        asked = [self.start(VMCTL, "-n", name, "exec", "--", *command) for name in names]
         return [finished(one).strip() for one in asked]
-
-
-def finished(process: subprocess.Popen[str]) -> str:
-    """What a program prints until its end; RuntimeError with its words when it fails."""
-    out, err = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{process.args!r} ended with {process.returncode}:\n{err}")
-    return out
-
-
-@contextlib.contextmanager
-def opened() -> Iterator[Room]:
-    """A room in a folder of its own, empty and gone afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="vmctl-machines-", dir="/var/tmp"))
-    base.chmod(0o755)
-    room = None
-    try:
-        room = Room(base)
-        yield room
-    finally:
-        if room is not None:
-            room.vmctl("emulator", "stop")
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def run(count: int = COUNT) -> None:
     """Print what so many machines weigh, each and together."""
     names = [f"m{number:02d}" for number in range(count)]
-    with opened() as room:
+    with Room.opened() as room:
         itself = processes()[room.emulator]
         empty_mib = itself.pss_mib
         began = time.perf_counter()

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import trees
-from link import CLOUD_ADDRESS, Link, LinkError
-from wire_programs import RAW_CLIENT, RAW_SERVER
-from wire_rig import (
+from scripts import trees
+from scripts.link import CLOUD_ADDRESS, Link, LinkError
+from scripts.own_emulator import VMCTL
+from scripts.wire_programs import RAW_CLIENT, RAW_SERVER
+from scripts.wire_rig import (
     IMPORTS,
-    VMCTL,
     Bench,
     Machine,
     RowError,
@@ -275,7 +275,7 @@ Row = Callable[[Bench, Trees], None]
 
 def all_rows() -> dict[str, Row]:
     """Every row by its name."""
-    import bench_cuts
+    from scripts import bench_cuts
 
     return {
         "exec": row_exec,

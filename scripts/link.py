@@ -26,7 +26,7 @@ In a script, or by hand:
         link.serve_emulator(home, environ)               # VMCTL_EMULATOR_HOME=home for the client
         subprocess.run([*link.laptop, "vmctl", "up"])    # link.cloud: a command on the other side
 
-    scripts/link.py --rtt-ms 80 --rate-mbit 100 [--home DIR] [COMMAND...]   # a shell in `laptop`
+    python -m scripts.link --rtt-ms 80 --rate-mbit 100 [--home DIR] [COMMAND...]   # or a shell
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.waiting import eventually
 
 CLOUD_NETWORK = "10.77.0.0/16"  # as link_carrier.py has it
 CLOUD_ADDRESS = "10.77.0.1"
@@ -163,19 +164,28 @@ class Link:
                 start_new_session=True,
             )  # fmt: skip
         self._emulators.append(process)
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline and process.poll() is None:
+
+        def serving() -> int | None:
+            """Its port; None as long as it has not written it."""
+            if process.poll() is not None:
+                raise LinkError(f"the embedded Compute Engine ended; its log: {log.name}")
             with contextlib.suppress(OSError, ValueError):
                 record = json.loads((home / "emulator.json").read_text())
-                if record["pid"] == process.pid:
-                    port = int(record["port"])
-                    if port not in self._relayed:
-                        self._ask({"relay": port})
-                        self._relayed.add(port)
-                    self._wait_for(port, deadline)
-                    return port
-            time.sleep(0.03)
-        raise LinkError(f"the embedded Compute Engine did not start; its log: {home}/emulator.log")
+                return int(record["port"]) if record["pid"] == process.pid else None
+            return None
+
+        try:
+            port = eventually(serving, "it serves", within_s=limit_s)
+            assert port is not None
+            if port not in self._relayed:
+                self._ask({"relay": port})
+                self._relayed.add(port)
+            eventually(lambda: self._relays(port), "its port is relayed", within_s=limit_s)
+        except TimeoutError as error:
+            raise LinkError(
+                f"the embedded Compute Engine did not start ({error}); its log: {log.name}"
+            ) from error
+        return port
 
     def close(self) -> None:
         """End the emulators and the link."""
@@ -192,14 +202,14 @@ class Link:
         self._control.close()
         self._process.wait(timeout=10)
 
-    def _wait_for(self, port: int, deadline: float) -> None:
+    def _relays(self, port: int) -> bool:
+        """Whether a connection from the laptop's side gets through to a port."""
         probe = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)"
-        while subprocess.run(
+        done = subprocess.run(
             [*self.laptop, sys.executable, "-I", "-S", "-c", probe],
             stderr=subprocess.DEVNULL, check=False,
-        ).returncode:  # fmt: skip
-            if time.monotonic() > deadline:
-                raise LinkError(f"the relay of port {port} did not start")
+        )  # fmt: skip
+        return done.returncode == 0
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with self._lock:
@@ -240,7 +250,7 @@ def main() -> None:
             )
             link.serve_emulator(home, os.environ)
         except LinkError as error:
-            raise SystemExit(f"scripts/link.py: {error}.") from error
+            raise SystemExit(f"{error}.") from error
         environ = {**os.environ, "VMCTL_LOCAL": "1", "VMCTL_EMULATOR_HOME": str(home)}
         command = wanted.command or [os.environ.get("SHELL", "/bin/sh")]
         code = subprocess.run([*link.laptop, *command], env=environ, check=False).returncode

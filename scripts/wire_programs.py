@@ -96,5 +96,5 @@ while True:
         print("ok", time.monotonic(), flush=True)
     except OSError:
         print("no", time.monotonic(), flush=True)
-    time.sleep(max(0, 0.1 - (time.monotonic() - began)))
+    time.sleep(max(0, 0.1 - (time.monotonic() - began)))  # ten a second
 """

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import trees
-from link import Link
+from scripts import trees
+from scripts.link import Link
+from scripts.own_emulator import VMCTL
 
-VMCTL = str(Path(sys.executable).with_name("vmctl"))
 IMPORTS = "our imports alone"
 TOML = """\
 [vm]

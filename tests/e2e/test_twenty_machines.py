@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.bench_machines import COUNT, Room, finished, machines_of, opened
+from scripts.bench_machines import COUNT, Room, machines_of
+from scripts.own_emulator import VMCTL, finished
 
 NAMES = [f"m{number:02d}" for number in range(COUNT)]
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def room() -> Iterator[Room]:
-    with opened() as made:
+    with Room.opened() as made:
         made.fill(NAMES)
         yield made
 
@@ -43,7 +44,7 @@ def test_each_has_a_sandbox_and_a_network_of_its_own(room: Room) -> None:
 
 
 def test_all_go_at_once(room: Room) -> None:
-    going = [room.start("-n", name, "down", "--delete", "--yes") for name in NAMES]
+    going = [room.start(VMCTL, "-n", name, "down", "--delete", "--yes") for name in NAMES]
     for process in going:
         finished(process)
     assert machines_of(room.emulator) == []

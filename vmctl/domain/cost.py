@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmctl.domain.errors import InvalidInput
-
 # USD per GB and month, list prices of 2026-07-30
 _DISK_GB_MONTH = {
     "europe-west1": {"pd-balanced": 0.10, "pd-ssd": 0.17, "pd-standard": 0.04},
@@ -82,14 +80,3 @@ class Rate:
 def affordable_s(budget_usd: float, rate: Rate) -> float | None:
     """How long a VM may run for so much, its disk included; None where no price is known."""
     return None if not rate.all_usd_h else budget_usd / rate.all_usd_h * 3600
-
-
-def check_budget(usd: float, where: str) -> float:
-    """A budget as it was given; raises InvalidInput for one that buys nothing."""
-    if not 0 < usd <= 100_000:
-        named = where if where.startswith(("--", "VMCTL_")) else f"vm.budget in {where}"
-        raise InvalidInput(
-            f"{named} must be more than $0 and at most $100000, not {usd:g}.",
-            hint="It is what one start of the VM may cost, such as: --budget 5",
-        )
-    return usd

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from vmctl.clock import Clock
-from vmctl.config import Project, VmSettings
+from vmctl.config import Project
 from vmctl.domain.access import key_entry, merged_keys, time_left
 from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
@@ -20,6 +20,7 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.instance import Instance, Status
 from vmctl.domain.names import nearest
 from vmctl.domain.operation import Operation
+from vmctl.domain.vm_settings import VmSettings
 from vmctl.domain.watchdog import parse_idle
 from vmctl.gce import candidates
 from vmctl.gce.compute import Compute, raise_failure

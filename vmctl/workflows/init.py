@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmctl.config import FILE_NAME, Project, VmSettings, settings_file
+from vmctl.config import FILE_NAME, Project, settings_file
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.placement import region_of
 from vmctl.domain.project_file import JOB, Answers, project_file
+from vmctl.domain.vm_settings import VmSettings
 from vmctl.gce import catalogue, identity
 
 TRAINS = ("train.py", "main.py", "run.py")  # looked for in this order

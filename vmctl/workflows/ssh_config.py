@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmctl.clock import Clock
-from vmctl.config import Project, VmSettings
+from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound, VmctlError
 from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.ssh_hosts import Host, names_for
 from vmctl.domain.target import Target
+from vmctl.domain.vm_settings import VmSettings
 from vmctl.ssh import user_config
 from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.connecting.session import connect, whose

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from vmctl.clock import Clock
-from vmctl.config import Project, VmSettings
+from vmctl.config import Project
 from vmctl.domain.access import key_entry
 from vmctl.domain.comparison import Asked, differences
 from vmctl.domain.cost import Rate
@@ -28,12 +28,13 @@ from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.no_address import nat_caution
 from vmctl.domain.placement import Patience, region_of
 from vmctl.domain.plan import MachinePlan, cautions
+from vmctl.domain.vm_settings import VmSettings
 from vmctl.folders import cache_dir
 from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.background.errand import Errand
 from vmctl.workflows.connecting.cloud import open_cloud
-from vmctl.workflows.connecting.limiting import within_limit
+from vmctl.workflows.connecting.limiting import limit_for
 from vmctl.workflows.ledger import observe, remember_vm
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.provisioning.allowance import Allowance, ask_ahead
@@ -115,10 +116,10 @@ def up(
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
             instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
-        climb = make_ready(Climb(project, compute, clock, asked), instance, pushing)
-        ready = yield from within_limit(
-            project, compute, instance, clock, climb, is_new=action not in ("running", "started")
-        )
+        is_new = action not in ("running", "started")
+        limit = yield from limit_for(project, compute, instance, clock, is_new=is_new)
+        climb = Climb(project, compute, clock, asked, limit)
+        ready = yield from make_ready(climb, instance, pushing)
         if action == "running":
             yield from begin(project, compute, ready.instance, clock)
         known = remember_vm(project, compute, ready.instance)

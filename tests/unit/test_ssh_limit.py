@@ -13,8 +13,10 @@ from vmctl.domain.ingress import IAP_RANGE, Rule, ssh_door
 from vmctl.domain.ssh_limit import (
     ALLOW_PRIORITY,
     DENY_PRIORITY,
+    LIFTED,
     LIMIT_LABEL,
     RuleNames,
+    is_shut_out,
     label_of,
     limit_text,
     limited_to,
@@ -68,6 +70,24 @@ def test_people_read_from_where() -> None:
     assert limited_to({}) is None
     assert "203.0.113.7; from another one: vmctl up" in limit_text("203.0.113.7")
     assert "Identity-Aware Proxy" in limit_text(label_of(IAP_RANGE))
+    assert limited_to({LIMIT_LABEL: LIFTED}) == LIFTED
+    assert "not limited just now" in limit_text(LIFTED)
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "up_s", "told_s", "shut"),
+    [
+        (9.0, 9.0, None, False),  # it may be booting
+        (9.0, 9.0, 1.0, False),  # its SSH server may come a moment later
+        (9.0, 15.0, 6.0, True),
+        (9.0, 200.0, None, True),  # a VM that tells nothing of itself
+        (1.0, 200.0, 100.0, False),  # nobody has waited for an answer yet
+    ],
+)
+def test_a_port_is_shut_to_us_when_the_vm_behind_it_must_be_up(
+    silent_s: float, up_s: float, told_s: float | None, shut: bool
+) -> None:
+    assert is_shut_out(silent_s, up_s, told_s) is shut
 
 
 def test_the_two_rules_leave_one_way_in_beside_google_s_own() -> None:

@@ -17,6 +17,10 @@ from vmctl.domain.leftover import FIREWALL_PREFIX
 LIMIT_LABEL = "vmctl-ssh-from"  # on the VM: for its owner to read; the rules are what counts
 ALLOW_PRIORITY, DENY_PRIORITY = 900, 1000  # the smaller number is heard first
 LONGEST_NAME = 63
+LIFTED = "lifted"  # the label's value while the rules keep nobody out
+SILENT_S = 4.0  # a port that lets us in answers sooner
+TOLD_S = 5.0  # SSH is up so long after the VM's own first word
+LONGEST_BOOT_S = 120.0  # until SSH is up, of a VM that tells nothing
 _THROUGH_IAP = "iap"
 
 
@@ -36,6 +40,15 @@ class RuleNames:
             digest = hashlib.sha256(stem.encode()).hexdigest()[:8]
             stem = f"{stem[: room - 9].rstrip('-')}-{digest}"
         return cls(f"{FIREWALL_PREFIX}{stem}-ssh-allow", f"{FIREWALL_PREFIX}{stem}-ssh-deny")
+
+
+def is_shut_out(silent_s: float, up_s: float, told_s: float | None) -> bool:
+    """Whether a port is shut to our address: silent, though the VM behind it must be up.
+
+    `up_s` is the time since its start, `told_s` since its first word of itself, None before that.
+    """
+    up = up_s >= LONGEST_BOOT_S or (told_s is not None and told_s >= TOLD_S)
+    return up and silent_s >= SILENT_S
 
 
 def source_of(connection: str) -> str:
@@ -67,7 +80,7 @@ def label_of(source: str) -> str:
 
 
 def limited_to(labels: Mapping[str, str]) -> str | None:
-    """The address that SSH is limited to, "iap", or None."""
+    """The address that SSH is limited to, "iap", "lifted", or None."""
     value = labels.get(LIMIT_LABEL, "")
     return (value.replace("_", ":") if "_" in value else value.replace("-", ".")) or None
 
@@ -76,4 +89,6 @@ def limit_text(source: str) -> str:
     """For people: from where SSH lets in."""
     if source == _THROUGH_IAP:
         return "SSH to it is limited to Google's Identity-Aware Proxy."
+    if source == LIFTED:
+        return "SSH to it is not limited just now; to limit it again: vmctl up"
     return f"SSH to it is limited to your address {source}; from another one: vmctl up"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vmctl.domain.duration import duration_text, parse_duration
@@ -17,6 +17,7 @@ OUR_MARK = "# Made by vmctl: the watchdog"
 ATTRIBUTES = "vmctl/"  # guest attributes below it are the watchdog's
 NEVER = {"off", "never", "none", "0"}
 SHORTEST_IDLE_S = 60.0
+CLOCKS_APART = timedelta(seconds=2)  # Google's and the VM's, and what it tells is rounded
 STALE_S = 300.0  # what it told so long ago is no news any more
 
 
@@ -90,6 +91,10 @@ class WatchReport:
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
             return None
+
+    def is_since(self, start: datetime) -> bool:
+        """Whether it is about what runs since then, as two clocks tell it."""
+        return datetime.fromisoformat(self.at) >= start - CLOCKS_APART
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether it is about now: a watchdog that tells nothing any more may be dead."""

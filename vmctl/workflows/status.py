@@ -44,7 +44,7 @@ class Machine:
     usd_per_hour: float | None
     price_dated: str | None
     disk_usd_per_month: float | None
-    ssh_from: str | None  # the one address that SSH is limited to; "iap": Google's proxies
+    ssh_from: str | None  # the one address that SSH is limited to; or "iap", "lifted"
     move_unfinished: bool  # the VM is moving to another zone, or came from one, and both cost
 
 

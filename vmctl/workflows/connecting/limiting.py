@@ -1,13 +1,11 @@
 """`--restrict-ssh`: only the address from which the user comes reaches the VM's SSH port.
 
 That address is not known before the VM has been reached: it is the one that the VM sees. So the
-rules are set once SSH answers. A later `up` from another address lifts them for as long as it
-takes to be let in, and then sets them anew.
+rules are set as soon as SSH answers. A later `up` goes by the rules that there are; only when its
+address is proven to be shut out are they lifted, until it is let in and they are set anew.
 """
 
 from __future__ import annotations
-
-from typing import TypeVar
 
 from vmctl.clock import Clock
 from vmctl.config import Project
@@ -17,66 +15,51 @@ from vmctl.domain.ingress import IAP_RANGE
 from vmctl.domain.instance import Instance
 from vmctl.domain.no_address import admits_iap
 from vmctl.domain.operation import Operation
-from vmctl.domain.ssh_limit import LIMIT_LABEL, RuleNames, label_of, source_of
+from vmctl.domain.ssh_limit import (
+    LIFTED,
+    LIMIT_LABEL,
+    RuleNames,
+    is_shut_out,
+    label_of,
+    source_of,
+)
 from vmctl.gce import ssh_rules
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.inspection import ingress_rules
 from vmctl.gce.replies import last_part
-from vmctl.ssh.forward import Knock
-from vmctl.ssh.keys import ensure_keypair
-from vmctl.workflows.connecting.session import connect, target_of
+from vmctl.gce.watching import watch_report
+from vmctl.ssh.connection import Connection
+from vmctl.ssh.openssh import OpenSSH
 from vmctl.workflows.provisioning.waiting import follow
 
-KNOCK_S = 3.0
-T = TypeVar("T")
 
+def limit_for(
+    project: Project, compute: Compute, instance: Instance, clock: Clock, *, is_new: bool
+) -> Story[Limit | None]:
+    """The limit that the way into a VM has to keep to; None where SSH is not limited.
 
-def within_limit(
-    project: Project,
-    compute: Compute,
-    instance: Instance,
-    clock: Clock,
-    climb: Story[T],
-    *,
-    is_new: bool,
-) -> Story[T]:
-    """Play `climb`, which gets into the VM, and limit SSH to where we come from, if so wished.
-
-    What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise.
-    A new VM may find the rules of an earlier one of its name: they are about it, too.
+    What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise, and
+    takes the limit away here. A new VM may find the rules of an earlier one of its name: they are
+    about it, too. One that an `up` lifted that was killed is in force again.
     """
     if not instance.external:
         _check_proxy(compute, instance)
     wanted = project.vm.restrict_ssh
     limited = bool(instance.labels.get(LIMIT_LABEL))
     if wanted is None and not limited and not is_new:
-        return (yield from climb)
-    limit = _Limit(project, compute, instance, clock)
+        return None
+    limit = Limit(compute, instance, clock)
     deny = ssh_rules.read_rule(compute, limit.names.deny)
     if wanted is False:
         if limited or deny is not None:
             yield from limit.remove()
-        return (yield from climb)
+        return None
     if deny is None and not wanted and not limited:
-        return (yield from climb)
-    shut = deny is not None and deny.in_force and instance.external
-    lifted = shut and not _answers(project, instance, clock)
-    if lifted:
-        yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
-    lifting = ssh_rules.set_in_force(compute, limit.names.deny, False) if lifted else None
-    try:
-        if lifting is not None:
-            yield from limit.done(lifting)
-        result = yield from climb
-        yield from limit.set()
-    except BaseException:
-        if lifting is not None:  # whoever waits has left: nothing is told any more
-            for _ in follow(compute, lifting, clock, "limit"):
-                pass
-            for _ in limit.done(ssh_rules.set_in_force(compute, limit.names.deny, True)):
-                pass
-        raise
-    return result
+        return None
+    if deny is not None and not deny.in_force:
+        yield from limit.done(ssh_rules.set_in_force(compute, limit.names.deny, True))
+    limit.shut = deny is not None and instance.external
+    return limit
 
 
 def remove_limit(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
@@ -85,30 +68,65 @@ def remove_limit(compute: Compute, instance: Instance, clock: Clock) -> Story[No
         yield from _delete(compute, RuleNames.of(instance.name), clock)
 
 
-class _Limit:
-    """The limit of one VM."""
+class Limit:
+    """The limit of one VM; `shut` while its rules keep out whom they do not name."""
 
-    def __init__(
-        self, project: Project, compute: Compute, instance: Instance, clock: Clock
-    ) -> None:
-        self.project = project
+    def __init__(self, compute: Compute, instance: Instance, clock: Clock) -> None:
         self.compute = compute
         self.instance = instance
         self.clock = clock
         self.names = RuleNames.of(instance.name)
+        self.shut = False
+        self._lifting: Operation | None = None
+        self._label = instance.labels.get(LIMIT_LABEL, "")
+        self._told_at: float | None = None  # when the VM's own word of this boot was seen first
 
-    def set(self) -> Story[None]:
+    def keeps_out(self, instance: Instance, silent_s: float) -> bool:
+        """Whether the port, silent for so long, is shut to our address, and not just not open yet.
+
+        The VM's watchdog tells the API that it is up, from whatever address we come.
+        """
+        if not self.shut:
+            return False
+        now, clock = self.compute.now(self.clock.now()), self.clock
+        started = instance.started_at or instance.created_at or now
+        if self._told_at is None:
+            report = watch_report(self.compute, instance)
+            if report is not None and report.is_since(started):
+                self._told_at = clock.monotonic()
+        told_s = clock.monotonic() - self._told_at if self._told_at is not None else None
+        return is_shut_out(silent_s, (now - started).total_seconds(), told_s)
+
+    def lift(self) -> Story[None]:
+        """Let in whom the network's own rules let in, until `set` or `shut_again`."""
+        yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
+        self._name(LIFTED)  # whoever looks before it is set again reads the truth
+        self._lifting = ssh_rules.set_in_force(self.compute, self.names.deny, False)
+        yield from self.done(self._lifting)
+        self.shut = False
+
+    def shut_again(self) -> None:
+        """What was lifted is in force again: nobody was let in, or whoever waits has left."""
+        if self._lifting is None:
+            return
+        _silently(follow(self.compute, self._lifting, self.clock, "limit"))
+        _silently(self.done(ssh_rules.set_in_force(self.compute, self.names.deny, True)))
+        allow = ssh_rules.read_rule(self.compute, self.names.allow)
+        if allow is not None and allow.sources:
+            self._name(label_of(allow.sources[0]))
+
+    def set(self, remote: OpenSSH | Connection) -> Story[None]:
         """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
         began = self.clock.monotonic()
         source = IAP_RANGE
         if self.instance.external:
-            session = yield from connect(self.project, clock=self.clock)
-            source = source_of(session.ssh.run('echo "$SSH_CONNECTION"').text)
+            source = source_of(remote.run('echo "$SSH_CONNECTION"').text)
         compute, names, vm = self.compute, self.names, self.instance
         allow = ssh_rules.read_rule(compute, names.allow)
         deny = ssh_rules.read_rule(compute, names.deny)
         right = allow is not None and allow.in_force and allow.sources == (source,)
-        if right and deny is not None and deny.in_force and vm.name in vm.tags:
+        shut = deny is not None and deny.in_force and vm.name in vm.tags
+        if right and shut and self._label == label_of(source):
             return
         yield Started("limit", f"Limiting SSH to {source}")
         # first the rule that lets us in, and the one that shuts the door last
@@ -118,8 +136,12 @@ class _Limit:
         tagged = ssh_rules.add_own_tag(compute, vm)
         if tagged is not None:
             yield from self.done(tagged)
-        yield from self.done(compute.set_labels(vm, {LIMIT_LABEL: label_of(source)}))
+        if not self._label:
+            self._name(LIFTED)  # the rules of a labelled VM go with it
         yield from self.done(ssh_rules.put_deny(compute, names, vm, there=deny is not None))
+        self._lifting = None
+        self.shut = self.instance.external
+        self._name(label_of(source))
         yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
                        self.clock.monotonic() - began)  # fmt: skip
 
@@ -136,6 +158,17 @@ class _Limit:
         """Wait for a change; raises why it was refused."""
         ended = yield from follow(self.compute, operation, self.clock, "limit")
         raise_failure(ended, self.compute.project, f"Changing the firewall of {self.instance.name}")
+
+    def _name(self, value: str) -> None:
+        """Write on the VM to whom SSH is limited."""
+        _silently(self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
+        self._label = value
+
+
+def _silently(story: Story[object]) -> None:
+    """Play a story of which nothing is told."""
+    for _ in story:
+        pass
 
 
 def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
@@ -160,12 +193,3 @@ def _check_proxy(compute: Compute, instance: Instance) -> None:
             f"--source-ranges {IAP_RANGE} --network {last_part(network)} "
             f"--project {compute.project}",
         )
-
-
-def _answers(project: Project, instance: Instance, clock: Clock) -> bool:
-    """Whether its SSH port opens to us now; a VM that was just started does not, yet."""
-    knock = Knock(target_of(project, instance, ensure_keypair()))
-    try:
-        return knock.opens(KNOCK_S, clock)
-    finally:
-        knock.close()

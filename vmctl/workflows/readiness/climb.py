@@ -8,6 +8,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.ladder import Ladder, Rung
 from vmctl.gce.compute import Compute
+from vmctl.workflows.connecting.limiting import Limit
 
 
 @dataclass(slots=True)
@@ -18,6 +19,7 @@ class Climb:
     compute: Compute
     clock: Clock
     began: float
+    limit: Limit | None = None  # of SSH, for the way in to keep to
     ladder: Ladder = field(default_factory=Ladder)
 
     def told(self, rung: Rung, note: str = "") -> None:

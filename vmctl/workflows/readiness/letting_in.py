@@ -45,8 +45,24 @@ class Entrance:
     def open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
 
-        Raises HostKeyChanged, or what the missing rung's diagnosis says.
+        SSH is limited to where we come from by then, where it is to be. Raises HostKeyChanged, or
+        what the missing rung's diagnosis says.
         """
+        limit = self.climb.limit
+        if limit is None:
+            return (yield from self._open(instance, observed))
+        remote = None
+        try:
+            remote = yield from self._open(instance, observed)
+            yield from limit.set(remote)
+        except BaseException:
+            if isinstance(remote, Connection):
+                remote.close()
+            limit.shut_again()
+            raise
+        return remote
+
+    def _open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
         if hostkeys.pinned(instance.id):
             warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
             if warm.probe():
@@ -82,6 +98,10 @@ class Entrance:
                 if now - looked > LOOK_GAP_S:
                     looked = now
                     observed = self._look(instance, observed, rung)
+                    limit = self.climb.limit
+                    if rung is Rung.PORT and limit and limit.keeps_out(instance, now - since):
+                        yield from limit.lift()
+                        since = clock.monotonic()
                 wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
                 if wrong is not None:
                     raise wrong.error(self._proven(instance, observed))
@@ -130,6 +150,8 @@ class Entrance:
 
     def _allowed(self, instance: Instance) -> bool | None:
         """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
+        if self.climb.limit and self.climb.limit.shut:
+            return None  # it is our own limit that decides
         # the VM's own: an adopted one may be in another than the settings say
         try:
             rules = ingress_rules(self.compute, instance.network or "default")

@@ -1,0 +1,109 @@
+"""SSH limited to one address stays so: while a VM boots, after kill -9, and when nobody gets in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Emulator
+from tests.e2e.conftest import Laptop, project, public_folder
+from tests.e2e.holding import Rehearsal
+from tests.e2e.test_readiness import Sky
+
+BASE = """\
+[vm]
+gpu = "none"
+machine = "e2-small"
+image = "debian-cloud/debian-12"
+restrict_ssh = true
+"""
+DENY, ALLOW = "vmctl-tester-{}-ssh-deny", "vmctl-tester-{}-ssh-allow"
+LIFTED = "the limit is lifted until you are let in"
+ELSEWHERE = "10.9.9.9/32"
+
+
+@pytest.fixture
+def sky() -> Iterator[Sky]:
+    """Time stands still there until somebody waits."""
+    base = public_folder("ssh-limit")
+    emulator = Emulator(public_folder("stepped"), "stepped").start()
+    made = Sky(emulator, Laptop(base / "laptop", emulator.home), project(base / "vm", BASE))
+    yield made
+    emulator.remove()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def away(cloud: Rehearsal) -> Iterator[Rehearsal]:
+    """The VM is off, and we come from another address than the one that is let in."""
+    project(cloud.folder, BASE)
+    cloud("up")
+    cloud("down")
+    come_from_elsewhere(cloud)
+    yield cloud
+    cloud("down", "--delete", "--yes")
+
+
+def come_from_elsewhere(cloud: Rehearsal) -> None:
+    path = f"global/firewalls/{ALLOW.format('crash')}"
+    cloud.api("PATCH", path, {"sourceRanges": [ELSEWHERE]})
+
+
+def is_shut(cloud: Rehearsal) -> bool:
+    rule = cloud.api("GET", f"global/firewalls/{DENY.format('crash')}")
+    return not rule["disabled"]
+
+
+def changes(sky: Sky) -> list[dict[str, Any]]:
+    """What has become of the rule that shuts the door."""
+    done = sky.api("GET", "global/operations").get("items", [])
+    return [one for one in done if one["targetLink"].endswith(DENY.format("vm"))]
+
+
+def killed_at_the_next_change_of_a_rule(cloud: Rehearsal) -> None:
+    method = cloud.killed_at(1, "after", "up", method="compute.firewalls.patch")
+    assert method == "compute.firewalls.patch"
+
+
+def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(sky: Sky) -> None:
+    sky.up(gpu="none")
+    sky.laptop("down", cwd=sky.folder)
+    before = len(changes(sky))
+    sky.fault(kind="slow-ssh", seconds=8)
+    told = sky.up(gpu="none")["told"]
+    assert not any(LIFTED in line for line in told)
+    assert len(changes(sky)) == before
+
+
+def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: Rehearsal) -> None:
+    told = away("up").stderr
+    order = [LIFTED, "is limited to 127.0.0.1/32", "The VM is prepared"]
+    assert [told.index(words) for words in order] == sorted(map(told.index, order))
+    assert is_shut(away)
+    assert "limited to your address 127.0.0.1" in away("status").stdout
+
+
+def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: Rehearsal) -> None:
+    killed_at_the_next_change_of_a_rule(away)
+    assert not is_shut(away)
+    assert "not limited just now; to limit it again: vmctl up" in away("status").stdout
+    killed_at_the_next_change_of_a_rule(away)
+    assert is_shut(away), "the next one begins with it"
+    away("up")
+    assert is_shut(away)
+    assert "limited to your address 127.0.0.1" in away("status").stdout
+
+
+def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: Rehearsal) -> None:
+    (vm,) = away.all("instances")
+    pins = away.laptop.home / "data" / "hostkeys" / f"compute.{vm['id']}"
+    other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"
+    pins.write_text(f"{pins.name} ssh-ed25519 {other}\n")
+    told = away("up", code=7).stderr
+    pins.unlink()
+    assert LIFTED in told
+    assert is_shut(away)
+    assert "limited to your address 10.9.9.9" in away("status").stdout

@@ -26,7 +26,6 @@ class Candidate:
     """A VM with what a VM of vmctl's own need not be asked for."""
 
     instance: Instance
-    tags_fingerprint: str = ""
     disk_labels: Mapping[str, str] = field(default_factory=dict)
     disk_label_fingerprint: str = ""
     boot_device: str = ""  # the boot disk's name among the VM's devices

@@ -83,6 +83,7 @@ class Instance:
     labels: Mapping[str, str] = field(default_factory=dict)
     label_fingerprint: str = ""
     tags: tuple[str, ...] = ()
+    tags_fingerprint: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     metadata_fingerprint: str = ""
     created_at: datetime | None = None

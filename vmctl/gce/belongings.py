@@ -55,10 +55,9 @@ def take_snapshot(
 ) -> Operation:
     """Ask for a snapshot of a VM's boot disk."""
     return compute.change(
+        "disks",
         "createSnapshot",
         name,
-        collection="disks",
-        verb="createSnapshot",
         zone=instance.zone,
         disk=instance.boot_disk,
         body=snapshot_body(name, labels),
@@ -81,14 +80,15 @@ def delete_belonging(compute: Compute, one: Belonging) -> Operation:
     """Ask for one thing to go; Google refuses while anything uses it."""
     match one.what:
         case What.DISK:
-            where = {"collection": "disks", "zone": one.place, "disk": one.name}
+            return compute.change("disks", "delete", one.name, zone=one.place, disk=one.name)
         case What.SNAPSHOT:
-            where = {"collection": "snapshots", "snapshot": one.name}
+            return compute.change("snapshots", "delete", one.name, snapshot=one.name)
         case What.ADDRESS:
-            where = {"collection": "addresses", "region": one.place, "address": one.name}
+            return compute.change(
+                "addresses", "delete", one.name, region=one.place, address=one.name
+            )
         case What.FIREWALL:
-            where = {"collection": "firewalls", "firewall": one.name}
-    return compute.change("delete", one.name, verb="delete", **where)
+            return compute.change("firewalls", "delete", one.name, firewall=one.name)
 
 
 def _ours(owner: str) -> str:

@@ -60,6 +60,12 @@ def labels_body(instance: Instance, changed: Mapping[str, str | None]) -> dict[s
     }
 
 
+def tags_body(instance: Instance, added: str) -> dict[str, Any]:
+    """The body of `instances.setTags`: it replaces them all, so all go along."""
+    tags = [tag for tag in instance.tags if tag != added]
+    return {"fingerprint": instance.tags_fingerprint, "items": [*tags, added]}
+
+
 def snapshot_body(name: str, labels: Mapping[str, str]) -> dict[str, Any]:
     """The body of `disks.createSnapshot`."""
     return {"name": name, "labels": dict(labels)}

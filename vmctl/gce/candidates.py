@@ -23,7 +23,6 @@ def look_at(compute: Compute, zone: str, name: str) -> Candidate:
     accounts: list[Mapping[str, Any]] = reply.get("serviceAccounts", [])
     return Candidate(
         instance=instance,
-        tags_fingerprint=reply.get("tags", {}).get("fingerprint", ""),
         disk_labels=disk.get("labels", {}),
         disk_label_fingerprint=disk.get("labelFingerprint", ""),
         boot_device=next((str(one["deviceName"]) for one in disks if one.get("boot")), ""),
@@ -45,10 +44,9 @@ def label_disk(compute: Compute, found: Candidate, labels: Mapping[str, str]) ->
     """Ask for labels on a VM's boot disk; those that it has stay."""
     instance = found.instance
     return compute.change(
+        "disks",
         "setLabels",
         instance.boot_disk,
-        collection="disks",
-        verb="setLabels",
         zone=instance.zone,
         resource=instance.boot_disk,
         body={
@@ -58,28 +56,13 @@ def label_disk(compute: Compute, found: Candidate, labels: Mapping[str, str]) ->
     )
 
 
-def set_tags(compute: Compute, found: Candidate, tags: tuple[str, ...]) -> Operation:
-    """Ask for a VM's network tags to be these."""
-    instance = found.instance
-    return compute.change(
-        "setTags",
-        instance.name,
-        collection="instances",
-        verb="setTags",
-        zone=instance.zone,
-        instance=instance.name,
-        body={"fingerprint": found.tags_fingerprint, "items": list(tags)},
-    )
-
-
 def take_disk_along(compute: Compute, found: Candidate) -> Operation:
     """Ask for a VM's boot disk to be deleted with it."""
     instance = found.instance
     return compute.change(
+        "instances",
         "setDiskAutoDelete",
         instance.name,
-        collection="instances",
-        verb="setDiskAutoDelete",
         zone=instance.zone,
         instance=instance.name,
         deviceName=found.boot_device,

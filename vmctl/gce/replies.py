@@ -38,6 +38,7 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
         labels=dict(reply.get("labels", {})),
         label_fingerprint=reply.get("labelFingerprint", ""),
         tags=tuple(reply.get("tags", {}).get("items", [])),
+        tags_fingerprint=reply.get("tags", {}).get("fingerprint", ""),
         metadata=metadata,
         metadata_fingerprint=reply.get("metadata", {}).get("fingerprint", ""),
         created_at=time_of(reply.get("creationTimestamp")),

@@ -42,7 +42,7 @@ def put_allow(
     compute: Compute, names: RuleNames, instance: Instance, source: str, *, there: bool
 ) -> Operation:
     """Ask for SSH to be let in from one range, before any other rule is heard."""
-    body = _body(compute, names.allow, instance) | {
+    body = _body(names.allow, instance) | {
         "priority": ALLOW_PRIORITY,
         "sourceRanges": [source],
         "allowed": [{"IPProtocol": "tcp", "ports": [str(SSH_PORT)]}],
@@ -52,7 +52,7 @@ def put_allow(
 
 def put_deny(compute: Compute, names: RuleNames, instance: Instance, *, there: bool) -> Operation:
     """Ask for SSH to be refused to everybody who was not let in before."""
-    body = _body(compute, names.deny, instance) | {
+    body = _body(names.deny, instance) | {
         "priority": DENY_PRIORITY,
         "sourceRanges": [ANY],
         "denied": [{"IPProtocol": "tcp", "ports": [str(SSH_PORT)]}],
@@ -63,42 +63,27 @@ def put_deny(compute: Compute, names: RuleNames, instance: Instance, *, there: b
 def set_in_force(compute: Compute, name: str, in_force: bool) -> Operation:
     """Ask for a rule to count, or not to."""
     return compute.change(
-        "patch",
-        name,
-        collection="firewalls",
-        verb="patch",
-        firewall=name,
-        body={"disabled": not in_force},
+        "firewalls", "patch", name, firewall=name, body={"disabled": not in_force}
     )
 
 
 def delete_rule(compute: Compute, name: str) -> Operation:
     """Ask for a rule to go."""
-    return compute.change("delete", name, collection="firewalls", verb="delete", firewall=name)
+    return compute.change("firewalls", "delete", name, firewall=name)
 
 
 def add_own_tag(compute: Compute, instance: Instance) -> Operation | None:
     """Ask for the VM to carry its own name as a tag; None where it does."""
     if instance.name in instance.tags:
         return None
-    fingerprint = _raw(compute, instance).get("tags", {}).get("fingerprint", "")
-    return compute.change(
-        "setTags",
-        instance.name,
-        collection="instances",
-        verb="setTags",
-        zone=instance.zone,
-        instance=instance.name,
-        body={"items": [*instance.tags, instance.name], "fingerprint": fingerprint},
-    )
+    return compute.add_tag(instance, instance.name)
 
 
-def _body(compute: Compute, name: str, instance: Instance) -> dict[str, Any]:
-    interfaces = _raw(compute, instance).get("networkInterfaces", [])
+def _body(name: str, instance: Instance) -> dict[str, Any]:
     return {
         "name": name,
         "description": firewall_description(instance.owner),
-        "network": interfaces[0]["network"],
+        "network": instance.network,
         "direction": "INGRESS",
         "targetTags": [instance.name],
         "disabled": False,
@@ -108,15 +93,6 @@ def _body(compute: Compute, name: str, instance: Instance) -> dict[str, Any]:
 def _put(compute: Compute, body: dict[str, Any], *, there: bool) -> Operation:
     name = body["name"]
     if there:
-        where = {"firewall": name}
         changed = {key: value for key, value in body.items() if key != "network"}
-        return compute.change(
-            "patch", name, collection="firewalls", verb="patch", body=changed, **where
-        )
-    return compute.change("insert", name, collection="firewalls", verb="insert", body=body)
-
-
-def _raw(compute: Compute, instance: Instance) -> dict[str, Any]:
-    (reply,) = compute.pages("instances", "get", zone=instance.zone, instance=instance.name)
-    found: dict[str, Any] = reply
-    return found
+        return compute.change("firewalls", "patch", name, firewall=name, body=changed)
+    return compute.change("firewalls", "insert", name, body=body)

@@ -30,13 +30,10 @@ class Trial(Compute):
 
     def insert_as(self, plan: MachinePlan, request_id: str) -> Operation:
         """Ask for a VM that Google deletes at its run limit, under a chosen request ID."""
-        request = self._service.instances().insert(
-            project=self.project,
-            zone=plan.zone,
-            body=_deleted_at_limit(bodies.insert_body(plan)),
-            requestId=request_id,
+        body = _deleted_at_limit(bodies.insert_body(plan))
+        return self.change(
+            "instances", "insert", plan.name, zone=plan.zone, body=body, request_id=request_id
         )
-        return self._change("insert", plan.zone, plan.name, request)
 
     def called(self, name: str) -> list[Instance]:
         """The VMs of this name, in all zones; no other is read."""
@@ -50,17 +47,12 @@ class Trial(Compute):
     def set_limit(self, instance: Instance, max_run_s: int) -> Operation:
         """Ask for another run limit, at which Google still deletes the VM."""
         body = {"scheduling": bodies.scheduling_body(instance, max_run_s)}
-        return self._on(
-            instance,
-            "setScheduling",
-            self._service.instances().setScheduling,
-            body=_deleted_at_limit(body)["scheduling"],
-        )
+        return self._on(instance, "setScheduling", body=_deleted_at_limit(body)["scheduling"])
 
     def set_metadata_under(self, instance: Instance, fingerprint: str) -> Operation:
         """Send a VM's metadata as it is, under a fingerprint of one's choice."""
         body = bodies.metadata_body(instance, {}) | {"fingerprint": fingerprint}
-        return self._on(instance, "setMetadata", self._service.instances().setMetadata, body=body)
+        return self._on(instance, "setMetadata", body=body)
 
     def insert_disk(
         self, name: str, zone: str, kind: str, size_gb: int, labels: Mapping[str, str]
@@ -72,7 +64,7 @@ class Trial(Compute):
             "type": f"zones/{zone}/diskTypes/{kind}",
             "labels": dict(labels),
         }
-        return self.change("insert", name, collection="disks", verb="insert", zone=zone, body=body)
+        return self.change("disks", "insert", name, zone=zone, body=body)
 
     def ask(self, collection: str, verb: str, **arguments: Any) -> Mapping[str, Any] | None:
         """One reply as it is, None where Google finds nothing; the project may be another's."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import key_entry, merged_keys, time_left
-from vmctl.domain.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
+from vmctl.domain.adoption import TAG, Adoption, Candidate, Change, adoption_of, refuse_unfit
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.gpu import Gpu
@@ -212,7 +212,7 @@ def _carry_out(
     if plan.metadata or plan.key:
         yield from _done(compute, compute.set_metadata(vm, metadata), clock)
     if plan.tags:
-        yield from _done(compute, candidates.set_tags(compute, found, plan.tags), clock)
+        yield from _done(compute, compute.add_tag(vm, TAG), clock)
     if plan.take_disk_along:
         yield from _done(compute, candidates.take_disk_along(compute, found), clock)
     if plan.disk_labels:

@@ -48,9 +48,7 @@ def clear_away(
             yield Started("clear", f"Deleting the disk {name} in {zone}")
             done = yield from follow(
                 compute,
-                compute.change(
-                    "delete", name, collection="disks", verb="delete", zone=zone, disk=name
-                ),
+                compute.change("disks", "delete", name, zone=zone, disk=name),
                 clock,
                 "clear",
             )

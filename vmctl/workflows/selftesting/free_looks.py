@@ -108,9 +108,7 @@ def _too_large_a_disk(run: Trials, meter: Meter | None) -> Story[None]:
     done = yield from follow(run.trial, asked, run.clock, "selftest")
     failure = done.failure
     if failure is None:
-        gone = run.trial.change(
-            "delete", disk, collection="disks", verb="delete", zone=run.plan.zone, disk=disk
-        )
+        gone = run.trial.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
         gone = yield from follow(run.trial, gone, run.clock, "selftest")
         left = "" if gone.failure is None or not_found(gone) else f"; {told(gone.failure)}"
         yield sheet.saw(name, False, f"a disk of {size_gb} GB was made, and is gone again{left}")

@@ -125,6 +125,27 @@ def test_a_vm_that_has_vanished_went_when_its_limit_came_at_the_latest() -> None
     assert without_vms_missing(with_vm(EMPTY, VM), [VM], at(200)).vms["1"].gone_at is None
 
 
+@pytest.mark.parametrize("stopped_at", [None, at(9)])
+def test_a_vm_that_was_not_listed_for_a_while_is_billed_for_all_of_it(
+    stopped_at: datetime | None,
+) -> None:
+    away = without_vms_missing(with_vm(EMPTY, VM), [], at(5))
+    assert spans(away) == [(0, 5)]
+    back = with_vm(away, replace(VM, stopped_at=stopped_at))
+    assert back.vms["1"].gone_at is None
+    assert spans(back) == [(0, 9 if stopped_at else None)]
+    assert made_of(back, at(0), at(10)).vms[0].machine_usd == pytest.approx(9 if stopped_at else 10)
+    assert made_of(back, at(0), at(730)).vms[0].disk_usd == pytest.approx(7.30)
+    assert with_vm(back, replace(VM, stopped_at=stopped_at)) == back
+
+
+def test_a_stop_that_was_seen_stays_when_the_vm_is_listed_again() -> None:
+    away = without_vms_missing(with_vm(EMPTY, replace(VM, stopped_at=at(3))), [], at(5))
+    back = with_vm(away, replace(VM, started_at=at(20), stopped_at=at(10)))
+    assert spans(back) == [(0, 3), (20, None)]
+    assert back.vms["1"].gone_at is None
+
+
 def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | None = None) -> Bill:
     return bill(ledger, dict.fromkeys(ledger.vms, RATE), since, until, project)
 

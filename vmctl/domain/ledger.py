@@ -80,6 +80,7 @@ class PaidVm:
     created_at: datetime
     on: tuple[Span, ...] = ()
     gone_at: datetime | None = None
+    end_guessed: bool = False  # it was on when it was listed last, and then not listed any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,8 @@ EMPTY = Ledger({}, {})
 
 
 def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
-    """What one look at a VM adds."""
-    known = ledger.vms.get(instance.id)
+    """What one look at a VM adds; one that was taken for gone, but was adopted anew, is there."""
+    known = _not_gone(ledger.vms.get(instance.id))
     created = instance.created_at or (known.created_at if known else None)
     if created is None or not instance.id:
         return ledger
@@ -152,7 +153,6 @@ def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
         max_run_s=instance.max_run_s,
         created_at=created,
         on=known.on if known else (),
-        gone_at=known.gone_at if known else None,
     )
     turns = []
     if instance.started_at is not None:
@@ -222,7 +222,8 @@ def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: date
             last = vm.on[-1] if vm.on else None
             limit = last.begin + timedelta(seconds=vm.max_run_s or 0) if last else vm.created_at
             at = min(now, limit) if last is None or last.end is None else last.end
-            vm = replace(_turned(vm, [(at, Turn.GONE)]), gone_at=at)
+            guessed = last is not None and last.end is None
+            vm = replace(_turned(vm, [(at, Turn.GONE)]), gone_at=at, end_guessed=guessed)
         vms[id_] = vm
     return replace(ledger, vms=vms)
 
@@ -240,6 +241,13 @@ def owner_of(thing: PaidThing, vms: Iterable[PaidVm]) -> PaidVm | None:
         and (thing.gone_at is None or vm.created_at < thing.gone_at)
     ]
     return min(same, key=lambda vm: abs(thing.created_at - vm.created_at), default=None)
+
+
+def _not_gone(vm: PaidVm | None) -> PaidVm | None:
+    """What is known of a VM that is there, without what was guessed when it was not listed."""
+    if vm is None or not vm.end_guessed:
+        return vm
+    return replace(vm, on=(*vm.on[:-1], replace(vm.on[-1], end=None)))
 
 
 def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, Turn]]) -> PaidVm:

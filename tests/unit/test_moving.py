@@ -14,7 +14,8 @@ from vmctl.domain.instance import (
     without_left,
 )
 from vmctl.domain.machine import MachineType
-from vmctl.domain.plan import MachinePlan
+from vmctl.domain.plan import MachinePlan, own_metadata
+from vmctl.domain.watchdog import OUR_MARK, SETTINGS_ITEM, STARTUP_ITEM
 from vmctl.gce.bodies import insert_body, labels_body
 
 PLAN = MachinePlan(
@@ -76,3 +77,17 @@ def test_a_moved_vm_takes_its_disk_from_the_snapshot_and_says_whence_it_came() -
     assert body["labels"] == {**PLAN.labels, MOVED_FROM_LABEL: "7"}
     # the disk outlives the move: it must not look like a part of one for ever
     assert start["labels"] == PLAN.labels
+
+
+def test_only_what_is_a_users_own_goes_along() -> None:
+    ours = {
+        "ssh-keys": "ann:ssh-ed25519 AAAA",
+        "enable-oslogin": "FALSE",
+        "enable-guest-attributes": "TRUE",
+        SETTINGS_ITEM: "{}",
+        "vmctl-ssh-port": "2222",
+        STARTUP_ITEM: f"#!/bin/sh\n{OUR_MARK}, which …",
+    }
+    assert own_metadata(ours) == {}
+    own = {"team": "vision", STARTUP_ITEM: "#!/bin/sh\nmake all", "install-nvidia-driver": "False"}
+    assert own_metadata({**ours, **own}) == own

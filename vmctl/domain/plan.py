@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from vmctl.domain.access import OS_LOGIN_ITEM
+from vmctl.domain.adoption import GUEST_ATTRIBUTES_ITEM
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import OLDEST_CAPABILITY_OF_PYTORCH_IMAGE, Image
+from vmctl.domain.instance import SSH_PORT_ITEM
 from vmctl.domain.machine import MachineType, boot_disk_type
+from vmctl.domain.watchdog import OUR_MARK, SETTINGS_ITEM, STARTUP_ITEM
 
 TAG = "vmctl"
+# what every VM gets anew, or what was true of one VM only
+OURS = {"ssh-keys", OS_LOGIN_ITEM, GUEST_ATTRIBUTES_ITEM, SETTINGS_ITEM, SSH_PORT_ITEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,14 @@ class MachinePlan:
     def in_zone(self, zone: str) -> MachinePlan:
         """The same machine in another zone."""
         return replace(self, zone=zone)
+
+
+def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the user, or another program of his, has set on a VM: it goes along to the next one."""
+    own = {key: value for key, value in metadata.items() if key not in OURS}
+    if OUR_MARK in own.get(STARTUP_ITEM, ""):
+        del own[STARTUP_ITEM]
+    return own
 
 
 def cautions(gpu: Gpu | None, machine: MachineType, image: Image, spot: bool) -> list[str]:

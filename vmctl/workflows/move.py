@@ -26,7 +26,7 @@ from vmctl.domain.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance, Stat
 from vmctl.domain.leftover import Belonging
 from vmctl.domain.machine import MachineType
 from vmctl.domain.placement import Patience, region_of, with_other_regions
-from vmctl.domain.plan import MachinePlan
+from vmctl.domain.plan import MachinePlan, own_metadata
 from vmctl.gce import catalogue
 from vmctl.gce.belongings import delete_belonging, move_snapshots, take_snapshot
 from vmctl.gce.compute import Compute, already_there, not_found, raise_failure
@@ -240,7 +240,7 @@ def _machine(
         max_run_s=max_run_s,
         ssh_keys=merged_keys(instance.ssh_keys, entry, now),
         labels=labels_for(project.owner, project.name),
-        metadata=watchdog_metadata(project, max_run_s),
+        metadata={**watchdog_metadata(project, max_run_s), **own_metadata(instance.metadata)},
         budget_usd=project.vm.budget,
         spot=instance.spot,
         network=project.vm.network,

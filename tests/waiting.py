@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
-GAP_S = 0.02
+GAP_S = 0.05  # looking more often would slow down what is waited for
 
 
 def eventually(question: Callable[[], T], what: str = "", *, within_s: float = 30.0) -> T:

@@ -204,6 +204,13 @@ def test_a_held_call_ends_unanswered(cloud: Cloud, when: str, made: int) -> None
     assert len(listed.get("items", [])) == made
 
 
+def test_a_question_asked_again_and_again_counts_once(emulator: Emulator) -> None:
+    emulator.admin("POST", "hold", {"call": 100, "repeats": False})
+    for path in ("zones", "zones", "zones?maxResults=1", "regions", "zones"):
+        emulator.send("GET", f"/compute/v1/projects/p-repeats/{path}")
+    assert emulator.admin("DELETE", "hold")["calls"] == 4
+
+
 def test_a_malformed_wish_to_hold_is_refused(emulator: Emulator) -> None:
     for body in (
         {},
@@ -211,5 +218,6 @@ def test_a_malformed_wish_to_hold_is_refused(emulator: Emulator) -> None:
         {"call": 1, "when": "later"},
         {"call": 1, "changes": 1},
         {"call": 1, "method": 2},
+        {"call": 1, "repeats": 0},
     ):
         assert emulator.send("POST", "/emulator/v1/hold", body)[0] == 400

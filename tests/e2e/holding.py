@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.waiting import GAP_S, eventually
 
 MOMENTS = ("before", "after")
 COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
+# A program that is killed can write down no coverage, and measured it would take twice as long.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 
 
 class Rehearsal:
@@ -75,29 +77,33 @@ class Rehearsal:
                 self.api("DELETE", path)
         return not found
 
+    def held(self, client: subprocess.Popen[bytes]) -> str | None:
+        """Wait until a call of this client is held; its method, None if it ended before."""
+        held: dict[str, Any] | None = None
+        while held is None and client.poll() is None:
+            held = self.ask("GET", "/emulator/v1/hold")["held"]
+            time.sleep(GAP_S)
+        return None if held is None else str(held["method"])
+
     def killed_at(self, call: int, when: str, *words: str, **counted: Any) -> str | None:
         """Kill -9 a command at its n-th API call; the call's method, None if it never came to it.
 
         With `changes=True` only calls that change something are counted, with `method=ID` only
-        those of one method.
+        those of one method, with `repeats=False` a question asked again and again once.
         """
         self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
-        client = self.laptop.start(*words, cwd=self.folder)
-        held: dict[str, Any] | None = None
-        while held is None and client.poll() is None:
-            held = self.ask("GET", "/emulator/v1/hold")["held"]
-            time.sleep(0.01)
-        if held is not None:
+        client = self.laptop.start(*words, cwd=self.folder, environ=UNMEASURED)
+        method = self.held(client)
+        if method is not None:
             os.killpg(client.pid, signal.SIGKILL)
         told = client.communicate()[1].decode()
         self.ask("DELETE", "/emulator/v1/hold")
-        if held is None:
+        if method is None:
             assert client.returncode == 0, told
-            return None
-        return str(held["method"])
+        return method
 
     def at_every_call(
-        self, when: str, *words: str, changes: bool = False, before_each: Callable[[], None]
+        self, when: str, *words: str, before_each: Callable[[], object], **counted: Any
     ) -> Iterator[str]:
         """The methods at which the command was killed, one after the other, until it came through.
 
@@ -105,7 +111,7 @@ class Rehearsal:
         """
         for call in itertools.count(1):
             before_each()
-            method = self.killed_at(call, when, *words, changes=changes)
+            method = self.killed_at(call, when, *words, **counted)
             if method is None:
                 return
             yield f"{when} call {call}, {method}"

@@ -28,12 +28,12 @@ def zone_of(item: dict[str, str]) -> str:
     return item["zone"].rpartition("/")[2]
 
 
-def check_moved(cloud: Rehearsal, at: str = "") -> None:
+def check_moved(cloud: Rehearsal, at: str = "", old: str = OLD) -> None:
     """One VM, elsewhere, with its one disk and what was on it; no snapshot, no label left."""
     (vm,) = cloud.all("instances")
     (disk,) = cloud.all("disks")
     assert vm["status"] == "RUNNING", at
-    assert zone_of(vm) == zone_of(disk) != OLD, at
+    assert zone_of(vm) == zone_of(disk) != old, at
     assert vm["labels"] == disk["labels"] == LABELS, at
     assert disk["users"] == [vm["selfLink"]], at
     assert cloud.all("snapshots") == cloud.all("addresses") == [], at
@@ -207,14 +207,23 @@ def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: Rehea
     assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2
 
 
-def move_is_right_after_a_kill(cloud: Rehearsal, when: str, changes: bool) -> list[str]:
+def move_is_right_after_a_kill(cloud: Rehearsal, when: str, **counted: bool) -> list[str]:
+    """The VM that has moved is stopped and moved on: the zone that it is in has run dry, too."""
+    stopped_in_a_dry_zone(cloud)
+    dry = [OLD]
+
     def scene() -> None:
-        stopped_in_a_dry_zone(cloud)
+        (vm,) = cloud.all("instances")
+        if vm["status"] == "RUNNING":
+            cloud("down")
+            cloud.no_faults()
+            dry[:] = [zone_of(vm)]
+            cloud.fault(kind="stockout", zone=dry[0])
 
     seen = []
-    for at in cloud.at_every_call(when, *MOVE, changes=changes, before_each=scene):
+    for at in cloud.at_every_call(when, *MOVE, before_each=scene, **counted):
         cloud(*MOVE)
-        check_moved(cloud, at)
+        check_moved(cloud, at, dry[0])
         seen.append(at)
     return seen
 
@@ -238,7 +247,7 @@ def test_move_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_move_killed_at_every_call(cloud: Rehearsal, when: str) -> None:
-    seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=False))
+    seen = " ".join(move_is_right_after_a_kill(cloud, when))
     for method in ("instances.aggregatedList", "disks.createSnapshot", "instances.insert"):
         # how often an operation is asked for varies: what comes after it may have lost its turn
         if method not in seen:

@@ -35,9 +35,7 @@ def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> st
     """
     cloud.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
     client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
-    held: dict[str, Any] | None = None
-    while held is None and client.poll() is None:
-        held = cloud.ask("GET", "/emulator/v1/hold")["held"]
+    held = cloud.held(client)
     if held is not None:
         client.send_signal(signal.SIGINT)
         cloud.ask("DELETE", "/emulator/v1/hold")
@@ -47,7 +45,7 @@ def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> st
         return None if cloud.ask("DELETE", "/emulator/v1/hold")["calls"] < call else ""
     assert client.returncode == 130, told
     assert "Deleting what the self-test made" in told
-    return str(held["method"])
+    return held
 
 
 # on a busy computer the emulator may have ended what was to be looked at while under way

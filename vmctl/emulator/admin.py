@@ -11,7 +11,8 @@ DELETE /emulator/v1/faults[/ID]      end one fault or all
 POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: take a machine back
 POST   /emulator/v1/crash            the same body: the machine's host fails
 POST   /emulator/v1/hold             {"call": 3, "when": "after"}: hold that call from now on;
-                                     "changes": true or "method": ID count only some calls
+                                     "changes": true or "method": ID count only some calls,
+                                     "repeats": false a question asked again and again once
 POST   /emulator/v1/books            {} or {"since": STAMP, "until": STAMP}: what it all really cost
 GET    /emulator/v1/hold             how many calls came since, and which one is held
 DELETE /emulator/v1/hold             end the held call without an answer

@@ -54,7 +54,7 @@ class Dispatcher:
             match = self._route(http_method, path)
             method = match.method.id
             holds = self._cloud.holds
-            number = holds.count(http_method, method)
+            number = holds.count(http_method, method, (path, query))
             if await holds.holds(number, method, "before"):
                 return Reply(500, {}, drop=True)
             await asyncio.sleep(self._cloud.faults.latency_s(method))

@@ -20,7 +20,9 @@ class Holds:
     def __init__(self) -> None:
         self._calls = 0
         self._changes_only = False
+        self._repeats = True
         self._method: str | None = None
+        self._last: object = None  # the question that was asked last
         self._wanted: tuple[int, str] | None = None
         self._held: Json | None = None
         self._let_go = asyncio.Event()
@@ -29,16 +31,19 @@ class Holds:
         """Hold call number `call`, counted from now on; ValueError when the wish is malformed."""
         call, when = body.get("call"), body.get("when", "before")
         changes, method = body.get("changes", False), body.get("method")
+        repeats = body.get("repeats", True)
         if not isinstance(call, int) or isinstance(call, bool) or call < 1:
             raise ValueError("call must be a number from 1 on")
         if when not in MOMENTS:
             raise ValueError(f"when must be one of {', '.join(MOMENTS)}")
         if not isinstance(changes, bool):
             raise ValueError("changes must be true (count only calls that change something)")
+        if not isinstance(repeats, bool):
+            raise ValueError("repeats must be false (count a question asked again and again once)")
         if not isinstance(method, str | None):
             raise ValueError("method must be the id of a method (count only its calls)")
         self.let_go()
-        self._method = method
+        self._method, self._repeats, self._last = method, repeats, None
         self._calls, self._changes_only, self._wanted = 0, changes, (call, when)
         return self.status()
 
@@ -53,8 +58,15 @@ class Holds:
         """How many calls were counted, and which one is held."""
         return {"calls": self._calls, "held": self._held}
 
-    def count(self, http_method: str, method: str) -> int:
-        """Number a call that has arrived; 0 for one that does not count."""
+    def count(self, http_method: str, method: str, question: object) -> int:
+        """Number a call that has arrived; 0 for one that does not count.
+
+        `question` is all that a GET asks: the same one as just before is a client that waits.
+        """
+        again = http_method == "GET" and question == self._last
+        self._last = question
+        if again and not self._repeats:
+            return 0
         if self._changes_only and http_method == "GET":
             return 0
         if self._method not in (None, method):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scripts.link import Link, refusal
+from tests.e2e.logins import logged_out, service_account, serving_tokens
 
 if TYPE_CHECKING:
     from tests.e2e.holding import Rehearsal
@@ -138,6 +139,25 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     made = tmp_path / name
     made.mkdir()
     return made
+
+
+@pytest.fixture
+def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
+    """The same laptop, aimed at the real service and with no login of anybody's."""
+    return Laptop(laptop.home, laptop.emulator_home, logged_out(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def token_server() -> Iterator[str]:
+    """A token endpoint that gives a token to whoever asks, or refuses under /revoked."""
+    with serving_tokens() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def account() -> dict[str, str]:
+    """A service account's key file, less its project and where its tokens come from."""
+    return service_account()
 
 
 def project(folder: Path, toml: str, files: Mapping[str, str] | None = None) -> Path:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -115,102 +112,43 @@ def test_a_wrong_google_project_is_said(laptop: Laptop, empty: Path) -> None:
 # -- the real service, as far as it can be reached without it ---------------------------------
 
 
-@pytest.fixture
-def nobody(laptop: Laptop, tmp_path: Path) -> Laptop:
-    """A laptop that talks to Google Cloud and has no credentials of any kind."""
-    home = tmp_path / "home"
-    home.mkdir()
-    extra = {
-        "VMCTL_LOCAL": "0",
-        "HOME": str(home),
-        "CLOUDSDK_CONFIG": str(home / "gcloud"),
-        "NO_GCE_CHECK": "true",
-        "GOOGLE_APPLICATION_CREDENTIALS": "",
-        "GOOGLE_CLOUD_PROJECT": "",
-    }
-    return Laptop(laptop.home, laptop.emulator_home, extra)
-
-
-def test_missing_credentials_say_how_to_log_in(nobody: Laptop, empty: Path) -> None:
-    told = nobody("up", cwd=empty, code=5)
+def test_missing_credentials_say_how_to_log_in(stranger: Laptop, empty: Path) -> None:
+    told = stranger("up", cwd=empty, code=5)
     assert "gcloud auth" in told.stderr
     assert "--local" in told.stderr
 
 
-def test_a_broken_credentials_file_is_named(nobody: Laptop, empty: Path, tmp_path: Path) -> None:
+def test_a_broken_credentials_file_is_named(stranger: Laptop, empty: Path, tmp_path: Path) -> None:
     broken = tmp_path / "key.json"
     broken.write_text("{}")
-    told = nobody("up", cwd=empty, code=5, environ={"GOOGLE_APPLICATION_CREDENTIALS": str(broken)})
+    told = stranger(
+        "up", cwd=empty, code=5, environ={"GOOGLE_APPLICATION_CREDENTIALS": str(broken)}
+    )
     assert "hint:" in told.stderr
 
 
 @pytest.fixture
-def token_server() -> Iterator[str]:
-    """A token endpoint that answers as Google's does for credentials that were revoked."""
-
-    class Revoked(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = b'{"error": "invalid_grant", "error_description": "Token has been expired"}'
-            self.send_response(400)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Revoked)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def service_account(tmp_path: Path, token_server: str) -> Path:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
+def expired(tmp_path: Path, account: dict[str, str], token_server: str) -> Path:
+    """A service account's key file that was good once."""
     path = tmp_path / "account.json"
-    path.write_text(
-        json.dumps(
-            {
-                "type": "service_account",
-                "private_key": pem,
-                "private_key_id": "1",
-                "client_email": "someone@example.iam.gserviceaccount.com",
-                "token_uri": token_server,
-            }
-        )
-    )
+    path.write_text(json.dumps({**account, "token_uri": f"{token_server}/revoked"}))
     return path
 
 
 def test_expired_credentials_say_how_to_renew_them(
-    nobody: Laptop, empty: Path, service_account: Path
+    stranger: Laptop, empty: Path, expired: Path
 ) -> None:
     environ = {
-        "GOOGLE_APPLICATION_CREDENTIALS": str(service_account),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(expired),
         "VMCTL_PROJECT": "some-project",
     }
-    told = nobody("up", cwd=empty, code=5, environ=environ)
+    told = stranger("up", cwd=empty, code=5, environ=environ)
     assert "gcloud auth" in told.stderr
 
 
-def test_no_project_says_how_to_choose_one(
-    nobody: Laptop, empty: Path, service_account: Path
-) -> None:
-    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(service_account)}
-    told = nobody("up", cwd=empty, code=2, environ=environ)
+def test_no_project_says_how_to_choose_one(stranger: Laptop, empty: Path, expired: Path) -> None:
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(expired)}
+    told = stranger("up", cwd=empty, code=2, environ=environ)
     assert "project" in told.stderr
 
 

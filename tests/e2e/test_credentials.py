@@ -11,22 +11,6 @@ import pytest
 from tests.e2e.conftest import BASE, Laptop, project
 
 
-@pytest.fixture
-def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
-    """The same laptop, aimed at the real service and with no login of anybody's."""
-    empty = {
-        "VMCTL_LOCAL": "0",
-        "HOME": str(tmp_path / "home"),
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "NO_GCE_CHECK": "true",
-        "GOOGLE_APPLICATION_CREDENTIALS": "",
-        "GOOGLE_CLOUD_PROJECT": "",
-        # never the real service: nothing listens on the discard port
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": "http://127.0.0.1:9/compute/v1/",
-    }
-    return Laptop(laptop.home, laptop.emulator_home, empty)
-
-
 def test_without_credentials_the_login_command_is_named(stranger: Laptop, folder: Path) -> None:
     told = stranger("status", cwd=folder, code=5).stderr
     assert "no Google credentials" in told

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import BASE, Laptop, project
+from tests.e2e.logins import logged_out
 from tests.e2e.skies import cleared, own_cloud
 from tests.e2e.test_bad_days import Cloud
 from tests.waiting import eventually
@@ -265,72 +264,23 @@ def test_a_vm_without_an_address_needs_more(sky: Cloud, tmp_path: Path) -> None:
 # -- as if it were Google: the same emulator behind real credentials ----------------------------
 
 
-@pytest.fixture(scope="module")
-def token_server() -> Iterator[str]:
-    """A token endpoint that gives a token to whoever asks, or refuses under /revoked."""
-
-    class Tokens(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            revoked = self.path == "/revoked"
-            answer = (
-                {"error": "invalid_grant", "error_description": "Token has been revoked."}
-                if revoked
-                else {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"}
-            )
-            body = json.dumps(answer).encode()
-            self.send_response(400 if revoked else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A service account's key file, less where its tokens come from."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
-    email = "someone@example.iam.gserviceaccount.com"
-    return {
-        "type": "service_account", "private_key": pem, "private_key_id": "1",
-        "client_email": email, "project_id": "from-the-key",
-    }  # fmt: skip
+@pytest.fixture
+def key_file(account: dict[str, str]) -> dict[str, str]:
+    """What the key file says, less where its tokens come from."""
+    return {**account, "project_id": "from-the-key"}
 
 
 @pytest.fixture
 def google(
-    sky: Cloud, tmp_path: Path, account: dict[str, str], token_server: str
+    sky: Cloud, tmp_path: Path, key_file: dict[str, str], token_server: str
 ) -> tuple[Cloud, Path]:
     """The cloud as one reached with a key file, and that file."""
     key = tmp_path / "key.json"
-    key.write_text(json.dumps({**account, "token_uri": f"{token_server}/token"}))
+    key.write_text(json.dumps({**key_file, "token_uri": f"{token_server}/token"}))
     extra = {
-        "VMCTL_LOCAL": "0",
-        "HOME": str(tmp_path),
+        **logged_out(tmp_path),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "NO_GCE_CHECK": "true",
         "GOOGLE_APPLICATION_CREDENTIALS": str(key),
-        "GOOGLE_CLOUD_PROJECT": "",
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.root}/compute/v1/",
     }
     outside = Cloud.__new__(Cloud)
@@ -362,7 +312,7 @@ def test_with_real_credentials_all_is_well(google: tuple[Cloud, Path]) -> None:
 )
 def test_credentials_that_do_not_work(
     google: tuple[Cloud, Path],
-    account: dict[str, str],
+    key_file: dict[str, str],
     token_server: str,
     written: str | None,
     named: str,
@@ -373,7 +323,7 @@ def test_credentials_that_do_not_work(
         key.unlink()
         named = str(key)
     elif written in uris:
-        key.write_text(json.dumps({**account, "token_uri": uris[written]}))
+        key.write_text(json.dumps({**key_file, "token_uri": uris[written]}))
     else:
         key.write_text(written)
     document = examine(cloud, code=7 if written == "unreachable" else 5)

@@ -16,20 +16,6 @@ import pytest
 from tests.e2e.conftest import PROGRAM, Laptop, project
 
 
-@pytest.fixture
-def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
-    """A laptop that talks to Google Cloud, with no login of anybody's."""
-    extra = {
-        "VMCTL_LOCAL": "0",
-        "HOME": str(tmp_path / "home"),
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "NO_GCE_CHECK": "true",
-        "GOOGLE_APPLICATION_CREDENTIALS": "",
-        "GOOGLE_CLOUD_PROJECT": "",
-    }
-    return Laptop(laptop.home, laptop.emulator_home, extra)
-
-
 def settings(folder: Path) -> dict[str, Any]:
     return tomllib.loads((folder / "vmctl.toml").read_text())
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from vmctl.cli.completing import GPUS
-from vmctl.cli.options import Context, command
+from vmctl.cli.options import Context, GpuOption, command
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
@@ -34,14 +33,7 @@ def register(app: typer.Typer) -> None:
     )
     def init(
         context: Context,
-        gpu: Annotated[
-            str | None,
-            typer.Option(
-                metavar="GPU[:N]",
-                help="t4, l4, p100, v100, a100, h100 …, or none.",
-                autocompletion=GPUS,
-            ),
-        ] = None,
+        gpu: GpuOption = None,
         train: Annotated[
             str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
         ] = None,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmctl.cli.completing import GPUS, IMAGES, REGIONS, ZONES
+from vmctl.cli.completing import IMAGES, REGIONS, ZONES
 from vmctl.cli.equivalents import PrintGcloud, show
-from vmctl.cli.options import Context, command
+from vmctl.cli.options import Context, GpuOption, command
 from vmctl.domain.events import Event, Finished, Started
 
 if TYPE_CHECKING:
@@ -39,14 +39,7 @@ vmctl up --local
     )
     def up(
         context: Context,
-        gpu: Annotated[
-            str | None,
-            typer.Option(
-                metavar="GPU[:N]",
-                help="t4, l4, p100, v100, a100, h100 …, or none.",
-                autocompletion=GPUS,
-            ),
-        ] = None,
+        gpu: GpuOption = None,
         machine: Annotated[
             str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
         ] = None,

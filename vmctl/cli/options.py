@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmctl.cli.completing import NAMES
+from vmctl.cli.completing import GPUS, NAMES
 from vmctl.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ Quiet = Annotated[
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", help="Show where an error came from.", rich_help_panel=PANEL),
+]
+
+# of some commands
+GpuOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GPU[:N]",
+        help="t4, l4, p100, v100, a100, h100 …, or none.",
+        autocompletion=GPUS,
+    ),
 ]
 
 

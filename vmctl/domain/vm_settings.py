@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.typed import number, refuse_unknown, table_at, truth, typed
@@ -15,6 +15,17 @@ from vmctl.domain.watchdog import parse_idle
 
 _TRUTHS = {"spot", "restrict_ssh", "external_address"}
 _NUMBERS = {"max_hours", "key_hours", "budget"}
+_BOUNDS = {  # least, most, in what, and what it is
+    "disk_gb": (10, 65536, "GB", "The PyTorch image needs at least 50 GB; 100 is usual."),
+    "max_hours": (
+        0.01, 2880, "hours (120 days)",
+        "It is the time after which Google stops the VM, such as 12.",
+    ),
+    "key_hours": (
+        1, 8760, "hours", "It is how long vmctl's login key opens the VM, such as 24.",
+    ),
+}  # fmt: skip
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +87,9 @@ def _checked(key: str, value: object, where: str) -> str | int | float | bool:
     """One setting with the type that VmSettings gives it, inside its bounds."""
     full = f"vm.{key}"
     if key == "disk_gb":
-        return _disk_gb(typed(value, int, full, where), _named(key, where))
-    if key == "max_hours":
-        return _max_hours(number(value, full, where), _named(key, where))
-    if key == "key_hours":
-        return _key_hours(number(value, full, where), _named(key, where))
+        return _within_bounds(key, typed(value, int, full, where), _named(key, where))
+    if key in ("max_hours", "key_hours"):
+        return _within_bounds(key, number(value, full, where), _named(key, where))
     if key == "budget":
         return _budget(number(value, full, where), _named(key, where))
     if key in _TRUTHS:
@@ -91,31 +100,13 @@ def _checked(key: str, value: object, where: str) -> str | int | float | bool:
     return text
 
 
-def _disk_gb(size: int, named: str) -> int:
-    if not 10 <= size <= 65536:
+def _within_bounds(key: str, value: N, named: str) -> N:
+    least, most, unit, hint = _BOUNDS[key]
+    if not least <= value <= most:
         raise InvalidInput(
-            f"{named} must be from 10 to 65536 GB, not {size}.",
-            hint="The PyTorch image needs at least 50 GB; 100 is usual.",
+            f"{named} must be from {least} to {most} {unit}, not {value:.12g}.", hint=hint
         )
-    return size
-
-
-def _max_hours(hours: float, named: str) -> float:
-    if not 0.01 <= hours <= 2880:
-        raise InvalidInput(
-            f"{named} must be from 0.01 to 2880 hours (120 days), not {hours:g}.",
-            hint="It is the time after which Google stops the VM, such as 12.",
-        )
-    return hours
-
-
-def _key_hours(hours: float, named: str) -> float:
-    if not 1 <= hours <= 8760:
-        raise InvalidInput(
-            f"{named} must be from 1 to 8760 hours, not {hours:g}.",
-            hint="It is how long vmctl's login key opens the VM, such as 24.",
-        )
-    return hours
+    return value
 
 
 def _budget(usd: float, named: str) -> float:

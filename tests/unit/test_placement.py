@@ -70,6 +70,7 @@ def quota(region: str | None) -> Failure:
 
 PERMANENT = Failure(Kind.PERMANENT, "forbidden", "no")
 TRANSIENT = Failure(Kind.TRANSIENT, "rateLimitExceeded", "slowly")
+ABSENT = Failure(Kind.ABSENT, "invalid", "Accelerator type with name 'X' does not exist in zone")
 UNKNOWN = Failure(Kind.UNKNOWN, "NEVER_SEEN", "?")
 A, B, C = "west1-a", "west1-b", "west1-c"
 HOME = (A, B, C)
@@ -99,6 +100,11 @@ WIDE = (*HOME, "east1-a", "east1-b", "north1-a")
         (HOME, [(A, stockout()), (B, quota("west1"))], Stop(may_pass=True)),
         (WIDE, [(A, PERMANENT)], Stop(may_pass=False)),
         (WIDE, [(A, stockout()), (B, PERMANENT)], Stop(may_pass=False)),
+        (HOME, [(A, ABSENT)], Try(B)),
+        (HOME, [(A, stockout()), (B, ABSENT)], Try(C)),
+        (HOME, [(A, stockout()), (B, ABSENT), (C, ABSENT)], Stop(may_pass=True)),
+        (HOME, [(A, ABSENT), (B, ABSENT), (C, ABSENT)], Stop(may_pass=False)),
+        ((A,), [(A, ABSENT)], Stop(may_pass=False)),
         (HOME, [(A, TRANSIENT)], Try(A, after_s=1)),
         (HOME, [(A, TRANSIENT)] * 3, Try(A, after_s=4)),
         (HOME, [(A, TRANSIENT)] * 6, Stop(may_pass=True)),
@@ -118,7 +124,7 @@ def test_one_place_decides_what_comes_next(
 
 FAILURES = st.one_of(
     st.builds(stockout, st.sampled_from(WIDE), st.sampled_from(WIDE)),
-    st.sampled_from([stockout(), quota("west1"), TRANSIENT, UNKNOWN, PERMANENT]),
+    st.sampled_from([stockout(), quota("west1"), TRANSIENT, ABSENT, UNKNOWN, PERMANENT]),
 )
 
 

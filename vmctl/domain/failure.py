@@ -26,6 +26,7 @@ class Kind(StrEnum):
     """What to do about a failure."""
 
     STOCKOUT = "stockout"  # another zone may have one
+    ABSENT = "absent"  # the zone does not offer it at all, perhaps no more; another may
     QUOTA = "quota"  # another region may have quota left
     PERMANENT = "permanent"  # the same everywhere: stop
     TRANSIENT = "transient"  # the same request may succeed in a moment
@@ -101,6 +102,12 @@ _PERMANENT_CODES = {
     "CONDITION_NOT_MET",
     "OPERATION_CANCELED_BY_USER",
 }
+# "Accelerator type with name 'X' does not exist in zone 'Z'.", and other forms of it
+_ABSENT = re.compile(
+    r"(machineType|acceleratorType)'.*(does not exist|cannot be found)"
+    r"|/(machineTypes|acceleratorTypes)/\S+ was not found",
+    re.DOTALL,
+)
 _API_DISABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
 
 
@@ -142,6 +149,8 @@ def _kind(
         return Kind.STOCKOUT
     if http_status in {429, 500, 502, 503, 504}:
         return Kind.TRANSIENT
+    if _ABSENT.search(message):
+        return Kind.ABSENT
     if code in _PERMANENT_CODES:
         return Kind.PERMANENT
     if http_status == 400 and re.fullmatch(r"[A-Z][A-Z0-9_]+", code):
@@ -206,6 +215,8 @@ def advice(failure: Failure, project: str) -> str:
     if failure.kind is Kind.QUOTA:
         where = "" if failure.is_quota_everywhere else ", or go elsewhere (--any-region)"
         return f"ask for more: {quota_page(project)}{where}"
+    if failure.kind is Kind.ABSENT:
+        return "see where it is offered: vmctl gpus"
     if failure.kind is Kind.UNKNOWN:
         return "vmctl does not know this answer: read Google's words"
     return as_error(failure, project=project).hint or "change the request"

@@ -97,8 +97,9 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
     """What to do after these attempts of one round: the one place where that is decided.
 
     `order` holds every zone that the user allows and that has the machine, best first.
-    A stockout leads to the zones that Google names, then to the next; a quota of a region to
-    another region; what is the same everywhere ends it, and so does a second riddle.
+    A stockout leads to the zones that Google names, then to the next; so does a zone that does
+    not offer it at all, which no patience changes; a quota of a region leads to another region;
+    what is the same everywhere ends it, and so does a second riddle.
     """
     if not attempts:
         return Try(order[0])
@@ -119,7 +120,8 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
                 return Try(zone, named=True)
     if left:
         return Try(left[0])
-    return Stop(may_pass=not riddles)
+    absent = all(attempt.failure.kind is Kind.ABSENT for attempt in attempts)
+    return Stop(may_pass=not riddles and not absent)
 
 
 def round_gap_s(rounds: int) -> float:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from vmctl.clock import Clock
 from vmctl.domain.duration import duration_text
-from vmctl.domain.errors import NoCapacity, Unreachable, VmctlError
+from vmctl.domain.errors import InvalidInput, NoCapacity, Unreachable, VmctlError
 from vmctl.domain.events import Started, Story, Warned
 from vmctl.domain.failure import Failure, Kind, advice
 from vmctl.domain.operation import Operation
@@ -57,10 +57,11 @@ def search(
             left_s = deadline - clock.monotonic()
             if not step.may_pass or left_s <= 0:
                 raise _gave_up(order, every, what, explain, patience, project)
-            why = _why_not_now(every[-1].failure.kind, what)
+            why = _why_not_now(_decisive(every).kind, what)
             yield from _pause(min(round_gap_s(rounds), left_s), left_s, f"{why}.", left, clock)
-            rounds, this_round = rounds + 1, []
-            step = decide(order, ())
+            # a zone that does not offer it is not asked again
+            this_round = [one for one in this_round if one.failure.kind is Kind.ABSENT]
+            rounds, step = rounds + 1, decide(order, this_round)
             continue
         if step.after_s:
             clock.sleep(step.after_s)
@@ -152,9 +153,16 @@ def _gave_up(
     patience: Patience,
     project: str,
 ) -> VmctlError:
-    last = attempts[-1].failure
-    if last.kind is Kind.STOCKOUT:
-        error: VmctlError = NoCapacity(
+    last = _decisive(attempts)
+    if last.kind is Kind.ABSENT:
+        zones = ", ".join(dict.fromkeys(attempt.zone for attempt in attempts))
+        error: VmctlError = InvalidInput(
+            f"Google does not offer {what} in {zones}, whatever the shipped table says.",
+            hint="See where it is offered: vmctl gpus; then: vmctl up --region REGION "
+            "(or --any-region). Is it spelled right? Look at --machine and --gpu.",
+        )
+    elif last.kind is Kind.STOCKOUT:
+        error = NoCapacity(
             f"No zone that was tried has {what} just now: "
             f"{', '.join(dict.fromkeys(attempt.zone for attempt in attempts))}.",
             hint=_hint(order, attempts, patience),
@@ -167,6 +175,12 @@ def _gave_up(
         for row in refusals(attempts, project)
     ]
     return error
+
+
+def _decisive(attempts: Sequence[Attempt]) -> Failure:
+    """What the last zone said that offers the machine; if none does, what the last one said."""
+    offering = [one for one in attempts if one.failure.kind is not Kind.ABSENT]
+    return (offering or attempts)[-1].failure
 
 
 def _hint(order: Sequence[str], attempts: Sequence[Attempt], patience: Patience) -> str:

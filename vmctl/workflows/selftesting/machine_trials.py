@@ -62,7 +62,7 @@ def created(run: Trials, zones: tuple[str, ...]) -> Story[Instance]:
         missed = listed is None and not trial.look_at(asked).is_done
         again = trial.insert_as(plan, request_id)
         done = yield from follow(trial, asked, run.clock, "create")
-        if done.failure is None or done.failure.kind is not Kind.STOCKOUT:
+        if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.ABSENT):
             break
     raise_failure(done, trial.project, f"Creating {plan.name}")
     yield Finished("create", f"{plan.name} runs in {zone}", run.clock.monotonic() - began)

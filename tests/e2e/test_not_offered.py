@@ -1,0 +1,67 @@
+"""A GPU that Google offers in a zone no more, whatever the shipped table says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import project
+from tests.e2e.skies import B, C, D, cleared, failed, own_cloud, place, tried
+from tests.e2e.test_bad_days import Cloud
+
+BASE = '[vm]\nimage = "debian-cloud/debian-12"\n'
+
+
+@pytest.fixture(scope="module")
+def one_sky() -> Iterator[Cloud]:
+    with own_cloud("not-offered") as made:
+        project(made.folder, BASE)
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    with cleared(one_sky):
+        yield one_sky
+
+
+def withdrawn(sky: Cloud, zone: str) -> None:
+    """Google's answer to the next creation, which is in that zone."""
+    sky.fault(
+        kind="http",
+        method="compute.instances.insert",
+        status=400,
+        reason="invalid",
+        message=f"Invalid value for field 'resource.guestAccelerators[0].acceleratorType': "
+        f"'zones/{zone}/acceleratorTypes/nvidia-tesla-t4'. Accelerator type with name "
+        f"'nvidia-tesla-t4' does not exist in zone '{zone}'.",
+        calls=1,
+    )
+
+
+def test_the_search_goes_on_to_the_next_zone_and_says_why(sky: Cloud) -> None:
+    withdrawn(sky, B)
+    told = sky("up").stderr
+    assert f"does not exist in zone '{B}'" in told
+    assert place(sky) == [C]
+
+
+def test_where_no_zone_offers_it_that_is_said_at_once(sky: Cloud) -> None:
+    for zone in (B, C, D):
+        withdrawn(sky, zone)
+    document = failed(sky, "--wait", "1h", code=2)
+    assert document["message"].startswith(f"Google does not offer n1-standard-4 + T4 in {B}, {C}")
+    assert "vmctl gpus" in document["hint"]
+    assert tried(document) == [(zone, "absent") for zone in (B, C, D)]
+    assert sky.machines() == []
+
+
+def test_a_dry_zone_beside_it_is_waited_for(sky: Cloud) -> None:
+    sky.fault(kind="stockout", zone=C, plain=True, calls=1)
+    sky.fault(kind="stockout", zone=D, plain=True, calls=1)
+    withdrawn(sky, B)
+    told = sky("up", "--wait", "10m").stderr
+    assert "No capacity for n1-standard-4 + T4 now. Trying again" in told
+    assert told.count(f"in {B}") == told.count(f"in zone '{B}'") + 1, "it is asked there once"
+    assert place(sky) == [C]

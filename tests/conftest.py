@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+
+import pytest
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and every program that the
 # tests start would inherit that: those that are ended with SIGINT would then go on for ever.
@@ -15,3 +18,39 @@ with contextlib.suppress(ImportError):  # the workload's tests do without hypoth
 
     settings.register_profile("vmctl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("vmctl")
+
+# The files that take longest, minutes each, the longest first: begun last, one of them would run
+# alone at the end while the other processors rest.
+LONGEST = (
+    "test_connection",
+    "test_watchdog",
+    "test_crash_at_every_call",
+    "test_move",
+    "test_cuts",
+    "test_placing",
+    "test_month",
+    "test_bad_days",
+    "test_selftest",
+    "test_crashes",
+    "test_tunnels",
+    "test_jobs",
+    "test_twenty_machines",
+    "test_ways_in",
+    "test_readiness",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, the longest files first; each is given to one of them as a whole."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def _the_fast_tests_are_measured(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program takes twice as long while it is measured, and the slow tests start hundreds."""
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

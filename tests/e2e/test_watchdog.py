@@ -129,7 +129,8 @@ def test_the_login_of_a_laptop_that_sleeps_keeps_nothing(up: SteppedCloud) -> No
             up.settled()
             return "login of" not in str(up.report())
 
-        eventually(gone, within_s=180, what="sshd ends the dead connection")
+        # sshd's time is this computer's: it gives up after three unanswered questions, 15 s each
+        eventually(gone, within_s=180, gap_s=3, what="sshd ends the dead connection")
         up.live(1.2)
         up.off()
     finally:

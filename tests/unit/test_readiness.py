@@ -134,6 +134,22 @@ def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("", "create default-allow-ssh --network default --direction INGRESS"),
+        ("projects/p/global/networks/lab", "create lab-allow-ssh --network lab --direction"),
+        ("https://x/compute/v1/projects/host-p/global/networks/shared", " --project host-p"),
+        (f"projects/p/global/networks/{'n' * 63}", f"create {'n' * 53}-allow-ssh --network nnn"),
+    ],
+)
+def test_the_rule_to_make_is_for_the_network_of_the_vm(network: str, words: str) -> None:
+    found = told(Rung.PORT, LATER, allowed=False, network=network)
+    assert found is not None
+    assert words in found.fix
+    assert found.fix.endswith(" --target-tags vmctl")
+
+
+@pytest.mark.parametrize(
     ("rung", "waited_s", "seen"),
     [
         (Rung.PORT, SOON, {"allowed": False}),  # a rule that is being made

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 ANYWHERE = "0.0.0.0/0"
 IAP_RANGE = "35.235.240.0/20"  # Google's Identity-Aware Proxy
 SSH_PORT = 22
+LONGEST_NAME = 63  # of a rule
 _TCP = {"tcp", "6", "all"}
 _PRIVATE = tuple(
     ipaddress.IPv4Network(own)
@@ -62,6 +63,19 @@ def ssh_door(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT)
         elif ANYWHERE in rule.sources:
             return Door(tuple(sources), last, rule.name)
     return Door(tuple(sources), last)
+
+
+def rule_to_make(network: str, source: str = ANYWHERE) -> str:
+    """The command that lets SSH into a network, given by its path; a shared one is its host's."""
+    name = network.rpartition("/")[2] or "default"
+    project = network.partition("projects/")[2].partition("/")[0]
+    what = "allow-ssh-from-iap" if source == IAP_RANGE else "allow-ssh"
+    rule = f"{name[: LONGEST_NAME - len(what) - 1].rstrip('-')}-{what}"
+    return (
+        f"gcloud compute firewall-rules create {rule} --network {name} --direction INGRESS "
+        f"--allow tcp:{SSH_PORT} --source-ranges {source}"
+        + (f" --project {project}" if project else "")
+    )
 
 
 def is_private(source: str) -> bool:

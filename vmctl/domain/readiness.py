@@ -8,7 +8,9 @@ from typing import Any
 
 from vmctl.domain.driver import Driver
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
+from vmctl.domain.ingress import rule_to_make
 from vmctl.domain.ladder import Rung
+from vmctl.domain.plan import TAG
 from vmctl.domain.probe import one_line, printable
 
 GRACE_S = 10.0  # what is wrong for so long, with nothing under way that would mend it, stays wrong
@@ -55,6 +57,7 @@ class Observed:
 
     name: str
     zone: str
+    network: str = ""  # by its path
     user: str = ""
     gpus: int = 0
     has_script: bool = False  # a start-up script of the user's
@@ -152,7 +155,7 @@ def _port(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Dia
         return Diagnosis(
             Rung.PORT,
             "No firewall rule of its network lets tcp:22 in.",
-            "gcloud compute firewall-rules create allow-ssh --allow tcp:22 --target-tags vmctl",
+            f"{rule_to_make(seen.network)} --target-tags {TAG}",
             Unreachable,
         )
     if not over:

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vmctl.domain.errors import VmctlError
-from vmctl.domain.ingress import IAP_RANGE
+from vmctl.domain.ingress import IAP_RANGE, LONGEST_NAME
 from vmctl.domain.leftover import FIREWALL_PREFIX
 
 LIMIT_LABEL = "vmctl-ssh-from"  # on the VM: for its owner to read; the rules are what counts
 ALLOW_PRIORITY, DENY_PRIORITY = 900, 1000  # the smaller number is heard first
-LONGEST_NAME = 63
 LIFTED = "lifted"  # the label's value while the rules keep nobody out
 SILENT_S = 4.0  # a port that lets us in answers sooner
 TOLD_S = 5.0  # SSH is up so long after the VM's own first word

@@ -147,8 +147,8 @@ def _iap_failure(lines: list[str]) -> Unreachable | AccessDenied:
     if "4003" in said:
         return Unreachable(
             f"Google's Identity-Aware Proxy does not reach the VM's SSH port: {said}",
-            hint="Is it up, and does the firewall let the proxy in? gcloud compute firewall-rules "
-            f"create allow-ssh-from-iap --allow tcp:22 --source-ranges {IAP_RANGE}",
+            hint=f"Does it run, and does a firewall rule of its network let {IAP_RANGE} in? The "
+            "command for what is missing: vmctl up",
         )
     if "Handshake status 40" in said or "4033" in said:
         return AccessDenied(

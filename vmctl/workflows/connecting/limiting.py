@@ -11,7 +11,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story
-from vmctl.domain.ingress import IAP_RANGE
+from vmctl.domain.ingress import IAP_RANGE, rule_to_make
 from vmctl.domain.instance import Instance
 from vmctl.domain.no_address import admits_iap
 from vmctl.domain.operation import Operation
@@ -26,7 +26,6 @@ from vmctl.domain.ssh_limit import (
 from vmctl.gce import ssh_rules
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.inspection import ingress_rules
-from vmctl.gce.replies import last_part
 from vmctl.gce.watching import watch_report
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
@@ -180,7 +179,7 @@ def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
 
 def _check_proxy(compute: Compute, instance: Instance) -> None:
     """Raise Unreachable where no firewall rule lets Google's proxy in."""
-    network = instance.network or "default"
+    network = instance.network or f"projects/{compute.project}/global/networks/default"
     try:
         rules = ingress_rules(compute, network)
     except VmctlError:
@@ -189,7 +188,5 @@ def _check_proxy(compute: Compute, instance: Instance) -> None:
         raise Unreachable(
             f"{instance.name} has no external address, and no firewall rule lets Google's "
             "Identity-Aware Proxy reach its SSH port.",
-            hint="gcloud compute firewall-rules create allow-ssh-from-iap --allow tcp:22 "
-            f"--source-ranges {IAP_RANGE} --network {last_part(network)} "
-            f"--project {compute.project}",
+            hint=rule_to_make(network, IAP_RANGE),
         )

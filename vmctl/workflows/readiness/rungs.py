@@ -104,6 +104,7 @@ def _expected(project: Project, instance: Instance) -> Observed:
     return Observed(
         instance.name,
         instance.zone,
+        network=instance.network,
         user=project.login_user,
         gpus=instance.gpu.count if instance.gpu else 0,
         has_script=any(item in instance.metadata for item in SCRIPT_ITEMS),

@@ -11,7 +11,8 @@ from vmctl.domain.operation import Operation
 from vmctl.domain.plan import MachinePlan
 from vmctl.gce import bodies, replies
 from vmctl.gce.compute import Compute
-from vmctl.gce.translate import failure_of
+from vmctl.gce.translate import failure_of, translated
+from vmctl.gce.wire import READ_RETRIES
 
 
 class Trial(Compute):
@@ -74,16 +75,20 @@ class Trial(Compute):
         return reply
 
     def refusal(self, collection: str, verb: str, **arguments: Any) -> Failure | None:
-        """What Google says to a read that it should refuse; None when it answers."""
+        """What Google says to a read that it should refuse; None when it answers.
+
+        Raises why there was no answer at all.
+        """
         from googleapiclient.errors import HttpError
 
         arguments = {"project": self.project, **arguments}
         request = getattr(getattr(self._service, collection)(), verb)(**arguments)
         request.http = self._http or request.http
-        try:
-            request.execute()
-        except HttpError as error:
-            return failure_of(error)
+        with translated(self.project, self._endpoint):
+            try:
+                request.execute(num_retries=READ_RETRIES)
+            except HttpError as error:
+                return failure_of(error)
         return None
 
 

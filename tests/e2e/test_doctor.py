@@ -153,6 +153,7 @@ def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
         ("[vm]\ndisk_gb = 20\n", "image", 2, "50 GB"),
         ('[vm]\nmachine = "e2-standard-4"\n', "settings", 2, "N1 host"),
         ('[vm]\nimage = "pytroch"\n', "settings", 2, "pytorch"),
+        ('[vm]\ngpu = "none"\nmachine = "n9-standard-4"\nbudget = 5\n', "settings", 2, "price"),
         ('[vm]\ngpu = "v100"\n', "machine", 2, "europe-west4"),
         ('[vm]\ngpu = "none"\nmachine = "n9-standard-4"\n', "machine", 2, "vmctl gpus"),
     ],

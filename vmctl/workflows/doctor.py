@@ -22,16 +22,13 @@ from vmctl.domain.diagnosis import (
 from vmctl.domain.errors import AccessDenied, InvalidInput, VmctlError
 from vmctl.domain.events import Started, Story
 from vmctl.domain.failure import Kind
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.image import Image
-from vmctl.domain.machine import choose_machine
-from vmctl.domain.placement import region_of
 from vmctl.folders import cache_dir, data_dir, runtime_dir
 from vmctl.gce import identity, inspection, local
 from vmctl.gce.compute import Compute
 from vmctl.ssh.programs import installed
 from vmctl.workflows.connecting.cloud import open_cloud
-from vmctl.workflows.prerequisites import Wish, inside
+from vmctl.workflows.prerequisites import inside
+from vmctl.workflows.provisioning.wish import Wish, parse_wish
 
 
 def doctor(
@@ -69,16 +66,13 @@ def _settings(project: Project, trouble: VmctlError | None, findings: list[Findi
         findings.append(Finding.of(Check.SETTINGS, trouble))
         return None
     try:
-        gpu = Gpu.parse(project.vm.gpu)
-        machine = choose_machine(gpu, project.vm.machine)
-        image = Image.parse(project.vm.image)
+        wish = parse_wish(project)
     except VmctlError as error:
         findings.append(Finding.of(Check.SETTINGS, error))
         return None
     where = project.file.name if project.file else "no vmctl.toml, so the defaults: vmctl init"
     findings.append(Finding(Check.SETTINGS, Verdict.OK, f"the project {project.name} ({where})"))
-    region = region_of(project.vm.zone) if project.vm.zone else project.vm.region
-    return Wish(gpu, machine, image, region)
+    return wish
 
 
 def _credentials(project: Project, findings: list[Finding]) -> identity.Identity | None:

@@ -25,8 +25,8 @@ from vmctl.gce.bodies import insert_body
 from vmctl.gce.service import LOCAL_PROJECT
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.connecting.cloud import open_cloud
+from vmctl.workflows.provisioning.wish import Wish, machine_plan, parse_wish
 from vmctl.workflows.shell import remote_line
-from vmctl.workflows.up import Wish, machine_plan, parse_wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,10 +132,8 @@ def _load(path: Path) -> Ledger:
             things={key: _thing(value) for key, value in found["things"].items()},
             observed_at=_moment(found.get("observed_at")),
         )
-    except FileNotFoundError:
-        return EMPTY
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return EMPTY  # another version's, or damaged: Google is asked anyway
+        return EMPTY  # none yet, another version's, or damaged: Google is asked anyway
 
 
 def _vm(value: Mapping[str, Any]) -> PaidVm:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import key_entry, merged_keys
-from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import Conflict, NoCapacity, TimedOut, Unreachable, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.image import Image
@@ -32,7 +31,7 @@ from vmctl.gce.belongings import delete_belonging, move_snapshots, take_snapshot
 from vmctl.gce.compute import Compute, already_there, not_found, raise_failure
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.provisioning.arming import watchdog_metadata
-from vmctl.workflows.provisioning.placing import Plan, create
+from vmctl.workflows.provisioning.placing import Plan, create, plan_again
 from vmctl.workflows.provisioning.settling import COPY_LIMIT_S, begun, give_up, made_from
 from vmctl.workflows.provisioning.starting import start
 from vmctl.workflows.provisioning.waiting import follow, gap_s, until
@@ -68,7 +67,7 @@ def start_or_move(
             dry.hint = f"{_one_disk_only(instance)}\n{dry.hint}"
             raise
         yield Warned(dry.message)
-        plan = _plan(instance, others, max_run_s)
+        plan = plan_again("move", instance, others, max_run_s)
         yield Noted(plan.text)
         yield Noted(
             "Its disk goes along as a snapshot, which takes some minutes; the old disk is kept "
@@ -248,23 +247,4 @@ def _machine(
         external_address=instance.external,
         snapshot=snapshot.name,
         moved_from=instance.id,
-    )
-
-
-def _plan(instance: Instance, zones: Sequence[str], max_run_s: int) -> Plan:
-    price = catalogue.price(zones[0], instance.machine_type, instance.gpu, spot=instance.spot)
-    region = region_of(zones[0])
-    return Plan(
-        action="move",
-        name=instance.name,
-        zones=tuple(zones),
-        machine_type=instance.machine_type,
-        gpu=instance.gpu.title if instance.gpu else None,
-        image=None,
-        disk_gb=instance.disk_gb,
-        spot=instance.spot,
-        max_hours=max_run_s / 3600,
-        usd_per_hour=price.usd_per_hour,
-        price_dated=price.dated or None,
-        disk_usd_per_month=disk_usd_per_month(region, instance.disk_type, instance.disk_gb),
     )

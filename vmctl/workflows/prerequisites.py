@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vmctl.config import Project
@@ -18,8 +17,6 @@ from vmctl.domain.diagnosis import (
 from vmctl.domain.errors import AccessDenied, VmctlError
 from vmctl.domain.events import Started, Story
 from vmctl.domain.failure import advice, quota_page
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.image import Image
 from vmctl.domain.ingress import ssh_door
 from vmctl.domain.instance import Instance
 from vmctl.domain.machine import MachineType
@@ -29,19 +26,10 @@ from vmctl.domain.quota import gpu_metric, shortages
 from vmctl.gce import inspection, market
 from vmctl.gce.compute import Compute
 from vmctl.workflows.provisioning.allowance import Allowance, diagnosis, wanted_for
+from vmctl.workflows.provisioning.wish import Wish
 
 RECENT = timedelta(hours=24)
 TAG = "vmctl"  # that every VM of vmctl's carries
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """The machine that the settings ask for, and the region it is looked for in."""
-
-    gpu: Gpu | None
-    machine: MachineType
-    image: Image
-    region: str
 
 
 def inside(

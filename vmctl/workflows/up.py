@@ -17,20 +17,15 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.access import key_entry
 from vmctl.domain.comparison import Asked, differences
-from vmctl.domain.cost import Rate
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Noted, Started, Story, Warned
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.image import Image
-from vmctl.domain.instance import Instance, Status, labels_for
+from vmctl.domain.instance import Instance, Status
 from vmctl.domain.ladder import Reached
-from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.no_address import nat_caution
 from vmctl.domain.placement import Patience, region_of
-from vmctl.domain.plan import MachinePlan, cautions
+from vmctl.domain.plan import cautions
 from vmctl.domain.vm_settings import VmSettings
 from vmctl.folders import cache_dir
-from vmctl.gce import catalogue
 from vmctl.gce.compute import Compute
 from vmctl.workflows.background.errand import Errand
 from vmctl.workflows.connecting.cloud import open_cloud
@@ -38,24 +33,15 @@ from vmctl.workflows.connecting.limiting import limit_for
 from vmctl.workflows.ledger import observe, remember_vm
 from vmctl.workflows.move import start_or_move
 from vmctl.workflows.provisioning.allowance import Allowance, ask_ahead
-from vmctl.workflows.provisioning.arming import arm, begin, run_limit_s, watchdog_metadata
+from vmctl.workflows.provisioning.arming import arm, begin
 from vmctl.workflows.provisioning.placing import Plan, create, plan_for
 from vmctl.workflows.provisioning.settling import give_up, settle
 from vmctl.workflows.provisioning.waiting import follow, until
+from vmctl.workflows.provisioning.wish import Wish, machine_plan, parse_wish
 from vmctl.workflows.push import PushResult
 from vmctl.workflows.readiness.climb import Climb
 from vmctl.workflows.readiness.rungs import Readiness, make_ready, preload
-from vmctl.workflows.status import machine_view, rate_in, stamp
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user's settings ask for, parsed."""
-
-    gpu: Gpu | None
-    machine: MachineType
-    image: Image
-    max_run_s: int
+from vmctl.workflows.status import machine_view, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,29 +126,6 @@ def _alone(lock: IO[str]) -> Story[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def parse_wish(project: Project) -> Wish:
-    """The [vm] settings as values; raises InvalidInput before anything is sent."""
-    gpu = Gpu.parse(project.vm.gpu)
-    machine = choose_machine(gpu, project.vm.machine)
-    limited = project.vm.budget is not None
-    rate = _dearest(project, gpu, machine) if limited else Rate(None, None)
-    return Wish(
-        gpu=gpu,
-        machine=machine,
-        image=Image.parse(project.vm.image),
-        max_run_s=run_limit_s(project, rate, machine.name),
-    )
-
-
-def _dearest(project: Project, gpu: Gpu | None, machine: MachineType) -> Rate:
-    """What the machine costs where it costs most of the zones that may be tried at home."""
-    region = region_of(project.vm.zone) if project.vm.zone else project.vm.region
-    zones = [zone for zone in catalogue.zones() if region_of(zone) == region] or [f"{region}-b"]
-    vm = project.vm
-    rates = [rate_in(zone, machine.name, gpu, vm.disk_gb, spot=vm.spot) for zone in zones]
-    return max(rates, key=lambda rate: rate.all_usd_h or 0.0)
-
-
 def _bring_up(
     project: Project,
     wish: Wish,
@@ -172,8 +135,7 @@ def _bring_up(
     patience: Patience,
 ) -> Story[tuple[str, Instance]]:
     """From whatever there is to a RUNNING machine, and the word for how."""
-    place = region_of(project.vm.zone) if project.vm.zone else project.vm.region
-    ahead = ask_ahead(compute, place, patience)
+    ahead = ask_ahead(compute, wish.region, patience)
     instance = yield from _what_there_is(project, compute, clock)
     if instance is None:
         return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
@@ -276,27 +238,6 @@ def _create(
             hint="Run it again: vmctl up",
         )
     return "created", instance
-
-
-def machine_plan(project: Project, wish: Wish, zone: str, ssh_keys: str) -> MachinePlan:
-    """The machine that the settings ask for, in full."""
-    return MachinePlan(
-        name=project.instance_name,
-        zone=zone,
-        machine=wish.machine,
-        gpu=wish.gpu,
-        image=wish.image,
-        disk_gb=project.vm.disk_gb,
-        max_run_s=wish.max_run_s,
-        ssh_keys=ssh_keys,
-        labels=labels_for(project.owner, project.name),
-        metadata=watchdog_metadata(project, wish.max_run_s),
-        budget_usd=project.vm.budget,
-        spot=project.vm.spot,
-        network=project.vm.network,
-        subnetwork=project.vm.subnetwork,
-        external_address=project.vm.external_address,
-    )
 
 
 def _compare(instance: Instance, project: Project, wish: Wish, patience: Patience) -> Story[None]:

@@ -12,6 +12,7 @@ from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.gpu import Gpu
 from vmctl.domain.image import Image
+from vmctl.domain.instance import Instance
 from vmctl.domain.machine import MachineType, boot_disk_type
 from vmctl.domain.operation import Operation
 from vmctl.domain.placement import (
@@ -124,6 +125,28 @@ def plan_for(
         vcpus=size.vcpus,
         mem_gb=size.mem_gb,
         choices=choices,
+    )
+
+
+def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> Plan:
+    """The plan for a VM that is there: `start` where it is, or `move` to the first of the zones."""
+    machine, spot = instance.machine_type, instance.spot
+    price = catalogue.price(zones[0], machine, instance.gpu, spot=spot)
+    return Plan(
+        action=action,
+        name=instance.name,
+        zones=tuple(zones),
+        machine_type=machine,
+        gpu=instance.gpu.title if instance.gpu else None,
+        image=None,
+        disk_gb=instance.disk_gb,
+        spot=spot,
+        max_hours=max_run_s / 3600,
+        usd_per_hour=price.usd_per_hour,
+        price_dated=price.dated or None,
+        disk_usd_per_month=disk_usd_per_month(
+            region_of(zones[0]), instance.disk_type, instance.disk_gb
+        ),
     )
 
 

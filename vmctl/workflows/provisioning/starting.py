@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.cost import disk_usd_per_month
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.instance import Instance, Status
@@ -18,10 +17,10 @@ from vmctl.workflows.connecting.login import renew_key
 from vmctl.workflows.ledger import remember_vm
 from vmctl.workflows.provisioning.allowance import allowed, ask_ahead, explain, wanted_for
 from vmctl.workflows.provisioning.arming import arm, run_limit_s
-from vmctl.workflows.provisioning.placing import Plan
+from vmctl.workflows.provisioning.placing import Plan, plan_again
 from vmctl.workflows.provisioning.searching import search
 from vmctl.workflows.provisioning.waiting import follow, until
-from vmctl.workflows.status import price_of, rate_of
+from vmctl.workflows.status import rate_of
 
 Agree = Callable[[Plan], None]
 
@@ -42,7 +41,7 @@ def start(
     if project.vm.budget is not None:
         max_run_s = run_limit_s(project, rate_of(instance), instance.machine_type)
     remember_vm(project, compute, instance)  # its last stop is told only until it starts
-    plan = _plan(instance, max_run_s)
+    plan = plan_again("start", instance, (instance.zone,), max_run_s)
     yield Noted(plan.text)
     agree(plan)
     wanted = wanted_for(
@@ -92,26 +91,6 @@ def start(
         )
     yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
     return running
-
-
-def _plan(instance: Instance, max_run_s: int) -> Plan:
-    price = price_of(instance)
-    return Plan(
-        action="start",
-        name=instance.name,
-        zones=(instance.zone,),
-        machine_type=instance.machine_type,
-        gpu=instance.gpu.title if instance.gpu else None,
-        image=None,
-        disk_gb=instance.disk_gb,
-        spot=instance.spot,
-        max_hours=max_run_s / 3600,
-        usd_per_hour=price.usd_per_hour,
-        price_dated=price.dated or None,
-        disk_usd_per_month=disk_usd_per_month(
-            instance.region, instance.disk_type, instance.disk_gb
-        ),
-    )
 
 
 def _dry(instance: Instance, error: NoCapacity) -> NoCapacity:

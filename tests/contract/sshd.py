@@ -11,6 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
+# What a VM's login has. In the tester's own, python3 may be a script that takes half a second to
+# find the real one.
+LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 LOGIN = """#!/bin/sh
 cd "$HOME" || exit 1
 case "$SSH_ORIGINAL_COMMAND" in
@@ -67,7 +70,7 @@ StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
 Subsystem sftp internal-sftp
-SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={os.environ["PATH"]}
+SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={LOGIN_PATH}
 ForceCommand "{login}"
 """
         )

@@ -27,10 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch  # noqa: E402
 from batches import Batches  # noqa: E402
-from bench_quality import bench_quality  # noqa: E402
+from bench_quality import Curve, bench_quality, reached  # noqa: E402
 from cache import open_cache  # noqa: E402
 from data_utils import ImageFolderGrayColor, colorization_dataset  # noqa: E402
 from fast_unet import FastUNet  # noqa: E402
+from half_unet import HalfUNet  # noqa: E402
 from PIL import Image  # noqa: E402
 from predict import autocast_dtype, predict  # noqa: E402
 from torch.nn import functional  # noqa: E402
@@ -42,6 +43,15 @@ FORWARD_AND_BACK = 48.641e9  # floating-point operations per photo of 224×224, 
 # Bytes that a step moves per photo in half precision if everything between two convolutions is
 # computed while it is at hand: modelled by hand from the sizes of the tensors.
 FUSED_TRAFFIC = 283e6
+REACHED = (
+    0.6  # of the bandwidth limit: what colorize.py is expected to reach where none is measured
+)
+# --model half moves and computes a quarter: the same layers at half the side. Its first and last
+# layers, which are larger, and what it cannot fill of a GPU are why only half of that is counted.
+HALF_IS_LESS = 2
+TARGET_GAIN = 1.0  # dB above a gray copy: the validation PSNR to be reached
+PHOTOS = 3708  # of the data set, all decoded into a cold cache
+T4_HOST_CORES = 1.3  # of this computer's: what an n1-standard-4's processors are taken for
 # name in torch's words: (10^12 operations/s in fp32, in half precision, 10^9 bytes/s)
 CARDS = {
     "T4": (8.1, 65, 320),
@@ -58,6 +68,7 @@ STEPS = {
     "half precision": (UNet, False, True),
     "both": (UNet, True, True),
     "both, nothing joined (colorize.py)": (FastUNet, True, True),
+    "colorize.py --model half": (HalfUNet, True, True),
 }
 OURS = "both, nothing joined (colorize.py)"
 
@@ -185,8 +196,8 @@ def per_photo(count: int, work: Callable[[], object], rounds: int) -> float:
     return min(costs)
 
 
-def bench_loader(data: Path, base: Path, rounds: int) -> None:
-    """What a photo costs until the net can read it."""
+def bench_loader(data: Path, base: Path, rounds: int) -> float:
+    """What a photo costs until the net can read it; returns seconds to decode one, once."""
     files = [path for path, _ in ImageFolderGrayColor(data, check=False).samples][:512]
     torch.set_num_threads(1)
     dataset = colorization_dataset(data, SIDE)
@@ -222,6 +233,7 @@ def bench_loader(data: Path, base: Path, rounds: int) -> None:
         print(f"  {name:<42}{cost * 1e3:9.3f} ms{first / cost:8.1f}x")
     print(f"  {'once: decode and resize into the cache':<42}{decoding * 1e3:9.3f} ms")
     print("  reach: 15x for the first of the two rows of the cache")
+    return decoding
 
 
 # --- limits
@@ -243,15 +255,39 @@ def show_limits(speeds: tuple[float, float], device: str | None) -> None:
             share = speeds[1] / min(by_bandwidth, by_operations)
             line += f"; here {speeds[1]:.0f}, {share:.0%} (reach: 60 %)"
         print(line)
-    fp32, half, bandwidth = CARDS["T4"]
-    naive, ours = fp32 * 1e12 / FORWARD_AND_BACK, 0.6 * bandwidth * 1e9 / FUSED_TRAFFIC
     price = cheapest("nvidia-tesla-t4")
     print("Estimate for a T4 from these limits, not measured: ten epochs of 3,337 photos")
-    for name, speed in (("naive, all of its limit", naive), ("colorize.py, 60 % of its", ours)):
+    for name, speed in t4_speeds().items():
         seconds = 33370 / speed
         print(
             f"  {name:<26}{speed:5.0f} photos/s: {seconds:4.0f} s,"
             f" {seconds / 3600 * price:.3f} USD at {price:.2f} USD/h"
+        )
+
+
+def t4_speeds() -> dict[str, float]:
+    """Photos/s that a T4's limits leave to be expected: an estimate, nothing of it is measured."""
+    fp32, _, bandwidth = CARDS["T4"]
+    unet = REACHED * bandwidth * 1e9 / FUSED_TRAFFIC
+    return {"naive": fp32 * 1e12 / FORWARD_AND_BACK, "unet": unet, "half": unet * HALF_IS_LESS}
+
+
+def show_t4(curves: dict[str, Curve], target: float, decoding: float) -> None:
+    """Time and price until a validation PSNR is reached on a T4, estimated from photos needed."""
+    price = cheapest("nvidia-tesla-t4")
+    cold = PHOTOS * decoding / T4_HOST_CORES
+    print(
+        f"Estimate for a T4 until {target:.2f} dB (gray copy + {TARGET_GAIN:g} dB) at {SIDE}×{SIDE}"
+    )
+    print(f"  photos needed: measured above; speed: from the limits; decoding {cold:.1f} s first")
+    for model, curve in curves.items():
+        if not (found := reached(curve, target)):
+            print(f"  --model {model}: not reached in {curve[-1][0]} photos")
+            continue
+        seconds = cold + found[0] / t4_speeds()[model]
+        print(
+            f"  --model {model}: {found[0]} photos, {seconds:.0f} s,"
+            f" {seconds / 3600 * price:.4f} USD at {price:.2f} USD/h"
         )
 
 
@@ -286,6 +322,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and a short training")
     parser.add_argument("--data_path", type=Path, help="photos (default: data/landscapes, if any)")
+    parser.add_argument(
+        "--full_steps",
+        type=int,
+        metavar="N",
+        help=f"also train N steps of 32 photos at {SIDE}×{SIDE} (default: 1000 with a GPU, else"
+        " none: 104, an epoch, take minutes on two cores)",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--batch_size", type=int, default=4, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=3, help=argparse.SUPPRESS)
@@ -308,12 +351,20 @@ def main() -> None:
         own = ROOT / "data" / "landscapes"
         data = wanted.data_path or (own if own.is_dir() else made_photos(Path(base) / "photos"))
         speeds = bench_steps(rounds, 3, cuda)
-        bench_loader(data, Path(base), max(2, rounds))
+        decoding = bench_loader(data, Path(base), max(2, rounds))
+        curves: dict[str, Curve] = {}
+        gray = 0.0
+        torch.set_num_threads(wanted.threads)
         if wanted.data_path or own.is_dir():
-            bench_quality(data, Path(base), 60 if wanted.quick else 300)
+            bench_quality(data, Path(base), 60 if wanted.quick else 300, 64, 16)
+            steps = wanted.full_steps if wanted.full_steps is not None else 1000 if cuda else 0
+            if steps:
+                curves, gray = bench_quality(data, Path(base), steps, SIDE, 32, naive=cuda)
         else:
             print("\nQuality needs real photos: scripts/download_landscapes.sh, or --data_path")
         show_limits(speeds, device)
+        if curves:
+            show_t4(curves, gray + TARGET_GAIN, decoding)
 
 
 if __name__ == "__main__":

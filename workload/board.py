@@ -8,6 +8,7 @@ from pictures import write_graph, write_images
 from predict import Scores
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
+from unet import UNet
 
 
 class Board:
@@ -16,12 +17,12 @@ class Board:
     A training that goes on after `steps` steps replaces what an interrupted one wrote later.
     """
 
-    def __init__(self, folder: Path, steps: int, image_size: int) -> None:
+    def __init__(self, folder: Path, steps: int, image_size: int, drawn: type[UNet]) -> None:
         purge = steps + 1 if steps else None
         self.train = SummaryWriter(folder / "train", flush_secs=10, purge_step=purge)
         self.test = SummaryWriter(folder / "test", flush_secs=10, purge_step=purge)
         if not steps:
-            write_graph(self.train, image_size)
+            write_graph(self.train, image_size, drawn)
 
     def __enter__(self) -> "Board":
         return self

@@ -113,11 +113,6 @@ def fill(net: nn.Module, weights: Mapping[str, Any], name: Path) -> None:
         raise CheckpointError(f"{name} does not fit this net: {why}") from None
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Fill `net` from unet.pth or from a checkpoint."""
-    fill(net, weights_of(read(path.read_bytes(), path)), path)
-
-
 @dataclass
 class Progress:
     """Where a training stands, and what it has reported so far."""

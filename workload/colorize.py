@@ -29,22 +29,20 @@ from checkpoint import (
     Progress,
     Stopped,
     StopRequest,
-    load_weights,
     remove_unfinished,
     save_checkpoint,
     save_weights,
     write_whole,
 )
 from data_utils import DataError
-from fast_unet import FastUNet
 from gallery import colour_folder, save_sample
 from memory import batch_that_fits, is_out_of_memory, memory_of
+from models import MODELS, load_net, new_net
 from options import CONFIGURATION, parse_arguments
 from photos import Photos
 from predict import autocast_dtype, colorized, predict, validate
 from reports import LossReader, progress_bar
 from resume import find_checkpoint, restore
-from start import start_from_gray
 from team import Team, assembled
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -168,8 +166,7 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
 
     torch.manual_seed(arguments.seed)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape: find its best kernels
-    net = FastUNet()
-    start_from_gray(net)
+    net = new_net(arguments.model)
     net.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         net.parameters(),
@@ -237,7 +234,8 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
         if team.leads:
             remove_unfinished(out_dir)
             run = out_dir / progress.run
-            board = stack.enter_context(Board(run, progress.steps, arguments.image_size))
+            drawn = MODELS[arguments.model].drawn
+            board = stack.enter_context(Board(run, progress.steps, arguments.image_size, drawn))
         try:
             train(
                 runner,
@@ -273,9 +271,8 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
 
 def test_net(arguments: argparse.Namespace, team: Team) -> int:
     """Try a net as the flags say; returns the exit code."""
-    net = FastUNet()
     try:
-        load_weights(net, arguments.test_net)
+        net = load_net(arguments.test_net)
     except FileNotFoundError:
         raise CheckpointError(f"--test_net: there is no file {arguments.test_net}") from None
     net.to(team.device, memory_format=torch.channels_last)

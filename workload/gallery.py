@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import load_weights, write_whole
+from checkpoint import write_whole
 from colours import gray_copy, keep_luma, to_batch
 from data_utils import NO_PICTURE, DataError, in_words, is_photo, load_rgb
-from fast_unet import FastUNet
 from metrics import colourfulness, psnr, ssim
+from models import SIDES, load_net
 from photos import Photos
 from pictures import draw_sample
 from PIL import Image
@@ -32,8 +32,7 @@ COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to comp
 
 def save_sample(photos: Photos, weights: Path, dtype: torch.dtype | None) -> None:
     """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
-    net = FastUNet()
-    load_weights(net, weights)
+    net = load_net(weights)
     chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
     gray, truth = photos.batch(list(chosen.values()))
     picture = io.BytesIO()
@@ -96,7 +95,7 @@ def coloured(
     """A picture of any size in the net's hues, and what the page shows of it."""
     width, height = photo.size
     shrink = min(1, WORK_SIDE / max(width, height))
-    small = photo.resize([max(8, round(side * shrink / 8) * 8) for side in photo.size])
+    small = photo.resize([max(SIDES, round(side * shrink / SIDES) * SIDES) for side in photo.size])
     gray, truth = to_batch(torch.from_numpy(np.array(small)).unsqueeze(0))
     ours = colorized(net, gray, dtype).cpu()
     scores = ""

@@ -17,11 +17,11 @@ MARGIN = 8
 CAPTION = 24
 
 
-def write_graph(writer: SummaryWriter, image_size: int) -> None:
-    """Add the net's graph: of a fresh UNet, so that nothing touches the one that is trained."""
+def write_graph(writer: SummaryWriter, image_size: int, net: type[UNet] = UNet) -> None:
+    """Add the net's graph: of a fresh one, so that nothing touches the one that is trained."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the tracer's advice to use another tracer
-        writer.add_graph(UNet().eval(), torch.zeros(1, 1, image_size, image_size))
+        writer.add_graph(net().eval(), torch.zeros(1, 1, image_size, image_size))
 
 
 def write_images(

@@ -33,7 +33,7 @@ def find_checkpoint(
         return None, path
     found = read(content, path)
     if "settings" in found:
-        was = {"epochs": None, **found["settings"]}
+        was = {"epochs": None, "model": "unet", **found["settings"]}
         if not automatic:  # who names the file may train for longer
             was["epochs"] = settings["epochs"]
         if different := differences(was, settings):

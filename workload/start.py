@@ -19,11 +19,7 @@ def start_from_gray(net: UNet) -> None:
     All weights are drawn as He et al. (2015) draw them. Then channel 0 is made to carry the gray
     picture through the uppermost level: down block 1, the skip, up block 1, the last layer.
     """
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-
+    start_loud(net)
     into, through = net.downsample_block_1.conv_block[0], net.downsample_block_1.conv_block[2]
     back, out = net.upsample_block_1.conv_block[0], net.upsample_block_1.conv_block[2]
     skip = back.in_channels - through.out_channels  # the skip's first channel, after those below
@@ -34,3 +30,18 @@ def start_from_gray(net: UNet) -> None:
     into.bias[0] = 0.5
     net.last_conv.weight *= OTHERS
     net.last_conv.weight[:, 0] = 1
+
+
+@torch.no_grad()
+def start_without_hues(net: UNet) -> None:
+    """Set first weights such that a net that returns hues (half_unet.py) begins with none."""
+    start_loud(net)
+    net.last_conv.weight.zero_()
+
+
+def start_loud(net: nn.Module) -> None:
+    """He et al.'s weights (2015): a signal stays as loud from layer to layer."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)

@@ -7,10 +7,11 @@ import sys
 import colorize
 import pytest
 import torch
-from checkpoint import CheckpointError, NonFinite, load_weights, save_weights, write_whole
+from checkpoint import CheckpointError, NonFinite, save_weights, write_whole
 from conftest import WORKLOAD
 from data_utils import get_colorized_dataset_loader
 from memory import batch_that_fits
+from models import load_net
 from options import parse_arguments
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -184,22 +185,21 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 def test_loading_weights_runs_no_code(tmp_path):
     torch.save({"last_conv.bias": os.system}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match=r"evil.pth is no file of weights"):
-        load_weights(UNet(), tmp_path / "evil.pth")
+        load_net(tmp_path / "evil.pth")
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_weights_of_a_compiled_or_shared_net_fit(tmp_path, prefix):
     net = UNet()
     torch.save({prefix + key: w for key, w in net.state_dict().items()}, tmp_path / "net.pth")
-    other = UNet()
-    load_weights(other, tmp_path / "net.pth")
+    other = load_net(tmp_path / "net.pth")
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_weights_of_another_net_are_one_sentence(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
     with pytest.raises(CheckpointError, match="does not fit this net") as error:
-        load_weights(UNet(), tmp_path / "linear.pth")
+        load_net(tmp_path / "linear.pth")
     assert "\n" not in str(error.value)
 
 
@@ -252,6 +252,8 @@ def test_the_batch_that_fits_grows_with_the_memory_and_is_always_smaller():
     [
         "--image_size 30",
         "--image_size 0",
+        "--image_size 24 --model half",
+        "--model none",
         "--epochs 0",
         "--epochs x",
         "--lr nan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.holding import Rehearsal
+from tests.e2e.holding import COLLECTIONS, Rehearsal, rehearsal
 
 
 def test_a_connection_that_is_cut_at_its_first_question_is_one_sentence(cloud: Rehearsal) -> None:
@@ -15,3 +15,21 @@ def test_a_connection_that_is_cut_at_its_first_question_is_one_sentence(cloud: R
     assert error["hint"]
     assert "Traceback" not in told
     assert cloud.all("instances") == []
+
+
+def test_gc_knows_the_machine_that_a_killed_one_left_off() -> None:
+    with rehearsal("selftest-left-off") as cloud:
+        method = "compute.instances.setScheduling"
+        assert cloud.killed_at(2, "before", "selftest", method=method) == method
+        (vm,) = cloud.all("instances")
+        assert vm["status"] == "TERMINATED", "no run limit ends it"
+        assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
+        cloud("emulator", "stop")
+        cloud("emulator", "start", "--clock", "stepped")
+        cloud("emulator", "clock", "11m")
+        (left,) = cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"]
+        assert (left["what"], left["name"]) == ("self-test's VM", vm["name"])
+        assert left["usd_per_month"] > 0
+        assert "Removed 1 thing: $1.00 a month less" in cloud("gc", "--yes").stdout
+        for collection in COLLECTIONS:
+            assert cloud.all(collection) == []

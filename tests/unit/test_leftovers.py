@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmctl.domain.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance, Status
-from vmctl.domain.leftover import Belonging, What, orphans
+from vmctl.domain.instance import (
+    MOVED_FROM_LABEL,
+    MOVING_LABEL,
+    SELFTEST_LABEL,
+    Instance,
+    Status,
+)
+from vmctl.domain.leftover import SELFTEST_REST, Belonging, What, left_by_selftests, orphans
 
 ZONE, REGION = "europe-west1-b", "europe-west1"
 DISK = Belonging(What.DISK, "vm", ZONE, REGION, size_gb=100, disk_type="pd-balanced")
@@ -77,3 +84,30 @@ def test_a_rule_is_used_by_any_vm_with_its_tag() -> None:
 def test_the_expensive_kinds_come_first() -> None:
     kinds = [one.what for one in orphans([FIREWALL, ADDRESS, DISK, SNAPSHOT], [], set())]
     assert kinds == [What.DISK, What.SNAPSHOT, What.ADDRESS, What.FIREWALL]
+
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+LEFT = replace(
+    VM, labels={SELFTEST_LABEL: "1"}, stopped_at=NOW - 2 * SELFTEST_REST, disk_gb=10, id="12"
+)
+
+
+def test_a_self_test_s_vm_that_is_off_is_left_with_the_price_of_its_disk() -> None:
+    (one,) = left_by_selftests([LEFT], NOW)
+    assert (one.what, one.name, one.place, one.id) == (What.SELFTEST, "vm", ZONE, "12")
+    assert one.usd_per_month == 1.0
+    assert orphans([one], [LEFT], set()) == (one,)
+    assert orphans([one], [LEFT], {"vm"}) == (), "it is going already"
+
+
+@pytest.mark.parametrize(
+    "vm",
+    [
+        replace(LEFT, labels={}),  # somebody's own
+        replace(LEFT, status=Status.RUNNING),  # Google deletes it at its run limit
+        replace(LEFT, stopped_at=NOW - timedelta(minutes=1)),  # a self-test may be at work
+        replace(LEFT, stopped_at=None),
+    ],
+)
+def test_other_vms_are_not_left_by_a_self_test(vm: Instance) -> None:
+    assert left_by_selftests([vm], NOW) == ()

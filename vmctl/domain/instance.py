@@ -15,6 +15,7 @@ OWNER_LABEL = "vmctl-owner"
 NAME_LABEL = "vmctl-name"
 MOVING_LABEL = "vmctl-moving"  # on a VM that is being left for another zone
 MOVED_FROM_LABEL = "vmctl-moved-from"  # the id of that VM, on the snapshot and the VM made from it
+SELFTEST_LABEL = "vmctl-selftest"  # on what a self-test makes, beside the other labels
 SSH_PORT_ITEM = "vmctl-ssh-port"
 
 

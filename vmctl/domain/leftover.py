@@ -1,10 +1,10 @@
-"""What vmctl made besides VMs, and which of it nothing uses any more."""
+"""What vmctl made besides your VMs, and which of it nothing uses any more."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from vmctl.domain.cost import (
@@ -12,9 +12,10 @@ from vmctl.domain.cost import (
     snapshot_usd_per_month,
     unused_address_usd_per_month,
 )
-from vmctl.domain.instance import MOVED_FROM_LABEL, Instance
+from vmctl.domain.instance import MOVED_FROM_LABEL, SELFTEST_LABEL, Instance
 
 FIREWALL_PREFIX = "vmctl-"
+SELFTEST_REST = timedelta(minutes=10)  # a self-test at work starts its VM again sooner
 
 
 class What(StrEnum):
@@ -24,6 +25,7 @@ class What(StrEnum):
     SNAPSHOT = "snapshot"
     ADDRESS = "address"
     FIREWALL = "firewall rule"
+    SELFTEST = "self-test's VM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Belonging:
     def usd_per_month(self) -> float | None:
         """What it costs by the list, None where the price is not known."""
         match self.what:
-            case What.DISK:
+            case What.DISK | What.SELFTEST:  # of a VM that is off only the disk costs
                 return disk_usd_per_month(self.region, self.disk_type, self.size_gb)
             case What.SNAPSHOT:
                 return snapshot_usd_per_month(self.region, self.stored_bytes)
@@ -72,6 +74,28 @@ class Belonging:
 def firewall_description(owner: str) -> str:
     """What marks a firewall rule as an owner's: rules carry no labels."""
     return f"made by vmctl for {owner}"
+
+
+def left_by_selftests(instances: Iterable[Instance], now: datetime) -> tuple[Belonging, ...]:
+    """The VMs of killed self-tests that are off, each with its disk: no run limit ends them."""
+    return tuple(
+        Belonging(
+            What.SELFTEST,
+            vm.name,
+            place=vm.zone,
+            region=vm.region,
+            id=vm.id,
+            project_name=vm.project_name,
+            size_gb=vm.disk_gb,
+            disk_type=vm.disk_type,
+            created_at=vm.created_at,
+        )
+        for vm in instances
+        if SELFTEST_LABEL in vm.labels
+        and vm.status.is_stopped
+        and vm.stopped_at is not None
+        and now - vm.stopped_at > SELFTEST_REST
+    )
 
 
 def orphans(
@@ -102,3 +126,5 @@ def _is_used(one: Belonging, instances: Collection[Instance], under_way: Collect
             return one.in_use
         case What.FIREWALL:
             return any(not one.tags or set(one.tags) & set(vm.tags) for vm in instances)
+        case What.SELFTEST:
+            return one.name in under_way

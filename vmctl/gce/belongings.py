@@ -89,6 +89,10 @@ def delete_belonging(compute: Compute, one: Belonging) -> Operation:
             )
         case What.FIREWALL:
             return compute.change("firewalls", "delete", one.name, firewall=one.name)
+        case What.SELFTEST:
+            return compute.change(
+                "instances", "delete", one.name, zone=one.place, instance=one.name
+            )
 
 
 def _ours(owner: str) -> str:

@@ -9,7 +9,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Started, Story, Warned
-from vmctl.domain.leftover import Belonging, orphans
+from vmctl.domain.leftover import Belonging, left_by_selftests, orphans
 from vmctl.gce.belongings import belongings, delete_belonging, vms_under_way
 from vmctl.gce.compute import Compute, not_found
 from vmctl.workflows.connecting.cloud import open_cloud
@@ -66,9 +66,13 @@ class GcResult:
 
 
 def find_orphans(project: Project, *, clock: Clock | None = None) -> Story[OrphansResult]:
-    """The owner's disks, snapshots, addresses and firewall rules that nothing uses."""
-    compute = yield from open_cloud(project, clock or Clock())
-    return _result(_look(compute, project.owner))
+    """The owner's disks, snapshots, addresses and firewall rules that nothing uses.
+
+    Beside them what a self-test left that was killed.
+    """
+    clock = clock or Clock()
+    compute = yield from open_cloud(project, clock)
+    return _result(_look(compute, project.owner, clock))
 
 
 def gc(
@@ -83,7 +87,7 @@ def gc(
     """
     clock = clock or Clock()
     compute = yield from open_cloud(project, clock)
-    first = _look(compute, project.owner)
+    first = _look(compute, project.owner, clock)
     if not first:
         return GcResult((), (), 0.0)
     if not confirm(_result(first)):
@@ -92,7 +96,7 @@ def gc(
         )
     shown = {one.id for one in first}
     # while the question stood, a VM may have taken one of them, and others may have come
-    agreed = [one for one in _look(compute, project.owner) if one.id in shown]
+    agreed = [one for one in _look(compute, project.owner, clock) if one.id in shown]
     deleted, failed = [], []
     for one in agreed:
         began = clock.monotonic()
@@ -117,11 +121,13 @@ def gc(
     return GcResult(result.orphans, kept, result.usd_per_month)
 
 
-def _look(compute: Compute, owner: str) -> tuple[Belonging, ...]:
+def _look(compute: Compute, owner: str, clock: Clock) -> tuple[Belonging, ...]:
     # first the operations, then the things: a VM whose creation ends in between is listed
     under_way = vms_under_way(compute)
     found = belongings(compute, owner)
-    return orphans(found, compute.list_instances(owner), under_way)
+    instances = compute.list_instances(owner)
+    found += left_by_selftests(instances, compute.now(clock.now()))
+    return orphans(found, instances, under_way)
 
 
 def _result(found: tuple[Belonging, ...]) -> OrphansResult:

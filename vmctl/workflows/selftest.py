@@ -21,6 +21,7 @@ from vmctl.domain.cost import Price, disk_usd_per_month
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.image import Image
+from vmctl.domain.instance import SELFTEST_LABEL
 from vmctl.domain.machine import MachineType, boot_disk_type
 from vmctl.domain.placement import candidate_zones
 from vmctl.domain.plan import MachinePlan
@@ -31,7 +32,7 @@ from vmctl.gce.trace import Recorder
 from vmctl.gce.trials import Trial
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.connecting.cloud import open_cloud
-from vmctl.workflows.selftesting.clearing import SELFTEST_LABEL, clear_away, selftest_labels
+from vmctl.workflows.selftesting.clearing import clear_away, selftest_labels
 from vmctl.workflows.selftesting.findings import Sheet, Trials
 from vmctl.workflows.selftesting.free_looks import free_looks
 from vmctl.workflows.selftesting.machine_trials import (

@@ -6,21 +6,23 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Finished, Started, Story
-from vmctl.domain.instance import Instance, labels_for
+from vmctl.domain.instance import SELFTEST_LABEL, Instance, labels_for
 from vmctl.gce.compute import Compute, not_found, raise_failure
 from vmctl.gce.replies import aggregated, last_part
 from vmctl.gce.trials import Trial
 from vmctl.ssh import hostkeys
 from vmctl.workflows.provisioning.waiting import follow, gap_s, until
 
-# beside the name: a project of the user's may be called the same, and its VM is not ours to delete
-SELFTEST_LABEL = "vmctl-selftest"
 LIMIT_S = 600.0
 SECOND_LOOK_S = 1.0
 
 
 def selftest_labels(project: Project) -> dict[str, str]:
-    """On everything that a self-test makes."""
+    """On everything that a self-test makes.
+
+    The last one stands beside the name: a project of the user's may be called the same, and its VM
+    is not ours to delete.
+    """
     return {**labels_for(project.owner, project.name), SELFTEST_LABEL: "1"}
 
 

@@ -23,13 +23,13 @@ from vmctl.domain.operation import Operation
 from vmctl.domain.vm_settings import VmSettings
 from vmctl.domain.watchdog import parse_idle
 from vmctl.gce import candidates
-from vmctl.gce.compute import Compute, raise_failure
+from vmctl.gce.compute import Compute
 from vmctl.gce.inspection import vm_names, zones_of_name
 from vmctl.gce.replies import host_keys_in_log
 from vmctl.ssh import hostkeys
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.connecting.cloud import open_cloud
-from vmctl.workflows.provisioning.waiting import follow
+from vmctl.workflows.provisioning.waiting import carried_out
 from vmctl.workflows.status import price_of, stamp
 from vmctl.workflows.suggestions import remember_vms
 from vmctl.workflows.up import up
@@ -222,8 +222,7 @@ def _carry_out(
 
 
 def _done(compute: Compute, asked: Operation, clock: Clock) -> Story[None]:
-    done = yield from follow(compute, asked, clock, "adopt")
-    raise_failure(done, compute.project, f"{asked.kind} of {asked.target}")
+    yield from carried_out(compute, asked, clock, "adopt", f"{asked.kind} of {asked.target}")
 
 
 def _as_it_is(project: Project, vm: Instance) -> Project:

@@ -11,9 +11,8 @@ from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Story
 from vmctl.domain.instance import Status
 from vmctl.domain.watchdog import SETTINGS_ITEM, WatchSettings
-from vmctl.gce.compute import raise_failure
 from vmctl.workflows.connecting.cloud import open_cloud
-from vmctl.workflows.provisioning.waiting import follow
+from vmctl.workflows.provisioning.waiting import carried_out
 from vmctl.workflows.status import stamp
 
 
@@ -63,8 +62,7 @@ def keep(project: Project, seconds: float, *, clock: Clock | None = None) -> Sto
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
     wanted = replace(settings, keep_until=until.timestamp())
     asked = compute.set_metadata(instance, {SETTINGS_ITEM: wanted.text()})
-    done = yield from follow(compute, asked, clock, "keep")
-    raise_failure(done, compute.project, f"Keeping {instance.name}")
+    yield from carried_out(compute, asked, clock, "keep", f"Keeping {instance.name}")
     budget = datetime.fromtimestamp(settings.stop_at, UTC) if settings.stop_at else None
     return KeepResult(
         name=instance.name,

@@ -28,13 +28,13 @@ from vmctl.domain.placement import Patience, region_of, with_other_regions
 from vmctl.domain.plan import MachinePlan, own_metadata
 from vmctl.gce import catalogue
 from vmctl.gce.belongings import delete_belonging, move_snapshots, take_snapshot
-from vmctl.gce.compute import Compute, already_there, not_found, raise_failure
+from vmctl.gce.compute import Compute, already_there, raise_failure
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.provisioning.arming import watchdog_metadata
 from vmctl.workflows.provisioning.placing import Plan, create, plan_again
 from vmctl.workflows.provisioning.settling import COPY_LIMIT_S, begun, give_up, made_from
 from vmctl.workflows.provisioning.starting import start
-from vmctl.workflows.provisioning.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import carried_out, deleted, follow, gap_s, until
 
 
 def start_or_move(
@@ -172,10 +172,8 @@ def _mark(compute: Compute, instance: Instance, clock: Clock) -> Story[Instance]
     if instance.is_moving:
         return instance
     yield Started("move", f"Moving {instance.name} out of {instance.zone}")
-    done = yield from follow(
-        compute, compute.set_labels(instance, {MOVING_LABEL: "1"}), clock, "move"
-    )
-    raise_failure(done, compute.project, f"Labelling {instance.name}")
+    asked = compute.set_labels(instance, {MOVING_LABEL: "1"})
+    yield from carried_out(compute, asked, clock, "move", f"Labelling {instance.name}")
     return compute.get_instance(instance.zone, instance.name) or instance
 
 
@@ -195,9 +193,8 @@ def _snapshot(
                 return found
             why = "is older than the last stop" if found.is_ready else f"is {found.status}"
             yield Noted(f"The snapshot {name} {why}: it is taken anew.")
-            gone = yield from follow(compute, delete_belonging(compute, found), clock, "move")
-            if not not_found(gone):
-                raise_failure(gone, compute.project, f"Deleting the snapshot {name}")
+            asked = delete_belonging(compute, found)
+            yield from deleted(compute, asked, clock, "move", f"the snapshot {name}")
         elif found is not None:  # an earlier attempt began it
             if clock.monotonic() - began > COPY_LIMIT_S:
                 raise VmctlError(

@@ -24,12 +24,12 @@ from vmctl.domain.ssh_limit import (
     source_of,
 )
 from vmctl.gce import ssh_rules
-from vmctl.gce.compute import Compute, not_found, raise_failure
+from vmctl.gce.compute import Compute
 from vmctl.gce.inspection import ingress_rules
 from vmctl.gce.watching import watch_report
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.provisioning.waiting import follow
+from vmctl.workflows.provisioning.waiting import carried_out, deleted, follow
 
 
 def limit_for(
@@ -155,8 +155,8 @@ class Limit:
 
     def done(self, operation: Operation) -> Story[None]:
         """Wait for a change; raises why it was refused."""
-        ended = yield from follow(self.compute, operation, self.clock, "limit")
-        raise_failure(ended, self.compute.project, f"Changing the firewall of {self.instance.name}")
+        doing = f"Changing the firewall of {self.instance.name}"
+        yield from carried_out(self.compute, operation, self.clock, "limit", doing)
 
     def _name(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
@@ -172,9 +172,8 @@ def _silently(story: Story[object]) -> None:
 
 def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
     for name in (names.deny, names.allow):  # the door opens before the way through it goes
-        ended = yield from follow(compute, ssh_rules.delete_rule(compute, name), clock, "limit")
-        if not not_found(ended):
-            raise_failure(ended, compute.project, f"Deleting the firewall rule {name}")
+        asked = ssh_rules.delete_rule(compute, name)
+        yield from deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
 
 
 def _check_proxy(compute: Compute, instance: Instance) -> None:

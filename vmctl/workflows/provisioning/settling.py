@@ -11,9 +11,9 @@ from vmctl.domain.errors import Conflict, TimedOut
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance
 from vmctl.gce.belongings import delete_belonging, move_snapshots
-from vmctl.gce.compute import Compute, not_found, raise_failure
+from vmctl.gce.compute import Compute
 from vmctl.ssh import hostkeys
-from vmctl.workflows.provisioning.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import carried_out, deleted, follow, gap_s, until
 
 COPY_LIMIT_S = 3600.0  # a first snapshot of a full disk takes its time, without any news
 
@@ -35,15 +35,12 @@ def settle(project: Project, compute: Compute, instance: Instance, clock: Clock)
         since = old.started_at and instance.created_at and old.started_at > instance.created_at
         if since or not old.status.is_stopped:
             raise _two(old, instance)
-        done = yield from follow(compute, compute.delete(old), clock, "settle")
-        if not not_found(done):
-            raise_failure(done, compute.project, f"Deleting {old.name} in {old.zone}")
+        asked = compute.delete(old)
+        yield from deleted(compute, asked, clock, "settle", f"{old.name} in {old.zone}")
         hostkeys.unpin(old.id)
     yield from _delete_snapshots(compute, project, clock, "settle")
-    done = yield from follow(
-        compute, compute.set_labels(instance, {MOVED_FROM_LABEL: None}), clock, "settle"
-    )
-    raise_failure(done, compute.project, f"Labelling {instance.name}")
+    asked = compute.set_labels(instance, {MOVED_FROM_LABEL: None})
+    yield from carried_out(compute, asked, clock, "settle", f"Labelling {instance.name}")
     yield Finished("settle", "The old VM, its disk and the snapshot are gone",
                    clock.monotonic() - began)  # fmt: skip
     return compute.get_instance(instance.zone, instance.name) or instance
@@ -60,10 +57,8 @@ def give_up(project: Project, compute: Compute, instance: Instance, clock: Clock
     yield from _delete_snapshots(compute, project, clock, "move")
     fresh = compute.get_instance(instance.zone, instance.name)
     if fresh is not None and fresh.is_moving:
-        done = yield from follow(
-            compute, compute.set_labels(fresh, {MOVING_LABEL: None}), clock, "move"
-        )
-        raise_failure(done, compute.project, f"Labelling {instance.name}")
+        asked = compute.set_labels(fresh, {MOVING_LABEL: None})
+        yield from carried_out(compute, asked, clock, "move", f"Labelling {instance.name}")
 
 
 def forget(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
@@ -79,9 +74,8 @@ def forget(project: Project, compute: Compute, instance: Instance, clock: Clock)
         if old is None:
             continue
         yield Started("delete", f"Deleting {old.name} and its disk in {old.zone}, too")
-        done = yield from follow(compute, compute.delete(old), clock, "delete")
-        if not not_found(done):
-            raise_failure(done, compute.project, f"Deleting {old.name} in {old.zone}")
+        asked = compute.delete(old)
+        yield from deleted(compute, asked, clock, "delete", f"{old.name} in {old.zone}")
         hostkeys.unpin(old.id)
 
 
@@ -137,9 +131,8 @@ def _delete_snapshots(compute: Compute, project: Project, clock: Clock, step: st
         for one in found:
             if one.is_busy:
                 continue
-            done = yield from follow(compute, delete_belonging(compute, one), clock, step)
-            if not not_found(done):
-                raise_failure(done, compute.project, f"Deleting the snapshot {one.name}")
+            asked = delete_belonging(compute, one)
+            yield from deleted(compute, asked, clock, step, f"the snapshot {one.name}")
         if clock.monotonic() - began > COPY_LIMIT_S:
             raise TimedOut(
                 f"The snapshot {found[0].name} is {found[0].status} for too long.",

@@ -9,7 +9,7 @@ from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.instance import Instance
 from vmctl.domain.operation import Operation
-from vmctl.gce.compute import Compute
+from vmctl.gce.compute import Compute, not_found, raise_failure
 
 SHORTEST_GAP_S = 0.05
 LONGEST_GAP_S = 0.5  # a rung of the way up is noticed within a second
@@ -49,6 +49,27 @@ def follow(
         clock.sleep(gap_s(clock.monotonic() - began))
         operation = compute.look_at(operation)
     return operation
+
+
+def carried_out(
+    compute: Compute,
+    asked: Operation,
+    clock: Clock,
+    step: str,
+    doing: str,
+    *,
+    limit_s: float = SILENCE_LIMIT_S,
+) -> Story[None]:
+    """Wait until a change is made; raises why it was refused or failed."""
+    done = yield from follow(compute, asked, clock, step, limit_s=limit_s)
+    raise_failure(done, compute.project, doing)
+
+
+def deleted(compute: Compute, asked: Operation, clock: Clock, step: str, what: str) -> Story[None]:
+    """Wait until a thing is gone, whoever deletes it; raises why it stays."""
+    done = yield from follow(compute, asked, clock, step)
+    if not not_found(done):
+        raise_failure(done, compute.project, f"Deleting {what}")
 
 
 def until(

@@ -7,11 +7,11 @@ from vmctl.config import Project
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.instance import SELFTEST_LABEL, Instance, labels_for
-from vmctl.gce.compute import Compute, not_found, raise_failure
+from vmctl.gce.compute import Compute
 from vmctl.gce.replies import aggregated, last_part
 from vmctl.gce.trials import Trial
 from vmctl.ssh import hostkeys
-from vmctl.workflows.provisioning.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import deleted, follow, gap_s, until
 
 LIMIT_S = 600.0
 SECOND_LOOK_S = 1.0
@@ -48,14 +48,8 @@ def clear_away(
         disks = _disks(project, compute)
         for zone, name in disks:
             yield Started("clear", f"Deleting the disk {name} in {zone}")
-            done = yield from follow(
-                compute,
-                compute.change("disks", "delete", name, zone=zone, disk=name),
-                clock,
-                "clear",
-            )
-            if not not_found(done):
-                raise_failure(done, compute.project, f"Deleting the disk {name}")
+            asked = compute.change("disks", "delete", name, zone=zone, disk=name)
+            yield from deleted(compute, asked, clock, "clear", f"the disk {name}")
         count += len(found) + len(disks)
         if clock.monotonic() - began > LIMIT_S:
             raise TimedOut(
@@ -77,9 +71,7 @@ def _delete(compute: Compute, vm: Instance, clock: Clock) -> Story[None]:
     if vm.status.is_going:  # Google refuses while it stops
         rest = yield from until(compute, vm, lambda now: not now.status.is_going, clock, "clear")
     if rest is not None:
-        done = yield from follow(compute, compute.delete(rest), clock, "clear")
-        if not not_found(done):
-            raise_failure(done, compute.project, f"Deleting {vm.name}")
+        yield from deleted(compute, compute.delete(rest), clock, "clear", vm.name)
     hostkeys.unpin(vm.id)
 
 

@@ -17,7 +17,7 @@ from vmctl.ssh.connection import Connection, wait_for_ssh
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.connecting.login import pin_host_keys
 from vmctl.workflows.connecting.session import target_of
-from vmctl.workflows.provisioning.waiting import follow, gap_s, until
+from vmctl.workflows.provisioning.waiting import carried_out, follow, gap_s, until
 from vmctl.workflows.selftesting.findings import Trials, told
 
 LIMIT_SLACK = timedelta(seconds=90)  # between Google's clocks and the start that it tells
@@ -263,8 +263,8 @@ def restarted(run: Trials, instance: Instance, written: str) -> Story[None]:
     right = answers[0] is not None and answers[1] is None
     yield sheet.saw("shortest-limit", right, f"29 s: {told(answers[0])}; 30 s: {told(answers[1])}")
     limit_s = run.plan.max_run_s - 60
-    done = yield from follow(trial, trial.set_limit(off, limit_s), clock, "selftest")
-    raise_failure(done, trial.project, "Setting the run limit")
+    asked = trial.set_limit(off, limit_s)
+    yield from carried_out(trial, asked, clock, "selftest", "Setting the run limit")
     before = off.started_at
     yield Started("start", f"Starting {instance.name} again")
     done = yield from follow(trial, trial.start(off), clock, "start")
@@ -293,8 +293,7 @@ def _stopped(run: Trials, instance: Instance) -> Story[None]:
     stopping = trial.stop(instance)
     raise_failure(stopping, trial.project, f"Stopping {instance.name}")
     early = yield from follow(trial, trial.start(instance), clock, "stop")
-    done = yield from follow(trial, stopping, clock, "stop")
-    raise_failure(done, trial.project, f"Stopping {instance.name}")
+    yield from carried_out(trial, stopping, clock, "stop", f"Stopping {instance.name}")
     name = "start-while-stopping"
     if early.failure is not None:
         yield sheet.saw(name, early.failure.kind is Kind.TRANSIENT, told(early.failure))
@@ -311,8 +310,8 @@ def deleted(run: Trials, instance: Instance) -> Story[None]:
     trial, sheet, clock = run.trial, run.sheet, run.clock
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name}")
-    done = yield from follow(trial, trial.delete(instance), clock, "delete")
-    raise_failure(done, trial.project, f"Deleting {instance.name}")
+    asked = trial.delete(instance)
+    yield from carried_out(trial, asked, clock, "delete", f"Deleting {instance.name}")
     yield from until(trial, instance, lambda vm: False, clock, "delete")
     hostkeys.unpin(instance.id)
     yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)

@@ -52,6 +52,16 @@ def test_a_budget_is_told_with_its_end() -> None:
     assert clock(ends) in line(replace(SETTINGS, stop_at=ends.timestamp()))
 
 
+def test_a_vm_that_can_have_no_watchdog_says_so() -> None:
+    told = WatchReport.parse(
+        json.dumps({"at": NOW.timestamp(), "busy": [], "missing": "its Python 3.8 is older"})
+    )
+    said = line(report=told)
+    assert "has no watchdog (its Python 3.8 is older): it does not stop when it is idle" in said
+    assert clock(LIMIT) in said
+    assert "(--idle)" not in said
+
+
 def test_a_watchdog_that_tells_nothing_any_more_is_not_counted_on() -> None:
     old = (NOW - timedelta(hours=2)).isoformat()
     assert "do not count on it" in line(report=replace(IDLE, at=old))

@@ -75,6 +75,7 @@ class WatchReport:
     stops_at: str | None = None
     stops_why: str = ""
     stopped: str = ""  # why it powered the VM off
+    missing: str = ""  # why there can be none on this VM
 
     @staticmethod
     def parse(text: str) -> WatchReport | None:
@@ -88,6 +89,7 @@ class WatchReport:
                 stops_at=_stamp(found.get("stops_at")),
                 stops_why=_words(found.get("stops_why", "")),
                 stopped=_words(found.get("stopped", "")),
+                missing=_words(found.get("missing", "")),
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
             return None
@@ -121,6 +123,9 @@ def what_stops(
         else:
             ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)"]
         ends += [_budget(settings), google]
+    elif report.missing:
+        ends = [f"It has no watchdog ({report.missing}): it does not stop when it is idle"]
+        ends += [google]
     elif report.busy:
         busy = ", ".join(report.busy[:2]) + (" …" if len(report.busy) > 2 else "")
         ends = [f"In use ({busy}); idle for {duration_text(settings.idle_s)} stops it"]

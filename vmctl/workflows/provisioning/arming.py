@@ -32,8 +32,16 @@ from vmctl.workflows.connecting.session import connect
 from vmctl.workflows.provisioning.waiting import follow
 from vmctl.workflows.status import rate_in, rate_of
 
-MODULES = ("__init__.py", "activity.py", "idle.py", "watchdog.py")
-ENTRY = "from vmctl_watchdog.watchdog import main\n\nraise SystemExit(main())\n"
+MODULES = ("__init__.py", "activity.py", "idle.py", "outdated.py", "watchdog.py")
+ENTRY = """\
+import sys
+
+if sys.version_info < (3, 10):
+    from vmctl_watchdog.outdated import main
+else:
+    from vmctl_watchdog.watchdog import main
+raise SystemExit(main())
+"""
 BEGIN_S = 60.0
 SHORTEST_RUN_S = 30  # the shortest run limit that Google takes
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # a date in every archive: the same bytes for the same sources

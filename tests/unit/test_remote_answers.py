@@ -202,6 +202,12 @@ def test_configuration_holds_every_safety() -> None:
         assert settings[name] == "yes"
 
 
+@pytest.mark.parametrize("path", ["/run/${HOME}/x.s", "/run/a\nb/x.s"])
+def test_a_path_that_openssh_would_read_otherwise_is_refused(path: str) -> None:
+    with pytest.raises(InvalidInput):
+        ssh_config(TARGET, path)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -95,7 +95,9 @@ def _zones(project: Project, _: str) -> Iterable[str]:
 
 
 def _regions(project: Project, _: str) -> Iterable[str]:
-    return dict.fromkeys(zone.rpartition("-")[0] for zone in _zones(project, ""))
+    from vmctl.domain.placement import region_of
+
+    return dict.fromkeys(region_of(zone) for zone in _zones(project, ""))
 
 
 def _documents(project: Project, _: str) -> Iterable[str]:

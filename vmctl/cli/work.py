@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 PANEL = "Jobs"
 
+LastRun = Annotated[
+    str | None,
+    typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -96,10 +101,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "logs", panel=PANEL, examples="vmctl logs\nvmctl logs -f colorize")
     def logs(
         context: Context,
-        job: Annotated[
-            str | None,
-            typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
-        ] = None,
+        job: LastRun = None,
         follow: Annotated[
             bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
         ] = False,
@@ -148,10 +150,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "attach", panel=PANEL, examples="vmctl attach colorize")
     def attach(
         context: Context,
-        job: Annotated[
-            str | None,
-            typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
-        ] = None,
+        job: LastRun = None,
     ) -> None:
         """Enter the run's tmux session; Ctrl-B D leaves it running."""
         from vmctl.workflows.run import attach as enter

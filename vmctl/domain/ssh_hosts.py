@@ -76,20 +76,8 @@ def host_block(host: Host) -> str:
         return f"# {host.name}: no running VM\n"
     target = host.target
     settings = {
-        "HostName": target.address,
-        "Port": str(target.port),
-        "User": target.user,
-        "HostKeyAlias": target.alias,
-        "CheckHostIP": "no",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": _quoted(target.known_hosts),
-        "GlobalKnownHostsFile": "/dev/null",
-        "UpdateHostKeys": "no",
-        "VerifyHostKeyDNS": "no",
-        "IdentityFile": _quoted(target.key_file),
-        "IdentitiesOnly": "yes",
+        **target.settings,
         "ConnectTimeout": str(max(CONNECT_TIMEOUT_S, target.connect_timeout_s)),
-        **target.proxy_option,
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
         "ServerAliveCountMax": str(ALIVE_COUNT),
     }
@@ -165,7 +153,3 @@ def _shell_word(word: str) -> str:
         )
     escaped = re.sub(r"([^A-Za-z0-9_@+=:,./-])", r"\\\1", word)
     return escaped.replace("%", "%%")
-
-
-def _quoted(path: str) -> str:
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'

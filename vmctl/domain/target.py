@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
+from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
 from vmctl.domain.ingress import IAP_RANGE
 
 # cut connections are noticed within 15 s; a tunnel asks for less
@@ -54,9 +54,26 @@ class Target:
         return hashlib.sha256("\0".join(all_parts).encode()).hexdigest()[:16]
 
     @property
-    def proxy_option(self) -> dict[str, str]:
-        """The line of ssh_config that names the proxy, if there is one."""
-        return {"ProxyCommand": self.proxy.replace("%", "%%")} if self.proxy else {}
+    def settings(self) -> dict[str, str]:
+        """The lines of ssh_config that say where it is, whose key opens it, how it is verified.
+
+        Raises InvalidInput for a path that OpenSSH cannot be given.
+        """
+        return {
+            "HostName": self.address,
+            "Port": str(self.port),
+            "User": self.user,
+            "HostKeyAlias": self.alias,
+            "CheckHostIP": "no",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": _path(self.known_hosts),
+            "GlobalKnownHostsFile": "/dev/null",
+            "UpdateHostKeys": "no",
+            "VerifyHostKeyDNS": "no",
+            "IdentityFile": _path(self.key_file),
+            "IdentitiesOnly": "yes",
+            **({"ProxyCommand": self.proxy.replace("%", "%%")} if self.proxy else {}),
+        }
 
     @property
     def connect_timeout_s(self) -> int:
@@ -67,25 +84,13 @@ class Target:
 def ssh_config(target: Target, control_path: str) -> str:
     """The whole OpenSSH configuration for one VM: nothing of the user's or the system's."""
     settings = {
-        "HostName": target.address,
-        "Port": str(target.port),
-        "User": target.user,
-        "HostKeyAlias": target.alias,
-        "CheckHostIP": "no",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": _path(target.known_hosts),
-        "GlobalKnownHostsFile": "/dev/null",
-        "UpdateHostKeys": "no",
-        "VerifyHostKeyDNS": "no",
-        "IdentityFile": _path(target.key_file),
-        "IdentitiesOnly": "yes",
+        **target.settings,
         "IdentityAgent": "none",
         "PreferredAuthentications": "publickey",
         "BatchMode": "yes",
         "ForwardAgent": "no",
         "ForwardX11": "no",
         "ConnectTimeout": str(target.connect_timeout_s),
-        **target.proxy_option,
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
         "ServerAliveCountMax": str(ALIVE_COUNT),
         "ControlMaster": "no",
@@ -100,7 +105,10 @@ def ssh_config(target: Target, control_path: str) -> str:
 def _path(path: str) -> str:
     """A path as one word of ssh_config; '%' would otherwise begin a token."""
     if "\n" in path or "${" in path:
-        raise ValueError(f"OpenSSH cannot be given this path: {path!r}")
+        raise InvalidInput(
+            f"OpenSSH cannot be given this path: {path!r}.",
+            hint="Set VMCTL_HOME to another folder.",
+        )
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 

@@ -84,6 +84,15 @@ def not_ready(path: str) -> ApiError:
     return ApiError(400, "resourceNotReady", f"The resource '{path}' is not ready")
 
 
+def in_use(what: str, path: str, user: str) -> ApiError:
+    """Return the 400 for a thing, such as a disk, that another resource needs."""
+    return ApiError(
+        400,
+        "resourceInUseByAnotherResource",
+        f"The {what} resource '{path}' is already being used by '{user}'",
+    )
+
+
 def invalid_field(field: str, value: object, why: str) -> ApiError:
     """Return the 400 that names a field of the request and what is wrong with it."""
     return ApiError(400, "invalid", f"Invalid value for field '{field}': '{value}'. {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from vmctl.clock import Clock
@@ -36,28 +37,18 @@ def open_compute(
 
 def _local(endpoint: str, project: str, recorder: Recorder | None) -> Compute:
     import httplib2
-    from googleapiclient.discovery import build
 
     def connect() -> Any:
         # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
         http = httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
         return recorder.around(http, project) if recorder else http
 
-    service = build(
-        "compute",
-        "v1",
-        http=connect(),
-        static_discovery=True,
-        cache_discovery=False,
-        client_options={"api_endpoint": endpoint},
-    )
-    return Compute(service, project, endpoint, connect=connect)
+    return _compute(project, endpoint, connect)
 
 
 def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     import google_auth_httplib2
     import httplib2
-    from googleapiclient.discovery import build
 
     identity = find_credentials()
     project = chosen_project or identity.project or gcloud_project()
@@ -78,14 +69,21 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
         return recorder.around(http, project) if recorder else http
 
     with translated(project, endpoint):
-        service = build(
-            "compute",
-            "v1",
-            http=connect(),
-            static_discovery=True,
-            cache_discovery=False,
-            client_options={"api_endpoint": endpoint} if endpoint else None,
-        )
+        return _compute(project, endpoint, connect)
+
+
+def _compute(project: str, endpoint: str, connect: Callable[[], Any]) -> Compute:
+    """Google's client in its shipped form; without an endpoint it goes to Google's own."""
+    from googleapiclient.discovery import build
+
+    service = build(
+        "compute",
+        "v1",
+        http=connect(),
+        static_discovery=True,
+        cache_discovery=False,
+        client_options={"api_endpoint": endpoint} if endpoint else None,
+    )
     return Compute(service, project, endpoint, connect=connect)
 
 

@@ -12,11 +12,10 @@ from vmctl.config import Project
 from vmctl.domain import gcloud_lines, gcloud_machine
 from vmctl.domain.access import key_entry
 from vmctl.domain.command import command
-from vmctl.domain.errors import InvalidInput, NotFound, VmctlError
+from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Noted, Story
 from vmctl.domain.gcloud_steps import Place, Step
 from vmctl.domain.leftover import firewall_description
-from vmctl.domain.names import nearest
 from vmctl.domain.placement import candidate_zones
 from vmctl.domain.tunnel import parse_forwarding
 from vmctl.folders import cache_dir
@@ -26,6 +25,7 @@ from vmctl.gce.service import LOCAL_PROJECT
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.provisioning.wish import Wish, machine_plan, parse_wish
+from vmctl.workflows.run import job_named
 from vmctl.workflows.shell import remote_line
 
 
@@ -92,13 +92,7 @@ def of_push(project: Project) -> Story[Equivalent]:
 
 def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]:
     """A job in tmux; raises NotFound for a job that vmctl.toml does not have."""
-    known = project.jobs.get(job)
-    if known is None:
-        close = nearest(job, project.jobs)
-        raise NotFound(
-            f"There is no job '{job}' in vmctl.toml.",
-            hint=f"vmctl run {close}" if close else f"Jobs: {', '.join(project.jobs) or 'none'}.",
-        )
+    known = job_named(project, job)
     place, _ = yield from _found(project)
     steps = gcloud_lines.run(
         place,

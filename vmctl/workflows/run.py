@@ -95,7 +95,7 @@ def run(
     The very same run that goes on already is followed instead of started twice.
     """
     clock = clock or Clock()
-    settings = _job(project, job)
+    settings = job_named(project, job)
     session = yield from connect(project, clock=clock)
     request = _request(project, settings, args)
     if session.stops_at is not None:  # the VM's watchdog warns the run by it
@@ -238,7 +238,8 @@ def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Stor
 # -- small things ----------------------------------------------------------------------------
 
 
-def _job(project: Project, name: str) -> JobSettings:
+def job_named(project: Project, name: str) -> JobSettings:
+    """A job of vmctl.toml; NotFound names the nearest."""
     found = project.jobs.get(name)
     if found is not None:
         return found

@@ -23,7 +23,7 @@ from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.image import Image
 from vmctl.domain.instance import SELFTEST_LABEL
 from vmctl.domain.machine import MachineType, boot_disk_type
-from vmctl.domain.placement import candidate_zones
+from vmctl.domain.placement import candidate_zones, region_of
 from vmctl.domain.plan import MachinePlan
 from vmctl.domain.redaction import PROJECT, Redaction
 from vmctl.folders import data_dir
@@ -221,7 +221,7 @@ def _machine(project: Project, zone: str, clock: Clock) -> MachinePlan:
 
 def _plan(project: Project, trial: Trial, zones: tuple[str, ...], real: bool) -> SelftestPlan:
     price = catalogue.price(zones[0], MACHINE, None, spot=False)
-    region = zones[0].rpartition("-")[0]
+    region = region_of(zones[0])
     disk = disk_usd_per_month(region, boot_disk_type(MACHINE), DISK_GB)
     usd = price.usd_per_hour
     return SelftestPlan(

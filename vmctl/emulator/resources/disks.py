@@ -13,6 +13,7 @@ from ..errors import (
     Json,
     OperationError,
     already_exists,
+    in_use,
     invalid_field,
     not_found,
 )
@@ -172,12 +173,7 @@ async def delete(call: Call) -> Json:
     record = call.find("disks", call.path["disk"])
     users = record.body.get("users", ())
     if users:
-        user = users[0].removeprefix(links.ROOT)
-        raise ApiError(
-            400,
-            "resourceInUseByAnotherResource",
-            f"The disk resource '{record.key.path}' is already being used by '{user}'",
-        )
+        raise in_use("disk", record.key.path, users[0].removeprefix(links.ROOT))
     call.cloud.store.delete(record.key)
 
     async def wipe(operation: Record) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import copies, links
 from ..cloud import Call
-from ..errors import ApiError, Json, bad_request, invalid_field, not_found
+from ..errors import Json, bad_request, in_use, invalid_field, not_found
 from ..store import Record
 from . import disks, instance_body, snapshots
 
@@ -127,10 +127,5 @@ def _existing(call: Call, source: str) -> Record:
         raise not_found(key.path)
     users = disk.body.get("users", ())
     if users:
-        user = users[0].removeprefix(links.ROOT)
-        raise ApiError(
-            400,
-            "resourceInUseByAnotherResource",
-            f"The disk resource '{key.path}' is already being used by '{user}'",
-        )
+        raise in_use("disk", key.path, users[0].removeprefix(links.ROOT))
     return disk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import copies, links, lists
 from ..clock import stamp
 from ..cloud import Call, Handler
-from ..errors import ApiError, Json, already_exists, invalid_field, not_found, not_ready
+from ..errors import Json, already_exists, in_use, invalid_field, not_found, not_ready
 from ..guest_view import fingerprint
 from ..store import Key, Record
 from . import instance_body
@@ -89,12 +89,7 @@ async def delete(call: Call) -> Json:
         raise not_ready(record.key.path)
     for disk in call.cloud.store.find("disks", call.project):
         if disk.private.get("fill_from") == record.body["id"]:
-            raise ApiError(
-                400,
-                "resourceInUseByAnotherResource",
-                f"The snapshot resource '{record.key.path}' is already being used by "
-                f"'{disk.key.path}'",
-            )
+            raise in_use("snapshot", record.key.path, disk.key.path)
     call.cloud.store.delete(record.key)
 
     async def wipe(operation: Record) -> None:

@@ -77,8 +77,10 @@ class Emulator:
     def remove(self) -> None:
         """Stop it if it runs, see that nothing is left of it, and remove its home."""
         self._close_client()
-        if self.process is not None and self.process.poll() is None:
-            self.stop()
+        if self.process is not None:
+            with self.process:  # one that has ended by itself leaves its pipe
+                if self.process.poll() is None:
+                    self.stop()
         left = processes_of(self.home)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
+_started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass
@@ -57,9 +58,11 @@ class Laptop:
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         environ = self.environ | options.pop("environ", {})
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.prefix, PROGRAM, *words], cwd=cwd, env=environ, start_new_session=True, **options
         )
+        _started.append(process)
+        return process
 
     def __call__(
         self,
@@ -130,6 +133,18 @@ def laptop() -> Iterator[Laptop]:
             os.kill(int(line.split(":")[0]), signal.SIGKILL)
         shutil.rmtree(base, ignore_errors=True)
     assert not left, f"left running: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_left_to_the_next_test() -> Iterator[None]:
+    """What a test that failed had started ends with it, pipes and all."""
+    before = len(_started)
+    yield
+    for process in _started[before:]:
+        with process:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    del _started[before:]
 
 
 @pytest.fixture

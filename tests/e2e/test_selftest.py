@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal
+from tests.e2e.logins import logged_out
 from tests.waiting import eventually
 from vmctl.domain.assumptions import ASSUMPTIONS
 
@@ -192,12 +193,7 @@ def real(cloud: Rehearsal, tmp_path: Path) -> dict[str, str]:
     token.write_text("a-token")
     endpoint = cloud.laptop.json("emulator", "status", cwd=cloud.folder)["url"]
     return {
-        "VMCTL_LOCAL": "0",
-        "HOME": str(tmp_path / "home"),
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "NO_GCE_CHECK": "true",
-        "GOOGLE_APPLICATION_CREDENTIALS": "",
-        "GOOGLE_CLOUD_PROJECT": "",
+        **logged_out(tmp_path),
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": endpoint,
         "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token),
         "CLOUDSDK_CORE_PROJECT": "ada-lovelace-42",

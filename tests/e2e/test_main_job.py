@@ -182,6 +182,14 @@ def test_the_main_job_word_for_word(
     with Image.open(repository / "sample.png") as picture:
         assert picture.width > 3 * 32
 
+    line = "vmctl run colorize --test_net unet.pth --images examples"
+    told = shell(laptop, line, repository, LANDSCAPES_URL=photos)
+    assert "Coloured 4 pictures" in told
+    shell(laptop, "vmctl fetch colorized.html", repository)
+    browser.get((repository / "colorized.html").as_uri())
+    sliders = browser.find_elements("css selector", ".slider img")
+    assert [slider.get_property("naturalWidth") > 300 for slider in sliders] == 8 * [True]
+
     shell(laptop, "vmctl down", repository)
     assert "TERMINATED" in laptop("ls", cwd=repository).stdout
 

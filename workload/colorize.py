@@ -297,7 +297,9 @@ def main(argv: list[str] | None = None) -> int:
             team.say(f"No CUDA GPU here, so a small training: {flags} (each can be overridden)")
         weights = arguments.out_dir / "unet.pth"
         try:
-            return (test_net if arguments.test_net else train_net)(arguments, team)
+            code = (test_net if arguments.test_net else train_net)(arguments, team)
+            team.part()
+            return code
         except NonFinite as error:
             kept = f"; {weights} keeps the last good weights" if weights.exists() else ""
             complain(f"Training diverged: {error}{kept}. Try --resume none with a smaller --lr")

@@ -51,6 +51,14 @@ class Team:
         dist.all_reduce(votes)  # a tensor on the CPU goes through gloo: the GPU is not waited for
         return bool(votes)
 
+    def part(self) -> None:
+        """Wait for the others: nobody hangs up while another still talks.
+
+        Not for one that has failed: the others wait for it elsewhere, and end when it hangs up.
+        """
+        if self.size > 1:
+            dist.barrier()
+
     def from_leader(self, content: bytes | None) -> bytes | None:
         """The leader's bytes, in every process: machines need no common disk."""
         if self.size == 1:
@@ -100,6 +108,5 @@ def assembled() -> Iterator[Team]:
     try:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         yield Team(dist.get_rank(), dist.get_world_size(), device)
-        dist.barrier()  # nobody hangs up while another still talks
     finally:
         dist.destroy_process_group()

@@ -152,3 +152,27 @@ def test_a_team_stops_together_when_one_of_it_is_told_to(photos, tmp_path):
     assert "Stopped by SIGTERM" in output
     found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert found["progress"]["steps"] >= 4
+
+
+@pytest.mark.parametrize("failing", ["--resume", "save"])
+def test_what_only_the_leader_sees_fail_ends_the_team(photos, tmp_path, failing):
+    argv = flags(photos, tmp_path)
+    if failing == "--resume":
+        told, argv = "there is no file", [*argv, "--resume", tmp_path / "nowhere.pt"]
+    else:  # what a full disk does to it
+        told = "Is a directory"
+        (tmp_path / "unet.pth").mkdir()
+    with subprocess.Popen(
+        torchrun("colorize.py", *argv),
+        cwd=WORKLOAD,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as launcher:
+        try:
+            _, error = launcher.communicate(timeout=60)
+        finally:
+            launcher.terminate()
+    assert launcher.returncode == 1
+    assert told in error

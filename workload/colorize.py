@@ -195,6 +195,7 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
     if progress.steps:
         team.say(f"Going on from {source}: epoch {progress.epoch + 1}, step {progress.step + 1}")
 
+    started_at = progress.epoch
     runner = team.shares(net)
     if arguments.compile != "off":
         runner = torch.compile(runner, mode=arguments.compile)
@@ -260,7 +261,7 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
                 " goes on from here"
             )
             return 128 + stopped.signum
-        if not checkpoint.exists():
+        if progress.epoch == started_at:  # nothing was left to do, but files of it may be missing
             save()
     if team.leads:
         save_sample(photos, weights, dtype)

@@ -65,7 +65,7 @@ def undisturbed(photos, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("where", "last"),
-    [("step", 2), ("step", 6), ("fsync", 4), ("sample", 1)],
+    [("step", 2), ("step", 6), ("fsync", 4), ("fsync", 8), ("fsync", 9), ("sample", 1)],
 )
 def test_after_kill_9_anywhere_the_same_command_ends_with_the_same_bits(
     photos, tmp_path, undisturbed, where, last
@@ -219,6 +219,19 @@ def test_a_finished_training_can_be_trained_for_longer(photos, tmp_path, capsys)
     events = EventAccumulator(str(run / "train"))
     events.Reload()
     assert [point.step for point in events.Scalars("training loss")][-1] == 12
+
+
+def test_a_finished_training_is_not_replaced_by_an_interrupted_one_beside_it(
+    photos, tmp_path, undisturbed
+):
+    shutil.copy(undisturbed / "trained.pt", tmp_path / "trained.pt")
+    found = torch.load(undisturbed / "trained.pt", weights_only=True)
+    found["net"]["last_conv.bias"] += 1
+    torch.save(found, tmp_path / "checkpoint.pt")
+    trained = str(tmp_path / "trained.pt")
+    assert colorize.main(flags(photos, tmp_path, "--resume", trained)) == 0
+    assert same(torch.load(trained, weights_only=True)["net"], weights(undisturbed))
+    assert same(weights(tmp_path), weights(undisturbed))
 
 
 def test_weights_alone_can_be_gone_on_from_and_epochs_counted_from_anywhere(

@@ -36,10 +36,15 @@ def default_folder() -> Path:
 
 def digest(files: Sequence[str], image_size: int) -> str:
     """Names what a cache holds: other photos, changed photos or another size, another digest."""
-    stats = [Path(file).stat() for file in files]
-    facts = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+    facts = [(stat.st_size, stat.st_mtime_ns) for stat in map(stat_of, files)]
     content = json.dumps([LAYOUT, image_size, [os.path.realpath(f) for f in files], facts])
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:24]
+
+
+def stat_of(file: str) -> os.stat_result:
+    """A file's facts; those of the link itself if it leads nowhere: decoding will say so."""
+    path = Path(file)
+    return path.stat() if path.exists() else path.lstat()
 
 
 def open_cache(

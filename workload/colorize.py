@@ -334,6 +334,7 @@ def complain(text: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -20,7 +20,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 # Crops of one photo are named NAME_a, NAME_b, NAME_c: they overlap.
 CROP_SUFFIX = re.compile(r"_[abc]$")
 # What Pillow raises for files that are no pictures, are cut off, or are too large to be photos.
-NO_PICTURE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning)
+NO_PICTURE = (
+    OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError, Warning,
+)  # fmt: skip
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # 89 million pixels
 
 
@@ -174,7 +176,9 @@ def split_by_photo(
         photos[f"{dataset.classes[label]}/{CROP_SUFFIX.sub('', Path(file).stem)}"].append(index)
     if len(photos) < 2:
         raise DataError(f"{dataset.root} holds one photo, but validation needs another one")
-    names = sorted(photos, key=lambda name: hashlib.sha256(name.encode()).digest())
+    names = sorted(
+        photos, key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    )
     held_out = max(1, round(validation_fraction * len(names)))
     validation = [index for name in names[:held_out] for index in photos[name]]
     training = [index for name in names[held_out:] for index in photos[name]]

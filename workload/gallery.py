@@ -59,7 +59,7 @@ def colour_folder(
     """
     if not images.is_dir():
         raise DataError(f"--images: {images} is not a folder")
-    files = sorted(path for path in images.rglob("*") if is_photo(str(path)) and path.is_file())
+    files = sorted(path for path in images.rglob("*") if is_photo(str(path)) and not path.is_dir())
     results, unreadable = [], []
     for file in files:
         name = file.relative_to(images).as_posix()
@@ -80,7 +80,7 @@ def colour_folder(
         problem = "holds no pictures" if not files else "holds no picture that can be read"
         raise DataError(f"--images: {images} {problem}")
     page = out_dir / "colorized.html"
-    write_whole(page, whole_page(results, history).encode())
+    write_whole(page, whole_page(results, history).encode(errors="replace"))
     count = len(files) - len(unreadable)
     done = f"Coloured {count} pictures into {out_dir / 'colorized'}: see {page}"
     if unreadable:

@@ -1,10 +1,14 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import colorize
 import numpy as np
 import pytest
 import torch
+from conftest import WORKLOAD
 from data_utils import NO_PICTURE, ImageFolderGrayColor, load_rgb, why_unreadable
 from photos import Photos
 from PIL import Image
@@ -127,6 +131,35 @@ def test_the_folder_alone_lists_without_decoding(zoo):
     found = ImageFolderGrayColor(zoo, check=False)
     assert len(found) == 24 + 7 + 3 and found.unreadable == []
     assert found.classes == ["field", "ocean"]
+
+
+def test_names_that_are_no_text_and_links_that_lead_nowhere_stop_nothing(photos, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    strange = os.fsdecode(b"M\xfcnchen.jpg")  # as an old zip names it
+    shutil.copy(photos / "field/0.jpg", data / "field" / strange)
+    (data / "field" / os.fsdecode(b"\xff.jpg")).touch()
+    (data / "ocean/link.jpg").symlink_to(tmp_path / "gone.jpg")
+    # a picture of a kind that Pillow knows half of, under another kind's name
+    (data / "ocean/texture.jpg").write_bytes(b"DDS " + (124).to_bytes(4, "little") + bytes(120))
+
+    def ran(*flags):
+        return subprocess.run(
+            [sys.executable, "colorize.py", "--out_dir", str(tmp_path), *flags],
+            cwd=WORKLOAD,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = ran("--data_path", str(data), "--image_size", "16", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "Left out 3 unreadable: field/\\udcff.jpg (no picture), ocean/link.jpg (" in done.stdout
+    done = ran("--test_net", str(tmp_path / "unet.pth"), "--images", str(data))
+    assert done.returncode == 0, done.stderr
+    assert "Coloured 25 pictures" in done.stdout and "Left out 3" in done.stdout
+    assert (tmp_path / "colorized/field" / strange).exists()
+    assert "M?nchen.jpg" in (tmp_path / "colorized.html").read_text()
 
 
 def test_too_few_readable_photos_are_one_sentence(tmp_path, capsys):

@@ -37,7 +37,7 @@ from checkpoint import (
 from data_utils import DataError
 from gallery import colour_folder, save_sample
 from memory import batch_that_fits, is_out_of_memory, memory_of
-from models import MODELS, load_net, new_net
+from models import MODELS, load_net, new_net, sides_of
 from options import CONFIGURATION, parse_arguments
 from photos import Photos
 from predict import autocast_dtype, colorized, predict, validate
@@ -283,6 +283,10 @@ def test_net(arguments: argparse.Namespace, team: Team) -> int:
         history = arguments.test_net.with_name("history.json")
         print(colour_folder(net, arguments.images, arguments.out_dir, dtype, history))
         return 0
+    if arguments.image_size % (sides := sides_of(net)):
+        raise CheckpointError(
+            f"--image_size: the net in {arguments.test_net} needs a multiple of {sides}"
+        )
     photos = photos_of(arguments, team)
     held_out = Batches(photos.pixels, photos.validation, arguments.batch_size, team.device)
     print(f"{len(photos.validation)} photos: {validate(net, held_out, dtype)}")

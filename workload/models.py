@@ -49,6 +49,11 @@ def load_net(path: Path) -> nn.Module:
     return net
 
 
+def sides_of(net: nn.Module) -> int:
+    """What a picture's sides must be multiples of for this net."""
+    return next(model.sides for model in MODELS.values() if type(net) is model.computed)
+
+
 def shapes(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a state dict's tensors by their names."""
     return {name: getattr(value, "shape", None) for name, value in weights.items()}

@@ -75,6 +75,8 @@ def test_the_half_net_is_trained_gone_on_with_and_tried_like_the_other(photos, t
     tried = ["--test_net", str(out_dir / "unet.pth"), "--images", str(photos / "field")]
     assert colorize.main([*tried, "--out_dir", str(tmp_path / "page")]) == 0
     assert "Coloured 12 pictures" in capsys.readouterr().out
+    assert colorize.main([*flags[:2], *tried[:2], "--image_size", "24"]) == 2
+    assert "needs a multiple of 16" in capsys.readouterr().err
 
 
 def test_a_checkpoint_from_before_there_was_a_choice_is_the_courses_nets(photos, tmp_path, capsys):

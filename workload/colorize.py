@@ -198,7 +198,9 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
     started_at = progress.epoch
     runner = team.shares(net)
     if arguments.compile != "off":
-        runner = torch.compile(runner, mode=arguments.compile)
+        # An epoch's last, small batch gets code of its own. Left to itself, PyTorch would compile
+        # the net for any size when that batch comes, and use this slower code for all from then on.
+        runner = torch.compile(runner, mode=arguments.compile, dynamic=False)
     weights, checkpoint = out_dir / "unet.pth", out_dir / "checkpoint.pt"
     gray, truth = photos.batch(photos.validation[:GRID])
     early = {1, len(batches) // 4, len(batches) // 2}  # steps of the first epoch with pictures
@@ -324,6 +326,7 @@ def main(argv: list[str] | None = None) -> int:
                 arguments.image_size,
                 autocast_dtype(team.device, arguments.precision),
                 memory_of(team.device),
+                MODELS[arguments.model].memory,
             )
             complain(f"The memory of this {team.device.type} is full: try --batch_size {fitting}")
             return 1

@@ -14,7 +14,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for the errors with which GPU and CPU say that memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("allocate memory", "could not create a primitive")  # PyTorch's own, and oneDNN's
+    # PyTorch's own, oneDNN's, the CUDA driver's, and those of NVIDIA's libraries
+    words = ("allocate memory", "could not create a primitive", "out of memory", "_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
@@ -31,13 +32,20 @@ def memory_of(device: torch.device) -> int | None:
 
 
 def batch_that_fits(
-    batch_size: int, image_size: int, dtype: torch.dtype | None, memory: int | None
+    batch_size: int,
+    image_size: int,
+    dtype: torch.dtype | None,
+    memory: int | None,
+    share: float = 1.0,
 ) -> int:
-    """A smaller batch that should fit into so many bytes; half of it if they are not known."""
+    """A smaller batch that should fit into so many bytes; half of it if they are not known.
+
+    `share` is what the net keeps per photo, beside the UNet.
+    """
     half = max(1, batch_size // 2)
     if memory is None:
         return half
-    per_photo = PER_PHOTO[dtype] * (image_size / 224) ** 2
+    per_photo = PER_PHOTO[dtype] * share * (image_size / 224) ** 2
     fitting = max(1, int((memory - FIXED) * 0.9 / per_photo))
     if fitting >= batch_size:  # somebody else has the memory
         return half

@@ -19,11 +19,12 @@ class Model(NamedTuple):
     drawn: type[UNet]
     start: Callable[[Any], None]
     sides: int  # height and width are multiples of it
+    memory: float  # that a training step keeps per photo, beside the UNet
 
 
 MODELS = {
-    "unet": Model(FastUNet, UNet, start_from_gray, 8),
-    "half": Model(HalfUNet, HalfUNet, start_without_hues, 16),
+    "unet": Model(FastUNet, UNet, start_from_gray, 8, 1.0),
+    "half": Model(HalfUNet, HalfUNet, start_without_hues, 16, 0.3),
 }
 # A picture with such sides suits every net.
 SIDES = max(model.sides for model in MODELS.values())

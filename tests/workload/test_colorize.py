@@ -10,10 +10,11 @@ import torch
 from checkpoint import CheckpointError, NonFinite, save_weights, write_whole
 from conftest import WORKLOAD
 from data_utils import get_colorized_dataset_loader
-from memory import batch_that_fits
-from models import load_net
+from memory import PER_PHOTO, batch_that_fits, is_out_of_memory
+from models import MODELS, load_net, new_net
 from options import parse_arguments
 from PIL import Image
+from predict import predict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
 
@@ -245,6 +246,65 @@ def test_the_batch_that_fits_grows_with_the_memory_and_is_always_smaller():
     assert batch_that_fits(512, 224, None, 16 * 10**9) < sizes[-1]
     assert batch_that_fits(32, 224, None, 10**12) == batch_that_fits(32, 224, None, None) == 16
     assert batch_that_fits(1, 224, None, 0) == 1
+    assert batch_that_fits(512, 224, torch.float16, 8 * 10**9, share=0.3) > 3 * sizes[2]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_step_keeps_no_more_memory_than_is_said(model, dtype):
+    kept = {}  # by address: two layers may keep the same tensor
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    net = new_net(model)
+    weights = {value.untyped_storage().data_ptr() for value in net.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = predict(net, torch.rand(2, 1, 224, 224), dtype).square().mean()
+    size = sum(v.untyped_storage().nbytes() for at, v in kept.items() if at not in weights) / 2
+    said = PER_PHOTO[dtype] * MODELS[model].memory
+    assert loss.requires_grad and 0.4 * said < size < said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "can't allocate memory",
+    ],
+)
+def test_every_library_says_in_its_own_words_that_memory_is_full(words):
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_compiled_net_trains_and_its_weights_are_the_courses(photos, tmp_path, monkeypatch):
+    compiled = []
+    really = torch.compile
+
+    def without_a_compiler(net, mode, **options):
+        compiled.append((mode, options))
+        return really(net, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", without_a_compiler)
+    flags = ["--data_path", str(photos), *TINY, "--train_samples", "5", "--epochs", "2"]
+    for name, mode in (("as it is", "off"), ("compiled", "reduce-overhead")):
+        assert colorize.main([*flags, "--compile", mode, "--out_dir", str(tmp_path / name)]) == 0
+    assert compiled == [("reduce-overhead", {"dynamic": False})]
+    one, other = (
+        torch.load(tmp_path / name / "unet.pth", weights_only=True)
+        for name in ("as it is", "compiled")
+    )
+    assert list(one) == list(UNet().state_dict()) == list(other)
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+
+
+def test_histograms_come_on_request(photos, tmp_path):
+    flags = ["--data_path", str(photos), *TINY, "--train_samples", "4", "--epochs", "1"]
+    assert colorize.main([*flags, "--histograms", "--out_dir", str(tmp_path)]) == 0
+    assert set(events_of(tmp_path, "train").Tags()["histograms"]) == set(UNet().state_dict())
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from torchvision.transforms.functional import to_pil_image
 WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
 SHOWN_SIDE = 640  # pixels, of pictures in the page
 SHOWN_MOST = 100  # pictures in the page; all are in the folder
+JPEG_SIDE = 65500  # pixels: libjpeg takes no longer side
 SAMPLE_ROWS = 5  # of sample.png
 COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
 
@@ -59,12 +60,19 @@ def colour_folder(
     """
     if not images.is_dir():
         raise DataError(f"--images: {images} is not a folder")
-    files = sorted(path for path in images.rglob("*") if is_photo(str(path)) and not path.is_dir())
+    made = (out_dir / "colorized").resolve()  # what an earlier call made is not coloured again
+    files = sorted(
+        path
+        for path in images.rglob("*")
+        if is_photo(str(path)) and not path.is_dir() and made not in path.resolve().parents
+    )
     results, unreadable = [], []
     for file in files:
         name = file.relative_to(images).as_posix()
         try:
             photo = load_rgb(file, upright=True)
+            if max(photo.size) > JPEG_SIDE:
+                raise ValueError(f"longer than a JPEG's {JPEG_SIDE} pixels")
         except NO_PICTURE as error:
             unreadable.append(f"{name} ({in_words(error)})")
             continue

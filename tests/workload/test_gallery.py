@@ -132,6 +132,23 @@ def test_what_cannot_be_read_is_counted_and_named(gallery, weights, tmp_path, ca
     assert "Left out 1 unreadable: one.jpg (" in told
 
 
+def test_what_was_coloured_before_is_not_coloured_again(weights, tmp_path, capsys):
+    scene(20, 20).save(tmp_path / "one.jpg")
+    flags = ["--test_net", str(weights), "--images", str(tmp_path), "--out_dir", str(tmp_path)]
+    for _ in range(2):
+        assert colorize.main(flags) == 0
+        assert "Coloured 1 pictures" in capsys.readouterr().out
+
+
+def test_a_picture_too_long_for_a_jpeg_does_not_keep_the_others(weights, tmp_path, capsys):
+    Image.new("RGB", (65501, 1)).save(tmp_path / "long.png")
+    scene(20, 20).save(tmp_path / "two.jpg")
+    flags = ["--test_net", str(weights), "--images", str(tmp_path), "--out_dir", str(tmp_path)]
+    assert colorize.main(flags) == 0
+    told = capsys.readouterr().out
+    assert "Coloured 1 pictures" in told and "long.png (longer than a JPEG's 65500" in told
+
+
 @pytest.mark.parametrize("made", ["missing", "a file", "empty", "unreadable"])
 def test_nothing_to_colour_is_one_sentence(weights, tmp_path, capsys, made):
     if made == "a file":

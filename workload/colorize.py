@@ -128,6 +128,7 @@ def train(
             tell(reader.rest())
         mean_loss = float(progress.loss_sum) / max(1, progress.photos)
         speed = (progress.photos - photos_before) / (time.perf_counter() - start)
+        speed *= getattr(loader, "processes", 1)  # each has about the same share of every batch
         progress.epoch, progress.step, progress.photos, progress.loss_sum = (
             progress.epoch + 1, 0, 0, 0.0,
         )  # fmt: skip

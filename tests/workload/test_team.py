@@ -7,7 +7,9 @@ import sys
 import colorize
 import pytest
 import torch
+from batches import Batches
 from conftest import WORKLOAD
+from unet import UNet
 
 # Each process writes the gradients that it holds after one step over its share of a batch.
 ONE_STEP = """
@@ -107,6 +109,17 @@ def test_a_team_speaks_with_one_voice(trained_together):
     told, _ = trained_together
     assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["1", "2", "3"]
     assert told.count("Saved ") == told.count("Reading the photos") == 1
+
+
+def test_the_speed_of_a_team_is_that_of_all_its_processes(monkeypatch, capsys):
+    ticks = iter(range(100))
+    monkeypatch.setattr(colorize.time, "perf_counter", lambda: next(ticks))
+    pixels = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
+    net = UNet()
+    for processes in (1, 2):
+        batches = Batches(pixels, range(8), 4, shuffle=True, processes=processes)
+        colorize.train(net, torch.optim.Adam(net.parameters()), batches, epochs=1)
+    assert capsys.readouterr().out.count("8.0 images/s") == 2
 
 
 def test_a_team_trains_about_the_same_net_as_one_process(photos, tmp_path, trained_together):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -112,8 +112,7 @@ def build(
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
-            # Ask for the room now: a disk that fills up under a mapped file kills the process.
-            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+            reserve(file, int(np.prod(shape)))
             pixels = mapped(unfinished, shape, shared=True)
             unreadable = decode(files, pixels, workers, progress)
             del pixels
@@ -122,6 +121,16 @@ def build(
     finally:
         unfinished.unlink(missing_ok=True)
     return unreadable
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Ask for the room now: a disk that fills up under a mapped file kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, 1 << 20):  # macOS
+        file.write(bytes(min(1 << 20, size - start)))
+    file.flush()
 
 
 def decode(

@@ -152,6 +152,14 @@ def test_a_full_disk_keeps_the_photos_in_memory_and_says_so(photos, tmp_path):
     assert {path.suffix for path in (tmp_path / "full").iterdir()} <= {".lock"}
 
 
+def test_where_room_cannot_be_asked_for_it_is_taken(photos, tmp_path, monkeypatch):
+    expected, _ = open_cache(files_in(photos), 16, tmp_path / "one")
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    pixels, _ = open_cache(files_in(photos), 16, tmp_path / "other")
+    assert torch.equal(pixels, expected)
+    assert len(list((tmp_path / "other").glob("*.u8"))) == 1
+
+
 def test_old_caches_go_first(photos, tmp_path):
     files = files_in(photos)
     for number in range(KEPT + 2):

@@ -11,6 +11,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def show_limits(speeds: tuple[float, float], device: str | None) -> None:
         binding = "bandwidth" if by_bandwidth < by_operations else "operations"
         line = f"  {card:<5} fp32 {by_fp32:6.0f}; half {by_operations:6.0f} by operations,"
         line += f" {by_bandwidth:6.0f} by bandwidth: {binding} binds"
-        if device and card in device:
+        if device and re.search(rf"\b{card}\b", device):  # an L40S is no L4
             share = speeds[1] / min(by_bandwidth, by_operations)
             line += f"; here {speeds[1]:.0f}, {share:.0%} (reach: 60 %)"
         print(line)

@@ -69,13 +69,14 @@ def test_a_run_says_what_it_came_to_and_cost_remembers_it(stepped: SteppedCloud)
 
 
 def test_without_its_memory_cost_still_knows_what_google_tells(stepped: SteppedCloud) -> None:
+    since = stepped.now().date().isoformat()  # before midnight may come
     stepped("up")
     stepped.jump(3600)
     stepped("down")
-    before = cost(stepped, "--since", stepped.now().date().isoformat())
+    before = cost(stepped, "--since", since)
     for file in (stepped.laptop.home / "data" / "ledger").iterdir():
         file.unlink()
-    after = cost(stepped, "--since", stepped.now().date().isoformat())
+    after = cost(stepped, "--since", since)
     existing = [vm for vm in before["machines"] if vm["exists"]]
     assert after["machines"] == existing
     assert existing[0]["on_hours"] == pytest.approx(1, abs=0.001)

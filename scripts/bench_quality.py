@@ -92,8 +92,8 @@ Curve = list[tuple[int, float, float]]
 
 def bench_quality(
     data: Path, base: Path, steps: int, side: int, size: int, *, naive: bool = True
-) -> tuple[dict[str, Curve], float]:
-    """Train each net for equally many steps; returns their curves, and the PSNR of a gray copy."""
+) -> dict[str, Curve]:
+    """Train each net for equally many steps; returns their curves."""
     trial = Trial(data, base, steps, side, size)
     print(
         f"\nQuality after {steps} steps of {size} at {side}×{side},"
@@ -124,6 +124,8 @@ def bench_quality(
             + f" (truth {scores.true_colourfulness:.1f}); {seconds:.0f} s",
             flush=True,
         )
+        points = ", ".join(f"{photos}: {found:.2f}" for photos, _, found in curves[model])
+        print(f"    after so many photos: {points} dB", flush=True)
         if model == "unet" and naive:
             print(f"  reach: 1 dB above the naive script; here {scores.psnr - alone:+.2f} dB")
         soon = reached(curves[model], alone)
@@ -133,7 +135,7 @@ def bench_quality(
                 f" decoding of all photos included ({naive_seconds:.1f} s without its loading:"
                 f" {naive_seconds / soon[1]:.1f}x)"
             )
-    return curves, scores.gray_psnr
+    return curves
 
 
 def reached(curve: Curve, target: float) -> tuple[int, float] | None:

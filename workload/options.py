@@ -138,7 +138,7 @@ def parse_arguments(argv: list[str] | None, description: str, cuda: bool) -> arg
         "--model",
         choices=MODELS,
         default="unet",
-        help="unet: the course's; half: colours found at half the size, better and several times"
+        help="unet: the course's; half: colours found at half the size, as good and several times"
         " faster, with other weights (default: unet)",
     )
     add("--lr", type=positive_float, default=1e-3, help="Adam's highest rate (default: 1e-3)")

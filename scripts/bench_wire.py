@@ -37,6 +37,7 @@ from scripts.wire_rig import (
     title,
     verdict,
 )
+from vmctl.workflows.syncing.manifest import RACY_NS
 
 
 def row_exec(bench: Bench, machines: Trees) -> None:
@@ -79,8 +80,9 @@ def row_noop(bench: Bench, machines: Trees) -> None:
         bench.on_a_link(0, None)
         for contestant in _push_peers(machine).values():
             contestant()
-        # files that were just made are read again, not trusted by their times: let them be old
-        time.sleep(2.1)
+        # what was just made is read again, not trusted by its times, which nobody can set back (one
+        # is the inode's own): it has to grow old
+        time.sleep(RACY_NS / 1e9 + 0.1)
         machine.vmctl("push")
         imports = bench.imports_of(machine, "push")
         seen = {}

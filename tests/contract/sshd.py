@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
+
+from tests.waiting import eventually
 
 # What a VM's login has. In the tester's own, python3 may be a script that takes half a second to
 # find the real one.
@@ -83,15 +85,13 @@ ForceCommand "{login}"
                 stderr=log,
                 start_new_session=True,
             )
-        limit = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if time.monotonic() > limit:
-                    raise
-                time.sleep(0.02)
+        eventually(self._listens, "sshd listens")
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        return False
 
     def sessions(self) -> list[int]:
         """The processes that carry logged-in connections."""

@@ -248,6 +248,16 @@ def test_refused_key_and_silent_port_are_told_apart(world: World) -> None:
         OpenSSH(target).open()
 
 
+class Counting(Clock):
+    """The real clock, which knows how often it was slept on: after each try in vain."""
+
+    sleeps = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
+        super().sleep(seconds)
+
+
 def test_waiting_for_ssh_outlasts_boot_and_key_propagation(world: World) -> None:
     kept = world.sshd.authorized.read_text()
     target = world.ssh_target()
@@ -255,15 +265,21 @@ def test_waiting_for_ssh_outlasts_boot_and_key_propagation(world: World) -> None
     world.sshd.stop()
     world.sshd.authorized.write_text("")
 
+    clock = Counting()
+
+    def one_try_fails() -> None:
+        before = clock.sleeps
+        eventually(lambda: clock.sleeps > before + 1, "one whole try in vain")
+
     def boot() -> None:
-        time.sleep(0.5)
+        one_try_fails()
         world.sshd.start()
-        time.sleep(0.5)
+        one_try_fails()
         world.sshd.authorized.write_text(kept)
 
     thread = threading.Thread(target=boot)
     thread.start()
-    with wait_for_ssh(target, time.monotonic() + 30, Clock()) as connection:
+    with wait_for_ssh(target, time.monotonic() + 30, clock) as connection:
         done = connection.run("cat; echo problem >&2; exit 3", input=b"given")
     thread.join()
     assert (done.code, done.stdout, done.stderr) == (3, b"given", b"problem\n")

@@ -21,6 +21,7 @@ from tests.e2e.logins import logged_out, service_account, serving_tokens
 
 if TYPE_CHECKING:
     from tests.e2e.holding import Rehearsal
+    from tests.e2e.test_bad_days import Cloud
 
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,3 +262,27 @@ def cloud(one_cloud: Rehearsal) -> Iterator[Rehearsal]:
     one_cloud.clear()
     yield one_cloud
     one_cloud.clear()
+
+
+# -- a cloud where things go wrong ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_sky(request: pytest.FixtureRequest) -> Iterator[Cloud]:
+    """One for all tests of a file, whose BASE, if it has one, is the project's vmctl.toml."""
+    from tests.e2e.skies import own_cloud
+
+    module = request.module
+    with own_cloud(module.__name__.rpartition(".")[2].removeprefix("test_")) as made:
+        if hasattr(module, "BASE"):
+            project(made.folder, module.BASE)
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: Cloud) -> Iterator[Cloud]:
+    """No faults and no machines are left to the next test."""
+    from tests.e2e.skies import cleared
+
+    with cleared(one_sky):
+        yield one_sky

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from tests.e2e.conftest import BASE, Laptop, project
 from tests.e2e.logins import logged_out
-from tests.e2e.skies import cleared, own_cloud
 from tests.e2e.test_bad_days import Cloud
 from tests.waiting import eventually
 
@@ -21,18 +19,6 @@ CHECKS = [
     "firewall", "image", "programs",
 ]  # fmt: skip
 INSIDE = CHECKS[5:10]  # what can be looked at only where Compute Engine answers
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("doctor") as made:
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
-    with cleared(one_sky):
-        yield one_sky
 
 
 def found(document: dict[str, Any], verdict: str) -> list[str]:

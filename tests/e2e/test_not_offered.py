@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.e2e.conftest import project
-from tests.e2e.skies import B, C, D, cleared, failed, own_cloud, place, tried
+from tests.e2e.skies import B, C, D, failed, place, tried
 from tests.e2e.test_bad_days import Cloud
 
 BASE = '[vm]\nimage = "debian-cloud/debian-12"\n'
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("not-offered") as made:
-        project(made.folder, BASE)
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
-    with cleared(one_sky):
-        yield one_sky
 
 
 def withdrawn(sky: Cloud, zone: str) -> None:

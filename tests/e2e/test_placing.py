@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.skies import B, C, D, cleared, failed, own_cloud, place, tried
+from tests.e2e.skies import B, C, D, failed, place, tried
 from tests.e2e.test_bad_days import Cloud
 from tests.waiting import eventually
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("placing") as made:
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
-    with cleared(one_sky):
-        yield one_sky
 
 
 def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: Cloud) -> None:

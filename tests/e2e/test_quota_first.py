@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.skies import B, C, cleared, failed, own_cloud, place
+from tests.e2e.skies import B, C, failed, place
 from tests.e2e.test_bad_days import Cloud
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("quota") as made:
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
-    with cleared(one_sky):
-        yield one_sky
 
 
 def inserts(sky: Cloud) -> int:

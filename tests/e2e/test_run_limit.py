@@ -7,21 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import project
-from tests.e2e.skies import cleared, failed, own_cloud
+from tests.e2e.skies import cleared, failed
 from tests.e2e.test_bad_days import Cloud
 from tests.waiting import eventually
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 VM = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances/tester-vm"
 REFUSED = "compute.instances.setScheduling is denied to you"
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("run-limit") as made:
-        project(made.folder, BASE)
-        yield made
 
 
 @pytest.fixture

@@ -6,32 +6,18 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Laptop, project
-from tests.e2e.skies import cleared, failed, own_cloud
+from tests.e2e.conftest import Laptop
+from tests.e2e.skies import failed
 from tests.e2e.test_bad_days import Cloud
 from tests.waiting import eventually
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 API = "/compute/v1/projects/vmctl-local"
-
-
-@pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("ways-in") as made:
-        project(made.folder, BASE)
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
-    with cleared(one_sky):
-        yield one_sky
 
 
 def instance(sky: Cloud) -> dict[str, Any]:

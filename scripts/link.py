@@ -6,7 +6,7 @@ full queues, and silence when the link is cut (no RST, no ICMP). An embedded Com
 `cloud` and gives its machines addresses on the link; its API is at the same 127.0.0.1:PORT in
 `laptop`, carried past the link, neither delayed nor cut.
 
-In a test (fixtures in tests/e2e/conftest.py; the link is reset before each test):
+In a test (fixtures in tests/harness/fixtures.py; the link is reset before each test):
 
     def test_it(linked: Linked) -> None:            # 30 ms there and back, 100 Mbit/s
         linked.laptop("push", cwd=linked.folder)    # a machine (no torch) is up in linked.folder

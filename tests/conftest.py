@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+pytest_plugins = ["tests.harness.fixtures"]
+
 # A shell starts what it puts in the background with Ctrl-C ignored, and every program that the
 # tests start would inherit that: those that are ended with SIGINT would then go on for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,12 +55,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-
-
-@pytest.fixture(autouse=True)
-def _the_fast_tests_are_measured(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A program takes twice as long while it is measured, and the slow tests start hundreds."""
-    if request.node.get_closest_marker("slow"):
-        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import signal
 import subprocess
-import sys
-import tempfile
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,153 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.folders import public_folder
 
 ZONE = "europe-west1-b"
-START_LIMIT_S = 20.0
-STOP_LIMIT_S = 30.0
-
-
-@dataclass
-class Emulator:
-    """One emulator: its home, its process, and the ways to talk to it."""
-
-    home: Path
-    clock: str = "real"
-    process: subprocess.Popen[bytes] | None = None
-    _service: Any = None
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What emulator.json says; {} when it is not there."""
-        try:
-            return dict(json.loads((self.home / "emulator.json").read_text()))
-        except FileNotFoundError:
-            return {}
-
-    @property
-    def url(self) -> str:
-        return str(self.about["url"])
-
-    def command(self, *more: str) -> list[str]:
-        words = [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(self.home)]
-        return [*words, "--clock", self.clock, *more]
-
-    def start(self) -> Emulator:
-        """Start it and wait until it serves."""
-        self.process = subprocess.Popen(
-            self.command(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        process = self.process
-
-        def serves() -> bool:
-            assert process.poll() is None, process.communicate()
-            return self.about.get("pid") == process.pid
-
-        eventually(serves, within_s=START_LIMIT_S)
-        return self
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """End the process with a signal and return its exit status."""
-        self._close_client()
-        assert self.process is not None
-        self.process.send_signal(number)
-        with self.process as process:
-            return process.wait(STOP_LIMIT_S)
-
-    def remove(self) -> None:
-        """Stop it if it runs, see that nothing is left of it, and remove its home."""
-        self._close_client()
-        if self.process is not None:
-            with self.process:  # one that has ended by itself leaves its pipe
-                if self.process.poll() is None:
-                    self.stop()
-        left = processes_of(self.home)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.home, ignore_errors=True)
-        assert not left, f"left running: {left}"
-
-    def client(self) -> Any:
-        """Return Google's own Compute Engine client, pointed at this emulator."""
-        if self._service is not None:
-            return self._service
-        from google.auth.credentials import AnonymousCredentials
-        from googleapiclient.discovery import build
-
-        self._service = build(
-            "compute",
-            "v1",
-            credentials=AnonymousCredentials(),
-            static_discovery=True,
-            cache_discovery=False,
-            client_options={"api_endpoint": f"{self.url}/compute/v1/"},
-        )
-        return self._service
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | bytes | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> tuple[int, dict[str, Any]]:
-        """Send one raw request and return status and JSON body."""
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        request = urllib.request.Request(
-            self.url + path, data=data, method=method, headers=headers or {}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status, json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.loads(error.read())
-
-    def admin(self, method: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Use the admin route; the call must succeed."""
-        status, answer = self.send(method, f"/emulator/v1/{name}", body)
-        assert status == 200, answer
-        return answer
-
-    @contextlib.contextmanager
-    def fault(self, **fault: Any) -> Iterator[dict[str, Any]]:
-        """Put a fault in force for the length of a block."""
-        added = self.admin("POST", "faults", fault)
-        try:
-            yield added
-        finally:
-            self.admin("DELETE", "faults")
-
-    def _close_client(self) -> None:
-        if self._service is not None:
-            self._service.close()
-            self._service = None
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The processes on this computer whose command line names a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if str(folder).encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
-def public_folder() -> Path:
-    """A new folder that the machines' unprivileged uid can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="vmctl-contract-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[Emulator]:
     """One emulator with a real clock, shared by the tests; each uses a project of its own."""
-    made = Emulator(public_folder()).start()
+    made = Emulator(public_folder("contract")).start()
     yield made
     made.remove()
 
@@ -177,7 +31,7 @@ def own_emulator() -> Iterator[Callable[..., Emulator]]:
     made: list[Emulator] = []
 
     def make(clock: str = "real") -> Emulator:
-        made.append(Emulator(public_folder(), clock))
+        made.append(Emulator(public_folder("contract"), clock))
         return made[-1].start()
 
     yield make

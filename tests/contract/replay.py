@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from tests.harness.emulator import Emulator
 from vmctl.domain.redaction import PROJECT
 
-from .conftest import Emulator, Key, nat_ip
+from .conftest import Key, nat_ip
 
 ANSWER_LIMIT_S = 60.0
 GAP_S = 0.05

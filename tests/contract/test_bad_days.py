@@ -11,9 +11,10 @@ import httplib2
 import pytest
 from googleapiclient.errors import HttpError
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 
-from .conftest import ZONE, Cloud, Emulator, nat_ip
+from .conftest import ZONE, Cloud, nat_ip
 
 
 def test_a_stockout_fails_the_operation_and_names_other_zones(cloud: Cloud) -> None:

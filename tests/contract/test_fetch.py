@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contract import test_wire
-from tests.contract.conftest import public_folder
 from tests.contract.test_wire import World, play, settled, tree, write
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
 from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
@@ -482,7 +482,7 @@ def test_a_pipe_or_a_second_name_in_place_of_the_part_is_not_used(
 @contextlib.contextmanager
 def as_an_ordinary_user() -> Iterator[Path]:
     """A folder, and no right to anything that its mode denies; root has all rights."""
-    folder = public_folder()
+    folder = public_folder("contract")
     is_root = os.geteuid() == 0
     if is_root:
         os.chown(folder, 65534, 65534)

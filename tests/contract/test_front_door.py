@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
+from tests.harness.folders import commands_of
 
-from .conftest import ZONE, Cloud, Emulator, processes_of
+from .conftest import ZONE, Cloud
 
 
 @pytest.mark.parametrize(
@@ -202,4 +204,4 @@ def test_a_clean_stop_removes_its_record_and_ends_with_0(
     else:
         assert emulator.stop(getattr(signal, how)) == 0
     assert emulator.about == {}
-    eventually(lambda: processes_of(emulator.home) == [])
+    eventually(lambda: commands_of(emulator.home) == [])

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 
-from .conftest import ZONE, Cloud, Emulator
+from .conftest import ZONE, Cloud
 
 IMAGE = ("--image-family=debian-12", "--image-project=debian-cloud")
 MACHINE = ("--machine-type=e2-small", "--metadata=enable-guest-attributes=TRUE")

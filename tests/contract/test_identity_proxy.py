@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import ZONE, Cloud, Emulator
+from tests.harness.emulator import Emulator
+
+from .conftest import ZONE, Cloud
 
 PROTOCOL = "relay.tunnel.cloudproxy.app"
 ORIGIN = "bot:iap-tunneler"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 
 from .conftest import ZONE, Cloud, Key, nat_ip
 

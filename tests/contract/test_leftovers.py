@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 
-from .conftest import ZONE, Cloud, Emulator, Key
+from .conftest import ZONE, Cloud, Key
 from .test_instances import GUEST_ATTRIBUTES, host_keys
 
 OTHER = "europe-west1-d"

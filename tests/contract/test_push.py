@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.contract.test_wire import World, play, world, write
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable
 from vmctl.domain.events import Advanced, Event, Noted, Warned

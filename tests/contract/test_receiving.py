@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import public_folder
+from tests.harness.folders import public_folder
 from vmctl.ssh import guest
 
 FRAME = struct.Struct(">cI")
@@ -221,7 +221,7 @@ only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give file
 @pytest.fixture
 def nobodys(library: Path) -> Iterator[Path]:
     """A folder of uid 65534's, with the helpers in it."""
-    folder = public_folder()
+    folder = public_folder("contract")
     shutil.copytree(library, folder / "library")
     (folder / "home").mkdir()
     for path in (folder, *folder.rglob("*")):

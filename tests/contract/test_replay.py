@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import Emulator, Key
+from tests.harness.emulator import Emulator
+
+from .conftest import Key
 from .replay import Exchange, Replay, load, shut_down
 
 FOLDER = Path(__file__).parents[1] / "data" / "traces"

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from .conftest import ZONE, Cloud, Emulator
+from tests.harness.emulator import Emulator
+
+from .conftest import ZONE, Cloud
 
 ZONES = "/compute/v1/projects/p-storm/zones"
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from googleapiclient.errors import HttpError
 
-from tests.waiting import eventually
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
+from tests.harness.folders import commands_of, public_folder
 
-from .conftest import Cloud, Emulator, Key, nat_ip, processes_of, public_folder
+from .conftest import Cloud, Key, nat_ip
 from .test_instances import GUEST_ATTRIBUTES, host_keys
 
 PROJECT = "p1"
@@ -48,7 +50,7 @@ def test_machines_come_back_as_after_a_host_reboot(
     keys = host_keys(cloud, "up")
     key.run(before, keys, "echo kept > file")
     emulator.stop(number)
-    eventually(lambda: processes_of(emulator.home) == [])
+    eventually(lambda: commands_of(emulator.home) == [])
 
     cloud = Cloud(emulator.start(), PROJECT)
     after = cloud.get("up")
@@ -205,7 +207,7 @@ def test_a_kill_between_two_files_of_a_delete_does_not_protect_the_instance(
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of a few megabytes of its own."""
-    folder = public_folder()
+    folder = public_folder("contract")
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
         folder.rmdir()

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.contract.sshd import Sshd
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.sshd import Sshd
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project, ServiceSettings
 from vmctl.domain.errors import (

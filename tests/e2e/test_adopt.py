@@ -11,23 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, project
-from tests.e2e.skies import B, C, own_cloud
-from tests.e2e.test_bad_days import Cloud
-from tests.waiting import eventually
+from tests.harness.attempts import B, C
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import BASE, project
 
 IMPOSTOR = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH" + "A" * 42
 ROOT = "/compute/v1/projects/vmctl-local"
 
 
 @pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
-    with own_cloud("adopt") as made:
+def one_sky() -> Iterator[LocalCloud]:
+    with LocalCloud.opened("adopt") as made:
         yield made
 
 
 @pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
+def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
     """The same cloud; whatever VM a test made in it is deleted as its maker would."""
     yield one_sky
     for vm in one_sky.machines():
@@ -35,7 +35,7 @@ def sky(one_sky: Cloud) -> Iterator[Cloud]:
     eventually(lambda: not one_sky.machines(), what="all VMs are gone")
 
 
-def make(sky: Cloud, name: str, zone: str = B, **more: Any) -> None:
+def make(sky: LocalCloud, name: str, zone: str = B, **more: Any) -> None:
     """A VM as the console makes it: no labels, no run limit, somebody's key."""
     body = {
         "name": name,
@@ -61,12 +61,12 @@ def make(sky: Cloud, name: str, zone: str = B, **more: Any) -> None:
     reached(sky, name, "RUNNING", zone)
 
 
-def look(sky: Cloud, name: str, zone: str = B) -> dict[str, Any]:
+def look(sky: LocalCloud, name: str, zone: str = B) -> dict[str, Any]:
     found: dict[str, Any] = sky.ask("GET", f"{ROOT}/zones/{zone}/instances/{name}")
     return found
 
 
-def reached(sky: Cloud, name: str, status: str, zone: str = B) -> None:
+def reached(sky: LocalCloud, name: str, status: str, zone: str = B) -> None:
     eventually(lambda: look(sky, name, zone)["status"] == status, what=f"{name} is {status}")
 
 
@@ -79,7 +79,7 @@ def lab(tmp_path: Path) -> Path:
     return project(tmp_path / "lab", BASE.replace("[vm]\n", '[vm]\ngpu = "none"\n'))
 
 
-def test_a_running_vm_is_told_changed_and_made_ready(sky: Cloud, lab: Path) -> None:
+def test_a_running_vm_is_told_changed_and_made_ready(sky: LocalCloud, lab: Path) -> None:
     make(sky, "console-vm")
     before = look(sky, "console-vm")
     told = sky.laptop("adopt", "console-vm", "--dry-run", cwd=lab)
@@ -113,7 +113,7 @@ def test_a_running_vm_is_told_changed_and_made_ready(sky: Cloud, lab: Path) -> N
     assert "console-vm: deleted" in gone.stdout
 
 
-def test_a_stopped_vm_gets_its_limit_and_stays_off(sky: Cloud, lab: Path) -> None:
+def test_a_stopped_vm_gets_its_limit_and_stays_off(sky: LocalCloud, lab: Path) -> None:
     make(sky, "asleep")
     sky.ask("POST", f"{ROOT}/zones/{B}/instances/asleep/stop")
     reached(sky, "asleep", "TERMINATED")
@@ -128,14 +128,14 @@ def test_a_stopped_vm_gets_its_limit_and_stays_off(sky: Cloud, lab: Path) -> Non
 
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_a_vm_that_gcloud_made(sky: Cloud, lab: Path, tmp_path: Path) -> None:
+def test_a_vm_that_gcloud_made(sky: LocalCloud, lab: Path, tmp_path: Path) -> None:
     environ = {
         "HOME": str(tmp_path),
         "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
         "CLOUDSDK_CORE_PROJECT": "vmctl-local",
         "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.root}/compute/v1/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.door.url}/compute/v1/",
         "PATH": os.environ["PATH"],
     }
     line = ("gcloud", "compute", "instances", "create", "by-gcloud", f"--zone={B}",
@@ -147,7 +147,7 @@ def test_a_vm_that_gcloud_made(sky: Cloud, lab: Path, tmp_path: Path) -> None:
     assert sky.laptop("exec", "hostname", cwd=lab).stdout.strip() == "by-gcloud"
 
 
-def test_what_cannot_be_had_is_refused_and_unchanged(sky: Cloud, lab: Path) -> None:
+def test_what_cannot_be_had_is_refused_and_unchanged(sky: LocalCloud, lab: Path) -> None:
     make(sky, "theirs", labels={"vmctl": "1", "vmctl-owner": "eve", "vmctl-name": "x"})
     before = look(sky, "theirs")
     assert "'eve'" in sky.laptop("adopt", "theirs", cwd=lab, code=4).stderr
@@ -164,7 +164,7 @@ def test_what_cannot_be_had_is_refused_and_unchanged(sky: Cloud, lab: Path) -> N
     assert "labels" not in look(sky, "twin", B) or "vmctl" not in look(sky, "twin", B)["labels"]
 
 
-def test_a_host_key_that_is_given_is_the_one_that_counts(sky: Cloud, lab: Path) -> None:
+def test_a_host_key_that_is_given_is_the_one_that_counts(sky: LocalCloud, lab: Path) -> None:
     make(sky, "pinned")
     assert "ssh-ed25519" in sky.laptop("adopt", "pinned", "--host-key", "AAAA", cwd=lab,
                                        code=2).stderr  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_host_key_that_is_given_is_the_one_that_counts(sky: Cloud, lab: Path) 
     assert "host key" in told.stderr
 
 
-def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: Cloud, lab: Path) -> None:
+def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: LocalCloud, lab: Path) -> None:
     image = {"sourceImage": "projects/debian-cloud/global/images/family/debian-12"}
     make(sky, "keeper", disks=[{"boot": True, "initializeParams": image}])
     sky.laptop("adopt", "keeper", cwd=lab)
@@ -181,21 +181,21 @@ def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: Cloud, lab: Path) -
     assert sky.ask("GET", f"{ROOT}/zones/{B}/disks").get("items", []) == []
 
 
-def test_settings_that_ask_for_another_machine_are_told(sky: Cloud, tmp_path: Path) -> None:
+def test_settings_that_ask_for_another_machine_are_told(sky: LocalCloud, tmp_path: Path) -> None:
     make(sky, "cpu-only")
     told = sky.laptop("adopt", "cpu-only", cwd=project(tmp_path / "lab", BASE)).stderr
     assert 'write gpu = "none" under [vm]' in told
     assert "down --delete, then vmctl up" not in told, "nobody wants to lose what was adopted"
 
 
-def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: Cloud, lab: Path) -> None:
+def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: LocalCloud, lab: Path) -> None:
     make(sky, "guarded", metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]})
     sky.laptop("adopt", "guarded", cwd=lab)
     assert metadata(look(sky, "guarded"))["enable-oslogin"] == "FALSE"
     assert sky.laptop("exec", "true", cwd=lab).returncode == 0
 
 
-def test_an_adoption_cut_at_any_call_goes_on(sky: Cloud, lab: Path) -> None:
+def test_an_adoption_cut_at_any_call_goes_on(sky: LocalCloud, lab: Path) -> None:
     make(sky, "cut")
     sky.fault(kind="http", method="compute.disks.setLabels", status=403, reason="forbidden")
     sky.laptop("adopt", "cut", cwd=lab, code=5)
@@ -206,7 +206,7 @@ def test_an_adoption_cut_at_any_call_goes_on(sky: Cloud, lab: Path) -> None:
     assert not any(change["what"] == "ssh keys" for change in said["changed"]), "done before"
 
 
-def test_a_running_vm_has_its_watchdog_at_once(sky: Cloud, lab: Path) -> None:
+def test_a_running_vm_has_its_watchdog_at_once(sky: LocalCloud, lab: Path) -> None:
     make(sky, "console-vm")
     sky.laptop("adopt", "console-vm", "--yes", cwd=lab)
     eventually(lambda: sky.laptop.json("status", cwd=lab)["watch"], what="its watchdog tells")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal
-from tests.waiting import eventually
+from tests.harness.crash_points import MOMENTS, HeldCloud
+from tests.harness.eventually import eventually
 
 B = "europe-west1-b"
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
@@ -30,7 +30,7 @@ VM = {
 @pytest.mark.slow
 @pytest.mark.parametrize("when", MOMENTS)
 def test_an_adoption_killed_at_any_change_is_finished_by_the_same_command(
-    cloud: Rehearsal, when: str
+    cloud: HeldCloud, when: str
 ) -> None:
     def console_vm() -> None:
         cloud.clear()

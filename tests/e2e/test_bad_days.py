@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.waiting import eventually
-
-
-class Cloud:
-    """A laptop with an emulator of its own, and the emulator's admin route."""
-
-    def __init__(self, base: Path) -> None:
-        self.laptop = Laptop(base / "laptop", base / "emulator")
-        self.folder = project(base / "vm", BASE)
-        self.laptop("emulator", "start", cwd=base)
-        record = json.loads((base / "emulator" / "emulator.json").read_text())
-        self.root = f"http://127.0.0.1:{record['port']}"
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.root}{path}", data=data, method=method)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def fault(self, **fields: Any) -> None:
-        self.ask("POST", "/emulator/v1/faults", fields)
-
-    def machines(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("GET", "/emulator/v1/status")["instances"]
-        return found
-
-    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return self.laptop(*words, cwd=self.folder, code=code)
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
 
 
 @pytest.fixture(scope="module")
-def one_cloud() -> Iterator[Cloud]:
-    base = public_folder("bad-days")
-    made = Cloud(base)
-    yield made
-    made.laptop("emulator", "stop", cwd=base, code=None)
-    shutil.rmtree(base, ignore_errors=True)
+def one_cloud() -> Iterator[LocalCloud]:
+    with LocalCloud.opened("bad-days") as made:
+        yield made
 
 
 @pytest.fixture
-def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
+def cloud(one_cloud: LocalCloud) -> Iterator[LocalCloud]:
     """The same emulator, with no faults and no machines, before and after each test."""
     yield one_cloud
     one_cloud.ask("DELETE", "/emulator/v1/faults")
@@ -64,14 +28,14 @@ def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
     assert one_cloud.machines() == []
 
 
-def test_a_stockout_moves_to_the_zone_that_google_names(cloud: Cloud) -> None:
+def test_a_stockout_moves_to_the_zone_that_google_names(cloud: LocalCloud) -> None:
     cloud.fault(kind="stockout", zone="europe-west1-b", zonesAvailable=["europe-west1-d"])
     told = cloud("up").stderr
     assert "currently unavailable in the europe-west1-b zone" in told
     assert [vm["zone"] for vm in cloud.machines()] == ["europe-west1-d"]
 
 
-def test_a_stockout_everywhere_says_what_each_zone_said(cloud: Cloud) -> None:
+def test_a_stockout_everywhere_says_what_each_zone_said(cloud: LocalCloud) -> None:
     cloud.fault(kind="stockout", gpu="nvidia-tesla-t4")
     told = cloud("up", code=6).stderr
     last = told[told.index("error:") :]
@@ -81,14 +45,14 @@ def test_a_stockout_everywhere_says_what_each_zone_said(cloud: Cloud) -> None:
     assert cloud.machines() == []
 
 
-def test_a_chosen_zone_without_capacity_is_the_end(cloud: Cloud) -> None:
+def test_a_chosen_zone_without_capacity_is_the_end(cloud: LocalCloud) -> None:
     cloud.fault(kind="stockout", zone="europe-west1-c", plain=True)
     told = cloud("up", "--zone", "europe-west1-c", code=6).stderr
     assert "vmctl up --region europe-west1" in told
     assert cloud.machines() == []
 
 
-def test_a_quota_names_metric_limit_region_and_page(cloud: Cloud) -> None:
+def test_a_quota_names_metric_limit_region_and_page(cloud: LocalCloud) -> None:
     cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     told = cloud("up", code=6).stderr
     assert "NVIDIA_T4_GPUS" in told
@@ -97,7 +61,7 @@ def test_a_quota_names_metric_limit_region_and_page(cloud: Cloud) -> None:
     assert cloud.machines() == []
 
 
-def test_the_api_switched_off_names_the_page(cloud: Cloud) -> None:
+def test_the_api_switched_off_names_the_page(cloud: LocalCloud) -> None:
     page = (
         "https://console.developers.google.com/apis/api/compute.googleapis.com/overview?project=7"
     )
@@ -112,20 +76,20 @@ def test_the_api_switched_off_names_the_page(cloud: Cloud) -> None:
     cloud.ask("DELETE", "/emulator/v1/faults")
 
 
-def test_trouble_that_passes_is_sat_out_and_makes_one_machine(cloud: Cloud) -> None:
+def test_trouble_that_passes_is_sat_out_and_makes_one_machine(cloud: LocalCloud) -> None:
     cloud.fault(kind="http", method="compute.instances.insert", status=503, calls=1)
     cloud.fault(kind="http", method="compute.instances.get", status=429, calls=1)
     cloud("up")
     assert len(cloud.machines()) == 1
 
 
-def test_a_lost_answer_to_the_creation_makes_one_machine(cloud: Cloud) -> None:
+def test_a_lost_answer_to_the_creation_makes_one_machine(cloud: LocalCloud) -> None:
     cloud.fault(kind="drop", method="compute.instances.insert", when="after", calls=1)
     cloud("up")
     assert [vm["status"] for vm in cloud.machines()] == ["RUNNING"]
 
 
-def test_a_killed_up_is_taken_over_by_the_next(cloud: Cloud) -> None:
+def test_a_killed_up_is_taken_over_by_the_next(cloud: LocalCloud) -> None:
     cloud.fault(kind="slow-boot", seconds=3)
     # the second zone: an `up` that forgot the first would try europe-west1-b
     cloud.fault(kind="stockout", zone="europe-west1-b", plain=True, calls=1)
@@ -143,7 +107,7 @@ def test_a_killed_up_is_taken_over_by_the_next(cloud: Cloud) -> None:
     assert [vm["id"] for vm in cloud.machines()] == [begun["id"]]
 
 
-def test_ctrl_c_says_how_to_go_on_and_how_to_undo(cloud: Cloud) -> None:
+def test_ctrl_c_says_how_to_go_on_and_how_to_undo(cloud: LocalCloud) -> None:
     cloud.fault(kind="slow-boot", seconds=2)
     first = cloud.laptop.start("up", cwd=cloud.folder)
     eventually(cloud.machines, what="the creation has begun")
@@ -157,7 +121,7 @@ def test_ctrl_c_says_how_to_go_on_and_how_to_undo(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.3, 0.5, 0.7, 0.9, 1.1, 1.3])
-def test_killed_at_any_moment_the_same_command_succeeds(cloud: Cloud, after_s: float) -> None:
+def test_killed_at_any_moment_the_same_command_succeeds(cloud: LocalCloud, after_s: float) -> None:
     first = cloud.laptop.start("up", cwd=cloud.folder)
     with contextlib.suppress(subprocess.TimeoutExpired):
         first.wait(after_s)
@@ -168,7 +132,7 @@ def test_killed_at_any_moment_the_same_command_succeeds(cloud: Cloud, after_s: f
     cloud("exec", "true")
 
 
-def test_down_removes_a_machine_that_is_being_created(cloud: Cloud) -> None:
+def test_down_removes_a_machine_that_is_being_created(cloud: LocalCloud) -> None:
     cloud.fault(kind="slow-boot", seconds=2)
     first = cloud.laptop.start("up", cwd=cloud.folder)
     eventually(cloud.machines, what="the creation has begun")
@@ -178,14 +142,14 @@ def test_down_removes_a_machine_that_is_being_created(cloud: Cloud) -> None:
     assert cloud.machines() == []
 
 
-def test_two_at_once_make_one_machine(cloud: Cloud) -> None:
+def test_two_at_once_make_one_machine(cloud: LocalCloud) -> None:
     both = [cloud.laptop.start("up", cwd=cloud.folder) for _ in range(2)]
     told = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert len(cloud.machines()) == 1
 
 
-def test_a_machine_that_cannot_start_again_says_what_to_do(cloud: Cloud) -> None:
+def test_a_machine_that_cannot_start_again_says_what_to_do(cloud: LocalCloud) -> None:
     cloud("up")
     cloud("down")
     cloud.fault(kind="stockout")
@@ -197,7 +161,7 @@ def test_a_machine_that_cannot_start_again_says_what_to_do(cloud: Cloud) -> None
     assert cloud.laptop.json("status", cwd=cloud.folder)["machine"]["max_hours"] == 3
 
 
-def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: Cloud) -> None:
+def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: LocalCloud) -> None:
     path = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances"
     disk = {"sourceImage": "projects/debian-cloud/global/images/family/debian-12"}
     cloud.ask(
@@ -230,7 +194,7 @@ def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: Cloud) -> Non
     ],
 )
 def test_a_wrong_wish_creates_nothing(
-    one_cloud: Cloud, words: list[str], says: str, hint: str
+    one_cloud: LocalCloud, words: list[str], says: str, hint: str
 ) -> None:
     told = one_cloud("up", *words, code=2).stderr
     assert says in told

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, PROGRAM, Laptop, project
+from tests.harness.laptop import BASE, PROGRAM, Laptop, project
 
 JOBS = BASE + '[jobs.train]\ncommand = "true"\n'
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, PROGRAM, Laptop, project, public_folder
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, PROGRAM, Laptop, project
 from tests.unit.test_house import HEAVY
 
 TOML = (

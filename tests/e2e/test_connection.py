@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, Linked, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.fixtures import Linked
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 # what a stale connection may cost on a computer that is busy with other tests; alone it is 3 s.
 # Left to itself a stopped master holds a command up for ever.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stepped import SteppedCloud, stepped_cloud
+from tests.harness.stepped_clock import SteppedCloud
 
 TOML = '[jobs.short]\ncommand = "echo trained"\n'
 ON_H = 0.55901 + 0.005  # a T4 with its host in europe-west1 and an address, USD
@@ -16,7 +16,7 @@ ON_H = 0.55901 + 0.005  # a T4 with its host in europe-west1 and an address, USD
 
 @pytest.fixture(scope="module")
 def stepped() -> Iterator[SteppedCloud]:
-    with stepped_cloud("cost", TOML) as made:
+    with SteppedCloud.opened("cost", toml=TOML) as made:
         yield made
 
 

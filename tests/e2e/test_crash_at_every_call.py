@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.holding import MOMENTS, Rehearsal
+from tests.harness.crash_points import MOMENTS, HeldCloud
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
 
 
-def check_one_machine(cloud: Rehearsal, status: str, at: str) -> None:
+def check_one_machine(cloud: HeldCloud, status: str, at: str) -> None:
     """One VM and its one disk, ours by their labels, and nothing beside them."""
     (vm,) = cloud.all("instances")
     (disk,) = cloud.all("disks")
@@ -28,16 +28,16 @@ def check_one_machine(cloud: Rehearsal, status: str, at: str) -> None:
     assert cloud.all("snapshots") == cloud.all("addresses") == [], at
 
 
-def check_nothing(cloud: Rehearsal, at: str) -> None:
+def check_nothing(cloud: HeldCloud, at: str) -> None:
     for collection in ("instances", "disks", "snapshots", "addresses"):
         assert cloud.all(collection) == [], at
 
 
-def is_up(cloud: Rehearsal) -> bool:
+def is_up(cloud: HeldCloud) -> bool:
     return any(vm["status"] == "RUNNING" for vm in cloud.all("instances"))
 
 
-def ups(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
+def ups(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
     """Nothing is there, `up` is killed and typed again: one machine that answers."""
     for at in cloud.at_every_call(when, "up", before_each=cloud.clear, **counted):
         cloud("up")
@@ -46,7 +46,7 @@ def ups(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
         yield at
 
 
-def deletes(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
+def deletes(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
     """A machine is up, its deletion is killed and typed again: nothing is left."""
     words = ("down", "--delete", "--yes")
     for at in cloud.at_every_call(
@@ -57,7 +57,7 @@ def deletes(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
         yield at
 
 
-def downs(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
+def downs(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
     """A machine is up, `down` is killed and typed again: it is off."""
     for at in cloud.at_every_call(
         when, "down", before_each=lambda: is_up(cloud) or cloud("up"), **counted
@@ -67,7 +67,7 @@ def downs(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
         yield at
 
 
-def starts(cloud: Rehearsal, when: str, **counted: bool) -> Iterator[str]:
+def starts(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
     """A machine is off, `up` with another limit is killed and typed again: it is up."""
     cloud("up", "--max-hours", "2")
     for call in itertools.count(1):
@@ -96,14 +96,14 @@ def all_named(seen: list[str], *methods: str) -> bool:
 
 
 @pytest.mark.parametrize("when", MOMENTS)
-def test_up_and_delete_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
+def test_up_and_delete_killed_at_every_change(cloud: HeldCloud, when: str) -> None:
     up, delete = in_turn(ups(cloud, when, changes=True), deletes(cloud, when, changes=True))
     assert all_named(up, "instances.insert")
     assert all_named(delete, "instances.delete")
 
 
 @pytest.mark.parametrize("when", MOMENTS)
-def test_start_and_down_killed_at_every_change(cloud: Rehearsal, when: str) -> None:
+def test_start_and_down_killed_at_every_change(cloud: HeldCloud, when: str) -> None:
     start, down = in_turn(starts(cloud, when, changes=True), downs(cloud, when, changes=True))
     assert all_named(start, "instances.start", "instances.setScheduling")
     assert all_named(down, "instances.stop")
@@ -119,7 +119,7 @@ REPEATS = [False, pytest.param(True, marks=[pytest.mark.exhaustive, pytest.mark.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("when", MOMENTS)
 @pytest.mark.parametrize("repeats", REPEATS)
-def test_up_and_delete_killed_at_every_call(cloud: Rehearsal, when: str, repeats: bool) -> None:
+def test_up_and_delete_killed_at_every_call(cloud: HeldCloud, when: str, repeats: bool) -> None:
     up, delete = in_turn(
         ups(cloud, when, repeats=repeats), deletes(cloud, when, repeats=repeats)
     )  # fmt: skip
@@ -132,6 +132,6 @@ def test_up_and_delete_killed_at_every_call(cloud: Rehearsal, when: str, repeats
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("when", MOMENTS)
 @pytest.mark.parametrize("repeats", REPEATS)
-def test_down_killed_at_every_call(cloud: Rehearsal, when: str, repeats: bool) -> None:
+def test_down_killed_at_every_call(cloud: HeldCloud, when: str, repeats: bool) -> None:
     seen = list(downs(cloud, when, repeats=repeats))
     assert all_named(seen, "instances.aggregatedList", "instances.stop", "zoneOperations."), seen

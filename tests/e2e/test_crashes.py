@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 MOMENTS = [0.3, 0.6, 0.9, 1.2, 1.6, 2.2]
 TOML = BASE + '[jobs.long]\ncommand = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done"\n'

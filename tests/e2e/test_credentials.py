@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project
+from tests.harness.laptop import BASE, Laptop, project
 
 
 def test_without_credentials_the_login_command_is_named(stranger: Laptop, folder: Path) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from scripts.link import Count
-from tests.e2e.conftest import BASE, Linked, project
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.fixtures import Linked
+from tests.harness.laptop import BASE, project
 
 LARGE = 16_000_000
 SMALL = [40_000] * 200

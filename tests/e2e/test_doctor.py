@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project
-from tests.e2e.logins import logged_out
-from tests.e2e.test_bad_days import Cloud
-from tests.waiting import eventually
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import BASE, Laptop, project
+from tests.harness.logins import logged_out
 
 CHECKS = [
     "settings", "credentials", "project", "api", "billing", "machine", "quota", "network",
@@ -33,7 +33,7 @@ def the(document: dict[str, Any], check: str, verdict: str = "broken") -> dict[s
     return dict(one)
 
 
-def examine(sky: Cloud, *words: str, code: int, cwd: Path | None = None) -> dict[str, Any]:
+def examine(sky: LocalCloud, *words: str, code: int, cwd: Path | None = None) -> dict[str, Any]:
     told = sky.laptop(*words, "doctor", "--json", cwd=cwd or sky.folder, code=code)
     document: dict[str, Any] = json.loads(told.stdout)
     seen = list(dict.fromkeys(one["check"] for one in document["findings"]))
@@ -48,14 +48,14 @@ def examine(sky: Cloud, *words: str, code: int, cwd: Path | None = None) -> dict
 # -- the embedded Compute Engine, as it is and with faults ------------------------------------
 
 
-def test_nothing_stands_in_the_way(sky: Cloud) -> None:
+def test_nothing_stands_in_the_way(sky: LocalCloud) -> None:
     document = examine(sky, code=0)
     assert found(document, "ok") == CHECKS
     assert document["google_project"] == "vmctl-local"
     assert sky.machines() == [], "it only looks"
 
 
-def test_people_read_lines_with_marks(sky: Cloud) -> None:
+def test_people_read_lines_with_marks(sky: LocalCloud) -> None:
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     lines = sky("doctor", code=6).stdout.splitlines()
     assert [line.split()[:2] for line in lines if line[:1] in "✓✗"] == [
@@ -66,7 +66,7 @@ def test_people_read_lines_with_marks(sky: Cloud) -> None:
 
 
 @pytest.mark.parametrize("metric", ["GPUS_ALL_REGIONS", "NVIDIA_T4_GPUS", "IN_USE_ADDRESSES"])
-def test_a_quota_of_zero(sky: Cloud, metric: str) -> None:
+def test_a_quota_of_zero(sky: LocalCloud, metric: str) -> None:
     where = {} if metric.endswith("ALL_REGIONS") else {"region": "europe-west1"}
     sky.fault(kind="quota", metric=metric, limit=0, **where)
     quota = the(examine(sky, code=6), "quota")
@@ -74,7 +74,7 @@ def test_a_quota_of_zero(sky: Cloud, metric: str) -> None:
     assert f"choose: {metric}" in quota["fix"]
 
 
-def test_spot_without_its_own_quota_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+def test_spot_without_its_own_quota_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
     spot = project(tmp_path / "spot", BASE + "spot = true\n")
     here = {"region": "europe-west1", "limit": 0}
     sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **here)
@@ -82,12 +82,12 @@ def test_spot_without_its_own_quota_is_a_warning(sky: Cloud, tmp_path: Path) -> 
     assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["said"]
 
 
-def test_a_quota_that_google_keeps_elsewhere_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+def test_a_quota_that_google_keeps_elsewhere_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
     newest = project(tmp_path / "newest", '[vm]\ngpu = "h100:8"\n')
     assert "GPU family" in the(examine(sky, code=0, cwd=newest), "quota", "warning")["fix"]
 
 
-def test_the_network_is_gone(sky: Cloud) -> None:
+def test_the_network_is_gone(sky: LocalCloud) -> None:
     sky.fault(kind="http", method="compute.networks.get", status=404, reason="notFound")
     document = examine(sky, code=2)
     assert "networks create default" in the(document, "network")["fix"]
@@ -95,21 +95,21 @@ def test_the_network_is_gone(sky: Cloud) -> None:
     assert "image" in found(document, "ok")
 
 
-def test_a_network_of_the_settings_that_is_not_there(sky: Cloud, tmp_path: Path) -> None:
+def test_a_network_of_the_settings_that_is_not_there(sky: LocalCloud, tmp_path: Path) -> None:
     other = project(tmp_path / "other", BASE + 'network = "lab"\n')
     network = the(examine(sky, code=2, cwd=other), "network")
     assert "lab" in network["said"]
     assert "vmctl.toml" in network["fix"]
 
 
-def test_a_subnetwork_brings_its_network(sky: Cloud, tmp_path: Path) -> None:
+def test_a_subnetwork_brings_its_network(sky: LocalCloud, tmp_path: Path) -> None:
     inner = project(tmp_path / "inner", BASE + 'subnetwork = "default"\n')
     assert found(examine(sky, code=0, cwd=inner), "ok") == CHECKS
     other = project(tmp_path / "other", BASE + 'subnetwork = "lab"\n')
     assert "lab in europe-west1" in the(examine(sky, code=2, cwd=other), "network")["said"]
 
 
-def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
+def test_the_firewall_keeps_ssh_out(sky: LocalCloud) -> None:
     rules = "/compute/v1/projects/vmctl-local/global/firewalls"
     examine(sky, code=0)  # gives the project its default rules
     sky.ask("DELETE", f"{rules}/default-allow-ssh")
@@ -145,19 +145,19 @@ def test_the_firewall_keeps_ssh_out(sky: Cloud) -> None:
     ],
 )
 def test_settings_that_google_cannot_meet(
-    sky: Cloud, tmp_path: Path, toml: str, check: str, code: int, named: str
+    sky: LocalCloud, tmp_path: Path, toml: str, check: str, code: int, named: str
 ) -> None:
     document = examine(sky, code=code, cwd=project(tmp_path / "wish", toml))
     one = the(document, check)
     assert named in one["said"] + one["fix"]
 
 
-def test_an_image_older_than_the_gpus_needs_is_a_warning(sky: Cloud, tmp_path: Path) -> None:
+def test_an_image_older_than_the_gpus_needs_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
     old = project(tmp_path / "old", '[vm]\ngpu = "p100"\n')
     assert "P100" in the(examine(sky, code=0, cwd=old), "image", "warning")["said"]
 
 
-def test_settings_that_are_wrong_stop_only_what_needs_them(sky: Cloud, tmp_path: Path) -> None:
+def test_settings_that_are_wrong_stop_only_what_needs_them(sky: LocalCloud, tmp_path: Path) -> None:
     wrong = project(tmp_path / "wrong", '[vm]\ngpuu = "t4"\n')
     document = examine(sky, code=2, cwd=wrong)
     assert "vm.gpuu" in the(document, "settings")["said"]
@@ -165,7 +165,7 @@ def test_settings_that_are_wrong_stop_only_what_needs_them(sky: Cloud, tmp_path:
     assert {"credentials", "api", "billing", "programs"} <= set(found(document, "ok"))
 
 
-def test_a_name_that_somebody_else_has_taken(sky: Cloud, tmp_path: Path) -> None:
+def test_a_name_that_somebody_else_has_taken(sky: LocalCloud, tmp_path: Path) -> None:
     body = {
         "name": "tester-taken",
         "machineType": "zones/europe-west1-b/machineTypes/e2-small",
@@ -190,7 +190,7 @@ def test_a_name_that_somebody_else_has_taken(sky: Cloud, tmp_path: Path) -> None
         eventually(lambda: not sky.machines(), what="the VM is gone")
 
 
-def test_what_google_said_last_is_told(sky: Cloud) -> None:
+def test_what_google_said_last_is_told(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])
     sky("up", "--zone", "europe-west1-b", code=6)
     last = the(examine(sky, code=0), "machine", "warning")
@@ -201,7 +201,7 @@ def test_what_google_said_last_is_told(sky: Cloud) -> None:
     assert found(examine(sky, code=0), "warning") == [], "the last answer was a yes"
 
 
-def test_a_machine_that_runs_needs_no_more_quota(sky: Cloud) -> None:
+def test_a_machine_that_runs_needs_no_more_quota(sky: LocalCloud) -> None:
     sky("up")
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
     document = examine(sky, code=0)
@@ -210,7 +210,7 @@ def test_a_machine_that_runs_needs_no_more_quota(sky: Cloud) -> None:
     assert "enough" in the(examine(sky, code=0), "quota", "ok")["said"]
 
 
-def test_the_project_asks_for_os_login(sky: Cloud) -> None:
+def test_the_project_asks_for_os_login(sky: LocalCloud) -> None:
     path = "/compute/v1/projects/vmctl-local"
     metadata = sky.ask("GET", path)["commonInstanceMetadata"]
     items = [{"key": "enable-oslogin", "value": "TRUE"}]
@@ -222,7 +222,7 @@ def test_the_project_asks_for_os_login(sky: Cloud) -> None:
         sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": []})
 
 
-def test_a_local_program_is_missing(sky: Cloud, tmp_path: Path) -> None:
+def test_a_local_program_is_missing(sky: LocalCloud, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     environ = {"PATH": str(programs)}
@@ -233,7 +233,7 @@ def test_a_local_program_is_missing(sky: Cloud, tmp_path: Path) -> None:
     assert found(document, "ok") == CHECKS[:-1]
 
 
-def test_a_vm_without_an_address_needs_more(sky: Cloud, tmp_path: Path) -> None:
+def test_a_vm_without_an_address_needs_more(sky: LocalCloud, tmp_path: Path) -> None:
     inner = project(tmp_path / "inner", BASE + "external_address = false\n")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -259,8 +259,8 @@ def key_file(account: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def google(
-    sky: Cloud, tmp_path: Path, key_file: dict[str, str], token_server: str
-) -> tuple[Cloud, Path]:
+    sky: LocalCloud, tmp_path: Path, key_file: dict[str, str], token_server: str
+) -> tuple[LocalCloud, Path]:
     """The cloud as one reached with a key file, and that file."""
     key = tmp_path / "key.json"
     key.write_text(json.dumps({**key_file, "token_uri": f"{token_server}/token"}))
@@ -268,15 +268,15 @@ def google(
         **logged_out(tmp_path),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "GOOGLE_APPLICATION_CREDENTIALS": str(key),
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.root}/compute/v1/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.door.url}/compute/v1/",
     }
-    outside = Cloud.__new__(Cloud)
+    outside = LocalCloud.__new__(LocalCloud)
     outside.laptop = Laptop(sky.laptop.home, sky.laptop.emulator_home, extra)
-    outside.folder, outside.root = sky.folder, sky.root
+    outside.folder, outside.door = sky.folder, sky.door
     return outside, key
 
 
-def test_with_real_credentials_all_is_well(google: tuple[Cloud, Path]) -> None:
+def test_with_real_credentials_all_is_well(google: tuple[LocalCloud, Path]) -> None:
     cloud, _ = google
     document = examine(cloud, code=0)
     assert document["google_project"] == "from-the-key"
@@ -298,7 +298,7 @@ def test_with_real_credentials_all_is_well(google: tuple[Cloud, Path]) -> None:
     ],
 )
 def test_credentials_that_do_not_work(
-    google: tuple[Cloud, Path],
+    google: tuple[LocalCloud, Path],
     key_file: dict[str, str],
     token_server: str,
     written: str | None,
@@ -319,7 +319,7 @@ def test_credentials_that_do_not_work(
     assert found(document, "ok") == ["settings", "programs"]
 
 
-def test_nobody_is_logged_in(google: tuple[Cloud, Path]) -> None:
+def test_nobody_is_logged_in(google: tuple[LocalCloud, Path]) -> None:
     cloud, _ = google
     cloud.laptop.extra["GOOGLE_APPLICATION_CREDENTIALS"] = ""
     one = the(examine(cloud, code=5), "credentials")
@@ -328,7 +328,7 @@ def test_nobody_is_logged_in(google: tuple[Cloud, Path]) -> None:
 
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_gclouds_own_login_is_enough(google: tuple[Cloud, Path]) -> None:
+def test_gclouds_own_login_is_enough(google: tuple[LocalCloud, Path]) -> None:
     cloud, key = google
     (key.parent / "token").write_text("a-token")
     cloud.laptop.extra |= {
@@ -341,7 +341,7 @@ def test_gclouds_own_login_is_enough(google: tuple[Cloud, Path]) -> None:
     assert document["google_project"] == "from-gcloud"
 
 
-def test_no_project_is_chosen(google: tuple[Cloud, Path]) -> None:
+def test_no_project_is_chosen(google: tuple[LocalCloud, Path]) -> None:
     cloud, key = google
     written = json.loads(key.read_text())
     del written["project_id"]
@@ -390,7 +390,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str, int, str]] = [
     ids=[row[0] for row in REFUSALS],
 )
 def test_google_refuses(
-    google: tuple[Cloud, Path], fault: dict[str, Any], check: str, code: int, named: str
+    google: tuple[LocalCloud, Path], fault: dict[str, Any], check: str, code: int, named: str
 ) -> None:
     cloud, _ = google
     cloud.fault(kind="http", method="compute.*", **fault)
@@ -403,14 +403,14 @@ def test_google_refuses(
     assert found(document, "ok")[: len(before)] == before
 
 
-def test_a_moment_of_too_many_requests_is_waited_out(google: tuple[Cloud, Path]) -> None:
+def test_a_moment_of_too_many_requests_is_waited_out(google: tuple[LocalCloud, Path]) -> None:
     cloud, _ = google
     for status in (429, 503):
         cloud.fault(kind="http", method="compute.projects.get", status=status, calls=1)
     assert found(examine(cloud, code=0), "ok") == CHECKS
 
 
-def test_one_question_refused_leaves_the_others(google: tuple[Cloud, Path]) -> None:
+def test_one_question_refused_leaves_the_others(google: tuple[LocalCloud, Path]) -> None:
     cloud, _ = google
     for method in ("compute.regions.list", "compute.firewalls.list"):
         cloud.fault(kind="http", method=method, status=403, reason="forbidden")

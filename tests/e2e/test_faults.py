@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Laptop
+from tests.harness.laptop import Laptop
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PROGRAM, project
-from tests.e2e.skies import cleared, own_cloud
-from tests.e2e.test_bad_days import Cloud
 from tests.e2e.test_ways_in import instance, metadata_of
-from tests.waiting import eventually
+from tests.harness.attempts import cleared
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import PROGRAM, project
 
 TOML = """
 [vm]
@@ -30,20 +30,20 @@ outputs = ["out.txt"]
 
 
 @pytest.fixture(scope="module")
-def one_sky() -> Iterator[Cloud]:
+def one_sky() -> Iterator[LocalCloud]:
     if shutil.which("gcloud") is None:
         reason = "gcloud is not installed: the lines of --print-gcloud were not run"
         if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with own_cloud("lines") as made:
+    with LocalCloud.opened("lines") as made:
         (made.laptop.home.parent / "home").mkdir()
         project(made.folder, TOML, {"src/data.txt": "pushed\n"})
         yield made
 
 
 @pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
+def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
     with cleared(one_sky):
         yield one_sky
 
@@ -51,16 +51,16 @@ def sky(one_sky: Cloud) -> Iterator[Cloud]:
 pytestmark = pytest.mark.gcloud
 
 
-def lines(sky: Cloud, *words: str) -> list[list[str]]:
+def lines(sky: LocalCloud, *words: str) -> list[list[str]]:
     told = sky(words[0], "--print-gcloud", "--json", *words[1:]).stdout
     return [step["argv"] for step in json.loads(told)["steps"]]
 
 
-def script(sky: Cloud, *words: str) -> str:
+def script(sky: LocalCloud, *words: str) -> str:
     return sky(words[0], "--print-gcloud", *words[1:]).stdout
 
 
-def shell(sky: Cloud, text: str) -> str:
+def shell(sky: LocalCloud, text: str) -> str:
     """Run lines as they are printed, gcloud being pointed at the emulator by them."""
     home = sky.laptop.home.parent / "home"
     environ = {k: v for k, v in sky.laptop.environ.items() if not k.startswith("CLOUDSDK_")} | {
@@ -100,7 +100,7 @@ def compared(vm: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def disk(sky: Cloud) -> dict[str, Any]:
+def disk(sky: LocalCloud) -> dict[str, Any]:
     found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/disks")["items"]
     (one,) = [one for scope in found.values() for one in scope.get("disks", [])]
     return {key: one.get(key) for key in ("type", "sizeGb", "labels", "sourceImage")}
@@ -114,7 +114,7 @@ def disk(sky: Cloud) -> dict[str, Any]:
         pytest.param(("--gpu", "none"), marks=pytest.mark.slow),
     ],
 )
-def test_the_printed_lines_make_the_same_machine(sky: Cloud, words: tuple[str, ...]) -> None:
+def test_the_printed_lines_make_the_same_machine(sky: LocalCloud, words: tuple[str, ...]) -> None:
     printed = lines(sky, "up", *words)
     sky("up", *words)
     by_vmctl, its_disk = compared(instance(sky)), disk(sky)
@@ -132,7 +132,7 @@ def test_the_printed_lines_make_the_same_machine(sky: Cloud, words: tuple[str, .
 
 
 @pytest.mark.slow
-def test_the_printed_lines_push_run_fetch_and_stop(sky: Cloud) -> None:
+def test_the_printed_lines_push_run_fetch_and_stop(sky: LocalCloud) -> None:
     sky("up", "--gpu", "none")
     # config-ssh writes where gcloud's HOME is; ssh itself reads the password database's
     config = sky.laptop.home.parent / "home" / ".ssh" / "config"
@@ -156,7 +156,7 @@ def test_the_printed_lines_push_run_fetch_and_stop(sky: Cloud) -> None:
     assert sky.machines() == []
 
 
-def test_nothing_is_done(sky: Cloud) -> None:
+def test_nothing_is_done(sky: LocalCloud) -> None:
     sky("up", "--print-gcloud")
     sky("push", "--print-gcloud")
     sky("tunnel", "tensorboard", "--print-gcloud")

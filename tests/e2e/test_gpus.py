@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.conftest import Laptop, rows
+from tests.harness.laptop import Laptop, rows
 
 
 def test_without_credentials_the_table_answers_and_says_so(stranger: Laptop, folder: Path) -> None:

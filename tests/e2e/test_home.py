@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 TOML = (
     BASE

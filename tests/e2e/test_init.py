@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import PROGRAM, Laptop, project
+from tests.harness.laptop import PROGRAM, Laptop, project
 
 
 def settings(folder: Path) -> dict[str, Any]:

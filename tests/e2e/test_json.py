@@ -12,9 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project
-from tests.e2e.skies import own_cloud
-from tests.e2e.test_bad_days import Cloud
+from tests.harness.cloud import LocalCloud
+from tests.harness.laptop import BASE, Laptop, project
 from vmctl.cli.schemas import RESULTS, schema_of
 
 TOML = (
@@ -38,8 +37,8 @@ def strict(schema: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def sky() -> Iterator[Cloud]:
-    with own_cloud("json") as made:
+def sky() -> Iterator[LocalCloud]:
+    with LocalCloud.opened("json") as made:
         project(made.folder, TOML, {"a.txt": "a"})
         yield made
         made("tunnel", "stop", "all", code=None)
@@ -47,24 +46,26 @@ def sky() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="module")
-def up(sky: Cloud) -> Any:
+def up(sky: LocalCloud) -> Any:
     return document(sky, "up")
 
 
 @pytest.fixture(scope="module")
-def pushed(sky: Cloud, up: Any) -> Any:
+def pushed(sky: LocalCloud, up: Any) -> Any:
     return document(sky, "push")
 
 
 @pytest.fixture(scope="module")
-def ran(sky: Cloud, pushed: Any) -> Any:
+def ran(sky: LocalCloud, pushed: Any) -> Any:
     return document(sky, "run", words=("run", "--json", "train"))
 
 
 SEEN: set[str] = set()
 
 
-def document(sky: Cloud, name: str, *more: str, words: tuple[str, ...] = (), code: int = 0) -> Any:
+def document(
+    sky: LocalCloud, name: str, *more: str, words: tuple[str, ...] = (), code: int = 0
+) -> Any:
     """A command's document, which fits its schema."""
     told = sky(*(words or (*name.split(), *more, "--json")), code=code)
     return fitting(name, told.stdout)
@@ -77,16 +78,16 @@ def fitting(name: str, text: str) -> Any:
     return found
 
 
-def test_init(sky: Cloud, tmp_path: Path) -> None:
+def test_init(sky: LocalCloud, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     fitting("init", sky.laptop("init", "--json", cwd=tmp_path / "new").stdout)
 
 
-def test_doctor(sky: Cloud) -> None:
+def test_doctor(sky: LocalCloud) -> None:
     assert document(sky, "doctor")["ready"]
 
 
-def test_before_there_is_a_machine(sky: Cloud) -> None:
+def test_before_there_is_a_machine(sky: LocalCloud) -> None:
     assert document(sky, "status")["machine"] is None
     assert document(sky, "ls")["machines"] == []
     assert document(sky, "ls --orphans")["orphans"] == []
@@ -99,28 +100,28 @@ def test_up(up: Any) -> None:
     assert up["action"] == "created"
 
 
-def test_status_and_ls_of_a_machine(sky: Cloud, up: Any) -> None:
+def test_status_and_ls_of_a_machine(sky: LocalCloud, up: Any) -> None:
     assert document(sky, "status")["machine"]["status"] == "RUNNING"
     assert len(document(sky, "ls")["machines"]) == 1
     assert document(sky, "up")["action"] == "running"
 
 
-def test_keep_and_cost(sky: Cloud, ran: Any) -> None:
+def test_keep_and_cost(sky: LocalCloud, ran: Any) -> None:
     document(sky, "keep", "1h")
     document(sky, "cost")
 
 
-def test_adopt(sky: Cloud, up: Any) -> None:
+def test_adopt(sky: LocalCloud, up: Any) -> None:
     assert document(sky, "adopt", up["name"])["changed"] == []
 
 
-def test_push_and_pull(sky: Cloud, pushed: Any) -> None:
+def test_push_and_pull(sky: LocalCloud, pushed: Any) -> None:
     assert pushed["moved"]
     document(sky, "pull")
     document(sky, "push", "--dry-run")
 
 
-def test_runs(sky: Cloud, ran: Any) -> None:
+def test_runs(sky: LocalCloud, ran: Any) -> None:
     assert ran["code"] == 0
     assert document(sky, "logs")["run_id"] == ran["run_id"]
     assert document(sky, "ps")[0]["id"] == ran["run_id"]
@@ -128,11 +129,11 @@ def test_runs(sky: Cloud, ran: Any) -> None:
     assert document(sky, "cancel", "long")["state"] == "cancelled"
 
 
-def test_fetch(sky: Cloud, ran: Any, tmp_path: Path) -> None:
+def test_fetch(sky: LocalCloud, ran: Any, tmp_path: Path) -> None:
     assert document(sky, "fetch", "out.txt", "--to", str(tmp_path))
 
 
-def test_tunnels(sky: Cloud, pushed: Any) -> None:
+def test_tunnels(sky: LocalCloud, pushed: Any) -> None:
     opened = document(sky, "tunnel --background", words=(
         "tunnel", "page", "--port", "auto", "--background", "--json"))  # fmt: skip
     assert [one["url"] for one in document(sky, "tunnels")] == [opened["url"]]
@@ -146,7 +147,7 @@ def test_tunnels(sky: Cloud, pushed: Any) -> None:
         here.communicate(timeout=30)
 
 
-def test_ssh_config(sky: Cloud, up: Any, tmp_path: Path) -> None:
+def test_ssh_config(sky: LocalCloud, up: Any, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     file = ("ssh-config", "--json")
     fitting("ssh-config", sky.laptop(*file, cwd=sky.folder, environ=home).stdout)
@@ -154,12 +155,12 @@ def test_ssh_config(sky: Cloud, up: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "down", "push", "tunnel", "fetch", "ssh"])
-def test_print_gcloud(sky: Cloud, up: Any, command: str) -> None:
+def test_print_gcloud(sky: LocalCloud, up: Any, command: str) -> None:
     words = (command, *(["page"] if command == "tunnel" else []))
     document(sky, "--print-gcloud", words=(*words, "--print-gcloud", "--json"))
 
 
-def test_the_emulator(sky: Cloud) -> None:
+def test_the_emulator(sky: LocalCloud) -> None:
     assert document(sky, "emulator start")["running"]
     document(sky, "emulator status")
     document(sky, "emulator env")
@@ -168,7 +169,7 @@ def test_the_emulator(sky: Cloud) -> None:
     document(sky, "emulator fault", "--clear")
 
 
-def test_an_error(sky: Cloud) -> None:
+def test_an_error(sky: LocalCloud) -> None:
     told = sky("--name", "nothing", "push", "--json", code=3)
     fitting("error", told.stderr.splitlines()[-1])
     sky.fault(kind="stockout")
@@ -177,12 +178,12 @@ def test_an_error(sky: Cloud) -> None:
     sky.ask("DELETE", "/emulator/v1/faults")
 
 
-def test_selftest(sky: Cloud, tmp_path: Path) -> None:
+def test_selftest(sky: LocalCloud, tmp_path: Path) -> None:
     trace = str(tmp_path / "trace")
     document(sky, "selftest", "--trace", trace)
 
 
-def test_down(sky: Cloud, up: Any) -> None:
+def test_down(sky: LocalCloud, up: Any) -> None:
     assert document(sky, "down", "--delete", "--yes")["action"] == "deleted"
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from tests.e2e.conftest import Linked
+from tests.harness.fixtures import Linked
 
 
 def connect_s(linked: Linked, timeout_s: float = 2) -> float | None:

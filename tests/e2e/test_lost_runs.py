@@ -8,28 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Emulator
-from tests.e2e.conftest import Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.stepped_clock import SteppedCloud
 
-TOML = """
-[vm]
-image = "debian-cloud/debian-12"
+JOB = """
 [jobs.train]
 command = "echo begun; sleep 1000"
 """
 
 
-class Cloud:
-    """A laptop with a project whose job does not end by itself, and a clock that stands still."""
-
-    def __init__(self, emulator: Emulator, laptop: Laptop) -> None:
-        self.emulator = emulator
-        self.laptop = laptop
-        self.folder = project(laptop.home.parent / "vm", TOML)
-
-    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return self.laptop(*words, cwd=self.folder, code=code)
+class Cloud(SteppedCloud):
+    """A project whose job does not end by itself, and a clock that stands still."""
 
     def followed(self, *words: str) -> subprocess.Popen[bytes]:
         """A command that follows the run, once the job's first line has come."""
@@ -42,14 +31,14 @@ class Cloud:
 
     @property
     def vm(self) -> dict[str, Any]:
-        (found,) = self.emulator.admin("GET", "status")["instances"]
+        (found,) = self.door.admin("GET", "status")["instances"]
         return dict(found)
 
-    def ask(self, verb: str) -> None:
+    def console(self, verb: str) -> None:
         """Of Compute Engine, as somebody at the console does."""
         path = f"projects/vmctl-local/zones/{self.vm['zone']}/instances/{self.vm['name']}"
         method, last = ("DELETE", "") if verb == "delete" else ("POST", f"/{verb}")
-        status, answer = self.emulator.send(method, f"/compute/v1/{path}{last}")
+        status, answer = self.door.send(method, f"/compute/v1/{path}{last}")
         assert status == 200, answer
 
 
@@ -64,9 +53,8 @@ def ended(process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture(scope="module")
 def one_cloud() -> Iterator[Cloud]:
-    emulator = Emulator(public_folder("lost"), "stepped").start()
-    yield Cloud(emulator, Laptop(emulator.home / "laptop", emulator.home))
-    emulator.remove()
+    with Cloud.opened("lost", name="vm", toml=JOB) as made:
+        yield made
 
 
 @pytest.fixture
@@ -79,7 +67,7 @@ def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
 
 def test_a_preemption_is_named_by_run_and_later_by_logs(cloud: Cloud) -> None:
     following = cloud.followed("run", "train")
-    cloud.emulator.admin("POST", "clock", {"advance_s": 600})
+    cloud.door.admin("POST", "clock", {"advance_s": 600})
     cloud("emulator", "fault", "preempt", f"instance={cloud.vm['name']}")
     told = ended(following)
     assert following.returncode == 7, told
@@ -101,7 +89,7 @@ def test_a_preemption_is_named_by_run_and_later_by_logs(cloud: Cloud) -> None:
 def test_the_run_limit_is_named_by_logs(cloud: Cloud) -> None:
     cloud("run", "--detach", "train")
     following = cloud.followed("logs", "-f")
-    cloud.emulator.admin("POST", "clock", {"advance_s": 2 * 3600 + 1})
+    cloud.door.admin("POST", "clock", {"advance_s": 2 * 3600 + 1})
     told = ended(following)
     assert following.returncode == 7, told
     assert "its run limit was reached" in told
@@ -109,7 +97,7 @@ def test_the_run_limit_is_named_by_logs(cloud: Cloud) -> None:
 
 def test_a_stop_from_the_console_is_named(cloud: Cloud) -> None:
     following = cloud.followed("run", "train")
-    cloud.ask("stop")
+    cloud.console("stop")
     told = ended(following)
     assert following.returncode == 7, told
     assert "Its VM was stopped on" in told
@@ -119,7 +107,7 @@ def test_a_stop_from_the_console_is_named(cloud: Cloud) -> None:
 
 def test_a_deleted_vm_is_named(cloud: Cloud) -> None:
     following = cloud.followed("run", "train")
-    cloud.ask("delete")
+    cloud.console("delete")
     told = ended(following)
     assert following.returncode == 7, told
     assert "Its VM was deleted" in told

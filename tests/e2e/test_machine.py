@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, processes_of, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import processes_of, public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.e2e.conftest import PROGRAM, ROOT, Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
+from tests.harness.laptop import PROGRAM, ROOT, Laptop, project
 
 TENSORBOARD = "http://127.0.0.1:8898"
 CLASSES = ["city", "road", "mountain", "lake", "ocean", "field", "forest"]

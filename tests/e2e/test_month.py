@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.e2e.stepped import SteppedCloud, stepped_cloud
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.stepped_clock import SteppedCloud
 
 TOML = """
 idle = "1h"
@@ -42,7 +42,7 @@ class Student:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_month_of_a_forgetful_student() -> None:
-    with stepped_cloud("month", TOML) as cloud:
+    with SteppedCloud.opened("month", toml=TOML) as cloud:
         student = Student(cloud)
 
         cloud("up")  # day 0: trains something, and forgets the machine

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import project
-from tests.e2e.holding import Rehearsal
+from tests.harness.crash_points import HeldCloud
+from tests.harness.laptop import project
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 OLD = "europe-west1-b"
@@ -14,7 +14,7 @@ def metadata(vm: dict[str, dict[str, list[dict[str, str]]]]) -> dict[str, str]:
     return {item["key"]: item["value"] for item in vm["metadata"]["items"]}
 
 
-def test_a_users_own_metadata_goes_along_and_ours_is_made_anew(cloud: Rehearsal) -> None:
+def test_a_users_own_metadata_goes_along_and_ours_is_made_anew(cloud: HeldCloud) -> None:
     project(cloud.folder, BASE)
     cloud("up", "--zone", OLD, "--idle", "40m")
     (old,) = cloud.all("instances")

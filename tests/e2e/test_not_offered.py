@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.e2e.skies import B, C, D, failed, place, tried
-from tests.e2e.test_bad_days import Cloud
+from tests.harness.attempts import B, C, D, failed, place, tried
+from tests.harness.cloud import LocalCloud
 
 BASE = '[vm]\nimage = "debian-cloud/debian-12"\n'
 
 
-def withdrawn(sky: Cloud, zone: str) -> None:
+def withdrawn(sky: LocalCloud, zone: str) -> None:
     """Google's answer to the next creation, which is in that zone."""
     sky.fault(
         kind="http",
@@ -22,14 +22,14 @@ def withdrawn(sky: Cloud, zone: str) -> None:
     )
 
 
-def test_the_search_goes_on_to_the_next_zone_and_says_why(sky: Cloud) -> None:
+def test_the_search_goes_on_to_the_next_zone_and_says_why(sky: LocalCloud) -> None:
     withdrawn(sky, B)
     told = sky("up").stderr
     assert f"does not exist in zone '{B}'" in told
     assert place(sky) == [C]
 
 
-def test_where_no_zone_offers_it_that_is_said_at_once(sky: Cloud) -> None:
+def test_where_no_zone_offers_it_that_is_said_at_once(sky: LocalCloud) -> None:
     for zone in (B, C, D):
         withdrawn(sky, zone)
     document = failed(sky, "--wait", "1h", code=2)
@@ -39,7 +39,7 @@ def test_where_no_zone_offers_it_that_is_said_at_once(sky: Cloud) -> None:
     assert sky.machines() == []
 
 
-def test_a_dry_zone_beside_it_is_waited_for(sky: Cloud) -> None:
+def test_a_dry_zone_beside_it_is_waited_for(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=C, plain=True, calls=1)
     sky.fault(kind="stockout", zone=D, plain=True, calls=1)
     withdrawn(sky, B)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import project
-from tests.e2e.skies import own_cloud
-from tests.waiting import eventually
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import project
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 VM = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances/tester-vm"
@@ -34,7 +34,7 @@ else:
 
 
 def test_status_says_that_there_is_no_watchdog() -> None:
-    with own_cloud("old-python") as sky:
+    with LocalCloud.opened("old-python") as sky:
         project(sky.folder, BASE)
         sky("up")
         assert "has no watchdog" not in sky("status").stdout

@@ -8,14 +8,15 @@ import pwd
 import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, processes_of, project, public_folder
-from tests.waiting import eventually
+from tests.harness.door import Door
+from tests.harness.eventually import eventually
+from tests.harness.folders import processes_of, public_folder
+from tests.harness.laptop import BASE, project
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,13 +146,11 @@ def test_a_machine_is_moved_with_its_disk(user: OtherUser) -> None:
     user("up", "--zone", "europe-west1-b", cwd=folder)
     user("push", cwd=folder)
     user("down", cwd=folder)
-    port = json.loads((user.base / "emulator/emulator.json").read_text())["port"]
-    faults = f"http://127.0.0.1:{port}/emulator/v1/faults"
-    dry = json.dumps({"kind": "stockout", "zone": "europe-west1-b"}).encode()
-    urllib.request.urlopen(urllib.request.Request(faults, data=dry), timeout=30).close()
+    door = Door(user.base / "emulator")
+    door.admin("POST", "faults", {"kind": "stockout", "zone": "europe-west1-b"})
     told = user("up", "--move", "--json", cwd=folder)
     assert json.loads(told.stdout)["zone"] == "europe-west1-c"
     assert user("exec", "cat", "in.txt", cwd=folder).stdout == "pushed\n"
-    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE"), timeout=30).close()
+    door.admin("DELETE", "faults")
     user("down", "--delete", "--yes", cwd=folder)
     assert "Nothing to remove" in user("gc", "--yes", cwd=folder).stdout

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.holding import Rehearsal
-from tests.waiting import eventually
+from tests.harness.crash_points import HeldCloud
+from tests.harness.eventually import eventually
 
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "old"}
 THEIRS = OURS | {"vmctl-owner": "somebody"}
 ZONE = "zones/europe-west1-b"
 
 
-def leave_behind(cloud: Rehearsal, labels: dict[str, str], suffix: str) -> None:
+def leave_behind(cloud: HeldCloud, labels: dict[str, str], suffix: str) -> None:
     """A disk, its snapshot, an address and a firewall rule that no VM uses."""
     disk = {
         "name": f"disk-{suffix}",
@@ -37,13 +37,13 @@ def leave_behind(cloud: Rehearsal, labels: dict[str, str], suffix: str) -> None:
     )
 
 
-def names(cloud: Rehearsal) -> set[str]:
+def names(cloud: HeldCloud) -> set[str]:
     kinds = ("disks", "snapshots", "addresses", "firewalls")
     found = {item["name"] for kind in kinds for item in cloud.all(kind)}
     return {name for name in found if not name.startswith("default-")}
 
 
-def test_what_nothing_uses_is_listed_with_its_price_and_removed(cloud: Rehearsal) -> None:
+def test_what_nothing_uses_is_listed_with_its_price_and_removed(cloud: HeldCloud) -> None:
     leave_behind(cloud, OURS, "mine")
     leave_behind(cloud, THEIRS, "theirs")
     shown = cloud("ls", "--orphans").stdout
@@ -67,7 +67,7 @@ def test_what_nothing_uses_is_listed_with_its_price_and_removed(cloud: Rehearsal
     cloud.api("DELETE", "global/firewalls/vmctl-theirs")
 
 
-def test_without_a_terminal_nothing_goes_without_yes(cloud: Rehearsal) -> None:
+def test_without_a_terminal_nothing_goes_without_yes(cloud: HeldCloud) -> None:
     leave_behind(cloud, OURS, "mine")
     before = names(cloud)
     told = cloud("gc", code=2).stderr
@@ -77,7 +77,7 @@ def test_without_a_terminal_nothing_goes_without_yes(cloud: Rehearsal) -> None:
     assert len(cloud.laptop.json("gc", "--yes", cwd=cloud.folder)["deleted"]) == 4
 
 
-def test_a_machine_and_what_it_uses_are_left_alone(cloud: Rehearsal) -> None:
+def test_a_machine_and_what_it_uses_are_left_alone(cloud: HeldCloud) -> None:
     cloud("up")
     cloud.api(
         "POST",
@@ -97,7 +97,7 @@ def test_a_machine_and_what_it_uses_are_left_alone(cloud: Rehearsal) -> None:
     assert "vmctl-ssh" in cloud("gc", "--yes").stderr
 
 
-def test_the_disk_of_a_machine_that_is_being_created_is_no_orphan(cloud: Rehearsal) -> None:
+def test_the_disk_of_a_machine_that_is_being_created_is_no_orphan(cloud: HeldCloud) -> None:
     cloud.fault(kind="slow-boot", seconds=3)
     client = cloud.laptop.start("up", cwd=cloud.folder)
     eventually(lambda: cloud.all("disks"), "the creation has begun")
@@ -107,7 +107,7 @@ def test_the_disk_of_a_machine_that_is_being_created_is_no_orphan(cloud: Rehears
     assert client.returncode == 0
 
 
-def test_what_a_machine_took_meanwhile_stays(cloud: Rehearsal) -> None:
+def test_what_a_machine_took_meanwhile_stays(cloud: HeldCloud) -> None:
     """Between the list and the deletion a VM takes the disk: Google refuses, and that is said."""
     leave_behind(cloud, OURS, "mine")
     cloud.fault(
@@ -124,7 +124,7 @@ def test_what_a_machine_took_meanwhile_stays(cloud: Rehearsal) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_gc_killed_at_every_change_and_typed_again(cloud: Rehearsal, when: str) -> None:
+def test_gc_killed_at_every_change_and_typed_again(cloud: HeldCloud, when: str) -> None:
     def left_behind() -> None:
         cloud("gc", "--yes")
         leave_behind(cloud, OURS, "mine")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.skies import B, C, D, failed, place, tried
-from tests.e2e.test_bad_days import Cloud
-from tests.waiting import eventually
+from tests.harness.attempts import B, C, D, failed, place, tried
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
 
 
-def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: Cloud) -> None:
+def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=B, zonesAvailable=[D])
     told = sky("up").stderr
     assert f"{B}: A n1-standard-4 VM instance with 1 nvidia-tesla-t4" in told
@@ -20,37 +20,37 @@ def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: Cloud) -
     assert place(sky) == [D]
 
 
-def test_an_empty_hint_means_the_normal_order(sky: Cloud) -> None:
+def test_an_empty_hint_means_the_normal_order(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=B, zonesAvailable=[])
     sky("up")
     assert place(sky) == [C]
 
 
-def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: Cloud) -> None:
+def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone="europe-west1-*", zonesAvailable=["europe-west4-a"])
     document = failed(sky, code=6)
     assert tried(document) == [(zone, "stockout") for zone in (B, C, D)]
     assert "vmctl up --zone europe-west4-a" in document["hint"]
 
 
-def test_a_hint_in_another_region_is_followed_where_that_is_allowed(sky: Cloud) -> None:
+def test_a_hint_in_another_region_is_followed_where_that_is_allowed(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=B, zonesAvailable=["europe-west4-b"])
     sky("up", "--any-region")
     assert place(sky) == ["europe-west4-b"]
 
 
-def test_other_regions_come_by_price(sky: Cloud) -> None:
+def test_other_regions_come_by_price(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone="europe-west1-*", plain=True)
     sky("up", "--any-region")  # us-central1 is the cheapest of the others
     assert place(sky) == ["us-central1-a"]
 
 
-def test_a_region_without_the_gpu_is_left_for_the_cheapest(sky: Cloud) -> None:
+def test_a_region_without_the_gpu_is_left_for_the_cheapest(sky: LocalCloud) -> None:
     sky("up", "--gpu", "v100", "--any-region")
     assert place(sky)[0].startswith(("us-central1-", "europe-west4-"))
 
 
-def test_a_failed_up_ends_in_a_table(sky: Cloud) -> None:
+def test_a_failed_up_ends_in_a_table(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", gpu="nvidia-tesla-t4", plain=True)
     told = sky("up", code=6).stderr
     table = told[told.index("\nZONE ") :]
@@ -74,7 +74,7 @@ def test_a_failed_up_ends_in_a_table(sky: Cloud) -> None:
     ],
 )
 def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
-    sky: Cloud, words: list[str], limit: dict[str, str], zones: list[str]
+    sky: LocalCloud, words: list[str], limit: dict[str, str], zones: list[str]
 ) -> None:
     said = f"Quota '{limit['metric']}' exceeded.  Limit: 0.0 "
     said += f"in region {limit['region']}." if "region" in limit else "globally."
@@ -85,7 +85,7 @@ def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
     assert "iam-admin/quotas?project=vmctl-local" in document["hint"]
 
 
-def test_a_quota_of_the_region_leads_to_the_next_region(sky: Cloud) -> None:
+def test_a_quota_of_the_region_leads_to_the_next_region(sky: LocalCloud) -> None:
     said = "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 0.0 in region europe-west1."
     sky.fault(kind="operation", code="QUOTA_EXCEEDED", message=said, zone="europe-west1-*")
     told = sky("up", "--any-region").stderr
@@ -113,7 +113,7 @@ PERMANENT = [
     ("status", "reason", "message", "code"), PERMANENT, ids=lambda value: str(value)[:24]
 )
 def test_what_is_the_same_everywhere_stops_at_once(
-    sky: Cloud, status: int, reason: str, message: str, code: int
+    sky: LocalCloud, status: int, reason: str, message: str, code: int
 ) -> None:
     sky.fault(
         kind="http",
@@ -136,7 +136,7 @@ def test_what_is_the_same_everywhere_stops_at_once(
     ],
 )
 def test_the_newer_form_of_what_is_switched_off_names_the_page(
-    sky: Cloud, reason: str, message: str, hint: str
+    sky: LocalCloud, reason: str, message: str, hint: str
 ) -> None:
     page = "https://console.developers.google.com/apis/api/compute.googleapis.com/overview"
     info = {
@@ -173,7 +173,7 @@ def test_the_newer_form_of_what_is_switched_off_names_the_page(
     ],
     ids=lambda fault: str(fault.get("reason") or fault.get("code") or fault["status"]),
 )
-def test_what_passes_is_sat_out_in_the_same_zone(sky: Cloud, fault: dict[str, Any]) -> None:
+def test_what_passes_is_sat_out_in_the_same_zone(sky: LocalCloud, fault: dict[str, Any]) -> None:
     where = {"method": "compute.instances.insert"} if fault["kind"] == "http" else {}
     sky.fault(**fault, **where)
     told = sky("up").stderr
@@ -182,13 +182,13 @@ def test_what_passes_is_sat_out_in_the_same_zone(sky: Cloud, fault: dict[str, An
 
 
 @pytest.mark.parametrize("code", ["UNSUPPORTED_OPERATION", "RESOURCE_NOT_FOUND", "GPU_STOCKOUT"])
-def test_what_means_no_capacity_goes_to_the_next_zone(sky: Cloud, code: str) -> None:
+def test_what_means_no_capacity_goes_to_the_next_zone(sky: LocalCloud, code: str) -> None:
     sky.fault(kind="operation", code=code, message="Not here.", zone=B)
     sky("up")
     assert place(sky) == [C]
 
 
-def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: Cloud) -> None:
+def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: LocalCloud) -> None:
     sky.fault(kind="operation", code="NEVER_SEEN", message="Flux capacitor. Try 1.21 GW.")
     document = failed(sky, "--any-region", "--wait", "1h", code=2)
     assert tried(document) == [(B, "unknown"), (C, "unknown")]
@@ -199,7 +199,7 @@ def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: Cloud) -> No
     assert place(sky) == [C]
 
 
-def test_waiting_goes_round_again_and_says_when(sky: Cloud) -> None:
+def test_waiting_goes_round_again_and_says_when(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", plain=True, calls=3)
     told = sky("up", "--wait", "2m").stderr
     assert "No capacity for n1-standard-4 + T4 now. Trying again at" in told
@@ -207,13 +207,13 @@ def test_waiting_goes_round_again_and_says_when(sky: Cloud) -> None:
     assert place(sky) == [B]
 
 
-def test_waiting_has_an_end(sky: Cloud) -> None:
+def test_waiting_has_an_end(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", plain=True)
     document = failed(sky, "--zone", C, "--wait", "1s", code=6)
     assert [(row["zone"], row["tries"]) for row in document["attempts"]] == [(C, 2)]
 
 
-def test_ctrl_c_while_waiting_leaves_nothing(sky: Cloud) -> None:
+def test_ctrl_c_while_waiting_leaves_nothing(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", plain=True)
     faults = "/emulator/v1/faults"
     waiting = sky.laptop.start("up", "--zone", C, "--wait", "1h", cwd=sky.folder)
@@ -225,7 +225,7 @@ def test_ctrl_c_while_waiting_leaves_nothing(sky: Cloud) -> None:
     assert sky.machines() == []
 
 
-def test_a_stopped_machine_waits_for_its_own_zone(sky: Cloud) -> None:
+def test_a_stopped_machine_waits_for_its_own_zone(sky: LocalCloud) -> None:
     sky("up")
     sky("down")
     sky.fault(kind="stockout", zone=B, plain=True, calls=1)
@@ -234,14 +234,14 @@ def test_a_stopped_machine_waits_for_its_own_zone(sky: Cloud) -> None:
     assert [vm["status"] for vm in sky.machines()] == ["RUNNING"]
 
 
-def test_a_wait_that_is_no_time_says_how_to_write_one(one_sky: Cloud) -> None:
+def test_a_wait_that_is_no_time_says_how_to_write_one(one_sky: LocalCloud) -> None:
     assert "--wait 30m" in one_sky("up", "--wait", "long", code=2).stderr
 
 
 # -- the choice before the question -----------------------------------------------------------
 
 
-def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: Cloud) -> None:
+def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: LocalCloud) -> None:
     told = sky("up", "--any-region").stderr
     lines = told.splitlines()
     (heading,) = (line for line in lines if "HOST" in line and "ON DEMAND *" in line)
@@ -252,7 +252,7 @@ def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: Cloud)
     assert "us-central1-a, us-central1-b, us-central1-c, us-central1-f" in rows[1]
 
 
-def test_a_machine_that_is_not_what_was_asked_for_is_compared_in_full(sky: Cloud) -> None:
+def test_a_machine_that_is_not_what_was_asked_for_is_compared_in_full(sky: LocalCloud) -> None:
     sky("up", "--gpu", "none", "--machine", "n1-standard-2")
     told = sky("up", "--gpu", "t4", "--zone", D, "--machine", "n1-standard-8", "--spot").stderr
     assert (

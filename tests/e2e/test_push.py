@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 TOML = (
     BASE

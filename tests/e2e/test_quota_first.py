@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.skies import B, C, failed, place
-from tests.e2e.test_bad_days import Cloud
+from tests.harness.attempts import B, C, failed, place
+from tests.harness.cloud import LocalCloud
 
 
-def inserts(sky: Cloud) -> int:
+def inserts(sky: LocalCloud) -> int:
     """How often anybody has asked this emulator for a machine."""
     found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
     items = [op for scope in found["items"].values() for op in scope.get("operations", [])]
@@ -33,7 +33,7 @@ def inserts(sky: Cloud) -> int:
     ids=lambda value: value.get("metric") if isinstance(value, dict) else None,
 )
 def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
-    sky: Cloud, words: list[str], limit: dict[str, Any], says: str
+    sky: LocalCloud, words: list[str], limit: dict[str, Any], says: str
 ) -> None:
     where = {} if limit["metric"].endswith("ALL_REGIONS") else {"region": "europe-west1"}
     sky.fault(**{"kind": "quota", "limit": 0, **where, **limit})
@@ -50,7 +50,7 @@ def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
     assert document["attempts"][0]["kind"] == "quota"
 
 
-def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: Cloud) -> None:
+def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: LocalCloud) -> None:
     sky("up", "--zone", C)
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="us-central1", limit=0)
@@ -62,7 +62,7 @@ def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: Cloud) 
     assert "new value: 2" in document["hint"]
 
 
-def test_a_region_without_quota_is_left_out_of_the_search(sky: Cloud) -> None:
+def test_a_region_without_quota_is_left_out_of_the_search(sky: LocalCloud) -> None:
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     told = sky("up", "--any-region").stderr
     assert "Left out: NVIDIA_T4_GPUS in europe-west1" in told
@@ -70,7 +70,7 @@ def test_a_region_without_quota_is_left_out_of_the_search(sky: Cloud) -> None:
     assert place(sky) == ["us-central1-a"]
 
 
-def test_spot_without_a_quota_of_its_own_only_warns(sky: Cloud) -> None:
+def test_spot_without_a_quota_of_its_own_only_warns(sky: LocalCloud) -> None:
     sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     assert "no quota for Spot" not in sky("up", "--spot").stderr
     assert place(sky) == [B]
@@ -85,14 +85,14 @@ def test_spot_without_a_quota_of_its_own_only_warns(sky: Cloud) -> None:
     assert "choose: NVIDIA_T4_GPUS, europe-west1; new value: 1" in told
 
 
-def test_quotas_that_cannot_be_read_stop_nobody(sky: Cloud) -> None:
+def test_quotas_that_cannot_be_read_stop_nobody(sky: LocalCloud) -> None:
     sky.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
     told = sky("up").stderr
     assert "quotas could not be read, going on without" in told
     assert place(sky) == [B]
 
 
-def test_a_stopped_machine_needs_its_quota_again(sky: Cloud) -> None:
+def test_a_stopped_machine_needs_its_quota_again(sky: LocalCloud) -> None:
     sky("up")
     sky("down")
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
@@ -101,7 +101,7 @@ def test_a_stopped_machine_needs_its_quota_again(sky: Cloud) -> None:
     assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
 
 
-def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: Cloud) -> None:
+def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: LocalCloud) -> None:
     """No metric tells it ahead: it is known from the refusal."""
     lowered = {"metric": "GPUS_PER_GPU_FAMILY", "region": "europe-west1", "limit": 0}
     sky.fault(kind="quota", family="NVIDIA_H100", **lowered)
@@ -111,7 +111,7 @@ def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: Cloud) -> None:
 
 
 @pytest.mark.parametrize("region", ["europe-west1", None])
-def test_with_wait_a_quota_is_waited_for(sky: Cloud, region: str | None) -> None:
+def test_with_wait_a_quota_is_waited_for(sky: LocalCloud, region: str | None) -> None:
     metric = "NVIDIA_T4_GPUS" if region else "GPUS_ALL_REGIONS"
     where = {"region": region} if region else {}
     sky.fault(kind="quota", metric=metric, limit=0, **where)

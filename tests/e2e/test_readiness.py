@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Emulator
-from tests.e2e.conftest import ROOT, Laptop, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.laptop import ROOT, project
+from tests.harness.stepped_clock import SteppedCloud
 
 DRIVERLESS = "debian-cloud/debian-12"
 DRIVEN = "ubuntu-os-accelerator-images/ubuntu-accelerator-2404-amd64-with-nvidia-580"
@@ -46,17 +45,17 @@ class Climb:
         return error
 
 
-@dataclass
-class Sky:
-    """A laptop and an emulator whose clock stands still until somebody waits."""
+class Sky(SteppedCloud):
+    """An emulator whose clock stands still until somebody waits."""
 
-    emulator: Emulator
-    laptop: Laptop
-    folder: Path
+    def __init__(self, base: Path) -> None:
+        super().__init__(base, "vm")
+        project(self.folder, f'[vm]\nimage = "{DRIVERLESS}"\n', {"here.txt": "pushed\n"})
 
     def climb(self, verb: str, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> Climb:
         """Begin `up` or `down` with a clock that is the emulator's."""
-        words = [sys.executable, "-m", "tests.e2e.climbing", self.emulator.url, verb, image, gpu]
+        home = str(self.laptop.emulator_home)
+        words = [sys.executable, "-m", "tests.harness.stepped_program", home, verb, image, gpu]
         environ = self.laptop.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
             [*words, *more], cwd=self.folder, env=environ, stdout=subprocess.PIPE, text=True
@@ -69,19 +68,9 @@ class Sky:
     def fails(self, image: str = DRIVERLESS, gpu: str = "t4") -> dict[str, Any]:
         return self.climb("up", image, gpu).error()
 
-    def fault(self, **fields: Any) -> None:
-        self.emulator.admin("POST", "faults", fields)
-
-    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        status, answer = self.emulator.send(
-            method, f"/compute/v1/projects/vmctl-local/{path}", body
-        )
-        assert status == 200, answer
-        return answer
-
     def set_metadata(self, **items: str) -> None:
         """As the console does it."""
-        (vm,) = self.emulator.admin("GET", "status")["instances"]
+        (vm,) = self.door.admin("GET", "status")["instances"]
         path = f"zones/{vm['zone']}/instances/{vm['name']}"
         metadata = self.api("GET", path)["metadata"]
         kept = [one for one in metadata["items"] if one["key"] not in items]
@@ -92,24 +81,17 @@ class Sky:
 
 @pytest.fixture(scope="module")
 def one_sky() -> Iterator[Sky]:
-    base = public_folder("readiness")
-    emulator = Emulator(public_folder("stepped"), "stepped").start()
-    yield Sky(
-        emulator,
-        Laptop(base / "laptop", emulator.home),
-        project(base / "vm", f'[vm]\nimage = "{DRIVERLESS}"\n', {"here.txt": "pushed\n"}),
-    )
-    emulator.remove()
-    shutil.rmtree(base, ignore_errors=True)
+    with Sky.opened("readiness") as made:
+        yield made
 
 
 @pytest.fixture
 def sky(one_sky: Sky) -> Iterator[Sky]:
     """No faults and no machines are left to the next test."""
     yield one_sky
-    one_sky.emulator.admin("DELETE", "faults")
+    one_sky.door.admin("DELETE", "faults")
     one_sky.climb("down").result()
-    assert one_sky.emulator.admin("GET", "status")["instances"] == []
+    assert one_sky.door.admin("GET", "status")["instances"] == []
 
 
 def told_until(sky: Sky, words: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -236,11 +218,11 @@ def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
     climbing = sky.climb("up", DRIVERLESS, "t4", "spot")
 
     def running() -> list[dict[str, Any]]:
-        found = sky.emulator.admin("GET", "status")["instances"]
+        found = sky.door.admin("GET", "status")["instances"]
         return [vm for vm in found if vm["status"] == "RUNNING"]
 
     (vm,) = eventually(running)
-    sky.emulator.admin("POST", "preempt", {"zone": vm["zone"], "instance": vm["name"]})
+    sky.door.admin("POST", "preempt", {"zone": vm["zone"], "instance": vm["name"]})
     error = climbing.error()
     assert "Google took it back" in error["message"]
     assert error["hint"] == "vmctl up"
@@ -250,8 +232,8 @@ def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
 def test_a_host_that_fails_under_the_drivers_installation_is_named(sky: Sky) -> None:
     sky.fault(kind="slow-driver", seconds=300)
     climbing, told = told_until(sky, "Waiting for NVIDIA's driver", "--image", DRIVEN)
-    (vm,) = sky.emulator.admin("GET", "status")["instances"]
-    sky.emulator.admin("POST", "crash", {"zone": vm["zone"], "instance": vm["name"]})
+    (vm,) = sky.door.admin("GET", "status")["instances"]
+    sky.door.admin("POST", "crash", {"zone": vm["zone"], "instance": vm["name"]})
     rest = ended(climbing)
     assert climbing.returncode == 4, told + rest
     assert "driver is missing" in rest
@@ -266,7 +248,7 @@ def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(sky: Sky) 
     sky.laptop("push", cwd=sky.folder)
     assert sky.laptop("exec", "cat", "here.txt", cwd=sky.folder).stdout == "pushed\n"
     assert climbing.poll() is None, "the driver is not there yet"
-    sky.emulator.admin("POST", "clock", {"advance_s": 60})
+    sky.door.admin("POST", "clock", {"advance_s": 60})
     rest = ended(climbing)
     assert climbing.returncode == 0, told + rest
     assert "driver 580.00-simulated" in rest
@@ -279,7 +261,7 @@ def test_up_pushes_while_the_driver_is_installed(sky: Sky) -> None:
     climbing, told = told_until(sky, "files at ~/Workspace", "--push", "--image", DRIVEN)
     assert sky.laptop("exec", "cat", "here.txt", cwd=sky.folder).stdout == "pushed\n"
     assert climbing.poll() is None, "the driver is not there yet"
-    sky.emulator.admin("POST", "clock", {"advance_s": 30})
+    sky.door.admin("POST", "clock", {"advance_s": 30})
     rest = ended(climbing)
     assert climbing.returncode == 0, told + rest
     assert "driver 580.00-simulated" in rest

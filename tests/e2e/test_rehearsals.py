@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, project, public_folder
-from tests.e2e.holding import Rehearsal
-from tests.waiting import eventually
+from tests.harness.crash_points import HeldCloud
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def stepped() -> Iterator[tuple[Laptop, Path]]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-def test_a_storm_of_refusals_is_sat_out(cloud: Rehearsal) -> None:
+def test_a_storm_of_refusals_is_sat_out(cloud: HeldCloud) -> None:
     cloud("emulator", "fault", "http", "status=429", "share=0.5")
     cloud("emulator", "fault", "latency", "seconds=0.01")
     cloud("up", "--gpu", "none")
@@ -34,20 +35,20 @@ def test_a_storm_of_refusals_is_sat_out(cloud: Rehearsal) -> None:
     assert [vm["status"] for vm in cloud.all("instances")] == ["RUNNING"]
 
 
-def test_a_spot_machine_is_taken_back_on_request(cloud: Rehearsal) -> None:
+def test_a_spot_machine_is_taken_back_on_request(cloud: HeldCloud) -> None:
     cloud("up", "--gpu", "none", "--spot", "--machine", "n1-standard-1")
     cloud("emulator", "fault", "preempt", "instance=tester-crash")
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "taken back")
     assert "preempted" in cloud("status").stdout
 
 
-def test_a_machine_that_is_not_there_cannot_be_taken_back(cloud: Rehearsal) -> None:
+def test_a_machine_that_is_not_there_cannot_be_taken_back(cloud: HeldCloud) -> None:
     told = cloud("emulator", "fault", "preempt", "instance=nobodys", code=2).stderr
     assert "these run: none" in told
     assert "instance=NAME" in told
 
 
-def test_a_fault_that_nobody_knows_is_refused_with_those_that_there_are(cloud: Rehearsal) -> None:
+def test_a_fault_that_nobody_knows_is_refused_with_those_that_there_are(cloud: HeldCloud) -> None:
     told = cloud("emulator", "fault", "flood", code=2).stderr
     assert "stockout" in told
     assert "vmctl emulator fault --help" in told
@@ -69,7 +70,7 @@ def test_another_clock_than_the_one_that_runs_is_refused(stepped: tuple[Laptop, 
     laptop("emulator", "start", "--clock", "stepped", cwd=folder)
 
 
-def test_a_real_clock_cannot_be_moved(cloud: Rehearsal) -> None:
+def test_a_real_clock_cannot_be_moved(cloud: HeldCloud) -> None:
     assert "only a stepped clock" in cloud("emulator", "clock", "1h", code=2).stderr
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.skies import cleared, failed
-from tests.e2e.test_bad_days import Cloud
-from tests.waiting import eventually
+from tests.harness.attempts import cleared, failed
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 VM = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances/tester-vm"
@@ -17,7 +17,7 @@ REFUSED = "compute.instances.setScheduling is denied to you"
 
 
 @pytest.fixture
-def sky(one_sky: Cloud) -> Iterator[Cloud]:
+def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
     """A stopped VM, and nobody may limit its run."""
     one_sky("up", "--max-hours", "2")
     one_sky("down")
@@ -25,17 +25,17 @@ def sky(one_sky: Cloud) -> Iterator[Cloud]:
         yield one_sky
 
 
-def no_limit_may_be_set(sky: Cloud) -> None:
+def no_limit_may_be_set(sky: LocalCloud) -> None:
     method = "compute.instances.setScheduling"
     sky.fault(kind="http", method=method, status=403, reason="forbidden", message=REFUSED)
 
 
-def scheduling(sky: Cloud) -> dict[str, Any]:
+def scheduling(sky: LocalCloud) -> dict[str, Any]:
     found: dict[str, Any] = sky.ask("GET", VM)["scheduling"]
     return found
 
 
-def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: Cloud) -> None:
+def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: LocalCloud) -> None:
     sky.ask("POST", f"{VM}/setScheduling", {"automaticRestart": False})
     eventually(lambda: "maxRunDuration" not in scheduling(sky), what="it has no limit")
     no_limit_may_be_set(sky)
@@ -44,7 +44,7 @@ def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: Cloud) -> 
     assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
 
 
-def test_one_that_has_a_limit_starts_with_that(sky: Cloud) -> None:
+def test_one_that_has_a_limit_starts_with_that(sky: LocalCloud) -> None:
     no_limit_may_be_set(sky)
     told = sky("up", "--max-hours", "3").stderr
     assert "The run limit stays as it was" in told

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import project
-from tests.e2e.holding import Rehearsal
-from tests.waiting import eventually
+from tests.harness.crash_points import HeldCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import project
 
 TOML = """
 [vm]
@@ -41,7 +41,7 @@ def process_lists(marker: str) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_secret_is_in_no_log_no_process_list_and_no_metadata(one_cloud: Rehearsal) -> None:
+def test_a_secret_is_in_no_log_no_process_list_and_no_metadata(one_cloud: HeldCloud) -> None:
     cloud, token = one_cloud, secrets.token_hex(32)
     cloud.clear()
     folder = project(cloud.folder.parent / "quiet", TOML)

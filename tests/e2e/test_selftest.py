@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.holding import COLLECTIONS, MOMENTS, Rehearsal
-from tests.e2e.logins import logged_out
-from tests.waiting import eventually
+from tests.harness.cloud import COLLECTIONS
+from tests.harness.crash_points import MOMENTS, HeldCloud
+from tests.harness.eventually import eventually
+from tests.harness.logins import logged_out
 from vmctl.domain.assumptions import ASSUMPTIONS
 
 SELFTEST = ("selftest", "--trace", "trace.jsonl")
@@ -24,12 +25,12 @@ def verdicts(document: dict[str, Any]) -> dict[str, str]:
     return {one["id"]: one["verdict"] for one in document["findings"]}
 
 
-def check_nothing(cloud: Rehearsal, at: str = "") -> None:
+def check_nothing(cloud: HeldCloud, at: str = "") -> None:
     for collection in COLLECTIONS:
         assert cloud.all(collection) == [], at
 
 
-def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> str | None:
+def interrupted_at(cloud: HeldCloud, call: int, when: str, **counted: Any) -> str | None:
     """Ctrl-C while the n-th call is held; its method, None where the test was over before.
 
     A call that is refused cannot be held after it acted: then the method is "".
@@ -53,7 +54,7 @@ def interrupted_at(cloud: Rehearsal, call: int, when: str, **counted: Any) -> st
 FLEETING = {"creation-listed", "start-while-stopping"}
 
 
-def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: Rehearsal) -> None:
+def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: HeldCloud) -> None:
     asked_for = [{"key": "enable-oslogin", "value": "TRUE"}]
     cloud.api("POST", "setCommonInstanceMetadata", {"items": asked_for})
     document = cloud.laptop.json(*SELFTEST, cwd=cloud.folder)
@@ -67,7 +68,7 @@ def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: Rehear
     check_the_trace_names_nobody(cloud)
 
 
-def check_the_trace_names_nobody(cloud: Rehearsal) -> None:
+def check_the_trace_names_nobody(cloud: HeldCloud) -> None:
     text = (cloud.folder / "trace.jsonl").read_text()
     calls = [json.loads(line) for line in text.splitlines()]
     assert {"POST", "GET", "DELETE"} <= {call.get("method") for call in calls}
@@ -78,7 +79,7 @@ def check_the_trace_names_nobody(cloud: Rehearsal) -> None:
         assert word not in text
 
 
-def test_what_does_not_hold_is_named_and_fails(cloud: Rehearsal) -> None:
+def test_what_does_not_hold_is_named_and_fails(cloud: HeldCloud) -> None:
     method = "compute.images.getFromFamily"
     cloud.fault(kind="http", method=method, status=404, reason="notFound", calls=1)
     done = cloud(*SELFTEST, code=1)
@@ -89,7 +90,7 @@ def test_what_does_not_hold_is_named_and_fails(cloud: Rehearsal) -> None:
     check_nothing(cloud)
 
 
-def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: Rehearsal) -> None:
+def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: HeldCloud) -> None:
     cloud.fault(kind="stockout", plain=True)
     done = cloud(*SELFTEST, "--json", code=6)
     seen = verdicts(json.loads(done.stdout))
@@ -100,20 +101,20 @@ def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: Reh
 
 
 @pytest.mark.slow
-def test_a_dry_zone_leads_to_the_next(cloud: Rehearsal) -> None:
+def test_a_dry_zone_leads_to_the_next(cloud: HeldCloud) -> None:
     cloud.fault(kind="stockout", zone="europe-west1-b")
     assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
     check_nothing(cloud)
 
 
 @pytest.mark.parametrize("when", MOMENTS)
-def test_ctrl_c_leaves_nothing(cloud: Rehearsal, when: str) -> None:
+def test_ctrl_c_leaves_nothing(cloud: HeldCloud, when: str) -> None:
     method = "compute.instances.insert"
     assert interrupted_at(cloud, 1, when, method=method) == method
     check_nothing(cloud)
 
 
-def test_ctrl_c_again_says_what_becomes_of_the_rest(cloud: Rehearsal) -> None:
+def test_ctrl_c_again_says_what_becomes_of_the_rest(cloud: HeldCloud) -> None:
     cloud.ask("POST", "/emulator/v1/hold", {"call": 1, "method": "compute.instances.start"})
     client = cloud.laptop.start(*SELFTEST, cwd=cloud.folder)
     eventually(
@@ -141,7 +142,7 @@ def test_ctrl_c_again_says_what_becomes_of_the_rest(cloud: Rehearsal) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("when", MOMENTS)
-def test_ctrl_c_at_every_change_leaves_nothing(cloud: Rehearsal, when: str) -> None:
+def test_ctrl_c_at_every_change_leaves_nothing(cloud: HeldCloud, when: str) -> None:
     seen = set()
     for call in range(1, 100):
         method = interrupted_at(cloud, call, when, changes=True)
@@ -163,7 +164,7 @@ SLOW = pytest.mark.slow
         pytest.param("instances.stop", marks=SLOW),
     ],
 )
-def test_what_a_killed_one_left_goes_with_the_next(cloud: Rehearsal, method: str) -> None:
+def test_what_a_killed_one_left_goes_with_the_next(cloud: HeldCloud, method: str) -> None:
     assert cloud.killed_at(1, "after", *SELFTEST, method=f"compute.{method}")
     for vm in cloud.all("instances"):
         # should nobody come back, Google deletes it, disk and all
@@ -174,20 +175,20 @@ def test_what_a_killed_one_left_goes_with_the_next(cloud: Rehearsal, method: str
     check_nothing(cloud)
 
 
-def test_a_machine_of_the_users_that_is_called_the_same_stays(cloud: Rehearsal) -> None:
+def test_a_machine_of_the_users_that_is_called_the_same_stays(cloud: HeldCloud) -> None:
     cloud("--name", "vmctl-selftest", "up", "--gpu", "none", "--machine", "e2-small")
     told = cloud(*SELFTEST, code=4).stderr
     assert "yours" in told
     assert [vm["name"] for vm in cloud.all("instances")] == [NAME]
 
 
-def test_the_real_one_is_not_the_local_one(cloud: Rehearsal) -> None:
+def test_the_real_one_is_not_the_local_one(cloud: HeldCloud) -> None:
     assert "vmctl --cloud selftest --real" in cloud("selftest", "--real", code=2).stderr
     check_nothing(cloud)
 
 
 @pytest.fixture
-def real(cloud: Rehearsal, tmp_path: Path) -> dict[str, str]:
+def real(cloud: HeldCloud, tmp_path: Path) -> dict[str, str]:
     """gcloud's own login, with an endpoint that is the embedded one: the way of `--real`."""
     token = tmp_path / "token.txt"
     token.write_text("a-token")
@@ -202,7 +203,7 @@ def real(cloud: Rehearsal, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_the_real_one_tells_its_price_first(cloud: Rehearsal, real: dict[str, str]) -> None:
+def test_the_real_one_tells_its_price_first(cloud: HeldCloud, real: dict[str, str]) -> None:
     words = (*SELFTEST, "--real")
     done = cloud.laptop(*words, cwd=cloud.folder, environ=real)
     assert "about $0.01 in all" in done.stderr
@@ -215,7 +216,7 @@ def test_the_real_one_tells_its_price_first(cloud: Rehearsal, real: dict[str, st
 
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_a_no_creates_nothing(cloud: Rehearsal, real: dict[str, str]) -> None:
+def test_a_no_creates_nothing(cloud: HeldCloud, real: dict[str, str]) -> None:
     import pty
 
     here, there = pty.openpty()

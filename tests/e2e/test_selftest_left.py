@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.holding import COLLECTIONS, Rehearsal, rehearsal
+from tests.harness.cloud import COLLECTIONS
+from tests.harness.crash_points import HeldCloud
 
 
-def test_a_connection_that_is_cut_at_its_first_question_is_one_sentence(cloud: Rehearsal) -> None:
+def test_a_connection_that_is_cut_at_its_first_question_is_one_sentence(cloud: HeldCloud) -> None:
     cloud.fault(kind="drop", method="compute.instances.list", when="before")
     told = cloud("selftest", "--trace", "trace.jsonl", "--json", code=7).stderr
     error = json.loads(told.splitlines()[-1])
@@ -18,7 +19,7 @@ def test_a_connection_that_is_cut_at_its_first_question_is_one_sentence(cloud: R
 
 
 def test_gc_knows_the_machine_that_a_killed_one_left_off() -> None:
-    with rehearsal("selftest-left-off") as cloud:
+    with HeldCloud.opened("selftest-left-off", name="crash") as cloud:
         method = "compute.instances.setScheduling"
         assert cloud.killed_at(2, "before", "selftest", method=method) == method
         (vm,) = cloud.all("instances")

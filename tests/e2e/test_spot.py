@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.holding import Rehearsal, rehearsal
-from tests.waiting import eventually
+from tests.harness.crash_points import HeldCloud
+from tests.harness.eventually import eventually
 
 
 @pytest.fixture(scope="module")
-def cloud() -> Iterator[Rehearsal]:
-    with rehearsal("spot") as made:
+def cloud() -> Iterator[HeldCloud]:
+    with HeldCloud.opened("spot", name="crash") as made:
         yield made
 
 
-def test_status_names_a_preemption_until_the_vm_runs_again(cloud: Rehearsal) -> None:
+def test_status_names_a_preemption_until_the_vm_runs_again(cloud: HeldCloud) -> None:
     cloud("up", "--spot")
     (vm,) = cloud.all("instances")
     assert vm["scheduling"]["provisioningModel"] == "SPOT"
@@ -38,7 +38,7 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: Rehearsal) -> 
     assert "took it back" not in cloud("status").stdout
 
 
-def test_a_shutdown_from_inside_is_named(cloud: Rehearsal) -> None:
+def test_a_shutdown_from_inside_is_named(cloud: HeldCloud) -> None:
     cloud("up")
     cloud("exec", "--", "sudo", "poweroff", code=None)
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Laptop, project, public_folder
+from tests.harness.folders import public_folder
+from tests.harness.laptop import Laptop, project
 from vmctl.domain.access import expiry_of, key_entry
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'

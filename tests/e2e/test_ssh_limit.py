@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Emulator
-from tests.e2e.conftest import Laptop, project, public_folder
-from tests.e2e.holding import Rehearsal
 from tests.e2e.test_readiness import Sky
+from tests.harness.crash_points import HeldCloud
+from tests.harness.emulator import Emulator
+from tests.harness.folders import public_folder
+from tests.harness.laptop import Laptop, project
 
 BASE = """\
 [vm]
@@ -37,7 +38,7 @@ def sky() -> Iterator[Sky]:
 
 
 @pytest.fixture
-def away(cloud: Rehearsal) -> Iterator[Rehearsal]:
+def away(cloud: HeldCloud) -> Iterator[HeldCloud]:
     """The VM is off, and we come from another address than the one that is let in."""
     project(cloud.folder, BASE)
     cloud("up")
@@ -47,12 +48,12 @@ def away(cloud: Rehearsal) -> Iterator[Rehearsal]:
     cloud("down", "--delete", "--yes")
 
 
-def come_from_elsewhere(cloud: Rehearsal) -> None:
+def come_from_elsewhere(cloud: HeldCloud) -> None:
     path = f"global/firewalls/{ALLOW.format('crash')}"
     cloud.api("PATCH", path, {"sourceRanges": [ELSEWHERE]})
 
 
-def is_shut(cloud: Rehearsal) -> bool:
+def is_shut(cloud: HeldCloud) -> bool:
     rule = cloud.api("GET", f"global/firewalls/{DENY.format('crash')}")
     return not rule["disabled"]
 
@@ -63,7 +64,7 @@ def changes(sky: Sky) -> list[dict[str, Any]]:
     return [one for one in done if one["targetLink"].endswith(DENY.format("vm"))]
 
 
-def killed_at_the_next_change_of_a_rule(cloud: Rehearsal) -> None:
+def killed_at_the_next_change_of_a_rule(cloud: HeldCloud) -> None:
     method = cloud.killed_at(1, "after", "up", method="compute.firewalls.patch")
     assert method == "compute.firewalls.patch"
 
@@ -78,7 +79,7 @@ def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(sky: Sky) ->
     assert len(changes(sky)) == before
 
 
-def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: Rehearsal) -> None:
+def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: HeldCloud) -> None:
     told = away("up").stderr
     order = [LIFTED, "is limited to 127.0.0.1/32", "The VM is prepared"]
     assert [told.index(words) for words in order] == sorted(map(told.index, order))
@@ -86,7 +87,7 @@ def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: Rehe
     assert "limited to your address 127.0.0.1" in away("status").stdout
 
 
-def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: Rehearsal) -> None:
+def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: HeldCloud) -> None:
     killed_at_the_next_change_of_a_rule(away)
     assert not is_shut(away)
     assert "not limited just now; to limit it again: vmctl up" in away("status").stdout
@@ -97,7 +98,7 @@ def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: Rehea
     assert "limited to your address 127.0.0.1" in away("status").stdout
 
 
-def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: Rehearsal) -> None:
+def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: HeldCloud) -> None:
     (vm,) = away.all("instances")
     pins = away.laptop.home / "data" / "hostkeys" / f"compute.{vm['id']}"
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"

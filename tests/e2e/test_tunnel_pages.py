@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Laptop, project
 from tests.e2e.test_main_job import browser
 from tests.e2e.test_tunnels import free_port
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.laptop import Laptop, project
 
 __all__ = ["browser"]
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BASE, Laptop, Linked, processes_of, project, public_folder
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.fixtures import Linked
+from tests.harness.folders import processes_of, public_folder
+from tests.harness.laptop import BASE, Laptop, project
 
 SERVER = "python3 -m http.server {port} --bind 127.0.0.1"
 SITE = BASE + f'[services.site]\nport = 8888\ncommand = "{SERVER}"\n'

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import processes_of
-from tests.e2e.stepped import SteppedCloud, Terminal, stepped_cloud
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
+from tests.harness.folders import processes_of
+from tests.harness.stepped_clock import SteppedCloud, Terminal
 
 TOML = """
 idle = "1h"
@@ -24,7 +24,7 @@ command = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.1; do
 
 @pytest.fixture(scope="module")
 def stepped() -> Iterator[SteppedCloud]:
-    with stepped_cloud("watchdog", TOML) as made:
+    with SteppedCloud.opened("watchdog", toml=TOML) as made:
         yield made
 
 

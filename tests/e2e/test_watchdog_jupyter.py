@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.stepped import stepped_cloud
+from tests.harness.stepped_clock import SteppedCloud
 
 TOML = '[vm]\nimage = "pytorch"\nidle = "1h"\n'
 
@@ -47,7 +47,7 @@ while ask(f"api/kernels/{kernel}")["execution_state"] != wanted:
 
 @pytest.mark.slow
 def test_a_kernel_at_work_keeps_the_machine_and_an_open_tunnel_does_not() -> None:
-    with stepped_cloud("jupyter") as cloud:
+    with SteppedCloud.opened("jupyter") as cloud:
         (cloud.folder / "vmctl.toml").write_text(TOML)
         (cloud.folder / "kernel.py").write_text(SCRIPT)
         cloud("up")

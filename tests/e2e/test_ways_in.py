@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Laptop
-from tests.e2e.skies import failed
-from tests.e2e.test_bad_days import Cloud
-from tests.waiting import eventually
+from tests.harness.attempts import failed
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import eventually
+from tests.harness.laptop import Laptop
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 API = "/compute/v1/projects/vmctl-local"
 
 
-def instance(sky: Cloud) -> dict[str, Any]:
+def instance(sky: LocalCloud) -> dict[str, Any]:
     found = sky.ask("GET", f"{API}/aggregated/instances")
     (vm,) = [vm for scope in found["items"].values() for vm in scope.get("instances", [])]
     body: dict[str, Any] = vm
@@ -35,7 +35,7 @@ def metadata_of(vm: dict[str, Any]) -> dict[str, str]:
     return {item["key"]: item["value"] for item in vm["metadata"]["items"]}
 
 
-def set_metadata(sky: Cloud, **changed: str) -> None:
+def set_metadata(sky: LocalCloud, **changed: str) -> None:
     vm = instance(sky)
     items = {**metadata_of(vm), **{key.replace("_", "-"): value for key, value in changed.items()}}
     body = {
@@ -45,7 +45,7 @@ def set_metadata(sky: Cloud, **changed: str) -> None:
     sky.ask("POST", f"{path_of(vm)}/setMetadata", body)
 
 
-def set_project_metadata(sky: Cloud, **items: str) -> None:
+def set_project_metadata(sky: LocalCloud, **items: str) -> None:
     shared = sky.ask("GET", API)["commonInstanceMetadata"]
     body = {
         "fingerprint": shared["fingerprint"],
@@ -57,7 +57,7 @@ def set_project_metadata(sky: Cloud, **items: str) -> None:
 # -- OS Login ------------------------------------------------------------------------------------
 
 
-def test_a_project_that_asks_for_os_login_works(sky: Cloud) -> None:
+def test_a_project_that_asks_for_os_login_works(sky: LocalCloud) -> None:
     set_project_metadata(sky, enable_oslogin="TRUE")
     try:
         sky("up")
@@ -66,7 +66,7 @@ def test_a_project_that_asks_for_os_login_works(sky: Cloud) -> None:
         set_project_metadata(sky)
 
 
-def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(sky: Cloud) -> None:
+def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(sky: LocalCloud) -> None:
     sky("up")
     set_metadata(sky, enable_oslogin="TRUE")
     error = failed(sky, code=5)
@@ -80,7 +80,7 @@ def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(sky: Cloud) 
     sky("up")
 
 
-def test_an_organisation_that_requires_os_login_is_named(sky: Cloud) -> None:
+def test_an_organisation_that_requires_os_login_is_named(sky: LocalCloud) -> None:
     sky.fault(
         kind="http",
         method="compute.instances.insert",
@@ -97,7 +97,7 @@ def test_an_organisation_that_requires_os_login_is_named(sky: Cloud) -> None:
 # -- host keys -------------------------------------------------------------------------------------
 
 
-def test_without_guest_attributes_host_keys_come_from_the_serial_port(sky: Cloud) -> None:
+def test_without_guest_attributes_host_keys_come_from_the_serial_port(sky: LocalCloud) -> None:
     sky.fault(
         kind="http",
         method="compute.instances.getGuestAttributes",
@@ -114,7 +114,7 @@ def test_without_guest_attributes_host_keys_come_from_the_serial_port(sky: Cloud
     assert sky("exec", "echo", "in").stdout == "in\n"
 
 
-def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(sky: Cloud) -> None:
+def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(sky: LocalCloud) -> None:
     sky("up")
     pins = sky.laptop.home / "data" / "hostkeys" / f"compute.{instance(sky)['id']}"
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"
@@ -132,17 +132,17 @@ def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(sky: Cloud) -> N
 ALLOW, DENY = "vmctl-tester-vm-ssh-allow", "vmctl-tester-vm-ssh-deny"
 
 
-def rules(sky: Cloud) -> dict[str, dict[str, Any]]:
+def rules(sky: LocalCloud) -> dict[str, dict[str, Any]]:
     found = sky.ask("GET", f"{API}/global/firewalls").get("items", [])
     return {rule["name"]: rule for rule in found if rule["name"].startswith("vmctl-")}
 
 
-def move_away(sky: Cloud) -> None:
+def move_away(sky: LocalCloud) -> None:
     """As if we came from another address than the one that is let in."""
     sky.ask("PATCH", f"{API}/global/firewalls/{ALLOW}", {"sourceRanges": ["10.9.9.9/32"]})
 
 
-def elsewhere(sky: Cloud) -> Laptop:
+def elsewhere(sky: LocalCloud) -> Laptop:
     """The same person at another computer: no connection of hers is warm."""
     runtime = sky.laptop.home.parent / "r"
     runtime.mkdir(mode=0o700, exist_ok=True)
@@ -150,7 +150,7 @@ def elsewhere(sky: Cloud) -> Laptop:
     return Laptop(sky.laptop.home.with_name("other"), sky.laptop.emulator_home, extra)
 
 
-def test_ssh_is_limited_to_the_address_that_the_vm_sees(sky: Cloud) -> None:
+def test_ssh_is_limited_to_the_address_that_the_vm_sees(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     found = rules(sky)
     assert set(found) == {ALLOW, DENY}
@@ -170,7 +170,7 @@ def test_ssh_is_limited_to_the_address_that_the_vm_sees(sky: Cloud) -> None:
     assert rules(sky) == {}
 
 
-def test_from_another_address_up_sets_the_limit_anew(sky: Cloud) -> None:
+def test_from_another_address_up_sets_the_limit_anew(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     move_away(sky)
     other = elsewhere(sky)
@@ -187,7 +187,7 @@ def test_from_another_address_up_sets_the_limit_anew(sky: Cloud) -> None:
     assert not rules(sky)[DENY]["disabled"]
 
 
-def test_an_up_that_fails_leaves_the_door_shut(sky: Cloud) -> None:
+def test_an_up_that_fails_leaves_the_door_shut(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     move_away(sky)
     set_metadata(sky, enable_oslogin="TRUE")
@@ -195,7 +195,7 @@ def test_an_up_that_fails_leaves_the_door_shut(sky: Cloud) -> None:
     assert not rules(sky)[DENY]["disabled"]
 
 
-def test_open_ssh_takes_the_limit_away(sky: Cloud) -> None:
+def test_open_ssh_takes_the_limit_away(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     sky("up", "--open-ssh")
     assert rules(sky) == {}
@@ -203,7 +203,7 @@ def test_open_ssh_takes_the_limit_away(sky: Cloud) -> None:
     assert sky("exec", "echo", "in").stdout == "in\n"
 
 
-def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: Cloud) -> None:
+def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     sky.ask("DELETE", path_of(instance(sky)))
     eventually(lambda: sky.machines() == [])
@@ -212,7 +212,7 @@ def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: Cloud) -> None:
     assert rules(sky) == {}
 
 
-def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(sky: Cloud) -> None:
+def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(sky: LocalCloud) -> None:
     sky("up", "--restrict-ssh")
     move_away(sky)
     sky.ask("DELETE", path_of(instance(sky)))
@@ -228,7 +228,7 @@ needs_gcloud = pytest.mark.gcloud
 
 
 @pytest.fixture
-def hidden(sky: Cloud) -> Cloud:
+def hidden(sky: LocalCloud) -> LocalCloud:
     """A machine that is reached by the real gcloud through the emulator's own proxy."""
     if shutil.which("gcloud") is None:
         reason = "gcloud is not installed: nothing was tunnelled through the proxy"
@@ -236,13 +236,13 @@ def hidden(sky: Cloud) -> Cloud:
             pytest.fail(reason)
         pytest.skip(reason)
     told = sky("up", "--no-external-address").stderr
-    assert "unless its network has Cloud NAT" in told
+    assert "unless its network has LocalCloud NAT" in told
     return sky
 
 
 @needs_gcloud
 def test_a_vm_without_an_address_works_through_google_s_proxy(
-    hidden: Cloud, tmp_path: Path
+    hidden: LocalCloud, tmp_path: Path
 ) -> None:
     vm = instance(hidden)
     assert "accessConfigs" not in vm["networkInterfaces"][0]
@@ -265,7 +265,7 @@ def test_a_vm_without_an_address_works_through_google_s_proxy(
 
 
 @needs_gcloud
-def test_ssh_limited_to_the_proxy_stays_reachable(hidden: Cloud) -> None:
+def test_ssh_limited_to_the_proxy_stays_reachable(hidden: LocalCloud) -> None:
     hidden("up", "--restrict-ssh")
     assert rules(hidden)[ALLOW]["sourceRanges"] == ["35.235.240.0/20"]
     assert "limited to Google's Identity-Aware Proxy" in hidden("status").stdout
@@ -273,7 +273,7 @@ def test_ssh_limited_to_the_proxy_stays_reachable(hidden: Cloud) -> None:
 
 
 @needs_gcloud
-def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: Cloud) -> None:
+def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: LocalCloud) -> None:
     shut = {
         "name": "no-ssh",
         "network": "global/networks/default",

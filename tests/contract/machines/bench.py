@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import sandbox
 from vmctl.emulator.machines.interface import Booted, MachineSpec

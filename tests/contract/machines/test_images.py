@@ -23,7 +23,7 @@ from tests.contract.machines.bench import (
     needs_sandbox,
     opened,
 )
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.contract.machines.bench import Bench, descendants, needs_root, needs_sandbox
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.emulator.machines import sandbox
 
 

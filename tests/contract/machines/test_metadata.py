@@ -8,7 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 from tests.contract.machines.bench import Bench, needs_sandbox
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 
 ASK = """\
 import sys, urllib.error, urllib.request as u

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from tests.contract.machines.bench import Bench, needs_sandbox
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 
 
 @needs_sandbox

@@ -20,7 +20,7 @@ from tests.contract.machines.bench import (
     make_wheel,
     opened,
 )
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox
 

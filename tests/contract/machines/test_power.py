@@ -24,7 +24,7 @@ from tests.contract.machines.bench import (
     needs_root,
     needs_sandbox,
 )
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 from vmctl.emulator import machines
 from vmctl.emulator.machines import sandbox
 from vmctl.emulator.machines.interface import MachineError

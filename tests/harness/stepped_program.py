@@ -1,6 +1,6 @@
 """`up` or `down` in a process of its own whose clock is the emulator's: waiting makes time pass.
 
-python -m tests.e2e.climbing EMULATOR_URL up|down IMAGE GPU [spot]
+python -m tests.harness.stepped_program EMULATOR_HOME up|down IMAGE GPU [spot]
 
 Prints one JSON document: the result or the error, and every line that was told.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import urllib.request
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.harness.door import Door
 from vmctl.clock import Clock
 from vmctl.config import Flags, load_project
 from vmctl.domain.errors import VmctlError, exit_code_of
@@ -26,8 +26,8 @@ from vmctl.workflows.up import up
 class Together(Clock):
     """The emulator's time and ours are one, and it passes only while we wait."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, home: Path) -> None:
+        self._door = Door(home)
         self._passed = 0.0
         self._lock = threading.Lock()
         self._now = self._advanced(0.0)
@@ -44,16 +44,14 @@ class Together(Clock):
             self._passed += seconds
 
     def _advanced(self, seconds: float) -> datetime:
-        body = json.dumps({"advance_s": seconds}).encode()
-        request = urllib.request.Request(f"{self._url}/emulator/v1/clock", data=body)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return datetime.fromisoformat(json.load(answer)["now"])
+        told = self._door.admin("POST", "clock", {"advance_s": seconds})
+        return datetime.fromisoformat(told["now"])
 
 
-def main(url: str, verb: str, image: str, gpu: str, *more: str) -> None:
+def main(home: str, verb: str, image: str, gpu: str, *more: str) -> None:
     found = load_project(Path.cwd(), flags=Flags(gpu=gpu, image=image))
     found = replace(found, vm=replace(found.vm, spot="spot" in more))
-    clock = Together(url)
+    clock = Together(Path(home))
     story: Any = up(found, clock=clock) if verb == "up" else down(found, delete=True, clock=clock)
     told: list[str] = []
     document: dict[str, Any] = {"told": told}

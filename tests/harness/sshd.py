@@ -11,7 +11,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.waiting import eventually
+from tests.harness.eventually import eventually
 
 # What a VM's login has. In the tester's own, python3 may be a script that takes half a second to
 # find the real one.

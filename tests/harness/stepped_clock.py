@@ -7,76 +7,36 @@ import json
 import os
 import pty
 import select
-import shutil
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import Laptop, processes_of, project, public_folder
-from tests.waiting import eventually
+from tests.harness.cloud import LocalCloud
+from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 
 IMAGE = '[vm]\nimage = "debian-cloud/debian-12"\n'
 STEP_S = 240.0  # the watchdog does not trust a longer time in which nobody looked
 
 
-class SteppedCloud:
+class SteppedCloud(LocalCloud):
     """One emulator with a stepped clock, and a folder with a project."""
 
-    def __init__(self, base: Path, toml: str) -> None:
-        self.base = base
-        self.laptop = Laptop(base / "laptop", base / "emulator")
-        self.folder = project(base / "month", IMAGE + toml)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return self.laptop(*words, cwd=self.folder, code=code)
-
-    # -- the emulator ------------------------------------------------------------------------
+    def __init__(self, base: Path, name: str = "month", toml: str = "") -> None:
+        super().__init__(base, name, IMAGE + toml)
+        self._emulator = Emulator(self.laptop.emulator_home, "stepped")
 
     def start(self) -> None:
-        home = self.laptop.emulator_home
-        words = [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(home)]
-        self.process = subprocess.Popen(
-            [*words, "--clock", "stepped"],
-            env=self.laptop.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        process = self.process
-        record = home / "emulator.json"
-
-        def serves() -> bool:
-            assert process.poll() is None
-            with contextlib.suppress(OSError, ValueError):
-                return bool(json.loads(record.read_text())["pid"] == process.pid)
-            return False
-
-        eventually(serves, what="the emulator serves")
+        quiet = subprocess.DEVNULL
+        self._emulator.start(env=self.laptop.environ, stdout=quiet, stderr=quiet)
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        about = json.loads((self.laptop.emulator_home / "emulator.json").read_text())
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{about['port']}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            method=method,
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def api(self, method: str, path: str, body: Any = None) -> Any:
-        return self.ask(method, f"/compute/v1/projects/vmctl-local/{path}", body)
+        process = self._emulator.process
+        if process is not None and process.poll() is None:
+            self._emulator.stop()
 
     # -- machines ----------------------------------------------------------------------------
 
@@ -165,23 +125,6 @@ class SteppedCloud:
             if vm["status"] == "RUNNING":
                 assert limit is not None
                 assert datetime.fromisoformat(limit) > now, vm["name"]
-
-
-@contextlib.contextmanager
-def stepped_cloud(name: str, toml: str = "") -> Iterator[SteppedCloud]:
-    """One in a folder of its own, gone with all its machines at the end."""
-    base = public_folder(name)
-    made = SteppedCloud(base, toml)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-        left = [line for line in processes_of(str(base)) if "pytest" not in line]
-        for line in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(line.split(":")[0]), 9)
-        shutil.rmtree(base, ignore_errors=True)
 
 
 class Terminal:

@@ -1,0 +1,1 @@
+"""Attacks that must fail: by a cloned folder, a hostile machine, a neighbour on this computer."""

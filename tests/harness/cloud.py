@@ -1,0 +1,85 @@
+"""A laptop with an embedded Compute Engine of its own, and a folder with a project."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from tests.harness.door import Door
+from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder, remove
+from tests.harness.laptop import BASE, Laptop, project
+
+COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
+
+
+class LocalCloud:
+    """The emulator is started, the project has no machine yet; `cloud("up")` runs vmctl there."""
+
+    def __init__(self, base: Path, name: str = "vm", toml: str = BASE) -> None:
+        self.base = base
+        self.laptop = Laptop(base / "laptop", base / "emulator")
+        self.folder = project(base / name, toml)
+        self.door = Door(self.laptop.emulator_home)
+        self.ask = self.door.ask
+        self.api = self.door.api
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, name: str, **options: Any) -> Iterator[Self]:
+        """One in a folder of its own, gone with all its machines at the end."""
+        base = public_folder(name)
+        made = cls(base, **options)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+            remove(base)
+
+    def start(self) -> None:
+        self.laptop("emulator", "start", cwd=self.base)
+
+    def stop(self) -> None:
+        self.laptop("emulator", "stop", cwd=self.base, code=None)
+
+    def __call__(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.laptop(*words, cwd=self.folder, code=code)
+
+    def fault(self, **fields: Any) -> None:
+        self.ask("POST", "/emulator/v1/faults", fields)
+
+    def no_faults(self) -> None:
+        self.ask("DELETE", "/emulator/v1/faults")
+
+    def machines(self) -> list[dict[str, Any]]:
+        """Every VM as the emulator itself sees it."""
+        found: list[dict[str, Any]] = self.ask("GET", "/emulator/v1/status")["instances"]
+        return found
+
+    def all(self, collection: str) -> list[dict[str, Any]]:
+        """Every resource of a kind, in all zones and regions."""
+        if collection in ("snapshots", "firewalls"):
+            listed: list[dict[str, Any]] = self.api("GET", f"global/{collection}").get("items", [])
+            return listed
+        scopes = self.api("GET", f"aggregated/{collection}")["items"].values()
+        return [item for scope in scopes for item in scope.get(collection, [])]
+
+    def clear(self) -> None:
+        """End faults and holds, and remove every VM, disk, snapshot and address."""
+        self.ask("DELETE", "/emulator/v1/hold")
+        self.no_faults()
+        for collection in COLLECTIONS:
+            eventually(lambda c=collection: self._none_left(c), f"no {collection} left")
+
+    def _none_left(self, collection: str) -> bool:
+        found = self.all(collection)
+        for item in found:
+            path = item["selfLink"].partition("projects/vmctl-local/")[2]
+            with contextlib.suppress(urllib.error.HTTPError):  # one between two states, or going
+                self.api("DELETE", path)
+        return not found

@@ -1,0 +1,59 @@
+"""kill -9 of the client at a chosen API call, and what the embedded Compute Engine holds then."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.harness.cloud import LocalCloud
+from tests.harness.eventually import GAP_S
+
+MOMENTS = ("before", "after")
+
+
+class HeldCloud(LocalCloud):
+    """A laptop with an emulator of its own, whose API calls can be held."""
+
+    def held(self, client: subprocess.Popen[bytes]) -> str | None:
+        """Wait until a call of this client is held; its method, None if it ended before."""
+        held: dict[str, Any] | None = None
+        while held is None and client.poll() is None:
+            held = self.ask("GET", "/emulator/v1/hold")["held"]
+            time.sleep(GAP_S)
+        return None if held is None else str(held["method"])
+
+    def killed_at(self, call: int, when: str, *words: str, **counted: Any) -> str | None:
+        """Kill -9 a command at its n-th API call; the call's method, None if it never came to it.
+
+        With `changes=True` only calls that change something are counted, with `method=ID` only
+        those of one method, with `repeats=False` a question asked again and again once.
+        """
+        self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
+        client = self.laptop.start(*words, cwd=self.folder)
+        method = self.held(client)
+        if method is not None:
+            os.killpg(client.pid, signal.SIGKILL)
+        told = client.communicate()[1].decode()
+        self.ask("DELETE", "/emulator/v1/hold")
+        if method is None:
+            assert client.returncode == 0, told
+        return method
+
+    def at_every_call(
+        self, when: str, *words: str, before_each: Callable[[], object], **counted: Any
+    ) -> Iterator[str]:
+        """The methods at which the command was killed, one after the other, until it came through.
+
+        `before_each` sets the scene; what is yielded to looks at what became of it.
+        """
+        for call in itertools.count(1):
+            before_each()
+            method = self.killed_at(call, when, *words, **counted)
+            if method is None:
+                return
+            yield f"{when} call {call}, {method}"

@@ -1,0 +1,165 @@
+"""Fixtures for all tests that run `vmctl`: a laptop, machines, links and clouds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scripts.link import Link, refusal
+from tests.harness.attempts import cleared
+from tests.harness.cloud import LocalCloud
+from tests.harness.crash_points import HeldCloud
+from tests.harness.folders import public_folder, remove
+from tests.harness.fork_server import close_all
+from tests.harness.laptop import BASE, Laptop, project, started
+from tests.harness.logins import logged_out, service_account, serving_tokens
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fork_server_is_left() -> Iterator[None]:
+    yield
+    close_all()
+
+
+@pytest.fixture(scope="session")
+def laptop() -> Iterator[Laptop]:
+    """One laptop and one emulator for the whole session."""
+    base = public_folder("e2e")
+    made = Laptop(base / "laptop", base / "emulator")
+    yield made
+    try:
+        made("emulator", "stop", cwd=base, code=None)
+    finally:
+        remove(base)
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_left_to_the_next_test() -> Iterator[None]:
+    """What a test that failed had started ends with it, pipes and all."""
+    before = len(started)
+    yield
+    for process in started[before:]:
+        with process:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    del started[before:]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A project folder of the user's own, named after the test."""
+    name = request.node.originalname.removeprefix("test_")[:30]
+    made = tmp_path / name
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
+    """The same laptop, aimed at the real service and with no login of anybody's."""
+    return Laptop(laptop.home, laptop.emulator_home, logged_out(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def token_server() -> Iterator[str]:
+    """A token endpoint that gives a token to whoever asks, or refuses under /revoked."""
+    with serving_tokens() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def account() -> dict[str, str]:
+    """A service account's key file, less its project and where its tokens come from."""
+    return service_account()
+
+
+@pytest.fixture(scope="session")
+def shared_machine(laptop: Laptop) -> Iterator[Path]:
+    """A folder whose machine (no torch) is up for the whole session; tests leave it up."""
+    made = public_folder("project")
+    project(made / "shared", BASE)
+    laptop("up", "--gpu", "t4", cwd=made / "shared")
+    yield made / "shared"
+    laptop("down", "--delete", "--yes", cwd=made / "shared", code=None)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@dataclass
+class Linked:
+    """A laptop and a machine (no torch, up, at `folder`) with a real network between them."""
+
+    laptop: Laptop
+    link: Link
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def linked_machine() -> Iterator[Linked]:
+    """One link, one emulator behind it and one machine for the whole session."""
+    if (reason := refusal()) is not None:
+        pytest.skip(reason)
+    base = public_folder("linked")
+    with Link.opened(rtt_ms=30, rate_mbit=100) as link:
+        laptop = Laptop(base / "laptop", base / "emulator", prefix=link.laptop)
+        link.serve_emulator(laptop.emulator_home, laptop.environ)
+        folder = project(base / "linked", BASE)
+        laptop("up", "--gpu", "t4", cwd=folder)
+        yield Linked(laptop, link, folder)
+        link.reset()
+        laptop("down", "--delete", "--yes", cwd=folder, code=None)
+    remove(base)
+
+
+@pytest.fixture
+def linked(linked_machine: Linked) -> Iterator[Linked]:
+    """The linked machine over a whole link: 30 ms there and back, 100 Mbit/s."""
+    linked_machine.link.reset()
+    yield linked_machine
+    linked_machine.link.reset()
+
+
+# -- a cloud whose calls can be held ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_cloud(request: pytest.FixtureRequest) -> Iterator[HeldCloud]:
+    """One for all tests of a file."""
+    with HeldCloud.opened(_named_after(request), name="crash") as made:
+        yield made
+
+
+@pytest.fixture
+def cloud(one_cloud: HeldCloud) -> Iterator[HeldCloud]:
+    """Nothing is in it, before a test and after it."""
+    one_cloud.clear()
+    yield one_cloud
+    one_cloud.clear()
+
+
+# -- a cloud where things go wrong ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_sky(request: pytest.FixtureRequest) -> Iterator[LocalCloud]:
+    """One for all tests of a file, whose BASE, if it has one, is the project's vmctl.toml."""
+    toml = getattr(request.module, "BASE", BASE)
+    with LocalCloud.opened(_named_after(request), toml=toml) as made:
+        yield made
+
+
+@pytest.fixture
+def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
+    """No faults and no machines are left to the next test."""
+    with cleared(one_sky):
+        yield one_sky
+
+
+def _named_after(request: pytest.FixtureRequest) -> str:
+    name: str = request.module.__name__
+    return name.rpartition(".")[2].removeprefix("test_")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -55,3 +57,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_kept_in_the_users_home() -> Iterator[None]:
+    """What vmctl remembers, in the tests' own process too, is in a folder of the tests'."""
+    with tempfile.TemporaryDirectory(prefix="vmctl-home-") as home:
+        before = os.environ.get("VMCTL_HOME")
+        os.environ["VMCTL_HOME"] = home
+        yield
+        if before is None:
+            del os.environ["VMCTL_HOME"]
+        else:
+            os.environ["VMCTL_HOME"] = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,3 +124,26 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert code == 0
     assert "vmctl" in done.stdout
     assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
+
+
+def starts_git(path: Path) -> list[int]:
+    """The lines of a file that name git as a program: the word itself, or a shell line with it."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.search(r"(^|/|[;&|(]\s*)git( -| [a-z-]+( |$)|$)", node.value)
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for room in ("vmctl", "workload", "scripts") for p in (ROOT / room).rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_git_is_started_in_one_module(path: Path) -> None:
+    if path == PACKAGE / "workflows" / "syncing" / "git.py":
+        assert starts_git(path)
+    else:
+        assert not starts_git(path)

@@ -129,6 +129,11 @@ def push(
     yield Finished(STEP, _told(result), seconds)
     for path in result.kept[:SHOWN]:
         yield Warned(f"{path} is gone here but was changed on the VM, so it stays there")
+    if selection.unanswered:
+        yield Warned(
+            f"It is not known which ignored files git tracks here ({selection.unanswered}): "
+            "of those, what was pushed before goes on being pushed"
+        )
     if result.refused:
         yield Warned(_conflict(told["conflicts"]).message)
     for text in _missed(project, selection, None if dry_run else key):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.workflows.syncing.tracked import users_excludes
+from vmctl.workflows.syncing.git import Repository, users_excludes
 
 ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
 # git matches bytes, not letters: "?" is half of an "é"
@@ -83,50 +83,23 @@ def _any_of(patterns: Iterable[_Pattern]) -> re.Pattern[str] | None:
     return re.compile("|".join(parts), re.DOTALL) if parts else None
 
 
-def repository(root: Path) -> tuple[Path, bool]:
-    """The top of the git repository that holds the folder, or the folder itself."""
-    for folder in (root, *root.parents):
-        if (folder / ".git").exists():
-            return folder, True
-    return root, False
-
-
-def rules_above(top: Path, root: Path, is_repository: bool) -> list[Rules]:
+def rules_above(repository: Repository | None, root: Path) -> list[Rules]:
     """The rules that reach the project from outside it, the weakest first."""
+    if repository is None:
+        return []
     rules = []
-    if is_repository:
-        for file, name in ((_users_file(top), USERS_RULE), (_info(top), ".git/info/exclude")):
-            if file is not None and file.is_file():
-                rules += _rules_of(file, name, "")
-    folder = top
+    for file, name in (
+        (users_excludes(repository), USERS_RULE),
+        (repository.exclude, ".git/info/exclude"),
+    ):
+        if file is not None and file.is_file():
+            rules += _rules_of(file, name, "")
+    folder = top = repository.top
     for part in root.relative_to(top).parts:
         relative = folder.relative_to(top).as_posix()
         rules += rules_in(folder, "" if relative == "." else f"{relative}/")
         folder = folder / part
     return rules
-
-
-def _users_file(top: Path) -> Path | None:
-    """The user's own rules for all repositories: core.excludesFile, or git's default for it."""
-    found = users_excludes(top)
-    if found is not None:
-        return Path(found) if found else None
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
-    return Path(base, "git", "ignore")
-
-
-def _info(top: Path) -> Path | None:
-    """A repository's own unshared rules, which a linked worktree has from its main one."""
-    git = top / ".git"
-    try:
-        if git.is_file():
-            git = top / git.read_text(errors="surrogateescape").strip().removeprefix("gitdir: ")
-            common = git / "commondir"
-            if common.is_file():
-                git = git / common.read_text(errors="surrogateescape").strip()
-    except OSError:
-        return None
-    return git / "info" / "exclude"
 
 
 def rules_in(folder: Path, prefix: str) -> list[Rules]:

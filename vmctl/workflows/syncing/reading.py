@@ -56,9 +56,9 @@ class Reading:
 
     def _read(self) -> None:
         try:
-            self.selection = select(self.root, self._exclude)
-            self._hashes = Hashes(self.root)
             self.base = Base(self.key)
+            self.selection = select(self.root, self._exclude, pushed=lambda: self.base.files)
+            self._hashes = Hashes(self.root)
             self.unread = self._hashes.unread(self.selection.entries)
             self._is_selected.set()
             self.tree = self._hashes.tree(

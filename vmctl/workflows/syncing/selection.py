@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
+from vmctl.workflows.syncing.git import Repository, Tracked, Unanswered, find_repository
 from vmctl.workflows.syncing.ignoring import (
     USERS_RULE,
     Rules,
     bytewise,
     ignored_by,
     ignored_from_above,
-    repository,
     rules_above,
     rules_in,
 )
-from vmctl.workflows.syncing.tracked import Tracked
 
 GIT_RULE = ".git"
 VENV_RULE = "virtual environment"
@@ -54,33 +54,71 @@ class Selection:
 
     entries: tuple[LocalEntry, ...]
     left_out: tuple[tuple[str, str], ...]
+    unanswered: str = ""  # why it is not known which of what is left out git tracks
 
 
-def select(root: Path, exclude: Sequence[str] = ()) -> Selection:
+def select(
+    root: Path,
+    exclude: Sequence[str] = (),
+    *,
+    pushed: Callable[[], Iterable[str]] = tuple,
+) -> Selection:
     """Walk a project folder; raises InvalidInput for a folder that cannot be read.
 
-    A pattern of `exclude` decides last: `!name` takes along what .gitignore leaves out.
+    A pattern of `exclude` decides last: `!name` takes along what .gitignore leaves out. Where git
+    does not say what it tracks, what was `pushed` before counts as tracked.
     """
-    top, is_repository = repository(root)
+    repository = find_repository(root)
     own = Rules(EXCLUDE_RULE, "", map(bytewise, exclude))
-    tracked = Tracked(root) if is_repository else None
+    tracked = Tracked(repository, root) if repository else None
+    unanswered = ""
+    paths: Sequence[bytes] = []
     try:
-        entries, left_out = _walk(root, top, is_repository, own)
+        entries, left_out = _walk(root, repository, own)
     finally:
-        paths = tracked.paths() if tracked else []
-    for path in paths if left_out else ():
-        if _may_come(root, path, own, left_out):
+        try:
+            paths = tracked.paths() if tracked else []
+        except Unanswered as error:
+            unanswered = str(error)
+    ignored = [path for rule, path in left_out if _is_gits(rule)]
+    if unanswered and ignored:
+        paths = sorted(map(os.fsencode, pushed()))
+    for path in _within(paths, ignored):
+        if _may_come(root, path, own):
             entries.append(entry_of(path, f"{root}/{path}", os.lstat(f"{root}/{path}")))
             left_out = [found for found in left_out if found[1] != path]
-    return Selection(tuple(sorted(entries, key=attrgetter("path"))), tuple(left_out))
+    return Selection(
+        tuple(sorted(entries, key=attrgetter("path"))),
+        tuple(left_out),
+        unanswered if ignored else "",
+    )
+
+
+def _is_gits(rule: str) -> bool:
+    """Whether a rule is git's: it is about what git does not track."""
+    return rule.endswith((".gitignore", "/info/exclude", USERS_RULE))
+
+
+def _within(paths: Sequence[bytes], ignored: Sequence[str]) -> list[str]:
+    """Those of the sorted paths that were left out, or lie in a folder that was."""
+    found: set[bytes] = set()
+    files = {os.fsencode(path) for path in ignored if not path.endswith("/")}
+    if files:
+        found |= files.intersection(paths)
+    for folder in ignored:
+        if folder.endswith("/"):
+            name = os.fsencode(folder)
+            found.update(paths[bisect_left(paths, name) : bisect_left(paths, name[:-1] + b"0")])
+    return sorted(map(os.fsdecode, found))
 
 
 def _walk(
-    root: Path, top: Path, is_repository: bool, own: Rules
+    root: Path, repository: Repository | None, own: Rules
 ) -> tuple[list[LocalEntry], list[tuple[str, str]]]:
     """What the rules take along, and (rule, path) of what they leave out."""
+    top = repository.top if repository else root
     prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
-    rules = rules_above(top, root, is_repository)
+    rules = rules_above(repository, root)
     if prefix and ignored_from_above(rules, prefix.rstrip("/")):
         rules = []  # the project itself is ignored there: those rules are not about its files
     entries: list[LocalEntry] = []
@@ -121,11 +159,10 @@ def _walk(
     return entries, left_out
 
 
-def _may_come(root: Path, path: str, own: Rules, left_out: Sequence[tuple[str, str]]) -> bool:
-    """Whether a tracked file was left out by a rule of git's alone, and is there."""
-    rules = [rule for rule, found in left_out if found == path or path.startswith(found)]
-    if not rules or not rules[0].endswith((".gitignore", "/info/exclude", USERS_RULE)):
-        return False
+def _may_come(root: Path, path: str, own: Rules) -> bool:
+    """Whether a tracked file that a rule of git's leaves out is there, and nothing else does."""
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
+        return False  # git wrote no such path into the index: somebody else did
     above = path
     is_folder = False
     while above:

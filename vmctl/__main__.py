@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every failure is one sentence, a hint and an exit code."""
     import typer
 
-    from vmctl.cli.app import app
+    from vmctl.cli.app import command_tree
     from vmctl.cli.options import forget
 
     words = list(sys.argv[1:] if argv is None else argv)
@@ -27,9 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]
     forget()  # what an earlier call in this process was asked
     try:
-        code = typer.main.get_command(app).main(
-            args=words, prog_name="vmctl", standalone_mode=False
-        )
+        code = command_tree().main(args=words, prog_name="vmctl", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VmctlError as error:

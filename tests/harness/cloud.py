@@ -30,9 +30,9 @@ class LocalCloud:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, name: str, **options: Any) -> Iterator[Self]:
+    def opened(cls, label: str, **options: Any) -> Iterator[Self]:
         """One in a folder of its own, gone with all its machines at the end."""
-        base = public_folder(name)
+        base = public_folder(label)
         made = cls(base, **options)
         try:
             made.start()

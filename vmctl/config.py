@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +25,9 @@ from vmctl.domain.typed import folder_inside, refuse_unknown, table_at, text_in,
 from vmctl.domain.vm_settings import VmSettings
 
 FILE_NAME = "vmctl.toml"
+SAFE_DIRECTORY = "VMCTL_SAFE_DIRECTORY"  # folders whose settings count, whoever owns them; or *
+LARGEST_FILE = 1 << 20  # bytes of settings
+LONGEST_KEY = 100
 TENSORBOARD_PORT = 8898
 JUPYTER_PORT = 8888
 
@@ -127,7 +132,7 @@ def load_project(
     """The project that holds the folder `start`; raises InvalidInput for a wrong setting."""
     flags = flags or Flags()
     environ = os.environ if environ is None else environ
-    file, table = _find_file(start)
+    file, table = _find_file(start, environ.get(SAFE_DIRECTORY, ""))
     root = file.parent if file else start.resolve()
     where = str(file) if file else "the environment"
     known = {"name", "project", "local", "vm", "push", "jobs", "services"}
@@ -165,31 +170,87 @@ def load_project(
 
 
 def settings_file(start: Path) -> Path | None:
-    """The file whose settings count in a folder; None where only the defaults do."""
-    return _find_file(start)[0]
+    """The file that holds the settings of a folder, whoever owns it; None where there is none."""
+    return _find_file(start, "*")[0]
 
 
-def _find_file(start: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The nearest vmctl.toml, or pyproject.toml with [tool.vmctl], from `start` upwards."""
+def _find_file(start: Path, safe: str) -> tuple[Path | None, dict[str, Any]]:
+    """The nearest vmctl.toml, or pyproject.toml with [tool.vmctl], from `start` upwards.
+
+    Raises InvalidInput where that is another user's and not in one of the `safe` folders.
+    """
     folder = start.resolve()
     for candidate in (folder, *folder.parents):
         file = candidate / FILE_NAME
         if file.is_file():
-            return file, _read_toml(file)
+            _refuse_strangers(file, safe)
+            settings = _read_toml(file)
+            _refuse_unfit(settings, file)
+            return file, settings
         pyproject = candidate / "pyproject.toml"
         if pyproject.is_file():
-            tool = _read_toml(pyproject).get("tool", {})
-            table = tool.get("vmctl") if isinstance(tool, dict) else None
-            if isinstance(table, dict):
+            table = _tool_table(pyproject)
+            if table is not None:
+                _refuse_strangers(pyproject, safe)
+                _refuse_unfit(table, pyproject)
                 return pyproject, table
         if (candidate / ".git").exists():
             break
     return None, {}
 
 
+def _tool_table(pyproject: Path) -> dict[str, Any] | None:
+    """[tool.vmctl]; None where the file has none. Nobody can break ours by a file of his own."""
+    try:
+        tool = _read_toml(pyproject).get("tool", {})
+    except InvalidInput:
+        if _stranger(pyproject) is not None:
+            return None
+        raise
+    table = tool.get("vmctl") if isinstance(tool, dict) else None
+    return table if isinstance(table, dict) else None
+
+
+def _refuse_strangers(file: Path, safe: str) -> None:
+    """Another user's settings would decide here what is sent where, and what runs with it."""
+    owner = _stranger(file)
+    listed = [place for place in safe.split(os.pathsep) if place]
+    if owner is None or "*" in listed or file.parent in {Path(place).resolve() for place in listed}:
+        return
+    raise InvalidInput(
+        f"{file} belongs to {owner}, not to you, so its settings do not count.",
+        hint=f"If you trust that user: export {SAFE_DIRECTORY}={shlex.quote(str(file.parent))}\n"
+        "Settings of your own, in a folder of yours: vmctl init",
+    )
+
+
+def _stranger(file: Path) -> str | None:
+    """Another user who owns the file, or the link that it is; None for us and for root.
+
+    Under sudo the user who called it is we, too: the same as git has it.
+    """
+    ours = {os.geteuid(), 0}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        ours.add(int(os.environ["SUDO_UID"]))
+    for owner in (file.lstat().st_uid, file.stat().st_uid):
+        if owner not in ours:
+            try:
+                return pwd.getpwuid(owner).pw_name
+            except (KeyError, OverflowError):
+                return f"user {owner}"
+    return None
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            text = opened.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise InvalidInput(
+                f"{file} is larger than {LARGEST_FILE >> 20} MiB: no settings are.",
+                hint="Look at what it holds.",
+            )
+        return tomllib.loads(text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(
             f"{file} is not valid TOML: {error}.", hint="Mend the line that it names."
@@ -199,6 +260,36 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{file} cannot be read: {why}.", hint="Mend it, or work in another folder."
         ) from error
+    except (ValueError, RecursionError) as error:  # what the parser does not foresee
+        why = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise InvalidInput(
+            f"{file} is not valid TOML: {why[:200]}.", hint="Make it simpler."
+        ) from error
+
+
+def _refuse_unfit(table: dict[str, Any], file: Path) -> None:
+    """What every setting must keep to, wherever in the file it stands.
+
+    TOML's whole numbers have 64 bits, and Python's can be too long to be shown at all.
+    """
+    pending: list[object] = [table]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+            for key in value:
+                if len(key) > LONGEST_KEY:
+                    raise InvalidInput(
+                        f"A name in {file} is longer than {LONGEST_KEY} letters: {key[:40]!r}….",
+                        hint="Shorten it.",
+                    )
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise InvalidInput(
+                f"{file} is not valid TOML: a whole number in it has more than 64 bits.",
+                hint="Write a smaller one.",
+            )
 
 
 # -- tables of the file ----------------------------------------------------------------------
@@ -226,10 +317,22 @@ def _jobs(value: object, file: str) -> dict[str, JobSettings]:
             command=typed(table["command"], str, f"{prefix}.command", file),
             directory=folder_inside(table.get("directory", ""), f"{prefix}.directory", file),
             setup=texts(table.get("setup", []), f"{prefix}.setup", file),
-            env=texts(table.get("env", []), f"{prefix}.env", file),
+            env=_env_names(table.get("env", []), f"{prefix}.env", file),
             outputs=texts(table.get("outputs", []), f"{prefix}.outputs", file),
         )
     return jobs
+
+
+def _env_names(value: object, key: str, file: str) -> tuple[str, ...]:
+    """Names of variables, as every shell can have them; each once."""
+    names = texts(value, key, file)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
+            raise InvalidInput(
+                f"{name[:80]!r} in {key} in {file} is no name of a variable.",
+                hint='It may hold letters, digits and "_", such as: env = ["DATA_URL"]',
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _services(value: object, file: str) -> dict[str, ServiceSettings]:

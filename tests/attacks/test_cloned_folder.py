@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
+import random
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.harness.laptop import BASE, Laptop, project
+from vmctl.__main__ import main
+from vmctl.config import Project, load_project
+from vmctl.domain import gcloud_lines
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.gcloud_steps import Place, Step
 from vmctl.workflows.syncing import git
 from vmctl.workflows.syncing.selection import Selection, select
 
@@ -441,3 +449,257 @@ def test_the_users_rules_for_some_repositories_count_there(
 
 def taken(selection: Selection) -> set[str]:
     return {entry.path for entry in selection.entries}
+
+
+# -- settings that are another user's -------------------------------------------------------
+
+ANOTHER = 54321  # a user's number that nobody here has
+
+
+@pytest.fixture
+def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
+    """Makes a file another user's, and says whose it is then."""
+
+    def give(path: Path) -> str:
+        if os.geteuid() == 0:
+            os.chown(path, ANOTHER, ANOTHER, follow_symlinks=False)
+            return f"user {ANOTHER}"
+        monkeypatch.setattr(os, "geteuid", lambda: ANOTHER)
+        return pwd.getpwuid(os.getuid()).pw_name
+
+    return give
+
+
+@pytest.mark.parametrize("name", ["vmctl.toml", "pyproject.toml"])
+@pytest.mark.parametrize("below", ["", "mine/deep"])
+def test_settings_of_another_user_do_not_count(
+    tmp_path: Path, give_away: Callable[[Path], str], name: str, below: str
+) -> None:
+    table = "vm" if name == "vmctl.toml" else "tool.vmctl.vm"
+    (tmp_path / name).write_text(f'[{table}]\ngpu = "l4"\n')
+    (tmp_path / below).mkdir(parents=True, exist_ok=True)
+    owner = give_away(tmp_path / name)
+    with pytest.raises(InvalidInput) as refused:
+        load_project(tmp_path / below, environ={})
+    assert f"{name} belongs to {owner}" in refused.value.message
+    # the hint, typed as it stands, is a way on for those who want it
+    assignment = refused.value.hint.splitlines()[0].rpartition("export ")[2]
+    variable, _, place = assignment.partition("=")
+    assert load_project(tmp_path / below, environ={variable: place}).vm.gpu == "l4"
+    assert load_project(tmp_path / below, environ={variable: "*"}).vm.gpu == "l4"
+    elsewhere = f"/nowhere:{tmp_path.parent}"
+    with pytest.raises(InvalidInput):
+        load_project(tmp_path / below, environ={variable: elsewhere})
+    # and so are settings of one's own
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "vmctl.toml").write_text("")
+    if os.geteuid() != ANOTHER:
+        assert load_project(tmp_path / "own", environ={}).vm.gpu == "t4"
+
+
+def test_a_link_of_another_user_is_no_way_around(
+    tmp_path: Path, give_away: Callable[[Path], str]
+) -> None:
+    (tmp_path / "real").write_text("")
+    (tmp_path / "vmctl.toml").symlink_to("real")
+    give_away(tmp_path / "vmctl.toml")
+    with pytest.raises(InvalidInput, match="belongs to"):
+        load_project(tmp_path, environ={})
+
+
+@pytest.mark.parametrize("text", ["[tool.other]\n", "[[[ no TOML", "x = 1\0"])
+def test_a_file_of_another_user_that_has_no_settings_is_nobodys_trouble(
+    tmp_path: Path, give_away: Callable[[Path], str], text: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    (tmp_path / "mine").mkdir()
+    give_away(tmp_path / "pyproject.toml")
+    assert load_project(tmp_path / "mine", environ={}).file is None
+
+
+def test_under_sudo_the_callers_own_settings_count(
+    tmp_path: Path, give_away: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vmctl.toml").write_text("")
+    give_away(tmp_path / "vmctl.toml")
+    owner = (tmp_path / "vmctl.toml").stat().st_uid
+    monkeypatch.setenv("SUDO_UID", str(owner))
+    if os.geteuid() == 0:
+        assert load_project(tmp_path, environ={}).file
+    else:  # only root is called by sudo: anybody can set a variable
+        with pytest.raises(InvalidInput):
+            load_project(tmp_path, environ={})
+
+
+# -- settings that are made to harm ---------------------------------------------------------
+
+# fmt: off
+LINES = [
+    "x\ntouch MARK", "x\r\ntouch MARK", "$(touch MARK)", "`touch MARK`", "';touch MARK;'",
+    '";touch MARK;"', "x\\\ntouch MARK", "\x1b]0;x\x07\ntouch MARK", "&touch MARK&",
+    "-e touch", "x\u2028touch MARK", "# x\n touch MARK #", "\ntouch MARK\n",
+]
+# fmt: on
+PLACE = Place("ada-train", "europe-west1-b", "p-1", "ada", "~/Workspace/train")
+
+
+def test_printed_lines_run_nothing_of_the_settings(tmp_path: Path) -> None:
+    """`--print-gcloud | sh`: what a name holds is a word or a comment, never a line."""
+    steps: list[Step] = []
+    for evil in LINES:
+        steps += gcloud_lines.push(PLACE, [evil])
+        steps += gcloud_lines.fetch(PLACE, [evil, f"{evil}/x"], evil)
+        steps += gcloud_lines.run(
+            PLACE, job=evil, line=evil, directory=evil, setup=[evil], passed_on=[evil]
+        )
+        steps += gcloud_lines.tunnel(
+            PLACE, service=evil, line=evil, directory=evil, local_port=1, remote_port=2
+        )
+        steps += gcloud_lines.login(
+            Place(evil, evil, evil, evil, evil, through_iap=True, instance_id=evil), evil
+        )
+    script = "\n\n".join(step.text for step in steps)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("gcloud", "ssh", "rsync", "sha256sum"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh"], input=script.replace("touch MARK", f"/bin/touch {tmp_path}/it-ran").encode(),
+        cwd=tmp_path, env={"PATH": str(programs)}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not (tmp_path / "it-ran").exists()
+    for step in steps:
+        comment, _, line = step.text.partition("\n")
+        assert comment.startswith("# ")
+        assert not any(ord(sign) < 32 for sign in comment)
+        assert not line.startswith("#")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A B", "A=B", "A\nB", "1A", "Ä", "$(A)", "A-B", "A\0", "A" * 200]
+)
+def test_a_variable_has_a_name_that_a_shell_can_say(tmp_path: Path, name: str) -> None:
+    project(tmp_path, f"[jobs.j]\ncommand = 'true'\nenv = [{text_of(name)}]\n")
+    with pytest.raises(InvalidInput, match=r"variable|control"):
+        load_project(tmp_path, environ={})
+
+
+def text_of(value: str) -> str:
+    """A TOML string."""
+    return '"' + "".join(f"\\U{ord(sign):08X}" for sign in value) + '"'
+
+
+# fmt: off
+KEYS = {
+    "": ["name", "project", "local", "vm", "push", "jobs", "services", "x"],
+    "vm": [
+        "gpu", "machine", "zone", "region", "image", "disk_gb", "max_hours", "key_hours", "idle",
+        "budget", "spot", "restrict_ssh", "external_address", "network", "subnetwork", "y",
+    ],
+    "push": ["exclude", "z"],
+    "jobs.j": ["command", "directory", "setup", "env", "outputs", "w"],
+    "services.s": ["port", "command", "directory", "token", "v"],
+}
+FITTING = {
+    "local": "true", "disk_gb": "50", "max_hours": "3.5", "key_hours": "2", "idle": '"off"',
+    "budget": "5", "spot": "true", "restrict_ssh": "false", "external_address": "false",
+    "exclude": '["*.x"]', "setup": '["a"]', "env": '["A_1"]', "outputs": '["-x", "a b"]',
+    "port": "1", "token": "true", "vm": "{}", "push": "{}", "jobs": "{}", "services": "{}",
+}
+WHOLE = ["0", "-1", "8898", "99999999999999999999999", "0x" + "f" * 4000, "9" * 4400, "-0"]
+PARTS = [
+    "1.5", "nan", "inf", "-inf", "1e308", "1e999", "true", "false", "1979-05-27",
+    "1979-05-27T07:32:00Z", "07:32:00", "{}", "[]", "[[]]", "{a = 1}", "[" * 40 + "]" * 40,
+]
+TEXTS = [
+    "", " ", "x", "t4", "t4:2", "none", "../..", "/etc", "a/../../b", "~", "-x", "\0", "\n",
+    "\x1b[2J", "1h", "off", "europe-west1-b", "$(x)", "'", '"', "\\", "é" * 50, "\U0010ffff",
+    "x" * 300, "*",
+]
+# fmt: on
+
+
+def hostile_settings(chance: random.Random) -> str:
+    """A file that is nearly right in most places, wrong in a few, or no TOML at all."""
+
+    def value() -> str:
+        kind = chance.randrange(10)
+        if kind < 2:
+            return chance.choice(WHOLE)
+        if kind < 4:
+            return chance.choice(PARTS)
+        if kind < 7:
+            return text_of(chance.choice(TEXTS + LINES))
+        return "[" + ", ".join(value() for _ in range(chance.randrange(3))) + "]"
+
+    lines = []
+    for table, keys in KEYS.items():
+        if table and chance.random() < 0.6:
+            continue
+        name = table if chance.random() < 0.9 else f"jobs.{text_of(chance.choice(TEXTS + LINES))}"
+        lines.append(f"[{name}]" if table else "")
+        if table.startswith(("jobs", "services")):
+            lines.append("command = 'true'\n" + "port = 1" * table.startswith("services"))
+        for key in chance.sample(keys, chance.randrange(3) and 1):
+            fits = chance.random() < 0.5
+            lines.append(f"{key} = {FITTING.get(key, text_of('x')) if fits else value()}")
+    text = "\n".join(lines)
+    if chance.random() < 0.1:  # cut or turned around somewhere
+        at = chance.randrange(len(text) + 1)
+        text = text[:at] + chance.choice(["", "\0", "]", '"', "=", "\ud7ff", "[["]) + text[at + 1 :]
+    return text
+
+
+def test_hostile_settings_are_a_sentence_and_never_a_traceback(tmp_path: Path) -> None:
+    """5,000 files: each is read, or refused with one sentence and a hint (exit code 2)."""
+    chance = random.Random(11)
+    file, refused, read = tmp_path / "vmctl.toml", 0, 0
+    for _ in range(5000):
+        text = hostile_settings(chance)
+        file.unlink(missing_ok=True)  # to write over a file takes longer
+        file.write_bytes(text.encode())
+        try:
+            found = load_project(tmp_path, environ={})
+        except InvalidInput as error:
+            refused += 1
+            assert error.message, repr(text)[:500]
+            assert error.hint, repr(text)[:500]
+        else:
+            read += 1
+            unharmful(found)
+    assert refused > 2000
+    assert read > 200
+
+
+def unharmful(found: Project) -> None:
+    """What of the settings goes into other programs' lines is what it must be."""
+    assert found.workspace.startswith("~/Workspace/")
+    for job in found.jobs.values():
+        assert job.name.replace("-", "").replace("_", "").isalnum()
+        assert all(name.replace("_", "").isalnum() and name.isascii() for name in job.env)
+        for step in gcloud_lines.run(
+            PLACE, job=job.name, line=job.command, directory=job.directory, setup=job.setup,
+            passed_on=job.env,
+        ):  # fmt: skip
+            assert step.text.startswith("# ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = " + "[" * 100_000, "x = 0x" + "f" * 9000, "x = " + "9" * 9000, "# " + "x" * (1 << 20),
+     "a." * 2_000 + "b = 1", "\ufeff", "\0", "x = 1\n" * 2, "[vm]\ndisk_gb = 0x" + "f" * 300,
+     "[vm]\nmax_hours = nan", "[vm]\nbudget = -inf"],
+    ids=lambda text: f"{text[:12]!r}…{len(text)}",
+)  # fmt: skip
+def test_files_that_no_parser_likes_end_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "vmctl.toml").write_bytes(text.encode())
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "nope"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "hint:" in told
+    assert "Unexpected" not in told

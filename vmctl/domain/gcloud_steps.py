@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmctl.domain.command import command
+from vmctl.domain.probe import one_line
 
 LONGEST_LINE = 200
 
@@ -24,7 +25,8 @@ class Step:
             words = [str(command(word)) for word in self.argv]
             flags = next(at for at, word in enumerate(self.argv) if word.startswith("--"))
             line = " \\\n    ".join([" ".join(words[:flags]), *words[flags:]])
-        return f"# {self.why}\n{line}"
+        # what it names may come from anywhere, and a second line would be a command
+        return f"# {one_line(self.why)}\n{line}"
 
 
 @dataclass(frozen=True, slots=True)

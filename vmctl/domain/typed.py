@@ -91,6 +91,12 @@ def _mistyped(value: object, kind: type, key: str, file: str) -> InvalidInput:
     name, item, _ = key.rpartition(".")[2].partition("[")
     like = f"[{key}]" if kind is dict else f"{name} = {_LIKE[list if item else kind]}"
     return InvalidInput(
-        f"'{key}' in {file} must be {_WORDS[kind]}, not {given} ({value!r}).",
+        f"'{key}' in {file} must be {_WORDS[kind]}, not {given} ({_short(value)}).",
         hint=f"Such as: {like}",
     )
+
+
+def _short(value: object) -> str:
+    """A value as it was written, for the middle of a sentence."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

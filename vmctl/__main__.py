@@ -19,12 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every failure is one sentence, a hint and an exit code."""
     import typer
 
+    from vmctl.cli import terminal
     from vmctl.cli.app import command_tree
     from vmctl.cli.options import forget
 
     words = list(sys.argv[1:] if argv is None else argv)
     # the base of all that typer's own click raises, wherever that version of typer keeps it
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]
+    terminal.guard()
     forget()  # what an earlier call in this process was asked
     try:
         code = command_tree().main(args=words, prog_name="vmctl", standalone_mode=False)
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        print("\nStopped.", file=sys.stderr)
+        terminal.note("\nStopped.")
         return 130
     except click_exception as error:
         return _tell_usage(error, words)
@@ -48,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         hint = "Run it again with --verbose to see where."
         return _tell(VmctlError(f"Unexpected {type(error).__name__}: {error}", hint=hint), words)
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            terminal.settle()
 
 
 def run() -> None:
@@ -72,9 +77,9 @@ def leave(code: int) -> NoReturn:
     the process with SIGABRT, whatever the command's exit code was.
     """
     if any(thread.daemon for thread in threading.enumerate()):
-        for stream in (sys.stdout, sys.stderr):
+        for flush in (sys.stdout.flush, sys.stderr.flush):
             with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+                flush()
         os._exit(code)
     gc.freeze()  # nor is it looked through once more at the end
     sys.exit(code)
@@ -110,16 +115,15 @@ def _local_trouble(error: OSError) -> VmctlError:
 
 
 def _tell(error: VmctlError, words: Sequence[str]) -> int:
+    from vmctl.cli import terminal
     from vmctl.cli.options import wants_json, wants_verbose
 
     code = exit_code_of(error)
     if wants_verbose(words):
         import traceback
 
-        traceback.print_exc()
+        terminal.note(traceback.format_exc(), end="")
     if wants_json(words):
-        import json
-
         body: dict[str, Any] = {
             "error": type(error).__name__,
             "message": error.message,
@@ -129,17 +133,17 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
             body["attempts"] = list(error.attempts)
         if error.evidence:
             body["evidence"] = list(error.evidence)
-        print(json.dumps({**body, "exit_code": code}), file=sys.stderr)
+        terminal.document({**body, "exit_code": code}, errors=True)
         return code
     from vmctl.cli.attempts import attempt_lines
     from vmctl.cli.render import error_lines
 
     for line in attempt_lines(error.attempts):
-        print(line, file=sys.stderr)
+        terminal.note(line)
     for line in error.evidence:
-        print(f"  {line}", file=sys.stderr)
-    for line in error_lines(error.message, error.hint, sys.stderr):
-        print(line, file=sys.stderr)
+        terminal.note(f"  {line}")
+    for parts in error_lines(error.message, error.hint):
+        terminal.note(*parts)
     return code
 
 

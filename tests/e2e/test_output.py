@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
-import termios
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.harness.laptop import BASE, PROGRAM, Laptop, project
+from tests.harness.laptop import BASE, Laptop, project
+from tests.harness.terminal import at_terminal
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def at_terminal(
-    laptop: Laptop, folder: Path, *words: str, columns: int = 200, **environ: str
-) -> str:
-    """What a person sees on a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    given: Mapping[str, str] = {"TERM": "xterm-256color", **environ}
-    kept = {key: value for key, value in laptop.environ.items() if key not in ("COLUMNS", "LINES")}
-    with subprocess.Popen(
-        [PROGRAM, *words], cwd=folder, env={**kept, **given},
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-    ) as program:  # fmt: skip
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                more = os.read(ours, 65536)
-            except OSError:  # the other side is closed
-                break
-            if not more:
-                break
-            seen += more
-        program.wait(60)
-    os.close(ours)
-    return seen.decode().replace("\r\n", "\n")
 
 
 def test_a_terminal_gets_colours_and_a_pipe_gets_none(laptop: Laptop, shared_machine: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 
 from vmctl.cli.first_steps import finding_lines
@@ -88,7 +86,7 @@ def test_a_missing_program_names_its_package() -> None:
 
 def test_a_finding_is_a_line_and_its_fix_below() -> None:
     finding = Finding(Check.QUOTA, Verdict.BROKEN, "Too small.", "Ask.\nWait.", 6)
-    assert list(finding_lines(finding, io.StringIO())) == [
+    assert ["".join(map(str, parts)) for parts in finding_lines(finding)] == [
         "✗ quota        Too small",
         "               mend it: Ask.",
         "                        Wait.",

@@ -44,10 +44,10 @@ SOLE_IMPORTERS = {
     "rich": {"cli"},
 }
 PURE = {
-    "abc", "__future__", "base64", "binascii", "collections", "csv", "dataclasses", "datetime",
-    "difflib", "enum", "fnmatch", "functools", "hashlib", "io", "ipaddress", "itertools", "json",
-    "math", "posixpath", "re", "shlex", "string", "textwrap", "types", "typing",
-    "unicodedata", "urllib",
+    "abc", "__future__", "base64", "binascii", "codecs", "collections", "csv", "dataclasses",
+    "datetime", "difflib", "enum", "fnmatch", "functools", "hashlib", "io", "ipaddress",
+    "itertools", "json", "math", "posixpath", "re", "shlex", "string", "textwrap", "types",
+    "typing", "unicodedata", "urllib",
 }  # fmt: skip
 
 
@@ -147,3 +147,85 @@ def test_git_is_started_in_one_module(path: Path) -> None:
         assert starts_git(path)
     else:
         assert not starts_git(path)
+
+
+# -- one way out to the terminal ------------------------------------------------------------------
+
+ONE_WAY_OUT = "cli/terminal.py"
+# of a standard stream everybody may ask these; whatever writes goes through the one module
+ASKED = {"isatty", "flush", "fileno"}
+PRINTERS = {
+    "print", "echo", "secho", "Console", "print_exc", "print_exception", "print_tb", "basicConfig",
+    "StreamHandler", "rprint", "print_json",
+}  # fmt: skip
+STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
+# starts OpenSSH's programs with the user's own streams where they are no terminal, or where the
+# terminal on the VM is what was asked for
+INHERITS = "ssh/openssh.py"
+
+
+def on_the_laptop() -> list[Path]:
+    """What runs as the `vmctl` program."""
+    apart = {"guest", "emulator"}
+    return [path for room, path in modules() if room not in apart]
+
+
+def writers(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+              and node.attr in ASKED}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in PRINTERS:
+                yield f"{name}() in line {node.lineno}"
+            if name == "write" and isinstance(called, ast.Attribute) and node.args:
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and first.value in (1, 2):
+                    yield f"os.write() to a standard stream in line {node.lineno}"
+        elif (
+            isinstance(node, ast.Attribute)
+            and node.attr in STREAMS
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "sys"
+            and id(node) not in inside
+        ):
+            yield f"sys.{node.attr} in line {node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "sys":
+            yield f"a part of sys in line {node.lineno}"
+
+
+def test_all_that_is_printed_goes_one_way() -> None:
+    found = {
+        str(path.relative_to(PACKAGE)): list(writers(path))
+        for path in on_the_laptop()
+        if path != PACKAGE / ONE_WAY_OUT
+    }
+    assert {path: why for path, why in found.items() if why} == {}
+    assert len(list(writers(PACKAGE / ONE_WAY_OUT))) > 3, "this test sees them where they are"
+
+
+def inheriting(path: Path) -> Iterator[str]:
+    """Programs started with our own standard output or error."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner, name = node.func.value, node.func.attr
+            given = {word.arg for word in node.keywords}
+            if (
+                isinstance(owner, ast.Name)
+                and owner.id == "subprocess"
+                and name in {"Popen", "run", "call", "check_call", "check_output"}
+                and "capture_output" not in given
+                and not {"stdout", "stderr"} <= given
+            ):
+                yield f"subprocess.{name} in line {node.lineno}"
+
+
+def test_a_program_that_vmctl_starts_does_not_write_to_the_terminal_itself() -> None:
+    found = {
+        str(path.relative_to(PACKAGE)): list(inheriting(path))
+        for path in on_the_laptop()
+        if path != PACKAGE / INHERITS
+    }
+    assert {path: why for path, why in found.items() if why} == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -63,7 +63,8 @@ def test_a_result_becomes_jsons_types() -> None:
 
 
 def test_an_error_is_a_sentence_with_its_hint_below() -> None:
-    assert error_lines("It is gone.", "vmctl up\nor not", io.StringIO()) == [
+    lines = error_lines("It is gone.", "vmctl up\nor not")
+    assert ["".join(map(str, parts)) for parts in lines] == [
         "error: It is gone.",
         "hint:  vmctl up",
         "       or not",
@@ -78,3 +79,22 @@ def test_a_table_breaks_no_cell_however_narrow_the_terminal(
     Screen().table(["RUN", "STATE"], [[name, "running"], ["b", "lost"]])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"{'RUN':27}  STATE", f"{name}  running", f"{'b':27}  lost"]
+
+
+def test_names_from_elsewhere_are_shown_not_obeyed(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.say("one\x1b]0;title\x07")
+    screen.note("two\x9b31m")
+    screen.table(["A"], [["three\n\u202eexe"]])
+    screen.next_steps([("four\x1b[8m", "five\udcff")])
+    said = capfd.readouterr()
+    assert said.out == "one\\x1b]0;title\\x07\nA\nthree\\n\\u202eexe\n"
+    assert said.err == "two\\x9b31m\nNext:\n  four\\x1b[8m  five\\xff\n"
+
+
+def test_json_stays_json_whatever_a_name_holds(capfd: pytest.CaptureFixture[str]) -> None:
+    name = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x202E, 0xFEFF, 0xE0041, 0xDCFF]))
+    Screen(as_json=True).document({"name": f"é{name}🙂"})
+    told = capfd.readouterr().out
+    assert json.loads(told) == {"name": f"é{name}🙂"}
+    assert told.replace("\n", "").isprintable()

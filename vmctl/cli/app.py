@@ -36,8 +36,9 @@ app = typer.Typer(
 def _version(wanted: bool) -> None:
     if wanted:
         from vmctl import __version__
+        from vmctl.cli import terminal
 
-        typer.echo(f"vmctl {__version__}")
+        terminal.line(f"vmctl {__version__}")
         raise typer.Exit
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmctl.cli.options import Context, GpuOption, command
+from vmctl.cli.terminal import DIM, GREEN, RED, YELLOW, Part, Styled
 
 if TYPE_CHECKING:
     from vmctl.cli.render import Screen
@@ -106,27 +106,24 @@ def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
 
 def _draw(screen: Screen, result: Checkup) -> None:
     for finding in result.findings:
-        for line in finding_lines(finding, sys.stdout):
-            screen.say(line)
+        for parts in finding_lines(finding):
+            screen.say(*parts)
     screen.say(result.text)
 
 
-def finding_lines(finding: Finding, stream: TextIO) -> Iterator[str]:
+def finding_lines(finding: Finding) -> Iterator[tuple[Part, ...]]:
     """One finding: a mark, the check and what was found; below it how to mend it."""
-    from vmctl.cli.render import colours
     from vmctl.domain.diagnosis import Verdict
 
-    mark, colour = {
-        Verdict.OK: ("✓", 32),
-        Verdict.WARNING: ("!", 33),
-        Verdict.BROKEN: ("✗", 31),
-        Verdict.SKIPPED: ("-", 2),
+    mark = {
+        Verdict.OK: Styled("✓", GREEN),
+        Verdict.WARNING: Styled("!", YELLOW),
+        Verdict.BROKEN: Styled("✗", RED),
+        Verdict.SKIPPED: Styled("-", DIM),
     }[finding.verdict]
-    if colours(stream):
-        mark = f"\033[{colour}m{mark}\033[0m"
     said = finding.said.rstrip(".")
     skipped = f"not checked: {said}" if finding.verdict is Verdict.SKIPPED else said
-    yield f"{mark} {finding.check:{CHECK_WIDTH}}  {skipped}"
+    yield mark, f" {finding.check:{CHECK_WIDTH}}  {skipped}"
     for number, line in enumerate(finding.fix.splitlines()):
         lead = "mend it:" if number == 0 else ""
-        yield f"  {'':{CHECK_WIDTH}}  {lead:8} {line}"
+        yield (f"  {'':{CHECK_WIDTH}}  {lead:8} {line}",)

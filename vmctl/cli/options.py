@@ -159,10 +159,9 @@ def command(
             common = {key: values.pop(key) for key in _COMMON}
             _reached = Context(**common).under(_outer)
             if wants_verbose(()):
-                import logging
+                from vmctl.cli import terminal
 
-                logging.basicConfig(format="vmctl: %(message)s")
-                logging.getLogger("vmctl").setLevel(logging.INFO)
+                terminal.log_to_stderr()
             try:
                 function(_reached, **values)
             except KeyboardInterrupt:  # typer would end without a word

@@ -11,6 +11,7 @@ import typer
 from vmctl.cli.completing import SERVICES, TUNNELS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
+from vmctl.cli.terminal import sinks
 from vmctl.domain.events import Event, Ready
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def register(app: typer.Typer) -> None:
             screen = context.screen()
             show(screen, screen.play(of_ssh(context.project(), tuple(words or ()))))
             return
-        raise typer.Exit(login(context.project(), tuple(words or ())))
+        raise typer.Exit(login(context.project(), tuple(words or ()), sinks()))
 
     @command(
         app,
@@ -161,7 +162,7 @@ def register(app: typer.Typer) -> None:
         """Run one command on the VM, in the project's folder; its exit code is ours."""
         from vmctl.workflows.shell import exec_ as execute
 
-        raise typer.Exit(execute(context.project(), tuple(words)))
+        raise typer.Exit(execute(context.project(), tuple(words), sinks()))
 
     @command(
         app,

@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from vmctl.cli import terminal
 from vmctl.cli.rate import Rate
+from vmctl.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Part, Styled
 from vmctl.domain.events import (
     Advanced,
     Begun,
@@ -31,9 +32,9 @@ from vmctl.domain.events import (
     Story,
     Warned,
 )
+from vmctl.domain.terminal import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 T = TypeVar("T")
@@ -79,15 +80,16 @@ class Screen:
         match event:
             case Output(data):
                 self._clear()
-                stream = sys.stderr.buffer if self.as_json else sys.stdout.buffer
-                stream.write(data)
-                stream.flush()
+                terminal.job_output(data, errors=self.as_json)
                 self._mid_line = not data.endswith(b"\n")
             case Warned(text):
-                self._line(text, "warning: ", "yellow")
+                self._line(text, Styled("warning: ", YELLOW))
             case Ready(url):
                 self._clear()
-                print(json.dumps({"url": url}) if self.as_json else url, flush=True)
+                if self.as_json:
+                    terminal.document({"url": url})
+                else:
+                    terminal.line(url)
             case _ if self.quiet:
                 pass
             case Noted(text) | Begun(_, text):
@@ -100,7 +102,7 @@ class Screen:
             case Finished(_, text, seconds):
                 took = f" ({human_seconds(seconds)})" if seconds is not None else ""
                 self._clear()
-                self._line(f"{text}{took}", "✓ ", "green")
+                self._line(f"{text}{took}", Styled("✓ ", GREEN))
 
     def _begin(self, text: str) -> None:
         self._last_text = text
@@ -111,7 +113,7 @@ class Screen:
         self._clear()
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        console = self._stderr()
+        console = terminal.console()
         # a narrow terminal has room for what happens, not for how long it has
         clock = [TimeElapsedColumn()] if console.width >= NARROW else []
         self._progress = Progress(
@@ -122,7 +124,7 @@ class Screen:
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task(text, total=None, amount="")
+        self._task = self._progress.add_task(visible(text), total=None, amount="")
         self._progress.start()
 
     def _advance(self, event: Advanced) -> None:
@@ -130,9 +132,8 @@ class Screen:
             self._rate.saw(event.done_bytes, time.monotonic())
         amount = _amount(event, self._rate)
         if self._progress is not None and self._task is not None:
-            self._progress.update(
-                self._task, description=event.text or self._last_text, amount=amount
-            )
+            text = visible(event.text or self._last_text)
+            self._progress.update(self._task, description=text, amount=amount)
         elif event.text and event.text != self._last_text:
             self._last_text = event.text
             self._line(event.text, "… ")
@@ -142,19 +143,11 @@ class Screen:
             self._progress.stop()
         self._progress = self._task = None
 
-    def _line(self, text: str, mark: str = "", style: str = "") -> None:
+    def _line(self, text: str, mark: Part = "") -> None:
         if self._mid_line:  # a job's output stopped in the middle of a line
-            print(file=sys.stderr)
+            terminal.note()
             self._mid_line = False
-        if mark and style and colours(sys.stderr):
-            mark = f"\033[{ {'green': 32, 'yellow': 33}[style] }m{mark}\033[0m"
-        sys.stdout.flush()
-        print(f"{mark}{text}", file=sys.stderr, flush=True)
-
-    def _stderr(self) -> Console:
-        from rich.console import Console
-
-        return Console(stderr=True, highlight=False)
+        terminal.note(mark, text)
 
     # -- questions and results ---------------------------------------------------------------
 
@@ -166,10 +159,10 @@ class Screen:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return without_terminal
         choice = "[Y/n]" if by_default else "[y/N]"
-        print(f"{question} {choice} ", end="", file=sys.stderr, flush=True)
+        terminal.note(f"{question} {choice} ", end="")
         answer = sys.stdin.readline()
         if not answer:  # Ctrl-D: the line is still open
-            print(file=sys.stderr)
+            terminal.note()
             return False
         word = answer.strip().lower()
         return word in {"y", "yes"} or (not word and by_default)
@@ -183,16 +176,16 @@ class Screen:
         if self.assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return default
         offered = f" [{default}]" if default else ""
-        print(f"{question}{offered}: ", end="", file=sys.stderr, flush=True)
+        terminal.note(f"{question}{offered}: ", end="")
         answer = sys.stdin.readline()
         if not answer:
             raise KeyboardInterrupt
         return answer.strip() or default
 
-    def say(self, text: str) -> None:
+    def say(self, *parts: Part) -> None:
         """A line of the result, for people; nothing under --json."""
         if not self.as_json:
-            print(text, flush=True)
+            terminal.line(*parts)
 
     def note(self, text: str) -> None:
         """A line beside the result, on standard error."""
@@ -211,7 +204,7 @@ class Screen:
     def document(self, result: object) -> None:
         """The result as JSON, under --json."""
         if self.as_json:
-            print(json.dumps(plain(result), indent=2, ensure_ascii=False))
+            terminal.document(plain(result), indent=2)
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Aligned columns; no cell is ever broken, so that names can be copied from any width.
@@ -220,7 +213,7 @@ class Screen:
         """
         if self.as_json:
             return
-        lines = [list(headings), *(list(row) for row in rows)]
+        lines = [list(headings), *([visible(cell, keep="") for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         total = sum(widths) + 2 * (len(widths) - 1)
         if sys.stdout.isatty() and total > shutil.get_terminal_size().columns:
@@ -229,39 +222,30 @@ class Screen:
         for number, line in enumerate(lines):
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             text = "  ".join(cells).rstrip()
-            print(f"\033[1m{text}\033[0m" if number == 0 and colours(sys.stdout) else text)
+            terminal.line(text if number else Styled(text, BOLD))
 
     def _records(self, lines: Sequence[Sequence[str]]) -> None:
         """A table's rows one below the other: a heading and its cell on each line."""
         headings, *rows = lines
         width = max(map(len, headings))
-        bold, off = ("\033[1m", "\033[0m") if colours(sys.stdout) else ("", "")
         for number, row in enumerate(rows):
             if number:
-                print()
+                terminal.line()
             for heading, cell in zip(headings, row, strict=True):
                 if cell:
-                    print(f"{bold}{heading.ljust(width)}{off}  {cell}".rstrip())
+                    terminal.line(Styled(heading.ljust(width), BOLD), f"  {cell}".rstrip())
 
 
 # -- words and numbers for people ------------------------------------------------------------
 
 
-def error_lines(message: str, hint: str, stream: TextIO) -> list[str]:
+def error_lines(message: str, hint: str) -> list[tuple[Part, ...]]:
     """How an error reads: `error: …` and, below it, what to do."""
-    red, dim, off = ("\033[31m", "\033[2m", "\033[0m") if colours(stream) else ("", "", "")
-    lines = [f"{red}error:{off} {message}"]
-    if hint:
-        lines += [
-            f"{dim}hint:{off}  {line}" if i == 0 else f"       {line}"
-            for i, line in enumerate(hint.splitlines())
-        ]
+    lines: list[tuple[Part, ...]] = [(Styled("error:", RED), f" {message}")]
+    for number, line in enumerate(hint.split("\n") if hint else ()):
+        lead: Part = " " * len("hint:") if number else Styled("hint:", DIM)
+        lines.append((lead, f"  {line}"))
     return lines
-
-
-def colours(stream: TextIO) -> bool:
-    """Whether a stream wants colours: a terminal, without NO_COLOR or TERM=dumb."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def human_seconds(seconds: float) -> str:

@@ -90,21 +90,23 @@ def register(app: typer.Typer) -> None:
 
         Fields may be added in later versions; those that are there keep name and type.
         """
-        import json
-
+        from vmctl.cli import terminal
         from vmctl.domain.errors import NotFound
         from vmctl.domain.names import nearest
 
         name = " ".join(words or ())
         names = [*RESULTS, "error"]
         if not name:
-            print("\n".join(names) if not context.json else json.dumps(names))
+            if context.json:
+                terminal.document(names)
+            else:
+                terminal.line("\n".join(names))
             return
         if name not in names:
             close = nearest(name, names)
             hint = f"vmctl schema {close}" if close else "All that there are: vmctl schema"
             raise NotFound(f"There is no command '{name}' with a JSON document.", hint=hint)
-        print(json.dumps(schema_of(name), indent=2, ensure_ascii=False))
+        terminal.document(schema_of(name), indent=2)
 
 
 def schema_of(name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from vmctl.cli.completing import PATHS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
+from vmctl.cli.terminal import sinks
 from vmctl.domain.transfer import Via
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def register(app: typer.Typer) -> None:
         from vmctl.workflows.shell import scp as copy
 
         quiet = ("-q",) if context.quiet else ()
-        raise typer.Exit(copy(context.project(), (*quiet, *words)))
+        raise typer.Exit(copy(context.project(), (*quiet, *words), sinks()))
 
 
 def _plan(screen: Screen, result: PushResult) -> None:

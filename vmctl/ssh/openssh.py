@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut, Unreachable
 from vmctl.domain.target import Target, ssh_failure
+from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
 from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
@@ -25,6 +27,7 @@ ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address se
 VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
 TRIES = 4
+CHUNK = 65536
 
 __all__ = ["SSH_FAILED", "OpenSSH", "Result", "Running", "is_ssh_failure"]
 
@@ -144,9 +147,12 @@ class OpenSSH:
         self._alive_at = time.monotonic()
         return Result(process.returncode, stdout, stderr)
 
-    def interactive(self, command: str | Command | None, *, tty: bool) -> int:
+    def interactive(
+        self, command: str | Command | None, *, tty: bool, sinks: Sinks | None = None
+    ) -> int:
         """Run with this terminal's streams; returns the remote exit code.
 
+        Without a terminal of its own the command's output goes to the sinks, where there are any.
         Raises Unreachable where the connection was lost meanwhile.
         """
         line = None if command is None else str(command)
@@ -155,17 +161,18 @@ class OpenSSH:
             code = subprocess.call(self._master.argv(line, options=("-t" if tty else "-T",)))
             lost = code == SSH_FAILED and not self.probe()
         else:
-            code, lost = self._inherited(line)
+            code, lost = self._inherited(line, sinks or Sinks())
         if lost:
             raise Unreachable(
                 "The connection to the VM was lost.", hint="See whether it runs: vmctl status"
             )
         return code
 
-    def _inherited(self, line: str) -> tuple[int, bool]:
+    def _inherited(self, line: str, sinks: Sinks) -> tuple[int, bool]:
         """Run with our own three streams; the exit code, and whether it was the link's."""
-        process = self._begin(line, inherit=True)
+        process = self._begin(line, inherit=sinks)
         try:
+            _pump(process, sinks)
             code = process.wait()
         except BaseException:  # Ctrl-C: ssh has had it, too
             process.give_up()
@@ -173,13 +180,17 @@ class OpenSSH:
         lost = process.lost
         return code, not self.probe() if lost is None else lost
 
-    def scp(self, words: Sequence[str]) -> int:
+    def scp(self, words: Sequence[str], stderr: Sink | None = None) -> int:
         """Run scp under the same configuration; returns its exit code."""
-        return subprocess.call([program("scp"), "-F", str(self._master.config), *words])
+        sinks = Sinks(stderr=stderr)
+        argv = [program("scp"), "-F", str(self._master.config), *words]
+        with subprocess.Popen(argv, stderr=_streams(sinks)["stderr"]) as process:
+            _pump(process, sinks)
+            return process.wait()
 
     # -- the rule by which a command starts --------------------------------------------------
 
-    def _begin(self, line: str, *, inherit: bool = False) -> Running:
+    def _begin(self, line: str, *, inherit: Sinks | None = None) -> Running:
         """Start a command, exactly once, on a master that answers."""
         for _ in range(TRIES):
             inode = self._master.inode
@@ -209,15 +220,13 @@ class OpenSSH:
             hint="Look at it: vmctl status",
         )
 
-    def _spawn(self, line: str, *, inherit: bool, alone: bool = False) -> Running:
+    def _spawn(self, line: str, *, inherit: Sinks | None, alone: bool = False) -> Running:
         route = ("-o", "ControlPath=none") if alone else ONLY_THROUGH_MASTER
-        streams: IO[bytes] | int | None = None if inherit else subprocess.PIPE
         return Running(
             self._master.argv(line, options=("-T", *route)),
-            stdin=streams,
-            stdout=streams,
-            stderr=streams,
-            new_session=not inherit,
+            stdin=subprocess.PIPE if inherit is None else None,
+            **_streams(inherit),
+            new_session=inherit is None,
             logged=not alone,
         )
 
@@ -274,6 +283,25 @@ class OpenSSH:
             if question.poll() is None:
                 question.kill()
             question.wait()
+
+
+def _streams(sinks: Sinks | None) -> dict[str, int | None]:
+    """The program's standard output and error, for Popen; one pipe at most for sinks."""
+    if sinks is None:
+        return {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if sinks.stdout is None:
+        return {"stdout": None, "stderr": subprocess.PIPE if sinks.stderr else None}
+    return {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if sinks.stderr else None}
+
+
+def _pump(process: subprocess.Popen[bytes], sinks: Sinks) -> None:
+    """Hand on what the program writes until it has ended."""
+    source, sink = (
+        (process.stdout, sinks.stdout) if sinks.stdout else (process.stderr, sinks.stderr)
+    )
+    if source is not None and sink is not None:
+        while data := os.read(source.fileno(), CHUNK):
+            sink(data)
 
 
 def is_ssh_failure(stderr: bytes) -> bool:

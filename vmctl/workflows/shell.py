@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
 from vmctl.config import Project
 from vmctl.domain.command import command, quote_path
 from vmctl.domain.errors import InvalidInput, NotFound, Unreachable
+from vmctl.domain.terminal import Sinks
 from vmctl.ssh.openssh import SSH_FAILED
 from vmctl.workflows.connecting.session import reach
 
 
-def ssh(project: Project, words: Sequence[str] = ()) -> int:
-    """Log in, or run words as one command with a terminal; the exit code is the remote's."""
+def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None) -> int:
+    """Log in, or run words as one command with a terminal; the exit code is the remote's.
+
+    A terminal on the VM is the user's own: nothing stands between. Without one, what the command
+    writes goes to the sinks.
+    """
     line = remote_line(words) if words else None
-    return reach(project).interactive(line, tty=os.isatty(0))
+    return reach(project).interactive(line, tty=os.isatty(0), sinks=sinks)
 
 
-def exec_(project: Project, words: Sequence[str]) -> int:
+def exec_(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> int:
     """Run one command in the project's folder, without a terminal; its exit code is ours."""
     if not words:
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
     vm = reach(project)
     # before the first push there is no such folder: then it is the home
     there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
-    sys.stdout.flush()
-    return vm.interactive(there, tty=False)
+    return vm.interactive(there, tty=False, sinks=sinks)
 
 
-def scp(project: Project, words: Sequence[str]) -> int:
+def scp(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> int:
     """Real scp; a ':' in front of a path means on the VM, relative to the home there."""
     options = [word for word in words if word.startswith("-") and word != "-"]
     paths = [word for word in words if word not in options]
@@ -54,7 +57,7 @@ def scp(project: Project, words: Sequence[str]) -> int:
     vm.verify()  # scp itself would wait for a dead connection
     alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]
-    code = vm.scp([*options, "--", *named])
+    code = vm.scp([*options, "--", *named], sinks.stderr if sinks else None)
     if code == SSH_FAILED and not vm.probe():
         raise Unreachable(
             "The connection to the VM was lost.", hint="See whether it runs: vmctl status"

@@ -1,0 +1,49 @@
+"""A person's terminal: what a program does to it, byte by byte."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.harness.laptop import PROGRAM, Laptop
+
+
+def at_terminal(
+    laptop: Laptop, folder: Path, *words: str, columns: int = 200, **environ: str
+) -> str:
+    """What a person sees of vmctl on a terminal of so many columns."""
+    given = {"TERM": "xterm-256color", **environ}
+    kept = {key: value for key, value in laptop.environ.items() if key not in ("COLUMNS", "LINES")}
+    seen = bytes_at_terminal([PROGRAM, *words], folder, {**kept, **given}, columns)
+    return seen.decode().replace("\r\n", "\n")
+
+
+def bytes_at_terminal(
+    argv: Sequence[str | Path], folder: Path, environ: Mapping[str, str], columns: int = 200
+) -> bytes:
+    """All that a program writes to its terminal until it ends."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    with subprocess.Popen(
+        argv, cwd=folder, env=environ,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    ) as program:  # fmt: skip
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                more = os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not more:
+                break
+            seen += more
+        program.wait(60)
+    os.close(ours)
+    return seen

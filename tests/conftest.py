@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,17 @@ def _nothing_is_kept_in_the_users_home() -> Iterator[None]:
             del os.environ["VMCTL_HOME"]
         else:
             os.environ["VMCTL_HOME"] = before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """While a test runs its name is in a file, for whoever has to end it."""
+    folder = os.environ.get("VMCTL_TESTS_FOLDER")
+    if not folder:
+        return (yield)
+    file = Path(folder) / "running" / str(os.getpid())
+    file.write_text(item.nodeid, encoding="utf-8")
+    try:
+        return (yield)
+    finally:
+        file.unlink(missing_ok=True)

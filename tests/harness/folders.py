@@ -12,7 +12,12 @@ from pathlib import Path
 
 def public_folder(name: str) -> Path:
     """A new folder that other users of this computer can enter, as machines' disks need."""
-    folder = Path(tempfile.mkdtemp(prefix=f"vmctl-{name}-", dir="/var/tmp"))
+    base = os.environ.get("VMCTL_TESTS_FOLDER")  # of a run that clears up after itself
+    folder = (
+        Path(tempfile.mkdtemp(prefix=f"{name}-", dir=base))
+        if base
+        else Path(tempfile.mkdtemp(prefix=f"vmctl-{name}-", dir="/var/tmp"))
+    )
     folder.chmod(0o755)
     return folder
 

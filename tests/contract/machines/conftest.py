@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.machines.bench import Bench, opened
+from tests.harness.folders import public_folder
 from vmctl.emulator import machines
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Like tmp_path, but open to the machines' uid on the way."""
-    path = Path(tempfile.mkdtemp(prefix="machines-", dir="/var/tmp"))
-    path.chmod(0o755)
+    path = public_folder("machines")
     yield path
     machines.delete_disk(path)
 
@@ -31,8 +30,7 @@ def bench(folder: Path) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Bench]:
     """One machine, "1", for the tests that only look."""
-    path = Path(tempfile.mkdtemp(prefix="machines-", dir="/var/tmp"))
-    path.chmod(0o755)
+    path = public_folder("machines")
     try:
         with opened(path) as bench:
             bench.boot("1", gpu="nvidia-tesla-t4", gpu_count=2)

@@ -18,8 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from data_utils import NO_PICTURE, in_words, load_rgb
-from PIL import Image
+from image_files import UnreadableImage, load_rgb
 
 LAYOUT = 1  # of the file; a new one makes every digest new
 KEPT = 4  # caches in the folder: those not used for longest go first
@@ -68,16 +67,15 @@ def open_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f"{name}.lock", say):
-            notes = read_notes(notes_file, pixels_file, shape)
-            if notes is None:
+            unreadable = read_notes(notes_file, pixels_file, shape)
+            if unreadable is None:
                 for leftover in folder.glob(f"{name}.*.tmp"):
                     leftover.unlink(missing_ok=True)  # of a start that was killed
                 unreadable = build(files, shape, pixels_file, workers, progress)
-                notes = {str(index): problem for index, problem in unreadable.items()}
-                replace_with(notes_file, json.dumps(notes).encode())
+                replace_with(notes_file, json.dumps(unreadable).encode())
                 remove_old(folder, keep=name)
             os.utime(pixels_file)
-            return mapped(pixels_file, shape), {int(index): why for index, why in notes.items()}
+            return mapped(pixels_file, shape), unreadable
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -86,12 +84,15 @@ def open_cache(
     return pixels, decode(files, pixels, workers, progress)
 
 
-def read_notes(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[str, str] | None:
+def read_notes(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int, str] | None:
     """What was said about a finished cache; None if it is not finished or not whole."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         if pixels.stat().st_size == np.prod(shape):
             found = json.loads(notes.read_text())
-            return found if isinstance(found, dict) else None
+            if isinstance(found, dict) and all(isinstance(why, str) for why in found.values()):
+                unreadable = {int(index): why for index, why in found.items()}
+                if all(0 <= index < shape[0] for index in unreadable):
+                    return unreadable
     return None
 
 
@@ -142,10 +143,9 @@ def decode(
 
     def one(index: int) -> str | None:
         try:
-            photo = load_rgb(files[index]).resize((side, side), Image.Resampling.BILINEAR)
-        except NO_PICTURE as error:
-            return in_words(error)
-        target[index] = np.asarray(photo)
+            target[index] = np.asarray(load_rgb(files[index], side=side))
+        except UnreadableImage as error:
+            return str(error)
         return None
 
     pool = ThreadPoolExecutor(workers or None)

@@ -1,70 +1,28 @@
 """Photos in class folders as pairs: the gray picture goes in, the colour picture is the target."""
 
 import hashlib
+import os
 import random
 import re
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from image_files import is_photo, load_rgb, photos_below, why_unreadable
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 # Crops of one photo are named NAME_a, NAME_b, NAME_c: they overlap.
 CROP_SUFFIX = re.compile(r"_[abc]$")
-# What Pillow raises for files that are no pictures, are cut off, or are too large to be photos.
-NO_PICTURE = (
-    OSError, SyntaxError, ValueError, NotImplementedError, Image.DecompressionBombError, Warning,
-)  # fmt: skip
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # 89 million pixels
 
 
 class DataError(Exception):
     """The data set cannot be used; the message says why and what to do."""
-
-
-def is_photo(path: str) -> bool:
-    """True for picture files, except the `._NAME.jpg` stubs that macOS puts into its zips."""
-    name = Path(path).name
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-
-
-def load_rgb(path: str | Path, upright: bool = False) -> Image.Image:
-    """A picture file as 8-bit RGB; raises one of NO_PICTURE if that cannot be had.
-
-    `upright` turns it as the camera was held; the course's loader does not.
-    """
-    with Image.open(path) as image:
-        if upright:
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # 16 bits of gray: a plain convert() would clip them
-            return image.convert("I").point(lambda value: value * (1 / 256)).convert("RGB")
-        if "transparency" in image.info:  # of a palette: convert() wants to hear that it may go
-            return image.convert("RGBA").convert("RGB")
-        return image.convert("RGB")
-
-
-def in_words(error: Exception) -> str:
-    """One of NO_PICTURE in a few words, without the file's name."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no picture"
-    return str(error) or type(error).__name__
-
-
-def why_unreadable(path: str | Path) -> str | None:
-    """None if the whole picture can be decoded (a cut file fails only at its end), else why not."""
-    try:
-        load_rgb(path)
-    except NO_PICTURE as error:
-        return in_words(error)
-    return None
 
 
 class ImageFolderGrayColor(ImageFolder):
@@ -116,11 +74,22 @@ class ImageFolderGrayColor(ImageFolder):
             if folder.is_dir()
             and folder.name != "__MACOSX"
             and not folder.name.startswith(".")
-            and any(is_photo(str(file)) for file in folder.rglob("*"))
+            and any(photos_below(folder))
         )
         if not classes:
             raise FileNotFoundError(directory)
         return classes, {name: label for label, name in enumerate(classes)}
+
+    @staticmethod
+    def make_dataset(
+        directory: str | Path, class_to_idx: Mapping[str, int], *_: Any, **__: Any
+    ) -> list[tuple[str, int]]:
+        """The photos of all classes; torchvision's own walk never ends where links form a net."""
+        return [
+            (path, label)
+            for name, label in class_to_idx.items()
+            for path in sorted(photos_below(Path(directory, name)), key=os.path.split)
+        ]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         path, _ = self.samples[index]

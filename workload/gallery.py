@@ -1,9 +1,12 @@
 """What a net makes of pictures: sample.png, and a page of any folder that opens offline."""
 
 import base64
+import hashlib
 import html
 import io
 import json
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from checkpoint import write_whole
 from colours import gray_copy, keep_luma, to_batch
-from data_utils import NO_PICTURE, DataError, in_words, is_photo, load_rgb
+from data_utils import DataError
+from image_files import UnreadableImage, load_rgb, photos_below
 from metrics import colourfulness, psnr, ssim
 from models import SIDES, load_net
 from photos import Photos
 from pictures import draw_sample
 from PIL import Image
+from plain_files import UnusualFile, printable, read_plain
 from predict import colorized
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
@@ -26,7 +31,8 @@ from torchvision.transforms.functional import to_pil_image
 WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
 SHOWN_SIDE = 640  # pixels, of pictures in the page
 SHOWN_MOST = 100  # pictures in the page; all are in the folder
-JPEG_SIDE = 65500  # pixels: libjpeg takes no longer side
+BAND = 1 << 20  # pixels that are coloured at once in a picture's own size
+HISTORY_BYTES = 1 << 24
 SAMPLE_ROWS = 5  # of sample.png
 COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
 
@@ -60,21 +66,19 @@ def colour_folder(
     """
     if not images.is_dir():
         raise DataError(f"--images: {images} is not a folder")
-    made = (out_dir / "colorized").resolve()  # what an earlier call made is not coloured again
+    made = os.path.realpath(out_dir / "colorized")  # by an earlier call: not coloured again
     files = sorted(
-        path
-        for path in images.rglob("*")
-        if is_photo(str(path)) and not path.is_dir() and made not in path.resolve().parents
+        Path(path)
+        for path in photos_below(images)
+        if not os.path.realpath(path).startswith(made + os.sep)
     )
     results, unreadable = [], []
     for file in files:
         name = file.relative_to(images).as_posix()
         try:
             photo = load_rgb(file, upright=True)
-            if max(photo.size) > JPEG_SIDE:
-                raise ValueError(f"longer than a JPEG's {JPEG_SIDE} pixels")
-        except NO_PICTURE as error:
-            unreadable.append(f"{name} ({in_words(error)})")
+        except UnreadableImage as error:
+            unreadable.append(f"{printable(name)} ({error})")
             continue
         picture, result = coloured(net, photo, name, dtype)
         target = out_dir / "colorized" / name
@@ -116,15 +120,27 @@ def coloured(
             f" (truth {float(colourfulness(truth)):.0f})"
         )
     # hues change slowly, brightness does not: enlarge the former, take the latter as it came
-    whole_gray, _ = to_batch(torch.from_numpy(np.array(photo)).unsqueeze(0))
-    hues = F.interpolate(ours, (height, width), mode="bilinear", align_corners=False)
-    picture = to_pil_image(keep_luma(hues, whole_gray).clamp(0, 1)[0])
-    shown = [to_pil_image(gray_copy(whole_gray)[0]), picture] + ([photo] if scores else [])
-    for view in shown[::2]:
+    picture = Image.new("RGB", photo.size)
+    for top in range(0, height, rows := max(1, BAND // width)):
+        part = photo.crop((0, top, width, min(top + rows, height)))
+        sharp, _ = to_batch(torch.from_numpy(np.array(part)).unsqueeze(0))
+        hues = enlarged(ours, width, height, range(top, top + part.height))
+        picture.paste(to_pil_image(keep_luma(hues, sharp).clamp(0, 1)[0]), (0, top))
+    views = [photo.convert("L").convert("RGB"), picture.copy()] + ([photo] if scores else [])
+    for view in views:
         view.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    shown[1] = picture.copy()
-    shown[1].thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return picture, Result(name, scores, tuple(shown))
+    return picture, Result(name, scores, tuple(views))
+
+
+def enlarged(small: torch.Tensor, width: int, height: int, rows: range) -> torch.Tensor:
+    """Some rows of what F.interpolate makes of `small`, as (1, C, rows, width)."""
+    most = small.shape[2] - 1
+    place = ((torch.tensor(rows) + 0.5) * (small.shape[2] / height) - 0.5).clamp(0, most)
+    above = place.floor().long()
+    share = (place - above)[:, None]
+    below = (above + 1).clamp(max=most)
+    lines = small[:, :, above] * (1 - share) + small[:, :, below] * share
+    return F.interpolate(lines, (len(rows), width), mode="bilinear", align_corners=False)
 
 
 def jpeg(picture: Image.Image, quality: int) -> bytes:
@@ -137,7 +153,8 @@ def jpeg(picture: Image.Image, quality: int) -> bytes:
 def whole_page(results: Sequence[Result], history: Path) -> str:
     """The page, with every picture inside."""
     figures = "\n".join(map(figure, results))
-    return PAGE.replace("{curve}", curve(history)).replace("{figures}", figures)
+    page = PAGE.replace("{script}", SCRIPT).replace("{script_sum}", SCRIPT_SUM)
+    return page.replace("{curve}", curve(history)).replace("{figures}", figures)
 
 
 def figure(result: Result) -> str:
@@ -158,10 +175,14 @@ aria-label="how much of {name} is gray"></div>{truth}</div>
 def curve(history: Path) -> str:
     """The loss and the validation PSNR over the epochs as a drawing; nothing if none are known."""
     try:
-        epochs = json.loads(history.read_text(encoding="utf-8"))
+        epochs = json.loads(read_plain(history, HISTORY_BYTES))
         losses = [float(epoch["loss"]) for epoch in epochs]
         scores = [float(epoch["psnr"]) for epoch in epochs if "psnr" in epoch]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (
+        UnusualFile, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
+    ):  # fmt: skip
+        return ""
+    if not all(map(math.isfinite, losses + scores)):
         return ""
     drawings = [
         drawing("training loss", losses, "{:.4f}"),
@@ -189,8 +210,17 @@ def drawing(title: str, values: Sequence[float], form: str) -> str:
     )
 
 
+SCRIPT = """
+for (const range of document.querySelectorAll("input"))
+  range.addEventListener("input", () =>
+    range.parentElement.style.setProperty("--gray", range.value + "%"));
+"""
+SCRIPT_SUM = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+# The page loads nothing and runs no script but its own, whatever the pictures are called.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Colour for gray photos</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
+style-src 'unsafe-inline'; script-src '{script_sum}'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem;
@@ -217,10 +247,6 @@ known, the truth. Scores in brackets are those of the gray picture.</p>
 <main>
 {figures}
 </main>
-<script>
-for (const range of document.querySelectorAll("input"))
-  range.addEventListener("input", () =>
-    range.parentElement.style.setProperty("--gray", range.value + "%"));
-</script>
+<script>{script}</script>
 </html>
 """

@@ -9,6 +9,7 @@ import torch
 from cache import default_folder, open_cache
 from colours import to_batch
 from data_utils import DataError, ImageFolderGrayColor, split_by_photo, take
+from plain_files import printable
 from reports import progress_bar
 
 VALIDATION_LEAST = 16  # photos: one of TensorBoard's image grids
@@ -52,7 +53,7 @@ class Photos:
         found.leave_out(unreadable)
         if unreadable:
             named = [
-                f"{os.path.relpath(self.files[index], folder)} ({why})"
+                f"{printable(os.path.relpath(self.files[index], folder))} ({why})"
                 for index, why in unreadable.items()
             ]
             first = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")

@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -94,6 +96,24 @@ def test_the_page_needs_nothing_but_itself(gallery):
     assert len(sources) > 12
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not re.search(r"https?:|url\(|@import", re.sub(r'"data:[^"]*"', "", text))
+
+
+def test_the_page_runs_no_script_but_its_own(gallery):
+    text = (gallery / "colorized.html").read_text()
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (
+        attrs["content"]
+        for tag, attrs in Page(text).tags
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert (
+        policy.split()
+        == (
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
+            f" script-src 'sha256-{digest}'"
+        ).split()
+    )
 
 
 def test_the_page_has_a_slider_scores_and_curves(gallery):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORKLOAD
-from data_utils import NO_PICTURE, ImageFolderGrayColor, load_rgb, why_unreadable
+from data_utils import ImageFolderGrayColor
+from image_files import UnreadableImage, load_rgb, why_unreadable
 from photos import Photos
 from PIL import Image
 
@@ -74,7 +75,7 @@ def test_a_picture_too_large_for_a_photo_is_left_out_before_it_is_decoded(tmp_pa
 def test_what_is_no_picture_says_why(tmp_path, content):
     (tmp_path / "file.jpg").write_bytes(content)
     assert why_unreadable(tmp_path / "file.jpg")
-    with pytest.raises(NO_PICTURE):
+    with pytest.raises(UnreadableImage):
         load_rgb(tmp_path / "file.jpg")
 
 

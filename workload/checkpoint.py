@@ -1,9 +1,11 @@
 """What makes a training safe to interrupt: whole files, and signals answered between two steps."""
 
 import io
+import math
 import os
 import re
 import signal
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,10 +13,14 @@ from types import FrameType
 from typing import Any
 
 import torch
+from plain_files import UnusualFile, printable, read_plain
 from torch import nn
 
 # What a compiled net and one that is shared by processes put before the names of their weights.
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+MAX_BYTES = 1 << 30  # of a checkpoint; ours have 24 million
+RUN = re.compile(r"runs/UNet/[\w-]+")  # where TensorBoard's files of a training lie
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # that Adam keeps of each parameter
 
 
 class NonFinite(Exception):
@@ -67,7 +73,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step: whoever reads `path` sees the old content or all of the new."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)  # of a process that had our number
+        with unfinished.open("xb") as file:  # and not through a link that somebody laid there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # content before name: a crash must not leave an empty file
@@ -86,30 +93,70 @@ def save_weights(net: nn.Module, path: Path) -> None:
     write_whole(path, buffer.getvalue())
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file of weights as it lies there; FileNotFoundError if there is none."""
+    try:
+        return read_plain(path, MAX_BYTES)
+    except UnusualFile as error:
+        raise CheckpointError(f"{path} is no file of weights ({error})") from None
+
+
 def read(content: bytes, name: Path) -> dict[str, Any]:
     """The dict in a file of torch.save; no code that the file might carry is run."""
     try:
+        check_archive(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are not ours fail in as many ways as there are bytes
-        why = str(error).partition("\n")[0]
+        why = printable(str(error).partition("\n")[0])[:160]
         raise CheckpointError(f"{name} is no file of weights ({why})") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{name} holds no weights but a {type(found).__name__}")
     return found
 
 
-def weights_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_archive(content: bytes) -> None:
+    """Raise an error for what torch.save does not write and torch.load would allot memory for."""
+    if not content.startswith(b"PK\3\4"):
+        raise ValueError("not written by torch.save")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > len(content):
+        raise ValueError("its parts are larger than the file")
+
+
+def weights_of(found: Mapping[str, Any], name: Path) -> dict[str, Any]:
     """The state dict in a file that is a checkpoint or the weights alone."""
-    weights = found["net"] if "settings" in found else found
+    weights = found.get("net") if "settings" in found else found
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{name} is no checkpoint of this program: it holds no weights")
     return {WRAPPERS.sub("", str(key)): value for key, value in weights.items()}
 
 
+def are_numbers(value: object, shape: torch.Size) -> bool:
+    """True for a tensor of this shape that holds finite numbers and nothing unusual."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.is_floating_point()
+        and value.shape == shape
+        and bool(value.isfinite().all())
+    )
+
+
 def fill(net: nn.Module, weights: Mapping[str, Any], name: Path) -> None:
-    """Load a state dict; one of another net is one sentence."""
+    """Load a state dict; one of another net, or not of finite numbers, is one sentence."""
+    own = net.state_dict()
+    for key in own.keys() & weights.keys():
+        value = weights[key]
+        same_shape = getattr(value, "shape", None) == own[key].shape
+        if same_shape and not are_numbers(value, own[key].shape):
+            raise CheckpointError(f"{name} is damaged: {key} is not of finite numbers")
     try:
         net.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())[:160]
+        why = printable(" ".join(str(error).split()))[:160]
         raise CheckpointError(f"{name} does not fit this net: {why}") from None
 
 
@@ -149,6 +196,77 @@ def save_checkpoint(
         buffer,
     )
     write_whole(path, buffer.getvalue())
+
+
+def parse_settings(found: object) -> dict[str, Any]:
+    """The configuration in a checkpoint; ValueError if it is none."""
+    simple = str | int | float | None
+    if not isinstance(found, dict) or len(found) > 100:
+        raise ValueError("its settings are none")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, simple):
+            raise ValueError("its settings are none")
+    return {
+        printable(name)[:40]: printable(value)[:80] if isinstance(value, str) else value
+        for name, value in found.items()
+    }
+
+
+def parse_progress(found: object) -> Progress:
+    """Where the training of a checkpoint stands; ValueError if it does not say so."""
+    if not isinstance(found, dict) or not found.keys() <= set(Progress.__dataclass_fields__):
+        raise ValueError("it does not say where the training stands")
+    progress = Progress(**found)
+    for name in ("epoch", "step", "steps", "photos"):
+        if type(count := getattr(progress, name)) is not int or not 0 <= count < 1 << 53:
+            raise ValueError(f"its {name} is no count")
+    if type(progress.loss_sum) is not float or not math.isfinite(progress.loss_sum):
+        raise ValueError("its loss is no number")
+    # A folder's name from a file must not lead to another place.
+    if not isinstance(progress.run, str) or not (RUN.fullmatch(progress.run) or not progress.run):
+        raise ValueError("the name of its run is none")
+    if not isinstance(progress.history, list):
+        raise ValueError("its history is none")
+    for epoch in progress.history:
+        if not isinstance(epoch, dict) or not all(
+            isinstance(name, str) and type(value) in (int, float) for name, value in epoch.items()
+        ):
+            raise ValueError("its history is none")
+    return progress
+
+
+def parse_moments(found: object, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with a checkpoint's moments; ValueError if they are of another net.
+
+    All else, such as the rate, is the optimizer's own: the configuration has said the same.
+    """
+    moments = found.get("state") if isinstance(found, dict) else None
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    if not isinstance(moments, dict) or (moments and set(moments) != set(range(len(parameters)))):
+        raise ValueError("its optimizer is of another net")
+    for index, moment in moments.items():
+        shapes = dict.fromkeys(MOMENTS, parameters[index].shape) | {"step": torch.Size()}
+        if not isinstance(moment, dict) or moment.keys() != MOMENTS:
+            raise ValueError("its optimizer is another one")
+        if not all(are_numbers(moment[name], shape) for name, shape in shapes.items()):
+            raise ValueError("its optimizer's state is not of finite numbers")
+        if moment["step"] < 0 or (moment["exp_avg_sq"] < 0).any():
+            raise ValueError("its optimizer's state cannot be")
+    return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def parse_scale(found: object, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+    """A scaler's state with a checkpoint's scale; ValueError if that is none."""
+    own = scaler.state_dict()
+    if not own:  # a scaler that does nothing
+        return own
+    known = found if isinstance(found, dict) else {}
+    scale, tracker = known.get("scale"), known.get("_growth_tracker")
+    if type(scale) is not float or not 0 < scale < math.inf:
+        raise ValueError("its scale is no number")
+    if type(tracker) is not int or not 0 <= tracker < 1 << 31:
+        raise ValueError("its scale is no number")
+    return own | {"scale": scale, "_growth_tracker": tracker}
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

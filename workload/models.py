@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoint import fill, read, weights_of
+from checkpoint import fill, read, read_bytes, weights_of
 from fast_unet import FastUNet
 from half_unet import HalfUNet
 from start import start_from_gray, start_without_hues
@@ -43,7 +43,7 @@ def load_net(path: Path) -> nn.Module:
 
     Raises CheckpointError if it is a file of no such net, FileNotFoundError if there is none.
     """
-    weights = weights_of(read(path.read_bytes(), path))
+    weights = weights_of(read(read_bytes(path), path), path)
     nets = [model.computed() for model in MODELS.values()]
     net = next((net for net in nets if shapes(net.state_dict()) == shapes(weights)), nets[0])
     fill(net, weights, path)

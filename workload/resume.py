@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint import CheckpointError, Progress, differences, fill, read, weights_of
+from checkpoint import (
+    CheckpointError,
+    Progress,
+    differences,
+    fill,
+    parse_moments,
+    parse_progress,
+    parse_scale,
+    parse_settings,
+    read,
+    read_bytes,
+    weights_of,
+)
 from team import Team
 from torch import nn
 
@@ -24,7 +36,7 @@ def find_checkpoint(
     content = None
     if team.leads and resume != "none":
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
         except FileNotFoundError:
             if not automatic:
                 raise CheckpointError(f"--resume: there is no file {path}") from None
@@ -33,7 +45,10 @@ def find_checkpoint(
         return None, path
     found = read(content, path)
     if "settings" in found:
-        was = {"epochs": None, "model": "unet", **found["settings"]}
+        try:
+            was = {"epochs": None, "model": "unet", **parse_settings(found["settings"])}
+        except ValueError as error:
+            raise no_checkpoint(path, error) from None
         if not automatic:  # who names the file may train for longer
             was["epochs"] = settings["epochs"]
         if different := differences(was, settings):
@@ -57,12 +72,20 @@ def restore(
     """Put back what a checkpoint holds, and return where it stood; weights alone stand nowhere."""
     if found is None:
         return Progress()
-    fill(net, weights_of(found), path)
+    fill(net, weights_of(found, path), path)
     if "settings" not in found:
         return Progress()
     try:
-        optimizer.load_state_dict(found["optimizer"])
-        scaler.load_state_dict(found["scaler"])
-        return Progress(**found["progress"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of this program: {error}") from None
+        moments = parse_moments(found.get("optimizer"), optimizer)
+        scale = parse_scale(found.get("scaler"), scaler)
+        progress = parse_progress(found.get("progress"))
+    except ValueError as error:
+        raise no_checkpoint(path, error) from None
+    optimizer.load_state_dict(moments)
+    scaler.load_state_dict(scale)
+    return progress
+
+
+def no_checkpoint(path: Path, why: ValueError) -> CheckpointError:
+    """What to say of a file that is not what it should be."""
+    return CheckpointError(f"{path} is no checkpoint of this program: {why}")

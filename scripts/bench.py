@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -12,11 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from scripts import bench_capacity, bench_machines, bench_wire
+from scripts import bench_capacity, bench_machines, bench_wire, door
 from scripts.own_emulator import VMCTL, OwnEmulator
 from scripts.waiting import eventually
 
@@ -157,7 +154,7 @@ def void(_: object) -> None:
 def machine_seconds(bench: Bench, turn: int) -> float:
     """Seconds from the insert request until the machine's sshd sends its banner."""
     info = bench.record
-    base = f"{info['url'].rstrip('/')}/compute/v1/projects/{info['project']}/zones/europe-west1-b"
+    base = f"/compute/v1/projects/{info['project']}/zones/europe-west1-b"
     name = f"bare-{turn}"
     body = {
         "name": name,
@@ -187,7 +184,7 @@ def machine_seconds(bench: Bench, turn: int) -> float:
     def answers() -> bool:
         """Whether its sshd does; not yet, where it has no address or nothing listens there."""
         with contextlib.suppress(OSError, KeyError, IndexError):
-            found = call("GET", f"{base}/instances/{name}")
+            found = door.ask(info, "GET", f"{base}/instances/{name}")
             address = found["networkInterfaces"][0]["accessConfigs"][0]["natIP"]
             items = found.get("metadata", {}).get("items", [])
             port = next((int(i["value"]) for i in items if i["key"] == "vmctl-ssh-port"), 22)
@@ -196,21 +193,11 @@ def machine_seconds(bench: Bench, turn: int) -> float:
         return False
 
     began = time.perf_counter()
-    call("POST", f"{base}/instances", body)
+    door.ask(info, "POST", f"{base}/instances", body)
     eventually(answers, "the bare machine's sshd answers", within_s=60)
     took = time.perf_counter() - began
-    call("DELETE", f"{base}/instances/{name}")
+    door.ask(info, "DELETE", f"{base}/instances/{name}")
     return took
-
-
-def call(method: str, url: str, body: object = None) -> Any:
-    """One request to the emulator, without any library of Google's."""
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(
-        url, data=data, method=method, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}

@@ -13,10 +13,10 @@ import argparse
 import json
 import statistics
 import time
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from scripts import door
 from scripts.own_emulator import OwnEmulator
 
 REGIONS = ("europe-west1", "europe-west4", "us-central1")
@@ -27,15 +27,7 @@ class Market(OwnEmulator):
     """Zones that are dry on request."""
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.record['port']}{path}",
-            data=data,
-            method=method,
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        return door.ask(self.record, method, path, body)
 
     def zones(self, region: str) -> list[str]:
         """The zones of a region that have the GPU, in the order in which they are tried."""

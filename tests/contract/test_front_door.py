@@ -120,8 +120,8 @@ def test_a_batch_answers_each_part_by_its_id(emulator: Emulator) -> None:
     )
     process = subprocess.run(
         [
-            "curl",
-            "-sSi",
+            *emulator.curl,
+            "-i",
             "-XPOST",
             "-H",
             'Content-Type: multipart/mixed; boundary="b"',

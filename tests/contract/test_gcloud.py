@@ -40,8 +40,7 @@ class Gcloud:
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
             "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "1",
-            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{self.cloud.emulator.url}/compute/v1/",
+            **self.cloud.emulator.gcloud,
         }
         done = subprocess.run(
             [self.program, *words],

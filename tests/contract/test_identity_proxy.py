@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import socket
 import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
+from scripts.door import trusted
 from tests.harness.emulator import Emulator
 
 from .conftest import ZONE, Cloud
@@ -69,15 +68,17 @@ class Caller:
 
 @contextmanager
 def calling(emulator: Emulator, query: str, **changed: str) -> Iterator[Caller]:
-    record: dict[str, Any] = json.loads((emulator.home / "emulator.json").read_text())
-    port = int(record["iap"].rpartition(":")[2])
-    trusted = ssl.create_default_context(cafile=record["iap_certificate"])
-    headers = {"Origin": ORIGIN, "Sec-WebSocket-Protocol": PROTOCOL, "Authorization": "Bearer x"}
+    port = emulator.about["port"]
+    headers = {
+        "Origin": ORIGIN,
+        "Sec-WebSocket-Protocol": PROTOCOL,
+        "Authorization": f"Bearer {emulator.secret}",
+    }
     host = changed.pop("host", f"127.0.0.1:{port}")
     headers |= {name.replace("_", "-"): value for name, value in changed.items()}
     with (
         socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
-        trusted.wrap_socket(plain, server_hostname="127.0.0.1") as wire,
+        trusted(emulator.about).wrap_socket(plain, server_hostname="127.0.0.1") as wire,
     ):
         made = Caller(wire)
         made.ask(host, query, {name: value for name, value in headers.items() if value})
@@ -92,6 +93,8 @@ def query(cloud: Cloud, instance: str = "vm1", port: int = 22) -> str:
 @pytest.mark.parametrize(
     "changed",
     [
+        {"Authorization": ""},
+        {"Authorization": "Bearer x"},
         {"Origin": ""},
         {"Origin": "https://example.org"},
         {"Sec_WebSocket_Protocol": ""},
@@ -130,15 +133,3 @@ def test_only_the_ssh_port_answers_and_carries_bytes_both_ways(cloud: Cloud) -> 
         while kind != 8:
             kind, said = caller.receive()
         assert said[:2] == struct.pack(">H", 1000)
-
-
-def test_the_api_is_not_behind_the_second_port(emulator: Emulator) -> None:
-    record = json.loads((emulator.home / "emulator.json").read_text())
-    port = int(record["iap"].rpartition(":")[2])
-    trusted = ssl.create_default_context(cafile=record["iap_certificate"])
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
-        trusted.wrap_socket(plain, server_hostname="127.0.0.1") as wire,
-    ):
-        wire.sendall(f"GET /emulator/v1/status HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-        assert wire.recv(12) == b"HTTP/1.1 403"

@@ -134,8 +134,7 @@ def test_a_vm_that_gcloud_made(sky: LocalCloud, lab: Path, tmp_path: Path) -> No
         "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
         "CLOUDSDK_CORE_PROJECT": "vmctl-local",
         "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.door.url}/compute/v1/",
+        **sky.door.gcloud,
         "PATH": os.environ["PATH"],
     }
     line = ("gcloud", "compute", "instances", "create", "by-gcloud", f"--zone={B}",

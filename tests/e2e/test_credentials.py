@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.door import Door
 from tests.harness.laptop import BASE, Laptop, project
 
 
@@ -47,16 +48,8 @@ def test_gclouds_own_token_is_used_when_there_is_nothing_else(
     laptop: Laptop, stranger: Laptop, tmp_path: Path
 ) -> None:
     folder = project(tmp_path / "token", BASE)
-    endpoint = laptop.json("emulator", "status", cwd=folder)["url"]
-    if endpoint is None:
-        endpoint = laptop.json("emulator", "start", cwd=folder)["url"]
-    token = tmp_path / "token.txt"
-    token.write_text("a-token")
-    environ = {
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": endpoint,
-        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token),
-        "CLOUDSDK_CORE_PROJECT": "from-gcloud",
-    }
+    laptop("emulator", "start", cwd=folder)
+    environ = {**Door(laptop.emulator_home).gcloud, "CLOUDSDK_CORE_PROJECT": "from-gcloud"}
     stranger("up", "--gpu", "none", cwd=folder, environ=environ)
     machine = stranger.json("status", cwd=folder, environ=environ)["machine"]
     assert machine["status"] == "RUNNING"

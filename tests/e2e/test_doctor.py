@@ -263,12 +263,14 @@ def google(
 ) -> tuple[LocalCloud, Path]:
     """The cloud as one reached with a key file, and that file."""
     key = tmp_path / "key.json"
-    key.write_text(json.dumps({**key_file, "token_uri": f"{token_server}/token"}))
+    uri = f"{token_server}/token/{sky.door.secret}"
+    key.write_text(json.dumps({**key_file, "token_uri": uri}))
     extra = {
         **logged_out(tmp_path),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "GOOGLE_APPLICATION_CREDENTIALS": str(key),
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{sky.door.url}/compute/v1/",
+        **sky.door.gcloud,
+        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "",
     }
     outside = LocalCloud.__new__(LocalCloud)
     outside.laptop = Laptop(sky.laptop.home, sky.laptop.emulator_home, extra)
@@ -329,11 +331,10 @@ def test_nobody_is_logged_in(google: tuple[LocalCloud, Path]) -> None:
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
 def test_gclouds_own_login_is_enough(google: tuple[LocalCloud, Path]) -> None:
-    cloud, key = google
-    (key.parent / "token").write_text("a-token")
+    cloud, _ = google
     cloud.laptop.extra |= {
         "GOOGLE_APPLICATION_CREDENTIALS": "",
-        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(key.parent / "token"),
+        **cloud.door.gcloud,
         "CLOUDSDK_CORE_PROJECT": "from-gcloud",
     }
     document = examine(cloud, code=0)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,11 +131,22 @@ def test_the_machine_sees_nothing_of_this_computer(laptop: Laptop, shared_machin
 
 def test_emulator_env_points_other_clients_at_it(laptop: Laptop, shared_machine: Path) -> None:
     exports = laptop("emulator", "env", cwd=shared_machine).stdout
-    line = f"{exports}\necho $CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE $CLOUDSDK_CORE_PROJECT"
-    told = subprocess.run(["bash", "-c", line], env={}, capture_output=True, text=True, check=True)
-    endpoint, name = told.stdout.split()
-    with urllib.request.urlopen(f"{endpoint}projects/{name}", timeout=10) as answer:
-        assert json.load(answer)["kind"] == "compute#project"
+    line = (
+        exports
+        + """
+    curl -sS --cacert "$VMCTL_EMULATOR_CERTIFICATE" \\
+      -H "Authorization: Bearer $(cat "$VMCTL_EMULATOR_TOKEN_FILE")" \\
+      "${VMCTL_EMULATOR_URL}compute/v1/projects/$CLOUDSDK_CORE_PROJECT"
+    """
+    )
+    told = subprocess.run(
+        ["bash", "-c", line],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(told.stdout)["kind"] == "compute#project"
 
 
 def test_killing_the_emulator_leaves_no_process_and_its_machines_come_back(

@@ -190,13 +190,9 @@ def test_the_real_one_is_not_the_local_one(cloud: HeldCloud) -> None:
 @pytest.fixture
 def real(cloud: HeldCloud, tmp_path: Path) -> dict[str, str]:
     """gcloud's own login, with an endpoint that is the embedded one: the way of `--real`."""
-    token = tmp_path / "token.txt"
-    token.write_text("a-token")
-    endpoint = cloud.laptop.json("emulator", "status", cwd=cloud.folder)["url"]
     return {
         **logged_out(tmp_path),
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": endpoint,
-        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(token),
+        **cloud.door.gcloud,
         "CLOUDSDK_CORE_PROJECT": "ada-lovelace-42",
     }
 

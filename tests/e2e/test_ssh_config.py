@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.door import Door
 from tests.harness.folders import public_folder
 from tests.harness.laptop import Laptop, project
 from vmctl.domain.access import expiry_of, key_entry
@@ -127,7 +128,6 @@ def test_using_the_name_renews_the_key(desk: Desk) -> None:
     public = (desk.laptop.home / "data" / "id_ed25519.pub").read_text()
     soon = datetime.now(UTC) + timedelta(hours=1)
     desk.run(
-        "curl", "--fail", "--silent", "--show-error",
         *api(desk, machine, "/setMetadata", soon, key_entry(user, public, soon)),
     )  # fmt: skip
     shutil.rmtree(desk.laptop.home / "cache")  # a cache: it may vanish at any moment
@@ -136,14 +136,15 @@ def test_using_the_name_renews_the_key(desk: Desk) -> None:
     assert max(end for end in left if end) > datetime.now(UTC) + timedelta(hours=23)
 
 
-def endpoint(desk: Desk) -> str:
-    record = json.loads((desk.laptop.emulator_home / "emulator.json").read_text())
-    return f"http://127.0.0.1:{record['port']}/compute/v1/projects/{record['project']}"
+def of_instance(desk: Desk, machine: dict[str, str], verb: str = "") -> list[str]:
+    """curl's words for a call about a VM."""
+    door = Door(desk.laptop.emulator_home)
+    where = f"projects/vmctl-local/zones/{machine['zone']}/instances/{machine['name']}{verb}"
+    return [*door.curl, "--fail", f"{door.url}/compute/v1/{where}"]
 
 
 def instance(desk: Desk, machine: dict[str, str]) -> dict[str, object]:
-    url = f"{endpoint(desk)}/zones/{machine['zone']}/instances/{machine['name']}"
-    found: dict[str, object] = json.loads(desk.run("curl", "--silent", url).stdout)
+    found: dict[str, object] = json.loads(desk.run(*of_instance(desk, machine)).stdout)
     return found
 
 
@@ -164,8 +165,8 @@ def api(desk: Desk, machine: dict[str, str], verb: str, soon: datetime, entry: s
         "fingerprint": fingerprint,
         "items": [{"key": key, "value": value} for key, value in items.items()],
     }
-    url = f"{endpoint(desk)}/zones/{machine['zone']}/instances/{machine['name']}{verb}"
-    return ["--header", "Content-Type: application/json", "--data", json.dumps(body), url]
+    sent = ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+    return [*of_instance(desk, machine, verb), *sent]
 
 
 def test_a_link_and_a_mode_stay_as_they_are(desk: Desk, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""HTTP to an embedded Compute Engine, as whoever owns its home may speak it."""
+"""HTTPS to an embedded Compute Engine, as whoever owns its home may speak it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 60.0
+from scripts import door
+from scripts.door import LIMIT_S
 
 
 class Door:
@@ -29,9 +30,29 @@ class Door:
     def url(self) -> str:
         return str(self.about["url"])
 
+    @property
+    def secret(self) -> str:
+        """What its callers send as a bearer token."""
+        return door.secret(self.about)
+
+    @property
+    def curl(self) -> list[str]:
+        """curl's own words for it; a method, a body and an address are to follow."""
+        token = f"Authorization: Bearer {self.secret}"
+        return ["curl", "-sS", "--cacert", self.about["certificate"], "-H", token]
+
+    @property
+    def gcloud(self) -> dict[str, str]:
+        """The environment variables that point gcloud, and vmctl without --local, at it."""
+        return {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{self.url}/compute/v1/",
+            "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": self.about["certificate"],
+            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": self.about["token_file"],
+        }
+
     def open(self, request: urllib.request.Request, limit_s: float = LIMIT_S) -> Any:
         """Send a request; the response, or urllib's HTTPError."""
-        return urllib.request.urlopen(request, timeout=limit_s)
+        return door.send(self.about, request, limit_s)
 
     def send(
         self,

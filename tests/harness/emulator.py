@@ -64,13 +64,17 @@ class Emulator(Door):
     def client(self) -> Any:
         """Google's own Compute Engine client, pointed at this emulator."""
         if self._service is None:
-            from google.auth.credentials import AnonymousCredentials
+            from google.oauth2.credentials import Credentials
+            from google_auth_httplib2 import AuthorizedHttp
             from googleapiclient.discovery import build
+            from httplib2 import Http
+
+            http = Http(ca_certs=self.about["certificate"])
 
             self._service = build(
                 "compute",
                 "v1",
-                credentials=AnonymousCredentials(),
+                http=AuthorizedHttp(Credentials(self.secret), http=http),
                 static_discovery=True,
                 cache_discovery=False,
                 client_options={"api_endpoint": f"{self.url}/compute/v1/"},

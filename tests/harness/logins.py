@@ -25,15 +25,22 @@ def logged_out(folder: Path) -> dict[str, str]:
 
 
 class Tokens(http.server.BaseHTTPRequestHandler):
-    """Answers as Google's token endpoint does; under /revoked as it does to an expired login."""
+    """Answers as Google's token endpoint does; under /revoked as it does to an expired login.
+
+    Under /token/TEXT the token is TEXT."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         revoked = self.path == "/revoked"
+        token = self.path.rpartition("/")[2]
         answer = (
             {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
             if revoked
-            else {"access_token": "a-token", "expires_in": 3600, "token_type": "Bearer"}
+            else {
+                "access_token": token,
+                "expires_in": 3600,
+                "token_type": "Bearer",
+            }
         )
         body = json.dumps(answer).encode()
         self.send_response(400 if revoked else 200)

@@ -59,7 +59,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 2 bad input, 4 another emulator is running."""
+    from .private import UMASK
+
     arguments = parser().parse_args(argv)
+    os.umask(UMASK)
     home = (arguments.home or default_home()).absolute()
     images = (arguments.images or default_images()).absolute()
     if arguments.command == "image":

@@ -1,9 +1,9 @@
 """Google's Identity-Aware Proxy for TCP: the relay behind `gcloud compute start-iap-tunnel`.
 
 A WebSocket at /v4/connect carries one TCP connection to a machine, in frames of its own: a tag of
-two bytes, then a length or a count, then data. Nobody is asked who he is; everything else is as on
-Google: the machine has to run, and a firewall rule has to let the proxy's addresses in. A relay
-that broke is not taken up again.
+two bytes, then a length or a count, then data. Who may call is settled before it comes here; the
+rest is as on Google: the machine has to run, and a firewall rule has to let the proxy's addresses
+in. A relay that broke is not taken up again.
 """
 
 from __future__ import annotations

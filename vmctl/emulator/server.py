@@ -17,7 +17,8 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
-from .secure import door, token_of
+from .papers import Papers
+from .private import make_folder
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -43,7 +44,7 @@ class Options:
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
     """Hold a home for the life of the process; AlreadyRunning if another process does."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,15 +97,17 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     status_file = options.home / STATUS_FILE
-    certificate = options.home / "state" / "iap.pem"
-    async with _cloud(options) as (cloud, discovery), door(certificate, port) as secure_port:
+    papers = Papers.ensure(options.home / "state")
+    async with _cloud(options) as (cloud, discovery):
         from .cloud import DEFAULT_PROJECT
         from .web import application
 
         about: Json = {
             "pid": os.getpid(),
             "port": port,
-            "url": f"http://127.0.0.1:{port}",
+            "url": f"https://127.0.0.1:{port}",
+            "certificate": str(papers.certificate),
+            "token_file": str(papers.secret),
             "project": DEFAULT_PROJECT,
             "mode": cloud.hosting.mode,
             "note": "; ".join(filter(None, (cloud.hosting.note, _unreadable(cloud.store)))),
@@ -112,12 +115,9 @@ async def serve(options: Options) -> None:
             "home": str(options.home),
             "api_revision": discovery.revision,
             "started": stamp(cloud.clock.now()),
-            "iap": f"wss://127.0.0.1:{secure_port}",
-            "iap_certificate": str(certificate),
-            "iap_token": str(token_of(certificate)),
         }
-        app = application(cloud, discovery, stopping.set, about, port, secure_port)
-        server = _make_server(app)
+        app = application(cloud, discovery, stopping.set, about, port, papers.read_secret())
+        server = _make_server(app, papers)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
@@ -201,7 +201,7 @@ def _last_reading(file: Path) -> Any:
         return None
 
 
-def _make_server(app: Any) -> Any:
+def _make_server(app: Any, papers: Papers) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -219,6 +219,9 @@ def _make_server(app: Any) -> Any:
             lifespan="off",
             http="h11",
             ws="wsproto",
+            ssl_certfile=papers.certificate,
+            ssl_keyfile=papers.key,
+            ssl_ciphers="DEFAULT",
             ws_ping_interval=None,  # Google's proxy sends none: ssh notices a dead link by itself
             server_header=False,
             date_header=False,  # web.py sends one, by the cloud's clock

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Json
+from .private import write_file
 
 log = logging.getLogger("vmctl.emulator")
 
@@ -109,12 +109,4 @@ class Store:
 def write_json(file: Path, value: Json) -> None:
     """Replace a JSON file in one step, for its owner's eyes only."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(value, stream, separators=(",", ":"))
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_file(file, json.dumps(value, separators=(",", ":")).encode())

@@ -1,12 +1,17 @@
-"""HTTP in front of the API: who may call, what a body may weigh, how errors look."""
+"""HTTP in front of the API: who may call, what a body may weigh, how errors look.
+
+There is one way in, and everything comes through it: API, batches, admin route and the proxy's
+WebSockets. Whoever does not carry the home's secret is told so and nothing else.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -20,6 +25,11 @@ from .errors import ApiError, Json, unparsable
 from .resources import handlers
 
 BATCH_PATHS = ("/batch/compute/v1", "/batch")
+NO_SECRET = (
+    "The emulator answers only those who send its secret as a bearer token. "
+    'For gcloud and others: eval "$(vmctl emulator env)"'
+)
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("vmctl.emulator")
 
@@ -30,9 +40,9 @@ def application(
     stop: Callable[[], None],
     about: Json,
     port: int,
-    secure_port: int,
-) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """Return the ASGI application: the API, its batch endpoint and the admin route."""
+    secret: str,
+) -> Application:
+    """Return the ASGI application: the API, its batch endpoint, the admin route and the proxy."""
     dispatcher = Dispatcher(cloud, discovery, handlers())
     operator = admin.Admin(cloud, stop, about)
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
@@ -52,13 +62,11 @@ def application(
         reply = await dispatcher.answer(request.method, path, request.url.query, raw)
         return None if reply.drop else _json(reply)
 
-    relay = iap.Relay(cloud, f"127.0.0.1:{secure_port}")
+    relay = iap.Relay(cloud, f"127.0.0.1:{port}")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await relay.answer(scope, receive, send)
-            return
-        if scope["type"] != "http":
             return
         request = Request(scope, receive)
         try:
@@ -78,7 +86,28 @@ def application(
         else:
             await response(scope, receive, send)
 
-    return app
+    return guarded(app, secret)
+
+
+def guarded(app: Application, secret: str) -> Application:
+    """Let only those in who send the secret, whatever they ask for."""
+    expected = f"Bearer {secret}".encode("ascii")
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return  # the server's own business; nobody asked for anything
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) == 1 and hmac.compare_digest(given[0], expected):
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()  # websocket.connect
+            await send({"type": "websocket.close", "code": 1008})  # before it began: HTTP 403
+        else:
+            response = _json(Reply(401, ApiError(401, "required", NO_SECRET).body()))
+            response.headers["WWW-Authenticate"] = "Bearer"
+            await response(scope, receive, send)
+
+    return door
 
 
 def check_caller(request: Request, hosts: set[str]) -> None:

@@ -33,16 +33,10 @@ def tunnel_command(project: Project, instance: Instance) -> str:
         return str(command(*words))
     folder = local.home()
     running = local.find(folder)
-    if running is None or not running.iap:
+    if running is None:
         raise NotFound(
             "The embedded Compute Engine does not answer.", hint="Start it: vmctl emulator start"
         )
-    settings = {
-        "CLOUDSDK_CONFIG": str(folder / "gcloud"),
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": running.endpoint,
-        "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": running.iap_certificate,
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false",
-        "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": running.iap_token,
-    }
+    settings = {"CLOUDSDK_CONFIG": str(folder / "gcloud"), **running.gcloud}
     pairs = [f"{name}={value}" for name, value in settings.items()]
     return str(command("env", *pairs, *words, f"--iap-tunnel-url-override={running.iap}"))

@@ -1,11 +1,18 @@
-"""The embedded Compute Engine as a process: found through its record, started when needed."""
+"""The embedded Compute Engine as a process: found through its record, started when needed.
+
+This is the one place that opens its door. A connection is made only to the holder of the home's
+certificate, and only then is the home's secret sent: whoever else may listen at its port, such as
+another user of this computer after it was killed, is told nothing.
+"""
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.domain.errors import InvalidInput, TimedOut, Unreachable, VmctlError
+from vmctl.domain.errors import Conflict, InvalidInput, TimedOut, Unreachable, VmctlError
 
 START_LIMIT_S = 60.0
 POLL_S = 0.03
+ADDRESS = "127.0.0.1"
 DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
 
@@ -30,14 +38,52 @@ class Running:
     project: str
     mode: str  # "sandbox", or "plain" where namespaces are not allowed
     note: str
-    iap: str = ""  # where its Identity-Aware Proxy answers
-    iap_certificate: str = ""
-    iap_token: str = ""
+    certificate: Path  # of the server, signed by nobody else
+    token_file: Path  # the secret that every call carries
 
     @property
     def endpoint(self) -> str:
         """The Compute API's base address."""
-        return f"http://127.0.0.1:{self.port}/compute/v1/"
+        return f"https://{ADDRESS}:{self.port}/compute/v1/"
+
+    @property
+    def iap(self) -> str:
+        """Where its Identity-Aware Proxy answers."""
+        return f"wss://{ADDRESS}:{self.port}"
+
+    @property
+    def gcloud(self) -> dict[str, str]:
+        """gcloud's own settings, as environment variables, with which it speaks to this one."""
+        return {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": self.endpoint,
+            "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(self.certificate),
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false",
+            "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(self.token_file),
+        }
+
+    def headers(self) -> dict[str, str]:
+        """What every request carries; Unreachable when the home has lost its secret."""
+        try:
+            secret = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise Unreachable(
+                f"The embedded Compute Engine's secret cannot be read: {self.token_file}.",
+                hint="vmctl emulator stop && vmctl emulator start",
+            ) from error
+        return {"Authorization": f"Bearer {secret}"}
+
+    def connect(self, timeout_s: float) -> http.client.HTTPSConnection:
+        """A connection that proves the server before anything is sent."""
+        context = _trusting(self.certificate, self.certificate.stat().st_mtime_ns)
+        return http.client.HTTPSConnection(ADDRESS, self.port, timeout=timeout_s, context=context)
+
+
+@functools.lru_cache(maxsize=4)
+def _trusting(certificate: Path, changed_ns: int) -> ssl.SSLContext:
+    """Trusts one certificate and no other; `changed_ns` tells a new one of the same name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate)
+    return context
 
 
 def home() -> Path:
@@ -54,48 +100,77 @@ def home() -> Path:
 
 
 def find(folder: Path) -> Running | None:
-    """The one that serves this folder; None when none answers."""
+    """The one that serves this folder; None when none answers.
+
+    Raises Unreachable when it runs and somebody else answers in its place, InvalidInput when the
+    folder belongs to another user.
+    """
+    _check_owner(folder)
+    running = _recorded(folder)
+    if running is None:
+        return None
+    # A record can outlive its process, and somebody else may have its port by now.
+    try:
+        said = _ask_status(running)
+    except ssl.SSLError as error:
+        if not _is_emulator(running.pid):
+            return None
+        raise Unreachable(
+            f"What answers at {ADDRESS}:{running.port} is not the embedded Compute Engine of "
+            f"{folder}: nothing was sent to it.",
+            hint=f"End the emulator and start it anew: kill {running.pid}; vmctl emulator start",
+        ) from error
+    return running if (said or {}).get("pid") == running.pid else None
+
+
+def _recorded(folder: Path) -> Running | None:
+    """What the folder's emulator wrote when it began to serve; None for none of this version."""
     try:
         record = json.loads((folder / "emulator.json").read_text(encoding="utf-8"))
-        running = Running(
+        return Running(
             pid=int(record["pid"]),
             port=int(record["port"]),
             project=str(record.get("project", "vmctl-local")),
             mode=str(record.get("mode", "")),
             note=str(record.get("note") or ""),
-            iap=str(record.get("iap") or ""),
-            iap_certificate=str(record.get("iap_certificate") or ""),
-            iap_token=str(record.get("iap_token") or ""),
+            certificate=Path(record["certificate"]),
+            token_file=Path(record["token_file"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # A record can outlive its process, and another folder's emulator may have its port by now.
-    return running if (_ask_status(running.port) or {}).get("pid") == running.pid else None
+
+
+def _check_owner(folder: Path) -> None:
+    """What another user wrote there is not obeyed."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return
+    if found.st_uid != os.geteuid():
+        raise InvalidInput(
+            f"The embedded Compute Engine's folder {folder} belongs to another user.",
+            hint="Set VMCTL_EMULATOR_HOME to a folder of your own.",
+        )
 
 
 def status(running: Running) -> dict[str, Any]:
     """What it says about itself; {} when it went away."""
-    return _ask_status(running.port) or {}
+    try:
+        return _ask_status(running) or {}
+    except ssl.SSLError:
+        return {}
 
 
 def admin(running: Running, method: str, route: str, body: object = None) -> dict[str, Any]:
     """What its admin route answers; raises InvalidInput with its words when it refuses."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
     try:
-        data = None if body is None else json.dumps(body)
-        connection.request(
-            method, f"/emulator/v1/{route}", data, {"Content-Type": "application/json"}
-        )
-        response = connection.getresponse()
-        said = json.loads(response.read())
+        code, said = _call(running, method, f"/emulator/v1/{route}", body, timeout_s=30)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unreachable(
             "The embedded Compute Engine does not answer.", hint="vmctl emulator status"
         ) from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        message = str(said.get("error", {}).get("message", f"HTTP {response.status}"))
+    if code != 200:
+        message = str(said.get("error", {}).get("message", f"HTTP {code}"))
         raise InvalidInput(
             f"The embedded Compute Engine says: {message}", hint="See: vmctl emulator fault --help"
         )
@@ -112,6 +187,7 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> Running:
     running = find(folder)
     if running:
         return running
+    _check_none_of_old(folder)
     if not _which("sshd"):
         raise InvalidInput(
             "The embedded Compute Engine needs OpenSSH's server, which is not installed.",
@@ -141,6 +217,20 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> Running:
     )
 
 
+def _check_none_of_old(folder: Path) -> None:
+    """One that an earlier version of vmctl has left running knows neither key nor secret."""
+    try:
+        record = json.loads((folder / "emulator.json").read_text(encoding="utf-8"))
+        pid = int(record["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if "token_file" not in record and _is_emulator(pid):
+        raise Conflict(
+            f"An embedded Compute Engine of an earlier version runs in {folder} (process {pid}).",
+            hint=f"Stop it, its machines' disks stay: kill {pid}",
+        )
+
+
 def stop(running: Running, folder: Path, clock: Clock, limit_s: float = 30.0) -> None:
     """Ask it to stop and wait until its process is gone; its machines' disks stay."""
     import signal
@@ -167,8 +257,11 @@ def stop(running: Running, folder: Path, clock: Clock, limit_s: float = 30.0) ->
 
 def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "emulator.log").open("ab") as log:
+        _make_home(folder)
+        log_file = os.open(
+            folder / "emulator.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(log_file, "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(folder), *more],
                 stdin=subprocess.DEVNULL,
@@ -184,17 +277,29 @@ def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _ask_status(port: int) -> dict[str, Any] | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def _ask_status(running: Running) -> dict[str, Any] | None:
+    """What the status route answers, None without an answer; ssl.SSLError from an impostor."""
     try:
-        connection.request("GET", "/emulator/v1/status")
-        response = connection.getresponse()
-        if response.status != 200:
-            return None
-        said = json.loads(response.read())
-        return said if isinstance(said, dict) else None
+        code, said = _call(running, "GET", "/emulator/v1/status", timeout_s=5)
+    except ssl.SSLError:
+        raise
     except (OSError, http.client.HTTPException, ValueError):
         return None
+    return said if code == 200 and isinstance(said, dict) else None
+
+
+def _call(
+    running: Running, method: str, path: str, body: object = None, *, timeout_s: float
+) -> tuple[int, Any]:
+    """One request: its HTTP status and the JSON of its answer."""
+    connection = running.connect(timeout_s)
+    try:
+        connection.connect()  # proves the server: what is read and sent below is for it alone
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json", **running.headers()}
+        connection.request(method, path, data, headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
     finally:
         connection.close()
 
@@ -202,6 +307,26 @@ def _ask_status(port: int) -> dict[str, Any] | None:
 def _which(program: str) -> str | None:
     places = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
     return shutil.which(program, path=places)
+
+
+def _make_home(folder: Path) -> None:
+    """Whatever the umask: for the user alone, in folders that may be passed through."""
+    for parent in reversed(folder.parents):
+        if not parent.exists():
+            parent.mkdir(mode=0o700, exist_ok=True)
+            parent.chmod(0o711)  # root's machines run under another uid, which has to get there
+    if not folder.exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+
+
+def _is_emulator(pid: int) -> bool:
+    """Whether a process is one of ours that serves; as far as this computer tells."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists() and _is_alive(pid)
+    return b"vmctl.emulator" in words
 
 
 def _is_alive(pid: int) -> bool:

@@ -32,19 +32,28 @@ def open_compute(
     if project.local:
         running = local.start(local.home(), clock or Clock())
         chosen = project.google_project or running.project or LOCAL_PROJECT
-        return _local(running.endpoint, _project_id(chosen), recorder)
+        return _local(running, _project_id(chosen), recorder)
     return _real(project.google_project, recorder)
 
 
-def _local(endpoint: str, project: str, recorder: Recorder | None) -> Compute:
+def _local(running: local.Running, project: str, recorder: Recorder | None) -> Compute:
     import httplib2
+
+    class Http(httplib2.Http):  # type: ignore[misc]  # httplib2 has no types
+        """Sends the emulator's secret, over connections that its certificate has proven."""
+
+        def request(self, uri: str, *args: Any, headers: Any = None, **more: Any) -> Any:
+            return super().request(
+                uri, *args, headers={**(headers or {}), **running.headers()}, **more
+            )
 
     def connect() -> Any:
         # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
-        http = httplib2.Http(timeout=TIMEOUT_S, proxy_info=None)
+        http = Http(timeout=TIMEOUT_S, proxy_info=None, ca_certs=str(running.certificate))
+        http.follow_redirects = False  # it sends none, and nobody else is to get the secret
         return recorder.around(http, project) if recorder else http
 
-    return _compute(project, endpoint, connect)
+    return _compute(project, running.endpoint, connect)
 
 
 def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
@@ -59,12 +68,13 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
     project = _project_id(project)
-    # gcloud's own variable for private endpoints: both tools then talk to the same one
+    # gcloud's own variables for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
+    trusted = os.environ.get("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE") or None
 
     def connect() -> Any:
         http = google_auth_httplib2.AuthorizedHttp(
-            identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S)
+            identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S, ca_certs=trusted)
         )
         # around the login, not inside it: its tokens are not witnessed
         return recorder.around(http, project) if recorder else http

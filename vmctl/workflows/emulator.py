@@ -116,7 +116,11 @@ def status(project: Project) -> Story[EmulatorResult]:
 
 
 def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
-    """What gcloud needs in its environment; starts the emulator so that it answers."""
+    """What gcloud and other clients need in their environment; starts the emulator.
+
+    gcloud reads its own variables and does the rest. The last three are for other clients: no
+    variable is set that changes whom they trust elsewhere.
+    """
     running = yield from ensure_emulator(clock or Clock())
     # a configuration of its own: the user's gcloud logins and settings stay untouched
     config = local.home() / "gcloud"
@@ -124,11 +128,13 @@ def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
     return EmulatorEnv(
         {
             "CLOUDSDK_CONFIG": str(config),
-            "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": running.endpoint,
+            **running.gcloud,
             "CLOUDSDK_CORE_PROJECT": project.google_project or running.project or LOCAL_PROJECT,
             "CLOUDSDK_COMPUTE_ZONE": project.vm.zone or f"{project.vm.region}-b",
-            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+            "VMCTL_EMULATOR_URL": running.endpoint.removesuffix("compute/v1/"),
+            "VMCTL_EMULATOR_CERTIFICATE": str(running.certificate),
+            "VMCTL_EMULATOR_TOKEN_FILE": str(running.token_file),
         }
     )
 

@@ -14,7 +14,7 @@ from .interface import Booted, Guest, MachineError, MachineSpec
 from .listener import Switchboard, listen, machine_network
 from .machine import Machine, SerialPort
 from .spawner import Spawner
-from .storage import check_traversable, make_seed
+from .storage import check_traversable, enclose, make_seed
 
 LAST_WAIT_S = 15.0
 PLAIN_VARIABLE = "VMCTL_EMULATOR_PLAIN"
@@ -35,8 +35,10 @@ class MachineHost:
         self._machines: dict[str, Machine] = {}
         self._silent: set[str] = set()  # told to go down: no exited() for them
         self._disks: dict[str, Path] = {}
-        self._home.mkdir(parents=True, exist_ok=True)
-        (self._home / "machines").mkdir(exist_ok=True)
+        enclose(self._home)
+        enclose(self._home / "machines")
+        for disk in (self._home / "machines").iterdir():
+            enclose(disk)  # those of an emulator that left them open to other users
         if sandbox.machine_uid() is not None:
             check_traversable(self._home / "machines")
         self._seed = make_seed(self._home)

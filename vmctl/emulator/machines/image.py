@@ -13,10 +13,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..private import make_folder
 from .build_sandbox import BuildSandbox, plain_command, prepare_environment
 from .interface import MachineError
 from .sandbox import IMAGE_TARGET, PYTHON, machine_uid
@@ -71,6 +72,7 @@ class ImageStore:
         folder = self._folder / self._key(image, recipe)
         if not (folder / MARKER).exists():
             raise MachineError(f"image {image} has not been prepared")
+        self._close(folder)
         return folder
 
     def prepare(self, image: str, progress: Progress) -> None:
@@ -81,7 +83,8 @@ class ImageStore:
         final = self._folder / self._key(image, recipe)
         if (final / MARKER).exists():
             return
-        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not self._folder.exists():
+            make_folder(self._folder, 0o755)
         if machine_uid() is not None:
             check_traversable(self._folder)
         with self._locked(final.name, progress):
@@ -108,7 +111,7 @@ class ImageStore:
         scratch = work / "scratch"
         uid = machine_uid()
         for folder in (work, target, scratch):
-            folder.mkdir(mode=0o755)
+            folder.mkdir(mode=0o700)
             if uid is not None:
                 os.chown(folder, uid, uid)
         environment, visible = prepare_environment(scratch, uid)
@@ -133,6 +136,14 @@ class ImageStore:
         (target / MARKER).write_text(json.dumps({"requirements": recipe.requirements}) + "\n")
         if target != final:
             target.rename(final)
+
+    @staticmethod
+    def _close(folder: Path) -> None:
+        """Nobody but its owner, the machines' user, enters an image: a package may have put
+        programs of any mode there. One that is another user's is as its owner left it."""
+        if folder.stat().st_mode & 0o7777 != 0o700:
+            with suppress(PermissionError):
+                folder.chmod(0o700)
 
     def _key(self, image: str, recipe: Recipe) -> str:
         version = subprocess.run(

@@ -49,6 +49,7 @@ class Spawner:
                 user=uid,
                 group=uid,
                 extra_groups=None if uid is None else [],
+                umask=0o022,  # a machine's own, whatever the emulator's
             )
 
         future: Future[subprocess.Popen[bytes]] = Future()

@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from ..private import make_folder
 from .interface import MachineError
+from .sandbox import machine_uid
 
 # Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it
 # installed over the shared image.
@@ -35,13 +37,20 @@ PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
 PIP_SETTINGS = ("index-url", "extra-index-url", "timeout", "retries")
 
 
+def enclose(folder: Path) -> None:
+    """Makes or tightens a folder that only the emulator's user and its machines may enter.
+
+    A machine's files may have any mode, a setuid program among them: nobody else gets there."""
+    uid = machine_uid()
+    make_folder(folder, 0o700 if uid is None else 0o710, group=uid)
+
+
 def provision(disk: Path, uid: int | None) -> None:
     """Makes a new disk's folders, owned by uid when that is given.
 
     A disk that exists is left alone: what is in it belongs to the machine, and following its
     links with the emulator's rights would let it reach out."""
-    disk.mkdir(mode=0o755, parents=True, exist_ok=True)
-    disk.chmod(0o755)
+    enclose(disk)
     partial = disk / "fs.new"
     if (disk / "fs").exists():
         return
@@ -73,8 +82,7 @@ def copy_disk(source: Path, target: Path) -> int:
         return _size(target)
     partial = target.with_name(f"{target.name}{COPYING}")
     delete_disk(partial)
-    partial.mkdir(mode=0o755, parents=True)
-    partial.chmod(0o755)
+    enclose(partial)
     parts = [source / name for name in FOLDERS if (source / name).is_dir()]
     if parts:
         # a copy must not go on into a folder that the next emulator begins anew
@@ -190,9 +198,11 @@ def write_pip_settings(target: Path) -> None:
 
 
 def check_traversable(path: Path) -> None:
-    """MachineError when a uid that owns nothing could not get to path."""
+    """MachineError when the machines' uid could not get to path."""
     for folder in [*reversed(path.resolve().parents), path.resolve()]:
-        if not folder.stat().st_mode & stat.S_IXOTH:
+        found = folder.stat()
+        needed = stat.S_IXGRP if found.st_gid == machine_uid() else stat.S_IXOTH
+        if not found.st_mode & needed:
             raise MachineError(
                 f"{folder} is closed to other users, but machines run under an unprivileged uid "
                 f"and must reach {path}: allow it with 'chmod o+x {folder}' or choose another "

@@ -82,7 +82,7 @@ class Bench(OwnEmulator):
             ["bash", "-c", told + "\nenv -0"], env={}, capture_output=True, text=True, check=True
         ).stdout
         pairs = (item.split("=", 1) for item in shell.split("\0") if "=" in item)
-        return {key: value for key, value in pairs if key.startswith("CLOUDSDK_")}
+        return {key: value for key, value in pairs if key.startswith(("CLOUDSDK_", "REQUESTS_"))}
 
 
 def show(title: str, seconds: Mapping[str, float], against: str) -> None:

@@ -180,7 +180,7 @@ def row_gcloud(bench: Bench, machines: Trees) -> None:
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         pairs = (item.split("=", 1) for item in shell.split("\0") if "=" in item)
-        bench.environ |= {k: v for k, v in pairs if k.startswith("CLOUDSDK_")}
+        bench.environ |= {k: v for k, v in pairs if k.startswith(("CLOUDSDK_", "REQUESTS_"))}
         about = json.loads(bench.text([VMCTL, "status", "--json"], cwd=machine.folder))["machine"]
         user = bench.text([VMCTL, "exec", "--", "id", "-un"], cwd=machine.folder).strip()
         (bench.base / "gcloud-home").mkdir(exist_ok=True)

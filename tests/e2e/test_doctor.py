@@ -274,7 +274,7 @@ def google(
     }
     outside = LocalCloud.__new__(LocalCloud)
     outside.laptop = Laptop(sky.laptop.home, sky.laptop.emulator_home, extra)
-    outside.folder, outside.door = sky.folder, sky.door
+    outside.folder, outside.door, outside.ask = sky.folder, sky.door, sky.ask
     return outside, key
 
 

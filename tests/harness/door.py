@@ -48,6 +48,7 @@ class Door:
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{self.url}/compute/v1/",
             "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": self.about["certificate"],
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": self.about["token_file"],
+            "REQUESTS_CA_BUNDLE": self.about["certificate"],  # it beats gcloud's own, where set
         }
 
     def open(self, request: urllib.request.Request, limit_s: float = LIMIT_S) -> Any:

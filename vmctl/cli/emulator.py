@@ -70,7 +70,12 @@ def register(app: typer.Typer) -> None:
         examples='eval "$(vmctl emulator env)" && gcloud compute instances list',
     )
     def env(context: Context) -> None:
-        """Print shell exports that point gcloud at it."""
+        """Print shell exports that point gcloud at it.
+
+        gcloud needs nothing else. Other clients are to be given the certificate that it answers
+        with (VMCTL_EMULATOR_CERTIFICATE), its secret as a bearer token (the text in
+        VMCTL_EMULATOR_TOKEN_FILE) and its address (VMCTL_EMULATOR_URL).
+        """
         from vmctl.workflows.emulator import env as story
 
         _report(context, story)

@@ -37,6 +37,10 @@ def tunnel_command(project: Project, instance: Instance) -> str:
         raise NotFound(
             "The embedded Compute Engine does not answer.", hint="Start it: vmctl emulator start"
         )
-    settings = {"CLOUDSDK_CONFIG": str(folder / "gcloud"), **running.gcloud}
+    settings = {
+        "CLOUDSDK_CONFIG": str(folder / "gcloud"),
+        **running.gcloud,
+        local.REQUESTS_TRUST[0]: str(running.certificate),  # it would beat gcloud's own setting
+    }
     pairs = [f"{name}={value}" for name, value in settings.items()]
     return str(command("env", *pairs, *words, f"--iap-tunnel-url-override={running.iap}"))

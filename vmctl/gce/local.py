@@ -26,6 +26,8 @@ from vmctl.domain.errors import Conflict, InvalidInput, TimedOut, Unreachable, V
 START_LIMIT_S = 60.0
 POLL_S = 0.03
 ADDRESS = "127.0.0.1"
+# What Python's requests, and with it gcloud, trusts before anything that it is told otherwise.
+REQUESTS_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
 
@@ -175,6 +177,33 @@ def admin(running: Running, method: str, route: str, body: object = None) -> dic
             f"The embedded Compute Engine says: {message}", hint="See: vmctl emulator fault --help"
         )
     return dict(said)
+
+
+def bundle(running: Running, folder: Path) -> Path | None:
+    """A file with the certificates that the environment names for Python's requests, and ours.
+
+    None where it names none. Where it does, gcloud's own setting would not be looked at.
+    """
+    named = next((os.environ[name] for name in REQUESTS_TRUST if os.environ.get(name)), None)
+    if named is None:
+        return None
+    place = Path(named)
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        kept = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    except OSError as error:
+        raise InvalidInput(
+            f"The certificates in {named} cannot be read: {error.strerror}.",
+            hint=f"Mend or unset {' and '.join(REQUESTS_TRUST)}.",
+        ) from error
+    ours = running.certificate.read_text(encoding="ascii")
+    target = folder / "trusted.pem"
+    part = folder / f".trusted.pem.{os.getpid()}"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write("\n".join([*(text.replace(ours, "") for text in kept), ours]))
+    part.replace(target)
+    return target
 
 
 def start(folder: Path, clock: Clock, time_kind: str | None = None) -> Running:

@@ -118,17 +118,19 @@ def status(project: Project) -> Story[EmulatorResult]:
 def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
     """What gcloud and other clients need in their environment; starts the emulator.
 
-    gcloud reads its own variables and does the rest. The last three are for other clients: no
-    variable is set that changes whom they trust elsewhere.
+    gcloud reads its own variables and does the rest. The VMCTL_ ones are for other clients, to be
+    given to them by their own names: none is set that changes what a program trusts elsewhere.
     """
     running = yield from ensure_emulator(clock or Clock())
     # a configuration of its own: the user's gcloud logins and settings stay untouched
     config = local.home() / "gcloud"
     config.mkdir(mode=0o700, parents=True, exist_ok=True)
+    bundle = local.bundle(running, local.home())
     return EmulatorEnv(
         {
             "CLOUDSDK_CONFIG": str(config),
             **running.gcloud,
+            **({local.REQUESTS_TRUST[0]: str(bundle)} if bundle else {}),
             "CLOUDSDK_CORE_PROJECT": project.google_project or running.project or LOCAL_PROJECT,
             "CLOUDSDK_COMPUTE_ZONE": project.vm.zone or f"{project.vm.region}-b",
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",

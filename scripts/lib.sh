@@ -33,15 +33,16 @@ need_programs() {
     as_root chmod 755 "$policy"
     made_policy=1
   fi
-  local code=0
+  local code=0 log
+  log="$(mktemp)"
   {
     as_root apt-get -o DPkg::Lock::Timeout=120 -qq update &&
       as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -qq -y \
         install --no-install-recommends "${missing[@]}"
-  } >"${TMPDIR:-/tmp}/vmctl-apt.$$.log" 2>&1 || code=$?
+  } >"$log" 2>&1 || code=$?
   [ -z "$made_policy" ] || as_root rm -f "$policy"
-  [ "$code" -eq 0 ] || { tail -5 "${TMPDIR:-/tmp}/vmctl-apt.$$.log" >&2; fail "apt-get failed"; }
-  rm -f "${TMPDIR:-/tmp}/vmctl-apt.$$.log"
+  [ "$code" -eq 0 ] || { tail -5 "$log" >&2; fail "apt-get failed"; }
+  rm -f "$log"
 }
 
 # The machines of the emulator, and the tools that vmctl drives.

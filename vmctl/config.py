@@ -21,10 +21,21 @@ from typing import Any
 from vmctl.domain import vm_settings
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import posix_user, slug
-from vmctl.domain.typed import folder_inside, refuse_unknown, table_at, text_in, texts, truth, typed
+from vmctl.domain.typed import (
+    folder_inside,
+    plain_name,
+    refuse_controls,
+    refuse_unknown,
+    table_at,
+    text_in,
+    texts,
+    truth,
+    typed,
+)
 from vmctl.domain.vm_settings import VmSettings
 
 FILE_NAME = "vmctl.toml"
+OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL")
 SAFE_DIRECTORY = "VMCTL_SAFE_DIRECTORY"  # folders whose settings count, whoever owns them; or *
 LARGEST_FILE = 1 << 20  # bytes of settings
 LONGEST_KEY = 100
@@ -135,6 +146,10 @@ def load_project(
     file, table = _find_file(start, environ.get(SAFE_DIRECTORY, ""))
     root = file.parent if file else start.resolve()
     where = str(file) if file else "the environment"
+    for variable in (*OWN_VARIABLES, *vm_settings.variables()):
+        refuse_controls(environ.get(variable), variable, "")
+    for flag, value in asdict(flags).items():
+        refuse_controls(value, "--" + flag.replace("_", "-"), "")
     known = {"name", "project", "local", "vm", "push", "jobs", "services"}
     refuse_unknown(table, known, file=where, prefix="")
 
@@ -272,6 +287,7 @@ def _refuse_unfit(table: dict[str, Any], file: Path) -> None:
 
     TOML's whole numbers have 64 bits, and Python's can be too long to be shown at all.
     """
+    refuse_controls(table, "", str(file))
     pending: list[object] = [table]
     while pending:
         value = pending.pop()
@@ -298,15 +314,10 @@ def _refuse_unfit(table: dict[str, Any], file: Path) -> None:
 def _jobs(value: object, file: str) -> dict[str, JobSettings]:
     jobs = {}
     for name, given in table_at(value, "jobs", file).items():
-        prefix = f"jobs.{name}"
+        prefix = f"jobs.{plain_name(name, 'job', file)}"
         table = table_at(given, prefix, file)
         known = {"directory", "setup", "command", "env", "outputs"}
         refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
-            raise InvalidInput(
-                f"The job name '{name}' in {file} may hold only letters, digits, '-' and '_'.",
-                hint="Such as: [jobs.train]",
-            )
         if not str(table.get("command", "")).strip():
             raise InvalidInput(
                 f"The job '{name}' in {file} has no command.",
@@ -338,7 +349,7 @@ def _env_names(value: object, key: str, file: str) -> tuple[str, ...]:
 def _services(value: object, file: str) -> dict[str, ServiceSettings]:
     services = dict(DEFAULT_SERVICES)
     for name, given in table_at(value, "services", file).items():
-        prefix = f"services.{name}"
+        prefix = f"services.{plain_name(name, 'service', file)}"
         table = table_at(given, prefix, file)
         known = {"port", "command", "directory", "token"}
         refuse_unknown(table, known, file=file, prefix=f"{prefix}.")

@@ -22,6 +22,9 @@ TOML = (
 )
 
 
+EVIL = "x$(touch it-ran).csv"  # a name like any other for push and fetch, none for a shell
+
+
 def offered(laptop: Laptop, folder: Path, line: str, **environ: str) -> list[str]:
     """What bash would be given for a line that ends where Tab was pressed."""
     words = line.split(" ")
@@ -110,7 +113,9 @@ def test_tab_imports_nothing_heavy(laptop: Laptop, here: Path, line: str) -> Non
 def machine(laptop: Laptop) -> Iterator[Path]:
     """A project whose machine has run a job."""
     base = public_folder("tab")
-    made = project(base / "tabbed", TOML, {"src/train.py": "", "data.csv": "", "deep/a b.txt": ""})
+    made = project(
+        base / "tabbed", TOML, {"src/train.py": "", "data.csv": "", "deep/a b.txt": "", EVIL: ""}
+    )
     laptop("up", cwd=made)
     laptop("push", cwd=made)
     laptop("run", "train", cwd=made)
@@ -125,6 +130,7 @@ def test_tab_offers_what_is_on_the_machine(laptop: Laptop, machine: Path) -> Non
         "src/",
         "deep/",
     }
+    assert not [word for word in offered(laptop, machine, "vmctl fetch ") if "$" in word]
     assert offered(laptop, machine, "vmctl fetch src/t") == ["src/train.py"]
     assert offered(laptop, machine, "vmctl fetch tr") == ["train.py"], "from the job's folder"
     (run,) = [run["id"] for run in laptop.json("ps", cwd=machine)]

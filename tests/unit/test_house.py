@@ -229,3 +229,38 @@ def test_a_program_that_vmctl_starts_does_not_write_to_the_terminal_itself() -> 
         if path != PACKAGE / INHERITS
     }
     assert {path: why for path, why in found.items() if why} == {}
+
+
+# -- one way into a shell's completion ------------------------------------------------------------
+
+COMPLETIONS = PACKAGE / "cli" / "completing.py"
+
+
+def test_every_completion_passes_the_filter() -> None:
+    """Each is made by `completing`, which drops what a shell could take for more than a word."""
+    made = {
+        target.id
+        for node in ast.parse(COMPLETIONS.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") == "completing"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    used = set()
+    for _, path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "vmctl.cli.completing"
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword):
+                assert node.arg not in {"shell_complete", "completion"}, path
+                if node.arg == "autocompletion":
+                    assert isinstance(node.value, ast.Name), path
+                    assert node.value.id in made & imported, (path, node.value.id)
+                    used.add(node.value.id)
+    assert used == made

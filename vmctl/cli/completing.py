@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,32 @@ if TYPE_CHECKING:
 
 Complete = Callable[[typer.Context, str], list[str]]
 
+# What every shell takes as it is, quoted or not: zsh evaluates what it is offered, bash splits and
+# globs it, and both put it on the line as it is. Not an option ('-'), nobody's home ('~', at a
+# word's start and after '=' or ':'), no path of a command ('=' at zsh's word's start).
+SAFE = r"(?![-~=])(?!.*[=:]~)[A-Za-z0-9._/@%+=:,~-]{1,255}"
+
 
 def completing(words: Callable[[Project, str], Iterable[str]]) -> Complete:
-    """A completion from a function of the project and what has been typed of the word."""
+    """A completion from a function of the project and what has been typed of the word.
+
+    The only way in: a candidate that a shell could take for anything but a word is dropped, and
+    none brings a help text. Settings, the VM's files and its runs may be anybody's.
+    """
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         try:
             found = list(dict.fromkeys(words(_project(ctx), incomplete)))
         except Exception:  # whatever is wrong is for the command itself to say
             return []
-        return [word for word in found if word.startswith(incomplete)]
+        return [word for word in found if word.startswith(incomplete) and is_safe(word)]
 
     return complete
+
+
+def is_safe(word: str) -> bool:
+    """Whether a candidate is the same plain word in every shell."""
+    return re.fullmatch(SAFE, word) is not None
 
 
 def _project(ctx: Any) -> Project:

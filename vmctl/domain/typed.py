@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import nearest
+from vmctl.domain.terminal import controls_in, visible
 
 T = TypeVar("T")
 
@@ -71,6 +73,56 @@ def truth(text: str, variable: str) -> bool:
     if text.lower() in {"", "0", "false", "no", "off"}:
         return False
     raise InvalidInput(f"{variable} must be 1 or 0, not '{text}'.", hint=f"Such as: {variable}=1")
+
+
+SCRIPTS = ("command", "setup")  # may have several lines, as a shell's scripts do
+_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+
+
+def plain_name(name: str, what: str, file: str) -> str:
+    """The name of a job, a service or the like: a word that no shell, path or terminal minds."""
+    if not _PATTERN.fullmatch(name):
+        raise InvalidInput(
+            f"The {what} name '{visible(name)}' in {file} may hold only letters, digits, '-' and "
+            "'_', at most 40, and begins with a letter or digit.",
+            hint=f"Such as: [{what}s.{nearest_plain(name) or 'train'}]",
+        )
+    return name
+
+
+def nearest_plain(name: str) -> str:
+    """What such a name could be; "" where nothing is left of it."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:40].rstrip("-_")
+
+
+def refuse_controls(value: object, key: str, where: str) -> None:
+    """Raise InvalidInput for a control character in a setting or its name, however deep.
+
+    Nobody needs one there; on a terminal it would be obeyed, and what is seen would be a lie.
+    """
+    pending = [(key, value)]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                full = f"{key}.{name}" if key else name
+                _refuse_controls(name, "", f"The name '{visible(full, keep='')}' in {where}")
+                pending.append((full, inner))
+        elif isinstance(value, list | tuple):
+            pending += [(f"{key}[{place}]", inner) for place, inner in enumerate(value)]
+        elif isinstance(value, str):
+            several = key.rpartition(".")[2].partition("[")[0] in SCRIPTS
+            named = f"'{key}' in {where}" if where else key
+            _refuse_controls(value, "\n\t" if several else "", named)
+
+
+def _refuse_controls(text: str, keep: str, named: str) -> None:
+    found = controls_in(text, keep)
+    if found:
+        raise InvalidInput(
+            f"{named} holds a control character that is not seen: {found}.",
+            hint="Take it out, or write it anew: names, paths and commands are plain text.",
+        )
 
 
 def refuse_unknown(table: Mapping[str, Any], known: set[str], *, file: str, prefix: str) -> None:

@@ -56,6 +56,11 @@ def from_table(value: object, file: str) -> VmSettings:
     return _beaten_by(VmSettings(), table, lambda _: file)
 
 
+def variables() -> list[str]:
+    """The environment's variables that are settings of [vm]."""
+    return [_variable(item.name) for item in fields(VmSettings)]
+
+
 def with_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSettings:
     """The settings, those that `VMCTL_*` names in their places."""
     given = {

@@ -15,6 +15,7 @@ from vmctl.domain.gpu import Gpu
 from vmctl.domain.machine import MachineType, choose_machine
 from vmctl.domain.placement import region_of
 from vmctl.domain.project_file import JOB, Answers, project_file
+from vmctl.domain.typed import refuse_controls
 from vmctl.domain.vm_settings import VmSettings
 from vmctl.gce import catalogue, identity
 
@@ -58,6 +59,8 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
     `project` is what the folder is without it; `ask` answers with the default where nobody can be
     asked. A folder above that has settings is named: they do not count here any more.
     """
+    refuse_controls(given.command, "--command", "")
+    refuse_controls(given.google_project, "--project", "")
     file = folder / FILE_NAME
     above = None if given.force else settings_file(folder)
     _refuse_unfit(folder, above)

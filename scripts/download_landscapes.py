@@ -2,33 +2,54 @@
 
 download_landscapes.sh calls this. Standard library only. At every moment FOLDER is absent, whole,
 or what it was before; a kill loses nothing but time, since all work happens in hidden files beside.
+Neither the server nor the zip is trusted: both have limits, and nothing of a refused zip stays.
 """
 
+from __future__ import annotations
+
 import contextlib
+import errno
 import fcntl
 import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import ssl
 import stat
+import struct
 import sys
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
-ATTEMPTS = 5  # in a row that bring no byte
+ATTEMPTS = 5  # in a row that bring nothing new
+CONNECTIONS = 100  # of one call, whatever they bring; the next call goes on
+SLOWEST = 1000  # bytes per second, over SLOW_S: less is a connection that was cut
+SLOW_S = 60.0
 PROGRESS_EVERY_S = 2.0
 RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+TEXT_SUFFIXES = {".txt", ".md", ".csv"}  # who took the photos, and what may be done with them
+MAX_ZIP_BYTES = 20 * 10**9
+MAX_FILES = 200_000
+MAX_DEPTH = 20  # folders inside folders
+MAX_EXPANSION = 100  # bytes that a byte of the zip may become; photos become about one
+MEMORY_BYTES = 1 << 30  # of this program; a list of MAX_FILES names takes a tenth
+# What a disk says of names and folders that no honest zip has.
+BAD_NAMES = {
+    errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
+WEB = ("http://", "https://")
 MARKER = ".downloaded.json"  # in FOLDER: where its photos came from, and how many there were
 
 
@@ -40,8 +61,23 @@ class NotWhole(Exception):
     """The file is no zip, or a damaged one; the message says which."""
 
 
+class Refused(Exception):
+    """A zip that nobody should unpack; the message says why."""
+
+
+def clean(text: object) -> str:
+    """Words of a server or a zip on one line, without what a terminal would obey."""
+    words = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)[:300]
+
+
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def pause(seconds: float) -> None:
+    """Give a busy server a moment."""
+    time.sleep(seconds)
 
 
 def mb(size: int) -> str:
@@ -51,115 +87,219 @@ def mb(size: int) -> str:
 # --- download
 
 
+class WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another web address, never out of TLS or to another protocol."""
+
+    def redirect_request(  # type: ignore[no-untyped-def] # as in urllib
+        self, req, fp, code, msg, headers, newurl
+    ):
+        schemes = ("https://",) if req.full_url.lower().startswith("https://") else WEB
+        if not newurl.lower().startswith(schemes):
+            fp.close()
+            raise Failure(f"{req.full_url} leads to {clean(newurl)}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def connect(url: str, offset: int, validator: str) -> http.client.HTTPResponse:
     """The answer to GET, from `offset` on if the file is still the one of `validator`."""
     headers = {"User-Agent": "download_landscapes", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-    request = urllib.request.Request(url, headers=headers)
-    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    opener = urllib.request.build_opener(WebOnly)
+    response: http.client.HTTPResponse = opener.open(
+        urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
+    )
     return response
 
 
+def forget(part: Path) -> None:
+    """Delete what has arrived of a zip, and what is known of it."""
+    for path in (part, part.with_suffix(".zip"), part.with_suffix(".validator")):
+        path.unlink(missing_ok=True)
+
+
 def download(url: str, part: Path) -> bool:
-    """Bring the whole of `url` into `part`, going on from what is there; True if it went on."""
-    note = part.with_suffix(".validator")
-    resumed = False
+    """Bring the whole of `url` into `part`, going on from what is there; True if it went on.
+
+    Ends with a Failure after ATTEMPTS in a row that brought nothing new, or after CONNECTIONS.
+    """
+    resumed, problem = False, ""
     failures = 0
-    while True:
-        # What a resume may rest on: a strong ETag or a date. Without either it starts anew.
-        validator = note.read_text() if note.exists() else ""
+    most = part.stat().st_size if part.exists() else 0
+    for _ in range(CONNECTIONS):
+        validator, length = read_note(part)
         offset = part.stat().st_size if part.exists() and validator else 0
         try:
             with connect(url, offset, validator) as response:
-                starts_at = content_start(response) if offset and response.status == 206 else 0
-                if starts_at != offset:  # no ranges here, or the file is another one by now
+                goes_on = offset > 0 and continues(response, offset, validator, length)
+                if offset and not goes_on:  # no ranges here, or the file is another one by now
                     say("The server sends the file from its start.")
-                    if starts_at != 0:
-                        part.unlink(missing_ok=True)
+                    forget(part)
+                    offset = 0
+                    if response.status == 206:  # but a part was sent that fits to nothing
+                        failures += 1
+                        if failures == ATTEMPTS:
+                            raise Failure(f"{url} cannot be downloaded: its parts do not fit")
                         continue
-                elif offset:
+                if goes_on:
                     say(f"Going on after {mb(offset)}.")
-                resumed = starts_at > 0
-                if not resumed:
-                    part.unlink(missing_ok=True)
-                    etag = response.headers.get("ETag", "")
-                    strong = "" if etag.startswith("W/") else etag
-                    note.write_text(strong or response.headers.get("Last-Modified", ""))
-                if receive(response, part, starts_at):
+                else:
+                    write_note(part, response)
+                resumed = goes_on
+                if receive(response, part, offset):
                     return resumed
                 problem = "the connection was cut"
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416 and offset:  # the file on the server has shrunk
-                part.unlink(missing_ok=True)
-                note.unlink(missing_ok=True)
+                forget(part)
                 continue
             if error.code not in RETRIED_STATUS:
-                raise Failure(f"{url} answers HTTP {error.code} ({error.reason})") from None
+                reason = clean(error.reason)
+                raise Failure(f"{url} answers HTTP {error.code} ({reason})") from None
             problem = f"the server answers HTTP {error.code}"
         except urllib.error.URLError as error:
-            raise Failure(f"{url} cannot be reached: {error.reason}") from None
+            raise Failure(f"{url} cannot be reached: {clean(error.reason)}") from None
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            problem = str(error) or type(error).__name__
+            problem = clean(error) or type(error).__name__
         size = part.stat().st_size if part.exists() else 0
-        failures = 0 if size > offset else failures + 1
+        # a server that begins anew each time brings the same bytes again: nothing new
+        failures = 0 if size > most else failures + 1
+        most = max(most, size)
         if failures == ATTEMPTS:
-            raise Failure(f"{url} cannot be downloaded: {problem}; run this again to go on")
+            break
         say(f"Trying again: {problem}.")
-        time.sleep(min(2**failures, 10) / 2)  # gives a busy server a moment
+        pause(min(2**failures, 10) / 2)
+    else:
+        problem = f"{problem} {CONNECTIONS} times"
+    raise Failure(f"{url} cannot be downloaded: {problem}; run this again to go on")
 
 
-def content_start(response: http.client.HTTPResponse) -> int:
-    """Where the bytes of a 206 answer begin; -1 if it does not say."""
+def read_note(part: Path) -> tuple[str, int | None]:
+    """What a resume may rest on, a strong ETag or a date, and how long the file is.
+
+    Without the former it starts anew.
+    """
+    note = part.with_suffix(".validator")
+    lines = note.read_text(errors="replace").split("\n") if note.exists() else []
+    length = lines[1] if len(lines) > 1 else ""
+    return (lines or [""])[0], int(length) if length.isascii() and length.isdigit() else None
+
+
+def write_note(part: Path, response: http.client.HTTPResponse) -> None:
+    """Begin `part` anew, and note which file it is to become."""
+    part.unlink(missing_ok=True)
+    etag = response.headers.get("ETag", "")
+    strong = "" if etag.startswith("W/") else etag
+    validator = clean(strong or response.headers.get("Last-Modified", ""))
+    part.with_suffix(".validator").write_text(f"{validator}\n{body_length(response) or ''}")
+
+
+def continues(
+    response: http.client.HTTPResponse, offset: int, validator: str, length: int | None
+) -> bool:
+    """True if an answer brings the rest of the very file that has begun to arrive."""
+    start, total = content_range(response)
+    etag = response.headers.get("ETag")
+    return (
+        response.status == 206
+        and start == offset
+        and (etag is None or clean(etag) == validator or not validator.startswith('"'))
+        and (length is None or total is None or total == length)
+    )
+
+
+def content_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where the bytes of a 206 answer begin, and how long the whole file is; -1, None if unsaid."""
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdigit() else -1
+    span, _, total = rest.partition("/")
+    start = span.partition("-")[0]
+    if unit != "bytes" or not (start.isascii() and start.isdigit()):
+        return -1, None
+    return int(start), int(total) if total.isascii() and total.isdigit() else None
+
+
+def body_length(response: http.client.HTTPResponse) -> int | None:
+    """How many bytes an answer says to bring; None if it does not."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
 
 
 def receive(response: http.client.HTTPResponse, part: Path, offset: int) -> bool:
     """Append the answer's body to `part`; False if the connection ends before the file does."""
-    length = response.headers.get("Content-Length")
-    total = offset + int(length) if length is not None and length.isdigit() else None
+    length = body_length(response)
+    total = None if length is None else offset + length
+    check_room(total or 0, part.parent, offset)
     done = offset
-    start = shown = time.monotonic()
+    start = shown = slow_since = time.monotonic()
+    slow_from = done
     with part.open("ab") as file:
         while chunk := response.read1(CHUNK_BYTES):  # what is there, without waiting for more
             file.write(chunk)
             done += len(chunk)
             now = time.monotonic()
+            if now - slow_since >= SLOW_S:
+                if done - slow_from < SLOWEST * SLOW_S:
+                    return False
+                slow_since, slow_from = now, done
             if now - shown >= PROGRESS_EVERY_S:
                 shown = now
                 of = f" of {mb(total)} ({100 * done // max(total, 1)} %)" if total else ""
                 say(f"  {mb(done)}{of}, {(done - offset) / (now - start) / 1e6:.1f} MB/s")
+            if total is None:  # it may never end
+                check_room(done, part.parent, done)
     if total is not None and done < total:
         return False
     say(f"  {mb(done)} received.")
     return True
 
 
+def check_room(total: int, folder: Path, done: int) -> None:
+    """Raise Failure for a file that is no data set's, or for which the disk has no room."""
+    if total > MAX_ZIP_BYTES:
+        raise Failure(f"the zip is larger than {mb(MAX_ZIP_BYTES)}, which no data set here is")
+    free = shutil.disk_usage(folder).free
+    if total - done > free:
+        raise Failure(f"the disk is full: the zip needs {mb(total - done)}, {mb(free)} are free")
+
+
 # --- unpack
 
 
-def wanted_members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    """The files to unpack: no macOS leftovers; raises if one would land outside or be a link."""
-    for member in archive.infolist():
+def wanted_members(archive: zipfile.ZipFile, size: int) -> Iterator[zipfile.ZipInfo]:
+    """The files to unpack: photos and texts, no macOS leftovers and nothing hidden.
+
+    Raises Refused for a zip that reaches outside, or that is made to fill disks.
+    """
+    members = archive.infolist()
+    if len(members) > MAX_FILES:
+        raise Refused(f"it has more than {MAX_FILES} files")
+    needed = 0
+    for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         outside = path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]
         if outside or stat.S_ISLNK(member.external_attr >> 16):
-            raise Failure(
-                f"the zip is refused: {member.filename!r} would be written outside its folder"
-            )
-        leftover = "__MACOSX" in path.parts or path.name.startswith("._")
-        if not member.is_dir() and not leftover and path.name != ".DS_Store":
-            yield member
+            raise Refused(f"{clean(repr(member.filename))} would be written outside its folder")
+        if len(path.parts) > MAX_DEPTH:
+            raise Refused(f"its folders are nested more than {MAX_DEPTH} deep")
+        # A folder of repositories, editors' settings and the like is no business of a data set.
+        hidden = any(name.startswith(".") or name == "__MACOSX" for name in path.parts)
+        known = path.suffix.lower() in IMAGE_SUFFIXES | TEXT_SUFFIXES or path.name == "LICENSE"
+        if member.is_dir() or hidden or not known:
+            continue
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Refused(f"{clean(repr(member.filename))} is packed in an unusual way")
+        needed += member.file_size
+        if needed > max(MAX_EXPANSION * size, 10**6):
+            raise Refused(f"it would become {MAX_EXPANSION} times as large, as no photos do")
+        yield member
 
 
 def unpack(zip_file: Path, folder: Path) -> None:
     """Unpack into a new `folder`, each file checked against its sum."""
     try:
         with zipfile.ZipFile(zip_file) as archive:
-            members = list(wanted_members(archive))
+            members = list(wanted_members(archive, zip_file.stat().st_size))
             needed = sum(member.file_size for member in members)
             free = shutil.disk_usage(folder.parent).free
             if needed > free:
@@ -169,12 +309,18 @@ def unpack(zip_file: Path, folder: Path) -> None:
             folder.mkdir()
             for member in members:
                 archive.extract(member, folder)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError) as error:
-        raise NotWhole(str(error)) from None
-    except (RuntimeError, NotImplementedError) as error:  # encrypted, unknown compression
-        raise NotWhole(str(error)) from None
-    except ValueError as error:  # a name that no file system takes
-        raise NotWhole(str(error)) from None
+    except MemoryError:
+        raise Refused("its list of files fills the memory") from None
+    except OSError as error:
+        if error.errno not in BAD_NAMES:
+            raise
+        raise Refused(f"it has a name that cannot be: {error.strerror}") from None
+    except (
+        zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError,
+        RuntimeError, NotImplementedError,  # encrypted, unknown compression
+        ValueError, LookupError, OverflowError, struct.error,  # names and numbers that cannot be
+    ) as error:  # fmt: skip
+        raise NotWhole(clean(error)) from None
 
 
 def count_photos(folder: Path) -> Counter[str]:
@@ -206,13 +352,13 @@ def finished(folder: Path, url: str) -> bool:
     try:
         marker = json.loads((folder / MARKER).read_text())
         return bool(marker["url"] == url and marker["photos"] <= count_photos(folder).total())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
 def fetch(url: str, folder: Path) -> None:
     """Make `folder` hold the photos of `url`."""
-    if not url.lower().startswith(("http://", "https://")):
+    if not url.lower().startswith(WEB):
         raise Failure(f"LANDSCAPES_URL must start with http:// or https://, and {url!r} does not")
     if finished(folder, url):
         say(f"Already here: {folder} ({count_photos(folder).total()} photos from {url}).")
@@ -235,17 +381,18 @@ def fetch(url: str, folder: Path) -> None:
             part.replace(whole)
         try:
             unpack(whole, fresh)
+            counts = count_photos(fresh)
+            if not counts:
+                raise Refused("it holds no photos in class folders")
             break
-        except NotWhole as error:
-            whole.unlink()
+        except (NotWhole, Refused) as error:
+            forget(part)  # the next call asks the server: it may have another zip by then
             shutil.rmtree(fresh, ignore_errors=True)
             if not resumed:
+                if isinstance(error, Refused):
+                    raise Failure(f"the zip of {url} is refused: {error}") from None
                 raise Failure(f"{url} is not a zip of photos: {error}") from None
             say("What was there did not fit together: downloading it anew.")
-    counts = count_photos(fresh)
-    if not counts:
-        whole.unlink()
-        raise Failure(f"the zip of {url} holds no photos in class folders")
     (fresh / MARKER).write_text(json.dumps({"url": url, "photos": counts.total()}))
 
     if folder.exists():
@@ -254,8 +401,9 @@ def fetch(url: str, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     for leftover in folder.parent.glob(".landscapes-*.*"):
         leftover.unlink()
-    width = max(map(len, counts))
-    for name, count in sorted(counts.items()):
+    shown = {clean(name): count for name, count in counts.items()}
+    width = max(map(len, shown))
+    for name, count in sorted(shown.items()):
         say(f"  {name:{width}} {count:6}")
     say(f"{counts.total()} photos in {folder}")
 
@@ -264,6 +412,8 @@ def main() -> int:
     url, target = sys.argv[1:]
     folder = Path(os.path.normpath(target))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(folder.parent / ".landscapes.lock"):

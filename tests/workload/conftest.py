@@ -2,9 +2,12 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from download_site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOAD = ROOT / "workload"
@@ -34,3 +37,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             colour = (20 * number, 90 + 100 * label, 240 - 15 * number)
             Image.new("RGB", (30 + number, 24), colour).save(folder / name / f"{number}.jpg")
     return folder
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server of photos; what it does wrong is set in its attributes."""
+    with Site() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        if server.hold:
+            server.hold.set()
+        server.shutdown()
+        thread.join()

@@ -425,6 +425,9 @@ def main() -> int:
         where = error.filename or folder.parent
         print(f"download_landscapes: cannot write {where}: {error.strerror}.", file=sys.stderr)
         return 1
+    except MemoryError:
+        print("download_landscapes: there is not enough memory.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("download_landscapes: stopped; run it again to go on.", file=sys.stderr)
         return 130

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import snapshot
+from . import job_environment, snapshot
 from .layout import RUNS, STATE, locked, python_path, read_json, workspace, write_json
 from .sharing import Sharing
 from .tree import Tree, short
@@ -47,6 +47,7 @@ class Runner:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.spec: dict[str, Any] = read_json(directory / "spec.json") or {}
+        self.values = job_environment.take(directory)
         self.log = os.open(directory / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.reader = os.open(directory / "log", os.O_RDONLY)
         self.pane_open = True
@@ -118,10 +119,10 @@ class Runner:
 
     def _environment(self) -> dict[str, str]:
         hidden = {"TMUX", "TMUX_PANE"}
-        environment = {name: text for name, text in os.environ.items() if name not in hidden}
-        environment |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
-        environment["VMCTL_RUN"] = self.directory.name
-        return environment | {name: str(text) for name, text in self.spec["env"].items()}
+        found = {name: text for name, text in os.environ.items() if name not in hidden}
+        found |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
+        found["VMCTL_RUN"] = self.directory.name
+        return found | self.values
 
     # -- set-up: once per machine and content ------------------------------------------------
 
@@ -159,7 +160,7 @@ class Runner:
             words = step.split()
         identity = root.stat()
         parts = [step, str(folder), f"{identity.st_dev}:{identity.st_ino}"]
-        parts += [f"{name}={self.spec['env'][name]}" for name in sorted(self.spec["env"])]
+        parts += [f"{name}={self.values[name]}" for name in sorted(self.values)]
         for part in parts:
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
         for word in words:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import snapshot
+from . import job_environment, snapshot
 from .layout import (
     RUNS,
     STATE,
@@ -28,7 +28,7 @@ from .layout import (
 from .tree import run_directories
 
 # what makes two requests the same run
-SAME = ("project", "job", "directory", "command", "args", "setup", "env", "outputs")
+SAME = ("project", "job", "directory", "command", "args", "setup", "outputs")
 CANCEL_S = 15.0
 
 
@@ -47,13 +47,15 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     ensure(RUNS)
     with locked(RUNS / ".lock"):
         alive = sessions()
+        job_environment.tidy(alive)
         for directory in run_directories():
             if directory.name not in alive or (directory / "exit").exists():
                 continue
             spec = read_json(directory / "spec.json") or {}
             if (spec.get("project"), spec.get("job")) != (request["project"], request["job"]):
                 continue
-            if all(spec.get(key) == request.get(key) for key in SAME):
+            same = all(spec.get(key) == request.get(key) for key in SAME)
+            if same and job_environment.is_same(spec.get("env"), request["env"]):
                 return {"id": directory.name, "existing": True}
             raise Refusal(
                 "conflict",
@@ -65,6 +67,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         try:
             start_session(run_id, "job", run_id)
         except Refusal:
+            job_environment.drop(RUNS / run_id)
             write_json(RUNS / run_id / "exit", {"code": 1, "ended_at": time.time()})
             raise
     return {"id": run_id, "existing": False}
@@ -80,7 +83,9 @@ def _new_directory(request: dict[str, Any]) -> str:
     part.mkdir(mode=0o700)
     try:
         (part / "log").touch(mode=0o600)
-        write_json(part / "spec.json", {**request, "id": run_id, "created_at": created})
+        job_environment.leave(part, request["env"])
+        sealed = {"env": job_environment.seal(request["env"])}
+        write_json(part / "spec.json", {**request, **sealed, "id": run_id, "created_at": created})
         snapshot.take(part, request)
         part.rename(RUNS / run_id)
     except BaseException:

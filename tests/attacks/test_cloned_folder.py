@@ -703,3 +703,130 @@ def test_files_that_no_parser_likes_end_with_exit_code_2(
     assert told.startswith("error: ")
     assert "hint:" in told
     assert "Unexpected" not in told
+
+
+# -- what is private and lies in the folder -------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's home, which is no other test's."""
+    made = tmp_path / "home" / "me"
+    made.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(made))
+    return made
+
+
+@pytest.mark.parametrize("command", ["push", "push --dry-run", "pull", "init", "up --push"])
+@pytest.mark.parametrize("below", ["", "..", ".ssh", ".ssh/keys", "/", "/etc", "link"])
+def test_a_home_a_system_folder_and_what_is_above_is_no_project(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, below: str,
+) -> None:  # fmt: skip
+    (home / ".ssh" / "keys").mkdir(parents=True)
+    (home / "link").symlink_to(home)
+    monkeypatch.chdir(home / below)
+    assert main(["--yes", "--name", "x", *command.split()]) == 2
+    told = capsys.readouterr().err
+    assert "all of it would be pushed" in told
+    assert "hint:" in told
+    assert not (home / "vmctl.toml").exists()
+
+
+def test_settings_in_the_home_do_not_make_it_the_project(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "vmctl.toml").write_text("")
+    (home / "work").mkdir()
+    monkeypatch.chdir(home / "work")
+    assert main(["push"]) == 2
+    told = capsys.readouterr().err
+    assert f"because of {home}/vmctl.toml" in told
+    assert "vmctl init" in told
+
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n"
+
+
+def test_secrets_are_named_and_asked_about_before_they_travel(
+    laptop: Laptop, shared_machine: Path, tmp_path: Path
+) -> None:
+    files = {"train.py": "", ".env": "TOKEN=1", "notes": KEY, ".env.example": "TOKEN="}
+    here = project(tmp_path / "train", BASE, files)
+
+    def push(*words: str, code: int = 0) -> str:
+        done = laptop(*words, cwd=here, code=code, environ={"VMCTL_NAME": shared_machine.name})
+        return done.stdout + done.stderr
+
+    told = push("push", "--dry-run")
+    assert "A push would ask first, because of what looks like a secret: .env, notes" in told
+    told = push("push", code=2)
+    assert ".env, notes look like secrets" in told
+    assert "vmctl push --yes" in told
+    line = 'exclude = ["/.env", "/notes"]'
+    assert line in told
+    # the line that it names keeps them here
+    (here / "vmctl.toml").write_text(f"{BASE}[push]\n{line}\n")
+    push("push")
+    listed = laptop("exec", "ls", "-A", cwd=here, environ={"VMCTL_NAME": shared_machine.name})
+    assert sorted(listed.stdout.split()) == [".env.example", "train.py", "vmctl.toml"]
+    # the flag sends what was named, and is remembered for these and for no others
+    (here / "vmctl.toml").write_text(BASE)
+    assert ".env, notes look like secrets" in push("push", "--yes")
+    (here / ".env").write_text("TOKEN=2")
+    assert "secret" not in push("push")
+    (here / "train.py.txt").write_text(KEY)
+    assert "train.py.txt looks like a secret" in push("push", code=2)
+    (here / "train.py.txt").unlink()
+    assert not [path for path in here.rglob("*") if path.name == "agreed"]
+    # what was harmless when it was pushed, and is not any more
+    (here / "train.py.txt").write_text("harmless")
+    push("push")
+    (here / "train.py.txt").write_text(KEY * 2)
+    assert "train.py.txt looks like a secret" in push("push", code=2)
+
+
+# -- what the settings want of the user's environment ---------------------------------------
+
+
+def test_secrets_of_the_shell_are_asked_about_and_stay_on_no_disk(
+    laptop: Laptop, shared_machine: Path, tmp_path: Path
+) -> None:
+    wants = """
+[jobs.train]
+command = "echo url $LANDSCAPES_URL, token ${#GITHUB_TOKEN}"
+env = ["LANDSCAPES_URL", "GITHUB_TOKEN", "UNSET"]
+"""
+    here = project(tmp_path / "train", BASE + wants, {"x": ""})
+    token = "ghp_0123456789abcdefABCDEF0123456789abcd"
+    environ = {"LANDSCAPES_URL": "http://127.0.0.1:1/landscapes.zip"}
+    environ["VMCTL_NAME"] = shared_machine.name
+
+    def run(*words: str, code: int = 0) -> str:
+        done = laptop(*words, cwd=here, code=code, environ=environ)
+        return done.stdout + done.stderr
+
+    laptop("push", "--force", cwd=here, environ=environ)
+    told = run("run", "train")  # nothing is asked where nothing is secret
+    assert "url http://127.0.0.1:1/landscapes.zip, token 0" in told
+    assert "Passing LANDSCAPES_URL on from your shell" in told
+    environ["GITHUB_TOKEN"] = token
+    told = run("run", "train", code=2)
+    assert "GITHUB_TOKEN, which looks like a secret" in told
+    assert "vmctl run --yes train" in told
+    assert token not in told
+    told = run("run", "--yes", "train")
+    assert "wants LANDSCAPES_URL, GITHUB_TOKEN from your shell" in told
+    assert "token 40" in told
+    assert "token 40" in run("run", "train"), "asked once"
+    # another command is another question
+    (here / "vmctl.toml").write_text(BASE + wants.replace("echo url", "echo the url"))
+    run("run", "train", code=2)
+    # nothing of it is left there: not in the run's records, not anywhere in the home
+    there = laptop("exec", "--", "grep", "-rl", token, "..", "../../.vmctl", cwd=here, code=None,
+                   environ=environ)  # fmt: skip
+    assert there.stdout == ""
+    assert "No such file" not in there.stderr
+    assert not [
+        p for p in laptop.home.rglob("*") if p.is_file() and token.encode() in p.read_bytes()
+    ]

@@ -272,7 +272,7 @@ def test_no_secret_is_in_a_process_list(machine: Machine) -> None:
     job = "[jobs.waits]\ncommand = 'until [ -e ~/go ]; do sleep 0.1; done'\nenv = ['TOKEN']\n"
     project(machine.folder, BASE + job)
     machine("push")
-    machine("run", "waits", "--detach", environ={"TOKEN": secret})
+    machine("run", "--yes", "--detach", "waits", environ={"TOKEN": secret})
     eventually(lambda: b"until [ -e ~/go ]" in _command_lines(), what="the job's own process")
     listed = _command_lines()
     assert secret.encode() not in listed

@@ -52,7 +52,7 @@ def test_a_secret_is_in_no_log_no_process_list_and_no_metadata(one_cloud: HeldCl
 
     told = vmctl("up")
     told += vmctl("push", "--verbose")
-    told += vmctl("--verbose", "run", "--detach", "upload")
+    told += vmctl("--verbose", "--yes", "run", "--detach", "upload")
     told += vmctl("tunnel", "web", "--background", "--port", "auto")
     try:
         eventually(lambda: "ready" in vmctl("logs"))

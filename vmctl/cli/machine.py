@@ -120,7 +120,7 @@ vmctl up --local
         from vmctl.domain.errors import VmctlError
         from vmctl.domain.ladder import Ladder
         from vmctl.domain.placement import Patience
-        from vmctl.workflows.push import push
+        from vmctl.workflows.push import agree_ahead, push
         from vmctl.workflows.up import up as story
 
         wait_s = parse_duration(wait, of="--wait") if wait else 0.0
@@ -146,6 +146,8 @@ vmctl up --local
 
             show(screen, of_up(project))
             return
+        if also_push:
+            screen.play(agree_ahead(project, screen.agree))
         begun = there = False
 
         def watch(event: Event) -> None:

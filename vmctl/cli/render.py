@@ -167,6 +167,10 @@ class Screen:
         word = answer.strip().lower()
         return word in {"y", "yes"} or (not word and by_default)
 
+    def agree(self, question: str) -> bool:
+        """Ask about what cannot be taken back: Enter alone means no, and so does no terminal."""
+        return self.confirm(question, without_terminal=False, by_default=False)
+
     def ask(self, question: str, default: str) -> str:
         """Ask for a word or a line; Enter alone, or nobody to ask, means `default`.
 

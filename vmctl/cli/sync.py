@@ -69,7 +69,9 @@ def register(app: typer.Typer) -> None:
 
             show(screen, screen.play(of_push(context.project())))
             return
-        result = screen.play(story(context.project(), dry_run=dry_run, force=force, via=via))
+        result = screen.play(
+            story(context.project(), dry_run=dry_run, force=force, via=via, agree=screen.agree)
+        )
         screen.document(result)
         if dry_run:
             _plan(screen, result)

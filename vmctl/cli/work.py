@@ -70,7 +70,8 @@ def register(app: typer.Typer) -> None:
 
             show(screen, screen.play(of_run(context.project(), job, words)))
             return
-        result = _followed(screen, story(context.project(), job, words, detach), False)
+        telling = story(context.project(), job, words, detach, agree=screen.agree)
+        result = _followed(screen, telling, False)
         screen.document(result)
         if result.cost_text:
             screen.note(result.cost_text)

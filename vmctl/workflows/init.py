@@ -18,6 +18,7 @@ from vmctl.domain.project_file import JOB, Answers, project_file
 from vmctl.domain.typed import refuse_controls
 from vmctl.domain.vm_settings import VmSettings
 from vmctl.gce import catalogue, identity
+from vmctl.workflows.syncing.project_root import refuse_unfit_root
 
 TRAINS = ("train.py", "main.py", "run.py")  # looked for in this order
 PLACES = ("", "src", "workload", "scripts")
@@ -109,11 +110,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
 
 
 def _refuse_unfit(folder: Path, settings: Path | None) -> None:
-    if folder in (Path.home(), Path("/")):
-        raise InvalidInput(
-            f"{folder} is no project's folder: all of it would be pushed.",
-            hint="Change to your project's folder: cd …",
-        )
+    refuse_unfit_root(folder)
     if settings is not None and settings.parent == folder:
         raise Conflict(
             f"There are settings here already, in {settings.name}.",

@@ -21,6 +21,7 @@ from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing
 from vmctl.workflows.connecting.session import connect
 from vmctl.workflows.syncing.bringing import Bringing, Plan
+from vmctl.workflows.syncing.project_root import refuse_unfit_root
 from vmctl.workflows.syncing.selection import select
 
 STEP = "pull"
@@ -71,6 +72,7 @@ def pull(
     """
     clock = clock or Clock()
     began = clock.monotonic()
+    refuse_unfit_root(project.root, project.file)
     wanted = [_relative(project, path) for path in paths]
     session = yield from connect(project, clock=clock)
     yield Started(STEP, "Looking what changed on the VM")

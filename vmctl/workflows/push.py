@@ -17,18 +17,20 @@ from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.left_out import left_behind, paths_named
 from vmctl.domain.manifest import named
-from vmctl.domain.probe import printable
+from vmctl.domain.probe import one_line, printable
 from vmctl.domain.transfer import LeftOut, Via, group_left_out
 from vmctl.folders import runtime_dir
 from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
+from vmctl.workflows.agreements import Agree, agree_on_files
 from vmctl.workflows.connecting.session import connect
 from vmctl.workflows.syncing.coming_back import ComingBack
 from vmctl.workflows.syncing.manifest import Unfinished, read_told, write_told
+from vmctl.workflows.syncing.project_root import refuse_unfit_root
 from vmctl.workflows.syncing.pushing import STEP, Early, Talk, Way, goes_ahead
-from vmctl.workflows.syncing.reading import Reading
+from vmctl.workflows.syncing.reading import Reading, Unagreed, secrets_to_send
 from vmctl.workflows.syncing.selection import LocalEntry, Selection
 
 SHOWN = 20  # names in a message
@@ -70,20 +72,24 @@ def push(
     force: bool = False,
     *,
     via: Via = Via.STREAM,
+    agree: Agree | None = None,
     clock: Clock | None = None,
 ) -> Story[PushResult]:
     """What the folder holds, less what is ignored, is on the VM; deletes only what a push put.
 
     Nothing there changes before every byte is there and proven; a kill at any moment is repaired
     by the next push. A lost link is come back over for ten minutes, and what has arrived is not
-    sent again.
+    sent again. `agree` is asked before what looks like a secret is sent for the first time; without
+    it, that is refused.
     """
     clock = clock or Clock()
     began, way = clock.monotonic(), Way(dry_run, force, via)
     if not project.root.is_dir():
         raise NotFound(f"There is no folder {project.root}.")
+    refuse_unfit_root(project.root, project.file)
     with _alone(project) as key:
-        reading = Reading(project, key)  # while the connection is on its way
+        # while the connection is on its way
+        reading = Reading(project, key, may_send=not dry_run)
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
         crossing, back, installed = _Crossing(), ComingBack(project, clock), False
@@ -92,6 +98,10 @@ def push(
             try:
                 told = yield from _converse(session.ssh, project, reading, way, crossing)
                 break
+            except Unagreed as found:
+                yield from agree_on_files(project, found.paths, agree)
+                reading = Reading(project, key)
+                continue
             except Absent:
                 if installed:
                     raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
@@ -105,7 +115,8 @@ def push(
                     error.hint = RESUMES
                 yield from back.lost(error, progressed=crossing.has_progressed())
             session = (yield from back.session()) or session
-            reading = Reading(project, key)  # the folder may have changed meanwhile
+            # the folder may have changed meanwhile
+            reading = Reading(project, key, may_send=not dry_run)
     selection, tree = reading.selection, reading.tree
     names = named(told["put"], sorted(tree))
     moved = [path for path in names if tree[path][0] != "d"]
@@ -129,6 +140,9 @@ def push(
     yield Finished(STEP, _told(result), seconds)
     for path in result.kept[:SHOWN]:
         yield Warned(f"{path} is gone here but was changed on the VM, so it stays there")
+    if reading.unagreed:  # in a dry run only
+        listed = ", ".join(map(one_line, reading.unagreed[:SHOWN]))
+        yield Warned(f"A push would ask first, because of what looks like a secret: {listed}")
     if selection.unanswered:
         yield Warned(
             f"It is not known which ignored files git tracks here ({selection.unanswered}): "
@@ -139,6 +153,14 @@ def push(
     for text in _missed(project, selection, None if dry_run else key):
         yield Warned(text)
     return result
+
+
+def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:
+    """Ask what a push would ask, before a machine is made for it."""
+    refuse_unfit_root(project.root, project.file)
+    found = secrets_to_send(project, _pair(project))
+    if found:
+        yield from agree_on_files(project, found, agree)
 
 
 def _missed(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
@@ -228,8 +250,7 @@ def _converse(
 @contextlib.contextmanager
 def _alone(project: Project) -> Iterator[str]:
     """One push of a project at a time from this computer; yields a name for the pair."""
-    pair = os.fsencode(project.root) + b"\0" + project.instance_name.encode()
-    digest = hashlib.sha256(pair).hexdigest()[:16]
+    digest = _pair(project)
     with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,6 +259,12 @@ def _alone(project: Project) -> Iterator[str]:
                 "Another push of this project is going on.", hint="Wait until it is done."
             ) from error
         yield digest
+
+
+def _pair(project: Project) -> str:
+    """A name for the folder and its VM."""
+    pair = os.fsencode(project.root) + b"\0" + project.instance_name.encode()
+    return hashlib.sha256(pair).hexdigest()[:16]
 
 
 def _conflict(found: Sequence[Sequence[str]]) -> Conflict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.transfer import end_process
+from vmctl.workflows.agreements import Agree, values_for
 from vmctl.workflows.connecting.session import Session, connect, reach
 from vmctl.workflows.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.readiness.setup import prepare_machine
@@ -88,16 +89,19 @@ def run(
     args: Sequence[str] = (),
     detach: bool = False,
     *,
+    agree: Agree | None = None,
     clock: Clock | None = None,
 ) -> Story[RunResult]:
     """Start a job in tmux and follow it to its end; closing the story leaves it running.
 
-    The very same run that goes on already is followed instead of started twice.
+    The very same run that goes on already is followed instead of started twice. `agree` is asked
+    before variables that look like secrets are passed on for the first time.
     """
     clock = clock or Clock()
     settings = job_named(project, job)
+    values = yield from values_for(project, settings, agree)
     session = yield from connect(project, clock=clock)
-    request = _request(project, settings, args)
+    request = _request(project, settings, args, values)
     if session.stops_at is not None:  # the VM's watchdog warns the run by it
         request["stops_at"] = session.stops_at.timestamp()
     started = guest.call(session.ssh, "start", request)
@@ -254,7 +258,9 @@ def job_named(project: Project, name: str) -> JobSettings:
     raise NotFound(f"There is no job '{name}' in vmctl.toml.", hint=hint)
 
 
-def _request(project: Project, job: JobSettings, args: Sequence[str]) -> dict[str, Any]:
+def _request(
+    project: Project, job: JobSettings, args: Sequence[str], values: Mapping[str, str]
+) -> dict[str, Any]:
     """The run's spec; values of the environment travel in it, never in a command line."""
     return {
         "project": project.name,
@@ -263,7 +269,7 @@ def _request(project: Project, job: JobSettings, args: Sequence[str]) -> dict[st
         "command": job.command,
         "args": list(args),
         "setup": list(job.setup),
-        "env": {name: os.environ[name] for name in job.env if name in os.environ},
+        "env": dict(values),
         "outputs": list(job.outputs),
     }
 

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,13 @@ class Hashes:
         self._known = kept
         return found
 
-    def save(self) -> None:
+    def save(self, but: Collection[str] = ()) -> None:
         """Keep what was computed; a cache that cannot be written is no reason to fail."""
-        self._store.write(self._known)
+        self._store.write(
+            {path: known for path, known in self._known.items() if path not in but}
+            if but
+            else self._known
+        )
 
 
 class Base:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
@@ -19,19 +20,61 @@ def cache_dir() -> Path:
     return _private(_home("cache"))
 
 
+# Others could write into a folder; or its sticky bit is our sign that this was so, and that what is
+# in it has not been looked through to its end.
+UNSEEN = 0o022 | stat.S_ISVTX
 LONGEST_BASE = 30  # bytes; OpenSSH's limit for a socket's path is about 90
 
 
 def runtime_dir() -> Path:
-    """A folder with a short path for control sockets."""
+    """A folder with a short path for control sockets and locks, which nobody else can enter.
+
+    What somebody else made, or could replace, is passed over for the next place.
+    """
+    refused: InvalidInput | None = None
+    for folder in _runtime_folders():
+        try:
+            return _private(folder, link=False)
+        except InvalidInput as error:
+            refused = refused or error
+    assert refused is not None
+    raise InvalidInput(
+        f"There is no safe place for control sockets: {refused.message}",
+        hint="Make a folder of yours and name it: export XDG_RUNTIME_DIR=~/.run",
+    )
+
+
+def _runtime_folders() -> Iterator[Path]:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if base and _is_short(base) and Path(base).is_dir():
-        return _private(Path(base) / "vmctl")
+    if base and _is_short(base) and _is_guarded(base):
+        yield Path(base) / "vmctl"
     import tempfile
 
     shared = tempfile.gettempdir()
-    shared = shared if _is_short(shared) else "/tmp"
-    return _private(Path(shared) / f"vmctl-{os.getuid()}", shared_parent=True)
+    if shared != "/tmp" and _is_short(shared) and _is_guarded(shared):
+        yield Path(shared) / f"vmctl-{os.getuid()}"
+    yield Path("/tmp") / f"vmctl-{os.getuid()}"
+    own = _home("cache")
+    if _is_short(str(own)):
+        yield cache_dir() / "run"
+
+
+def _is_guarded(base: str) -> bool:
+    """Whether nobody but us and root could put another folder in the place of ours there."""
+    try:
+        found = os.stat(base)  # noqa: PTH116
+    except OSError:
+        return False
+    shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in _ours() and not shared
+
+
+def _ours() -> set[int]:
+    """Who may own what we trust: we, root, and under sudo the user who called it."""
+    ours = {os.geteuid(), 0}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        ours.add(int(os.environ["SUDO_UID"]))
+    return ours
 
 
 def _is_short(base: str) -> bool:
@@ -53,21 +96,29 @@ def _home(kind: str) -> Path:
     return Path(platformdirs.user_data_dir("vmctl"))
 
 
-def _private(folder: Path, *, shared_parent: bool = False) -> Path:
+def _private(folder: Path, *, link: bool = True) -> Path:
     """The folder, made when missing, with mode 0700 and owned by us.
 
-    In a parent that everyone may write to (/tmp) somebody else may have made it first:
-    then it is refused, because control sockets in it would be theirs to use.
+    Somebody else's is refused: who owns it can read and replace what is in it. So is one into
+    which others could write until now, and did. `link`: it may be a link of ours to a folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.lstat()
-        if shared_parent and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
+        for found in (folder.lstat(), folder.stat()):
+            if found.st_uid not in _ours():
+                raise InvalidInput(
+                    f"{folder} belongs to somebody else.",
+                    hint="Set VMCTL_HOME to a folder of yours.",
+                )
+        if not link and folder.is_symlink():
             raise InvalidInput(
-                f"{folder} belongs to somebody else.",
-                hint="Set XDG_RUNTIME_DIR to a folder of yours.",
+                f"{folder} is a link, not a folder.", hint=f"Look at it, then: rm '{folder}'"
             )
-        if stat.S_IMODE(found.st_mode) & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & UNSEEN:
+            folder.chmod(0o700 | stat.S_ISVTX)
+            _refuse_planted(folder)
+        if mode != 0o700:
             folder.chmod(0o700)
     except OSError as error:
         raise InvalidInput(
@@ -75,3 +126,13 @@ def _private(folder: Path, *, shared_parent: bool = False) -> Path:
             hint="Set VMCTL_HOME to a folder that you can write to.",
         ) from error
     return folder
+
+
+def _refuse_planted(folder: Path) -> None:
+    """Others could write here until now: what one of them has put here is not ours to use."""
+    for inside in folder.iterdir():
+        if inside.lstat().st_uid not in _ours():
+            raise InvalidInput(
+                f"{folder} was open to others, and {inside.name} in it is somebody else's.",
+                hint=f"Look at it, then remove it: rm -r '{inside}'",
+            )

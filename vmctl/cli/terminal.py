@@ -8,6 +8,7 @@ because `guard` puts it below Python's own streams.
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -88,8 +89,7 @@ def document(value: Any, *, indent: int | None = None, errors: bool = False) -> 
         text = "".join(
             _json_escape(sign) if sign != "\n" and is_control(sign) else sign for sign in text
         )
-    settle()
-    print(text, file=stream, flush=True)
+    _print(stream, text, "\n")
 
 
 def job_output(data: bytes, *, errors: bool = False) -> None:
@@ -135,7 +135,6 @@ def log_to_stderr() -> None:
 
 
 def _write(stream: TextIO, parts: tuple[Part, ...], end: str) -> None:
-    settle()
     in_style = styled(stream)
     text = "".join(
         f"\x1b[{part.style}m{visible(part.text)}\x1b[0m"
@@ -143,7 +142,18 @@ def _write(stream: TextIO, parts: tuple[Part, ...], end: str) -> None:
         else visible(str(part))
         for part in parts
     )
-    print(text, end=end, file=stream, flush=True)
+    _print(stream, text, end)
+
+
+def _print(stream: TextIO, text: str, end: str) -> None:
+    try:
+        settle()
+        print(text, end=end, file=stream, flush=True)
+    except OSError as error:
+        # what goes beside the result ends nothing, when its disk is full: no tunnel in the
+        # background, and no command with another exit code than its own
+        if stream is not sys.stderr or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def _json_escape(sign: str) -> str:

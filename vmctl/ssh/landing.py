@@ -211,11 +211,18 @@ class Part:
         os.close(self._folder)
 
     def _open(self) -> int:
-        """The part file, ours alone: whoever had it may just have given it its final name."""
+        """The part file, ours alone: whoever had it may just have given it its final name.
+
+        One that somebody else made in a folder that several may write to would stay his, to change
+        after it was proven: then we make our own.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        owners = {os.geteuid()}
         while True:
             try:
                 descriptor = os.open(self._part, flags, 0o600, dir_fd=self._folder)
+            except FileExistsError:  # somebody is quicker, again and again
+                continue
             except PermissionError as error:
                 try:  # one that was about to get its name has a mode that keeps us out
                     os.unlink(self._part, dir_fd=self._folder)
@@ -236,12 +243,16 @@ class Part:
                     hint="Wait until it is done.",
                 ) from error
             found = os.fstat(descriptor)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and self._is_ours(found):
+            fits = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in owners
+            if fits and self._is_ours(found):
                 self.size = found.st_size
                 return descriptor
             os.close(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            if not fits:
                 _forget(self._part, self._folder)
+                if found.st_uid not in owners:  # some file systems give all to one user
+                    flags |= os.O_EXCL
+                    owners.add(found.st_uid)
 
     def _is_ours(self, found: os.stat_result) -> bool:
         try:

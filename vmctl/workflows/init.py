@@ -166,7 +166,9 @@ def _heavy(folder: Path) -> tuple[str, ...]:
 def _write(file: Path, text: str) -> None:
     """The whole file under its name, or nothing."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
+    part.unlink(missing_ok=True)  # in a folder from elsewhere it may be a link to a file of ours
+    with part.open("x", encoding="utf-8") as made:
+        made.write(text)
     part.replace(file)
 
 

@@ -82,16 +82,30 @@ class Entry:
             local=project.local,
             log=str(log_file(project, forwarding.what)) if background else "",
         )
-        self._write()
+        self._seen = False  # whether the record has said that the tunnel is up
+        try:
+            self._write()
+        except BaseException:
+            self.close()
+            raise
 
     def tell(self, state: str, *, url: str = "", note: str = "") -> None:
-        """Say how the tunnel is; an URL once told stays."""
+        """Say how the tunnel is; an URL once told stays.
+
+        A full disk closes no tunnel; but in the background nobody would ever know of one whose
+        record never says that it is up: then it raises OSError.
+        """
         since = self.record.since if state == self.record.state else _now()
         url = url or self.record.url
         told = replace(self.record, state=state, since=since, url=url, note=note)
         if told != self.record:
             self.record = told
-            self._write()
+            try:
+                self._write()
+                self._seen = self._seen or state == UP
+            except OSError:
+                if state == UP and told.background and not self._seen:
+                    raise
 
     def new_socket(self) -> Path:
         """A path for OpenSSH to listen on; another one every time."""
@@ -105,11 +119,15 @@ class Entry:
 
     def _write(self) -> None:
         part = self._file.with_suffix(".part")
-        with contextlib.suppress(OSError):  # a full disk closes no tunnel
+        try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(asdict(self.record), file)
             part.replace(self._file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            # of a write the system does not say where it was
+            raise OSError(error.errno, error.strerror, str(part.parent)) from error
 
 
 def open_tunnels() -> list[TunnelRecord]:

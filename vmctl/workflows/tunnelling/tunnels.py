@@ -135,7 +135,10 @@ def _start(project: Project, what: str, port: list[str], log: Path) -> subproces
 
 
 def _failure(lines: list[str], log: Path) -> VmctlError:
-    """The error with which the tunnel in the background ended, as it told it."""
+    """The error with which the tunnel in the background ended, as it told it.
+
+    Raises OSError itself where the log's disk is full.
+    """
     for line in reversed(lines):
         try:
             told = json.loads(line)
@@ -144,6 +147,9 @@ def _failure(lines: list[str], log: Path) -> VmctlError:
         except (ValueError, KeyError, TypeError):
             continue
     words = last_lines("\n".join(lines), 3)
+    if not words:  # it could not even write why, if the disk is full
+        with log.open("ab") as file:
+            file.write(b"\n")
     return VmctlError(f"The tunnel in the background ended: {words}", hint=f"Its log: {log}")
 
 

@@ -178,6 +178,12 @@ def test_the_real_one_answers_its_secret_alone(emulator: Emulator) -> None:
         assert emulator.send("GET", path)[0] == (404 if path == batch else 200)
 
 
+def test_machines_are_never_given_its_own_port(emulator: Emulator) -> None:
+    for port in (emulator.about["port"], 0, 65536, "22", None):
+        assert emulator.send("POST", "/emulator/v1/forwards", {"port": port})[0] == 400
+    assert emulator.admin("GET", "forwards") == {"forwards": []}
+
+
 def test_its_port_speaks_no_plain_http(emulator: Emulator) -> None:
     about = emulator.about
     with socket.create_connection(("127.0.0.1", about["port"]), 30) as plain:

@@ -165,6 +165,8 @@ def test_the_emulator(sky: LocalCloud) -> None:
     document(sky, "emulator status")
     document(sky, "emulator env")
     document(sky, "emulator clock")
+    document(sky, "emulator forward", "65001")
+    document(sky, "emulator forward", "65001", "--end")
     document(sky, "emulator fault", "latency", "seconds=0", "calls=1")
     document(sky, "emulator fault", "--clear")
 

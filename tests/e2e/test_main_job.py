@@ -49,7 +49,7 @@ def landscapes() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def photos(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL at which a machine finds the data set on this computer."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "small.zip").write_bytes(landscapes())
@@ -62,6 +62,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+    laptop("emulator", "forward", str(server.server_port), cwd=folder)
     yield f"http://10.0.2.2:{server.server_port}/small.zip"
     server.shutdown()
     server.server_close()

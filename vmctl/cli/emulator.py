@@ -80,6 +80,30 @@ def register(app: typer.Typer) -> None:
 
         _report(context, story)
 
+    @command(
+        group,
+        "forward",
+        panel=panel,
+        examples="vmctl emulator forward 8000\nvmctl emulator forward 8000 --end",
+    )
+    def forward(
+        context: Context,
+        ports: Annotated[
+            list[int] | None,
+            typer.Argument(metavar="[PORT]...", help="Of 127.0.0.1.", min=1, max=65535),
+        ] = None,
+        end: Annotated[bool, typer.Option("--end", help="No longer.")] = False,
+    ) -> None:
+        """Let machines reach a port of this computer; without PORT: show which they do.
+
+        They reach nothing else of it. A port that is forwarded answers in every machine at
+        10.0.2.2, until the emulator stops; VMCTL_EMULATOR_FORWARD=PORT,PORT names some for each
+        start.
+        """
+        from vmctl.workflows.emulator import forward as story
+
+        _report(context, lambda project: story(project, ports or (), end=end))
+
     @command(group, "clock", panel=panel, examples="vmctl emulator clock\nvmctl emulator clock 90m")
     def clock(
         context: Context,

@@ -52,6 +52,7 @@ RESULTS: Mapping[str, str] = {
     "emulator stop": "workflows.emulator:EmulatorResult",
     "emulator status": "workflows.emulator:EmulatorResult",
     "emulator env": "workflows.emulator:EmulatorEnv",
+    "emulator forward": "workflows.emulator:ForwardsResult",
     "emulator fault": "workflows.emulator:FaultsResult",
     "emulator clock": "workflows.emulator:ClockResult",
     "--print-gcloud": "workflows.equivalents:Equivalent",

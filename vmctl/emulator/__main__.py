@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 2 bad input, 4 another emulator is running."""
-    from .private import UMASK
+    from .machines.private import UMASK
 
     arguments = parser().parse_args(argv)
     os.umask(UMASK)

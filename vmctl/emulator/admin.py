@@ -16,6 +16,9 @@ POST   /emulator/v1/hold             {"call": 3, "when": "after"}: hold that cal
 POST   /emulator/v1/books            {} or {"since": STAMP, "until": STAMP}: what it all really cost
 GET    /emulator/v1/hold             how many calls came since, and which one is held
 DELETE /emulator/v1/hold             end the held call without an answer
+GET    /emulator/v1/forwards         the ports of this computer that its machines reach
+POST   /emulator/v1/forwards         {"port": N}: one more, at 10.0.2.2:N in every machine
+DELETE /emulator/v1/forwards/N       that one no longer
 """
 
 from __future__ import annotations
@@ -74,7 +77,22 @@ class Admin:
                 return self._cloud.holds.status()
             case "DELETE", "hold", "":
                 return self._cloud.holds.let_go()
+            case "GET", "forwards", "":
+                return {"forwards": self._cloud.hosting.forwards}
+            case "POST", "forwards", "":
+                return await self._forward(body.get("port"), wanted=True)
+            case "DELETE", "forwards", _:
+                return await self._forward(int(argument) if argument.isdecimal() else None)
         raise not_found(path)
+
+    async def _forward(self, port: object, *, wanted: bool = False) -> Json:
+        if not isinstance(port, int) or not 0 < port < 65536 or port == self._about["port"]:
+            raise bad_request(
+                f"{port} is no port that machines could be given: name one of 1 to "
+                "65535, and not the emulator's own."
+            )
+        await self._cloud.hosting.forward(port, wanted)
+        return {"forwards": self._cloud.hosting.forwards}
 
     def _status(self) -> Json:
         cloud = self._cloud

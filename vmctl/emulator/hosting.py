@@ -162,6 +162,16 @@ class Hosting:
         """Let the script of a boot go on: `arrive` (the driver) or `unlock` (packages)."""
         await self._translated(self._submit(self._host.scripted, instance_id, what))
 
+    async def forward(self, port: int, wanted: bool) -> None:
+        """Let machines reach a port of this computer's 127.0.0.1, or no longer."""
+        forwards = self._host.forwards
+        await self._translated(self._submit(forwards.add if wanted else forwards.remove, port))
+
+    @property
+    def forwards(self) -> list[int]:
+        """The ports of this computer that machines reach."""
+        return self._host.forwards.ports
+
     async def serial_output(self, instance_id: str) -> bytes:
         """Return the last megabyte that a machine wrote to its serial port."""
         return await self._translated(self._submit(self._host.serial_output, instance_id))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from .private import make_folder, write_file
+from .machines.private import make_folder, write_file
 
 LIFETIME = timedelta(days=3650)
 SECRET_BYTES = 32

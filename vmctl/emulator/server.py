@@ -17,8 +17,8 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
+from .machines.private import make_folder, tighten
 from .papers import Papers
-from .private import make_folder
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -45,6 +45,8 @@ class Options:
 def hold(home: Path) -> Iterator[None]:
     """Hold a home for the life of the process; AlreadyRunning if another process does."""
     make_folder(home)
+    for name in ("state", "lock", "emulator.log", "emulator.log.1"):
+        tighten(home / name)
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

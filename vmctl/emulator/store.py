@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Json
-from .private import write_file
+from .machines.private import write_file
 
 log = logging.getLogger("vmctl.emulator")
 

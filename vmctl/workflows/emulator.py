@@ -54,6 +54,22 @@ class EmulatorEnv:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardsResult:
+    """The ports of this computer that machines reach, and the address at which they do."""
+
+    address: str
+    ports: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        if not self.ports:
+            return "Machines reach no port of this computer."
+        named = ", ".join(f"{self.address}:{port}" for port in self.ports)
+        return f"Machines reach ports of this computer as {named}."
+
+
+@dataclass(frozen=True, slots=True)
 class FaultsResult:
     """The bad days in force; each with its id and how often it has acted."""
 
@@ -167,6 +183,23 @@ def faults(
         local.admin(running, "POST", "faults", fault)
     found = local.admin(running, "GET", "faults").get("faults", [])
     return FaultsResult(tuple(dict(fault) for fault in found), ended)
+
+
+def forward(
+    project: Project, ports: Sequence[int] = (), *, end: bool = False, clock: Clock | None = None
+) -> Story[ForwardsResult]:
+    """Let machines reach ports of this computer's 127.0.0.1, or no longer; tell which they do.
+
+    Until the emulator stops. Machines that are no sandboxes reach all of them anyway.
+    """
+    running = yield from ensure_emulator(clock or Clock())
+    for port in ports:
+        if end:
+            local.admin(running, "DELETE", f"forwards/{port}")
+        else:
+            local.admin(running, "POST", "forwards", {"port": port})
+    found = local.admin(running, "GET", "forwards").get("forwards", [])
+    return ForwardsResult("10.0.2.2" if running.mode == "sandbox" else "127.0.0.1", tuple(found))
 
 
 def _machine(

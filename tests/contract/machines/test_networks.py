@@ -8,8 +8,6 @@ import socket
 import subprocess
 import threading
 
-import pytest
-
 from tests.contract.machines.bench import Bench, needs_sandbox
 from tests.harness.eventually import eventually
 
@@ -47,10 +45,7 @@ def read_name(port: int) -> str:
 
 
 @needs_sandbox
-def test_a_machine_reaches_a_server_on_this_computer(shared: Bench) -> None:
-    if "outbound" in shared.host.note:
-        pytest.skip(shared.host.note)
-
+def test_a_machine_reaches_a_port_of_this_computer_once_it_is_named(shared: Bench) -> None:
     class Hello(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -66,7 +61,11 @@ def test_a_machine_reaches_a_server_on_this_computer(shared: Bench) -> None:
         try:
             fetch = "import urllib.request as u; print(u.urlopen('http://10.0.2.2:%d').read())"
             code = shlex.quote(fetch % server.server_port)
+            assert "refused" in shared.try_ssh("1", f"python3 -c {code}").stderr
+            shared.host.forwards.add(server.server_port)
             assert "hello from outside" in shared.ssh("1", f"python3 -c {code}")
+            shared.host.forwards.remove(server.server_port)
+            assert shared.try_ssh("1", f"python3 -c {code}").returncode != 0
         finally:
             server.shutdown()
             thread.join()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import network, plain, sandbox
+from .forwards import Forwards
 from .image import ImageStore
 from .interface import Booted, Guest, MachineError, MachineSpec
 from .listener import Switchboard, listen, machine_network
@@ -42,6 +43,7 @@ class MachineHost:
         if sandbox.machine_uid() is not None:
             check_traversable(self._home / "machines")
         self._seed = make_seed(self._home)
+        self.forwards = Forwards(self._seed)
         self._spawner = Spawner()
         self._switchboard = Switchboard()
         self._describe()
@@ -59,6 +61,7 @@ class MachineHost:
             if (reason := plain.refusal()) is not None:
                 self._spawner.close()
                 self._switchboard.close()
+                self.forwards.close()
                 raise MachineError(f"machines cannot run here: {reason}")
             notes.append(f"plain machines, because {abilities.refusal}: {plain.LIMITS}")
         else:
@@ -84,7 +87,9 @@ class MachineHost:
                 raise MachineError(f"machine {spec.name} is running already")
             taken = {machine.listener.nat_ip for machine in self._machines.values()}
             listener = listen(spec.nat_ip, taken)
-            machine = Machine(spec, self._guest, listener, self._switchboard, self._ended)
+            machine = Machine(
+                spec, self._guest, listener, self._switchboard, self.forwards, self._ended
+            )
             self._machines[spec.instance_id] = machine
             self._disks[spec.instance_id] = spec.disk
         try:
@@ -166,6 +171,7 @@ class MachineHost:
             machine.ended.wait(LAST_WAIT_S)
         self._spawner.close()
         self._switchboard.close()
+        self.forwards.close()
 
     def _ended(self, machine: Machine, reason: str) -> bool:
         identity = machine.spec.instance_id

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..private import make_folder
 from .build_sandbox import BuildSandbox, plain_command, prepare_environment
 from .interface import MachineError
+from .private import make_folder
 from .sandbox import IMAGE_TARGET, PYTHON, machine_uid
 from .spawner import Spawner
 from .storage import check_traversable, delete_disk

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import plain, sandbox
+from .forwards import Forwards
 from .interface import Booted, Guest, MachineError, MachineSpec
 from .listener import Listener, Switchboard
 from .network import Uplink, resolver
@@ -71,6 +72,7 @@ class Machine:
         guest: Guest,
         listener: Listener,
         switchboard: Switchboard,
+        forwards: Forwards,
         on_end: Callable[[Machine, str], bool],
     ) -> None:
         self.spec = spec
@@ -79,8 +81,8 @@ class Machine:
         self.ended = threading.Event()
         self._guest = guest
         self._switchboard = switchboard
+        self._forwards = forwards
         self._on_end = on_end
-        self._pid: int | None = None  # of its first process, in the computer's eyes
         self._alive = threading.Event()
         self._ready = threading.Event()
         self._up = False
@@ -124,8 +126,10 @@ class Machine:
             self._release()
             raise
         self._alive.wait(READY_S)
-        if self._pid is not None and resolver() is not None and not self.ended.is_set():
-            self._attach(spawner, self._pid)
+        if not self._plain and resolver() is not None and not self.ended.is_set():
+            self._attach(spawner)
+        if not self._plain and self._process is not None and not self.ended.is_set():
+            self._forwards.attach(spec.instance_id, self._process.pid)
         self.tell("online")
         if not self._ready.wait(READY_S) or self._failure or not self._up:
             self.kill()
@@ -148,7 +152,7 @@ class Machine:
             if mode == "plain":
                 self._process = plain.start(launch, spawner, serial_write, *inside)
             else:
-                self._process, self._pid = sandbox.start(launch, spawner, serial_write, *inside)
+                self._process = sandbox.start(launch, spawner, serial_write, *inside)
         except OSError as error:
             os.close(serial_read)
             raise MachineError(f"cannot start {error.filename}: {error.strerror}") from error
@@ -162,14 +166,12 @@ class Machine:
         self._door_inside.close()
         self._switchboard.copy(serial_read, self._hear)
 
-    def _attach(self, spawner: Spawner, pid: int) -> None:
-        """Gives the machine its way out; without one it runs on and says so.
-
-        Only once its first process speaks: slirp4netns and bwrap both set up the loopback, and
-        bwrap gives up when it comes second."""
+    def _attach(self, spawner: Spawner) -> None:
+        """Gives the machine its way out; without one it runs on and says so."""
+        assert self._process is not None
         log = self.spec.disk / "uplink.log"
         try:
-            self._uplink = Uplink(spawner, pid, sandbox.machine_uid(), log)
+            self._uplink = Uplink(spawner, self._process.pid, sandbox.machine_uid(), log)
             self._uplink.wait_ready()
         except OSError as error:
             if not self.ended.is_set():
@@ -315,6 +317,7 @@ class Machine:
 
     def _release(self) -> None:
         self._switchboard.disconnect(self.listener)
+        self._forwards.detach(self.spec.instance_id)
         if self._uplink is not None:
             self._uplink.close()
         for end in (self._control, self._control_inside, self._door, self._door_inside):

@@ -11,7 +11,9 @@ from pathlib import Path
 from .sandbox import find_program
 from .spawner import Spawner
 
-DNS = "10.0.2.3"  # slirp4netns's own resolver, which asks the computer's
+# Its network must not be 10.0.2.0/24: there are the ports of this computer that are forwarded.
+NETWORK = "10.213.98.0/24"
+DNS = "10.213.98.3"  # slirp4netns's own resolver, which asks the computer's
 READY_S = 5.0
 
 # Root may open /dev/net/tun but slirp4netns must not be root: in a mount namespace of its own it
@@ -40,16 +42,16 @@ class Uplink:
     """One slirp4netns for one machine; ends with `close`, or when this process ends."""
 
     def __init__(self, spawner: Spawner, pid: int, uid: int | None, log: Path) -> None:
-        """Attaches the machine whose first process is pid; OSError with the reason if it cannot.
+        """Attaches the network that the process pid is in; OSError with the reason if it cannot.
 
-        The computer's own 127.0.0.1 stays reachable from inside as 10.0.2.2. What slirp4netns
-        has to say goes to the file `log`."""
+        What slirp4netns has to say goes to the file `log`."""
         self._log = log
         self._closing = threading.Lock()
         exit_read, self._exit_write = os.pipe()
         ready_read, ready_write = os.pipe()
         argv = [
             find_program("slirp4netns") or "slirp4netns", "--enable-sandbox", "--configure",
+            "--disable-host-loopback", f"--cidr={NETWORK}",
             "--mtu=65520", f"--exit-fd={exit_read}", f"--ready-fd={ready_write}", str(pid), "tap0",
         ]  # fmt: skip
         if uid is not None:

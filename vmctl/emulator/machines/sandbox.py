@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -21,6 +20,7 @@ GUEST = "/run/vmctl/seed"
 IMAGE = "/run/vmctl/image"
 LAYER = "/run/vmctl/layer"
 IMAGE_TARGET = "/opt/python"
+FIB_TRIE = Path("/proc/net/fib_trie")
 
 # A read-only mount made in a machine's own namespace is one that the machine's root may make
 # writable again. Made one user namespace further out, the kernel locks it.
@@ -60,18 +60,37 @@ def guest_command(seed: Path | str, control_fd: int, door_fd: int, mode: str) ->
 
 
 def base_arguments() -> list[str]:
-    """The namespaces. uid 0 in a namespace owned by an unprivileged host uid: it can mount and
-    configure its own network, and is nobody on the computer."""
+    """The namespaces. uid 0 in a namespace owned by an unprivileged host uid: it can mount, and
+    is nobody on the computer."""
     return [
         "bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
-        "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-ipc",
+        "--unshare-pid", "--unshare-uts", "--unshare-ipc",
         "--unshare-cgroup-try", "--die-with-parent", "--as-pid-1", "--new-session",
     ]  # fmt: skip
 
 
+def network_command(seed: Path | str, *words: str) -> list[str]:
+    """Runs one of guest/network.py's commands."""
+    code = f"import sys; sys.path.insert(0, {str(seed)!r}); from guest.network import run; "
+    return [PYTHON, "-I", "-S", "-B", "-c", code + "run(sys.argv[1:])", *words]
+
+
+def own_networks(table: str) -> list[str]:
+    """The IPv4 networks whose addresses this computer itself answers at, from its fib_trie."""
+    found, address = {"127.0.0.0/8"}, ""
+    for words in map(str.split, table.splitlines()):
+        if words[:1] == ["|--"]:
+            address = words[1]
+        elif words[1:3] == ["host", "LOCAL"] and not address.startswith("127."):
+            found.add(f"{address}{words[0]}")
+    return sorted(found)
+
+
 def locked(folders: Iterable[Path]) -> list[str]:
-    """The beginning of an argv in whose namespaces nobody can write to these folders."""
-    argv = ["unshare", "--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c", LOCK, "sh"]
+    """The beginning of an argv in whose namespaces nobody can write to these folders; the network
+    there is a new one, too, over which whoever makes namespaces of its own inside has no power."""
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
+    argv += ["/bin/sh", "-c", LOCK, "sh"]
     for folder in folders:
         # What restricts the file system there already has to be said again, or it is refused.
         present = os.statvfs(folder).f_flag
@@ -84,7 +103,9 @@ def command(launch: Launch, info_fd: int) -> list[str]:
     """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
     disk = launch.disk
     shared = [folder for folder in (launch.seed, launch.image) if folder is not None]
-    argv = [*locked(shared), *base_arguments(), "--hostname", launch.hostname]
+    closed = own_networks(FIB_TRIE.read_text())
+    argv = [*locked(shared), *network_command(launch.seed, "prepare", *closed), "--"]
+    argv += [*base_arguments(), "--hostname", launch.hostname]
     argv += ["--info-fd", str(info_fd)]
     argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
@@ -101,15 +122,14 @@ def command(launch: Launch, info_fd: int) -> list[str]:
     return argv + guest_command(GUEST, launch.control_fd, launch.door_fd, "sandbox")
 
 
-def read_info(descriptor: int) -> int:
-    """Host pid of the sandbox's first process, from --info-fd, which arrives in pieces."""
+def wait_started(descriptor: int) -> None:
+    """Until --info-fd, where words arrive in pieces, tells that the sandbox has a process."""
     data = b""
     while b"}" not in data:
         piece = os.read(descriptor, 4096)
         if not piece:
             raise MachineError("bubblewrap ended before the machine started")
         data += piece
-    return int(json.loads(data)["child-pid"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +188,8 @@ def find_program(name: str) -> str | None:
 
 def start(
     launch: Launch, spawner: Spawner, serial: int, control: socket.socket, door: socket.socket
-) -> tuple[subprocess.Popen[bytes], int]:
-    """Starts the sandbox; returns bwrap and the host pid of the machine's first process."""
+) -> subprocess.Popen[bytes]:
+    """Starts the sandbox; returns bwrap, which stays in the network's own namespaces."""
     read, write = os.pipe()
     try:
         process = spawner.start(
@@ -180,7 +200,8 @@ def start(
         os.close(write)
         write = -1
         try:
-            return process, read_info(read)
+            wait_started(read)
+            return process
         except MachineError:
             process.kill()
             process.wait()

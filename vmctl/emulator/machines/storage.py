@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ..private import make_folder
 from .interface import MachineError
+from .private import make_folder
 from .sandbox import machine_uid
 
 # Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it

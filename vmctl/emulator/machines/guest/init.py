@@ -23,7 +23,6 @@ from .channel import Channel, Lost
 from .driver import Driver
 from .hostkeys import HostKeys
 from .metadata import Watch, serve
-from .network import METADATA_ADDRESS, bring_up_loopback
 from .processes import Job, Processes, stop_all
 from .scripts import Scripts
 
@@ -36,9 +35,16 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 class Machine:
     """One boot, from the host's order to the end of the process."""
 
-    def __init__(self, control: socket.socket, door: socket.socket, plain: bool) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        door: socket.socket,
+        plain: bool,
+        listening: socket.socket | None = None,
+    ) -> None:
         self.plain = plain
         self.door = door
+        self.listening = listening  # for the metadata server
         self.processes = Processes()
         self.watch = Watch()
         self.orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -118,8 +124,8 @@ class Machine:
         # By a path through PID 1, so that no descriptor is left open in what is started.
         entry = f"--user=/proc/1/fd/{self.user_namespace}"
         self.processes.enter = ["nsenter", entry, "--preserve-credentials", "--"]
-        bring_up_loopback()
-        serve((METADATA_ADDRESS, 80), self._fetch, self._put, self.watch)
+        assert self.listening is not None
+        serve(self.listening, self._fetch, self._put, self.watch)
 
     def _python(self) -> None:
         if not self.spec["image"]:
@@ -292,12 +298,15 @@ def adopt_descendants() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """argv: descriptors of control and door, then `sandbox` or `plain`."""
+    """argv: descriptors of control and door, then `plain`, or `sandbox` and the descriptor of the
+    metadata server's socket."""
     control = socket.socket(fileno=int(argv[0]))
     door = socket.socket(fileno=int(argv[1]))
-    for connection in (control, door):
-        connection.set_inheritable(False)
-    machine = Machine(control, door, plain=argv[2] == "plain")
+    listening = socket.socket(fileno=int(argv[3])) if len(argv) > 3 else None
+    for connection in (control, door, listening):
+        if connection is not None:
+            connection.set_inheritable(False)
+    machine = Machine(control, door, argv[2] == "plain", listening)
     os.umask(0o022)
     if machine.plain:
         adopt_descendants()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import sys
 import threading
 import time
@@ -244,10 +245,12 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def serve(address: tuple[str, int], fetch: Fetch, put: Put, watch: Watch) -> ThreadingHTTPServer:
-    """Answers at address from a thread of its own; OSError when it cannot be bound."""
+def serve(listening: socket.socket, fetch: Fetch, put: Put, watch: Watch) -> ThreadingHTTPServer:
+    """Answers whoever connects to a listening socket, from a thread of its own."""
     handler = type("Bound", (Handler,), {"fetch": fetch, "put": put, "watch": watch})
     handler.fetch, handler.put = staticmethod(fetch), staticmethod(put)  # type: ignore[attr-defined]
-    server = Server(address, handler)
+    server = Server(listening.getsockname(), handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
     threading.Thread(target=server.serve_forever, name="metadata", daemon=True).start()
     return server

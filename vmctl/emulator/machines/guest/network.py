@@ -1,14 +1,24 @@
-"""The loopback side of a machine's network: lo up, with the metadata server's address on it."""
+"""A machine's network, made one step outside of it: what it can reach is not for it to change.
+
+`prepare` runs in the machine's network namespace before its sandbox is made, with the rights over
+it that the machine never has: nobody in there, its root included, can add a route, turn a sysctl
+or forge a packet. The computer's own addresses, 127.0.0.0/8 first of all, are unreachable.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
+import sys
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP = 1
 METADATA_ADDRESS = "169.254.169.254"
+COMPUTER_ADDRESS = "10.0.2.2"  # where single ports of the computer answer, if it forwards any
+RTM_NEWROUTE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, RTA_DST = 24, 1, 4, 0x400, 1
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_PROHIBIT = 254, 4, 0, 8
 
 
 def _request(name: str, address: str) -> bytes:
@@ -16,10 +26,72 @@ def _request(name: str, address: str) -> bytes:
 
 
 def bring_up_loopback() -> None:
-    """Needs the root of the network's user namespace; OSError otherwise."""
+    """lo with the addresses that this computer plays; OSError without rights over the network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         reply = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
         flags = struct.unpack("16sH14x", reply)[1]
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
-        fcntl.ioctl(control, SIOCSIFADDR, _request("lo:0", METADATA_ADDRESS))
-        fcntl.ioctl(control, SIOCSIFNETMASK, _request("lo:0", "255.255.255.255"))
+        for name, address in (("lo:0", METADATA_ADDRESS), ("lo:1", COMPUTER_ADDRESS)):
+            fcntl.ioctl(control, SIOCSIFADDR, _request(name, address))
+            fcntl.ioctl(control, SIOCSIFNETMASK, _request(name, "255.255.255.255"))
+
+
+def prohibit(networks: list[str]) -> None:
+    """No packet leaves for these networks, `A.B.C.D/N`; OSError when the kernel refuses."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        for network in networks:
+            address, _, length = network.partition("/")
+            body = struct.pack(
+                "=BBBBBBBBIHH4s", socket.AF_INET, int(length), 0, 0, RT_TABLE_MAIN,
+                RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_PROHIBIT, 0,
+                8, RTA_DST, socket.inet_aton(address),
+            )  # fmt: skip
+            flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE
+            kernel.send(struct.pack("=IHHII", 16 + len(body), RTM_NEWROUTE, flags, 1, 0) + body)
+            (error,) = struct.unpack("=i", kernel.recv(4096)[16:20])
+            if error and error != -17:  # it is there already
+                raise OSError(-error, f"{os.strerror(-error)}: no route {network}")
+
+
+def metadata_socket() -> socket.socket:
+    """Where the metadata server listens, for a machine that may not bind port 80 itself."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((METADATA_ADDRESS, 80))
+    server.listen(128)
+    return server
+
+
+def prepare(argv: list[str]) -> None:
+    """argv: networks to close, `--`, and the sandbox's command line, which this process becomes.
+
+    The metadata server's socket stays open in it; its number is added at the end."""
+    end = argv.index("--")
+    bring_up_loopback()
+    prohibit(argv[:end])
+    listening = metadata_socket().detach()
+    os.set_inheritable(listening, True)
+    command = [*argv[end + 1 :], str(listening)]
+    os.execvp(command[0], command)
+
+
+def open_ports(argv: list[str]) -> None:
+    """argv: a descriptor, then ports: listen there at COMPUTER_ADDRESS and pass the sockets on."""
+    listening = []
+    for port in argv[1:]:
+        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((COMPUTER_ADDRESS, int(port)))
+        server.listen(128)
+        listening.append(server)
+    with socket.socket(fileno=int(argv[0])) as answer:
+        socket.send_fds(answer, [b"f"], [server.fileno() for server in listening])
+
+
+def run(argv: list[str]) -> None:
+    """What the computer asks for by name."""
+    try:
+        {"prepare": prepare, "open": open_ports, "prohibit": prohibit}[argv[0]](argv[1:])
+    except OSError as error:
+        print(f"vmctl emulator: the network cannot be prepared: {error}", file=sys.stderr)
+        sys.exit(1)

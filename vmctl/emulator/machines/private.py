@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 UMASK = 0o077  # of the emulator itself: what is for others says so
@@ -23,6 +24,17 @@ def make_folder(folder: Path, mode: int = 0o700, group: int | None = None) -> No
         os.chown(folder, -1, group)
     if found.st_mode & 0o7777 != mode:
         folder.chmod(mode)
+
+
+def tighten(folder: Path) -> None:
+    """Take from others what an earlier emulator may have left open: a file, or all of a folder."""
+    every = [folder] if folder.exists() else []
+    for base, folders, files in os.walk(folder):
+        every += [Path(base) / name for name in (*folders, *files)]
+    for path in every:
+        mode = path.lstat().st_mode
+        if mode & 0o077 and not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & 0o700)
 
 
 def write_file(file: Path, content: bytes, mode: int = 0o600) -> None:

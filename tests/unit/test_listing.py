@@ -198,7 +198,7 @@ def test_the_hidden_folder_of_a_job_may_come_with_its_outputs() -> None:
         ("bad\udcff", "bad\\xff"),
         ("\x9b0m", "\\x9b0m"),
         ("tab\tcr\r", "tab\\tcr\\r"),
-        ("gpj\u202eexe", "gpjexe"),
+        ("gpj\u202eexe", r"gpj\u202eexe"),
     ],
 )
 def test_a_name_is_shown_on_one_line(name: str, seen: str) -> None:

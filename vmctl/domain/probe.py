@@ -14,6 +14,7 @@ from vmctl.domain.errors import (
     NotFound,
     VmctlError,
 )
+from vmctl.domain.terminal import visible
 
 DISK_FULL_HINT = (
     "See what fills it: vmctl exec df -h. A new VM gets more by disk_gb in vmctl.toml, or --disk-gb"
@@ -31,19 +32,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A name or a message of the VM on one line: nothing in it can pass for a line of ours."""
-    plain = "".join(_escaped(sign) for sign in text)
-    return printable(plain)
-
-
-def _escaped(sign: str) -> str:
-    number = ord(sign)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    if sign in "\n\r\t":
-        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[sign]
-    if number < 0x20 or 0x7F <= number <= 0x9F:
-        return f"\\x{number:02x}"
-    return sign
+    return visible(text, keep="")
 
 
 def last_lines(text: str, count: int = 5) -> str:

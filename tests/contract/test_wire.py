@@ -1027,7 +1027,7 @@ def get(port: int) -> bytes:
 
 
 def free_port() -> int:
-    from tests.contract.sshd import _free_port
+    from tests.harness.sshd import _free_port
 
     return _free_port()
 

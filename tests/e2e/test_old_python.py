@@ -22,7 +22,7 @@ sys.version_info = (3, 8, 10, "final", 0)
 words = sys.argv[1:]
 if words == ["--version"]:
     raise SystemExit(print("Python 3.8.10"))
-while words[0] in ("-I", "-IS", "-S"):
+while words[0] in ("-I", "-IB", "-IS", "-ISB", "-S"):
     del words[0]
 if words[0] == "-c":
     sys.argv = ["-c", *words[2:]]

@@ -99,6 +99,8 @@ def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
             raise Refusal("invalid", f"'{path}' names no user's home on the VM.") from error
         return _matches(Path("/"), str(place)[1:])
     tops = _tops(root, run)
+    if os.path.normpath(path) == ".":  # the whole project, wherever its jobs run
+        return _both(tops, "", path)
     if run is not None:
         folder = str(run["directory"])
         outputs = [match for output in run["outputs"] for match in _both(tops, folder, output)]

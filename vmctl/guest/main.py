@@ -1,4 +1,4 @@
-"""One program, many verbs: `python3 -I LIB VERB`, the request as JSON on standard input."""
+"""One program, many verbs: `python3 -IB LIB VERB`, the request as JSON on standard input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 
 from .layout import STATE, Refusal
+from .protocol import BROKEN, REFUSED
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -32,25 +33,38 @@ DOING = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
 # started inside tmux: words, no request
 INSIDE = {"job": ("runner", "main"), "serve": ("services", "serve")}
 
-REFUSED = 96
+
+class Broken(Exception):
+    """A helper's file cannot be imported."""
 
 
 def main() -> int:
     """Carry out one verb; a refusal or a failure is told as JSON."""
+    try:
+        return _main()
+    except Broken:
+        return BROKEN
+
+
+def _main() -> int:
     verb = sys.argv[1]
     if verb in INSIDE:
         module, function = INSIDE[verb]
-        code: int = getattr(_module(module), function)(*sys.argv[2:])
+        code: int = _function(module, function)(*sys.argv[2:])
         return code
     module, function = VERBS[verb]
     try:
+        # before anything is heard: what a dead link brings late belongs to an earlier turn
+        turn = _function("superseding", "draw")() if verb == "push" else 0
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
             return 1
         request: dict[str, Any] = json.loads(line)
+        if turn:
+            request["turn"] = turn
         if verb in DOING:
             _mark()
-        answer = getattr(_module(module), function)(request)
+        answer = _function(module, function)(request)
     except Refusal as refusal:
         return _refuse(refusal.kind, refusal.message, refusal.hint)
     except BrokenPipeError:
@@ -75,8 +89,11 @@ def _mark() -> None:
         pass
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"{__package__}.{name}")
+def _function(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    except Exception as error:  # whatever half a file makes of an import
+        raise Broken from error
 
 
 def _refuse(kind: str, message: str, hint: str) -> int:

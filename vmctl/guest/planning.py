@@ -45,7 +45,7 @@ def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:
             "conflict",
             f"Only {len(wanted)} files are here, the last push had {len(known.files)}: "
             "the rest would be deleted on the VM.",
-            "Look with vmctl push --dry-run --force; if it is right: vmctl push --force",
+            "Look with vmctl push --dry-run --force, and if it is right: vmctl push --force",
         )
 
 

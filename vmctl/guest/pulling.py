@@ -7,19 +7,26 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from . import beat
 from .layout import Refusal, workspace
+from .locating import PART_PREFIX, PART_SUFFIX
+from .pushes import parents
 from .pushing import changed, look, pushed, sha256_of
 from .sending import send
 from .writing import unfinished
+
+MADE = 1000  # new files that are named at most
 
 
 def pull(request: dict[str, Any]) -> None:
     """The listing of a fetch, and beside it:
 
-    `before` is path: what a push put there, or null for what no push put there; `sums` is path:
-    SHA-256 of what is there now; `deleted` are pushed paths that are gone; `same` are named ones
-    that are as they were pushed. Without paths it is about everything that was pushed.
+    `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths that are gone; `same`
+    are named ones that are as they were pushed; `made` are files that no push put here, in folders
+    that one did. Without paths it is about everything that was pushed. The other side has its own
+    record of what it pushed.
     """
+    beat.begin()
     project = request["project"]
     root = workspace(project)
     wanted: list[str] = request["paths"]
@@ -28,7 +35,8 @@ def pull(request: dict[str, Any]) -> None:
     for path, what in changed(project):
         if not wanted or any(_covers(top, path) for top in wanted):
             found[path] = what
-    same, missing = _named(root, wanted, before, found)
+    made = _made(root, before)
+    same, missing = _named(root, wanted, before, found, made)
     left_out: list[str] = []
     items = []
     for path, what in sorted(found.items()):
@@ -40,10 +48,10 @@ def pull(request: dict[str, Any]) -> None:
         "left_out": left_out,
         "going": True,  # whoever writes them is none of the runs we know
         "ended_at": None,
-        "before": {path: before.get(path) for path in found},
         "sums": {item["inside"]: sha256_of(item["path"]) for item in items},
         "deleted": [path for path, what in found.items() if what == "deleted"],
         "same": same,
+        "made": [path for path in made if path not in found][:MADE],
     }
     why = unfinished(listing)
     if why:
@@ -55,12 +63,39 @@ def _covers(top: str, path: str) -> bool:
     return top in ("", ".", path) or path.startswith(f"{top}/")
 
 
+def _made(root: Path, before: dict[str, Any]) -> list[str]:
+    """Files that no push put here, in the folders that one put here or filled."""
+    found = []
+    for folder in sorted(["", *parents(list(before))]):
+        try:
+            with os.scandir(f"{root}/{folder}") as entries:
+                names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        except OSError:  # gone, or no folder any more: that is told of what was in it
+            continue
+        for name in sorted(names):
+            path = f"{folder}/{name}" if folder else name
+            if path in before or name.endswith(PART_SUFFIX) or name.startswith(PART_PREFIX):
+                continue
+            found.append(path)
+    return found
+
+
 def _named(
-    root: Path, wanted: list[str], before: dict[str, Any], found: dict[str, str]
+    root: Path,
+    wanted: list[str],
+    before: dict[str, Any],
+    found: dict[str, str],
+    made: list[str],
 ) -> tuple[list[str], list[str]]:
-    """Adds files that were named and that no push put here; returns what is the same or missing."""
+    """Adds files that were named, or whose folder was, and that no push put here.
+
+    Returns what is the same or missing.
+    """
     same, missing = [], []
     for path in wanted:
+        if path not in ("", "."):
+            new = [name for name in made if name != path and _covers(path, name)]
+            found.update(dict.fromkeys(new, "made"))
         if any(_covers(path, name) for name in found):
             continue
         if any(_covers(path, name) for name in before):

@@ -17,7 +17,7 @@ Our turn is one line of JSON: {"ask": "tree"}, {"want": …}, {"conflicts": [[pa
 {"plan": …} after a dry run or {"done": …}. Files are named by their number in the sorted tree,
 as ranges: thousands of names would cost round trips. Until everything is staged and proven
 nothing in the workspace is touched; whatever ends a push before that leaves the staged bytes to
-the next one.
+the next one. Between our lines empty ones may come: they only say that this end is at work.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 import sys
 import time
 import zlib
 from itertools import chain
 from pathlib import Path
 
-from . import applying, planning
+from . import applying, beat, planning
 from .layout import Refusal, workspace
+from .protocol import CHUNK, FRAME
 from .pushing import Known, as_pushed, steady, tree_id
 from .staging import Following, Staging
 from .superseding import take_over
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from .planning import Plan
     from .pushing import Entry
 
-FRAME = struct.Struct(">cI")
-CHUNK = struct.Struct(">32sQQI")
 FRAME_LIMIT = 1 << 28
 FRESH_S = 0.05
 SPARE_BYTES = 1 << 20  # for records and folders
@@ -61,6 +59,7 @@ class Gone(Exception):
 def push(request: dict[str, Any]) -> None:
     """Take part in a push to its end; a Refusal before the last turn has changed nothing."""
     lock = -1
+    beat.begin()
     try:
         # who has left before the first question must not end another's push
         turn, first = _turn(), []
@@ -337,5 +336,7 @@ def _exactly(size: int) -> bytes:
 
 def _say(answer: dict[str, Any]) -> None:
     data = memoryview(json.dumps(answer).encode() + b"\n")
+    beat.hush()
     while data:
         data = data[os.write(1, data) :]
+    beat.resume()

@@ -8,6 +8,8 @@ What goes over standard output, in this order:
     {"sha256", "changed", "mtime_ns", "mode"}     of the whole file; whether it changed meanwhile
     {"end": true}
 
+Between these records empty lines may come: they only say that this end is at work.
+
 Files are numbered in the order of the listing. With `ask` the other side then says on standard
 input which of them it wants, as one line: {"files": [[number, offset, prefix_sha256], ...]}.
 Without it, all are sent at once: that is a round trip less.
@@ -25,8 +27,10 @@ import time
 import zlib
 from typing import Any
 
+from . import beat
 from .layout import Refusal
 from .locating import Listing, locate, place_of
+from .protocol import LISTED, LISTING_BYTES
 from .writing import unfinished
 
 CHUNK_BYTES = 1 << 18
@@ -36,6 +40,7 @@ REMIND_S = 5.0  # so that somebody who has left is noticed
 
 def fetch(request: dict[str, Any]) -> None:
     """Find what is wanted, wait for it where asked to, and send it."""
+    beat.begin()
     listing = _settled(request)
     if listing is not None:
         send(listing, bool(request["ask"]))
@@ -43,9 +48,19 @@ def fetch(request: dict[str, Any]) -> None:
 
 def send(listing: Listing, ask: bool) -> None:
     """The listing, then the files that the other side wants of it."""
-    packed = zlib.compress(json.dumps(listing).encode(), 1)
+    told = json.dumps(listing).encode()
+    count = sum(len(item["files"]) for item in listing["found"])
+    if count > LISTED or len(told) > LISTING_BYTES:
+        raise Refusal(
+            "invalid",
+            f"These are {count} files and folders, too many for one listing ({LISTED} at most).",
+            "Fetch folder by folder, or pack them: vmctl exec -- tar cf all.tar FOLDER",
+        )
+    packed = zlib.compress(told, 1)
+    beat.hush()
     _line({"listing": len(packed)})
     _write(packed)
+    beat.resume()
     files = [
         (item, entry) for item in listing["found"] for entry in item["files"] if entry[0] == "file"
     ]
@@ -60,7 +75,7 @@ def send(listing: Listing, ask: bool) -> None:
         path = place_of(item, entry)
         if entry[1] and not os.path.lexists(path):  # the run's tree is gone, and all is at home
             path = f"{item['path']}/{entry[1]}"
-        _send_one(number, path, int(offset), str(prefix))
+        _send_one(number, path, entry, int(offset), str(prefix))
     _line({"end": True})
 
 
@@ -102,18 +117,23 @@ def _left(seconds: float) -> bool:
     return bool(ready)
 
 
-def _send_one(number: int, path: str, offset: int, prefix: str) -> None:
-    """Header, bytes from the offset on, trailer; from 0 where the prefix is not this file's."""
+def _send_one(number: int, path: str, entry: list[Any], offset: int, prefix: str) -> None:
+    """Header, bytes from the offset on, trailer; from 0 where the prefix is not this file's.
+
+    Never more than was listed: what a file has grown by since does not count.
+    """
     descriptor = _open(path)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             raise Refusal("conflict", f"{path} is no longer a file.", "vmctl fetch")
+        size = min(before.st_size, entry[2])
         digest = hashlib.sha256()
-        if offset > before.st_size or not _same_prefix(descriptor, offset, digest, prefix):
+        if offset > size or not _same_prefix(descriptor, offset, digest, prefix):
             offset, digest = 0, hashlib.sha256()
         os.lseek(descriptor, offset, os.SEEK_SET)
-        left = before.st_size - offset
+        left = size - offset
+        beat.hush()
         _line({"number": number, "offset": offset, "bytes": left})
         while left:
             data = os.read(descriptor, min(CHUNK_BYTES, left))
@@ -125,9 +145,13 @@ def _send_one(number: int, path: str, offset: int, prefix: str) -> None:
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    changed = entry[2] != before.st_size or (before.st_size, before.st_mtime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+    )
     times = {"mtime_ns": after.st_mtime_ns, "mode": stat.S_IMODE(after.st_mode)}
     _line({"sha256": digest.hexdigest(), "changed": changed, **times})
+    beat.resume()
 
 
 def _open(path: str) -> int:

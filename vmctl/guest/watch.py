@@ -1,6 +1,6 @@
 """What a booting VM has to say of itself: a line of JSON whenever it changes, until it is ready.
 
-Run as `python3 -I -c SOURCE REQUEST` before anything of vmctl's is installed, so it imports
+Run as `python3 -ISB -c SOURCE REQUEST` before anything of vmctl's is installed, so it imports
 nothing of vmctl's. It ends when all is there, or when its standard input does.
 """
 

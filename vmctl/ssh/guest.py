@@ -12,18 +12,25 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vmctl.domain.errors import Conflict, Unreachable, VmctlError
-from vmctl.domain.probe import last_lines, refusal
+from vmctl.domain.errors import Conflict, NotProvenWhole, Unreachable, VmctlError
+from vmctl.domain.probe import DISK_FULL_HINT, last_lines, refusal
+from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unfit
 from vmctl.domain.target import ssh_failure
+from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
 from vmctl.ssh.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
-ABSENT = 97  # the library is not on the VM
-REFUSED = 96
-NOT_INSTALLED = 95
+__all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
+
 PACKAGE = "vmctl_guest"
-ENTRY = f"from {PACKAGE}.main import main\n\nraise SystemExit(main())\n"
+ENTRY = f"""try:
+    from {PACKAGE}.main import main
+except Exception:  # whatever half a file makes of an import
+    raise SystemExit({BROKEN}) from None
+raise SystemExit(main())
+"""
 
-
+CALL_S = 900.0  # a start takes along a tree, and brings home what a killed run left
+INSTALL_S = 3600.0  # packages, and dpkg may be busy for long
 _FOLDER = Path(__file__).parent.parent / "guest"
 
 
@@ -65,13 +72,14 @@ def _sources() -> list[tuple[str, bytes]]:
 def verb_line(verb: str) -> str:
     """A shell line that runs one verb, or ends with ABSENT where the library is missing."""
     where = f'"$HOME/.vmctl/lib/{library_name()}"'
-    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -I {where} {shlex.quote(verb)}"
+    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -IB {where} {shlex.quote(verb)}"
 
 
 def install_line(request: dict[str, Any] | None = None) -> str:
     """A shell line that installs the library from standard input and, if asked, prepares."""
     script = (_FOLDER / "install.sh").read_text(encoding="utf-8")
-    words = ["sh", "-c", script, "sh", library_name()]
+    verify = (_FOLDER / "verify.py").read_text(encoding="utf-8")
+    words = ["sh", "-c", script, "sh", library_name(), verify]
     if request is not None:
         words.append(json.dumps(request))
     return " ".join(map(shlex.quote, words))
@@ -80,24 +88,42 @@ def install_line(request: dict[str, Any] | None = None) -> str:
 def watch_line(request: dict[str, Any]) -> str:
     """A shell line that tells how the VM comes up, before anything is installed there."""
     source = (_FOLDER / "watch.py").read_text(encoding="utf-8")
-    return " ".join(map(shlex.quote, ("exec", "python3", "-IS", "-c", source, json.dumps(request))))
+    words = ("exec", "python3", "-ISB", "-c", source, json.dumps(request))
+    return " ".join(map(shlex.quote, words))
 
 
 def call(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> dict[str, Any]:
-    """One request, one answer; a refusal on the VM is raised as the error it names."""
+    """One request, one answer, checked; a refusal on the VM is raised as the error it names."""
     line, data = verb_line(verb), json.dumps(request).encode() + b"\n"
-    done = ssh.run(line, input=data)
-    if done.code == ABSENT:
-        install(ssh)
-        done = ssh.run(line, input=data)
-    return answer(done.code, done.stdout, done.stderr)
+    done = ssh.run(line, input=data, timeout_s=CALL_S)
+    if mended(ssh, done.code, done.stderr, said=bool(done.stdout)):
+        done = ssh.run(line, input=data, timeout_s=CALL_S)
+    return answer(verb, done.code, done.stdout, done.stderr)
 
 
-def install(ssh: OpenSSH) -> None:
-    """Put the library on the VM; rsync, tmux and python3 too where they are missing."""
-    done = ssh.run(install_line(), input=library()[1])
+def install(ssh: OpenSSH) -> bool:
+    """Put the library on the VM where it is missing or not whole; rsync, tmux and python3 too.
+
+    Returns whether it had to be put there.
+    """
+    done = ssh.run(install_line(), input=library()[1], timeout_s=INSTALL_S)
     if done.code != 0:
         raise install_failure(done.stderr)
+    return b"installed" in done.stdout.splitlines()
+
+
+def mended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool) -> bool:
+    """Whether a verb ended as it did for want of a whole library, which is there now.
+
+    It is missing, or a full disk or a power cut has cut one of its files short: then it ends
+    without a word, or with Python's.
+    """
+    if code == ABSENT:
+        install(ssh)
+        return True
+    if code == BROKEN or (code in (0, 1) and not said and _told(stderr) is None):
+        return install(ssh)
+    return False
 
 
 def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -115,45 +141,72 @@ def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen
     return process
 
 
-def answer(code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
-    """A verb's answer, or its refusal raised."""
-    if code == 0:
+def answer(verb: str, code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
+    """A verb's answer, checked, or its refusal raised."""
+    if code != 0:
+        raise failure(code, stderr)
+    try:
+        found = decoded(stdout)
+    except ValueError as error:
+        raise unfit(f"{verb} answers with no JSON, or too much of it") from error
+    return reply(verb, found)
+
+
+def last_word(verb: str, key: str, stderr: bytes) -> dict[str, Any] | None:
+    """What a verb that streams told at its end, checked; None where no line there has this key."""
+    for line in reversed(stderr.splitlines()):
         try:
-            found = json.loads(stdout)
+            found = decoded(line)
         except ValueError:
-            found = None
-        if isinstance(found, dict):
-            return found
-    raise failure(code, stderr)
+            continue
+        if isinstance(found, dict) and key in found:
+            return reply(verb, found)
+    return None
 
 
 def failure(code: int, stderr: bytes) -> VmctlError:
     """What a verb that did not end well told."""
     if code == NOT_INSTALLED:
         return install_failure(stderr)
-    for line in reversed(stderr.decode("utf-8", "replace").splitlines()):
+    told = _told(stderr)
+    if told is not None:
+        return refusal(told)
+    words = last_lines(stderr.decode("utf-8", "replace"), 3)
+    return NotProvenWhole(
+        f"A helper on the VM failed (exit code {code}): {words or 'it said nothing'}",
+        hint="Look at the VM: vmctl ssh",
+    )
+
+
+def _told(stderr: bytes) -> dict[str, Any] | None:
+    """The reason that a helper gave; None where it gave none."""
+    for line in reversed(stderr.splitlines()):
         try:
-            told = json.loads(line)
+            found = decoded(line)
         except ValueError:
             continue
-        if isinstance(told, dict) and isinstance(told.get("error"), dict):
-            return refusal(told["error"])
-    words = last_lines(stderr.decode("utf-8", "replace"), 3)
-    return VmctlError(f"A helper on the VM failed (exit code {code}): {words}")
+        if isinstance(found, dict) and "error" in found:
+            told: dict[str, Any] = checked(REFUSAL, found, "a refusal")["error"]
+            return told
+    return None
 
 
 def install_failure(stderr: bytes) -> Conflict:
     """Set-up could not lay itself out on the VM."""
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
+    full = "No space left on device" in words or "Disk quota exceeded" in words
     return Conflict(
-        f"The VM cannot be set up: {words}", hint="Look at it: vmctl ssh, then: vmctl up"
+        f"The VM cannot be set up: {words}",
+        hint=DISK_FULL_HINT if full else "Look at it: vmctl ssh, then: vmctl up",
     )
 
 
-def ended(ssh: OpenSSH, code: int, stderr: bytes) -> VmctlError:
-    """The error of a streaming verb that ended early: the link's or the helper's."""
-    if code == ABSENT:
-        install(ssh)
+def ended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool = True) -> VmctlError:
+    """The error of a streaming verb that ended early: the link's or the helper's.
+
+    `said` is whether it had said anything.
+    """
+    if mended(ssh, code, stderr, said=said):
         return Unreachable(
             "vmctl's helpers were missing on the VM; they are there now.",
             hint="Run the same command again.",

@@ -605,7 +605,8 @@ SEND = """
     _write(data)
     _line({{"number": 0, "offset": 0, "bytes": 4}})
     _write(b"evil")
-    _line({{"sha256": hashlib.sha256(b"evil").hexdigest(), "changed": False}})
+    told = {{"changed": False, "mtime_ns": 1, "mode": 420}}
+    _line({{"sha256": hashlib.sha256(b"evil").hexdigest(), **told}})
     _line({{"end": True}})
 """
 

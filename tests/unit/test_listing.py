@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.listing import Listing, is_asked_for, names, safe_link, sane_time
+from vmctl.domain.listing import Asked, Listing, names, safe_link, sane_time
 from vmctl.domain.probe import one_line
 
 GOOD: dict[str, Any] = {
@@ -157,7 +157,7 @@ def test_a_size_that_is_none_is_refused(size: object) -> None:
         ("model.pt", "vmctl.toml", "file", False),
         ("*.pt", "a.py", "file", False),
         ("*", ".git", "dir", False),
-        (".", ".git", "dir", False),
+        (".", ".git", "dir", True),  # saved under the project's name, whatever the VM says
         (".", "file", "file", False),
         ("x", ".git/hooks/x", "file", False),
     ],
@@ -165,25 +165,103 @@ def test_a_size_that_is_none_is_refused(size: object) -> None:
 def test_only_what_the_paths_mean_was_asked_for(
     path: str, inside: str, kind: str, meant: bool
 ) -> None:
-    found = {**GOOD["found"][0], "base": inside.rpartition("/")[2], "inside": inside, "kind": kind}
+    assert (saved_as(path, inside, kind) is not None) is meant
+
+
+def saved_as(
+    path: str, inside: str, kind: str = "file", *, parents: bool = False, **more: Any
+) -> str | None:
+    """Under which name an answer to a path is saved; None where it is refused."""
+    changed = {"base": inside.rpartition("/")[2], "inside": inside, "kind": kind, "wanted": path}
+    found = {**GOOD["found"][0], **changed, **more}
     if kind == "file":
         found["files"] = [["file", "", 4, 1, 0o644, ""]]
     (item,) = Listing.parse({**GOOD, "found": [found]}).items
-    assert is_asked_for(item, [path]) is meant
+    asked = Asked((path,), "p", folders=("work", ".work"), outputs=("work/deep/best.pt",))
+    try:
+        return asked.place_of(item, parents=parents)
+    except NotProvenWhole:
+        return None
 
 
 def test_the_name_to_save_is_the_name_that_was_asked_for() -> None:
-    changed = {"base": "model.pt", "inside": "vmctl.toml", "kind": "file"}
-    found = {**GOOD["found"][0], **changed, "files": [["file", "", 4, 1, 0o644, ""]]}
-    (item,) = Listing.parse({**GOOD, "found": [found]}).items
-    assert not is_asked_for(item, ["model.pt"])
+    assert saved_as("model.pt", "vmctl.toml", base="model.pt") is None
+    assert saved_as("model.pt", "model.pt", wanted="vmctl.toml") is None
+
+
+@pytest.mark.parametrize("base", ["src", "p", ".git", "x"])
+def test_where_no_name_was_typed_the_name_is_ours(base: str) -> None:
+    assert saved_as(".", base, "dir") == "p"
+    assert saved_as("./", base, "dir", parents=True) == "p"
+    assert saved_as("~", base, "dir") == "home"
+
+
+@pytest.mark.parametrize(
+    ("path", "inside", "meant"),
+    [
+        ("x.pt", "x.pt", True),
+        ("x.pt", "work/x.pt", True),
+        ("x.pt", "elsewhere/x.pt", False),
+        ("best.pt", "work/deep/best.pt", True),
+        ("a/x.pt", "work/a/x.pt", True),
+        ("a/x.pt", "b/a/x.pt", False),
+        ("~/Workspace/p/src/x.pt", "src/x.pt", True),
+        ("~/Workspace/p/src/x.pt", "Workspace/p/src/x.pt", True),
+        ("/data/x.pt", "data/x.pt", True),
+        ("/data/x.pt", "src/x.pt", False),
+        ("**/x.pt", "a/b/x.pt", True),
+        ("**/x.pt", "x.pt", True),
+        ("a/*/x.pt", "a/b/x.pt", True),
+        ("a/*/x.pt", "a/b/c/x.pt", False),
+        ("a/*/x.pt", "b/a/x.pt", False),
+    ],
+)
+def test_the_vm_chooses_no_folder_to_keep_either(path: str, inside: str, meant: bool) -> None:
+    assert (saved_as(path, inside, parents=True) == inside) is meant
 
 
 def test_the_hidden_folder_of_a_job_may_come_with_its_outputs() -> None:
-    found = {**GOOD["found"][0], "inside": ".work/out"}
-    (item,) = Listing.parse({**GOOD, "found": [found]}).items
-    assert not is_asked_for(item, ["out"])
-    assert is_asked_for(item, ["out"], [".work"])
+    assert saved_as("out", ".other/out", "dir") is None
+    assert saved_as("out", ".work/out", "dir") == "out"
+
+
+# -- what git would obey ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git", ".GIT", ".Git", ".g\u200cit", "\ufeff.git", ".git.", ".git ", ".git::$INDEX", "git~1",
+     ".git:x:$DATA", "GIT~1", "a\\.git", ".git\\config"],
+)  # fmt: skip
+def test_what_git_would_obey_is_left_out_of_a_folder(name: str) -> None:
+    files = [
+        ["file", "a", 1, 1, 420, ""],
+        ["dir", name, 0, 1, 0o755, ""],
+        ["file", f"{name}/config", 1, 1, 420, ""],
+        ["dir", f"deep/{name}", 0, 1, 0o755, ""],
+        ["file", f"deep/{name}/config", 1, 1, 420, ""],
+        ["file", "z", 1, 1, 420, ""],
+    ]
+    listing = Listing.parse({**GOOD, "found": [{**GOOD["found"][0], "files": files}]})
+    kept = [(entry.relative, entry.number) for entry in listing.items[0].entries]
+    assert kept == [("a", 0), ("z", 3)], "files keep the numbers that the VM sends them under"
+    assert listing.obeyed == (f"out/{name}", f"out/deep/{name}")
+    assert listing.files == 4
+
+
+def test_a_folder_that_git_takes_for_a_repository_comes_without_its_head() -> None:
+    names = ["HEAD", "config", "objects/x", "refs/x", "sub/head", "sub/commondir", "ok/HEAD"]
+    files = [["file", name, 1, 1, 420, ""] for name in names]
+    listing = Listing.parse({**GOOD, "found": [{**GOOD["found"][0], "files": files}]})
+    assert listing.obeyed == ("out/HEAD", "out/sub/head")
+
+
+@pytest.mark.parametrize(
+    "name", ["git", "digit", ".gitignore", ".github", "git~2", ".git2", "x.git", ".gi t"]
+)
+def test_other_names_are_none_that_git_obeys(name: str) -> None:
+    files = [["file", name, 1, 1, 420, ""]]
+    assert not Listing.parse({**GOOD, "found": [{**GOOD["found"][0], "files": files}]}).obeyed
 
 
 # -- names for people ------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from vmctl.domain.readiness import (
     Torch,
     diagnose,
 )
+from vmctl.domain.replies import BOOT_REPORT, checked
 from vmctl.domain.serial import driver_lines, script_code, script_lines
 
 LIMIT_S = 300.0
@@ -193,8 +194,13 @@ def test_the_evidence_goes_with_the_error() -> None:
     assert error.evidence == ("a log: ERROR",)
 
 
+def seeing(report: object) -> Observed:
+    """With a report of the VM's, checked as on its way here."""
+    return SEEN.seen(checked(BOOT_REPORT, report, "a report"))
+
+
 def test_what_a_vm_reports_is_read_and_cleaned() -> None:
-    seen = SEEN.seen(
+    seen = seeing(
         {
             "starting": True,
             "startup": "activating",
@@ -213,7 +219,8 @@ def test_what_a_vm_reports_is_read_and_cleaned() -> None:
     assert "\n" not in seen.lock
     assert seen.evidence == ("/var/log/x: a\\x07b",)
 
-    seen = SEEN.seen({"driver": {"code": 0, "said": "Tesla T4, 580.95\nTesla T4, 580.95"}})
+    driver = {"code": 0, "said": "Tesla T4, 580.95\nTesla T4, 580.95"}
+    seen = seeing({"starting": False, "driver": driver})
     assert seen.driver_answers
     assert not seen.busy
 

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from vmctl.domain.errors import NotFound
+from vmctl.domain.errors import NotFound, NotProvenWhole
 from vmctl.domain.job import RunFacts, State, choose, newest_first, observe, running_first, view
+from vmctl.domain.replies import RUN, checked
 
 YOUNG = RunFacts("job-1", job="job", created_at=1000.0, now=1001.0)
 OLD = dataclasses.replace(YOUNG, now=2000.0)
@@ -40,15 +41,21 @@ def test_state_follows_from_the_facts(facts: RunFacts, state: State) -> None:
     assert observe(facts) is state
 
 
+def parsed(answer: object) -> RunFacts:
+    """What a helper tells of a run, checked as on its way here."""
+    return RunFacts.parse(checked(RUN, answer, "a run"))
+
+
 def test_an_empty_directory_is_a_lost_run_not_a_failure() -> None:
-    facts = RunFacts.parse({"id": "x", "spec": {}, "phase": None, "exit": None, "now": 5000.0})
+    facts = parsed({"id": "x", "spec": {}, "phase": None, "exit": None, "now": 5000.0})
     assert observe(facts) is State.LOST
     assert view(facts).started_at is None
 
 
 def test_remote_text_in_facts_is_cleaned() -> None:
-    facts = RunFacts.parse({"id": "x\x1b[2J", "spec": {"job": "\x1b]0;title\x07j\x00"}})
-    assert (facts.id, facts.job) == ("x", "j")
+    assert parsed({"id": "x", "spec": {"job": "\x1b]0;title\x07j\x00"}}).job == "j"
+    with pytest.raises(NotProvenWhole):
+        parsed({"id": "x\x1b[2J"})
 
 
 def test_seconds_stop_at_the_end_and_go_on_until_then() -> None:

@@ -175,8 +175,10 @@ def register(app: typer.Typer) -> None:
         """Bring home what changed on the VM since it was pushed.
 
         Files that changed here, too, are left alone and listed (exit code 4), as is what was
-        deleted on the VM; the others come. A push after it has nothing to do. What a run made
-        on the VM is for fetch.
+        deleted on the VM; the others come. A push after it has nothing to do. A file that was
+        made on the VM comes when you name it, or its folder; one that programs of this computer
+        obey by its name (.envrc, .vscode, *.pth) only when you name just that, changed or new.
+        What a run made is for fetch.
         """
         from vmctl.domain.errors import Conflict
         from vmctl.workflows.pull import pull as story

@@ -53,27 +53,27 @@ class RunFacts:
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> RunFacts:
-        """From the helper's answer; what is missing there is missing here."""
-        spec = answer.get("spec") or {}
-        ended = answer.get("exit") or {}
-        phase = answer.get("phase") or {}
+        """From the helper's answer, which has been checked; what is missing there is missing."""
+        spec = answer["spec"] or {}
+        ended = answer["exit"] or {}
+        phase = answer["phase"] or {}
         return RunFacts(
-            id=printable(str(answer["id"])),
-            job=printable(str(spec.get("job") or "")),
-            command=printable(str(spec.get("command") or "")),
-            args=tuple(printable(str(word)) for word in spec.get("args") or ()),
-            directory=printable(str(spec.get("directory") or "")),
-            outputs=tuple(printable(str(path)) for path in spec.get("outputs") or ()),
-            created_at=_number(spec.get("created_at")),
-            phase=printable(str(phase.get("phase") or "")),
-            session=bool(answer.get("session")),
-            cancel_asked=bool(answer.get("cancel_asked")),
-            exit_code=int(ended["code"]) if "code" in ended else None,
+            id=printable(answer["id"]),
+            job=printable(spec.get("job") or ""),
+            command=printable(spec.get("command") or ""),
+            args=tuple(map(printable, spec.get("args") or ())),
+            directory=printable(spec.get("directory") or ""),
+            outputs=tuple(map(printable, spec.get("outputs") or ())),
+            created_at=spec.get("created_at"),
+            phase=printable(phase.get("phase") or ""),
+            session=bool(answer["session"]),
+            cancel_asked=bool(answer["cancel_asked"]),
+            exit_code=ended.get("code"),
             exit_cancelled=bool(ended.get("cancelled")),
             exit_interrupted=bool(ended.get("interrupted")),
-            ended_at=_number(ended.get("ended_at")),
-            log_bytes=int(answer.get("log_bytes") or 0),
-            now=_number(answer.get("now")) or 0.0,
+            ended_at=ended.get("ended_at"),
+            log_bytes=answer["log_bytes"] or 0,
+            now=answer["now"] or 0.0,
         )
 
 
@@ -153,10 +153,6 @@ def running_first(runs: Sequence[RunFacts], wanted: str | None) -> RunFacts:
         return choose(going, wanted)
     except NotFound:
         return choose(runs, wanted)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _iso(seconds: float | None) -> str | None:

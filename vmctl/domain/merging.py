@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+
+from vmctl.domain.file_names import covers, is_obeyed
+from vmctl.domain.manifest import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,11 @@ class Content:
     value: str = ""
 
     @staticmethod
-    def parse(told: Mapping[str, Any] | None) -> Content | None:
-        """From the VM's record of a push; None where no push put anything."""
-        if told is None:
+    def of(entry: Entry | None) -> Content | None:
+        """From our own record of the last push; None where that put nothing there."""
+        if not entry or entry[0] == "d":
             return None
-        kind = str(told["kind"])
-        return Content(kind, str(told["link"] if kind == "link" else told["sha256"]))
+        return Content("file" if entry[0] == "f" else "link", str(entry[1]))
 
 
 NOTHING = Content()
@@ -37,6 +38,14 @@ class Verdict(Enum):
     GONE_HERE = "is gone here, but was changed on the VM"
     GONE_THERE = "was deleted on the VM"
     GONE_THERE_BOTH = "was deleted on the VM, but changed here"
+    NEW = "was not pushed from here: it comes only when it is named"
+    UNKNOWN = "is another file on the VM, and no push from here is on record"
+    OBEYED = "would be obeyed by programs of this computer: it comes only when it is named"
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether not even --force takes it, unless the user names it."""
+        return self in (Verdict.NEW, Verdict.UNKNOWN, Verdict.OBEYED)
 
     @property
     def is_conflict(self) -> bool:
@@ -55,3 +64,27 @@ def decide(before: Content | None, here: Content, there: Content) -> Verdict:
     if here == NOTHING:
         return Verdict.GONE_HERE
     return Verdict.MADE if before is None else Verdict.BOTH
+
+
+def judge(
+    path: str,
+    pushed: Content | None,
+    here: Content,
+    there: Content,
+    named: Sequence[str],
+    has_record: bool,
+) -> Verdict:
+    """As `decide`; but the VM chooses no names here.
+
+    What was not pushed from here comes only where the user named it or its folder (`named`, "" for
+    the whole project names nothing), and what is obeyed here only where he named just that.
+    """
+    verdict = decide(pushed, here, there)
+    if verdict is Verdict.SAME:
+        return verdict
+    tops = [top for top in named if top and covers([top], path)]
+    if is_obeyed(path) and not any(top == path or is_obeyed(top) for top in tops):
+        return Verdict.OBEYED
+    if pushed is None and not tops:
+        return Verdict.NEW if here == NOTHING or has_record else Verdict.UNKNOWN
+    return verdict

@@ -20,6 +20,8 @@ DISK_FULL_HINT = (
     "See what fills it: vmctl exec df -h. A new VM gets more by disk_gb in vmctl.toml, or --disk-gb"
 )
 
+LONGEST_MESSAGE = 1000  # signs that the VM may put into one message
+_HINT = re.compile(r"[\w .,:()'/\[\]=-]{,300}")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -54,14 +56,14 @@ class Machine:
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> Machine:
-        """From the helper's answer."""
+        """From the helper's answer, which has been checked."""
         return Machine(
-            python=printable(str(answer["python"])),
-            version=printable(str(answer["version"])),
-            missing=tuple(printable(str(name)) for name in answer["missing"]),
-            added=tuple(printable(str(name)) for name in answer.get("added", ())),
-            trouble=printable(str(answer.get("trouble", ""))),
-            done_before=bool(answer.get("done_before")),
+            python=one_line(answer["python"]),
+            version=one_line(answer["version"]),
+            missing=tuple(map(one_line, answer["missing"])),
+            added=tuple(map(one_line, answer["added"] or ())),
+            trouble=one_line(answer["trouble"] or ""),
+            done_before=bool(answer["done_before"]),
         )
 
 
@@ -74,10 +76,16 @@ _KINDS: Mapping[str, type[VmctlError]] = {
 
 
 def refusal(error: Mapping[str, Any]) -> VmctlError:
-    """The error that a helper on the VM told, as one of ours."""
-    kind = str(error.get("kind", ""))
-    message = one_line(str(error.get("message", "The VM refused.")).strip())
-    hint = one_line(str(error.get("hint", "")).strip())
+    """The error that a helper on the VM told, as one of ours.
+
+    A hint is typed by people: the VM's is shown only where it is plain words about vmctl, with
+    nothing that a shell would take for more.
+    """
+    kind = str(error.get("kind") or "")
+    message = one_line(str(error.get("message") or "The VM refused.").strip())[:LONGEST_MESSAGE]
+    hint = one_line(str(error.get("hint") or "").strip())
+    if not _HINT.fullmatch(hint) or "vmctl" not in hint:
+        hint = ""
     if kind == "disk_full":
         return Conflict(f"The VM's disk is full ({message}).", hint=DISK_FULL_HINT)
     if kind == "failed":

@@ -32,13 +32,13 @@ class Torch:
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> Torch:
-        """From the helper's answer."""
+        """From the VM's report, which has been checked."""
         words = ("version", "cuda", "driver_cuda", "said", "python")
         return Torch(
-            **{name: one_line(str(answer.get(name) or "")) for name in words},
-            available=bool(answer.get("available")),
-            simulated=bool(answer.get("simulated")),
-            count=int(answer.get("count") or 0),
+            **{name: one_line(answer[name] or "") for name in words},
+            available=bool(answer["available"]),
+            simulated=bool(answer["simulated"]),
+            count=answer["count"] or 0,
         )
 
     @property
@@ -79,22 +79,21 @@ class Observed:
     evidence: tuple[str, ...] = ()
 
     def seen(self, report: Mapping[str, Any]) -> Observed:
-        """With what the VM itself reports."""
-        answer = report.get("driver") or {}
-        said = printable(str(answer.get("said", "")))
-        driver = Driver.parse(said) if answer.get("code") == 0 else None
+        """With what the VM itself reports, which has been checked."""
+        answer = report["driver"] or {"code": None, "said": None}
+        said = printable(answer["said"] or "")
+        driver = Driver.parse(said) if answer["code"] == 0 else None
         lines = [line for line in said.splitlines() if line.strip()]
-        cards = report.get("cards")
         return replace(
             self,
-            starting=bool(report.get("starting")),
-            startup=one_line(str(report.get("startup") or "")),
-            lock=one_line(str(report.get("lock") or "")),
+            starting=report["starting"],
+            startup=one_line(report["startup"] or ""),
+            lock=one_line(report["lock"] or ""),
             driver=driver,
             driver_said="" if driver else one_line(lines[-1] if lines else ""),
-            cards=cards if isinstance(cards, int) else None,
-            torch=Torch.parse(report["torch"]) if report.get("torch") else None,
-            evidence=tuple(one_line(str(line)) for line in report.get("log") or ()),
+            cards=report["cards"],
+            torch=Torch.parse(report["torch"]) if report["torch"] else None,
+            evidence=tuple(map(one_line, report["log"] or ())),
         )
 
     @property

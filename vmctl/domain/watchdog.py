@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from vmctl.domain.duration import duration_text, parse_duration
-from vmctl.domain.errors import InvalidInput
+from vmctl.domain.errors import InvalidInput, NotProvenWhole
 from vmctl.domain.probe import printable
+from vmctl.domain.replies import WATCH_REPORT, WATCH_SETTINGS, checked, decoded
 
 SETTINGS_ITEM = "vmctl-watchdog"
 STARTUP_ITEM = "startup-script"
@@ -57,12 +57,10 @@ class WatchSettings:
     def parse(text: str | None) -> WatchSettings:
         """From the item; what makes no sense there counts as not said."""
         try:
-            found = json.loads(text or "{}")
-            return WatchSettings(
-                **{key: float(found.get(key, 0)) for key in WatchSettings.__slots__}
-            )
-        except (ValueError, TypeError, AttributeError):
+            found = checked(WATCH_SETTINGS, decoded((text or "{}").encode()), SETTINGS_ITEM)
+        except (ValueError, NotProvenWhole):
             return WatchSettings()
+        return WatchSettings(**{key: value or 0.0 for key, value in found.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +77,24 @@ class WatchReport:
 
     @staticmethod
     def parse(text: str) -> WatchReport | None:
-        """From the guest attribute; None where it makes no sense."""
+        """From the guest attribute; None where it makes no sense.
+
+        Unlike a helper's answer it is no error: any process of the VM's may write it, and what it
+        says is only shown.
+        """
         try:
-            found = json.loads(text)
-            return WatchReport(
-                at=_stamp(found["at"]) or "",
-                busy=tuple(_words(one) for one in found["busy"]),
-                idle_since=_stamp(found.get("idle_from")),
-                stops_at=_stamp(found.get("stops_at")),
-                stops_why=_words(found.get("stops_why", "")),
-                stopped=_words(found.get("stopped", "")),
-                missing=_words(found.get("missing", "")),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
+            found = checked(WATCH_REPORT, decoded(text.encode("utf-8", "replace")), "watchdog")
+        except (ValueError, NotProvenWhole):
             return None
+        return WatchReport(
+            at=_moment(found["at"]),
+            busy=tuple(map(_words, found["busy"])),
+            idle_since=_stamp(found["idle_from"]),
+            stops_at=_stamp(found["stops_at"]),
+            stops_why=_words(found["stops_why"]),
+            stopped=_words(found["stopped"]),
+            missing=_words(found["missing"]),
+        )
 
     def is_since(self, start: datetime) -> bool:
         """Whether it is about what runs since then, as two clocks tell it."""
@@ -154,9 +156,13 @@ def _when(moment: datetime) -> str:
     return f"{moment.astimezone():%a %d %b at %H:%M}"
 
 
-def _stamp(seconds: Any) -> str | None:
-    return datetime.fromtimestamp(float(seconds), UTC).isoformat() if seconds else None
+def _stamp(seconds: float | None) -> str | None:
+    return _moment(seconds) if seconds else None
 
 
-def _words(text: Any) -> str:
-    return " ".join(printable(str(text)).split())[:120]
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _words(text: str | None) -> str:
+    return " ".join(printable(text or "").split())[:120]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import socket
+import time
 from types import TracebackType
 from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.domain.command import Command
-from vmctl.domain.errors import AccessDenied, HostKeyChanged, TimedOut, Unreachable
+from vmctl.domain.errors import (
+    AccessDenied,
+    HostKeyChanged,
+    NotProvenWhole,
+    TimedOut,
+    Unreachable,
+)
+from vmctl.domain.replies import REPLY_BYTES
 from vmctl.domain.target import Target
 from vmctl.ssh.hostkeys import pinned
-from vmctl.ssh.openssh import Result
+from vmctl.ssh.openssh import COMMAND_S, Result
+from vmctl.ssh.remote_output import TAIL_BYTES, too_much
 
 FIRST_GAP_S = 0.1
 GAP_GROWTH = 1.3
@@ -94,7 +102,7 @@ class Connection:
         command: str | Command,
         *,
         input: bytes | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float = COMMAND_S,
     ) -> Result:
         """Run one command on the VM and wait; its exit code is data."""
         from paramiko.ssh_exception import SSHException
@@ -102,19 +110,23 @@ class Connection:
         channel = self.begin(command)
         try:
             channel.settimeout(timeout_s)
-            out, err = io.BytesIO(), io.BytesIO()
             if input:
                 channel.sendall(input)
             channel.shutdown_write()
-            _drain(channel, out, err)
+            out, err = _drain(channel, time.monotonic() + timeout_s)
+            if not channel.status_event.wait(timeout_s):
+                raise TimeoutError
             code = channel.recv_exit_status()
             channel.close()
+        except NotProvenWhole:
+            self.close()
+            raise
         except TimeoutError as error:
             self.close()  # the command may go on there: what it says later is not for us
-            raise TimedOut(f"A command on the VM took longer than {timeout_s} s.") from error
+            raise TimedOut(f"A command on the VM took longer than {timeout_s:g} s.") from error
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
-        return Result(code, out.getvalue(), err.getvalue())
+        return Result(code, out, err)
 
     def begin(self, command: str | Command) -> Any:
         """Start one command on the VM; the channel that carries it, beside others."""
@@ -188,21 +200,28 @@ def _knock(target: Target) -> bool:
         return False
 
 
-def _drain(channel: Any, out: io.BytesIO, err: io.BytesIO) -> None:
+def _drain(channel: Any, deadline: float) -> tuple[bytes, bytes]:
     """Read both streams to their ends; reading one after the other could block for ever."""
     import threading
+
+    out, tail = bytearray(), [b""]
 
     def read_errors() -> None:
         # a limit that runs out here runs out below, too, where it is told
         with contextlib.suppress(OSError):
             while data := channel.recv_stderr(1 << 16):
-                err.write(data)
+                tail[0] = (tail[0] + data)[-TAIL_BYTES:]
 
     reader = threading.Thread(target=read_errors, daemon=True)
     reader.start()
     while data := channel.recv(1 << 16):
-        out.write(data)
-    reader.join()
+        out += data
+        if len(out) > REPLY_BYTES:
+            raise too_much(REPLY_BYTES)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    reader.join(max(0.1, deadline - time.monotonic()))
+    return bytes(out), tail[0]
 
 
 def _changed(target: Target) -> HostKeyChanged:

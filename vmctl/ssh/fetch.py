@@ -5,27 +5,39 @@ The other end is vmctl/guest/sending.py, where the order of what is said is writ
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole
 from vmctl.domain.listing import sane_time
 from vmctl.domain.probe import one_line
+from vmctl.domain.replies import (
+    END,
+    HEADER,
+    TRAILER,
+    Shape,
+    checked,
+    decoded,
+    listing_length,
+    unfit,
+)
+from vmctl.guest.protocol import LISTED, LISTING_BYTES
 from vmctl.ssh import guest
 from vmctl.ssh.landing import Landing, Part
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.remote_output import READ_BYTES, RemoteOutput, tail_of, write_to
 from vmctl.ssh.transfer import end_process
 
-READ_BYTES = 1 << 18
-LINE_LIMIT = 1 << 16
-LISTING_LIMIT = 256 << 20  # bytes of a listing, unpacked: a few million files
+LINE_BYTES = 1 << 16
+LISTING_VALUES = 8 * LISTED + (1 << 16)  # an entry is a list of six, and commas stand in names
+MUCH_BYTES = 1 << 20  # of a file: then the room for it is looked at again
 PIPE_BYTES = 1 << 18
 
 
@@ -75,10 +87,14 @@ class Incoming:
 
     def __init__(self, ssh: OpenSSH, verb: str, request: dict[str, Any]) -> None:
         self._ssh = ssh
-        self._process = guest.stream(ssh, verb, request)
-        self._rest = b""
         self._first = True
         self._verb, self._request = verb, request
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = guest.stream(self._ssh, self._verb, self._request)
+        assert self._process.stdout is not None
+        self._output = RemoteOutput(self._process.stdout.fileno())
         _widen(self._process)
 
     def __enter__(self) -> Incoming:
@@ -91,42 +107,41 @@ class Incoming:
 
     # -- what is said --------------------------------------------------------------------------
 
-    def listing(self) -> Generator[str, None, dict[str, Any]]:
-        """Yields why it waits, whenever it says so; returns the listing as it was sent."""
+    def listing(self, *, waits: bool) -> Generator[str, None, dict[str, Any]]:
+        """Yields why it waits, whenever it says so; returns the listing as it was sent.
+
+        Raises NotProvenWhole for one of more than LISTING_BYTES, and for a wait that nobody asked
+        for.
+        """
+        shape = listing_length(LISTING_BYTES)
         while True:
-            record = self._record()
+            record = self._record(shape)
             if "waiting" in record:
-                yield str(record["waiting"])
+                if not waits:
+                    raise unfit("it waits, unasked")
+                yield record["waiting"]
                 continue
-            try:
-                count = int(record["listing"])
-            except (KeyError, TypeError, ValueError, OverflowError):
-                _distrust()
-            if not 0 <= count <= LISTING_LIMIT:
-                _distrust()
-            packed = b"".join(self._bytes(count))
+            packed = b"".join(self._bytes(record["listing"]))
             try:
                 unpacker = zlib.decompressobj()
-                found = json.loads(unpacker.decompress(packed, LISTING_LIMIT))
-            except (ValueError, zlib.error, RecursionError):
-                found = None
+                data = unpacker.decompress(packed, LISTING_BYTES + 1)
+                found = decoded(data, LISTING_BYTES, LISTING_VALUES)
+            except (ValueError, zlib.error) as error:
+                raise unfit("its listing is no JSON, or too much of it") from error
             if not isinstance(found, dict):
-                _distrust()
+                raise unfit("its listing is no object")
             return found
 
     def ask(self, wanted: Sequence[tuple[int, int, str]]) -> None:
         """Say which files are wanted, each from an offset with the sum of what comes before."""
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"files": wanted}).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the stream ends, and its end tells why
+        line = json.dumps({"files": wanted}).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # the stream ends, and its end tells why
+            write_to(self._process.stdin.fileno(), line, self._output)
 
     def finish(self) -> None:
         """The other side has sent all that it promised."""
-        if self._record().get("end") is not True:
-            _distrust()
+        self._record(END)
 
     def receive(
         self, landing: Landing, want: Want, have: Have, instead_of: str | None = None
@@ -139,9 +154,8 @@ class Incoming:
         """
         begins, left = self._header(want, have.offset)
         if begins and have.whole:
-            trailer = self._record()
-            if left or trailer.get("sha256") != have.sha256:
-                _distrust()
+            if left or self._record(TRAILER)["sha256"] != have.sha256:
+                raise unfit(f"{one_line(want.relative)} is the same, and is not")
             landing.give_mode(want.relative, want.mode)
             yield begins
             same = Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
@@ -156,13 +170,15 @@ class Incoming:
                     hint="The same command again",
                 )
             part.begin(begins)
+            if left > MUCH_BYTES:
+                landing.require(left)  # the disk here may have filled meanwhile
             if begins:
                 yield begins
             for data in self._bytes(left):
                 digest.update(data)
                 _write(part, data)
                 yield len(data)
-            trailer = self._record()
+            trailer = self._record(TRAILER)
             sha256 = digest.hexdigest()
             _prove(part, want, trailer, sha256, have.changing_ok)
         except BaseException:
@@ -171,7 +187,9 @@ class Incoming:
 
         def finish() -> Arrived:
             try:
-                replaced = part.finish(*_times(trailer, want), instead_of)
+                # mode and time of what was sent, which may be newer than the listing
+                times = trailer["mode"] & 0o777, sane_time(trailer["mtime_ns"])
+                replaced = part.finish(*times, instead_of)
             finally:
                 part.close()
             return Arrived(want, total, begins, sha256, replaced)
@@ -179,60 +197,52 @@ class Incoming:
         return finish
 
     def _header(self, want: Want, offset: int) -> tuple[int, int]:
-        record = self._record()
-        try:
-            number, begins, left = (int(record[key]) for key in ("number", "offset", "bytes"))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            _distrust()
-        if number != want.number or begins not in (0, offset) or left < 0:
+        record = self._record(HEADER)
+        number, begins, left = record["number"], record["offset"], record["bytes"]
+        if number != want.number or begins not in (0, offset):
             raise NotProvenWhole(
                 f"The VM sent another part of {one_line(want.relative)} than was asked for.",
                 hint="Nothing of it was kept; run the same command again.",
+            )
+        if begins + left > want.size:
+            raise NotProvenWhole(
+                f"The VM listed {one_line(want.relative)} with {want.size} bytes and sends "
+                f"{begins + left}.",
+                hint="Nothing of it was kept; look at it on the VM: vmctl ssh",
             )
         return begins, left
 
     # -- bytes ---------------------------------------------------------------------------------
 
-    def _record(self) -> dict[str, Any]:
-        while b"\n" not in self._rest:
-            if len(self._rest) > LINE_LIMIT:
-                _distrust()
-            self._rest += self._read() or self._ended()
-        line, _, self._rest = self._rest.partition(b"\n")
+    def _record(self, shape: Shape) -> dict[str, Any]:
+        """The next line, checked."""
+        line = self._output.line(LINE_BYTES)
+        while not line:
+            self._start_again()
+            line = self._output.line(LINE_BYTES)
         try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            _distrust()
-        return found
+            found = decoded(line)
+        except ValueError as error:
+            raise unfit("a line is no JSON") from error
+        record: dict[str, Any] = checked(shape, found, self._verb)
+        return record
 
     def _bytes(self, left: int) -> Generator[bytes, None, None]:
         while left:
-            data = self._rest or self._read() or self._ended()
-            data, self._rest = data[:left], data[left:]
+            data = self._output.some(min(left, READ_BYTES))
+            if not data:
+                self._start_again()
             left -= len(data)
             yield data
 
-    def _read(self) -> bytes:
-        assert self._process.stdout is not None
-        data = os.read(self._process.stdout.fileno(), READ_BYTES)
-        self._first = self._first and not data
-        return data
-
-    def _ended(self) -> bytes:
-        """Start once more where the helpers had to be installed first, else raise why it ended."""
-        assert self._process.stderr is not None
-        told = self._process.stderr.read()
-        code = self._process.wait()
-        if self._first and code == guest.ABSENT:
+    def _start_again(self) -> None:
+        """Where the helpers had to be installed first, once; else raise why it ended."""
+        told, code = tail_of(self._process)
+        first, self._first = self._first and not self._output.came, False
+        if first and guest.mended(self._ssh, code, told, said=False):
             end_process(self._process)
-            guest.install(self._ssh)
-            self._process = guest.stream(self._ssh, self._verb, self._request)
-            _widen(self._process)
-            if data := self._read():
-                return data
-            told, code = self._process.stderr.read(), self._process.wait()  # type: ignore[union-attr]
+            self._begin()
+            return
         raise guest.ended(self._ssh, code, told)
 
 
@@ -252,13 +262,13 @@ def _write(part: Part, data: bytes) -> None:
 
 def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changing_ok: bool) -> None:
     name = one_line(want.relative.rpartition("/")[2])
-    if trailer.get("sha256") != sha256:
+    if trailer["sha256"] != sha256:
         part.drop()
         raise NotProvenWhole(
             f"What arrived of {name} is not what the VM sent: its SHA-256 differs.",
             hint="Nothing of it was kept; run the same command again.",
         )
-    if trailer.get("changed") and not changing_ok:
+    if trailer["changed"] and not changing_ok:
         part.drop()
         raise Changed(
             f"{name} was changed on the VM while it was being fetched.",
@@ -268,21 +278,6 @@ def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changin
 
 class Changed(Conflict):
     """A file was written to while it was being sent."""
-
-
-def _times(trailer: dict[str, Any], want: Want) -> tuple[int, int]:
-    """Mode and time of what was sent, which may be newer than the listing."""
-    try:
-        return int(trailer["mode"]) & 0o777, sane_time(int(trailer["mtime_ns"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return want.mode, want.mtime_ns
-
-
-def _distrust() -> NoReturn:
-    raise NotProvenWhole(
-        "The VM's answer is not what the helper there writes.",
-        hint="Look at the VM: vmctl ssh",
-    )
 
 
 def _widen(process: subprocess.Popen[bytes]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
+import re
 import select
 import shlex
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.domain.errors import Unreachable
+from vmctl.domain.replies import unfit
 from vmctl.domain.target import Target, ssh_failure
 from vmctl.domain.tunnel import Forwarding, Pulse
 from vmctl.ssh import guest
 from vmctl.ssh.master import Master
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.remote_output import Tail
 from vmctl.ssh.transfer import end_process
 
 # OpenSSH's own keepalive stands behind our Pulse, and watches while the connection is being made
@@ -29,14 +30,16 @@ ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
 CONNECT = ("-o", "ConnectTimeout=3")
 READY = b"vmctl-tunnel-ready "
 MAX_SAID = 64 * 1024
+SAID_S = 0.5  # for what was said before to come, while the connection goes on
 HTTP_S = 3.0
 LOOK_S = 0.5  # how often we look whether this computer slept or its network changed
 SLEPT_S = 2.0  # a look that comes so late means that it did
 MUCH_BYTES = 64 * 1024
+STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ [0-9]{3}")
 
 
 class LibraryAbsent(Exception):
-    """The VM does not have this vmctl's helpers: they are to be installed first."""
+    """The VM does not have this vmctl's helpers, or not whole: they are to be installed first."""
 
 
 class Forward:
@@ -54,7 +57,7 @@ class Forward:
         self.path = path
         self._moved = moved  # bytes that came and went through the forward so far
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
+        self._errors: Tail | None = None
         self._pulse = Pulse(0.0)
         self._seen = (0, 0)
         self._looked = (0.0, 0.0)
@@ -77,9 +80,11 @@ class Forward:
             Master(self.target).argv(_line(request is not None), options=options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert self._process.stderr is not None
+        self._errors = Tail(self._process.stderr)
         if request is not None:
             self._write(json.dumps(request).encode() + b"\n")
         said = self._said(timeout_s)
@@ -91,9 +96,9 @@ class Forward:
         self._source = source_address(self.target)
         if request is None:
             return {}
-        if code == guest.ABSENT:
+        if code in (guest.ABSENT, guest.BROKEN):
             raise LibraryAbsent
-        return guest.answer(code, answer, self._told().encode())
+        return guest.answer("service", code, answer, self._told().encode() if code else b"")
 
     def _said(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.
@@ -112,6 +117,8 @@ class Forward:
             said = (said + data)[-MAX_SAID:]
             before, mark, code = said.rpartition(READY)
             if mark and code.endswith(b"\n"):
+                if not re.fullmatch(rb"[0-9]{1,3}\n", code):
+                    raise unfit("service ends with no exit code")
                 return before.strip().rpartition(b"\n")[2], int(code)
 
     def alive(self, seconds: float) -> bool:
@@ -167,33 +174,39 @@ class Forward:
 
     def answers_http(self) -> bool:
         """Whether something speaks HTTP at the VM's port; any status counts."""
-        connection = _Through(self.path)
-        try:
-            host = f"127.0.0.1:{self.forwarding.local_port}"
-            connection.request("GET", "/", headers={"Host": host})
-            connection.getresponse().read(1)
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        ask = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{self.forwarding.local_port}\r\n"
+        limit, heard = time.monotonic() + HTTP_S, b""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.settimeout(HTTP_S)
+                connection.connect(str(self.path))
+                connection.sendall(f"{ask}Connection: close\r\n\r\n".encode())
+                while not STATUS_LINE.match(heard):
+                    connection.settimeout(max(limit - time.monotonic(), 0.01))
+                    data = connection.recv(4096)
+                    if not data or len(heard) > MAX_SAID or time.monotonic() > limit:
+                        return False
+                    heard += data
+            except OSError:
+                return False
         return True
 
     def close(self) -> None:
         """Stop listening; nothing of it is left."""
         if self._process is not None:
             end_process(self._process)
-        self._errors.close()
         self.path.unlink(missing_ok=True)
 
     def _told(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode("utf-8", "replace")
+        return self._errors.text(SAID_S) if self._errors is not None else ""
 
     def _failure(self) -> Exception:
         assert self._process is not None
         ended = self._process.poll() is not None
-        end_process(self._process)
+        if not ended:
+            self._process.terminate()
         told = self._told()
+        end_process(self._process)
         if not ended and not told.strip():
             return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
         return ssh_failure(told, self.target)
@@ -209,20 +222,6 @@ def _line(with_service: bool) -> str:
         verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({guest.verb_line('service')})"
     script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
     return f"exec sh -c {shlex.quote(script)}"
-
-
-class _Through(http.client.HTTPConnection):
-    """HTTP through a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("127.0.0.1", timeout=HTTP_S)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 def source_address(target: Target) -> str:

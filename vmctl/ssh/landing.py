@@ -48,6 +48,7 @@ class Landing:
                 hint="Save elsewhere: --to DIR",
             ) from error
         self._here: tuple[str, int] = ("", os.dup(self._fd))
+        self._refused = _umask()
         self._touched: set[str] = set()
 
     def close(self) -> None:
@@ -62,10 +63,12 @@ class Landing:
         """
         if relative == self._here[0]:
             return self._here[1]
-        found = os.dup(self._fd)
+        above, below = "", relative
+        if relative.startswith(f"{self._here[0]}/"):  # on from there
+            above, below = self._here[0], relative[len(self._here[0]) + 1 :]
+        found = os.dup(self._here[1] if above else self._fd)
         try:
-            above = ""
-            for part in PurePosixPath(relative).parts:
+            for part in PurePosixPath(below).parts:
                 found = self._enter(found, above, part, make)
                 above = f"{above}/{part}" if above else part
         except BaseException:
@@ -147,8 +150,23 @@ class Landing:
         os.symlink(target, part, dir_fd=folder)
         self.rename(part, name, folder, relative)
 
+    def mode_here(self, mode: int) -> int:
+        """A mode of the VM's as this user lets new files have it; he can always read his own."""
+        return (mode & 0o777 & ~self._refused) | stat.S_IRUSR
+
+    def require(self, count: int) -> None:
+        """Refuse at once what cannot fit on the disk here."""
+        free = os.fstatvfs(self._fd)
+        if free.f_blocks and count > free.f_bavail * free.f_frsize:
+            raise InvalidInput(
+                f"The disk is full here: the files need {count} bytes, "
+                f"{free.f_bavail * free.f_frsize} are free.",
+                hint="Save elsewhere: --to DIR",
+            )
+
     def give_mode(self, relative: str, mode: int) -> None:
-        """Give a file that is here already the mode that it has there."""
+        """Give a file that is here already the mode that it has there, as far as it may."""
+        mode = self.mode_here(mode)
         parent, name = _split(relative)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=self.folder(parent, make=False))
@@ -283,7 +301,7 @@ class Part:
 
         `instead_of` is the SHA-256 of what must stand there until then ("": no file must).
         """
-        os.fchmod(self._fd, mode)
+        os.fchmod(self._fd, self._landing.mode_here(mode))
         os.utime(self._fd, ns=(mtime_ns, mtime_ns))
         os.fsync(self._fd)
         if instead_of is not None and _sum_of(self._name, self._folder) != instead_of:
@@ -303,6 +321,13 @@ class Part:
     def drop(self) -> None:
         """Nothing of it is kept."""
         _forget(self._part, self._folder)
+
+
+def _umask() -> int:
+    """What this user's new files may not have. Asking means to set it, so in one thread only."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def start_writing_out(descriptor: int, offset: int, count: int) -> None:

@@ -15,6 +15,7 @@ from vmctl.domain.errors import TimedOut, Unreachable
 from vmctl.domain.target import Target, ssh_failure
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
+from vmctl.ssh.remote_output import exchange
 from vmctl.ssh.starting import SSH_FAILED, Begun, Running
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
 TRIES = 4
 CHUNK = 65536
+COMMAND_S = 120.0  # for a command of ours that does next to nothing
 
 __all__ = ["SSH_FAILED", "OpenSSH", "Result", "Running", "is_ssh_failure"]
 
@@ -126,12 +128,15 @@ class OpenSSH:
         command: str | Command,
         *,
         input: bytes | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float = COMMAND_S,
     ) -> Result:
-        """Run one command on the VM and wait; its exit code is data, ssh's own failure an error."""
+        """Run one command on the VM and wait; its exit code is data, ssh's own failure an error.
+
+        Raises TimedOut, and NotProvenWhole where it says more than a helper ever does.
+        """
         with self._begin(str(command)) as process:
             try:
-                stdout, stderr = process.communicate(input or b"", timeout=timeout_s)
+                stdout, stderr = exchange(process, input or b"", timeout_s)
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise TimedOut(

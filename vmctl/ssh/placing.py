@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,11 @@ from vmctl.domain.probe import DISK_FULL_HINT, last_lines, printable
 from vmctl.domain.target import rsync_word, ssh_failure
 from vmctl.domain.transfer import RsyncStats, rsync_progress, rsync_stats
 from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
+from vmctl.ssh.remote_output import Tail
 from vmctl.ssh.transfer import end_process
+
+KEPT_LINES = 200  # of what rsync says: its numbers come last
+LINE_BYTES = 1 << 16
 
 
 class Rsync:
@@ -42,33 +47,33 @@ class Rsync:
         shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
         argv += ["-e", shell, f"--rsync-path=mkdir -p {shlex.quote(folder)} && rsync"]
         argv += ["./", f"{ssh.target.alias}:{folder}/"]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         with tempfile.TemporaryFile() as names:
-            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+            # rsync takes a name that begins with "#" or ";" for a remark
+            names.write(b"".join(b"./" + os.fsencode(path) + b"\0" for path in paths))
             names.seek(0)
             self._process = subprocess.Popen(
                 argv,
                 cwd=root,
                 stdin=names,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=subprocess.PIPE,
                 env={**os.environ, "LC_ALL": "C"},
                 start_new_session=True,
             )
+        assert self._process.stderr is not None
+        self._errors = Tail(self._process.stderr)
 
     def progress(self) -> Generator[int, None, RsyncStats]:
         """Yields bytes done until it is done; raises one clear error where it failed."""
         said = yield from _progress(self._process)
         code = self._process.wait()
         if code != 0:
-            self._errors.seek(0)
-            raise _rsync_failure(self._ssh, code, self._errors.read().decode("utf-8", "replace"))
+            raise _rsync_failure(self._ssh, code, self._errors.text())
         return rsync_stats(said)
 
     def close(self) -> None:
         """Leave nothing of it behind."""
         end_process(self._process)
-        self._errors.close()
 
 
 class HeadStart:
@@ -111,7 +116,7 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
         raise NotFound(
             "scp is not installed on this computer.", hint="sudo apt-get install openssh-client"
         )
-    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryDirectory() as made:
         tree = Path(made, "tree")
         for path in paths:  # scp follows links, so links are all it takes
             link = tree / path
@@ -124,15 +129,16 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
             cwd=tree,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert process.stderr is not None
+        errors = Tail(process.stderr)
         try:
             code = process.wait()
+            told = errors.text()
         finally:
             end_process(process)
-        errors.seek(0)
-        told = errors.read().decode("utf-8", "replace")
     if code == 0:
         return
     if "No space left" in told or ("write remote" in told and "Failure" in told):
@@ -145,10 +151,10 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
 def _progress(process: subprocess.Popen[bytes]) -> Generator[int, None, str]:
     """Yields the bytes done; returns everything else that was said."""
     assert process.stdout is not None
-    kept: list[str] = []
+    kept: deque[str] = deque(maxlen=KEPT_LINES)
     rest = b""
     while data := os.read(process.stdout.fileno(), 1 << 16):
-        *lines, rest = re.split(rb"[\r\n]", rest + data)
+        *lines, rest = re.split(rb"[\r\n]", rest[-LINE_BYTES:] + data)
         for line in lines:
             text = line.decode("utf-8", "replace")
             done = rsync_progress(text)

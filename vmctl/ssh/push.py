@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
+from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.manifest import Entry
 from vmctl.domain.probe import printable
+from vmctl.domain.replies import PUSH_BYTES, PUSH_VALUES, checked, decoded, push_reply, unfit
+from vmctl.guest.protocol import CHUNK, FRAME
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.remote_output import RemoteOutput, tail_of, write_to
 from vmctl.ssh.transfer import end_process
 
-FRAME = struct.Struct(">cI")
-CHUNK = struct.Struct(">32sQQI")
 BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
 FIRST_BYTES = 1 << 14  # in the first one: TCP opens its window the sooner
 SAMPLE_BYTES = 1 << 16
 GAIN = 0.95  # what compresses to more than this part of itself travels as it is
 LEVEL = 5  # on a link of 100 Mbit/s the bytes saved are worth more than the time
-ANSWER_LIMIT = 1 << 26
 
 
 class Absent(Exception):
-    """The helpers are not on the VM: install them and begin again."""
+    """The helpers were not on the VM, or not whole; they are there now: begin again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,11 @@ class Channel:
     def __init__(self, ssh: OpenSSH) -> None:
         self.ssh = ssh
         self.process = ssh.popen(guest.verb_line("push"))
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in = self.process.stdin.fileno()
+        self._output = RemoteOutput(self.process.stdout.fileno())
+        self._files = 0  # of the tree, which the VM may name by their numbers
         self.sent_bytes = 0
         self._compressor = zlib.compressobj(LEVEL)
         self._batch_bytes = FIRST_BYTES
@@ -68,10 +71,12 @@ class Channel:
 
     def tree(self, tree: dict[str, Entry]) -> None:
         """The whole tree."""
+        self._files = len(tree)
         self._frame(b"M", zlib.compress(json.dumps(tree).encode(), LEVEL))
 
-    def difference(self, put: dict[str, Entry], gone: Sequence[str]) -> None:
-        """What differs from what the VM knows."""
+    def difference(self, put: dict[str, Entry], gone: Sequence[str], files: int) -> None:
+        """What differs from what the VM knows; `files` are in the whole tree then."""
+        self._files = files
         told = json.dumps({"put": put, "gone": list(gone)})
         self._frame(b"D", zlib.compress(told.encode(), LEVEL))
 
@@ -119,8 +124,7 @@ class Channel:
 
     def has_answer(self) -> bool:
         """Whether the VM has said something, or has ended."""
-        assert self.process.stdout is not None
-        return bool(select.select([self.process.stdout], [], [], 0)[0])
+        return self._output.has_line()
 
     def listen(self) -> dict[str, Any]:
         """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
@@ -128,18 +132,16 @@ class Channel:
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """Wait for what the VM says."""
-        stream: IO[bytes] = self.process.stdout  # type: ignore[assignment]
-        line = stream.readline(ANSWER_LIMIT)
-        if not line.endswith(b"\n"):
+        """Wait for what the VM says; it has been checked."""
+        line = self._output.line(PUSH_BYTES)
+        if not line:
             raise self._ended()
         try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise VmctlError("The VM's answer is not what the helper there writes.")
-        return found
+            found = decoded(line, PUSH_BYTES, PUSH_VALUES)
+        except ValueError as error:
+            raise unfit("push answers with no JSON, or too much of it") from error
+        told: dict[str, Any] = checked(push_reply(self._files), found, "push")
+        return told
 
     def close(self) -> None:
         """Leave no ssh behind, however it ended."""
@@ -153,21 +155,18 @@ class Channel:
         self._write(FRAME.pack(kind, sum(map(len, parts))), *parts)
 
     def _write(self, *parts: bytes) -> None:
-        stream: IO[bytes] = self.process.stdin  # type: ignore[assignment]
         try:
             for part in parts:
-                stream.write(part)
+                write_to(self._in, part, self._output)
                 self.sent_bytes += len(part)
-            stream.flush()
         except BrokenPipeError as error:
             raise self._ended() from error
 
     def _ended(self) -> Exception:
         """Why the verb ended before its last turn."""
-        assert self.process.stderr is not None
-        told = self.process.stderr.read()
-        code = self.process.wait()
-        if code == guest.ABSENT:
+        told, code = tail_of(self.process)
+        said = self._output.came
+        if guest.mended(self.ssh, code, told, said=said):
             return Absent()
         return guest.ended(self.ssh, code, told)
 

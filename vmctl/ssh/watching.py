@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import IO, Any
 
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
 from vmctl.domain.probe import last_lines
+from vmctl.domain.replies import BOOT_REPORT, checked, decoded
 from vmctl.ssh import guest
 from vmctl.ssh.connection import Connection
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.remote_output import TAIL_BYTES, tail_of
 from vmctl.ssh.transfer import end_process
 
 MAX_LINE = 1 << 16
 SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
 NO_SUCH_COMMAND = 127
+WAITING = 64  # reports: each says how all stands, so an older one may be missed
 
 
 class Watching:
@@ -27,7 +29,7 @@ class Watching:
 
     def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
-        self._news: queue.SimpleQueue[Mapping[str, Any] | VmctlError | None] = queue.SimpleQueue()
+        self._news: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
         line = guest.watch_line(request)
         self._process = remote.popen(line) if isinstance(remote, OpenSSH) else None
         self._channel = remote.begin(line) if isinstance(remote, Connection) else None
@@ -36,11 +38,12 @@ class Watching:
     def news(self) -> Mapping[str, Any] | None:
         """The next report; None when there is none yet.
 
-        Raises EOFError when the VM has told everything, Unreachable when the link was lost.
+        Raises EOFError when the VM has told everything, Unreachable when the link was lost,
+        NotProvenWhole where it tells what is no report.
         """
         try:
-            found = self._news.get_nowait()
-        except queue.Empty:
+            found = self._news.popleft()
+        except IndexError:
             if time.monotonic() - self._heard_at > SILENCE_S:
                 raise Unreachable(
                     "The VM has fallen silent: the connection is lost.", hint="Look again: vmctl up"
@@ -65,22 +68,20 @@ class Watching:
         with contextlib.suppress(OSError, ValueError, EOFError):
             if self._process is not None:
                 assert self._process.stdout is not None
-                assert self._process.stderr is not None
                 self._pass_on(self._process.stdout)
-                words = self._process.stderr.read()
-                code = self._process.wait()
+                words, code = tail_of(self._process)
             elif self._channel is not None:
                 self._pass_on(self._channel.makefile("rb"))
-                words = self._channel.makefile_stderr("rb").read()
+                words = self._channel.makefile_stderr("rb").read(TAIL_BYTES)
                 code = self._channel.recv_exit_status()
         if code == 0:
-            self._news.put(None)
+            self._news.append(None)
             return
         if code == NO_SUCH_COMMAND:
-            self._news.put(NotFound("There is no python3 on the VM.", hint="vmctl up"))
+            self._news.append(NotFound("There is no python3 on the VM.", hint="vmctl up"))
             return
         said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
-        self._news.put(
+        self._news.append(
             Unreachable(
                 f"The VM stopped telling how it comes up: {said}", hint="Look again: vmctl up"
             )
@@ -90,8 +91,11 @@ class Watching:
         while line := stream.readline(MAX_LINE):
             self._heard_at = time.monotonic()
             try:
-                report = json.loads(line)
+                report = decoded(line)
             except ValueError:
                 continue  # a login file of the user's prints something
-            if isinstance(report, dict):
-                self._news.put(report)
+            if isinstance(report, dict) and "starting" in report:
+                try:
+                    self._news.append(checked(BOOT_REPORT, report, "its report"))
+                except VmctlError as error:
+                    self._news.append(error)

@@ -12,13 +12,13 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.listing import (
+    Asked,
     Listing,
     RemoteEntry,
     RemoteItem,
-    is_asked_for,
     names,
     safe_link,
 )
@@ -74,8 +74,7 @@ def fetch(
     clock = clock or Clock()
     began = clock.monotonic()
     target = _target(to)
-    if not all(paths):
-        raise InvalidInput("A path is empty.", hint="The whole project: vmctl fetch .")
+    _refuse_nameless(paths)
     session = yield from connect(project, clock=clock)
     request = {"project": project.name, "paths": list(paths), "force": force, "wait": wait}
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
@@ -108,11 +107,9 @@ class _Planner:
     def __init__(
         self, project: Project, target: Path, paths: tuple[str, ...], parents: bool
     ) -> None:
-        jobs = project.jobs.values()
         self._target = target
         self._named = bool(paths)
-        self._paths = paths or tuple(output for job in jobs for output in job.outputs)
-        self._folders = tuple(job.directory for job in jobs)
+        self._asked = asked_of(project, paths)
         self._parents = parents
         self._landing: Landing | None = None
         self._items: tuple[RemoteItem, ...] = ()
@@ -124,11 +121,7 @@ class _Planner:
         """Checks the listing, makes the folders; refuses what would clash."""
         listing = Listing.parse(answer)
         for item in listing.items:
-            if not is_asked_for(item, self._paths, self._folders):
-                raise NotProvenWhole(
-                    f"The VM names '{one_line(item.inside)}', which was not asked for.",
-                    hint="Nothing of it was written. If you want it, name it: vmctl fetch PATH",
-                )
+            self._place(item)  # refused before anything is written
         for text in self._warnings(listing):
             if text not in self._warned:
                 self._warned.add(text)
@@ -144,7 +137,7 @@ class _Planner:
         bases = list(dict.fromkeys(self._place(item) for item in listing.items))
         yield Started(STEP, f"{'Going on with' if self.names else 'Fetching'} {names(bases)}")
         self.names = names(bases)
-        return Plan(landing, wants)
+        return Plan(landing, wants, listing.files)
 
     def _warnings(self, listing: Listing) -> list[str]:
         missing = listing.missing
@@ -164,23 +157,23 @@ class _Planner:
                 told.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
         if listing.left_out:
             told.append(f"Left out what is neither file nor folder: {names(listing.left_out)}")
+        if listing.obeyed:
+            told.append(f"Left out what git would obey on this computer: {names(listing.obeyed)}")
         return told
 
     def _place(self, item: RemoteItem) -> str:
-        return item.inside if self._parents else item.base
+        return self._asked.place_of(item, parents=self._parents)
 
     def _wants(self, items: Sequence[RemoteItem]) -> list[Want]:
         wants: dict[str, Want] = {}
         folders: dict[str, str] = {}
-        number = 0
         for item in items:
             place = self._place(item)
             if folders.setdefault(place, item.path) != item.path:
                 raise _same_name(place, item.path, folders[place])
             for entry in item.entries:
                 if entry.kind == "file":
-                    want = _want(number, item, entry, place)
-                    number += 1
+                    want = _want(item, entry, place)
                     known = wants.setdefault(want.relative, want)
                     if known.remote != want.remote:
                         raise _same_name(want.relative, want.remote, known.remote)
@@ -228,10 +221,35 @@ class _Planner:
             self._landing.close()
 
 
-def _want(number: int, item: RemoteItem, entry: RemoteEntry, place: str) -> Want:
+def asked_of(project: Project, paths: Sequence[str]) -> Asked:
+    """What a fetch of these paths asks for; without any: the jobs' outputs."""
+    jobs = project.jobs.values()
+    below = [(job.directory, output) for job in jobs for output in job.outputs]
+    return Asked(
+        paths=tuple(paths) or tuple(output for _, output in below),
+        project=project.name,
+        folders=tuple(job.directory for job in jobs),
+        outputs=tuple(
+            os.path.normpath(f"{folder}/{output}").lstrip("/") for folder, output in below
+        ),
+    )
+
+
+def _refuse_nameless(paths: Sequence[str]) -> None:
+    for path in paths:
+        if not path:
+            raise InvalidInput("A path is empty.", hint="The whole project: vmctl fetch .")
+        if os.path.normpath(path).rpartition("/")[2] in ("", ".."):
+            raise InvalidInput(
+                f"'{one_line(path)}' has no name to save it under.",
+                hint="Name a folder or a file in it; the whole project: vmctl fetch .",
+            )
+
+
+def _want(item: RemoteItem, entry: RemoteEntry, place: str) -> Want:
     relative = f"{place}/{entry.relative}" if entry.relative else place
     remote = f"{item.path}/{entry.relative}" if entry.relative else item.path
-    return Want(number, remote, relative, entry.size, entry.mtime_ns, entry.mode)
+    return Want(entry.number, remote, relative, entry.size, entry.mtime_ns, entry.mode)
 
 
 def _same_name(place: str, one: str, other: str) -> InvalidInput:

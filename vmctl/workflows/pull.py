@@ -11,20 +11,34 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain import replies
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
-from vmctl.domain.listing import Listing, RemoteItem, names, safe_link, safe_relative
-from vmctl.domain.merging import NOTHING, Content, Verdict, decide
+from vmctl.domain.file_names import covers, has_git
+from vmctl.domain.listing import LISTED, Listing, RemoteItem, names, safe_link, safe_relative
+from vmctl.domain.manifest import tree_id
+from vmctl.domain.merging import NOTHING, Content, Verdict, judge
 from vmctl.domain.probe import one_line
+from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
 from vmctl.ssh import guest
 from vmctl.ssh.fetch import Arrived, Want
 from vmctl.ssh.landing import Landing
 from vmctl.workflows.connecting.session import connect
 from vmctl.workflows.syncing.bringing import Bringing, Plan
+from vmctl.workflows.syncing.manifest import Base, pair_key
 from vmctl.workflows.syncing.project_root import refuse_unfit_root
 from vmctl.workflows.syncing.selection import select
 
 STEP = "pull"
+# what the listing of a pull has beside that of a fetch
+_BESIDE = record(
+    {
+        "sums": table(replies.path, matching(r"(?:[0-9a-f]{64})?", "a SHA-256"), LISTED),
+        "deleted": PATHS,
+        "same": PATHS,
+    },
+    {"made": PATHS},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,7 @@ class PullResult:
     links_left_out: tuple[str, ...]
     bytes: int
     seconds: float
+    new: tuple[str, ...] = ()  # made on the VM, and not here: they come when they are named
 
 
 def pull(
@@ -67,8 +82,10 @@ def pull(
 ) -> Story[PullResult]:
     """What changed on the VM is here; what changed here, too, is only listed, unless `force`.
 
-    Each file is proven by SHA-256 and replaced at once; what is deleted there is deleted here
-    only with `force`.
+    What was pushed is told by our own record, never by the VM: it can neither make what was
+    changed here look as pushed nor choose a name that nobody pushed or asked for. Each file is
+    proven by SHA-256 and replaced at once; what is deleted there is deleted here only with
+    `force`.
     """
     clock = clock or Clock()
     began = clock.monotonic()
@@ -91,7 +108,8 @@ def pull(
     if accepted:
         # a later push then finds what it expects; over another connection, if need be
         session = yield from connect(project, clock=clock)
-        guest.call(session.ssh, "push-accept", {"project": project.name, "accept": accepted})
+        told = {"project": project.name, "accept": accepted}
+        merging.remember(accepted, guest.call(session.ssh, "push-accept", told)["tree"])
     seconds = round(clock.monotonic() - began, 3)
     result = merging.result(arrived, seconds)
     yield Finished(STEP, _told(result), seconds)
@@ -101,6 +119,14 @@ def pull(
         yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
     if merging.left_out:
         yield Warned(f"Left out what is neither file nor link: {names(merging.left_out)}")
+    if result.new:
+        yield Noted(f"New on the VM, not pulled: {names(merging.new)} (bring it: vmctl pull PATH)")
+    if any(verdict is Verdict.UNKNOWN for verdict in merging.verdicts.values()):
+        yield Warned(
+            "No push from this folder is on record here: another computer pushed it, or vmctl's "
+            "cache was deleted. Compare with vmctl fetch PATH --to DIR; the VM's version of a "
+            "file: vmctl pull --force PATH"
+        )
     return result
 
 
@@ -129,28 +155,27 @@ class _Merging:
     dry_run: bool
     force: bool
     landing: Landing = field(init=False)
+    pushed: Base = field(init=False)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     there: dict[str, Content] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     same_paths: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.landing = Landing(self.project.root)
+        self.pushed = Base(pair_key(self.project))
 
     def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
         """Decides each path; what was decided on an earlier connection is decided anew."""
         listing = Listing.parse(answer)
-        try:
-            before = {path: Content.parse(told) for path, told in answer["before"].items()}
-            sums = {str(path): str(value) for path, value in answer["sums"].items()}
-            deleted = [safe_relative(str(path)) for path in answer["deleted"]]
-            self.same_paths = tuple(str(path) for path in answer["same"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise NotProvenWhole("The VM's listing is not what the helper there writes.") from error
+        told = checked(_BESIDE, answer, "its listing")
+        deleted = [safe_relative(path) for path in told["deleted"]]
+        self.same_paths = tuple(told["same"])
         if any(item.kind == "dir" for item in listing.items):
-            raise NotProvenWhole("The VM's listing is not what the helper there writes.")
+            raise unfit("its listing names a folder")
         if listing.missing:
             path = one_line(listing.missing[0])
             raise NotFound(
@@ -159,7 +184,7 @@ class _Merging:
             )
         self.left_out = listing.left_out
         self.verdicts.clear()
-        there = {item.inside: _content(item, sums) for item in listing.items}
+        there = {item.inside: _content(item, told["sums"]) for item in listing.items}
         self.there = {**there, **dict.fromkeys(deleted, NOTHING)}
         self.sizes = {item.inside: item.size for item in listing.items}
         selected = {entry.path for entry in select(self.project.root, self.project.exclude).entries}
@@ -167,19 +192,30 @@ class _Merging:
         for path, content in self.there.items():
             here = self._here(path)
             self._refuse_foreign(path, here, selected)
-            self.verdicts[path] = decide(before.get(path), here, content)
+            before = Content.of(self.pushed.files.get(path))
+            known = bool(self.pushed.files)
+            self.verdicts[path] = judge(path, before, here, content, self.wanted, known)
             if not self.force:
                 instead_of[path] = here.value if here.kind == "file" else ""
+        self.new = tuple(path for path in told["made"] or () if self._is_new(path))
         wants = [
-            Want(number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
-            for number, (item, entry) in enumerate(
-                (item, item.entries[0]) for item in listing.items if item.kind == "file"
-            )
-            if self._taken(item.inside) and not self.dry_run
+            Want(entry.number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
+            for item in listing.items
+            for entry in item.entries
+            if entry.kind == "file" and self._taken(item.inside) and not self.dry_run
         ]
         if wants:
             yield Started(STEP, f"Pulling {names([want.relative for want in wants])}")
-        return Plan(self.landing, wants, instead_of)
+        return Plan(self.landing, wants, listing.files, instead_of)
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a file that the VM says was made there may be one for here."""
+        if has_git(safe_relative(path)) or path in self.there:
+            return False
+        try:
+            return self.landing.look(path) is None
+        except Conflict:  # below what is no folder here
+            return False
 
     def _here(self, path: str) -> Content:
         found = self.landing.look(path)
@@ -194,13 +230,12 @@ class _Merging:
 
     def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
         """The VM may only name what a push takes from here, or what the user named."""
-        if ".git" in path.lower().split("/"):
+        if has_git(path):
             raise NotProvenWhole(
                 f"The VM's listing names '{one_line(path)}', which no push takes there.",
                 hint="Nothing of it was written; look at it on the VM: vmctl ssh",
             )
-        named = any(top in ("", path) or path.startswith(f"{top}/") for top in self.wanted)
-        if here != NOTHING and path not in selected and not named:
+        if here != NOTHING and path not in selected and not covers(self.wanted, path):
             raise NotProvenWhole(
                 f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
                 hint=f"If you want it: vmctl pull '{one_line(path)}'",
@@ -208,7 +243,7 @@ class _Merging:
 
     def _taken(self, path: str) -> bool:
         verdict = self.verdicts[path]
-        if verdict is Verdict.SAME or self.there[path] == NOTHING:
+        if verdict is Verdict.SAME or verdict.needs_name or self.there[path] == NOTHING:
             return False
         return verdict is Verdict.TAKE or self.force
 
@@ -225,7 +260,8 @@ class _Merging:
 
     def _deleted(self) -> list[str]:
         gone = [p for p in self.verdicts if self.there[p] == NOTHING and self.force]
-        return [path for path in gone if self.verdicts[path] is not Verdict.SAME]
+        spared = [path for path in gone if self.verdicts[path].needs_name]
+        return [p for p in gone if self.verdicts[p] is not Verdict.SAME and p not in spared]
 
     def delete(self) -> None:
         """What is gone there goes here, where that was asked for."""
@@ -252,6 +288,17 @@ class _Merging:
                 entries.append([path, ["f", sha256, *times]])
         return entries
 
+    def remember(self, accepted: Sequence[Sequence[Any]], tree: str) -> None:
+        """Keep in our record what is now the same on both sides."""
+        files = dict(self.pushed.files)
+        for path, entry in accepted:
+            if entry is None:
+                files.pop(path, None)
+            else:
+                files[path] = entry
+        # where the VM has another tree on record, the next push tells it the whole one
+        self.pushed.write(tree if tree == tree_id(files) else "", files)
+
     def result(self, arrived: Sequence[Arrived], seconds: float) -> PullResult:
         """What was done, or would be."""
         taken = [found.want.relative for found in arrived]
@@ -261,7 +308,7 @@ class _Merging:
         conflicts = tuple(
             Refused(one_line(path), verdict.value)
             for path, verdict in self.verdicts.items()
-            if verdict.is_conflict and not self.force
+            if verdict.needs_name or (verdict.is_conflict and not self.force)
         )
         links = [one_line(path) for path in self._taken_links()]
         return PullResult(
@@ -273,6 +320,7 @@ class _Merging:
             links_left_out=self.outside,
             bytes=sum(file.bytes for file in files),
             seconds=seconds,
+            new=tuple(map(one_line, self.new)),
         )
 
 

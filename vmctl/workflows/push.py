@@ -6,28 +6,32 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    NotFound,
+    NotProvenWhole,
+    Unreachable,
+)
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.left_out import left_behind, paths_named
-from vmctl.domain.manifest import named
+from vmctl.domain.manifest import named, tree_id
 from vmctl.domain.probe import one_line, printable
 from vmctl.domain.transfer import LeftOut, Via, group_left_out
 from vmctl.folders import runtime_dir
-from vmctl.ssh import guest
 from vmctl.ssh.keys import ensure_keypair
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Absent, Channel
 from vmctl.workflows.agreements import Agree, agree_on_files
 from vmctl.workflows.connecting.session import connect
 from vmctl.workflows.syncing.coming_back import ComingBack
-from vmctl.workflows.syncing.manifest import Unfinished, read_told, write_told
+from vmctl.workflows.syncing.manifest import Unfinished, pair_key, read_told, write_told
 from vmctl.workflows.syncing.project_root import refuse_unfit_root
 from vmctl.workflows.syncing.pushing import STEP, Early, Talk, Way, goes_ahead
 from vmctl.workflows.syncing.reading import Reading, Unagreed, secrets_to_send
@@ -105,7 +109,6 @@ def push(
             except Absent:
                 if installed:
                     raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
-                guest.install(session.ssh)
                 installed = True
                 continue
             except (Unreachable, AccessDenied) as error:
@@ -158,7 +161,7 @@ def push(
 def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:
     """Ask what a push would ask, before a machine is made for it."""
     refuse_unfit_root(project.root, project.file)
-    found = secrets_to_send(project, _pair(project))
+    found = secrets_to_send(project, pair_key(project))
     if found:
         yield from agree_on_files(project, found, agree)
 
@@ -223,7 +226,6 @@ def _converse(
                 "dry_run": way.dry_run,
                 "base": reading.base.id,
                 "tree": "" if ahead else reading.id,  # only who knows `base` compares it
-                "stamp": time.time_ns(),
             }
         )
         head_start = early.begun() if early else None
@@ -241,6 +243,10 @@ def _converse(
     if "conflicts" in told and "put" not in told:
         raise _conflict(told["conflicts"])
     if not way.dry_run:
+        if told["tree"] not in (reading.id, tree_id(reading.tree)):
+            raise NotProvenWhole(
+                "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
+            )
         unfinished.end()
         if told["tree"] != reading.base.id:
             reading.base.write(told["tree"], reading.tree)
@@ -250,7 +256,7 @@ def _converse(
 @contextlib.contextmanager
 def _alone(project: Project) -> Iterator[str]:
     """One push of a project at a time from this computer; yields a name for the pair."""
-    digest = _pair(project)
+    digest = pair_key(project)
     with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -259,12 +265,6 @@ def _alone(project: Project) -> Iterator[str]:
                 "Another push of this project is going on.", hint="Wait until it is done."
             ) from error
         yield digest
-
-
-def _pair(project: Project) -> str:
-    """A name for the folder and its VM."""
-    pair = os.fsencode(project.root) + b"\0" + project.instance_name.encode()
-    return hashlib.sha256(pair).hexdigest()[:16]
 
 
 def _conflict(found: Sequence[Sequence[str]]) -> Conflict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.duration import duration_text
-from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, Unreachable
+from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
 from vmctl.domain.job import (
     RunFacts,
@@ -27,9 +26,11 @@ from vmctl.domain.job import (
     view,
 )
 from vmctl.domain.names import nearest
+from vmctl.domain.replies import unfit
 from vmctl.domain.tunnel import backoff_s
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH
+from vmctl.ssh.remote_output import tail_of
 from vmctl.ssh.transfer import end_process
 from vmctl.workflows.agreements import Agree, values_for
 from vmctl.workflows.connecting.session import Session, connect, reach
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 LINK_LOST_S = 600.0  # how long a follower tries to come back
 SESSION_GAP_S = 0.5
+SESSION_LIMIT_S = 60.0  # a run that has no session for so long has none
 STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
 TMUX = ("tmux", "-u", "-L", "vmctl")
 
@@ -105,10 +107,12 @@ def run(
     if session.stops_at is not None:  # the VM's watchdog warns the run by it
         request["stops_at"] = session.stops_at.timestamp()
     started = guest.call(session.ssh, "start", request)
-    if started.get("unprepared"):
+    if "unprepared" in started:
         yield from prepare_machine(session.ssh, clock=clock)
         started = guest.call(session.ssh, "start", request)
-    run_id = str(started["id"])
+    if "unprepared" in started:
+        raise unfit("start finds nothing prepared, just after it was")
+    run_id = started["id"]
     if started["existing"]:
         yield Begun(run_id, f"{run_id} is running already with these arguments")
     else:
@@ -146,6 +150,7 @@ def _follow(
 ) -> Story[RunFacts]:
     """The log from a byte offset; a lost link is come back over, at the byte where it broke."""
     attempt, lost_at = 0, 0.0
+    idle_since: float | None = None
     while True:
         before, began = offset, float("inf")
         request = {"id": run_id, "offset": offset, "wait": wait}
@@ -161,6 +166,13 @@ def _follow(
                 if observe(facts).is_over or not wait:
                     return facts
                 # no session yet: it comes in a moment, or the run is lost
+                if offset > before or idle_since is None:
+                    idle_since = clock.monotonic()
+                elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
+                    raise TimedOut(
+                        f"The VM says that {run_id} goes on, and ends its log all the same.",
+                        hint=f"Look at it: vmctl ps, vmctl logs {run_id}",
+                    )
                 clock.sleep(SESSION_GAP_S)
                 continue
             finally:
@@ -196,15 +208,11 @@ def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Sto
 
 def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
     """The follower's last word, which it says only after everything was sent."""
-    assert process.stderr is not None
-    told = process.stderr.read()
-    code = process.wait()
+    told, code = tail_of(process)
     if code == 0:
-        for line in reversed(told.decode("utf-8", "replace").splitlines()):
-            try:
-                return RunFacts.parse(json.loads(line)["run"])
-            except (ValueError, KeyError, TypeError):
-                continue
+        word = guest.last_word("follow", "run", told)
+        if word is not None:
+            return RunFacts.parse(word["run"])
     raise guest.ended(ssh, code, told)
 
 

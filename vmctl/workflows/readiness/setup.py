@@ -16,10 +16,11 @@ def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None)
     began = clock.monotonic()
     yield Started("setup", "Preparing the VM")
     _, archive = guest.library()
-    done = remote.run(guest.install_line({"again": False}), input=archive)
+    line = guest.install_line({"again": False})
+    done = remote.run(line, input=archive, timeout_s=guest.INSTALL_S)
     if done.code == guest.NOT_INSTALLED:
         raise guest.install_failure(done.stderr)
-    machine = Machine.parse(guest.answer(done.code, done.stdout, done.stderr))
+    machine = Machine.parse(guest.answer("prepare", done.code, done.stdout, done.stderr))
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain.errors import AccessDenied, InvalidInput, Unreachable
+from vmctl.domain.errors import AccessDenied, TimedOut, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.probe import one_line
 from vmctl.ssh.fetch import Arrived, Changed, Have, Incoming, Want
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOW_S = 0.05
 THREADS = 8
+WAIT_SHOW_S = 0.3  # between two reasons for waiting
+WAIT_LIMIT_S = 7 * 86400.0  # no run that Google limits is longer, and no other is waited for
 WAITING = 32  # files that have come and are not on the disk yet
 
 
@@ -37,6 +38,7 @@ class Plan:
 
     landing: Landing
     wants: Sequence[Want]
+    files: int  # that the VM would send unasked
     instead_of: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,6 +59,7 @@ class Bringing:
     _total: int = 0
     _shown_at: float = 0.0
     _waited: bool = False
+    _waits_until: float | None = None
 
     def bring(self, session: Session, ask: bool) -> Story[list[Arrived]]:
         """Every file that the plan wants; without `ask` they are sent before they are asked for.
@@ -67,7 +70,9 @@ class Bringing:
         while True:
             before, self._waited = self._done, False
             try:
-                yield from self._one_connection(session, ask)
+                if not (yield from self._one_connection(session, ask)):
+                    ask = True
+                    continue
                 return sorted(self.arrived.values(), key=lambda found: found.want.number)
             except Changed as error:
                 if not self.waits:
@@ -79,11 +84,14 @@ class Bringing:
             ask = True
             session = (yield from back.session()) or session  # the old one is tried, and counted
 
-    def _one_connection(self, session: Session, ask: bool) -> Story[None]:
+    def _one_connection(self, session: Session, ask: bool) -> Story[bool]:
+        """Whether all that is wanted came; not where more comes unasked than is wanted."""
         request = {**self.request, "ask": ask}
         with Incoming(session.ssh, self.verb, request) as stream:
             listing = yield from self._listing(stream)
             plan = yield from self.plan(listing)
+            if not ask and len(plan.wants) != plan.files:
+                return False
             wants = [want for want in plan.wants if not self._has(want)]
             self._total = sum(want.size for want in plan.wants)
             self._done = self._total - sum(want.size for want in wants)
@@ -95,17 +103,21 @@ class Bringing:
                     (want.number, have.offset, have.sha256)
                     for want, have in zip(wants, haves, strict=True)
                 ]
+                plan.landing.require(sum(want.size for want in wants) - sum(o for _, o, _ in asked))
                 stream.ask(asked)
             else:
-                _room(plan.landing, self._total)
+                plan.landing.require(self._total)
             with _Finishing(self.arrived, len(wants)) as finishing:
                 for want, have in zip(wants, haves, strict=True):
                     yield from self._receive(stream, plan, want, have, finishing)
                 stream.finish()
+        return True
 
     def _listing(self, stream: Incoming) -> Story[dict[str, Any]]:
-        words = stream.listing()
-        told = ""
+        words = stream.listing(waits=self.waits)
+        told, shown_at = "", 0.0
+        if self._waits_until is None:
+            self._waits_until = self.clock.monotonic() + WAIT_LIMIT_S
         while True:
             try:
                 why = next(words)
@@ -113,8 +125,14 @@ class Bringing:
                 found: dict[str, Any] = end.value
                 return found
             self._waited = True
-            if why != told:
-                told = why
+            now = self.clock.monotonic()
+            if now > self._waits_until:
+                raise TimedOut(
+                    f"Waited for {WAIT_LIMIT_S / 86400:.0f} days: {one_line(why)}",
+                    hint="See what runs: vmctl ps",
+                )
+            if why != told and now - shown_at > WAIT_SHOW_S:
+                told, shown_at = why, now
                 yield Advanced(
                     self.step, f"Waiting: {one_line(why)} (Ctrl-C ends only the waiting)"
                 )
@@ -208,14 +226,3 @@ class _Finishing:
 
     def _keep(self, found: Arrived) -> None:
         self._arrived[found.want.relative] = found
-
-
-def _room(landing: Landing, total: int) -> None:
-    """Refuse at once what cannot fit on the disk here."""
-    free = os.statvfs(landing.top)
-    if free.f_blocks and total > free.f_bavail * free.f_frsize:
-        raise InvalidInput(
-            f"The disk is full here: the files need {total} bytes, "
-            f"{free.f_bavail * free.f_frsize} are free.",
-            hint="Save elsewhere: --to DIR",
-        )

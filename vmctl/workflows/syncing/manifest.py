@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.manifest import Entry
 from vmctl.domain.probe import printable
@@ -83,8 +84,17 @@ class Hashes:
         )
 
 
+def pair_key(project: Project) -> str:
+    """A name for a folder here and its VM, under which is kept what was pushed."""
+    pair = os.fsencode(project.root) + b"\0" + project.instance_name.encode()
+    return hashlib.sha256(pair).hexdigest()[:16]
+
+
 class Base:
-    """The tree that a VM said it has after our last push, and its id; "" when there was none."""
+    """Our record of the last push: the tree that a VM has since, and its id; "" is none.
+
+    A pull believes it, and nothing that the VM says, about what was pushed.
+    """
 
     def __init__(self, key: str) -> None:
         self._store = Store(cache_dir() / "pushed" / f"{key}.json")

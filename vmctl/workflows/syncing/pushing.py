@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import stat
 import threading
@@ -16,6 +17,7 @@ from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.manifest import Entry, difference, named
 from vmctl.domain.probe import printable
+from vmctl.domain.replies import unfit
 from vmctl.domain.transfer import RsyncStats, Via
 from vmctl.ssh.openssh import OpenSSH
 from vmctl.ssh.push import Channel, Content
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 STEP = "push"
 PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
+ELSEWHERE = re.compile(r"/[^\x00-\x1f\x7f]+/\.vmctl-push/placed")  # on a disk of its own
+TURNS = 64  # of the VM's, in one push: each file is asked for four times at most
 HOPEFUL_BYTES = 1 << 19  # of contents go along without a question
 AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the files hold
 DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
@@ -56,6 +60,7 @@ class Talk:
     ) -> None:
         self._channel = channel
         self._root: Path = reading.root
+        self._name = reading.name
         self._reading = reading
         self._tree: dict[str, Entry] = {}
         self._base = reading.base
@@ -77,19 +82,24 @@ class Talk:
         self._tree = self._reading.tree
         put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
         if base.id:
-            self._channel.difference(put, gone)
+            self._channel.difference(put, gone, len(self._tree))
         else:
             self._channel.tree(self._tree)
         answer = yield from self._send_unasked(list(self._hopeful(put)))
-        while True:
+        for _ in range(TURNS):
             if "ask" in answer:
                 self._channel.tree(self._tree)
-            elif "want" in answer:
+            elif "want" in answer and not self._way.dry_run:
                 self._unfinished.begin()
                 yield from self._bring(answer["want"])
+            elif "conflicts" in answer:
+                return answer
+            elif (told := answer.get("plan" if self._way.dry_run else "done")) is not None:
+                return dict(told)
             else:
-                return next(iter(answer.values())) if "conflicts" not in answer else answer
+                break
             answer = self._channel.listen()
+        raise unfit("push never comes to its end")
 
     def _send_ahead(self) -> Story[None]:
         """Begin with the first files while the rest are still being read."""
@@ -144,13 +154,15 @@ class Talk:
         """Everything that the VM asks for."""
         names = sorted(self._tree)
         paths = named(want["files"], names)
-        held = {names[int(number)]: size for number, size in want["held"].items()}
+        if not paths or any(self._tree[path][0] != "f" for path in paths):
+            raise unfit("push asks for what is no file")
+        held = {names[number]: size for number, size in want["held"].items()}
         again = [path for path in paths if self._tries[path]]
         self._tries.update(paths)
         changed = {path: entry for path in again if (entry := self._look_again(path))}
         if changed:
             self._tree.update(changed)
-            self._channel.difference(changed, [])
+            self._channel.difference(changed, [], len(self._tree))
             held = {path: size for path, size in held.items() if path not in changed}
         contents = []
         for path in paths:
@@ -162,7 +174,7 @@ class Talk:
                 contents.append(Content(path, sha256, size, offset))
         self.missing_bytes = sum(one.size - one.offset for one in contents)
         self._total_bytes = self._done_bytes + self.missing_bytes
-        differing = {names[int(number)] for number in want["older"]}
+        differing = {names[number] for number in want["older"]}
         apart = [content for content in contents if self._goes_apart(content.path, differing)]
         yield from self._place(apart, want["placed"])
         taken = {content.path for content in apart}
@@ -178,6 +190,8 @@ class Talk:
         if not contents:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
+        if folder != PLACED.format(name=self._name) and not ELSEWHERE.fullmatch(folder):
+            raise unfit("push names a folder that is none of its own")
         if self._way.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             yield Noted(

@@ -35,6 +35,7 @@ class Reading:
     def __init__(self, project: Project, key: str, *, may_send: bool = True) -> None:
         """With `may_send` it ends with Unagreed where something looks like a secret."""
         self.root: Path = project.root
+        self.name = project.name
         self.key = key
         self.selection: Selection
         self.base: Base

@@ -1,0 +1,449 @@
+"""What a VM may answer: the shape of every reply of its helpers, and the one check of them all.
+
+A VM is not trusted: a job can replace everything on it. Nothing that it says is used before
+`checked` has held it against its shape; what does not fit is NotProvenWhole, exit code 9. Bytes
+become data only in `decoded`, which counts them first, because a parser's memory is not ours to
+give away.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vmctl.domain.errors import NotProvenWhole
+from vmctl.domain.file_names import NAME_BYTES, PATH_BYTES
+
+REPLY_BYTES = 16 << 20  # of one answer
+VALUES = 1 << 20  # in one answer
+PUSH_BYTES, PUSH_VALUES = 64 << 20, 4 << 20  # a push's names every path of a large tree
+TEXT = 1 << 16  # signs of one text
+MANY = 10_000  # things in a list that is no list of files
+LARGEST = 1 << 62  # of any whole number: sizes in bytes, times in ns
+LATEST_S = 4_102_444_800.0  # 2100: a later moment is none that a clock shows
+
+Shape = Callable[[Any], Any]  # returns the value as it is used, or raises Misfit
+
+
+class Misfit(Exception):
+    """A value that does not fit its shape; `where` grows on its way up."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.where = ""
+
+    def at(self, place: str) -> Misfit:
+        """The same, seen from one level above."""
+        self.where = place + self.where
+        return self
+
+
+# -- shapes ----------------------------------------------------------------------------------
+
+
+def text(most: int = TEXT) -> Shape:
+    """A text of so many signs at most."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise Misfit("is no text")
+        if len(value) > most:
+            raise Misfit(f"has more than {most} signs")
+        return value
+
+    return check
+
+
+def matching(pattern: str, what: str) -> Shape:
+    """A text of a certain form."""
+    form = re.compile(pattern)
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or len(value) > TEXT or not form.fullmatch(value):
+            raise Misfit(f"is not {what}")
+        return value
+
+    return check
+
+
+def whole(least: int = 0, most: int = LARGEST) -> Shape:
+    """A whole number in a range; truth values are none."""
+
+    def check(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise Misfit(f"is not a whole number from {least} to {most}")
+        return value
+
+    return check
+
+
+def number(least: float = 0.0, most: float = LATEST_S) -> Shape:
+    """A finite number in a range."""
+
+    def check(value: Any) -> float:
+        # a whole number may be too large for a float
+        if type(value) not in (int, float) or not least <= value <= most or math.isnan(value):
+            raise Misfit(f"is not a number from {least:g} to {most:g}")
+        return float(value)
+
+    return check
+
+
+def flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise Misfit("is neither true nor false")
+    return value
+
+
+def one_of(*values: object) -> Shape:
+    """One of a few values."""
+
+    def check(value: Any) -> Any:
+        if not any(value == known and type(value) is type(known) for known in values):
+            raise Misfit(f"is none of {', '.join(map(str, values))}")
+        return value
+
+    return check
+
+
+def many(shape: Shape, most: int = MANY) -> Shape:
+    """A list of so many things at most."""
+
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise Misfit("is no list")
+        if len(value) > most:
+            raise Misfit(f"holds more than {most} things")
+        found = []
+        for place, item in enumerate(value):
+            try:
+                found.append(shape(item))
+            except Misfit as error:
+                raise error.at(f"[{place}]") from None
+        return found
+
+    return check
+
+
+def row(*shapes: Shape) -> Shape:
+    """A list of exactly these things."""
+
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, list) or len(value) != len(shapes):
+            raise Misfit(f"is no list of {len(shapes)}")
+        found = []
+        for place, (shape, item) in enumerate(zip(shapes, value, strict=True)):
+            try:
+                found.append(shape(item))
+            except Misfit as error:
+                raise error.at(f"[{place}]") from None
+        return found
+
+    return check
+
+
+def table(key: Shape, shape: Shape, most: int = MANY) -> Shape:
+    """An object whose keys are data."""
+
+    def check(value: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict):
+            raise Misfit("is no object")
+        if len(value) > most:
+            raise Misfit(f"holds more than {most} things")
+        found = {}
+        for name, item in value.items():
+            try:
+                found[key(name)] = shape(item)
+            except Misfit as error:
+                raise error.at("{}") from None
+        return found
+
+    return check
+
+
+def record(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None) -> Shape:
+    """An object with known keys; others are left out, those that may be missing are then None."""
+    spare = optional or {}
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise Misfit("is no object")
+        found: dict[str, Any] = {}
+        for name, shape in required.items():
+            if name not in value:
+                raise Misfit(f"has no '{name}'")
+            found[name] = _member(name, shape, value[name])
+        for name, shape in spare.items():
+            given = value.get(name)
+            found[name] = None if given is None else _member(name, shape, given)
+        return found
+
+    return check
+
+
+def _member(name: str, shape: Shape, value: Any) -> Any:
+    try:
+        return shape(value)
+    except Misfit as error:
+        raise error.at(f".{name}") from None
+
+
+def either(*shapes: Shape) -> Shape:
+    """The first of these that fits."""
+
+    def check(value: Any) -> Any:
+        for shape in shapes[:-1]:
+            try:
+                return shape(value)
+            except Misfit:
+                continue
+        return shapes[-1](value)
+
+    return check
+
+
+def nothing(value: Any) -> None:
+    """null."""
+    if value is not None:
+        raise Misfit("is not null")
+
+
+def ranges(count: int) -> Shape:
+    """[first, last] pairs of numbers below `count`, each number once, in order."""
+    pairs = many(row(whole(0, count - 1), whole(0, count - 1)), count)
+
+    def check(value: Any) -> list[list[int]]:
+        found: list[list[int]] = pairs(value)
+        before = -1
+        for first, last in found:
+            if not before < first <= last:
+                raise Misfit("does not rise")
+            before = last
+        return found
+
+    return check
+
+
+def numbered(most: int = LARGEST) -> Shape:
+    """A whole number that is a key, and so a text in JSON."""
+
+    def check(value: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,10}", value):
+            raise Misfit("is no number")
+        found: int = whole(0, most)(int(value))
+        return found
+
+    return check
+
+
+def path(value: Any) -> str:
+    """A path as bytes can have it; where it may lead is for others to say."""
+    if not isinstance(value, str) or not is_encodable(value) or "\0" in value:
+        raise Misfit("is no path")
+    if len(value) > PATH_BYTES or len(encoded(value)) > PATH_BYTES:
+        raise Misfit(f"is a path of more than {PATH_BYTES} bytes")
+    return value
+
+
+def run_id(value: Any) -> str:
+    """The name of a run's directory."""
+    if not isinstance(value, str) or not value or "/" in value or not is_encodable(value):
+        raise Misfit("is no name")
+    if value in (".", "..") or not value.isprintable() or len(encoded(value)) > NAME_BYTES:
+        raise Misfit("is no name")
+    return value
+
+
+def encoded(name: str) -> bytes:
+    """A name as the file system has it; raises UnicodeEncodeError for what no name can hold."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def is_encodable(name: str) -> bool:
+    """Whether a file can have this name at all."""
+    try:
+        encoded(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- what each verb answers --------------------------------------------------------------------
+
+MOMENT = number()
+SIZE = whole()
+SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256")
+WORD = text(4096)
+PATHS = many(path, 500_000)
+
+RUN = record(
+    {"id": run_id},
+    {
+        "spec": record(
+            {},
+            {
+                "project": WORD,
+                "job": WORD,
+                "directory": path,
+                "command": text(),
+                "args": many(text()),
+                "outputs": many(path),
+                "created_at": MOMENT,
+            },
+        ),
+        "phase": record({}, {"phase": WORD}),
+        "exit": record(
+            {},
+            {
+                "code": whole(-255, 255),
+                "cancelled": flag,
+                "interrupted": flag,
+                "ended_at": MOMENT,
+            },
+        ),
+        "cancel_asked": flag,
+        "session": flag,
+        "log_bytes": SIZE,
+        "now": MOMENT,
+    },
+)
+_MACHINE = record(
+    {"python": path, "version": text(200), "missing": many(text(200), 100)},
+    {"added": many(text(200), 100), "trouble": text(), "done_before": flag},
+)
+REPLIES: Mapping[str, Shape] = {
+    "prepare": _MACHINE,
+    "start": either(record({"unprepared": one_of(True)}), record({"id": run_id, "existing": flag})),
+    "runs": record({"runs": many(RUN, 100_000)}),
+    "follow": record({"run": RUN}),
+    "cancel": record({"run": RUN, "already": flag}),
+    "push-accept": record({"accepted": PATHS, "tree": SHA256}),
+    "service": record({"started": flag, "token": matching(r"[A-Za-z0-9_-]{0,256}", "a token")}),
+    "service-state": record({"running": flag, "tail": text()}),
+}
+
+ERROR = record({}, {"kind": text(100), "message": text(), "hint": text()})
+REFUSAL = record({"error": ERROR})
+
+# of the stream of a fetch or a pull
+WAITING = record({"waiting": WORD})
+HEADER = record({"number": whole(0, 1 << 31), "offset": SIZE, "bytes": SIZE})
+TRAILER = record({"sha256": SHA256, "changed": flag, "mtime_ns": whole(-LARGEST), "mode": SIZE})
+END = record({"end": one_of(True)})
+
+
+def listing_length(most: int) -> Shape:
+    """How many bytes of a packed listing follow, or why they do not yet."""
+    return either(WAITING, record({"listing": whole(0, most)}))
+
+
+def push_reply(files: int) -> Shape:
+    """What a VM says in a push of so many files: what it asks for, or what it did."""
+    numbers = ranges(files)
+    each = numbered(files - 1)
+    conflicts = many(row(path, one_of("changed", "made")), files)
+    placed = record({"folder": path, "older": many(path, 2)})
+    want = record(
+        {
+            "files": numbers,
+            "held": table(each, SIZE, files),
+            "older": table(each, path, files),
+            "placed": placed,
+        }
+    )
+    told = {"put": numbers, "deleted": PATHS, "kept": PATHS, "conflicts": conflicts}
+    return either(
+        record({"ask": one_of("tree")}),
+        record({"want": want}),
+        record({"plan": record(told)}),
+        record({"done": record({**told, "tree": SHA256})}),
+        record({"conflicts": conflicts}),
+    )
+
+
+# -- a VM that comes up ------------------------------------------------------------------------
+
+_TORCH = record(
+    {},
+    {
+        "python": text(4096),
+        "version": text(200),
+        "cuda": text(200),
+        "driver_cuda": text(200),
+        "said": text(),
+        "available": flag,
+        "simulated": flag,
+        "count": whole(0, 10_000),
+    },
+)
+BOOT_REPORT = record(
+    {"starting": flag},
+    {
+        "startup": text(200),
+        "lock": text(4096),
+        "cards": whole(0, 10_000),
+        "log": many(text(), 100),
+        "driver": record({}, {"code": whole(-255, 255), "said": text()}),
+        "torch": _TORCH,
+    },
+)
+WATCH_SETTINGS = record(
+    {}, {"idle_s": MOMENT, "max_run_s": MOMENT, "stop_at": MOMENT, "keep_until": MOMENT}
+)
+WATCH_REPORT = record(
+    {"at": number(1.0), "busy": many(text(), 1000)},
+    {
+        "idle_from": MOMENT,
+        "stops_at": MOMENT,
+        "stops_why": text(),
+        "stopped": text(),
+        "missing": text(),
+    },
+)
+
+
+# -- the check ---------------------------------------------------------------------------------
+
+
+def reply(verb: str, value: Any) -> dict[str, Any]:
+    """A helper's answer to a verb, as it may be used."""
+    found: dict[str, Any] = checked(REPLIES[verb], value, verb)
+    return found
+
+
+def checked(shape: Shape, value: Any, of: str) -> Any:
+    """A value that fits its shape; raises NotProvenWhole where it does not."""
+    try:
+        return shape(value)
+    except Misfit as error:
+        raise unfit(f"{of}{error.where} {error.why}") from None
+
+
+def decoded(data: bytes, most: int = REPLY_BYTES, values: int = VALUES) -> Any:
+    """JSON of so many bytes and values at most; raises ValueError for any other.
+
+    Commas and brackets inside of texts count as values, too: a bound need not be exact.
+    """
+    if len(data) > most or sum(map(data.count, (b",", b"[", b"{"))) > values:
+        raise ValueError("too much")
+    try:
+        return json.loads(data, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def unfit(why: str) -> NotProvenWhole:
+    """What came is not what vmctl's own helper would send."""
+    return NotProvenWhole(
+        f"The VM's answer is not what the helper there writes: {why}.",
+        hint="Look at the VM: vmctl ssh",
+    )

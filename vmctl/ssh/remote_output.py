@@ -1,0 +1,239 @@
+"""What a program on the VM sends, read within limits: its bytes, its lines, its silence.
+
+Nothing in this room reads a program's output in any other way (tests/unit/test_house.py): a VM
+that sends without end fills nothing here, and one that says nothing is given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import threading
+import time
+from typing import IO
+
+from vmctl.domain.errors import NotProvenWhole, TimedOut
+from vmctl.domain.replies import PUSH_BYTES, REPLY_BYTES, unfit
+from vmctl.guest.protocol import BEAT_S
+
+READ_BYTES = 1 << 18
+SILENCE_S = 12 * BEAT_S  # a dead link is noticed sooner, by ssh itself
+WORK_LIMIT_S = 3600.0  # of one step on the VM, however alive it says it is
+TAIL_BYTES = 1 << 20  # of standard error: the reason of a failure is at its end
+TAIL_S = 5.0  # for it to come, once everything else has
+
+
+class RemoteOutput:
+    """A stream of lines and bytes; empty lines only say that somebody is at work.
+
+    Raises TimedOut where nothing comes for SILENCE_S, or no line for WORK_LIMIT_S.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._rest = bytearray()
+        self.ended = False
+        self.came = False  # whether anything ever came
+
+    def line(self, most: int, limit_s: float = WORK_LIMIT_S) -> bytes:
+        """The next line that says something, without its end; b"" where the stream has ended.
+
+        Raises NotProvenWhole for a line of more than so many bytes, and for half a line.
+        """
+        limit, looked = time.monotonic() + limit_s, 0
+        while True:
+            end = self._rest.find(b"\n", looked)
+            if end > most or (end < 0 and len(self._rest) > most):
+                raise unfit(f"a line of more than {most} bytes")
+            if end < 0:
+                looked = len(self._rest)
+                if not self._fill(limit):
+                    if self._rest:
+                        raise unfit("half a line")
+                    return b""
+                continue
+            line = bytes(self._rest[:end])
+            del self._rest[: end + 1]
+            looked = 0
+            if line.strip():
+                return line
+            if time.monotonic() > limit:
+                raise _too_long(limit_s)
+
+    def some(self, most: int) -> bytes:
+        """The next bytes, so many at most; b"" where the stream has ended."""
+        if not self._rest and not self.ended:
+            wait_for(self.descriptor, SILENCE_S)
+            data = os.read(self.descriptor, min(READ_BYTES, most))
+            self.ended, self.came = not data, self.came or bool(data)
+            return data
+        data = bytes(self._rest[:most])
+        del self._rest[:most]
+        return data
+
+    def has_line(self) -> bool:
+        """Whether a line that says something is here, or the end."""
+        while not self.ended and select.select([self.descriptor], [], [], 0)[0]:
+            self.take_in()
+        while self._rest.startswith(b"\n"):
+            del self._rest[:1]
+        return self.ended or b"\n" in self._rest
+
+    def take_in(self) -> None:
+        """Take in what is here, for one who waits to be read himself."""
+        self._take()
+        if len(self._rest) > PUSH_BYTES:
+            raise too_much(PUSH_BYTES)
+
+    def _fill(self, limit: float) -> bool:
+        if self.ended:
+            return False
+        left = limit - time.monotonic()
+        if left <= 0:
+            raise _too_long(WORK_LIMIT_S)
+        wait_for(self.descriptor, min(SILENCE_S, left))
+        return self._take()
+
+    def _take(self) -> bool:
+        data = os.read(self.descriptor, READ_BYTES)
+        self._rest += data
+        self.ended, self.came = not data, self.came or bool(data)
+        return bool(data)
+
+
+def write_to(descriptor: int, data: bytes, output: RemoteOutput) -> None:
+    """Write all of it to a program that must go on taking it in, or saying something.
+
+    Raises BrokenPipeError, and TimedOut where it does neither for SILENCE_S.
+    """
+    os.set_blocking(descriptor, False)
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+            continue
+        except BlockingIOError:
+            pass
+        listening = [] if output.ended else [output.descriptor]
+        readable, writable, _ = select.select(listening, [descriptor], [], SILENCE_S)
+        if readable:
+            output.take_in()
+        if not readable and not writable:
+            raise no_word(SILENCE_S)
+
+
+def wait_for(descriptor: int, seconds: float) -> None:
+    """Until there is something to read; raises TimedOut when nothing comes for so long."""
+    if not select.select([descriptor], [], [], seconds)[0]:
+        raise no_word(seconds)
+
+
+def no_word(seconds: float) -> TimedOut:
+    """A VM that is connected and silent."""
+    return TimedOut(
+        f"The VM has said nothing for {seconds:.0f} s.",
+        hint="See what keeps it busy: vmctl exec -- top -bn1; then the same command again",
+    )
+
+
+def tail_of(process: subprocess.Popen[bytes]) -> tuple[bytes, int]:
+    """The end of an ended program's standard error, and its exit code; -9: it had to be killed."""
+    assert process.stderr is not None
+    tail, limit = b"", time.monotonic() + TAIL_S
+    while (left := limit - time.monotonic()) > 0:
+        if select.select([process.stderr], [], [], left)[0]:
+            data = os.read(process.stderr.fileno(), TAIL_BYTES)
+            if not data:
+                break
+            tail = (tail + data)[-TAIL_BYTES:]
+    try:
+        return tail, process.wait(max(0.1, limit - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return tail, process.wait()
+
+
+class Tail:
+    """The end of a program's standard error, read as it comes: however much it is, little stays."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self, wait_s: float = TAIL_S) -> str:
+        """What came so far; waits so long for its end."""
+        self._thread.join(wait_s)
+        return self._kept.decode("utf-8", "replace")
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed while it was read
+            while data := os.read(self._stream.fileno(), READ_BYTES):
+                self._kept = (self._kept + data)[-TAIL_BYTES:]
+
+
+def exchange(
+    process: subprocess.Popen[bytes],
+    data: bytes,
+    timeout_s: float | None,
+    most: int = REPLY_BYTES,
+) -> tuple[bytes, bytes]:
+    """Give a program its input and read both its outputs to their ends.
+
+    Raises subprocess.TimeoutExpired, and NotProvenWhole where it says more than so many bytes;
+    of standard error only the end is kept.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    out, err, view = bytearray(), b"", memoryview(data)
+    reading = [process.stdout, process.stderr]
+    writing = [process.stdin] if data else []
+    os.set_blocking(process.stdin.fileno(), False)
+    if not data:
+        process.stdin.close()
+    while reading or writing:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise subprocess.TimeoutExpired(process.args, timeout_s or 0.0)
+        readable, writable, _ = select.select(reading, writing, [], left)
+        for stream in readable:
+            got = os.read(stream.fileno(), READ_BYTES)
+            if not got:
+                reading.remove(stream)
+            elif stream is process.stdout:
+                out += got
+            else:
+                err = (err + got)[-TAIL_BYTES:]
+        if len(out) > most:
+            raise too_much(most)
+        if writable:
+            try:
+                view = view[os.write(process.stdin.fileno(), view) :]
+            except BrokenPipeError:
+                view = view[len(view) :]
+            except BlockingIOError:
+                continue
+            if not view:
+                writing.clear()
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+    left = None if deadline is None else max(0.1, deadline - time.monotonic())
+    process.wait(left)
+    return bytes(out), err
+
+
+def too_much(most: int) -> NotProvenWhole:
+    """An answer without end."""
+    return unfit(f"more than {most} bytes")
+
+
+def _too_long(seconds: float) -> TimedOut:
+    return TimedOut(
+        f"The VM has been at it for {seconds / 60:.0f} minutes without an end.",
+        hint="See what keeps it busy: vmctl exec -- top -bn1; then the same command again",
+    )

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from vmctl.domain.command import without_relative
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
 
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # the base of all that typer's own click raises, wherever that version of typer keeps it
     click_exception: type[Exception] = typer.BadParameter.__mro__[2]
     terminal.guard()
+    # ssh, rsync or gcloud of the current folder's own would run where those are not installed
+    os.environ["PATH"] = without_relative(os.environ.get("PATH", os.defpath))
     forget()  # what an earlier call in this process was asked
     try:
         code = command_tree().main(args=words, prog_name="vmctl", standalone_mode=False)

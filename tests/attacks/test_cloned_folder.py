@@ -6,20 +6,24 @@ import hashlib
 import os
 import pwd
 import random
+import shlex
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness.laptop import BASE, Laptop, project
+from tests.harness.logins import logged_out
+from tests.harness.terminal import at_terminal
 from vmctl.__main__ import main
 from vmctl.config import Project, load_project
 from vmctl.domain import gcloud_lines
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.gcloud_steps import Place, Step
+from vmctl.workflows.push import _conflict
 from vmctl.workflows.syncing import git
 from vmctl.workflows.syncing.selection import Selection, select
 
@@ -451,6 +455,27 @@ def taken(selection: Selection) -> set[str]:
     return {entry.path for entry in selection.entries}
 
 
+@pytest.mark.parametrize(
+    "places", ["{bin}:", ":{bin}", "{bin}::/nowhere", ".:{bin}", "bin/../.:{bin}"]
+)
+def test_no_program_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: str
+) -> None:
+    """gcloud is often not installed, and a PATH that ends in a colon is a common slip."""
+    for name in ("gcloud", "git", "ssh", "rsync", "ssh-keygen"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path / 'it-ran'}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, value in logged_out(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "x").mkdir()
+    monkeypatch.setenv("PATH", places)
+    assert main(["--cloud", "push", "--dry-run"]) != 0
+    assert main(["--cloud", "doctor"]) != 0
+    assert not (tmp_path / "it-ran").exists()
+
+
 # -- settings that are another user's -------------------------------------------------------
 
 ANOTHER = 54321  # a user's number that nobody here has
@@ -586,6 +611,22 @@ def test_a_variable_has_a_name_that_a_shell_can_say(tmp_path: Path, name: str) -
         load_project(tmp_path, environ={})
 
 
+@pytest.mark.parametrize("key", ["machine", "zone", "region", "image", "network", "subnetwork"])
+@pytest.mark.parametrize("evil", ["x; touch y", "$(touch y)", "a b", "-x", "x'y", "x\ny", "`x`"])
+def test_a_name_of_googles_is_no_line_of_a_shell(tmp_path: Path, key: str, evil: str) -> None:
+    """They stand in lines that a user is shown to paste."""
+    project(tmp_path, f"[vm]\n{key} = {text_of(evil)}\n")
+    with pytest.raises(InvalidInput):
+        load_project(tmp_path, environ={})
+
+
+@pytest.mark.parametrize("path", ["a'$(touch y)'", "-x;y", "a\nb", "a b"])
+def test_a_file_name_in_a_hint_is_one_word(path: str) -> None:
+    hint = _conflict([[path, "changed"]]).hint
+    words = shlex.split(hint.partition("Bring it home: ")[2].partition(", or overwrite")[0])
+    assert words == ["vmctl", "pull", path.replace("\n", "\\n")]
+
+
 def text_of(value: str) -> str:
     """A TOML string."""
     return '"' + "".join(f"\\U{ord(sign):08X}" for sign in value) + '"'
@@ -717,7 +758,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-@pytest.mark.parametrize("command", ["push", "push --dry-run", "pull", "init", "up --push"])
+@pytest.mark.parametrize(
+    "command", ["push", "push --dry-run", "pull", "init", "up --push", "push --print-gcloud"]
+)
 @pytest.mark.parametrize("below", ["", "..", ".ssh", ".ssh/keys", "/", "/etc", "link"])
 def test_a_home_a_system_folder_and_what_is_above_is_no_project(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -745,17 +788,24 @@ def test_settings_in_the_home_do_not_make_it_the_project(
     assert "vmctl init" in told
 
 
+@pytest.fixture
+def machine(laptop: Laptop, shared_machine: Path) -> Iterator[str]:
+    """The shared machine's name, for another folder; afterwards it is the shared folder's again."""
+    yield shared_machine.name
+    laptop("push", "--force", cwd=shared_machine)
+
+
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n"
 
 
 def test_secrets_are_named_and_asked_about_before_they_travel(
-    laptop: Laptop, shared_machine: Path, tmp_path: Path
+    laptop: Laptop, machine: str, tmp_path: Path
 ) -> None:
     files = {"train.py": "", ".env": "TOKEN=1", "notes": KEY, ".env.example": "TOKEN="}
     here = project(tmp_path / "train", BASE, files)
 
     def push(*words: str, code: int = 0) -> str:
-        done = laptop(*words, cwd=here, code=code, environ={"VMCTL_NAME": shared_machine.name})
+        done = laptop(*words, cwd=here, code=code, environ={"VMCTL_NAME": machine})
         return done.stdout + done.stderr
 
     told = push("push", "--dry-run")
@@ -767,8 +817,8 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
     assert line in told
     # the line that it names keeps them here
     (here / "vmctl.toml").write_text(f"{BASE}[push]\n{line}\n")
-    push("push")
-    listed = laptop("exec", "ls", "-A", cwd=here, environ={"VMCTL_NAME": shared_machine.name})
+    push("push", "--force")  # other tests have pushed there before
+    listed = laptop("exec", "ls", "-A", cwd=here, environ={"VMCTL_NAME": machine})
     assert sorted(listed.stdout.split()) == [".env.example", "train.py", "vmctl.toml"]
     # the flag sends what was named, and is remembered for these and for no others
     (here / "vmctl.toml").write_text(BASE)
@@ -779,6 +829,15 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
     assert "train.py.txt looks like a secret" in push("push", code=2)
     (here / "train.py.txt").unlink()
     assert not [path for path in here.rglob("*") if path.name == "agreed"]
+    # on a terminal it is a question, and Enter alone means no
+    (here / "id_rsa").write_text("x")
+    environ = {"VMCTL_NAME": machine}
+    told = at_terminal(laptop, here, "push", typed="\n", **environ)
+    assert "id_rsa looks like a secret" in told
+    assert "Send it? [y/N]" in told
+    assert "Nothing was pushed" in told
+    assert "moved" in at_terminal(laptop, here, "push", typed="y\n", **environ)
+    assert "secret" not in push("push")
     # what was harmless when it was pushed, and is not any more
     (here / "train.py.txt").write_text("harmless")
     push("push")
@@ -790,7 +849,7 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
 
 
 def test_secrets_of_the_shell_are_asked_about_and_stay_on_no_disk(
-    laptop: Laptop, shared_machine: Path, tmp_path: Path
+    laptop: Laptop, machine: str, tmp_path: Path
 ) -> None:
     wants = """
 [jobs.train]
@@ -800,7 +859,7 @@ env = ["LANDSCAPES_URL", "GITHUB_TOKEN", "UNSET"]
     here = project(tmp_path / "train", BASE + wants, {"x": ""})
     token = "ghp_0123456789abcdefABCDEF0123456789abcd"
     environ = {"LANDSCAPES_URL": "http://127.0.0.1:1/landscapes.zip"}
-    environ["VMCTL_NAME"] = shared_machine.name
+    environ["VMCTL_NAME"] = machine
 
     def run(*words: str, code: int = 0) -> str:
         done = laptop(*words, cwd=here, code=code, environ=environ)

@@ -15,20 +15,26 @@ from tests.harness.laptop import PROGRAM, Laptop
 
 
 def at_terminal(
-    laptop: Laptop, folder: Path, *words: str, columns: int = 200, **environ: str
+    laptop: Laptop, folder: Path, *words: str, columns: int = 200, typed: str = "", **environ: str
 ) -> str:
-    """What a person sees of vmctl on a terminal of so many columns."""
+    """What a person sees of vmctl on a terminal of so many columns, having typed something."""
     given = {"TERM": "xterm-256color", **environ}
     kept = {key: value for key, value in laptop.environ.items() if key not in ("COLUMNS", "LINES")}
-    seen = bytes_at_terminal([PROGRAM, *words], folder, {**kept, **given}, columns)
+    given = {**kept, **given}
+    seen = bytes_at_terminal([PROGRAM, *words], folder, given, columns, typed.encode())
     return seen.decode().replace("\r\n", "\n")
 
 
 def bytes_at_terminal(
-    argv: Sequence[str | Path], folder: Path, environ: Mapping[str, str], columns: int = 200
+    argv: Sequence[str | Path],
+    folder: Path,
+    environ: Mapping[str, str],
+    columns: int = 200,
+    typed: bytes = b"",
 ) -> bytes:
     """All that a program writes to its terminal until it ends."""
     ours, theirs = pty.openpty()
+    os.write(ours, typed)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     with subprocess.Popen(
         argv, cwd=folder, env=environ,

@@ -5,6 +5,7 @@ Each layer beats the one before; a value that cannot be is InvalidInput, named a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from vmctl.domain.errors import InvalidInput
 from vmctl.domain.typed import number, refuse_unknown, table_at, truth, typed
 from vmctl.domain.watchdog import parse_idle
 
+# names of Google's, which stand in lines to be pasted into a shell, too
+RESOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,250}")
+_RESOURCES = {"machine", "zone", "region", "image", "network", "subnetwork"}
 _TRUTHS = {"spot", "restrict_ssh", "external_address"}
 _NUMBERS = {"max_hours", "key_hours", "budget"}
 _BOUNDS = {  # least, most, in what, and what it is
@@ -102,6 +106,12 @@ def _checked(key: str, value: object, where: str) -> str | int | float | bool:
     text = typed(value, str, full, where)
     if key == "idle":
         parse_idle(text, of=_named(key, where))
+    if key in _RESOURCES and text and not RESOURCE.fullmatch(text):
+        raise InvalidInput(
+            f"{_named(key, where)} may hold only letters, digits and . _ : / @ -, "
+            f"not {text[:80]!r}.",
+            hint="Google's names have nothing else in them, such as: europe-west1-b",
+        )
     return text
 
 

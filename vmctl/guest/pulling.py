@@ -103,8 +103,10 @@ def _named(
         elif (now := look(f"{root}/{path}")) is None:
             missing.append(path)
         elif stat.S_ISDIR(now.st_mode):
+            from shlex import quote  # only for this word
+
             raise Refusal(
-                "conflict", f"No push put the folder {path} there.", f"vmctl fetch '{path}'"
+                "conflict", f"No push put the folder {path} there.", f"vmctl fetch {quote(path)}"
             )
         else:
             found[path] = "made"

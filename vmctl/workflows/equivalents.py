@@ -27,6 +27,7 @@ from vmctl.workflows.connecting.cloud import open_cloud
 from vmctl.workflows.provisioning.wish import Wish, machine_plan, parse_wish
 from vmctl.workflows.run import job_named
 from vmctl.workflows.shell import remote_line
+from vmctl.workflows.syncing.project_root import refuse_unfit_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def of_down(project: Project, delete: bool) -> Story[Equivalent]:
 
 
 def of_push(project: Project) -> Story[Equivalent]:
-    """The folder's way to the VM."""
+    """The folder's way to the VM; raises InvalidInput for a folder that is no project."""
+    refuse_unfit_root(project.root, project.file)
     place, _ = yield from _found(project)
     return _equivalent(project, "push", gcloud_lines.push(place, project.exclude))
 

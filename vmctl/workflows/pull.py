@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from vmctl.clock import Clock
@@ -238,7 +239,7 @@ class _Merging:
         if here != NOTHING and path not in selected and not covers(self.wanted, path):
             raise NotProvenWhole(
                 f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
-                hint=f"If you want it: vmctl pull '{one_line(path)}'",
+                hint=f"If you want it: vmctl pull {quote(one_line(path))}",
             )
 
     def _taken(self, path: str) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from vmctl.clock import Clock
@@ -275,7 +276,7 @@ def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
         path, why = found[0]
         return Conflict(
             f"{printable(path)} {told[why]}: a push would overwrite it.",
-            hint=hint.replace("pull", f"pull '{printable(path)}'"),
+            hint=hint.replace("pull", f"pull {quote(one_line(path))}"),
         )
     lines = [f"  {printable(path)} {told[why]}" for path, why in found[:SHOWN]]
     if len(found) > SHOWN:

@@ -24,6 +24,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmctl.domain.command import without_relative
 from vmctl.folders import cache_dir
 
 LIMIT_S = 10.0
@@ -176,13 +177,14 @@ def _setting(repository: Repository, name: str, kind: str) -> str | None:
 
 def _start(words: list[str], folder: Path, more: dict[str, str]) -> subprocess.Popen[bytes]:
     """git with an environment that says nothing but what is said here."""
-    program = shutil.which("git", path=_places())
+    places = without_relative(os.environ.get("PATH", os.defpath))
+    program = shutil.which("git", path=places)
     if program is None:
         raise Unanswered("git is not installed")
     kept = ("HOME", "XDG_CONFIG_HOME", "TMPDIR")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {
-        "PATH": _places(),
+        "PATH": places,
         "LC_ALL": "C",
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_ATTR_NOSYSTEM": "1",
@@ -216,12 +218,6 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
         process.communicate()
         raise Unanswered(f"git took longer than {LIMIT_S:g} s") from error
     return process.returncode, out, err
-
-
-def _places() -> str:
-    """PATH without what is relative: a `.` in it would mean a program of the folder's own."""
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(place for place in places if place.startswith("/"))
 
 
 def _empty_repository(repository: Repository) -> Path:

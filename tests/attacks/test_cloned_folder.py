@@ -845,6 +845,29 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
     assert "train.py.txt looks like a secret" in push("push", code=2)
 
 
+def test_up_asks_before_there_is_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = project(tmp_path / "train", BASE, {".env": "x"})
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("VMCTL_EMULATOR_HOME", str(tmp_path / "emulator"))
+    assert main(["--local", "up", "--push"]) == 2
+    assert "Nothing was pushed: .env looks like a secret" in capsys.readouterr().err
+    assert not (tmp_path / "emulator").exists()
+
+
+@pytest.mark.parametrize("name", [".gitignore", "deep/.gitignore", ".git/info/exclude", ".git"])
+def test_a_pipe_in_the_place_of_a_file_of_gits_keeps_nobody_waiting(
+    tmp_path: Path, name: str
+) -> None:
+    here = project(tmp_path / "train", "", {"deep/a.csv": ""})
+    if name != ".git":
+        run_git(here, "init", "-q")
+    (here / name).unlink(missing_ok=True)
+    os.mkfifo(here / name)
+    assert "deep/a.csv" in taken(select(here))
+
+
 # -- what the settings want of the user's environment ---------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import threading
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.contract.machines.bench import Bench, children, needs_sandbox, opened
+from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines
+from vmctl.emulator.machines.bounds import Bounds, written_by
 from vmctl.emulator.machines.sandbox import own_networks
 
 pytestmark = needs_sandbox
@@ -66,6 +69,7 @@ def bench() -> Iterator[Bench]:
     path = public_folder("escape")
     try:
         with opened(path) as made:
+            made.host.bounds.memory = 400 << 20
             made.boot("1")
             yield made
     finally:
@@ -234,3 +238,119 @@ def test_all_of_a_computers_addresses_are_found() -> None:
     ).stdout  # fmt: skip
     wanted = {"127.0.0.0/8", "10.1.1.1/32", "10.1.1.2/32", "10.3.3.3/32", "10.77.0.0/16"}
     assert wanted <= set(own_networks(told))
+
+
+# -- what a machine may take ---------------------------------------------------------------------
+
+BOMB = """
+import os, signal
+made = []
+try:
+    while len(made) < 20000:
+        pid = os.fork()
+        if not pid:
+            signal.pause()
+        made.append(pid)
+except OSError:
+    pass
+print(len(made))
+for pid in made:
+    os.kill(pid, signal.SIGKILL)
+"""
+HOG = """
+kept = []
+while True:
+    kept.append(bytearray(b"x") * (16 << 20))
+"""
+needs_groups = pytest.mark.skipif(
+    os.geteuid() != 0, reason="control groups are made by root in these tests"
+)
+
+
+@pytest.fixture
+def tight(bench: Bench) -> Iterator[Bench]:
+    """The machine with a bound of processes that is reached quickly."""
+    groups = bench.host.bounds._of("1")
+    assert len(groups) == 2, bench.host.bounds.note
+    for group in groups:
+        if "pids.max" in group.limits:
+            type(group)(group.folder, "pids", {"pids.max": 300}).make()
+    yield bench
+    for group in groups:
+        group.make()
+
+
+@needs_groups
+def test_a_fork_bomb_ends_in_its_machine(tight: Bench) -> None:
+    made = int(run_inside(tight, BOMB, root=False).stdout)
+    assert 100 < made < 300
+    assert tight.ssh("1", "echo lives") == "lives"
+
+
+@needs_groups
+def test_who_takes_all_memory_ends_in_its_machine(tight: Bench) -> None:
+    told = run_inside(tight, HOG, root=False)
+    assert told.returncode != 0
+    assert tight.ssh("1", "head -c 100M /dev/zero | tail -c 1 | wc -c") == "1"
+
+
+@needs_groups
+def test_its_tmpfs_counts_as_its_memory(tight: Bench) -> None:
+    told = tight.try_ssh("1", "head -c 1G /dev/zero > /tmp/big; rm -f /tmp/big")
+    assert "No space left" in told.stderr
+    group = next(g for g in tight.host.bounds._of("1") if "memory.max" in g.limits)
+    peaks = [group.folder / name for name in ("memory.peak", "memory.max_usage_in_bytes")]
+    assert [int(f.read_text()) <= 401 << 20 for f in peaks if f.exists()] == [True]
+    assert tight.ssh("1", "echo lives") == "lives"
+
+
+def test_who_fills_its_disk_is_switched_off_and_keeps_it() -> None:
+    path = public_folder("full")
+    try:
+        with opened(path) as bench:
+            bench.boot("1", disk_gb=1)
+            watch = bench.host._watch
+            watch.look()  # what is on it at first
+            watch._disks["1"].most = 64 << 20
+            bench.ssh("1", "head -c 100M /dev/zero > ~/data")
+            watch._known += 1 << 30  # as much as a second of a quick disk
+            watch.look()
+            eventually(lambda: bench.answers.exits == [("1", "crash")], "it is off")
+            assert "its disk is full: 0.1 GiB are on it" in bench.serial("1")
+            bench.answers.exits.clear()
+            bench.boot("1", disk_gb=1)
+            watch.look()
+            assert bench.ssh("1", "stat -c %s ~/data; rm ~/data") == str(100 << 20)
+    finally:
+        machines.delete_disk(path)
+
+
+def test_what_is_written_to_a_file_without_a_name_is_known(bench: Bench) -> None:
+    (machine,) = bench.host._machines.values()
+    assert machine._process is not None
+    pid = machine._process.pid
+    before = written_by(pid)
+    code = "import os; f = open('x', 'wb'); os.unlink('x'); f.write(bytes(50 << 20)); f.flush(); "
+    bench.ssh("1", f'python3 -c "{code}"')
+    eventually(lambda: written_by(pid) - before >= 50 << 20, "its process has ended")
+
+
+def test_what_is_bounded_is_said(bench: Bench) -> None:
+    note = bench.host.bounds.note
+    assert "4096 processes" in note or "not bounded" in note or "all together" in note
+
+
+def test_without_control_groups_the_kernels_limits_remain_and_the_rest_is_said(
+    tmp_path: Path,
+) -> None:
+    bounds = Bounds(tmp_path)
+    bounds.close()
+    bounds._all.clear()
+    assert "their memory is not bounded" in bounds.note
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            bounds.join("1", process.pid)
+            assert resource.prlimit(process.pid, resource.RLIMIT_NPROC) == (8192, 8192)
+            assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "500\n"
+        finally:
+            process.kill()

@@ -33,6 +33,7 @@ def machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
         nat_ip=record.private.get("nat_ip"),
         gpu=links.last(accelerator["acceleratorType"]) if accelerator else None,
         gpu_count=accelerator["acceleratorCount"] if accelerator else 0,
+        disk_gb=int(body["disks"][0]["diskSizeGb"]),
     )
 
 

@@ -114,6 +114,11 @@ class Hosting:
         """One sentence for the user about what these machines cannot do."""
         return self._host.note
 
+    @property
+    def bounds(self) -> str:
+        """One sentence about what each machine may take of this computer, and what is unbounded."""
+        return self._host.bounds.note
+
     def disk(self, disk_id: str) -> Path:
         """Return the folder that holds a disk's content."""
         return self._disks / disk_id

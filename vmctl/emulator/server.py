@@ -113,6 +113,7 @@ async def serve(options: Options) -> None:
             "project": DEFAULT_PROJECT,
             "mode": cloud.hosting.mode,
             "note": "; ".join(filter(None, (cloud.hosting.note, _unreadable(cloud.store)))),
+            "bounds": cloud.hosting.bounds,
             "clock": cloud.clock.kind,
             "home": str(options.home),
             "api_revision": discovery.revision,

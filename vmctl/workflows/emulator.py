@@ -36,7 +36,8 @@ class EmulatorResult:
             return f"The embedded Compute Engine is off; what it keeps is in {self.home}."
         lines = [f"The embedded Compute Engine answers at {self.url} (process {self.pid})."]
         lines.append(f"Machines: {self.mode}; project {self.google_project}; in {self.home}.")
-        return "\n".join([*lines, *([self.note] if self.note else [])])
+        told = (str(self.about.get("bounds", "")), self.note or "")
+        return "\n".join([*lines, *filter(None, told)])
 
 
 @dataclass(frozen=True, slots=True)

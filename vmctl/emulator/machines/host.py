@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import network, plain, sandbox
+from .bounds import Bounds, DiskWatch
 from .forwards import Forwards
 from .image import ImageStore
 from .interface import Booted, Guest, MachineError, MachineSpec
 from .listener import Switchboard, listen, machine_network
 from .machine import Machine, SerialPort
 from .spawner import Spawner
-from .storage import check_traversable, enclose, make_seed
+from .storage import check_traversable, disk_size, enclose, make_seed
 
 LAST_WAIT_S = 15.0
 PLAIN_VARIABLE = "VMCTL_EMULATOR_PLAIN"
@@ -44,6 +45,8 @@ class MachineHost:
             check_traversable(self._home / "machines")
         self._seed = make_seed(self._home)
         self.forwards = Forwards(self._seed)
+        self.bounds = Bounds(self._home)
+        self._watch = DiskWatch(self._home / "machines", disk_size)
         self._spawner = Spawner()
         self._switchboard = Switchboard()
         self._describe()
@@ -59,9 +62,7 @@ class MachineHost:
         self.mode = "sandbox" if abilities.refusal is None else "plain"
         if abilities.refusal is not None:
             if (reason := plain.refusal()) is not None:
-                self._spawner.close()
-                self._switchboard.close()
-                self.forwards.close()
+                self._close_parts()
                 raise MachineError(f"machines cannot run here: {reason}")
             notes.append(f"plain machines, because {abilities.refusal}: {plain.LIMITS}")
         else:
@@ -88,7 +89,14 @@ class MachineHost:
             taken = {machine.listener.nat_ip for machine in self._machines.values()}
             listener = listen(spec.nat_ip, taken)
             machine = Machine(
-                spec, self._guest, listener, self._switchboard, self.forwards, self._ended
+                spec,
+                self._guest,
+                listener,
+                self._switchboard,
+                self.forwards,
+                self.bounds,
+                self._watch,
+                self._ended,
             )
             self._machines[spec.instance_id] = machine
             self._disks[spec.instance_id] = spec.disk
@@ -169,9 +177,14 @@ class MachineHost:
             machine.kill()
         for machine in machines:
             machine.ended.wait(LAST_WAIT_S)
+        self._close_parts()
+
+    def _close_parts(self) -> None:
         self._spawner.close()
         self._switchboard.close()
         self.forwards.close()
+        self._watch.close()
+        self.bounds.close()
 
     def _ended(self, machine: Machine, reason: str) -> bool:
         identity = machine.spec.instance_id

@@ -23,6 +23,7 @@ class MachineSpec:
     nat_ip: str | None  # an address to have again; None for a free one of 127.0.x.y
     gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
     gpu_count: int
+    disk_gb: int = 100
     admits: bool = True  # whether anybody reaches its port 22 from the first moment on
     trouble: dict[str, object] = field(default_factory=dict)  # what goes wrong in this boot
 

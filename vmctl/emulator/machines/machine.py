@@ -12,10 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import plain, sandbox
+from .bounds import Bounds, Disk, DiskWatch
 from .forwards import Forwards
 from .interface import Booted, Guest, MachineError, MachineSpec
 from .listener import Listener, Switchboard
@@ -73,6 +75,8 @@ class Machine:
         listener: Listener,
         switchboard: Switchboard,
         forwards: Forwards,
+        bounds: Bounds,
+        watch: DiskWatch,
         on_end: Callable[[Machine, str], bool],
     ) -> None:
         self.spec = spec
@@ -82,6 +86,7 @@ class Machine:
         self._guest = guest
         self._switchboard = switchboard
         self._forwards = forwards
+        self._bounds, self._watch = bounds, watch
         self._on_end = on_end
         self._alive = threading.Event()
         self._ready = threading.Event()
@@ -146,13 +151,14 @@ class Machine:
             self._plain = mode == "plain"
             launch = sandbox.Launch(
                 self.spec.disk, seed, self.spec.name, image,
-                self._control_inside.fileno(), self._door_inside.fileno(),
+                self._control_inside.fileno(), self._door_inside.fileno(), self._bounds.memory,
             )  # fmt: skip
-            inside = self._control_inside, self._door_inside
-            if mode == "plain":
-                self._process = plain.start(launch, spawner, serial_write, *inside)
-            else:
-                self._process = sandbox.start(launch, spawner, serial_write, *inside)
+            ends = serial_write, self._control_inside, self._door_inside
+            bind = partial(self._bounds.join, self.spec.instance_id)
+            start = plain.start if mode == "plain" else sandbox.start
+            self._process = start(launch, spawner, bind, *ends)
+            disk = Disk(self.spec.disk, self.spec.disk_gb << 30, self._process.pid, self._end_with)
+            self._watch.add(self.spec.instance_id, disk)
         except OSError as error:
             os.close(serial_read)
             raise MachineError(f"cannot start {error.filename}: {error.strerror}") from error
@@ -307,6 +313,12 @@ class Machine:
             self.kill()
             self.ended.wait()
 
+    def _end_with(self, reason: str) -> None:
+        """Pulls the plug, and says why where the user will look."""
+        self.serial.write(f"vmctl emulator: switched off: {reason}\n".encode())
+        logger.warning("machine %s is switched off: %s", self.spec.name, reason)
+        self.kill()
+
     def kill(self) -> None:
         """Pulls the plug."""
         if self._process is not None and self._process.poll() is None:
@@ -318,6 +330,8 @@ class Machine:
     def _release(self) -> None:
         self._switchboard.disconnect(self.listener)
         self._forwards.detach(self.spec.instance_id)
+        self._watch.remove(self.spec.instance_id)
+        self._bounds.leave(self.spec.instance_id)
         if self._uplink is not None:
             self._uplink.close()
         for end in (self._control, self._control_inside, self._door, self._door_inside):

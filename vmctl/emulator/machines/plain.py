@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,12 @@ def paths(disk: Path, seed: Path, image: Path | None) -> dict[str, Any]:
 
 
 def start(
-    launch: Launch, spawner: Spawner, serial: int, control: socket.socket, door: socket.socket
+    launch: Launch,
+    spawner: Spawner,
+    bind: Callable[[int], None],
+    serial: int,
+    control: socket.socket,
+    door: socket.socket,
 ) -> subprocess.Popen[bytes]:
     """Starts the machine's keeper, which ends every descendant when this process ends."""
     argv = guest_command(launch.seed, launch.control_fd, launch.door_fd, "plain")
@@ -52,8 +58,8 @@ def start(
     if uid is not None:
         root = str(launch.disk / "fs")
         argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), root, *argv]
-    return spawner.start(
-        argv, stdout=serial, stderr=serial, pass_fds=(control.fileno(), door.fileno()),
+    return spawner.start_bound(
+        argv, bind, stdout=serial, stderr=serial, pass_fds=(control.fileno(), door.fileno()),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
     )  # fmt: skip
 

@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .interface import MachineError
@@ -50,6 +51,7 @@ class Launch:
     image: Path | None
     control_fd: int
     door_fd: int
+    memory: int  # bytes that the machine may take; its /tmp is in there
 
 
 def guest_command(seed: Path | str, control_fd: int, door_fd: int, mode: str) -> list[str]:
@@ -113,13 +115,23 @@ def command(launch: Launch, info_fd: int) -> list[str]:
         if host.is_dir() and not host.is_symlink():
             argv += ["--ro-bind", str(host), str(host)]
     argv += ["--bind", str(disk / "local"), "/usr/local"]
-    argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]
+    argv += ["--dev", "/dev", "--proc", "/proc"]
+    for place, share in (("/tmp", 2), ("/run", 8)):
+        size = ["--size", str(launch.memory // share)] if sizes_tmpfs() else []
+        argv += [*size, "--tmpfs", place]
     argv += ["--ro-bind", str(launch.seed), GUEST]
     if launch.image is not None:
         argv += ["--ro-bind", str(launch.image), IMAGE, "--bind", str(disk / "layer"), LAYER]
     argv += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
     argv += ["--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--"]
     return argv + guest_command(GUEST, launch.control_fd, launch.door_fd, "sandbox")
+
+
+@cache
+def sizes_tmpfs() -> bool:
+    """Whether this bwrap can say how large a tmpfs may get; else it is half of all memory."""
+    told = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
+    return "--size" in told.stdout
 
 
 def wait_started(descriptor: int) -> None:
@@ -187,13 +199,18 @@ def find_program(name: str) -> str | None:
 
 
 def start(
-    launch: Launch, spawner: Spawner, serial: int, control: socket.socket, door: socket.socket
+    launch: Launch,
+    spawner: Spawner,
+    bind: Callable[[int], None],
+    serial: int,
+    control: socket.socket,
+    door: socket.socket,
 ) -> subprocess.Popen[bytes]:
     """Starts the sandbox; returns bwrap, which stays in the network's own namespaces."""
     read, write = os.pipe()
     try:
-        process = spawner.start(
-            command(launch, write), uid=machine_uid(), stdout=serial, stderr=serial,
+        process = spawner.start_bound(
+            command(launch, write), bind, uid=machine_uid(), stdout=serial, stderr=serial,
             pass_fds=(control.fileno(), door.fileno(), write),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip

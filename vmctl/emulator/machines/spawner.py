@@ -5,12 +5,15 @@ a thread that lives as long as the emulator: then any end of the emulator ends t
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import IO, Any
+
+GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
 
 Work = tuple[Callable[[], "subprocess.Popen[bytes]"], "Future[subprocess.Popen[bytes]]"]
 
@@ -22,6 +25,27 @@ class Spawner:
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="spawner", daemon=True)
         self._thread.start()
+
+    def start_bound(
+        self, argv: Sequence[str], bind: Callable[[int], None], **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Starts argv, as `start` does, once `bind` has been told its pid and put it in bounds.
+
+        OSError if either cannot be done; then nothing is left running."""
+        read, write = os.pipe()
+        try:
+            process = self.start([*GATE, *argv], stdin=read, **options)
+            try:
+                bind(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
+            os.write(write, b"go\n")
+            return process
+        finally:
+            os.close(read)
+            os.close(write)
 
     def start(
         self,

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .interface import MachineError
@@ -79,7 +80,7 @@ def copy_disk(source: Path, target: Path) -> int:
 
     The target appears whole or not at all. A disk that no machine has booted from is empty."""
     if target.exists():  # an earlier copy that came to its end
-        return _size(target)
+        return disk_size(target)
     partial = target.with_name(f"{target.name}{COPYING}")
     delete_disk(partial)
     enclose(partial)
@@ -98,15 +99,17 @@ def copy_disk(source: Path, target: Path) -> int:
             delete_disk(partial)
             raise MachineError(f"the disk could not be copied: {said[-1] if said else 'cp failed'}")
     partial.rename(target)
-    return _size(target)
+    return disk_size(target)
 
 
-def _size(folder: Path) -> int:
-    return sum(
-        entry.lstat().st_blocks * 512
-        for base, _, files in os.walk(folder)
-        for entry in (Path(base) / name for name in files)
-    )
+def disk_size(folder: Path) -> int:
+    """Bytes that a disk's files take here."""
+    found = 0
+    for base, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):  # it went meanwhile
+                found += os.lstat(os.path.join(base, name)).st_blocks * 512  # noqa: PTH118 (speed)
+    return found
 
 
 def delete_disk(disk: Path) -> None:

@@ -16,6 +16,12 @@ ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
 BYTES = ("ascii", "surrogateescape")
 NAMED = re.compile(r"\(\?P<\w+>")
 SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
+# parts of what pathspec writes: any letters of a name, any folders between two
+STAR, FOLDERS, LEADING = "[^/]*", "(?:/.+)?/", "^(?:.+/)?"
+SET = r"\[\^?\]?(?:\\.|[^\]\\])*\](?!\*)"
+# between two stars of a name stand letters, escaped ones and sets of them, each for one letter
+STARRED = re.compile(rf"\[\^/\]\*((?:\\.|(?:\(\?!/\))?{SET}|[^/()\[\\])+)(?=\[\^/\]\*)", re.DOTALL)
+SETS = re.compile(rf"(\\.)|({SET})", re.DOTALL)
 USERS_RULE = "git's core.excludesFile"
 
 
@@ -146,9 +152,32 @@ def _read(line: str) -> Iterator[_Pattern]:
             yield _Pattern(
                 bool(found.include),
                 bare != line,
-                regex=re.compile(source, re.DOTALL),
+                regex=re.compile(decisive(slashless(source)), re.DOTALL),
                 anywhere="/" not in bare,
             )
+
+
+def slashless(source: str) -> str:
+    """A set of letters never stands for a slash, whatever it leaves out."""
+    return SETS.sub(lambda found: found[1] or f"(?!/){found[2]}", source)
+
+
+def decisive(source: str) -> str:
+    """The same regular expression, but a star keeps to the first place that fits.
+
+    That decides as well, for the next star takes any rest. Trying all places takes for ever with
+    a handful of stars, and a pattern may come from anywhere.
+    """
+    while STAR + STAR in source:
+        source = source.replace(STAR + STAR, STAR)
+    first, *between = STARRED.sub(r"(?>[^/]*?\1)", source).split(FOLDERS)
+    if not between:
+        return first
+    *between, last = between
+    if first.startswith(LEADING):
+        first = f"^(?>(?:.+?/)??{first.removeprefix(LEADING)}(?=/))"
+    middle = "".join(f"(?>(?:/.+?)??/{part}(?=/))" for part in between)
+    return f"{first}{middle}{FOLDERS}{last}"
 
 
 def _trimmed(line: str) -> str:

@@ -110,6 +110,7 @@ def test_slug(text: str, made: str) -> None:
         ("7up", "_7up"),
         ("ubuntu", "vmctl"),
         ("爱", "vmctl"),
+        ("Jürgen Groß", "jurgen_gro"),
     ],
 )
 def test_login_user_is_safe(name: str, made: str) -> None:

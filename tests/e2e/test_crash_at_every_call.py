@@ -3,16 +3,23 @@
 The calls are counted by the embedded Compute Engine, which holds the n-th one before it is looked
 at or after it acted, until the client is dead: enumerated until the command comes through unkilled.
 Two commands are killed in turn, because what one has made is what the other is given.
+
+What the cloud holds is other only after a call that changes something: every run kills there. The
+exhaustive one kills at all calls, before and after, for what the laptop may hold.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.harness.crash_points import MOMENTS, HeldCloud
+from tests.harness.laptop import BASE, project
+
+Killed = Callable[..., Iterator[str]]  # a command at its calls, as HeldCloud.at_every_change does
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
 
@@ -37,51 +44,51 @@ def is_up(cloud: HeldCloud) -> bool:
     return any(vm["status"] == "RUNNING" for vm in cloud.all("instances"))
 
 
-def ups(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
+def ups(cloud: HeldCloud, killed: Killed) -> Iterator[str]:
     """Nothing is there, `up` is killed and typed again: one machine that answers."""
-    for at in cloud.at_every_call(when, "up", before_each=cloud.clear, **counted):
+    for at in killed("up", before_each=cloud.clear):
         cloud("up")
         check_one_machine(cloud, "RUNNING", at)
         cloud("exec", "true")
         yield at
 
 
-def deletes(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
+def deletes(cloud: HeldCloud, killed: Killed) -> Iterator[str]:
     """A machine is up, its deletion is killed and typed again: nothing is left."""
     words = ("down", "--delete", "--yes")
-    for at in cloud.at_every_call(
-        when, *words, before_each=lambda: is_up(cloud) or cloud("up"), **counted
-    ):
+    for at in killed(*words, before_each=lambda: is_up(cloud) or cloud("up")):
         cloud(*words)
         check_nothing(cloud, at)
         yield at
 
 
-def downs(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
+def downs(cloud: HeldCloud, killed: Killed) -> Iterator[str]:
     """A machine is up, `down` is killed and typed again: it is off."""
-    for at in cloud.at_every_call(
-        when, "down", before_each=lambda: is_up(cloud) or cloud("up"), **counted
-    ):
+    for at in killed("down", before_each=lambda: is_up(cloud) or cloud("up")):
         cloud("down")
         check_one_machine(cloud, "TERMINATED", at)
         yield at
 
 
-def starts(cloud: HeldCloud, when: str, **counted: bool) -> Iterator[str]:
+def starts(cloud: HeldCloud, killed: Killed) -> Iterator[str]:
     """A machine is off, `up` with another limit is killed and typed again: it is up."""
-    cloud("up", "--max-hours", "2")
-    for call in itertools.count(1):
+    hours = 12
+
+    def off_and_another_limit_wanted() -> None:
+        nonlocal hours
+        if not cloud.all("instances"):
+            cloud("up")
         if is_up(cloud):
             cloud("down")
-        words = ("up", "--max-hours", "3" if call % 2 else "2")
-        method = cloud.killed_at(call, when, *words, **counted)
-        if method is None:
-            return
-        at = f"{when} call {call}, {method}"
-        cloud(*words)
+        hours = 3 if hours == 2 else 2
+        project(cloud.folder, f"{BASE}max_hours = {hours}\n")
+
+    for at in killed("up", before_each=off_and_another_limit_wanted):
+        cloud("up")
         check_one_machine(cloud, "RUNNING", at)
-        assert cloud.laptop.json("status", cwd=cloud.folder)["machine"]["max_hours"] in (2, 3)
+        assert cloud.laptop.json("status", cwd=cloud.folder)["machine"]["max_hours"] == hours, at
         yield at
+    project(cloud.folder, BASE)
 
 
 def in_turn(*seen: Iterator[str]) -> list[list[str]]:
@@ -95,43 +102,39 @@ def all_named(seen: list[str], *methods: str) -> bool:
     return all(any(method in at for at in seen) for method in methods)
 
 
-@pytest.mark.parametrize("when", MOMENTS)
-def test_up_and_delete_killed_at_every_change(cloud: HeldCloud, when: str) -> None:
-    up, delete = in_turn(ups(cloud, when, changes=True), deletes(cloud, when, changes=True))
-    assert all_named(up, "instances.insert")
-    assert all_named(delete, "instances.delete")
-
-
-@pytest.mark.parametrize("when", MOMENTS)
-def test_start_and_down_killed_at_every_change(cloud: HeldCloud, when: str) -> None:
-    start, down = in_turn(starts(cloud, when, changes=True), downs(cloud, when, changes=True))
-    assert all_named(start, "instances.start", "instances.setScheduling")
-    assert all_named(down, "instances.stop")
-
-
-# A client that waits asks the same question again and again. The first time is killed here; how
-# far the operation has come meanwhile is what a kill at any moment (test_crashes, test_bad_days)
-# varies, and the exhaustive run kills every repetition.
-REPEATS = [False, pytest.param(True, marks=[pytest.mark.exhaustive, pytest.mark.timeout(3600)])]
+@pytest.mark.slow
+def test_up_and_delete_killed_at_every_change(cloud: HeldCloud) -> None:
+    killed = cloud.at_every_change
+    up, delete = in_turn(ups(cloud, killed), deletes(cloud, killed))
+    assert all_named(up, "instances.insert"), up
+    assert all_named(delete, "instances.delete"), delete
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+def test_start_and_down_killed_at_every_change(cloud: HeldCloud) -> None:
+    killed = cloud.at_every_change
+    start, down = in_turn(starts(cloud, killed), downs(cloud, killed))
+    assert all_named(start, "instances.start", "instances.setScheduling"), start
+    assert all_named(down, "instances.stop"), down
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
-@pytest.mark.parametrize("repeats", REPEATS)
-def test_up_and_delete_killed_at_every_call(cloud: HeldCloud, when: str, repeats: bool) -> None:
-    up, delete = in_turn(
-        ups(cloud, when, repeats=repeats), deletes(cloud, when, repeats=repeats)
-    )  # fmt: skip
+def test_up_and_delete_killed_at_every_call(cloud: HeldCloud, when: str) -> None:
+    killed = functools.partial(cloud.at_every_call, when)
+    up, delete = in_turn(ups(cloud, killed), deletes(cloud, killed))
     asked = ("instances.aggregatedList", "zoneOperations.")
     assert all_named(up, *asked, "instances.insert"), up
     assert all_named(delete, *asked, "instances.delete"), delete
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
-@pytest.mark.parametrize("repeats", REPEATS)
-def test_down_killed_at_every_call(cloud: HeldCloud, when: str, repeats: bool) -> None:
-    seen = list(downs(cloud, when, repeats=repeats))
-    assert all_named(seen, "instances.aggregatedList", "instances.stop", "zoneOperations."), seen
+def test_start_and_down_killed_at_every_call(cloud: HeldCloud, when: str) -> None:
+    killed = functools.partial(cloud.at_every_call, when)
+    start, down = in_turn(starts(cloud, killed), downs(cloud, killed))
+    asked = ("instances.aggregatedList", "zoneOperations.")
+    assert all_named(start, *asked, "instances.start", "instances.setScheduling"), start
+    assert all_named(down, *asked, "instances.stop"), down

@@ -6,12 +6,15 @@ import itertools
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.harness.cloud import LocalCloud
+from tests.harness.door import LIMIT_S
 from tests.harness.eventually import GAP_S
+from tests.harness.fork_server import Forked
 
 MOMENTS = ("before", "after")
 
@@ -19,7 +22,7 @@ MOMENTS = ("before", "after")
 class HeldCloud(LocalCloud):
     """A laptop with an emulator of its own, whose API calls can be held."""
 
-    def held(self, client: subprocess.Popen[bytes]) -> str | None:
+    def held(self, client: subprocess.Popen[bytes] | Forked) -> str | None:
         """Wait until a call of this client is held; its method, None if it ended before."""
         held: dict[str, Any] | None = None
         while held is None and client.poll() is None:
@@ -34,14 +37,19 @@ class HeldCloud(LocalCloud):
         those of one method, with `repeats=False` a question asked again and again once.
         """
         self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
-        client = self.laptop.start(*words, cwd=self.folder)
-        method = self.held(client)
-        if method is not None:
-            os.killpg(client.pid, signal.SIGKILL)
-        told = client.communicate()[1].decode()
-        self.ask("DELETE", "/emulator/v1/hold")
-        if method is None:
-            assert client.returncode == 0, told
+        with tempfile.TemporaryFile() as told:
+            client = self.laptop.start_forked(*words, cwd=self.folder, told=told)
+            method: str | None = ""  # killed whatever happens, unless it comes to its end
+            try:
+                method = self.held(client)
+            finally:
+                if method is not None:
+                    os.killpg(client.pid, signal.SIGKILL)
+            self.ask("DELETE", "/emulator/v1/hold")
+            code = client.wait(LIMIT_S)
+            if method is None:
+                told.seek(0)
+                assert code == 0, told.read().decode()
         return method
 
     def at_every_call(
@@ -57,3 +65,14 @@ class HeldCloud(LocalCloud):
             if method is None:
                 return
             yield f"{when} call {call}, {method}"
+
+    def at_every_change(self, *words: str, before_each: Callable[[], object]) -> Iterator[str]:
+        """As `at_every_call`, before the first call that changes something and after each one.
+
+        Between two of them nothing becomes other in the cloud: these moments stand for all.
+        """
+        before_each()
+        method = self.killed_at(1, "before", *words, changes=True)
+        assert method is not None, "it changes nothing"
+        yield f"before call 1, {method}"
+        yield from self.at_every_call("after", *words, before_each=before_each, changes=True)

@@ -82,6 +82,12 @@ class Forked:
         self._answer = answer
         self.returncode: int | None = None
 
+    def poll(self) -> int | None:
+        """The exit code if it has ended, else None."""
+        with contextlib.suppress(TimeoutError, BlockingIOError):
+            self.wait(0)
+        return self.returncode
+
     def wait(self, timeout_s: float) -> int:
         """The exit code, negative for a signal's; raises TimeoutError."""
         if self.returncode is None:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tests.harness.fork_server import fork_server, forkable
+from tests.harness.fork_server import Forked, fork_server, forkable
 
 PROGRAM = Path(sys.executable).with_name("vmctl")
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +56,14 @@ class Laptop:
         )
         started.append(process)
         return process
+
+    def start_forked(self, *words: str, cwd: Path, told: IO[bytes]) -> Forked:
+        """Start a forked process in a session of its own, which says everything into a file."""
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+            streams = [nothing.fileno(), told.fileno(), told.fileno()]
+            return fork_server(self.prefix).start(
+                words, cwd=cwd, environ=self.environ, streams=streams, new_session=True
+            )
 
     def __call__(
         self,

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.crash_points import MOMENTS, HeldCloud
+from tests.harness.crash_points import MOMENTS, HeldCloud, Killed
 from tests.harness.laptop import BASE, project
-
-Killed = Callable[..., Iterator[str]]  # a command at its calls, as HeldCloud.at_every_change does
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
 

@@ -2,33 +2,78 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
+from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.crash_points import MOMENTS, HeldCloud
+from tests.harness.cloud import COLLECTIONS
+from tests.harness.crash_points import MOMENTS, HeldCloud, Killed
 from tests.harness.eventually import eventually
 
 LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
-OLD = "europe-west1-b"
+ZONES = ["europe-west1-b", "europe-west1-c", "europe-west1-d"]
 MOVE = ("up", "--move")
+# all that a move does, in this order
+STEPS = [
+    f"compute.{method}"
+    for method in (
+        "instances.start",  # in vain
+        "instances.setLabels",  # "it is moving" on the old one
+        "disks.createSnapshot",
+        "instances.insert",
+        "instances.delete",
+        "snapshots.delete",
+        "instances.setLabels",  # the new one is as any other
+    )
+]
 
 
-def stopped_in_a_dry_zone(cloud: HeldCloud) -> None:
-    """A VM with something on its disk, off, in a zone that has no more."""
-    cloud.clear()
-    cloud("up", "--zone", OLD)
-    cloud("exec", "--", "sh", "-c", "echo precious > ~/kept")
-    cloud("down")
-    cloud.fault(kind="stockout", zone=OLD)
+@pytest.fixture
+def cloud(one_cloud: HeldCloud) -> Iterator[HeldCloud]:
+    """The VM that one test leaves whole is the next one's, wherever it is by then."""
+    yield one_cloud
+    one_cloud.ask("DELETE", "/emulator/v1/hold")
+    one_cloud.no_faults()
+
+
+def stopped_in_a_dry_zone(cloud: HeldCloud) -> str:
+    """A VM with something on its disk, off, in a zone that has no more; which zone that is."""
+    cloud.no_faults()
+    if not is_whole(cloud):
+        cloud.clear()
+        cloud("up", "--zone", ZONES[0])
+        cloud("exec", "--", "sh", "-c", "echo precious > ~/kept")
+    (vm,) = cloud.all("instances")
+    if vm["status"] == "RUNNING":
+        cloud("down")
+    cloud.fault(kind="stockout", zone=zone_of(vm))
+    return zone_of(vm)
+
+
+def is_whole(cloud: HeldCloud) -> bool:
+    """Whether there is one VM with its disk, and no trace of a move."""
+    vms, disks = cloud.all("instances"), cloud.all("disks")
+    labels = [item["labels"] for item in (*vms, *disks)]
+    return (
+        labels == [LABELS, LABELS]
+        and cloud.all("snapshots") == []
+        and vms[0]["status"] in ("RUNNING", "TERMINATED")
+    )
+
+
+def others(zone: str) -> list[str]:
+    """The zones to which a VM goes from here, in turn."""
+    return [other for other in ZONES if other != zone]
 
 
 def zone_of(item: dict[str, str]) -> str:
     return item["zone"].rpartition("/")[2]
 
 
-def check_moved(cloud: HeldCloud, at: str = "", old: str = OLD) -> None:
+def check_moved(cloud: HeldCloud, old: str, at: str = "") -> None:
     """One VM, elsewhere, with its one disk and what was on it; no snapshot, no label left."""
     (vm,) = cloud.all("instances")
     (disk,) = cloud.all("disks")
@@ -40,41 +85,41 @@ def check_moved(cloud: HeldCloud, at: str = "", old: str = OLD) -> None:
     assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "precious\n", at
 
 
-def test_a_vm_in_a_dry_zone_goes_on_in_another_with_its_disk(cloud: HeldCloud) -> None:
-    stopped_in_a_dry_zone(cloud)
-    result = cloud.laptop.json(*MOVE, cwd=cloud.folder)
-    assert result["action"] == "moved"
-    assert result["zone"] == "europe-west1-c"
-    check_moved(cloud)
-    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
-
-
 def test_without_a_terminal_it_is_named_and_not_done(cloud: HeldCloud) -> None:
-    stopped_in_a_dry_zone(cloud)
+    old = stopped_in_a_dry_zone(cloud)
     told = cloud("up", code=6).stderr
     assert "vmctl up --move" in told
     (vm,) = cloud.all("instances")
-    assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
+    assert (zone_of(vm), vm["labels"]) == (old, LABELS)
     assert cloud.all("snapshots") == []
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 6)])
+def test_a_vm_in_a_dry_zone_goes_on_in_another_with_its_disk(cloud: HeldCloud) -> None:
+    old = stopped_in_a_dry_zone(cloud)
+    result = cloud.laptop.json(*MOVE, cwd=cloud.folder)
+    assert result["action"] == "moved"
+    assert result["zone"] == others(old)[0]
+    check_moved(cloud, old)
+    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 6), (b"y\n", 0)])
 def test_on_a_terminal_it_is_offered(cloud: HeldCloud, answer: bytes, code: int) -> None:
-    stopped_in_a_dry_zone(cloud)
+    old = stopped_in_a_dry_zone(cloud)
     here, there = pty.openpty()
     client = cloud.laptop.start("up", cwd=cloud.folder, stdin=there, stderr=there)
     os.close(there)
     told = read_until(here, b"Start it?")
     os.write(here, b"y\n")
     told += read_until(here, b"Move it?")
-    assert b"europe-west1-c" in told
+    assert others(old)[0].encode() in told
     os.write(here, answer)
     told += read_until(here, b"no such words, to the end")
     client.communicate()
     os.close(here)
     assert client.returncode == code, told.decode()
     zones = [zone_of(vm) for vm in cloud.all("instances")]
-    assert zones == (["europe-west1-c"] if code == 0 else [OLD])
+    assert zones == [others(old)[0] if code == 0 else old]
 
 
 def read_until(terminal: int, words: bytes) -> bytes:
@@ -88,117 +133,114 @@ def read_until(terminal: int, words: bytes) -> bytes:
     return said
 
 
-def test_with_capacity_where_it_is_it_starts_there(cloud: HeldCloud) -> None:
-    cloud("up", "--zone", OLD)
-    cloud("down")
-    assert cloud.laptop.json(*MOVE, cwd=cloud.folder)["action"] == "started"
-    assert [zone_of(vm) for vm in cloud.all("instances")] == [OLD]
-
-
 def test_the_next_zone_is_tried_when_one_is_dry_too(cloud: HeldCloud) -> None:
-    stopped_in_a_dry_zone(cloud)
-    cloud.fault(kind="stockout", zone="europe-west1-c", plain=True)
+    old = stopped_in_a_dry_zone(cloud)
+    dry, wet = others(old)
+    cloud.fault(kind="stockout", zone=dry, plain=True)
     cloud(*MOVE)
-    check_moved(cloud)
-    assert [zone_of(vm) for vm in cloud.all("instances")] == ["europe-west1-d"]
+    check_moved(cloud, old)
+    assert [zone_of(vm) for vm in cloud.all("instances")] == [wet]
 
 
-def test_when_all_zones_are_dry_all_is_as_before(cloud: HeldCloud) -> None:
-    stopped_in_a_dry_zone(cloud)
+def test_when_all_zones_are_dry_all_is_as_before_and_with_capacity_it_starts_there(
+    cloud: HeldCloud,
+) -> None:
+    old = stopped_in_a_dry_zone(cloud)
     cloud.fault(kind="stockout")
-    assert "europe-west1-d" in cloud(*MOVE, code=6).stderr
+    assert others(old)[1] in cloud(*MOVE, code=6).stderr
     (vm,) = cloud.all("instances")
     (_,) = cloud.all("disks")
-    assert (zone_of(vm), vm["status"], vm["labels"]) == (OLD, "TERMINATED", LABELS)
+    assert (zone_of(vm), vm["status"], vm["labels"]) == (old, "TERMINATED", LABELS)
     assert cloud.all("snapshots") == []
     cloud.no_faults()
-    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "started"
+    assert cloud.laptop.json(*MOVE, cwd=cloud.folder)["action"] == "started"
+    assert [zone_of(vm) for vm in cloud.all("instances")] == [old]
     assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "precious\n"
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_answer_costs_no_old_disk(cloud: HeldCloud) -> None:
     """The old VM and its disk stay until the new one has let us in."""
-    stopped_in_a_dry_zone(cloud)
+    old = stopped_in_a_dry_zone(cloud)
     cloud.fault(kind="http", method="compute.instances.getGuestAttributes", status=403, calls=1)
     cloud.fault(kind="http", method="compute.instances.getSerialPortOutput", status=403)
     cloud(*MOVE, code=None)
     zones = {zone_of(vm): vm["status"] for vm in cloud.all("instances")}
-    if OLD in zones:  # it was not let in
-        assert zones[OLD] == "TERMINATED"
+    if old in zones:  # it was not let in
+        assert zones[old] == "TERMINATED"
         assert len(cloud.all("disks")) == 2
     cloud.no_faults()
     cloud("up")
-    check_moved(cloud)
+    check_moved(cloud, old)
 
 
-def cut_off_after(cloud: HeldCloud, method: str) -> None:
-    """A move killed right after its first call of this method had acted."""
-    stopped_in_a_dry_zone(cloud)
+# -- moves that were cut off ---------------------------------------------------------------------
+
+
+def cut_off_after(cloud: HeldCloud, method: str) -> str:
+    """A move killed right after its first call of this method had acted; where the VM was."""
+    old = stopped_in_a_dry_zone(cloud)
+    method = f"compute.{method}"
     assert cloud.killed_at(1, "after", *MOVE, method=method) == method
+    return old
 
 
-def the_old_one(cloud: HeldCloud) -> str:
-    (found,) = [vm["name"] for vm in cloud.all("instances") if zone_of(vm) == OLD]
-    return f"zones/{OLD}/instances/{found}"
+def path_in(cloud: HeldCloud, zone: str) -> str:
+    (found,) = [vm["name"] for vm in cloud.all("instances") if zone_of(vm) == zone]
+    return f"zones/{zone}/instances/{found}"
 
 
-def test_status_says_that_a_move_is_not_finished(cloud: HeldCloud) -> None:
-    cut_off_after(cloud, "compute.instances.insert")
-    assert "move" in cloud("status").stdout
-    cloud("up")
-    check_moved(cloud)
+@pytest.mark.slow
+def test_a_move_that_is_killed_after_each_of_its_steps_ends_well(cloud: HeldCloud) -> None:
+    """Killed, typed again, killed a step further: each time it goes on where it was."""
+    old = stopped_in_a_dry_zone(cloud)
+    for method in STEPS:
+        assert cloud.killed_at(1, "after", *MOVE, method=method) == method
+        if method == "compute.disks.createSnapshot":
+            assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
+            cloud("gc", "--yes")
+            assert len(cloud.all("snapshots")) == 1
+        if method == "compute.instances.insert":
+            assert "move" in cloud("status").stdout
+    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
+    check_moved(cloud, old)
     assert "move" not in cloud("status").stdout
 
 
-@pytest.mark.parametrize(
-    "method", ["instances.setLabels", "disks.createSnapshot", "instances.insert"]
-)
-def test_delete_in_the_middle_of_a_move_leaves_nothing(cloud: HeldCloud, method: str) -> None:
-    cut_off_after(cloud, f"compute.{method}")
-    cloud("down", "--delete", "--yes")
-    for collection in ("instances", "disks", "snapshots", "addresses"):
-        assert cloud.all(collection) == []
-
-
-def test_the_snapshot_of_an_unfinished_move_is_no_orphan(cloud: HeldCloud) -> None:
-    cut_off_after(cloud, "compute.disks.createSnapshot")
-    assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
-    cloud("gc", "--yes")
-    assert len(cloud.all("snapshots")) == 1
-
-
+@pytest.mark.slow
 def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: HeldCloud) -> None:
     """Capacity came back and somebody started it from the console: its disk is the newest."""
-    cut_off_after(cloud, "compute.disks.createSnapshot")
+    old = cut_off_after(cloud, "disks.createSnapshot")
     cloud.no_faults()
-    cloud.api("POST", f"{the_old_one(cloud)}/start")
+    cloud.api("POST", f"{path_in(cloud, old)}/start")
     eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
     cloud("up")
     (vm,) = cloud.all("instances")
-    assert (zone_of(vm), vm["labels"]) == (OLD, LABELS)
+    assert (zone_of(vm), vm["labels"]) == (old, LABELS)
     assert cloud.all("snapshots") == []
 
 
+@pytest.mark.slow
 def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: HeldCloud) -> None:
-    cut_off_after(cloud, "compute.disks.createSnapshot")
+    old = cut_off_after(cloud, "disks.createSnapshot")
     cloud.no_faults()
-    where = the_old_one(cloud)
+    where = path_in(cloud, old)
     cloud.api("POST", f"{where}/start")
     eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
-    cloud("exec", "--", "sh", "-c", "echo newer > ~/kept")
+    cloud("exec", "--", "sh", "-c", "echo newer > ~/newer")
     cloud.api("POST", f"{where}/stop")
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
-    cloud.fault(kind="stockout", zone=OLD)
+    cloud.fault(kind="stockout", zone=old)
     cloud("up")
-    assert [zone_of(vm) for vm in cloud.all("instances")] == ["europe-west1-c"]
-    assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "newer\n"
-    assert cloud.all("snapshots") == []
+    check_moved(cloud, old)
+    assert cloud("exec", "--", "sh", "-c", "cat ~/newer").stdout == "newer\n"
 
 
+@pytest.mark.slow
 def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: HeldCloud) -> None:
-    cut_off_after(cloud, "compute.instances.insert")
+    old = cut_off_after(cloud, "instances.insert")
     cloud.no_faults()
-    cloud.api("POST", f"{the_old_one(cloud)}/start")
+    cloud.api("POST", f"{path_in(cloud, old)}/start")
     eventually(
         lambda: all(vm["status"] == "RUNNING" for vm in cloud.all("instances")), "both RUNNING"
     )
@@ -207,52 +249,56 @@ def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: HeldC
     assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2
 
 
-def move_is_right_after_a_kill(cloud: HeldCloud, when: str, **counted: bool) -> list[str]:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("instances.setLabels", marks=pytest.mark.exhaustive),
+        pytest.param("disks.createSnapshot", marks=pytest.mark.exhaustive),
+        "instances.insert",  # by now there is all that a move makes
+    ],
+)
+def test_delete_in_the_middle_of_a_move_leaves_nothing(cloud: HeldCloud, method: str) -> None:
+    cut_off_after(cloud, method)
+    cloud("down", "--delete", "--yes")
+    for collection in COLLECTIONS:
+        assert cloud.all(collection) == []
+
+
+# -- killed at each call -------------------------------------------------------------------------
+
+
+def moves(cloud: HeldCloud, killed: Killed) -> Iterator[str]:
     """The VM that has moved is stopped and moved on: the zone that it is in has run dry, too."""
-    stopped_in_a_dry_zone(cloud)
-    dry = [OLD]
+    old = ""
 
     def scene() -> None:
-        (vm,) = cloud.all("instances")
-        if vm["status"] == "RUNNING":
-            cloud("down")
-            cloud.no_faults()
-            dry[:] = [zone_of(vm)]
-            cloud.fault(kind="stockout", zone=dry[0])
+        nonlocal old
+        old = stopped_in_a_dry_zone(cloud)
 
-    seen = []
-    for at in cloud.at_every_call(when, *MOVE, before_each=scene, **counted):
+    for at in killed(*MOVE, before_each=scene):
         cloud(*MOVE)
-        check_moved(cloud, at, dry[0])
-        seen.append(at)
-    return seen
+        check_moved(cloud, old, at)
+        yield at
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("when", MOMENTS)
-def test_move_killed_at_every_change(cloud: HeldCloud, when: str) -> None:
-    seen = " ".join(move_is_right_after_a_kill(cloud, when, changes=True))
-    for method in (
-        "instances.start",
-        "instances.setLabels",
-        "disks.createSnapshot",
-        "instances.insert",
-        "instances.delete",
-        "snapshots.delete",
-    ):
-        assert method in seen
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_move_killed_at_every_change(cloud: HeldCloud) -> None:
+    seen = [at.split(", ")[1] for at in moves(cloud, cloud.at_every_change)]
+    assert seen[1:] == STEPS
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("when", MOMENTS)
 def test_move_killed_at_every_call(cloud: HeldCloud, when: str) -> None:
-    seen = " ".join(move_is_right_after_a_kill(cloud, when))
+    seen = " ".join(moves(cloud, functools.partial(cloud.at_every_call, when)))
     for method in ("instances.aggregatedList", "disks.createSnapshot", "instances.insert"):
         # how often an operation is asked for varies: what comes after it may have lost its turn
         if method not in seen:
-            stopped_in_a_dry_zone(cloud)
+            old = stopped_in_a_dry_zone(cloud)
             wanted = f"compute.{method}"
             assert cloud.killed_at(1, when, *MOVE, method=wanted) == wanted
             cloud(*MOVE)
-            check_moved(cloud, method)
+            check_moved(cloud, old, method)

@@ -17,6 +17,7 @@ from tests.harness.eventually import GAP_S
 from tests.harness.fork_server import Forked
 
 MOMENTS = ("before", "after")
+Killed = Callable[..., Iterator[str]]  # kills a command at its calls, as `at_every_change` does
 
 
 class HeldCloud(LocalCloud):

@@ -85,6 +85,11 @@ def check_moved(cloud: HeldCloud, old: str, at: str = "") -> None:
     assert cloud("exec", "--", "sh", "-c", "cat ~/kept").stdout == "precious\n", at
 
 
+def check_nothing(cloud: HeldCloud) -> None:
+    for collection in COLLECTIONS:
+        assert cloud.all(collection) == []
+
+
 def test_without_a_terminal_it_is_named_and_not_done(cloud: HeldCloud) -> None:
     old = stopped_in_a_dry_zone(cloud)
     told = cloud("up", code=6).stderr
@@ -180,7 +185,6 @@ def test_a_machine_that_does_not_answer_costs_no_old_disk(cloud: HeldCloud) -> N
 def cut_off_after(cloud: HeldCloud, method: str) -> str:
     """A move killed right after its first call of this method had acted; where the VM was."""
     old = stopped_in_a_dry_zone(cloud)
-    method = f"compute.{method}"
     assert cloud.killed_at(1, "after", *MOVE, method=method) == method
     return old
 
@@ -210,7 +214,7 @@ def test_a_move_that_is_killed_after_each_of_its_steps_ends_well(cloud: HeldClou
 @pytest.mark.slow
 def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: HeldCloud) -> None:
     """Capacity came back and somebody started it from the console: its disk is the newest."""
-    old = cut_off_after(cloud, "disks.createSnapshot")
+    old = cut_off_after(cloud, "compute.disks.createSnapshot")
     cloud.no_faults()
     cloud.api("POST", f"{path_in(cloud, old)}/start")
     eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
@@ -222,7 +226,7 @@ def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: HeldCloud)
 
 @pytest.mark.slow
 def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: HeldCloud) -> None:
-    old = cut_off_after(cloud, "disks.createSnapshot")
+    old = cut_off_after(cloud, "compute.disks.createSnapshot")
     cloud.no_faults()
     where = path_in(cloud, old)
     cloud.api("POST", f"{where}/start")
@@ -237,8 +241,10 @@ def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: HeldCloud) ->
 
 
 @pytest.mark.slow
-def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: HeldCloud) -> None:
-    old = cut_off_after(cloud, "instances.insert")
+def test_an_old_vm_that_was_started_after_the_move_goes_only_with_down_delete(
+    cloud: HeldCloud,
+) -> None:
+    old = cut_off_after(cloud, "compute.instances.insert")
     cloud.no_faults()
     cloud.api("POST", f"{path_in(cloud, old)}/start")
     eventually(
@@ -247,22 +253,16 @@ def test_an_old_vm_that_was_started_after_the_move_is_never_deleted(cloud: HeldC
     told = cloud("up", code=4).stderr
     assert "both may hold what you need" in told
     assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2
+    cloud("down", "--delete", "--yes")
+    check_nothing(cloud)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("instances.setLabels", marks=pytest.mark.exhaustive),
-        pytest.param("disks.createSnapshot", marks=pytest.mark.exhaustive),
-        "instances.insert",  # by now there is all that a move makes
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", STEPS[1:4])
 def test_delete_in_the_middle_of_a_move_leaves_nothing(cloud: HeldCloud, method: str) -> None:
     cut_off_after(cloud, method)
     cloud("down", "--delete", "--yes")
-    for collection in COLLECTIONS:
-        assert cloud.all(collection) == []
+    check_nothing(cloud)
 
 
 # -- killed at each call -------------------------------------------------------------------------

@@ -1,41 +1,63 @@
-"""Twenty machines at once on this computer: each is itself, all answer at the same time."""
+"""Many machines at once on this computer: each is itself, all answer at the same time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scripts.bench_machines import COUNT, Room, machines_of
-from scripts.own_emulator import VMCTL, finished
-
-NAMES = [f"m{number:02d}" for number in range(COUNT)]
+from scripts.bench_machines import ABREAST, COUNT, machines_of
+from tests.harness.cloud import LocalCloud
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def room() -> Iterator[Room]:
-    with Room.opened() as made:
-        made.fill(NAMES)
+class Room:
+    """So many machines, each of a project of its own."""
+
+    def __init__(self, cloud: LocalCloud, count: int) -> None:
+        self._cloud = cloud
+        self.names = [f"m{number:02d}" for number in range(count)]
+
+    def for_all(self, *words: str, abreast: int | None = None) -> list[str]:
+        """Run a command for every machine side by side; what each printed."""
+        with ThreadPoolExecutor(abreast or len(self.names)) as hands:
+            done = hands.map(lambda name: self._cloud("-n", name, *words), self.names)
+            return [one.stdout.strip() for one in done]
+
+    @property
+    def emulator(self) -> int:
+        return int(self._cloud.door.about["pid"])
+
+
+@pytest.fixture(
+    scope="module", params=[5, pytest.param(COUNT, marks=pytest.mark.exhaustive)], ids=str
+)
+def room(request: pytest.FixtureRequest) -> Iterator[Room]:
+    toml = '[vm]\nimage = "debian-cloud/debian-12"\ngpu = "none"\n'
+    with LocalCloud.opened("room", toml=toml) as cloud:
+        made = Room(cloud, request.param)
+        made.for_all("up", abreast=ABREAST)
         yield made
 
 
 def test_each_answers_for_itself_while_all_are_asked(room: Room) -> None:
-    assert room.ask_all(NAMES, "hostname") == [f"bench-{name}" for name in NAMES]
+    assert room.for_all("exec", "hostname") == [f"tester-{name}" for name in room.names]
 
 
 def test_each_keeps_its_own_files_and_its_own_port(room: Room) -> None:
     write = "echo $(hostname) > ~/mine; cd ~; (python3 -m http.server 8080 --bind 127.0.0.1 "
     write += ">/dev/null 2>&1 </dev/null &); cat ~/mine"
-    assert room.ask_all(NAMES, "sh", "-c", write) == [f"bench-{name}" for name in NAMES]
-    read = "for i in $(seq 100); do curl -sf http://127.0.0.1:8080/mine && exit; sleep 0.1; done"
-    assert room.ask_all(NAMES, "sh", "-c", read) == [f"bench-{name}" for name in NAMES]
+    own = [f"tester-{name}" for name in room.names]
+    assert room.for_all("exec", "--", "sh", "-c", write) == own
+    read = "for i in $(seq 300); do curl -sf http://127.0.0.1:8080/mine && exit; sleep 0.1; done"
+    assert room.for_all("exec", "--", "sh", "-c", read) == own
 
 
 def test_each_has_a_sandbox_and_a_network_of_its_own(room: Room) -> None:
     machines = machines_of(room.emulator)
-    assert len(machines) == COUNT
+    assert len(machines) == len(room.names)
     for inside in machines:
         programs = [one.words[0].rpartition("/")[2] for one in inside]
         assert programs.count("bwrap") >= 1
@@ -44,7 +66,5 @@ def test_each_has_a_sandbox_and_a_network_of_its_own(room: Room) -> None:
 
 
 def test_all_go_at_once(room: Room) -> None:
-    going = [room.start(VMCTL, "-n", name, "down", "--delete", "--yes") for name in NAMES]
-    for process in going:
-        finished(process)
+    room.for_all("down", "--delete", "--yes")
     assert machines_of(room.emulator) == []

@@ -1,4 +1,8 @@
-"""kill -9 of the client in the middle: the same command typed again succeeds, nothing doubled."""
+"""kill -9 of the client in the middle: the same command typed again succeeds, nothing doubled.
+
+`run` is killed here. Transfers are in test_cuts, `up` and `down` in test_crash_at_every_call; what
+is killed by the clock instead of at a moment with a name is for the exhaustive run.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +22,8 @@ from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
 
 MOMENTS = [0.3, 0.6, 0.9, 1.2, 1.6, 2.2]
-TOML = BASE + '[jobs.long]\ncommand = "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done"\n'
-
-
-def killed_after(laptop: Laptop, seconds: float, *words: str, cwd: Path) -> bool:
-    """Start a command, kill -9 it after that long; whether it was still at work."""
-    client = laptop.start(*words, cwd=cwd)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        client.wait(seconds)  # the moment is the test's; one that ended before is not waited for
-    at_work = client.poll() is None
-    if at_work:
-        os.killpg(client.pid, signal.SIGKILL)
-    client.communicate()
-    return at_work
+WAITS = "echo line 1; echo line 2; until [ -e ~/go ]; do sleep 0.1; done; echo line 3"
+TOML = f"{BASE}[jobs.waits]\ncommand = '{WAITS}'\n"
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +36,72 @@ def machine(laptop: Laptop) -> Iterator[Path]:
     shutil.rmtree(base)
 
 
+@pytest.fixture
+def pushed(laptop: Laptop, machine: Path) -> Path:
+    """Its machine has what is here, and no job is told to go on."""
+    laptop("push", cwd=machine)
+    laptop("exec", "--", "sh", "-c", "rm -f ~/go", cwd=machine)
+    return machine
+
+
+def kill(client: subprocess.Popen[bytes]) -> None:
+    os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+
+
+def test_run_killed_goes_on_and_can_be_followed(laptop: Laptop, pushed: Path) -> None:
+    client = laptop.start("run", "waits", cwd=pushed)
+    assert client.stdout is not None
+    while b"line 2" not in client.stdout.readline():
+        pass
+    kill(client)
+    following = laptop.start("logs", "-f", cwd=pushed)
+    assert following.stdout is not None
+    told = [following.stdout.readline()]
+    while told[-1] != b"line 2\n":
+        told.append(following.stdout.readline())
+    laptop("exec", "--", "sh", "-c", "touch ~/go", cwd=pushed)
+    told += following.stdout.readlines()
+    assert following.wait(60) == 0
+    lines = [line for line in told if not line.startswith(b"[vmctl] ")]
+    assert lines == [b"line 1\n", b"line 2\n", b"line 3\n"]
+    assert "line 3" in laptop("run", "waits", cwd=pushed).stdout
+
+
+def is_typed_again_and_succeeds(laptop: Laptop, folder: Path) -> None:
+    laptop("exec", "--", "sh", "-c", "touch ~/go", cwd=folder)
+    again = laptop("run", "waits", cwd=folder, code=None)
+    if again.returncode == 4:  # the first one is running: it was started before the kill
+        laptop("logs", "-f", cwd=folder)
+        again = laptop("run", "waits", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "line 3" in again.stdout
+
+
+def test_run_killed_when_its_run_appears_and_typed_again(laptop: Laptop, pushed: Path) -> None:
+    before = len(laptop.json("ps", cwd=pushed))
+    client = laptop.start("run", "waits", cwd=pushed)
+    eventually(lambda: len(laptop.json("ps", cwd=pushed)) > before, "the run is on record")
+    kill(client)
+    is_typed_again_and_succeeds(laptop, pushed)
+
+
+# -- at moments by the clock ---------------------------------------------------------------------
+
+
+def killed_after(laptop: Laptop, seconds: float, *words: str, cwd: Path) -> None:
+    """Start a command and kill -9 it after that long, should it still be at work."""
+    client = laptop.start(*words, cwd=cwd)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        client.wait(seconds)
+    if client.poll() is None:
+        os.killpg(client.pid, signal.SIGKILL)
+    client.communicate()
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_up_killed_and_typed_again_makes_one_machine(
+def test_up_killed_at_a_moment_and_typed_again_makes_one_machine(
     laptop: Laptop, tmp_path: Path, moment: float
 ) -> None:
     folder = project(tmp_path / f"up-{int(moment * 10)}", BASE)
@@ -57,8 +114,11 @@ def test_up_killed_and_typed_again_makes_one_machine(
     assert laptop.json("ls", cwd=folder)["machines"] == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("moment", MOMENTS[:4])
-def test_push_killed_and_typed_again_is_whole(laptop: Laptop, machine: Path, moment: float) -> None:
+def test_push_killed_at_a_moment_and_typed_again_is_whole(
+    laptop: Laptop, machine: Path, moment: float
+) -> None:
     for i in range(300):
         (machine / f"f{i}.txt").write_text(f"{moment} {i}\n" * 200)
     blob = os.urandom(8_000_000)
@@ -73,85 +133,10 @@ def test_push_killed_and_typed_again_is_whole(laptop: Laptop, machine: Path, mom
     assert told.stdout.split()[2] == hashlib.sha256(texts).hexdigest()
 
 
-def test_push_killed_while_it_streams_and_typed_again_sends_the_rest(
-    laptop: Laptop, machine: Path
-) -> None:
-    staged = "find ~/.vmctl/tmp -type f -size +20M | grep ."
-
-    def is_staged() -> bool:
-        return laptop("exec", "--", "sh", "-c", staged, cwd=machine, code=None).returncode == 0
-
-    for number in range(6):  # on a busy computer a push may be through between two looks
-        (machine / "wide.dat").unlink(missing_ok=True)
-        laptop("push", cwd=machine)
-        blob = os.urandom(150_000_000 + number)
-        (machine / "wide.dat").write_bytes(blob)
-        client = laptop.start("push", cwd=machine)
-        while client.poll() is None and not is_staged():
-            pass
-        if client.poll() is None:
-            break
-        client.communicate()
-    assert client.poll() is None, "the kill came too late to say anything"
-    os.killpg(client.pid, signal.SIGKILL)
-    client.communicate()
-    laptop("exec", "test", "-e", "wide.dat", cwd=machine, code=1)  # nothing half under its name
-    again = laptop.json("push", cwd=machine)
-    assert again["sent_bytes"] < len(blob) - 18_000_000, "what had arrived was sent twice"
-    told = laptop("exec", "sha256sum", "wide.dat", cwd=machine)
-    assert told.stdout.split()[0] == hashlib.sha256(blob).hexdigest()
-    (machine / "wide.dat").unlink()
-
-
-def test_run_killed_goes_on_and_can_be_followed(laptop: Laptop, machine: Path) -> None:
-    laptop("push", cwd=machine)
-    client = laptop.start("run", "long", cwd=machine)
-    assert client.stdout is not None
-    while b"line 2" not in client.stdout.readline():
-        pass
-    os.killpg(client.pid, signal.SIGKILL)
-    client.communicate()
-    log = laptop("logs", "-f", cwd=machine).stdout
-    told = [line for line in log.splitlines() if not line.startswith("[vmctl] ")]
-    assert told == [f"line {i}" for i in range(1, 7)]
-    assert "line 6" in laptop("run", "long", cwd=machine).stdout
-
-
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("moment", MOMENTS[:3])
-def test_run_killed_at_its_start_and_typed_again(
-    laptop: Laptop, machine: Path, moment: float
+def test_run_killed_at_a_moment_and_typed_again(
+    laptop: Laptop, pushed: Path, moment: float
 ) -> None:
-    laptop("push", cwd=machine)
-    killed_after(laptop, moment / 2, "run", "long", cwd=machine)
-    again = laptop("run", "long", cwd=machine, code=None)
-    if again.returncode == 4:  # the first one is running: it was started before the kill
-        laptop("logs", "-f", cwd=machine)
-        again = laptop("run", "long", cwd=machine)
-    assert again.returncode == 0, again.stderr
-    assert "line 6" in again.stdout
-
-
-def test_fetch_killed_and_typed_again_resumes(
-    laptop: Laptop, machine: Path, tmp_path: Path
-) -> None:
-    laptop("push", cwd=machine)  # exec is in the workspace from then on
-    laptop(
-        "exec", "--", "sh", "-c", "head -c 400000000 /dev/urandom >../big.pth; sleep 2.5",
-        cwd=machine,
-    )  # fmt: skip
-    there = laptop("exec", "sha256sum", "../big.pth", cwd=machine).stdout.split()[0]
-    target = tmp_path / "big.pth"
-    client = laptop.start("fetch", "~/Workspace/big.pth", "--to", str(tmp_path), cwd=machine)
-    part = eventually(
-        lambda: next((p for p in tmp_path.iterdir() if p.stat().st_size > 1_000_000), None),
-        what="a partial file",
-    )
-    os.killpg(client.pid, signal.SIGKILL)
-    client.communicate()
-    assert not target.exists()
-    cut = part.stat().st_size
-    assert cut < 400_000_000, "the kill came too late to say anything"
-    told = laptop.json("fetch", "~/Workspace/big.pth", "--to", str(tmp_path), cwd=machine)
-    assert hashlib.sha256(target.read_bytes()).hexdigest() == there
-    assert not part.exists()
-    assert told["files"][0]["resumed_at"] == cut
+    killed_after(laptop, moment / 2, "run", "waits", cwd=pushed)
+    is_typed_again_and_succeeds(laptop, pushed)

@@ -181,6 +181,7 @@ class ForkServer:
             code = process.wait(timeout_s)
         except TimeoutError:
             process.kill()
+            process.wait(timeout_s)
             raise
         finally:
             for thread in threads:

@@ -41,7 +41,7 @@ def bytes_at_terminal(
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
     ) as program:  # fmt: skip
         os.close(theirs)
-        seen = b""
+        seen = bytearray()
         while True:
             try:
                 more = os.read(ours, 65536)
@@ -52,4 +52,4 @@ def bytes_at_terminal(
             seen += more
         program.wait(60)
     os.close(ours)
-    return seen
+    return bytes(seen)

@@ -16,7 +16,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from vmctl.domain.terminal import JobOutput, Sinks, is_control, visible
+from vmctl.domain.terminal import JobOutput, Sinks, replace_controls, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,10 +85,8 @@ def document(value: Any, *, indent: int | None = None, errors: bool = False) -> 
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if (stream.encoding or "").lower().replace("-", "") != "utf8":
         text = json.dumps(value, indent=indent)
-    elif not text.isprintable():
-        text = "".join(
-            _json_escape(sign) if sign != "\n" and is_control(sign) else sign for sign in text
-        )
+    else:
+        text = replace_controls(text, _json_escape)
     _print(stream, text, "\n")
 
 

@@ -35,9 +35,17 @@ def visible(text: str, keep: str = LINES) -> str:
     """
     if text.isprintable():  # nearly always, and ten times as fast
         return text
-    return "".join(
-        _escape(sign) if is_control(sign) and sign not in keep else sign for sign in text
-    )
+    return replace_controls(text, _escape, keep)
+
+
+def replace_controls(text: str, escape: Callable[[str], str], keep: str = LINES) -> str:
+    """The text with other words for its control characters, all but those to keep."""
+
+    def other(found: re.Match[str]) -> str:
+        sign = found.group()
+        return escape(sign) if is_control(sign) and sign not in keep else sign
+
+    return re.sub(r"[^\x20-\x7e\n]" if "\n" in keep else r"[^\x20-\x7e]", other, text)
 
 
 def controls_in(text: str, keep: str = "") -> str:

@@ -435,6 +435,22 @@ def test_every_kind_of_index_is_read(tmp_path: Path, more: list[str]) -> None:
     assert taken(selection) == {"a.csv", "b.csv", ".gitignore", "vmctl.toml"}
 
 
+def test_a_submodule_has_its_own_index(tmp_path: Path) -> None:
+    inner = project(tmp_path / "inner", "", {"a.csv": "", "b.csv": "", ".gitignore": "*.csv\n"})
+    outer = project(tmp_path / "outer", "")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
+    for folder in (inner, outer):
+        run_git(folder, "init", "-q")
+    run_git(inner, "add", "-f", "a.csv", ".gitignore", "vmctl.toml")
+    run_git(inner, *identity, "commit", "-q", "-m", "a")
+    run_git(outer, *identity, "submodule", "--quiet", "add", str(inner), "part")
+    (outer / "part" / "b.csv").write_text("")
+    assert (outer / "part" / ".git").is_file()
+    selection = select(outer / "part")
+    assert taken(selection) == {"a.csv", ".gitignore", "vmctl.toml"}
+    assert not selection.unanswered
+
+
 def test_the_users_rules_for_some_repositories_count_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 from pathspec import GitIgnoreSpec
 
 from vmctl.domain.secret_detection import (
+    HEAD_BYTES,
     exclude_line,
     is_secret_head,
     is_secret_path,
@@ -71,6 +72,12 @@ def test_a_file_that_begins_like_a_key_is_one(head: bytes) -> None:
 )  # fmt: skip
 def test_other_files_are_not(head: bytes) -> None:
     assert not is_secret_head(head)
+
+
+@pytest.mark.parametrize("part", [b"\n", b" ", b"\t\n", b"-----BEGIN ", b"machine ", b"a:_", b"A "])
+def test_no_file_keeps_the_look_into_it_busy(part: bytes) -> None:
+    assert not is_secret_head((part * HEAD_BYTES)[:HEAD_BYTES])
+    assert not is_secret_head(b"-----BEGIN " + (b"A " * HEAD_BYTES)[:HEAD_BYTES])
 
 
 def test_pictures_code_and_large_files_are_not_opened() -> None:

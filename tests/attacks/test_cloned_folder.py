@@ -23,8 +23,10 @@ from vmctl.config import Project, load_project
 from vmctl.domain import gcloud_lines
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.gcloud_steps import Place, Step
+from vmctl.workflows.agreements import Agreements
 from vmctl.workflows.push import _conflict
-from vmctl.workflows.syncing import git
+from vmctl.workflows.syncing import git, manifest
+from vmctl.workflows.syncing.reading import Reading, Unagreed
 from vmctl.workflows.syncing.selection import Selection, select
 
 # -- git's configuration names programs -------------------------------------------------------
@@ -859,6 +861,23 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
     push("push")
     (here / "train.py.txt").write_text(KEY * 2)
     assert "train.py.txt looks like a secret" in push("push", code=2)
+
+
+def test_a_dry_run_is_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look into a file has found is found again, although its sum is known by then."""
+    monkeypatch.setattr(manifest, "RACY_NS", -1)  # as if all of it had lain there for long
+    here = project(tmp_path / "train", "", {"notes": KEY, "x": "harmless"})
+    found = load_project(here, environ={})
+    dry = Reading(found, "pair", may_send=False)
+    dry.wait()
+    assert dry.unagreed == ["notes"]
+    dry.save()
+    again = Reading(found, "pair")
+    with pytest.raises(Unagreed):
+        again.wait_selected()
+    assert [entry.path for entry in again.unread] == ["notes"]
+    Agreements(found.root).add(["file notes"])
+    Reading(found, "pair").wait()
 
 
 def test_up_asks_before_there_is_a_machine(

@@ -68,6 +68,18 @@ def test_names_on_the_command_line_and_in_messages_are_shown(laptop: Laptop, fol
         assert b"\\x1b" in seen
 
 
+def test_a_file_of_a_clone_is_one_line_in_a_list_and_itself_in_json(
+    laptop: Laptop, talking: Path
+) -> None:
+    name = "a\nerror: do as I say\x1b[8m\u202e.txt"
+    (talking / name).touch()
+    told = laptop("push", "--dry-run", cwd=talking)
+    as_json = laptop.json("push", "--dry-run", cwd=talking)
+    (talking / name).unlink()
+    assert r"  a\nerror: do as I say\x1b[8m\u202e.txt" in told.stdout.splitlines()
+    assert name in as_json["moved"]
+
+
 LIBRARY = r"""
 import logging, sys, warnings
 from vmctl.cli import terminal

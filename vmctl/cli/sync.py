@@ -11,6 +11,7 @@ from vmctl.cli.completing import PATHS
 from vmctl.cli.equivalents import PrintGcloud, show
 from vmctl.cli.options import Context, command
 from vmctl.cli.terminal import sinks
+from vmctl.domain.probe import one_line
 from vmctl.domain.transfer import Via
 
 if TYPE_CHECKING:
@@ -191,15 +192,17 @@ def register(app: typer.Typer) -> None:
         screen.document(result)
         if dry_run:
             for file in result.files:
-                screen.say(f"would come: {file.path}")
+                screen.say(f"would come: {one_line(file.path)}")
             for path in result.links:
-                screen.say(f"would come: {path}")
+                screen.say(f"would come: {one_line(path)}")
             for path in result.deleted:
-                screen.say(f"would be deleted here: {path}")
+                screen.say(f"would be deleted here: {one_line(path)}")
             for refused in result.conflicts:
-                screen.say(f"left alone: {refused.path} {refused.why}")
+                screen.say(f"left alone: {one_line(refused.path)} {refused.why}")
         elif result.conflicts:
-            lines = [f"{refused.path} {refused.why}" for refused in result.conflicts[:SHOWN]]
+            lines = [
+                f"{one_line(refused.path)} {refused.why}" for refused in result.conflicts[:SHOWN]
+            ]
             if len(result.conflicts) > SHOWN:
                 lines.append(f"… and {len(result.conflicts) - SHOWN} more (all: --json)")
             raise Conflict(
@@ -244,18 +247,19 @@ def _plan(screen: Screen, result: PushResult) -> None:
         if paths:
             screen.say(f"{heading} {len(paths)}:")
             for path in paths[:SHOWN]:
-                screen.say(f"  {path}")
+                screen.say(f"  {one_line(path)}")
             if len(paths) > SHOWN:
                 screen.say(f"  … and {len(paths) - SHOWN} more (all of them: --json)")
     if result.refused:
         screen.say(f"Would refuse, because the VM has its own version of {len(result.refused)}:")
         for path in result.refused[:SHOWN]:
-            screen.say(f"  {path}")
+            screen.say(f"  {one_line(path)}")
     if result.largest:
         screen.say("Largest:")
         for size in result.largest:
-            screen.say(f"  {human_bytes(size.bytes):>8}  {size.path}")
+            screen.say(f"  {human_bytes(size.bytes):>8}  {one_line(size.path)}")
     if result.left_out:
         screen.say("Left out:")
         for group in result.left_out:
-            screen.say(f"  {group.count:>8}  by {group.rule}, such as {group.examples[0]}")
+            such_as = one_line(group.examples[0])
+            screen.say(f"  {group.count:>8}  by {one_line(group.rule)}, such as {such_as}")

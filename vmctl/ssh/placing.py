@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, VmctlError
-from vmctl.domain.probe import DISK_FULL_HINT, last_lines, printable
+from vmctl.domain.probe import DISK_FULL_HINT, last_lines, one_line
 from vmctl.domain.target import rsync_word, ssh_failure
 from vmctl.domain.transfer import RsyncStats, rsync_progress, rsync_stats
 from vmctl.ssh.openssh import OpenSSH, is_ssh_failure
@@ -171,13 +171,13 @@ def _rsync_failure(ssh: OpenSSH, code: int, told: str) -> VmctlError:
     unread = re.search(r'"([^"]*)"\)?(?: failed)?: Permission denied \(13\)', told)
     if code == 23 and unread and "[sender]" in told:
         return InvalidInput(
-            f"{printable(unread.group(1))} cannot be read on this computer.",
+            f"{one_line(unread.group(1))} cannot be read on this computer.",
             hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
         )
     gone = re.search(r'"([^"]*)"(?: failed)?: No such file or directory \(2\)', told)
     vanished = re.search(r'file has vanished: "([^"]*)"', told)
     if code in (23, 24) and (gone or vanished):
-        name = printable((vanished or gone).group(1))  # type: ignore[union-attr]
+        name = one_line((vanished or gone).group(1))  # type: ignore[union-attr]
         return Conflict(f"{name} went away while it was being pushed.", hint="vmctl push")
     if "command not found" in told or code == 127:
         return Conflict("rsync is not installed on the VM.", hint="Set the VM up: vmctl up")

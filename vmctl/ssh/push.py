@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.manifest import Entry
-from vmctl.domain.probe import printable
+from vmctl.domain.probe import one_line
 from vmctl.domain.replies import PUSH_BYTES, PUSH_VALUES, checked, decoded, push_reply, unfit
 from vmctl.guest.protocol import CHUNK, FRAME
 from vmctl.ssh import guest
@@ -195,10 +195,10 @@ def opened(root: Path, path: str) -> IO[bytes]:
         return os.fdopen(os.open(f"{root}/{path}", flags), "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Conflict(
-            f"{printable(path)} went away while it was being pushed.", hint="vmctl push"
+            f"{one_line(path)} went away while it was being pushed.", hint="vmctl push"
         ) from error
     except OSError as error:
         raise InvalidInput(
-            f"{printable(path)} cannot be read on this computer: {error.strerror}.",
+            f"{one_line(path)} cannot be read on this computer: {error.strerror}.",
             hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
         ) from error

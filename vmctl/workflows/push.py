@@ -23,7 +23,7 @@ from vmctl.domain.errors import (
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.left_out import left_behind, paths_named
 from vmctl.domain.manifest import named, tree_id
-from vmctl.domain.probe import one_line, printable
+from vmctl.domain.probe import one_line
 from vmctl.domain.transfer import LeftOut, Via, group_left_out
 from vmctl.folders import runtime_dir
 from vmctl.ssh.keys import ensure_keypair
@@ -132,18 +132,18 @@ def push(
         bytes=sum(entry.size for entry in selection.entries),
         moved_files=len(moved),
         moved_bytes=sum(tree[path][2] for path in moved if tree[path][0] == "f"),
-        moved=tuple(map(printable, moved)),
-        deleted=tuple(map(printable, told["deleted"])),
-        kept=tuple(map(printable, told["kept"])),
-        refused=tuple(printable(path) for path, _ in told["conflicts"]),
-        left_out=group_left_out([(rule, printable(path)) for rule, path in selection.left_out]),
+        moved=tuple(moved),
+        deleted=tuple(told["deleted"]),
+        kept=tuple(told["kept"]),
+        refused=tuple(path for path, _ in told["conflicts"]),
+        left_out=group_left_out(selection.left_out),
         largest=_largest(selection.entries),
         sent_bytes=crossing.sent_bytes,
         seconds=seconds,
     )
     yield Finished(STEP, _told(result), seconds)
     for path in result.kept[:SHOWN]:
-        yield Warned(f"{path} is gone here but was changed on the VM, so it stays there")
+        yield Warned(f"{one_line(path)} is gone here but was changed on the VM, so it stays there")
     if reading.unagreed:  # in a dry run only
         listed = ", ".join(map(one_line, reading.unagreed[:SHOWN]))
         yield Warned(f"A push would ask first, because of what looks like a secret: {listed}")
@@ -179,7 +179,7 @@ def _missed(project: Project, selection: Selection, key: str | None) -> Iterator
             if [job.name, path] not in told and (project.root / path).exists():
                 new.append([job.name, path])
                 yield (
-                    f"{printable(path)}, which the job '{job.name}' names, is left out by "
+                    f"{one_line(path)}, which the job '{job.name}' names, is left out by "
                     f"{rule}: it is on the VM only if something makes it there"
                 )
     if key and new:
@@ -275,10 +275,10 @@ def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
     if len(found) == 1:
         path, why = found[0]
         return Conflict(
-            f"{printable(path)} {told[why]}: a push would overwrite it.",
+            f"{one_line(path)} {told[why]}: a push would overwrite it.",
             hint=hint.replace("pull", f"pull {quote(one_line(path))}"),
         )
-    lines = [f"  {printable(path)} {told[why]}" for path, why in found[:SHOWN]]
+    lines = [f"  {one_line(path)} {told[why]}" for path, why in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"  … and {len(found) - SHOWN} more")
     head = f"A push would overwrite {len(found)} files of the VM:"
@@ -287,7 +287,7 @@ def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
 
 def _largest(entries: Sequence[LocalEntry], count: int = 5) -> tuple[Size, ...]:
     ordered = sorted(entries, key=lambda entry: -entry.size)
-    return tuple(Size(printable(entry.path), entry.size) for entry in ordered[:count])
+    return tuple(Size(entry.path, entry.size) for entry in ordered[:count])
 
 
 def _told(result: PushResult) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.manifest import Entry
-from vmctl.domain.probe import printable
+from vmctl.domain.probe import one_line
 from vmctl.folders import cache_dir
 from vmctl.ssh.push import opened
 from vmctl.workflows.syncing.selection import LocalEntry
@@ -236,4 +236,4 @@ def hash_file(root: Path, path: str) -> str:
 
 def went_away(path: str) -> Conflict:
     """A file was selected and is not there any more."""
-    return Conflict(f"{printable(path)} went away while it was being pushed.", hint="vmctl push")
+    return Conflict(f"{one_line(path)} went away while it was being pushed.", hint="vmctl push")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.manifest import Entry, difference, named
-from vmctl.domain.probe import printable
+from vmctl.domain.probe import one_line
 from vmctl.domain.replies import unfit
 from vmctl.domain.transfer import RsyncStats, Via
 from vmctl.ssh.openssh import OpenSSH
@@ -222,7 +222,7 @@ class Talk:
         """What a file is now whose bytes were not what they should be; None when it is the same."""
         if self._tries[path] > TRIES:
             raise Conflict(
-                f"{printable(path)} changes while it is being pushed.",
+                f"{one_line(path)} changes while it is being pushed.",
                 hint="Wait until whatever writes it is done, or leave it out: "
                 "[push] exclude in vmctl.toml",
             )

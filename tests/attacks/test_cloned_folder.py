@@ -732,6 +732,25 @@ def test_hostile_settings_are_a_sentence_and_never_a_traceback(tmp_path: Path) -
     assert read > 200
 
 
+@pytest.mark.parametrize("words", [["run", "nope"], ["tunnel", "nope"]], ids=lambda words: words[0])
+def test_with_hostile_settings_a_command_ends_as_it_should(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:  # fmt: skip
+    """40 files each, through the whole program: 2 where they are wrong, 3 where nothing is so."""
+    chance, codes = random.Random(words[0]), set()
+    monkeypatch.chdir(tmp_path)
+    for _ in range(40):
+        (tmp_path / "vmctl.toml").unlink(missing_ok=True)
+        (tmp_path / "vmctl.toml").write_bytes(hostile_settings(chance).encode())
+        codes.add(main(["--cloud", "--name", "x", *words]))
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert "Unexpected" not in told
+        assert told.startswith("error: ")
+    assert codes == {2, 3}
+
+
 def unharmful(found: Project) -> None:
     """What of the settings goes into other programs' lines is what it must be."""
     assert found.workspace.startswith("~/Workspace/")
@@ -887,7 +906,13 @@ def test_up_asks_before_there_is_a_machine(
     monkeypatch.chdir(here)
     monkeypatch.setenv("VMCTL_EMULATOR_HOME", str(tmp_path / "emulator"))
     assert main(["--local", "up", "--push"]) == 2
-    assert "Nothing was pushed: .env looks like a secret" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Nothing was pushed: .env looks like a secret" in told
+    assert 'vmctl.toml: [push] exclude = ["/.env"]' in told
+    (here / "vmctl.toml").unlink()
+    (here / "pyproject.toml").write_text("[tool.vmctl]\n")
+    assert main(["--local", "up", "--push"]) == 2
+    assert 'pyproject.toml: [tool.vmctl.push] exclude = ["/.env"]' in capsys.readouterr().err
     assert not (tmp_path / "emulator").exists()
 
 

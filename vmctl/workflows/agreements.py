@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from vmctl.config import JobSettings, Project
+from vmctl.config import FILE_NAME, JobSettings, Project
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.probe import one_line
@@ -71,9 +71,8 @@ def agree_on_files(project: Project, paths: Collection[str], agree: Agree | None
         )
         raise InvalidInput(
             f"Nothing was pushed: {listed} {look}.",
-            hint=f"To keep {'it' if len(shown) == 1 else 'them'} here, in {_file_name(project)}: "
-            f"[push] exclude = [{lines}]\nTo send what was named, once and for all: "
-            "vmctl push --yes",
+            hint=f"To keep {'it' if len(shown) == 1 else 'them'} here, in {_table(project)} "
+            f"exclude = [{lines}]\nTo send what was named, once and for all: vmctl push --yes",
         )
     Agreements(project.root).add(f"file {path}" for path in paths)
 
@@ -87,8 +86,11 @@ def unagreed_files(root: Path, paths: Iterable[str]) -> list[str]:
     return [path for path in wanted if f"file {path}" not in agreed]
 
 
-def _file_name(project: Project) -> str:
-    return project.file.name if project.file else "vmctl.toml"
+def _table(project: Project) -> str:
+    """Where `exclude` stands, or would stand."""
+    if project.file and project.file.name != FILE_NAME:
+        return f"{project.file.name}: [tool.vmctl.push]"
+    return f"{FILE_NAME}: [push]"
 
 
 # -- variables ---------------------------------------------------------------------------------

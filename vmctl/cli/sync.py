@@ -61,9 +61,6 @@ def register(app: typer.Typer) -> None:
         deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
         a push that was cut goes on where it stopped when it is typed again. What was changed on
         the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
-
-        What looks like a secret is named and asked about before it first goes out. With no
-        terminal that ends the push; --yes sends what was named.
         """
         from vmctl.workflows.push import push as story
 
@@ -109,7 +106,7 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 "--wait",
                 help="Wait for a file that is still being written, and for what a run that goes "
-                "on has not written yet.",
+                "on has not written yet; a week at most.",
             ),
         ] = False,
         parents: Annotated[

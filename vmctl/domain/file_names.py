@@ -6,21 +6,17 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 
-NAME_BYTES = 255
-PATH_BYTES = 4095
-DEPTH = 128  # folders on a path; no tree of people's has so many
-
 # HFS+ leaves these signs out of a name when it looks for it (git's utf8.c has the same list)
-_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+_UNSEEN = "[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]"
 # NTFS drops dots and spaces at the end, and reads what follows a colon as a stream of the file
-_NTFS_GIT = re.compile(r"(?:\.git|git~1)[ .]*(?::.*)?", re.S)
+_NTFS_GIT = r"(?s:(?:\.git|git~1)[ .]*(?::.*)?)"
 
 # obeyed without being asked: by Python's site, by file managers, by Windows
 _OBEYED = (
     "*.pth", "sitecustomize*", "usercustomize*", "desktop.ini", "autorun.inf",
     "*.desktop", "*.lnk", "*.url", "*.webloc", "*.scf",
 )  # fmt: skip
-_HOOKS = re.compile(
+_HOOKS = (
     r"(?:pre|post|prepare|commit|applypatch|fsmonitor|push|sendemail|reference|proc|update)"
     r"(?:-[a-z0-9-]+)?"
 )
@@ -28,12 +24,12 @@ _HOOKS = re.compile(
 
 def plain(name: str) -> str:
     """A name as file systems that fold case take it."""
-    return _UNSEEN.sub("", name).lower()
+    return (name if name.isascii() else re.sub(_UNSEEN, "", name)).lower()
 
 
 def is_git(name: str) -> bool:
     """Whether some file system takes a name for `.git`, whose configuration git obeys."""
-    return any(_NTFS_GIT.fullmatch(plain(part)) for part in name.split("\\"))
+    return any(re.fullmatch(_NTFS_GIT, plain(part)) for part in name.split("\\"))
 
 
 def has_git(path: str) -> bool:
@@ -52,7 +48,7 @@ def is_obeyed(path: str) -> bool:
     name = parts[-1]
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in _OBEYED):
         return True
-    return "hooks" in parts[:-1] and bool(_HOOKS.fullmatch(name))
+    return "hooks" in parts[:-1] and bool(re.fullmatch(_HOOKS, name))
 
 
 def bare_repositories(paths: Iterable[str]) -> set[str]:

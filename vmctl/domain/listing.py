@@ -9,9 +9,6 @@ from typing import Any
 
 from vmctl.domain.errors import NotProvenWhole
 from vmctl.domain.file_names import (
-    DEPTH,
-    NAME_BYTES,
-    PATH_BYTES,
     bare_repositories,
     ends_with,
     fits,
@@ -20,9 +17,10 @@ from vmctl.domain.file_names import (
     is_pattern,
     plain,
 )
+from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
 from vmctl.domain.probe import one_line
 from vmctl.domain.replies import (
-    LARGEST,
+    PATHS,
     Misfit,
     checked,
     encoded,
@@ -36,7 +34,6 @@ from vmctl.domain.replies import (
 )
 
 PART_SUFFIX = ".vmctl-part"  # of the file in which bytes gather until they are proven whole
-LISTED = 500_000  # files, folders and links at most
 _Entry = tuple[str, str, int, int, int, str]  # kind, path, size, time in ns, mode, link
 
 
@@ -145,10 +142,9 @@ _ITEM = record(
     },
     {"inside": path, "older": flag},
 )
-_PATHS = many(path, LISTED)
 _LISTING = record(
-    {"found": many(_ITEM, LISTED), "missing": _PATHS},
-    {"left_out": _PATHS, "run": run_id, "going": flag, "ended_at": number()},
+    {"found": many(_ITEM, LISTED), "missing": PATHS},
+    {"left_out": PATHS, "run": run_id, "going": flag, "ended_at": number()},
 )
 
 

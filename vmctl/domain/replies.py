@@ -15,15 +15,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.file_names import NAME_BYTES, PATH_BYTES
-
-REPLY_BYTES = 16 << 20  # of one answer
-VALUES = 1 << 20  # in one answer
-PUSH_BYTES, PUSH_VALUES = 64 << 20, 4 << 20  # a push's names every path of a large tree
-TEXT = 1 << 16  # signs of one text
-MANY = 10_000  # things in a list that is no list of files
-LARGEST = 1 << 62  # of any whole number: sizes in bytes, times in ns
-LATEST_S = 4_102_444_800.0  # 2100: a later moment is none that a clock shows
+from vmctl.domain.limits import (
+    LARGEST,
+    LATEST_S,
+    LISTED,
+    MANY,
+    NAME_BYTES,
+    PATH_BYTES,
+    REPLY_BYTES,
+    TEXT,
+    VALUES,
+)
 
 Shape = Callable[[Any], Any]  # returns the value as it is used, or raises Misfit
 
@@ -59,11 +61,10 @@ def text(most: int = TEXT) -> Shape:
 
 
 def matching(pattern: str, what: str) -> Shape:
-    """A text of a certain form."""
-    form = re.compile(pattern)
+    """A text of a certain form, which is compiled when the first one comes."""
 
     def check(value: Any) -> str:
-        if not isinstance(value, str) or len(value) > TEXT or not form.fullmatch(value):
+        if not isinstance(value, str) or len(value) > TEXT or not re.fullmatch(pattern, value):
             raise Misfit(f"is not {what}")
         return value
 
@@ -279,7 +280,7 @@ MOMENT = number()
 SIZE = whole()
 SHA256 = matching(r"[0-9a-f]{64}", "a SHA-256")
 WORD = text(4096)
-PATHS = many(path, 500_000)
+PATHS = many(path, LISTED)
 
 RUN = record(
     {"id": run_id},

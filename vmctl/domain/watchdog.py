@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import InvalidInput, NotProvenWhole
 from vmctl.domain.probe import printable
-from vmctl.domain.replies import WATCH_REPORT, WATCH_SETTINGS, checked, decoded
 
 SETTINGS_ITEM = "vmctl-watchdog"
 STARTUP_ITEM = "startup-script"
@@ -56,6 +55,8 @@ class WatchSettings:
     @staticmethod
     def parse(text: str | None) -> WatchSettings:
         """From the item; what makes no sense there counts as not said."""
+        from vmctl.domain.replies import WATCH_SETTINGS, checked, decoded  # few commands need it
+
         try:
             found = checked(WATCH_SETTINGS, decoded((text or "{}").encode()), SETTINGS_ITEM)
         except (ValueError, NotProvenWhole):
@@ -82,6 +83,8 @@ class WatchReport:
         Unlike a helper's answer it is no error: any process of the VM's may write it, and what it
         says is only shown.
         """
+        from vmctl.domain.replies import WATCH_REPORT, checked, decoded  # few commands need it
+
         try:
             found = checked(WATCH_REPORT, decoded(text.encode("utf-8", "replace")), "watchdog")
         except (ValueError, NotProvenWhole):

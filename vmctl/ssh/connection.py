@@ -18,7 +18,7 @@ from vmctl.domain.errors import (
     TimedOut,
     Unreachable,
 )
-from vmctl.domain.replies import REPLY_BYTES
+from vmctl.domain.limits import REPLY_BYTES
 from vmctl.domain.target import Target
 from vmctl.ssh.hostkeys import pinned
 from vmctl.ssh.openssh import COMMAND_S, Result

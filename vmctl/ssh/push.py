@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from vmctl.domain.errors import Conflict, InvalidInput
+from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
 from vmctl.domain.manifest import Entry
 from vmctl.domain.probe import one_line
-from vmctl.domain.replies import PUSH_BYTES, PUSH_VALUES, checked, decoded, push_reply, unfit
+from vmctl.domain.replies import checked, decoded, push_reply, unfit
 from vmctl.guest.protocol import CHUNK, FRAME
 from vmctl.ssh import guest
 from vmctl.ssh.openssh import OpenSSH

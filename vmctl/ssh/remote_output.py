@@ -15,12 +15,9 @@ import time
 from typing import IO
 
 from vmctl.domain.errors import NotProvenWhole, TimedOut
-from vmctl.domain.replies import PUSH_BYTES, REPLY_BYTES, unfit
-from vmctl.guest.protocol import BEAT_S
+from vmctl.domain.limits import PUSH_BYTES, REPLY_BYTES, SILENCE_S, WORK_LIMIT_S
 
 READ_BYTES = 1 << 18
-SILENCE_S = 12 * BEAT_S  # a dead link is noticed sooner, by ssh itself
-WORK_LIMIT_S = 3600.0  # of one step on the VM, however alive it says it is
 TAIL_BYTES = 1 << 20  # of standard error: the reason of a failure is at its end
 TAIL_S = 5.0  # for it to come, once everything else has
 
@@ -46,12 +43,12 @@ class RemoteOutput:
         while True:
             end = self._rest.find(b"\n", looked)
             if end > most or (end < 0 and len(self._rest) > most):
-                raise unfit(f"a line of more than {most} bytes")
+                raise too_much(most)
             if end < 0:
                 looked = len(self._rest)
                 if not self._fill(limit):
                     if self._rest:
-                        raise unfit("half a line")
+                        raise _unfit("half a line")
                     return b""
                 continue
             line = bytes(self._rest[:end])
@@ -60,7 +57,7 @@ class RemoteOutput:
             if line.strip():
                 return line
             if time.monotonic() > limit:
-                raise _too_long(limit_s)
+                raise _too_long()
 
     def some(self, most: int) -> bytes:
         """The next bytes, so many at most; b"" where the stream has ended."""
@@ -91,9 +88,11 @@ class RemoteOutput:
         if self.ended:
             return False
         left = limit - time.monotonic()
-        if left <= 0:
-            raise _too_long(WORK_LIMIT_S)
-        wait_for(self.descriptor, min(SILENCE_S, left))
+        if left < SILENCE_S:
+            if left <= 0 or not select.select([self.descriptor], [], [], left)[0]:
+                raise _too_long()
+        else:
+            wait_for(self.descriptor, SILENCE_S)
         return self._take()
 
     def _take(self) -> bool:
@@ -229,11 +228,17 @@ def exchange(
 
 def too_much(most: int) -> NotProvenWhole:
     """An answer without end."""
-    return unfit(f"more than {most} bytes")
+    return _unfit(f"more than {most} bytes")
 
 
-def _too_long(seconds: float) -> TimedOut:
+def _unfit(why: str) -> NotProvenWhole:
+    from vmctl.domain.replies import unfit  # a command of the user's own does without shapes
+
+    return unfit(why)
+
+
+def _too_long() -> TimedOut:
     return TimedOut(
-        f"The VM has been at it for {seconds / 60:.0f} minutes without an end.",
+        "The VM is at work without an end.",
         hint="See what keeps it busy: vmctl exec -- top -bn1; then the same command again",
     )

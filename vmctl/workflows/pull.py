@@ -16,7 +16,8 @@ from vmctl.domain import replies
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.file_names import covers, has_git
-from vmctl.domain.listing import LISTED, Listing, RemoteItem, names, safe_link, safe_relative
+from vmctl.domain.limits import LISTED
+from vmctl.domain.listing import Listing, RemoteItem, names, safe_link, safe_relative
 from vmctl.domain.manifest import tree_id
 from vmctl.domain.merging import NOTHING, Content, Verdict, judge
 from vmctl.domain.probe import one_line

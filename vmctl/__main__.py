@@ -12,8 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vmctl.domain.command import without_relative
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
+from vmctl.domain.search_path import without_relative
 
 
 def main(argv: Sequence[str] | None = None) -> int:

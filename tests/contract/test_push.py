@@ -244,6 +244,7 @@ def test_without_rsync_here_a_large_file_travels_whole(
 @pytest.mark.parametrize("via", list(Via))
 def test_every_way_brings_the_same(world: World, via: Via) -> None:
     write(world.root, {"a": "1", "sub/b": "2", "twin/b": "2", "empty": "", "sp ace/ü'": "3"})
+    write(world.root, {"#x": "5", ";y": "6", "- z": "7", "+ z": "8", "!": "9", "#d/#e": "10"})
     (world.root / "link").symlink_to("sub/b")
     (world.root / "hollow").mkdir()
     (world.root / "big").write_bytes(os.urandom(5_000_000))

@@ -264,3 +264,47 @@ def test_every_completion_passes_the_filter() -> None:
                     assert node.value.id in made & imported, (path, node.value.id)
                     used.add(node.value.id)
     assert used == made
+
+
+# -- what a VM says ------------------------------------------------------------------------------
+
+# who reads JSON that no VM wrote: records of our own on this computer, and Google's answers
+OWN_JSON = {
+    "gce", "emulator", "guest", "cli", "__main__", "config",
+    "ssh/user_config", "workflows/agreements", "workflows/connecting/session",
+    "workflows/emulator", "workflows/ledger", "workflows/suggestions",
+    "workflows/syncing/manifest", "workflows/tunnelling/records", "workflows/tunnelling/tunnels",
+    "domain/access",
+}  # fmt: skip
+# who reads what a program sends without a limit: our own git's answers, the end of ssh's own log
+OWN_STREAMS = {"workflows/syncing/git", "ssh/master"}
+
+
+@pytest.mark.parametrize(("room", "path"), list(modules()))
+def test_what_a_vm_says_is_read_within_limits_and_checked_in_one_place(
+    room: str, path: Path
+) -> None:
+    name = str(path.relative_to(PACKAGE).with_suffix(""))
+    calls = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    if not {room, name} & OWN_JSON and name != "domain/replies":
+        assert not [c.lineno for c in calls if ast.unparse(c.func) in ("json.loads", "json.load")]
+    if room in ("ssh", "workflows") and name not in OWN_STREAMS:
+        endless = [c for c in calls if c.func.attr == "communicate"]  # type: ignore[attr-defined]
+        endless += [
+            c
+            for c in calls
+            if c.func.attr in ("read", "readline", "readlines") and not c.args  # type: ignore[attr-defined]
+        ]
+        assert not [c.lineno for c in endless]
+
+
+def test_every_verb_of_the_helpers_has_a_shape() -> None:
+    from vmctl.domain.replies import REPLIES
+    from vmctl.guest.main import VERBS
+
+    streams = {"push", "fetch", "pull"}  # record by record: push_reply, HEADER, TRAILER …
+    assert set(REPLIES) == set(VERBS) - streams

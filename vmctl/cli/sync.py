@@ -61,6 +61,9 @@ def register(app: typer.Typer) -> None:
         deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
         a push that was cut goes on where it stopped when it is typed again. What was changed on
         the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
+
+        What looks like a secret is named and asked about before it first goes out. With no
+        terminal that ends the push; --yes sends what was named.
         """
         from vmctl.workflows.push import push as story
 

@@ -54,6 +54,9 @@ def register(app: typer.Typer) -> None:
         Set-up runs in ~/Workspace/PROJECT on the VM, the job in a snapshot of it: pushing
         meanwhile changes nothing under the job, and what the job makes is in the workspace
         within a second. What was installed with `pip install -e` still reads the workspace.
+
+        Variables of the job's `env` are named before they are passed on; one that looks like a
+        secret is asked about, once. With no terminal that needs --yes, before the job's name.
         """
         from vmctl.workflows.run import run as story
 

@@ -34,11 +34,3 @@ def quote_path(path: str) -> str:
     if path.startswith("~/"):
         return "~/" + shlex.quote(path[2:]) if path != "~/" else "~/"
     return shlex.quote(path)
-
-
-def without_relative(places: str) -> str:
-    """PATH without `.` and other relative entries, an empty one among them.
-
-    In a folder that came from elsewhere these are programs of that folder's own.
-    """
-    return ":".join(place for place in places.split(":") if place.startswith("/"))

@@ -36,14 +36,14 @@ _PUBLIC_IN_FOLDERS = ("known_hosts", "known_hosts.old", "authorized_keys", "conf
 _EXAMPLES = (".example", ".sample", ".template", ".dist", ".defaults", ".test", ".tmpl")
 
 _PRIVATE_KEY = re.compile(
-    rb"^\s*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    rb"^[ \t]*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
     rb"|^PuTTY-User-Key-File-|^AGE-SECRET-KEY-1",
     re.MULTILINE,
 )
 _ACCOUNT = re.compile(
     rb'"private_key"\s*:\s*"-----BEGIN|"type"\s*:\s*"(?:service_account|authorized_user)"'
-    rb"|^\s*aws_secret_access_key\s*=|^\s*[^#;\n]*:_(?:authToken|password|auth)\s*="
-    rb"|^\s*machine\s+\S+\s+login\s+\S+\s+password\s",
+    rb"|^[ \t]*aws_secret_access_key[ \t]*=|^[^#;\n]*:_(?:authToken|password|auth)[ \t]*="
+    rb"|^[ \t]*machine\s+\S+\s+login\s+\S+\s+password\s",
     re.MULTILINE,
 )
 # what cannot begin like one of these; most files of a project do not have to be opened

@@ -24,7 +24,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmctl.domain.command import without_relative
+from vmctl.domain.search_path import without_relative
 from vmctl.folders import cache_dir
 
 LIMIT_S = 10.0

@@ -63,7 +63,10 @@ def test_what_passes_is_the_same_word_in_a_shell(shell: str, tmp_path: Path) -> 
     passed = [word for word in words if is_safe(word)]
     assert len(passed) > 2000
     lines = "".join(f"say {word}\neval 'say \"{word}\"'\n" for word in passed)
-    start = {"bash": ["bash", "--norc"], "zsh": ["zsh", "-f"]}[shell]
+    start = {
+        "bash": ["bash", "--norc", "-O", "extglob", "-O", "failglob"],
+        "zsh": ["zsh", "-f", "-o", "extendedglob", "-o", "magicequalsubst", "-o", "kshglob"],
+    }[shell]
     script = f"say() {{ printf '%s\\n' \"$*\"; }}\n{lines}"
     done = subprocess.run(
         start, input=script.encode(), cwd=tmp_path, capture_output=True, check=True

@@ -14,6 +14,7 @@ import io
 import os
 import select
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from vmctl.domain.terminal import JobOutput, Sinks, replace_controls, visible
@@ -168,6 +169,7 @@ class _Cleaned(io.RawIOBase):
         super().__init__()
         self._descriptor = descriptor
         self._output = JobOutput()
+        self._lock = threading.Lock()  # a progress line is drawn by a thread of its own
 
     def fileno(self) -> int:
         return self._descriptor
@@ -181,11 +183,13 @@ class _Cleaned(io.RawIOBase):
     def write(self, data: Any) -> int:
         """All of it, cleaned."""
         given = bytes(data)
-        self._send(self._output.feed(given))
+        with self._lock:
+            self._send(self._output.feed(given))
         return len(given)
 
     def settle(self) -> None:
-        self._send(self._output.end())
+        with self._lock:
+            self._send(self._output.end())
 
     def _send(self, data: bytes) -> None:
         left = memoryview(data)

@@ -24,8 +24,8 @@ EVIL = [
     r"m$(touch it-ran)x", r"m\$(touch it-ran)x", r"m\\\$(touch it-ran)x", "m`touch it-ran`",
     r"m\`touch it-ran\`", "m;touch it-ran", "m'$(touch it-ran)'", 'm"$(touch it-ran)"',
     "m&touch it-ran&", "m|touch it-ran", "m>it-ran", "m*", "m?", "m[a-z]", "m{a,b}", "m x", "m!1",
-    "m#x", "m^x", "m(N)", "m(e:touch it-ran:)", "m=~root", "m:~root", "m%s$IFS", "mé", "m))'",
-    "--m", "-m", "~m", "=ls", "$HOME",
+    "m#x", "m^x", "m(N)", "m(e:touch it-ran:)", "m=~root", "m:~root", "m==ls", "m%s$IFS",
+    "mé", "m))'", "--m", "-m", "~m", "=ls", "$HOME",
 ]  # fmt: skip
 GOOD = ["model.pt", "more/runs-1/x_2.pth", "m@2,x=1:2+3%~"]
 

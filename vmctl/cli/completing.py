@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Complete = Callable[[typer.Context, str], list[str]]
 
 # What every shell takes as it is, quoted or not: zsh evaluates what it is offered, bash splits and
-# globs it, and both put it on the line as it is. Not an option ('-'), nobody's home ('~', at a
-# word's start and after '=' or ':'), no path of a command ('=' at zsh's word's start).
-SAFE = r"(?![-~=])(?!.*[=:]~)[A-Za-z0-9._/@%+=:,~-]{1,255}"
+# globs it, and both put it on the line as it is. Not an option ('-'); at the start and after '='
+# or ':' nobody's home ('~') and no command's path (zsh's '=').
+SAFE = r"(?![-~=])(?!.*[=:][=~])[A-Za-z0-9._/@%+=:,~-]{1,255}"
 
 
 def completing(words: Callable[[Project, str], Iterable[str]]) -> Complete:

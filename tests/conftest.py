@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.harness.fixtures"]
+pytest_plugins = ["tests.harness.fixtures", "tests.harness.wire"]
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and every program that the
 # tests start would inherit that: those that are ended with SIGINT would then go on for ever.
@@ -40,7 +40,7 @@ LONGEST = (
     "test_ways_in",
     "test_month",
     "test_push",
-    "test_wire",
+    "test_runs",
     "test_instances",
     "test_twenty_machines",
     "test_bad_days",

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract import test_wire
-from tests.contract.test_wire import World, play, settled, tree, write
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
+from tests.harness.wire import World, play, processes_with, settled, tree, write
 from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
@@ -35,9 +34,6 @@ from vmctl.workflows import run as jobs
 from vmctl.workflows.fetch import FetchResult, fetch
 from vmctl.workflows.push import push
 from vmctl.workflows.syncing import coming_back
-
-world = test_wire.world
-prepared = test_wire.prepared
 
 
 def files_of(root: Path) -> dict[bytes, bytes]:
@@ -258,15 +254,15 @@ open("plots/p", "w").write("p")
 
 
 @pytest.fixture
-def going(prepared: World) -> Iterator[World]:
+def going(world: World) -> Iterator[World]:
     """A run that writes its outputs when ~/go appears."""
-    write(prepared.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": TRAIN})
-    (prepared.root / "work/prepare.sh").chmod(0o755)
-    play(push(prepared.project))
-    play(jobs.run(prepared.project, "train", detach=True))
-    yield prepared
-    (prepared.sshd.home / "go").touch()
-    eventually(lambda: jobs.ps(prepared.project)[0].state != "running")
+    write(world.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": TRAIN})
+    (world.root / "work/prepare.sh").chmod(0o755)
+    play(push(world.project))
+    play(jobs.run(world.project, "train", detach=True))
+    yield world
+    (world.sshd.home / "go").touch()
+    eventually(lambda: jobs.ps(world.project)[0].state != "running")
 
 
 def test_wait_brings_outputs_that_the_run_has_yet_to_write(going: World) -> None:
@@ -319,19 +315,19 @@ def test_what_a_run_writes_is_there_at_once_and_known_to_be_unfinished(going: Wo
     assert found["work/train.py"] == TRAIN
 
 
-def test_what_a_run_kept_for_itself_comes_before_the_workspaces(prepared: World) -> None:
-    write(prepared.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": "print(1)\n"})
-    (prepared.root / "work/prepare.sh").chmod(0o755)
-    play(push(prepared.project))
-    assert play(jobs.run(prepared.project, "train")).code == 0
-    directory = next((prepared.sshd.home / ".vmctl/runs").glob("train-*"))
+def test_what_a_run_kept_for_itself_comes_before_the_workspaces(world: World) -> None:
+    write(world.root, {"work/prepare.sh": "#!/bin/sh\n", "work/train.py": "print(1)\n"})
+    (world.root / "work/prepare.sh").chmod(0o755)
+    play(push(world.project))
+    assert play(jobs.run(world.project, "train")).code == 0
+    directory = next((world.sshd.home / ".vmctl/runs").glob("train-*"))
     kept = directory / "tree" / "work"
     settled(kept / "model.bin", b"the run's")
     settled(kept / "plots" / "mine", b"the run's")
-    settled(prepared.remote / "work/model.bin", b"somebody's")
-    settled(prepared.remote / "work/plots/theirs", b"somebody's")
-    play(fetch(prepared.project, ["model.bin", "plots", "work"], to=Path("got")))
-    found = tree(prepared.root / "got")
+    settled(world.remote / "work/model.bin", b"somebody's")
+    settled(world.remote / "work/plots/theirs", b"somebody's")
+    play(fetch(world.project, ["model.bin", "plots", "work"], to=Path("got")))
+    found = tree(world.root / "got")
     assert found["model.bin"] == found["work/model.bin"] == "the run's"
     assert found["plots/mine"] == found["work/plots/mine"] == "the run's"
     assert found["plots/theirs"] == found["work/plots/theirs"] == "somebody's"
@@ -350,17 +346,9 @@ def test_waiting_can_be_left_and_leaves_nothing_on_the_vm(world: World) -> None:
     assert tree(world.root) == {}
 
 
-def helpers(world: World) -> list[int]:
+def helpers(world: World) -> set[int]:
     """The helper programs of this machine that run."""
-    marker = os.fsencode(world.sshd.home / ".vmctl/lib")
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and marker in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    return processes_with(os.fsencode(world.sshd.home / ".vmctl/lib"))
 
 
 def test_a_file_written_to_while_it_is_sent_is_no_file(world: World) -> None:
@@ -416,23 +404,23 @@ def test_a_machine_that_is_away_for_a_while_is_come_back_to(world: World) -> Non
 
 
 def test_an_impostor_at_its_address_gets_nothing_and_gives_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    own_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coming_back, "ACCESS_LOST_S", 0.5)
-    settled(world.remote / "big.bin", os.urandom(30_000_000))
+    settled(own_world.remote / "big.bin", os.urandom(30_000_000))
     stopped: list[int] = []
 
     def watch(event: Event) -> None:
         if not stopped and isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
             stopped.append(1)
-            world.sshd.stop()
-            world.sshd.new_host_key()
-            world.sshd.start()
+            own_world.sshd.stop()
+            own_world.sshd.new_host_key()
+            own_world.sshd.start()
 
     # the API, which would tell whether the VM has moved, cannot be asked here
     with pytest.raises((HostKeyChanged, AccessDenied)):
-        play(fetch(world.project, ["big.bin"]), watch)
-    assert [item.name for item in world.root.iterdir()] == [part_name("big.bin")]
+        play(fetch(own_world.project, ["big.bin"]), watch)
+    assert [item.name for item in own_world.root.iterdir()] == [part_name("big.bin")]
 
 
 def test_the_rest_of_a_folder_comes_over_the_next_connection(world: World) -> None:

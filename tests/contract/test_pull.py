@@ -8,15 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract import test_wire
-from tests.contract.test_wire import World, play, settled, tree, write
+from tests.harness.wire import World, play, settled, tree, write
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Advanced, Event, Started
 from vmctl.ssh import guest
 from vmctl.workflows.pull import PullResult, pull
 from vmctl.workflows.push import push
-
-world = test_wire.world
 
 FILES = {"train.py": "one", "notes/a.ipynb": "two", "data.csv": "three"}
 

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.contract.test_wire import World, play, world, write
 from tests.harness.eventually import eventually
+from tests.harness.wire import World, play, write
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable
 from vmctl.domain.events import Advanced, Event, Noted, Warned
@@ -29,8 +29,6 @@ from vmctl.domain.transfer import Via
 from vmctl.workflows.connecting.session import remember
 from vmctl.workflows.push import PushResult, push
 from vmctl.workflows.syncing import coming_back
-
-__all__ = ["world"]
 
 HOSTILE = [
     "a'; echo foo",

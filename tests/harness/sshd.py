@@ -39,7 +39,7 @@ class Sshd:
         self.authorized.write_text("")
         self.key = folder / "host_key"
         self.new_host_key()
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def new_host_key(self) -> str:
@@ -119,6 +119,10 @@ ForceCommand "{login}"
     def power_off(self) -> None:
         """What a VM loses when it stops: its processes."""
         self.stop()
+        self.end_tmux()
+
+    def end_tmux(self) -> None:
+        """End what runs in tmux."""
         kill = ["tmux", "-L", "vmctl", "kill-server"]
         environment = {**os.environ, "TMUX_TMPDIR": str(self.sockets)}
         subprocess.run(kill, env=environment, capture_output=True, check=False)
@@ -131,7 +135,7 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

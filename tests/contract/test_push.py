@@ -8,10 +8,8 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +21,10 @@ from hypothesis import strategies as st
 from tests.harness.eventually import eventually
 from tests.harness.wire import World, play, write
 from vmctl.config import JobSettings
-from vmctl.domain.errors import Conflict, Unreachable
+from vmctl.domain.errors import Conflict, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.domain.transfer import Via
+from vmctl.ssh import guest
 from vmctl.workflows.connecting.session import remember
 from vmctl.workflows.push import PushResult, push
 from vmctl.workflows.syncing import coming_back
@@ -139,15 +138,26 @@ def as_git_says(root: Path, twin: Path) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is the judge here")
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(first=TREE, second=TREE)
+@pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_any_two_trees_arrive_one_after_the_other_as_git_takes_them(
+    world: World, tmp_path_factory: pytest.TempPathFactory, examples: int
+) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(first=TREE, second=TREE)
+    def arrive(
+        first: tuple[dict[str, object], str, int], second: tuple[dict[str, object], str, int]
+    ) -> None:
+        as_git_takes_them(world, tmp_path_factory, (first, second))
+
+    arrive()
+
+
+def as_git_takes_them(
     world: World,
     tmp_path_factory: pytest.TempPathFactory,
-    first: tuple[dict[str, object], str, int],
-    second: tuple[dict[str, object], str, int],
+    trees: tuple[tuple[dict[str, object], str, int], ...],
 ) -> None:
-    for tree in (first, second):
+    for tree in trees:
         build(world.root, tree)
         play(push(world.project, force=True))  # half of the examples shrink to nearly nothing
         twin = tmp_path_factory.mktemp("git")
@@ -431,52 +441,77 @@ def verbs(world: World) -> list[int]:
     return found
 
 
-@pytest.fixture
-def busy(world: World) -> Iterator[World]:
-    """A pushed tree, and a newer one here that changes everything about it."""
-    write(world.root, {f"d{number % 7}/f{number}": f"old {number}" for number in range(400)})
+DYING = """
+import os as _os, signal as _signal, sys as _sys
+
+def _die(event, _, counted=[0]):
+    if event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime"):
+        counted[0] += 1
+        if counted[0] == {change}:
+            _os.kill(_os.getpid(), _signal.SIGKILL)
+        with open({tally!r}, "w") as file:
+            file.write(str(counted[0]))
+
+if "push" in _sys.argv:
+    _sys.addaudithook(_die)
+"""
+
+
+@contextlib.contextmanager
+def dying(world: World, change: int) -> Iterator[Path]:
+    """The machine's push is killed just before its so-manieth change; a file tells how many."""
+    place = world.sshd.home / ".vmctl/lib" / guest.library_name() / "__main__.py"
+    text, tally = place.read_text(), world.root.parent / "changes"
+    place.write_text(DYING.format(change=change, tally=str(tally)) + text)
+    try:
+        yield tally
+    finally:
+        place.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "moments", [6, pytest.param(1000, marks=pytest.mark.exhaustive)], ids=["some", "all"]
+)
+def test_a_push_killed_on_the_vm_before_any_change_is_completed_by_the_next(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int
+) -> None:
+    monkeypatch.setattr(coming_back, "LINK_LOST_S", -1.0)
+    write(world.root, {f"d{number % 3}/f{number}": f"old {number}" for number in range(20)})
     (world.root / "shape").write_text("a file")
     play(push(world.project))
     eventually(lambda: not verbs(world))
-    for number in range(0, 400, 2):
-        (world.root / f"d{number % 7}/f{number}").write_text(f"new {number}" * 50)
-    for number in range(1, 400, 4):
-        (world.root / f"d{number % 7}/f{number}").unlink()
-    write(world.root, {f"e{number % 5}/g{number}": f"more {number}" for number in range(300)})
+    here, there = Path(os.environ["VMCTL_HOME"]), world.sshd.home
+    for folder in (here, there):  # the scene that each kill begins with
+        shutil.copytree(folder, tmp_path / f"scene {folder.name}", symlinks=True)
+    for number in range(0, 20, 2):
+        (world.root / f"d{number % 3}/f{number}").write_text(f"new {number}" * 50)
+    for number in range(1, 20, 4):
+        (world.root / f"d{number % 3}/f{number}").unlink()
+    (world.root / "d0/f3").chmod(0o755)
+    write(world.root, {f"e{number % 2}/g{number}": f"more {number}" for number in range(8)})
     (world.root / "shape").unlink()
     write(world.root, {"shape/inner": "now a folder"})
-    yield world
-
-
-@pytest.mark.parametrize("tenth", range(1, 10))
-def test_a_push_killed_on_the_vm_at_any_moment_is_completed_by_the_next(
-    busy: World, tenth: int
-) -> None:
-    whole_s = 0.35  # about what the verb takes; later kills come while it puts files in place
-    failed: list[BaseException] = []
-
-    def client() -> None:
-        try:
-            play(push(busy.project))
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=client)
-    thread.start()
-    [pid, *_] = eventually(lambda: verbs(busy))
-    time.sleep(whole_s * tenth / 10)  # the moment is what is tested
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    thread.join()
-    for path, what in shape(busy.remote).items():
-        if what[0] not in ("link", "dir"):  # every file is whole, the old one or the new one
-            text = what[0].decode()  # type: ignore[attr-defined]
-            assert text.startswith(("old", "new", "more", "a file", "now")), path
-    play(push(busy.project))
-    assert shape(busy.remote) == shape(busy.root)
-    assert not staging(busy).exists()
-    again = play(push(busy.project))
-    assert (again.moved_files, again.deleted) == (0, ())
+    with dying(world, 0) as tally:
+        play(push(world.project))
+    eventually(lambda: not verbs(world))
+    changes = int(tally.read_text())
+    assert changes > 40
+    for moment in sorted({1 + changes * part // moments for part in range(moments)}):
+        for folder in (here, there):
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / f"scene {folder.name}", folder, symlinks=True)
+        with dying(world, moment) as tally, contextlib.suppress(VmctlError):
+            play(push(world.project))
+        eventually(lambda: not verbs(world))
+        for path, what in shape(world.remote).items():
+            if what[0] not in ("link", "dir"):  # every file is whole, the old one or the new one
+                text = what[0].decode()  # type: ignore[attr-defined]
+                assert text.startswith(("old", "new", "more", "a file", "now")), (moment, path)
+        play(push(world.project))
+        assert shape(world.remote) == shape(world.root), moment
+        assert not staging(world).exists(), moment
+        again = play(push(world.project))
+        assert (again.moved_files, again.deleted) == (0, ()), moment
 
 
 def test_a_cut_push_comes_back_by_itself(world: World) -> None:
@@ -530,8 +565,10 @@ def test_a_cut_push_sends_the_rest(world: World) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("removed", [False, True], ids=["", "removed on the VM"])
-def test_a_cut_difference_sends_the_rest(world: World, removed: bool) -> None:
-    size, same = 100_000_000, 0 if removed else 20_000_000
+def test_a_cut_difference_sends_the_rest(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    size, same = 30_000_000, 0 if removed else 6_000_000
     data = os.urandom(size)
     (world.root / "big.bin").write_bytes(data)
     play(push(world.project))
@@ -539,18 +576,23 @@ def test_a_cut_difference_sends_the_rest(world: World, removed: bool) -> None:
         (world.remote / "big.bin").unlink()
     changed = data[:same] + os.urandom(size - 2 * same) + data[size - same :]
     (world.root / "big.bin").write_bytes(changed)
+    slow = tmp_path / "rsync"  # the cut comes while it sends
+    slow.write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=16m "$@"\n')
+    slow.chmod(0o755)
     failed: list[BaseException] = []
 
     def client() -> None:
         try:
-            play(push(world.project))
+            with monkeypatch.context() as patch:
+                patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+                play(push(world.project))
         except Unreachable as error:
             failed.append(error)
 
     thread = threading.Thread(target=client)
     thread.start()
     placed = staging(world) / "placed/big.bin"
-    eventually(lambda: placed.exists() and placed.stat().st_size > 30_000_000)
+    eventually(lambda: placed.exists() and placed.stat().st_size > 10_000_000)
     world.sshd.cut()
     thread.join()
     assert failed, "the cut came too late to say anything"

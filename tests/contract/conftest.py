@@ -15,6 +15,7 @@ from tests.harness.emulator import Emulator
 from tests.harness.folders import public_folder
 
 ZONE = "europe-west1-b"
+GUEST_ATTRIBUTES = {"key": "enable-guest-attributes", "value": "TRUE"}
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +138,15 @@ class Cloud:
             for instance in found.get("instances", ()):
                 if instance["status"] != "STOPPING":
                     self.do("delete", instance["name"], scope.removeprefix("zones/"))
+
+
+def host_keys(cloud: Cloud, name: str = "vm1") -> list[dict[str, str]]:
+    answer = (
+        cloud.api.instances()
+        .getGuestAttributes(project=cloud.project, zone=ZONE, instance=name, queryPath="hostkeys/")
+        .execute()
+    )
+    return list(answer["queryValue"]["items"])
 
 
 def nat_ip(instance: dict[str, Any]) -> str | None:

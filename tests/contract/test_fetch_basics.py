@@ -179,7 +179,7 @@ def test_nothing_is_written_through_a_link_here(world: World, tmp_path: Path) ->
 
 
 def test_two_fetches_of_one_file_do_not_mix(world: World) -> None:
-    data = os.urandom(8_000_000)
+    data = os.urandom(40_000_000)
     settled(world.remote / "big.bin", data)
     first = fetch(world.project, ["big.bin"])
     for event in first:

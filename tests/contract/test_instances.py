@@ -10,18 +10,7 @@ from googleapiclient.errors import HttpError
 
 from tests.harness.eventually import eventually
 
-from .conftest import ZONE, Cloud, Key, nat_ip
-
-GUEST_ATTRIBUTES = {"key": "enable-guest-attributes", "value": "TRUE"}
-
-
-def host_keys(cloud: Cloud, name: str = "vm1") -> list[dict[str, str]]:
-    answer = (
-        cloud.api.instances()
-        .getGuestAttributes(project=cloud.project, zone=ZONE, instance=name, queryPath="hostkeys/")
-        .execute()
-    )
-    return list(answer["queryValue"]["items"])
+from .conftest import GUEST_ATTRIBUTES, ZONE, Cloud, Key, host_keys, nat_ip
 
 
 def operations(cloud: Cloud, text: str) -> list[dict[str, Any]]:

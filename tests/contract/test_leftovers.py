@@ -13,8 +13,7 @@ from googleapiclient.errors import HttpError
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
 
-from .conftest import ZONE, Cloud, Key
-from .test_instances import GUEST_ATTRIBUTES, host_keys
+from .conftest import GUEST_ATTRIBUTES, ZONE, Cloud, Key, host_keys
 
 OTHER = "europe-west1-d"
 REGION = "europe-west1"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, PROGRAM, Laptop, project
-from tests.unit.test_house import HEAVY
+from tests.harness.startup import HEAVY
 
 TOML = (
     BASE.replace("[vm]\n", '[vm]\ngpu = "none"\n')

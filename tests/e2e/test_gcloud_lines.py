@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_ways_in import instance, metadata_of
 from tests.harness.attempts import cleared
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
+from tests.harness.instances import instance, metadata_of
 from tests.harness.laptop import PROGRAM, project
 
 TOML = """

@@ -13,12 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_main_job import browser
-from tests.e2e.test_tunnels import free_port
 from tests.harness.eventually import eventually
 from tests.harness.laptop import Laptop, project
-
-__all__ = ["browser"]
+from tests.harness.sshd import free_port
 
 CELL = "import socket\nprint('ran on', socket.gethostname(), 6 * 7)"
 NOTEBOOK = {

@@ -20,14 +20,10 @@ from tests.harness.eventually import eventually
 from tests.harness.fixtures import Linked
 from tests.harness.folders import processes_of, public_folder
 from tests.harness.laptop import BASE, Laptop, project
+from tests.harness.sshd import free_port
 
 SERVER = "python3 -m http.server {port} --bind 127.0.0.1"
 SITE = BASE + f'[services.site]\nport = 8888\ncommand = "{SERVER}"\n'
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def page(port: int, path: str = "/") -> str:

@@ -14,25 +14,14 @@ import pytest
 from tests.harness.attempts import failed
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
+from tests.harness.instances import API, instance, metadata_of
 from tests.harness.laptop import Laptop
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
-API = "/compute/v1/projects/vmctl-local"
-
-
-def instance(sky: LocalCloud) -> dict[str, Any]:
-    found = sky.ask("GET", f"{API}/aggregated/instances")
-    (vm,) = [vm for scope in found["items"].values() for vm in scope.get("instances", [])]
-    body: dict[str, Any] = vm
-    return body
 
 
 def path_of(vm: dict[str, Any]) -> str:
     return f"{API}/zones/{vm['zone'].rpartition('/')[2]}/instances/{vm['name']}"
-
-
-def metadata_of(vm: dict[str, Any]) -> dict[str, str]:
-    return {item["key"]: item["value"] for item in vm["metadata"]["items"]}
 
 
 def set_metadata(sky: LocalCloud, **changed: str) -> None:

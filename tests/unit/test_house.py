@@ -8,9 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.harness.startup import HEAVY
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "vmctl"
@@ -56,19 +59,28 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A file's syntax tree, which several of these tests look through."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, inside functions and under TYPE_CHECKING, too."""
     package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found: list[str] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 stem = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*stem, base]).rstrip(".")
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found.append(base)
+            found += (f"{base}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -108,9 +120,6 @@ def test_guest_code_needs_the_standard_library_only(path: Path) -> None:
     assert foreign <= set(sys.stdlib_module_names), path
 
 
-HEAVY = ("googleapiclient", "google", "paramiko", "fabric", "torch", "starlette", "pathspec")
-
-
 @pytest.mark.parametrize("words", [["--help"], ["up", "--help"], ["run", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     program = (
@@ -130,7 +139,7 @@ def starts_git(path: Path) -> list[int]:
     """The lines of a file that name git as a program: the word itself, or a shell line with it."""
     return [
         node.lineno
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.search(r"(^|/|[;&|(]\s*)git( -| [a-z-]+( |$)|$)", node.value)
@@ -171,7 +180,7 @@ def on_the_laptop() -> list[Path]:
 
 
 def writers(path: Path) -> Iterator[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)
               and node.attr in ASKED}  # fmt: skip
     for node in ast.walk(tree):
@@ -208,7 +217,7 @@ def test_all_that_is_printed_goes_one_way() -> None:
 
 def inheriting(path: Path) -> Iterator[str]:
     """Programs started with our own standard output or error."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner, name = node.func.value, node.func.attr
             given = {word.arg for word in node.keywords}
@@ -249,7 +258,7 @@ def test_every_completion_passes_the_filter() -> None:
     }
     used = set()
     for _, path in modules():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         imported = {
             alias.asname or alias.name
             for node in ast.walk(tree)

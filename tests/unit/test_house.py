@@ -158,6 +158,42 @@ def test_git_is_started_in_one_module(path: Path) -> None:
         assert not starts_git(path)
 
 
+# -- one way to the emulator ----------------------------------------------------------------------
+
+# Names that open a connection without proving who is at its other end.
+OPENERS = {"HTTPConnection", "HTTPSConnection", "urlopen", "build_opener", "open_connection"}
+
+
+@pytest.mark.parametrize(
+    "path", [p for r, p in modules() if r not in {"guest", "emulator"}], ids=str
+)
+def test_the_emulator_is_opened_in_one_module(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    called = {
+        getattr(node.func, "attr", getattr(node.func, "id", ""))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+    }
+    if path == PACKAGE / "gce" / "local.py":
+        assert "emulator.json" in text
+    else:
+        assert not called & OPENERS
+        assert "emulator.json" not in text
+        assert "emulator/v1" not in text
+
+
+def test_the_emulator_has_one_door() -> None:
+    """Whatever it comes to serve is served by the application that asks for the secret first."""
+    text = (PACKAGE / "emulator" / "web.py").read_text(encoding="utf-8")
+    assert "return guarded(app, secret)" in text
+    served = [
+        path.name
+        for path in sorted((PACKAGE / "emulator").glob("*.py"))
+        if re.search(r"uvicorn\.Config\(|start_server\(|\.listen\(", path.read_text("utf-8"))
+    ]
+    assert served == ["server.py"]
+
+
 # -- one way out to the terminal ------------------------------------------------------------------
 
 ONE_WAY_OUT = "cli/terminal.py"

@@ -94,7 +94,10 @@ class Relay:
             inside.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(inside, server.getsockname())
-            outside, _ = await loop.sock_accept(server)
+            outside, caller = await loop.sock_accept(server)
+            while caller != inside.getsockname():  # somebody else on this computer was quicker
+                outside.close()
+                outside, caller = await loop.sock_accept(server)
         outside.setblocking(True)
         with outside:
             if await self._cloud.hosting.enter(record.body["id"], outside):

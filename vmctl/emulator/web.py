@@ -104,7 +104,7 @@ def guarded(app: Application, secret: str) -> Application:
             await send({"type": "websocket.close", "code": 1008})  # before it began: HTTP 403
         else:
             response = _json(Reply(401, ApiError(401, "required", NO_SECRET).body()))
-            response.headers["WWW-Authenticate"] = "Bearer"
+            response.headers["WWW-Authenticate"] = 'Bearer realm="vmctl emulator"'
             await response(scope, receive, send)
 
     return door

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Running:
     note: str
     certificate: Path  # of the server, signed by nobody else
     token_file: Path  # the secret that every call carries
+    about: dict[str, Any] = field(default_factory=dict, compare=False)  # what it said when found
 
     @property
     def endpoint(self) -> str:
@@ -76,8 +77,13 @@ class Running:
 
     def connect(self, timeout_s: float) -> http.client.HTTPSConnection:
         """A connection that proves the server before anything is sent."""
-        context = _trusting(self.certificate, self.certificate.stat().st_mtime_ns)
-        return http.client.HTTPSConnection(ADDRESS, self.port, timeout=timeout_s, context=context)
+        return http.client.HTTPSConnection(
+            ADDRESS, self.port, timeout=timeout_s, context=self.trust()
+        )
+
+    def trust(self) -> ssl.SSLContext:
+        """Nobody but this emulator; one for all connections of a process."""
+        return _trusting(self.certificate, self.certificate.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
@@ -122,7 +128,7 @@ def find(folder: Path) -> Running | None:
             f"{folder}: nothing was sent to it.",
             hint=f"End the emulator and start it anew: kill {running.pid}; vmctl emulator start",
         ) from error
-    return running if (said or {}).get("pid") == running.pid else None
+    return replace(running, about=said) if said and said.get("pid") == running.pid else None
 
 
 def _recorded(folder: Path) -> Running | None:

@@ -37,21 +37,30 @@ def open_compute(
 
 
 def _local(running: local.Running, project: str, recorder: Recorder | None) -> Compute:
+    import http.client
+
     import httplib2
+
+    context = running.trust()
+
+    class Proven(http.client.HTTPSConnection):
+        """To the emulator, whatever address is asked for."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(local.ADDRESS, running.port, timeout=TIMEOUT_S, context=context)
 
     class Http(httplib2.Http):  # type: ignore[misc]  # httplib2 has no types
         """Sends the emulator's secret, over connections that its certificate has proven."""
 
         def request(self, uri: str, *args: Any, headers: Any = None, **more: Any) -> Any:
-            return super().request(
-                uri, *args, headers={**(headers or {}), **running.headers()}, **more
-            )
+            sent = {**(headers or {}), **running.headers()}
+            return super().request(uri, *args, headers=sent, connection_type=Proven, **more)
 
     def connect() -> Any:
         # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
-        http = Http(timeout=TIMEOUT_S, proxy_info=None, ca_certs=str(running.certificate))
-        http.follow_redirects = False  # it sends none, and nobody else is to get the secret
-        return recorder.around(http, project) if recorder else http
+        connection = Http(timeout=TIMEOUT_S, proxy_info=None)
+        connection.follow_redirects = False  # it sends none
+        return recorder.around(connection, project) if recorder else connection
 
     return _compute(project, running.endpoint, connect)
 

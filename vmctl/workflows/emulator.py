@@ -283,5 +283,5 @@ def _told(running: local.Running) -> EmulatorResult:
         google_project=running.project,
         mode=running.mode,
         note=running.note or None,
-        about=local.status(running),
+        about=running.about,
     )

@@ -94,10 +94,14 @@ class Cloud:
             },
         )
 
-    def insert(self, body: dict[str, Any], zone: str = ZONE, **more: Any) -> dict[str, Any]:
+    def insert(
+        self, body: dict[str, Any], zone: str = ZONE, retries: int = 2, **more: Any
+    ) -> dict[str, Any]:
         """Insert an instance and return the operation as the call answers it."""
         request = self.api.instances().insert(project=self.project, zone=zone, body=body, **more)
-        return dict(request.execute(num_retries=2))  # a kept connection may have ended meanwhile
+        return dict(
+            request.execute(num_retries=retries)
+        )  # a kept connection may have ended meanwhile
 
     def wait(self, operation: dict[str, Any]) -> dict[str, Any]:
         """Wait for a zone or global operation and return it as it ended."""

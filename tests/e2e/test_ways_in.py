@@ -225,7 +225,7 @@ def hidden(sky: LocalCloud) -> LocalCloud:
             pytest.fail(reason)
         pytest.skip(reason)
     told = sky("up", "--no-external-address").stderr
-    assert "unless its network has LocalCloud NAT" in told
+    assert "unless its network has Cloud NAT" in told
     return sky
 
 

@@ -163,13 +163,15 @@ def children() -> dict[int, list[int]]:
 def descendants(pid: int) -> set[int]:
     """Living descendants of pid that belong to machines (pytest's own helpers do not count).
 
-    Nor do whole emulators and SSH servers, which other tests of the same pytest process keep.
+    Nor do whole emulators and SSH servers, which other tests of the same pytest process keep, nor
+    the parent that forks `vmctl` for them.
     """
+    others = ("vmctl.emulator\0serve", "sshd\0-D", "sshd -D", "tests.harness.fork_server")
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):
             told = command_line(child)
-            if "vmctl.emulator\0serve" in told or "sshd\0-D" in told or "sshd -D" in told:
+            if any(other in told for other in others):
                 continue
             found.add(child)
             todo.append(child)

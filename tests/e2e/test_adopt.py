@@ -101,6 +101,7 @@ def test_a_running_vm_is_told_changed_and_made_ready(sky: LocalCloud, lab: Path)
     assert keys[0] == "bob:ssh-ed25519 AAAA bob@x"
     assert "expireOn" in keys[1]
 
+    eventually(lambda: sky.laptop.json("status", cwd=lab)["watch"], what="its watchdog tells")
     assert sky.laptop("exec", "hostname", cwd=lab).stdout.strip() == "console-vm"
     assert sky.laptop.json("status", cwd=lab)["machine"]["name"] == "console-vm"
     (lab / "a.txt").write_text("a")
@@ -171,27 +172,25 @@ def test_a_host_key_that_is_given_is_the_one_that_counts(sky: LocalCloud, lab: P
     assert "host key" in told.stderr
 
 
-def test_a_disk_that_would_have_stayed_goes_with_the_vm(sky: LocalCloud, lab: Path) -> None:
+def test_what_is_otherwise_than_vmctl_makes_it_is_put_right_or_told(
+    sky: LocalCloud, tmp_path: Path
+) -> None:
+    """A disk that would have stayed, OS Login in force, and no GPU where the settings want one."""
     image = {"sourceImage": "projects/debian-cloud/global/images/family/debian-12"}
-    make(sky, "keeper", disks=[{"boot": True, "initializeParams": image}])
-    sky.laptop("adopt", "keeper", cwd=lab)
-    assert look(sky, "keeper")["disks"][0]["autoDelete"] is True
-    sky.laptop("down", "--delete", "--yes", cwd=lab)
-    assert sky.ask("GET", f"{ROOT}/zones/{B}/disks").get("items", []) == []
-
-
-def test_settings_that_ask_for_another_machine_are_told(sky: LocalCloud, tmp_path: Path) -> None:
-    make(sky, "cpu-only")
-    told = sky.laptop("adopt", "cpu-only", cwd=project(tmp_path / "lab", BASE)).stderr
+    make(
+        sky, "other",
+        disks=[{"boot": True, "initializeParams": image}],
+        metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]},
+    )  # fmt: skip
+    lab = project(tmp_path / "lab", BASE)
+    told = sky.laptop("adopt", "other", cwd=lab).stderr
     assert 'write gpu = "none" under [vm]' in told
     assert "down --delete, then vmctl up" not in told, "nobody wants to lose what was adopted"
-
-
-def test_os_login_of_the_project_is_turned_off_for_the_vm(sky: LocalCloud, lab: Path) -> None:
-    make(sky, "guarded", metadata={"items": [{"key": "enable-oslogin", "value": "TRUE"}]})
-    sky.laptop("adopt", "guarded", cwd=lab)
-    assert metadata(look(sky, "guarded"))["enable-oslogin"] == "FALSE"
+    assert metadata(look(sky, "other"))["enable-oslogin"] == "FALSE"
     assert sky.laptop("exec", "true", cwd=lab).returncode == 0
+    assert look(sky, "other")["disks"][0]["autoDelete"] is True
+    sky.laptop("down", "--delete", "--yes", cwd=lab)
+    assert sky.ask("GET", f"{ROOT}/zones/{B}/disks").get("items", []) == []
 
 
 def test_an_adoption_cut_at_any_call_goes_on(sky: LocalCloud, lab: Path) -> None:
@@ -203,9 +202,3 @@ def test_an_adoption_cut_at_any_call_goes_on(sky: LocalCloud, lab: Path) -> None
     said = sky.laptop.json("adopt", "cut", cwd=lab)
     assert said["ready"]
     assert not any(change["what"] == "ssh keys" for change in said["changed"]), "done before"
-
-
-def test_a_running_vm_has_its_watchdog_at_once(sky: LocalCloud, lab: Path) -> None:
-    make(sky, "console-vm")
-    sky.laptop("adopt", "console-vm", "--yes", cwd=lab)
-    eventually(lambda: sky.laptop.json("status", cwd=lab)["watch"], what="its watchdog tells")

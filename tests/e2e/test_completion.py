@@ -33,10 +33,7 @@ def offered(laptop: Laptop, folder: Path, line: str, **environ: str) -> list[str
         "COMP_WORDS": line,
         "COMP_CWORD": str(len(words) - 1),
     }
-    done = subprocess.run(
-        [PROGRAM], cwd=folder, env=laptop.environ | asked | environ,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = laptop(cwd=folder, environ=asked | environ, code=None)
     assert done.stderr == ""
     return done.stdout.split()
 

@@ -179,6 +179,38 @@ def test_a_machine_that_does_not_answer_costs_no_old_disk(cloud: HeldCloud) -> N
     check_moved(cloud, old)
 
 
+def path_in(cloud: HeldCloud, zone: str) -> str:
+    (found,) = [vm["name"] for vm in cloud.all("instances") if zone_of(vm) == zone]
+    return f"zones/{zone}/instances/{found}"
+
+
+OWN = {"team": "vision", "startup-script": "#!/bin/sh\ntouch /var/tmp/mine\n"}
+
+
+def metadata(vm: dict[str, dict[str, list[dict[str, str]]]]) -> dict[str, str]:
+    return {item["key"]: item["value"] for item in vm["metadata"]["items"]}
+
+
+def test_a_users_own_metadata_goes_along_and_ours_is_made_anew(cloud: HeldCloud) -> None:
+    zone = stopped_in_a_dry_zone(cloud)
+    cloud.no_faults()
+    cloud("up", "--idle", "40m")
+    (old,) = cloud.all("instances")
+    items = [{"key": key, "value": value} for key, value in {**metadata(old), **OWN}.items()]
+    body = {"fingerprint": old["metadata"]["fingerprint"], "items": items}
+    cloud.api("POST", f"{path_in(cloud, zone)}/setMetadata", body)
+    cloud("down")
+    cloud.fault(kind="stockout", zone=zone)
+    cloud(*MOVE)
+    check_moved(cloud, zone)
+    now = metadata(cloud.all("instances")[0])
+    assert {key: now.get(key) for key in OWN} == OWN
+    assert set(now) == {*metadata(old), *OWN}
+    assert now["ssh-keys"].count("ssh-ed25519") == 1
+    assert "2400" not in now["vmctl-watchdog"], "the settings of this `up`, not of the last"
+    assert cloud("exec", "ls", "/var/tmp/mine").stdout == "/var/tmp/mine\n"
+
+
 # -- moves that were cut off ---------------------------------------------------------------------
 
 
@@ -187,11 +219,6 @@ def cut_off_after(cloud: HeldCloud, method: str) -> str:
     old = stopped_in_a_dry_zone(cloud)
     assert cloud.killed_at(1, "after", *MOVE, method=method) == method
     return old
-
-
-def path_in(cloud: HeldCloud, zone: str) -> str:
-    (found,) = [vm["name"] for vm in cloud.all("instances") if zone_of(vm) == zone]
-    return f"zones/{zone}/instances/{found}"
 
 
 @pytest.mark.slow

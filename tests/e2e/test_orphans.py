@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness.crash_points import HeldCloud
+from tests.harness.crash_points import MOMENTS, HeldCloud
 from tests.harness.eventually import eventually
 
 OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "old"}
@@ -78,7 +78,16 @@ def test_without_a_terminal_nothing_goes_without_yes(cloud: HeldCloud) -> None:
 
 
 def test_a_machine_and_what_it_uses_are_left_alone(cloud: HeldCloud) -> None:
-    cloud("up")
+    def orphans() -> list[str]:
+        found = cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"]
+        return [one["name"] for one in found]
+
+    cloud.fault(kind="slow-boot", seconds=3)
+    client = cloud.laptop.start("up", cwd=cloud.folder)
+    eventually(lambda: cloud.all("disks"), "the creation has begun")
+    assert orphans() == [], "the disk of a machine that is being created"
+    client.communicate()
+    assert client.returncode == 0
     cloud.api(
         "POST",
         "global/firewalls",
@@ -89,22 +98,12 @@ def test_a_machine_and_what_it_uses_are_left_alone(cloud: HeldCloud) -> None:
             "targetTags": ["vmctl"],
         },
     )
-    assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
+    assert orphans() == []
     cloud("down")
     assert "Nothing to remove" in cloud("gc", "--yes").stdout
     assert cloud.laptop.json("status", cwd=cloud.folder)["machine"]["status"] == "TERMINATED"
     cloud("down", "--delete", "--yes")
     assert "vmctl-ssh" in cloud("gc", "--yes").stderr
-
-
-def test_the_disk_of_a_machine_that_is_being_created_is_no_orphan(cloud: HeldCloud) -> None:
-    cloud.fault(kind="slow-boot", seconds=3)
-    client = cloud.laptop.start("up", cwd=cloud.folder)
-    eventually(lambda: cloud.all("disks"), "the creation has begun")
-    found = cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)
-    assert found["orphans"] == []
-    client.communicate()
-    assert client.returncode == 0
 
 
 def test_what_a_machine_took_meanwhile_stays(cloud: HeldCloud) -> None:
@@ -123,7 +122,16 @@ def test_what_a_machine_took_meanwhile_stays(cloud: HeldCloud) -> None:
     assert {item["name"] for item in cloud.all("disks")} == {"disk-mine"}
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+def test_gc_killed_after_each_change_and_typed_again(cloud: HeldCloud) -> None:
+    leave_behind(cloud, OURS, "mine")
+    for left in (3, 2, 1, 0):
+        assert cloud.killed_at(1, "after", "gc", "--yes", changes=True) is not None
+        eventually(lambda left=left: len(names(cloud)) == left, f"{left} are left")
+    assert "Nothing to remove" in cloud("gc", "--yes").stdout
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("when", MOMENTS)
 def test_gc_killed_at_every_change_and_typed_again(cloud: HeldCloud, when: str) -> None:
     def left_behind() -> None:
         cloud("gc", "--yes")

@@ -302,6 +302,21 @@ def test_an_impostor_at_its_port_is_told_nothing(
     assert laptop.json("emulator", "status", cwd=folder)["running"]
 
 
+def test_one_of_an_earlier_version_is_named_with_the_way_to_end_it(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    record = emulator.home / "emulator.json"
+    kept = record.read_text()
+    old = {k: v for k, v in emulator.about.items() if k not in ("certificate", "token_file")}
+    record.write_text(json.dumps({**old, "url": f"http://127.0.0.1:{old['port']}"}))
+    try:
+        laptop = Laptop(tmp_path / "home", emulator.home)
+        told = laptop("emulator", "start", cwd=tmp_path, code=4).stderr
+        assert f"kill {old['pid']}" in told
+    finally:
+        record.write_text(kept)
+
+
 def test_who_takes_the_port_of_a_killed_one_is_not_taken_for_it(tmp_path: Path) -> None:
     emulator = Emulator(public_folder("killed-door") / "emulator").start()
     laptop = Laptop(tmp_path / "home", emulator.home)

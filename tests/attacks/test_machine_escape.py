@@ -17,6 +17,7 @@ from tests.contract.machines.bench import Bench, children, needs_sandbox, opened
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines
+from vmctl.emulator.machines import bounds
 from vmctl.emulator.machines.bounds import Bounds, written_by
 from vmctl.emulator.machines.sandbox import own_networks
 
@@ -304,7 +305,7 @@ def test_its_tmpfs_counts_as_its_memory(tight: Bench) -> None:
     assert tight.ssh("1", "echo lives") == "lives"
 
 
-def test_who_fills_its_disk_is_switched_off_and_keeps_it() -> None:
+def test_who_fills_its_disk_is_switched_off_and_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     path = public_folder("full")
     try:
         with opened(path) as bench:
@@ -321,6 +322,12 @@ def test_who_fills_its_disk_is_switched_off_and_keeps_it() -> None:
             bench.boot("1", disk_gb=1)
             watch.look()
             assert bench.ssh("1", "stat -c %s ~/data; rm ~/data") == str(100 << 20)
+            # this computer's own disk, by a file that has no name any more
+            code = "import os; f = open('x', 'wb'); os.unlink('x'); f.write(bytes(200 << 20))"
+            bench.ssh("1", f'python3 -c "{code}"')
+            monkeypatch.setattr(bounds, "RESERVE", 1 << 60)
+            eventually(lambda: watch.look() or bench.answers.exits, "it is off")
+            assert "this computer's disk is full" in bench.serial("1")
     finally:
         machines.delete_disk(path)
 
@@ -343,13 +350,13 @@ def test_what_is_bounded_is_said(bench: Bench) -> None:
 def test_without_control_groups_the_kernels_limits_remain_and_the_rest_is_said(
     tmp_path: Path,
 ) -> None:
-    bounds = Bounds(tmp_path)
-    bounds.close()
-    bounds._all.clear()
-    assert "their memory is not bounded" in bounds.note
+    made = Bounds(tmp_path)
+    made.close()
+    made._all.clear()
+    assert "their memory is not bounded" in made.note
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            bounds.join("1", process.pid)
+            made.join("1", process.pid)
             assert resource.prlimit(process.pid, resource.RLIMIT_NPROC) == (8192, 8192)
             assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "500\n"
         finally:

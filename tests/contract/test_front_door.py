@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -150,6 +151,8 @@ def test_there_is_one_emulator_per_home(emulator: Emulator) -> None:
     assert second.returncode == 4
     assert f"(pid {emulator.about['pid']})" in second.stderr
     assert "Traceback" not in second.stderr
+    mode = emulator.home.stat().st_mode & 0o7777
+    assert mode == (0o710 if os.geteuid() == 0 else 0o700), "machines still get to their disks"
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,8 @@ class Options:
 @contextlib.contextmanager
 def hold(home: Path) -> Iterator[None]:
     """Hold a home for the life of the process; AlreadyRunning if another process does."""
-    make_folder(home)
-    for name in ("state", "lock", "emulator.log", "emulator.log.1"):
-        tighten(home / name)
+    if not home.exists():
+        make_folder(home)
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +53,10 @@ def hold(home: Path) -> Iterator[None]:
         os.close(descriptor)
         raise AlreadyRunning(str(home)) from None
     try:
+        # only now: another emulator's machines may be passing through
+        make_folder(home)
+        for name in ("state", "lock", "emulator.log", "emulator.log.1"):
+            tighten(home / name)
         yield
     finally:
         os.close(descriptor)
@@ -213,6 +216,14 @@ def _make_server(app: Any, papers: Papers) -> Any:
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Whoever keeps a connection for later does not answer TLS's farewell: no waiting."""
+            for connection in list(self.server_state.connections):
+                cycle = getattr(connection, "cycle", self)  # a WebSocket has none
+                if cycle is None or getattr(cycle, "response_complete", False):
+                    connection.transport.abort()
+            await super().shutdown(sockets)
 
     return Server(
         uvicorn.Config(

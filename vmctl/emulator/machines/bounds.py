@@ -27,6 +27,7 @@ OOM_SCORE = 500  # when memory runs out, a machine's process goes before one of 
 LOOK_S = 1.0
 GROWTH = 256 << 20  # bytes written on the computer before disks are measured again
 RESERVE = 512 << 20  # bytes that stay free on it
+MUCH = 128 << 20  # bytes by one machine since all was well: it is the one that fills it
 ROOM = 1 << 30  # bytes that a machine may write in one boot, however full its disk is
 
 log = logging.getLogger(__name__)
@@ -263,7 +264,7 @@ class DiskWatch:
         wrote = {id(disk): written_by(disk.pid) for disk in disks}
         if free < RESERVE:
             most = max(disks, key=lambda disk: wrote[id(disk)] - disk.written)
-            if wrote[id(most)] - most.written > RESERVE // 4:
+            if wrote[id(most)] - most.written > MUCH:
                 most.end("this computer's disk is full, and it has written most of late")
             return
         for disk in disks:

@@ -596,6 +596,7 @@ def cut(path: Path) -> None:
         ("runs", "vmctl_guest/__pycache__/runs.*"),
         ("fetch", "vmctl_guest/__pycache__/sending.*"),
         ("push", "vmctl_guest/__pycache__/main.*"),
+        ("start", "vmctl_guest/runner.py"),
     ],
 )
 def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(
@@ -607,6 +608,9 @@ def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(
     settle(machine.home / "Workspace/demo/x", "there")
     if verb == "runs":
         assert guest.call(machine, "runs", {"project": "demo"}) == {"runs": []}
+    elif verb == "start":
+        asked = {"project": "demo", "job": "train", "directory": ""}
+        assert "unprepared" in guest.call(machine, "start", asked)
     elif verb == "fetch":
         fetched(project, "x")
         assert files_of(project.root)["x"] == "there"

@@ -105,7 +105,7 @@ def runs_among(found: Sequence[Process]) -> tuple[Run, ...]:
     """The runs whose runner is among the processes and has not written its end."""
     runs = []
     for process in found:
-        # python -I LIBRARY job ID; a tmux server shows the same words behind its own
+        # python -IB LIBRARY job ID; a tmux server shows the same words behind its own
         if len(process.words) != 5 or process.words[3] != "job":
             continue
         home, library, _ = process.words[2].partition(LIBRARY)

@@ -37,6 +37,8 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
 
     The answer comes when the run has its snapshot: what is pushed from then on is not its code.
     """
+    from . import runner  # noqa: F401  what will carry the run can be imported: told here and now
+
     if not (STATE / "machine.json").exists():
         return {"unprepared": True}
     root = workspace(request["project"])

@@ -1,8 +1,10 @@
 #!/bin/sh
 # A simulated machine has one real uid. Its root is a user namespace: uid 0 is shown and obeyed
 # inside it, and the files it makes stay the login user's own.
-here=$(dirname "$(readlink -f "$0")")
-user=root keep='' login='' shell='' background=''
+here=$0
+case $here in /*) [ ! -L "$here" ] ;; *) false ;; esac || here=$(readlink -f "$here")
+here=${here%/*}
+uid=$(id -u) user=root keep='' login='' shell='' background=''
 
 usage() { echo "usage: sudo [-nEHisb] [-u user] [VAR=value] command ..." >&2; exit 1; }
 
@@ -47,8 +49,9 @@ while [ $# -gt 0 ]; do
 done
 
 entry=$(getent passwd "$user") || { echo "sudo: unknown user $user" >&2; exit 1; }
-home=$(echo "$entry" | cut -d: -f6)
-command_shell=$(echo "$entry" | cut -d: -f7)
+IFS=: read -r _ _ _ _ _ home command_shell <<END
+$entry
+END
 path="$here:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # VAR=value arguments come after everything else that is set.
@@ -71,7 +74,7 @@ fi
 [ -n "$login" ] && cd "$home"
 
 set -- USER="$user" LOGNAME="$user" PATH="$path" SHELL="$command_shell" \
-  SUDO_USER="${USER-$(id -un)}" SUDO_UID="$(id -u)" SUDO_GID="$(id -g)" "$@"
+  SUDO_USER="${USER-$(id -un)}" SUDO_UID="$uid" SUDO_GID="$(id -g)" "$@"
 if [ -n "$keep" ]; then
   set -- env "$@"
 else
@@ -81,7 +84,7 @@ else
   done
   set -- env -i HOME="$home" "$@"
 fi
-if [ "$user" = root ] && [ "$(id -u)" != 0 ] && unshare -r -- true 2>/dev/null; then
+if [ "$user" = root ] && [ "$uid" != 0 ] && unshare -r -- true 2>/dev/null; then
   set -- unshare -r -- "$@"
 fi
 if [ -n "$background" ]; then

@@ -1,7 +1,10 @@
 #!/bin/sh
 # There is no systemd in a simulated machine; what it is asked most often has an honest answer.
-here=$(dirname "$(readlink -f "$0")")
-if [ "$(basename "$0")" = systemctl ]; then
+here=$0
+case $here in /*) [ ! -L "$here" ] ;; *) false ;; esac || here=$(readlink -f "$here")
+here=${here%/*}
+name=${0##*/}
+if [ "$name" = systemctl ]; then
   case "${1-} ${2-}" in
     "poweroff "* | "halt "* | "reboot "*) exec "$here/$1" ;;
     "is-system-running "*)
@@ -17,5 +20,5 @@ if [ "$(basename "$0")" = systemctl ]; then
     "is-active ssh" | "is-active sshd" | "is-active ssh.service") echo active; exit 0 ;;
   esac
 fi
-echo "$(basename "$0"): vmctl emulator: a simulated machine is not booted with systemd." >&2
+echo "$name: vmctl emulator: a simulated machine is not booted with systemd." >&2
 exit 1

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_built_wheel_runs(tmp_path: Path) -> None:
     clone = tmp_path / "clone"  # not the checkout, where an old build/ could still ship
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -156,12 +156,12 @@ class Channel:
         self._write(FRAME.pack(kind, sum(map(len, parts))), *parts)
 
     def _write(self, *parts: bytes) -> None:
+        data = b"".join(parts)  # in one piece: ssh makes a packet of what it finds
         try:
-            for part in parts:
-                write_to(self._in, part, self._output)
-                self.sent_bytes += len(part)
+            write_to(self._in, data, self._output)
         except BrokenPipeError as error:
             raise self._ended() from error
+        self.sent_bytes += len(data)
 
     def _ended(self) -> Exception:
         """Why the verb ended before its last turn."""

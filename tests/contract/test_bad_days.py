@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import httplib2
@@ -13,6 +14,7 @@ from googleapiclient.errors import HttpError
 
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
+from tests.harness.folders import public_folder
 
 from .conftest import ZONE, Cloud, nat_ip
 
@@ -234,9 +236,20 @@ def test_a_malformed_fault_is_refused(emulator: Emulator, fault: dict[str, Any])
     assert emulator.admin("GET", "faults") == {"faults": []}
 
 
+@pytest.fixture(scope="module")
+def one_stepped() -> Iterator[Emulator]:
+    emulator = Emulator(public_folder("contract"), "stepped").start()
+    yield emulator
+    emulator.remove()
+
+
 @pytest.fixture
-def stepped(own_emulator: Callable[..., Emulator]) -> Iterator[Cloud]:
-    yield Cloud(own_emulator("stepped"), "stepped")
+def stepped(one_stepped: Emulator) -> Iterator[Cloud]:
+    """A project where time passes when the test says so; no faults are left to the next."""
+    made = Cloud(one_stepped, f"p-{uuid.uuid4().hex[:10]}")
+    yield made
+    one_stepped.admin("DELETE", "faults")
+    made.clear()
 
 
 def test_a_run_limit_strikes_at_its_time_and_not_before(stepped: Cloud) -> None:
@@ -280,7 +293,7 @@ def test_deleting_a_machine_that_boots_slowly_does_not_wait_for_it(stepped: Clou
     eventually(lambda: stepped.status() == "STAGING")
     assert "error" not in stepped.do("delete")
     assert stepped.wait(operation)["error"]["errors"][0]["code"] == "OPERATION_CANCELED_BY_USER"
-    assert "items" not in stepped.api.disks().list(project="stepped", zone=ZONE).execute()
+    assert "items" not in stepped.api.disks().list(project=stepped.project, zone=ZONE).execute()
 
 
 def test_a_real_clock_cannot_be_advanced(emulator: Emulator) -> None:

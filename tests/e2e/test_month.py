@@ -39,7 +39,7 @@ class Student:
         self.cloud.no_overdue()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_a_month_of_a_forgetful_student() -> None:
     with SteppedCloud.opened("month", toml=TOML) as cloud:

@@ -14,8 +14,10 @@ from tests.harness.eventually import eventually
 from tests.harness.folders import processes_of
 from tests.harness.stepped_clock import SteppedCloud, Terminal
 
+IDLE_H = 0.25  # shorter than the default, as each look of the watchdog costs time here
+PAST_IDLE_H = IDLE_H + 0.2  # and two looks, minutes apart, more
 TOML = """
-idle = "1h"
+idle = "15m"
 max_hours = 12
 [jobs.long]
 command = "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
@@ -43,14 +45,14 @@ def status(cloud: SteppedCloud) -> dict[str, object]:
 
 
 def test_an_unused_machine_says_so_and_stops_after_its_idle_time(up: SteppedCloud) -> None:
-    up.live(0.9)
+    up.live(0.9 * IDLE_H)
     assert up.machine()["status"] == "RUNNING"
     line = str(status(up)["what_stops"])
     assert "Idle since" in line
     assert "vmctl keep 1h" in line
     assert "Google stops it on" in line
     assert "\n" not in line
-    up.live(0.2)
+    up.live(0.25)
     up.off()
     told = up("status").stdout
     assert "Its watchdog stopped it" in told
@@ -65,7 +67,7 @@ def test_it_watches_after_a_start_from_the_console_with_the_laptop_off(
     stepped("down")
     stepped.on("tester-month", "start")
     stepped.settled()
-    stepped.live(1.2)
+    stepped.live(PAST_IDLE_H)
     stepped.off()
 
 
@@ -79,7 +81,7 @@ def test_it_watches_a_machine_whose_up_was_killed_before_it_could_log_in(
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     eventually(lambda: stepped.machine()["status"] == "RUNNING")
-    stepped.live(1.2)
+    stepped.live(PAST_IDLE_H)
     stepped.off()
 
 
@@ -89,36 +91,45 @@ def test_our_own_connections_and_tunnels_are_no_work(up: SteppedCloud) -> None:
     up("exec", "--", "true")
     up("tunnel", "8123:22", "--background", code=None)
     try:
-        up.live(1.2)
+        up.live(PAST_IDLE_H)
         up.off()
     finally:
         up("tunnel", "stop", "all", code=None)
 
 
+def notice(cloud: SteppedCloud) -> str:
+    """What whoever logs in reads."""
+    return cloud("exec", "--", "sh", "-c", "cat /run/vmctl-watchdog/notice || true").stdout
+
+
 def test_a_login_keeps_it_and_reads_what_is_about_to_happen(up: SteppedCloud) -> None:
-    up.live(0.9)
+    up.live(0.2)
+    eventually(lambda: up.live(1 / 60) or "idle since" in notice(up), "it is about to stop")
     terminal = Terminal(up)
     with contextlib.closing(terminal):
         assert "vmctl keep 1h" in terminal.reads("idle since")
         terminal.type("echo at-$((40+2))\n")
         terminal.reads("at-42")
-        up.live(1.5)
+        up.live(1.5 * IDLE_H)
         assert up.machine()["status"] == "RUNNING"
         assert "login of" in str(up.report())
-    up.live(1.2)
+    up.live(PAST_IDLE_H)
     up.off()
 
 
 @pytest.mark.slow
 def test_the_login_of_a_laptop_that_sleeps_keeps_nothing(up: SteppedCloud) -> None:
+    sooner = "s/^ClientAliveInterval .*/ClientAliveInterval 1/"  # sshd's time is this computer's
+    up("exec", "--", "sudo", "sed", "-i", sooner, "/etc/ssh/sshd_config.d/10-vmctl.conf")
+    for line in _connections(up):  # what is warm has been told otherwise
+        os.kill(line, signal.SIGKILL)
     terminal = Terminal(up)
     terminal.type("echo at-$((40+2))\n")
     terminal.reads("at-42")
     up.jump(60)
     up.settled()
     assert "login of" in str(up.report())
-    lines = [line for line in processes_of(str(up.laptop.home)) if " ssh" in line or "/ssh" in line]
-    asleep = [int(line.partition(":")[0]) for line in lines if "sshd" not in line]
+    asleep = _connections(up)
     assert asleep
     for pid in asleep:
         os.kill(pid, signal.SIGSTOP)
@@ -129,9 +140,8 @@ def test_the_login_of_a_laptop_that_sleeps_keeps_nothing(up: SteppedCloud) -> No
             up.settled()
             return "login of" not in str(up.report())
 
-        # sshd's time is this computer's: it gives up after three unanswered questions, 15 s each
-        eventually(gone, within_s=180, gap_s=3, what="sshd ends the dead connection")
-        up.live(1.2)
+        eventually(gone, within_s=180, gap_s=1, what="sshd ends the dead connection")
+        up.live(PAST_IDLE_H)
         up.off()
     finally:
         for pid in asleep:
@@ -139,12 +149,18 @@ def test_the_login_of_a_laptop_that_sleeps_keeps_nothing(up: SteppedCloud) -> No
         terminal.close()
 
 
+def _connections(up: SteppedCloud) -> list[int]:
+    """The laptop's own ssh processes."""
+    lines = [line for line in processes_of(str(up.laptop.home)) if " ssh" in line or "/ssh" in line]
+    return [int(line.partition(":")[0]) for line in lines if "sshd" not in line]
+
+
 @pytest.mark.slow
 def test_keep_postpones(up: SteppedCloud) -> None:
-    up.live(0.5)
-    kept = up.laptop.json("keep", "3h", cwd=up.folder)
+    up.live(0.5 * IDLE_H)
+    kept = up.laptop.json("keep", "45m", cwd=up.folder)
     assert kept["idle_stops"]
-    up.live(2.7)
+    up.live(2.7 * IDLE_H)
     assert up.machine()["status"] == "RUNNING"
     up.live(0.5)
     up.off()
@@ -156,10 +172,10 @@ def test_a_run_keeps_it_is_warned_an_hour_before_googles_limit_and_can_save(
     up("push")
     run = json.loads(up("--json", "run", "--detach", "long").stdout)
     eventually(lambda: "ready" in up("logs").stdout)
-    up.live(1.5)
+    up.live(1.5 * IDLE_H)
     assert up.machine()["status"] == "RUNNING"
     assert run["run_id"] in str(up.report())
-    up.jump(9.45 * 3600)  # 10.95 hours after the start
+    up.jump((10.95 - 1.5 * IDLE_H) * 3600)
     up.settled()
     assert "SIGTERM" not in up("logs").stdout
     up.live(0.1)
@@ -209,7 +225,7 @@ def test_a_budget_for_a_new_machine_becomes_googles_limit(stepped: SteppedCloud)
     settings = {item["key"]: item["value"] for item in machine["metadata"]["items"]}
     assert json.loads(settings["vmctl-watchdog"]) == {"max_run_s": seconds}
     assert "Idle" not in str(status(stepped)["what_stops"])
-    stepped.live(1.2)
+    stepped.live(PAST_IDLE_H)
     assert machine["status"] == "RUNNING"
     stepped("down")
     stepped("up", "--budget", "0.5")
@@ -239,14 +255,14 @@ def test_a_gpu_at_work_keeps_it_and_so_does_one_that_cannot_be_asked(up: Stepped
         )
 
     answers('case "$1" in *utilization*) echo "0, 97" ;; *) echo 4711 ;; esac\n')
-    up.live(1.2)
+    up.live(PAST_IDLE_H)
     assert "GPU 0 at 97 %" in str(up.report())
     answers("sleep 0.1; exit 9\n")
-    up.live(1.2)
+    up.live(PAST_IDLE_H)
     assert "does not say what it does" in str(up.report())
     answers('case "$1" in *utilization*) echo "0, 97" ;; esac\n')  # nobody's: the question's own
     up.live(0.1)
     assert up.report()["busy"] == []  # type: ignore[index]
     up("exec", "--", "sudo", "cp", "/tmp/kept", place)
-    up.live(1.2)
+    up.live(PAST_IDLE_H)
     up.off()

@@ -128,7 +128,7 @@ def sshd_config(root: Path, extra: list[str]) -> str:
 
     lines = [
         f"Include {quoted('etc/ssh/sshd_config.d/*.conf')}",
-        *(f"HostKey {quoted(f'etc/ssh/ssh_host_{t}_key')}" for t in ("ed25519", "ecdsa", "rsa")),
+        *(f"HostKey {quoted(f'etc/ssh/ssh_host_{t}_key')}" for t in ("ed25519", "ecdsa")),
         f'AuthorizedKeysFile {quoted("home")[:-1]}/%u/.ssh/authorized_keys"',
         "UsePAM no",
         "StrictModes no",

@@ -44,6 +44,7 @@ def test_a_dry_zone_beside_it_is_waited_for(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=D, plain=True, calls=1)
     withdrawn(sky, B)
     told = sky("up", "--wait", "10m").stderr
-    assert "No capacity for n1-standard-4 + T4 now. Trying again" in told
+    assert "No capacity for n1-standard-4 + T4 now. Trying again at" in told
+    assert "(in 5 s)" in told
     assert told.count(f"in {B}") == told.count(f"in zone '{B}'") + 1, "it is asked there once"
     assert place(sky) == [C]

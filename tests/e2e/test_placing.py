@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 import pytest
 
-from tests.harness.attempts import B, C, D, failed, place, tried
+from tests.harness.attempts import B, C, D, asked, failed, place, tried
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 
@@ -16,14 +15,9 @@ def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: LocalClo
     sky.fault(kind="stockout", zone=B, zonesAvailable=[D])
     told = sky("up").stderr
     assert f"{B}: A n1-standard-4 VM instance with 1 nvidia-tesla-t4" in told
+    assert "currently unavailable in the europe-west1-b zone" in told
     assert f"in {D}, which Google names (attempt 2)" in told
     assert place(sky) == [D]
-
-
-def test_an_empty_hint_means_the_normal_order(sky: LocalCloud) -> None:
-    sky.fault(kind="stockout", zone=B, zonesAvailable=[])
-    sky("up")
-    assert place(sky) == [C]
 
 
 def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: LocalCloud) -> None:
@@ -34,20 +28,22 @@ def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: LocalCl
 
 
 def test_a_hint_in_another_region_is_followed_where_that_is_allowed(sky: LocalCloud) -> None:
-    sky.fault(kind="stockout", zone=B, zonesAvailable=["europe-west4-b"])
-    sky("up", "--any-region")
-    assert place(sky) == ["europe-west4-b"]
+    hinted = "europe-west4-b"
+    sky.fault(kind="stockout", zone=B, zonesAvailable=[hinted])
+    seen = asked(sky, "--any-region", last=hinted)
+    assert seen == [(B, "stockout"), (hinted, "permanent")]
 
 
 def test_other_regions_come_by_price(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone="europe-west1-*", plain=True)
-    sky("up", "--any-region")  # us-central1 is the cheapest of the others
-    assert place(sky) == ["us-central1-a"]
+    cheapest = "us-central1-a"  # of the others
+    seen = asked(sky, "--any-region", last=cheapest)
+    assert seen == [*((zone, "stockout") for zone in (B, C, D)), (cheapest, "permanent")]
 
 
 def test_a_region_without_the_gpu_is_left_for_the_cheapest(sky: LocalCloud) -> None:
-    sky("up", "--gpu", "v100", "--any-region")
-    assert place(sky)[0].startswith(("us-central1-", "europe-west4-"))
+    ((zone, _),) = asked(sky, "--gpu", "v100", "--any-region", last="*")
+    assert zone.startswith(("us-central1-", "europe-west4-"))
 
 
 def test_a_failed_up_ends_in_a_table(sky: LocalCloud) -> None:
@@ -64,23 +60,33 @@ def test_a_failed_up_ends_in_a_table(sky: LocalCloud) -> None:
     ]
     assert "--any-region" in table
     assert table.index(D) < table.index("error:")
+    last = told[told.index("error:") :]
+    assert all(zone in last for zone in (B, C, D))
+    assert "--any-region" in last
+    assert sky.machines() == []
+
+
+def test_a_chosen_zone_without_capacity_is_the_end(sky: LocalCloud) -> None:
+    sky.fault(kind="stockout", zone=C, plain=True)
+    assert "vmctl up --region europe-west1" in sky("up", "--zone", C, code=6).stderr
+    assert sky.machines() == []
 
 
 @pytest.mark.parametrize(
-    ("words", "limit", "zones"),
+    ("words", "limit"),
     [
-        ([], {"metric": "NVIDIA_T4_GPUS", "region": "europe-west1"}, [B]),
-        (["--any-region"], {"metric": "GPUS_ALL_REGIONS"}, [B]),
+        ([], {"metric": "NVIDIA_T4_GPUS", "region": "europe-west1"}),
+        (["--any-region"], {"metric": "GPUS_ALL_REGIONS"}),
     ],
 )
 def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
-    sky: LocalCloud, words: list[str], limit: dict[str, str], zones: list[str]
+    sky: LocalCloud, words: list[str], limit: dict[str, str]
 ) -> None:
     said = f"Quota '{limit['metric']}' exceeded.  Limit: 0.0 "
     said += f"in region {limit['region']}." if "region" in limit else "globally."
     sky.fault(kind="operation", code="QUOTA_EXCEEDED", message=said, httpStatus=403)
     document = failed(sky, *words, code=6)
-    assert tried(document) == [(zone, "quota") for zone in zones]
+    assert tried(document) == [(B, "quota")]
     assert limit["metric"] in document["message"]
     assert "iam-admin/quotas?project=vmctl-local" in document["hint"]
 
@@ -88,33 +94,25 @@ def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
 def test_a_quota_of_the_region_leads_to_the_next_region(sky: LocalCloud) -> None:
     said = "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 0.0 in region europe-west1."
     sky.fault(kind="operation", code="QUOTA_EXCEEDED", message=said, zone="europe-west1-*")
-    told = sky("up", "--any-region").stderr
-    assert f") in {C}" not in told
-    assert place(sky) == ["us-central1-a"]
+    seen = asked(sky, "--any-region", last="us-central1-a")
+    assert seen == [(B, "quota"), ("us-central1-a", "permanent")]
 
 
 BILLING = "This API method requires billing to be enabled. Please enable billing on project #p"
 API_OFF = "Compute Engine API has not been used in project 7 before or it is disabled."
-PERMANENT = [
-    (400, "invalid", "Invalid value for field 'resource.machineType': 'x'.", 2),
-    (400, "invalid", "Invalid value for field 'resource.guestAccelerators[0].accelerat…'.", 2),
-    (400, "badRequest", "[n1, t4] features are not compatible for creating instance.", 2),
-    (400, "badRequest", "Instances with guest accelerators do not support live migration.", 2),
-    (403, "forbidden", "Required 'compute.instances.create' permission for 'projects/p'", 5),
-    (403, "accessNotConfigured", API_OFF, 5),
-    (403, "forbidden", BILLING, 5),
-    (401, "authError", "Request had invalid authentication credentials.", 5),
-    (404, "notFound", "The resource 'projects/p/global/images/x' was not found", 3),
-    (412, "conditionNotMet", "Constraint constraints/compute.vmExternalIpAccess violated.", 5),
-]
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "message", "code"), PERMANENT, ids=lambda value: str(value)[:24]
+    ("status", "reason", "message", "code"),
+    [
+        (400, "invalid", "Invalid value for field 'resource.machineType': 'x'.", 2),
+        (403, "forbidden", "Required 'compute.instances.create' permission for 'projects/p'", 5),
+    ],
 )
 def test_what_is_the_same_everywhere_stops_at_once(
     sky: LocalCloud, status: int, reason: str, message: str, code: int
 ) -> None:
+    """Which refusals these are: tests/unit/test_translation.py."""
     sky.fault(
         kind="http",
         method="compute.instances.insert",
@@ -161,31 +159,18 @@ def test_the_newer_form_of_what_is_switched_off_names_the_page(
     assert hint in document["attempts"][0]["do"]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"kind": "http", "status": 403, "reason": "rateLimitExceeded", "calls": 3},
-        {"kind": "http", "status": 429, "calls": 3},
-        {"kind": "http", "status": 503, "calls": 3},
-        {"kind": "http", "status": 400, "reason": "resourceNotReady", "calls": 1},
-        {"kind": "operation", "code": "RESOURCE_NOT_READY", "calls": 1},
-        {"kind": "operation", "code": "RESOURCE_OPERATION_RATE_EXCEEDED", "calls": 2},
-    ],
-    ids=lambda fault: str(fault.get("reason") or fault.get("code") or fault["status"]),
-)
-def test_what_passes_is_sat_out_in_the_same_zone(sky: LocalCloud, fault: dict[str, Any]) -> None:
-    where = {"method": "compute.instances.insert"} if fault["kind"] == "http" else {}
-    sky.fault(**fault, **where)
+def test_what_passes_is_sat_out_in_the_same_zone_and_makes_one_machine(sky: LocalCloud) -> None:
+    """Which refusals pass: tests/unit/test_translation.py."""
+    insert = {"method": "compute.instances.insert", "calls": 1}
+    sky.fault(kind="http", status=503, **insert)
+    sky.fault(kind="http", status=403, reason="rateLimitExceeded", **insert)
+    sky.fault(kind="http", method="compute.instances.get", status=429, calls=1)
+    sky.fault(kind="operation", code="RESOURCE_OPERATION_RATE_EXCEEDED", calls=1)
+    sky.fault(kind="drop", when="after", **insert)  # the answer is lost, the VM is not
     told = sky("up").stderr
     assert f") in {C}" not in told
-    assert place(sky) == [B]
-
-
-@pytest.mark.parametrize("code", ["UNSUPPORTED_OPERATION", "RESOURCE_NOT_FOUND", "GPU_STOCKOUT"])
-def test_what_means_no_capacity_goes_to_the_next_zone(sky: LocalCloud, code: str) -> None:
-    sky.fault(kind="operation", code=code, message="Not here.", zone=B)
-    sky("up")
-    assert place(sky) == [C]
+    assert [(vm["zone"], vm["status"]) for vm in sky.machines()] == [(B, "RUNNING")]
+    assert sky.ask("GET", "/emulator/v1/faults")["faults"] == [], "each has acted"
 
 
 def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: LocalCloud) -> None:
@@ -193,18 +178,6 @@ def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(sky: LocalCloud) 
     document = failed(sky, "--any-region", "--wait", "1h", code=2)
     assert tried(document) == [(B, "unknown"), (C, "unknown")]
     assert document["attempts"][1]["said"] == "NEVER_SEEN: Flux capacitor. Try 1.21 GW."
-    sky.ask("DELETE", "/emulator/v1/faults")
-    sky.fault(kind="operation", code="NEVER_SEEN", message="Once.", calls=1)
-    sky("up")
-    assert place(sky) == [C]
-
-
-def test_waiting_goes_round_again_and_says_when(sky: LocalCloud) -> None:
-    sky.fault(kind="stockout", plain=True, calls=3)
-    told = sky("up", "--wait", "2m").stderr
-    assert "No capacity for n1-standard-4 + T4 now. Trying again at" in told
-    assert "(in 5 s)" in told
-    assert place(sky) == [B]
 
 
 def test_waiting_has_an_end(sky: LocalCloud) -> None:
@@ -228,10 +201,22 @@ def test_ctrl_c_while_waiting_leaves_nothing(sky: LocalCloud) -> None:
 def test_a_stopped_machine_waits_for_its_own_zone(sky: LocalCloud) -> None:
     sky("up")
     sky("down")
+    sky.fault(kind="stockout")
+    told = sky("up", code=6).stderr
+    assert "no capacity to start" in told
+    assert "vmctl down --delete" in told
+    sky.no_faults()
+
+    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    assert "short by 1" in sky("up", code=6).stderr, "it needs its quota again"
+    assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
+    sky.no_faults()
+
     sky.fault(kind="stockout", zone=B, plain=True, calls=1)
-    told = sky("up", "--wait", "1m").stderr
+    told = sky("up", "--wait", "1m", "--max-hours", "3").stderr
     assert "Trying again at" in told
     assert [vm["status"] for vm in sky.machines()] == ["RUNNING"]
+    assert sky.laptop.json("status", cwd=sky.folder)["machine"]["max_hours"] == 3
 
 
 def test_a_wait_that_is_no_time_says_how_to_write_one(one_sky: LocalCloud) -> None:
@@ -242,8 +227,8 @@ def test_a_wait_that_is_no_time_says_how_to_write_one(one_sky: LocalCloud) -> No
 
 
 def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: LocalCloud) -> None:
-    told = sky("up", "--any-region").stderr
-    lines = told.splitlines()
+    sky.fault(kind="http", method="compute.instances.insert", status=403, reason="forbidden")
+    lines = sky("up", "--any-region", code=5).stderr.splitlines()
     (heading,) = (line for line in lines if "HOST" in line and "ON DEMAND *" in line)
     rows = lines[lines.index(heading) + 1 :]
     assert rows[0].split()[:7] == ["✔", "T4", "n1-standard-4", "4", "15", "GB", "$0.559"]

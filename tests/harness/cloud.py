@@ -14,7 +14,7 @@ from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder, remove
 from tests.harness.laptop import BASE, Laptop, project
 
-COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
+COLLECTIONS = ("instances", "disks", "snapshots", "addresses", "firewalls")
 
 
 class LocalCloud:
@@ -70,7 +70,10 @@ class LocalCloud:
         return [item for scope in scopes for item in scope.get(collection, [])]
 
     def clear(self) -> None:
-        """End faults and holds, and remove every VM, disk, snapshot and address."""
+        """End faults and holds, and remove every VM, disk, snapshot, address and rule of vmctl's.
+
+        Through the API: `vmctl down --delete` takes ten times the processor time.
+        """
         self.ask("DELETE", "/emulator/v1/hold")
         self.no_faults()
         for collection in COLLECTIONS:
@@ -78,6 +81,8 @@ class LocalCloud:
 
     def _none_left(self, collection: str) -> bool:
         found = self.all(collection)
+        if collection == "firewalls":
+            found = [rule for rule in found if rule["name"].startswith("vmctl-")]
         for item in found:
             path = item["selfLink"].partition("projects/vmctl-local/")[2]
             with contextlib.suppress(urllib.error.HTTPError):  # one between two states, or going

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "COVERAGE_")
 _STREAMS = 3
 _MESSAGE_LIMIT = 1 << 20
+VMCTL = "vmctl.__main__:run"  # the entry point of the installed program
 
 # What a command may import late; a forked one has it already.
 _PRELOADED = (
@@ -130,11 +131,13 @@ class ForkServer:
         environ: Mapping[str, str],
         streams: Sequence[int],
         new_session: bool = False,
+        program: str = VMCTL,
     ) -> Forked:
-        """Run `vmctl WORDS…` with these descriptors as its standard streams."""
+        """Run `vmctl WORDS…`, or another `MODULE:FUNCTION`, with these as its standard streams."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environ = {k: v for k, v in environ.items() if not k.startswith("COVERAGE_")}
-        message = json.dumps([list(words), str(cwd), environ, new_session], ensure_ascii=True)
+        asked = [program, list(words), str(cwd), environ, new_session]
+        message = json.dumps(asked, ensure_ascii=True)
         with theirs:
             descriptors = array.array("i", [*streams, theirs.fileno()])
             attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
@@ -320,14 +323,14 @@ def main() -> None:
 
     gc.collect()
     gc.freeze()  # a child need not look through it, and so shares it
-    words, cwd, environ, new_session, streams = _serve(asked)
+    program, words, cwd, environ, new_session, streams = _serve(asked)
     _become(words, cwd, environ, new_session, streams)
-
-    from vmctl.__main__ import run
-
+    module, _, function = program.partition(":")
+    run = getattr(importlib.import_module(module), function)
     code = 1
     try:
         run()
+        code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

@@ -1,7 +1,6 @@
-"""`up` or `down` in a process of its own whose clock is the emulator's: waiting makes time pass.
+"""`up` in a process of its own whose clock is the emulator's: waiting makes time pass.
 
-python -m tests.harness.stepped_program EMULATOR_HOME up|down IMAGE GPU [spot]
-
+Run by the fork server, which imports it, as `EMULATOR_HOME IMAGE GPU [spot] [coarse]`.
 Prints one JSON document: the result or the error, and every line that was told.
 """
 
@@ -19,15 +18,15 @@ from tests.harness.door import Door
 from vmctl.clock import Clock
 from vmctl.config import Flags, load_project
 from vmctl.domain.errors import VmctlError, exit_code_of
-from vmctl.workflows.down import down
 from vmctl.workflows.up import up
 
 
 class Together(Clock):
     """The emulator's time and ours are one, and it passes only while we wait."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, least_s: float = 0) -> None:
         self._door = Door(home)
+        self._least_s = least_s  # that passes when somebody waits
         self._passed = 0.0
         self._lock = threading.Lock()
         self._now = self._advanced(0.0)
@@ -39,6 +38,7 @@ class Together(Clock):
         return self._passed
 
     def sleep(self, seconds: float) -> None:
+        seconds = max(seconds, self._least_s)
         with self._lock:
             self._now = self._advanced(seconds)
             self._passed += seconds
@@ -48,11 +48,11 @@ class Together(Clock):
         return datetime.fromisoformat(told["now"])
 
 
-def main(home: str, verb: str, image: str, gpu: str, *more: str) -> None:
+def run() -> None:
+    home, image, gpu, *more = sys.argv[1:]
     found = load_project(Path.cwd(), flags=Flags(gpu=gpu, image=image))
     found = replace(found, vm=replace(found.vm, spot="spot" in more))
-    clock = Together(Path(home))
-    story: Any = up(found, clock=clock) if verb == "up" else down(found, delete=True, clock=clock)
+    story = up(found, clock=Together(Path(home), 1 if "coarse" in more else 0))
     told: list[str] = []
     document: dict[str, Any] = {"told": told}
     try:
@@ -68,7 +68,3 @@ def main(home: str, verb: str, image: str, gpu: str, *more: str) -> None:
             "exit_code": exit_code_of(error),
         }
     print(json.dumps(document))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -58,6 +58,15 @@ def test_a_stockout_is_recognised_and_names_other_zones() -> None:
     assert isinstance(as_error(failure, project="p"), NoCapacity)
 
 
+def test_a_stockout_that_names_no_zones_has_no_hint() -> None:
+    operation = saved("operation_stockout_with_details.json")
+    for detail in operation["error"]["errors"][0]["errorDetails"]:
+        detail.get("errorInfo", {}).get("metadatas", {}).pop("zonesAvailable", None)
+    failure = operation_of(operation).failure
+    assert failure is not None
+    assert failure.zones_available == ()
+
+
 def test_a_quota_failure_names_metric_limit_region_and_page() -> None:
     failure = operation_of(saved("operation_quota_region.json")).failure
     assert failure is not None

@@ -2,91 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.harness.attempts import cleared
+from tests.harness.climbing import DRIVERLESS, Sky
 from tests.harness.eventually import eventually
-from tests.harness.fork_server import Forked, fork_server
-from tests.harness.laptop import project
-from tests.harness.stepped_clock import SteppedCloud
 
-DRIVERLESS = "debian-cloud/debian-12"
 DRIVEN = "ubuntu-os-accelerator-images/ubuntu-accelerator-2404-amd64-with-nvidia-580"
 NOTICED_S = 1.0
 COARSE = "coarse"  # for what is only to be waited out
-
-
-@dataclass
-class Climb:
-    """One `up` under way, in a process of its own, and the file that it writes to."""
-
-    process: Forked
-    file: Path
-
-    def document(self) -> dict[str, Any]:
-        assert self.process.wait(120) == 0
-        found: dict[str, Any] = json.loads(self.file.read_text())
-        return found
-
-    def result(self) -> dict[str, Any]:
-        found = self.document()
-        assert "result" in found, found
-        return {**found["result"], "told": found["told"]}
-
-    def error(self) -> dict[str, Any]:
-        found = self.document()
-        assert "error" in found, found
-        error: dict[str, Any] = found["error"]
-        return error
-
-
-class Sky(SteppedCloud):
-    """An emulator whose clock stands still until somebody waits."""
-
-    def __init__(self, base: Path) -> None:
-        super().__init__(base, "vm")
-        project(self.folder, f'[vm]\nimage = "{DRIVERLESS}"\n', {"here.txt": "pushed\n"})
-
-    def climb(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> Climb:
-        """Begin `up` with a clock that is the emulator's."""
-        file = self.base / "climb.json"
-        with file.open("wb") as out, Path(os.devnull).open("rb") as nothing:
-            process = fork_server().start(
-                [str(self.laptop.emulator_home), image, gpu, *more],
-                cwd=self.folder,
-                environ=self.laptop.environ,
-                streams=[nothing.fileno(), out.fileno(), sys.__stderr__.fileno()],
-                program="tests.harness.stepped_program:run",
-            )
-        return Climb(process, file)
-
-    def up(self, image: str = DRIVERLESS, gpu: str = "t4") -> dict[str, Any]:
-        return self.climb(image, gpu).result()
-
-    def fails(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> dict[str, Any]:
-        return self.climb(image, gpu, *more).error()
-
-    def vm(self) -> dict[str, Any]:
-        (found,) = self.door.admin("GET", "status")["instances"]
-        return dict(found)
-
-    def set_metadata(self, **items: str) -> None:
-        """As the console does it."""
-        (path,) = self.paths().values()
-        metadata = self.api("GET", path)["metadata"]
-        kept = [one for one in metadata["items"] if one["key"] not in items]
-        new = [{"key": key, "value": value} for key, value in items.items()]
-        body = {"fingerprint": metadata["fingerprint"], "items": [*kept, *new]}
-        self.api("POST", f"{path}/setMetadata", body)
 
 
 @pytest.fixture(scope="module")

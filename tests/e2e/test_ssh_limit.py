@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.test_readiness import Sky
+from tests.harness.climbing import Sky
 from tests.harness.crash_points import HeldCloud
-from tests.harness.emulator import Emulator
-from tests.harness.folders import public_folder
-from tests.harness.laptop import Laptop, project
+from tests.harness.laptop import project
 
 BASE = """\
 [vm]
@@ -29,12 +26,8 @@ ELSEWHERE = "10.9.9.9/32"
 @pytest.fixture
 def sky() -> Iterator[Sky]:
     """Time stands still there until somebody waits."""
-    base = public_folder("ssh-limit")
-    emulator = Emulator(public_folder("stepped"), "stepped").start()
-    made = Sky(emulator, Laptop(base / "laptop", emulator.home), project(base / "vm", BASE))
-    yield made
-    emulator.remove()
-    shutil.rmtree(base, ignore_errors=True)
+    with Sky.opened("ssh-limit", toml=BASE) as made:
+        yield made
 
 
 @pytest.fixture

@@ -120,10 +120,6 @@ def test_guest_code_needs_the_standard_library_only(path: Path) -> None:
     assert foreign <= set(sys.stdlib_module_names), path
 
 
-# its cloud, of which test_readiness.py has the class, belongs into the harness
-TO_BE_MOVED = {"tests/e2e/test_ssh_limit.py"}
-
-
 def test_no_test_imports_another() -> None:
     """What tests share lies in tests/harness or in a conftest.py."""
     found = {
@@ -131,7 +127,7 @@ def test_no_test_imports_another() -> None:
         for path in sorted((ROOT / "tests").rglob("*.py"))
         if "data" not in path.parts
     }
-    assert {path for path, names in found.items() if names} <= TO_BE_MOVED
+    assert not {path for path, names in found.items() if names}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["up", "--help"], ["run", "--help"], ["--version"]])

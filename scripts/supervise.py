@@ -57,8 +57,8 @@ def supervise(command: list[str], limit_s: float | None) -> int:
     )
     code = 0
     try:
-        code = process.wait(limit_s)
-    except subprocess.TimeoutExpired:
+        code = _wait(process, limit_s)
+    except TimeoutError:
         code = EXIT_LIMIT
         print(f"\nStopped: the run's {(limit_s or 0) / 60:g} minutes are over. At work were:")
         for name in sorted(running(folder)):
@@ -71,13 +71,28 @@ def supervise(command: list[str], limit_s: float | None) -> int:
             signal.signal(number, signal.SIG_IGN)
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLITE_S)
+            with contextlib.suppress(TimeoutError):
+                _wait(process, POLITE_S)
         if left := end_all():
             print("Ended now, left running:", *left, sep="\n  ")
-        process.poll()
         shutil.rmtree(folder, ignore_errors=True)
     return code
+
+
+def _wait(process: subprocess.Popen[bytes], limit_s: float | None) -> int:
+    """The exit code of our command; what else ends meanwhile is not left as a zombie.
+
+    Raises TimeoutError.
+    """
+    deadline = time.monotonic() + limit_s if limit_s else float("inf")
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == process.pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode
+        if pid == 0:
+            time.sleep(POLL_S)
+    raise TimeoutError
 
 
 def running(folder: Path) -> list[str]:

@@ -250,7 +250,8 @@ def test_a_terminal_is_given_on_a_connection_that_answers(machine: Machine) -> N
             while data := screen.read(4096):
                 shown += data
     assert login.wait(60) == 0
-    assert shown == b"/dev/pts/0\r\n"
+    # a master that is quicker than the ssh here makes the terminal add a return of its own
+    assert shown.replace(b"\r\r\n", b"\r\n") == b"/dev/pts/0\r\n"
 
 
 def test_no_secret_is_in_a_process_list(machine: Machine) -> None:

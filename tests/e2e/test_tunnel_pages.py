@@ -56,7 +56,9 @@ def listening(laptop: Laptop, folder: Path) -> dict[int, set[str]]:
 def test_a_notebook_cell_runs_on_the_vm(
     laptop: Laptop, folder: Path, browser: Any, tmp_path: Path
 ) -> None:
-    opened = laptop.json("tunnel", "jupyter", "--port", "auto", "--background", cwd=folder)
+    opened = laptop.json(
+        "tunnel", "jupyter", "--port", str(free_port()), "--background", cwd=folder
+    )
     base, _, token = opened["url"].partition("?token=")
     assert token
     # on the VM's own 127.0.0.1 (in the kernel's byte order), and nowhere else

@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness.eventually import eventually
 from tests.harness.folders import processes_of
+from tests.harness.sshd import free_port
 from tests.harness.stepped_clock import SteppedCloud, Terminal
 
 IDLE_H = 0.25  # shorter than the default, as each look of the watchdog costs time here
@@ -89,7 +90,7 @@ def test_it_watches_a_machine_whose_up_was_killed_before_it_could_log_in(
 def test_our_own_connections_and_tunnels_are_no_work(up: SteppedCloud) -> None:
     up("push")
     up("exec", "--", "true")
-    up("tunnel", "8123:22", "--background", code=None)
+    up("tunnel", f"{free_port()}:22", "--background")
     try:
         up.live(PAST_IDLE_H)
         up.off()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.harness.sshd import free_port
 from tests.harness.stepped_clock import SteppedCloud
 
 TOML = '[vm]\nimage = "pytorch"\nidle = "1h"\n'
@@ -52,7 +53,7 @@ def test_a_kernel_at_work_keeps_the_machine_and_an_open_tunnel_does_not() -> Non
         (cloud.folder / "kernel.py").write_text(SCRIPT)
         cloud("up")
         cloud("push")
-        cloud("tunnel", "jupyter", "--background", "--port", "auto")
+        cloud("tunnel", "jupyter", "--background", "--port", str(free_port()))
         kernel = ("exec", "--", "/opt/python/bin/python", "kernel.py")
         cloud(*kernel, "begin")
         cloud.live(1.5)

@@ -14,7 +14,7 @@ from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder, remove
 from tests.harness.laptop import BASE, Laptop, project
 
-COLLECTIONS = ("instances", "disks", "snapshots", "addresses", "firewalls")
+COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
 
 
 class LocalCloud:
@@ -76,7 +76,7 @@ class LocalCloud:
         """
         self.ask("DELETE", "/emulator/v1/hold")
         self.no_faults()
-        for collection in COLLECTIONS:
+        for collection in (*COLLECTIONS, "firewalls"):
             eventually(lambda c=collection: self._none_left(c), f"no {collection} left")
 
     def _none_left(self, collection: str) -> bool:

@@ -7,7 +7,10 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
+
+ENDING_S = 20.0
 
 
 def public_folder(name: str) -> Path:
@@ -50,8 +53,12 @@ def commands_of(folder: Path) -> list[int]:
 
 
 def remove(base: Path) -> None:
-    """Remove a test's folder; what still runs in it is ended and is the test's failure."""
-    left = [line for line in processes_of(str(base)) if "pytest" not in line]
+    """Remove a test's folder; what goes on running in it is ended and is the test's failure."""
+    deadline = time.monotonic() + ENDING_S
+    while left := [line for line in processes_of(str(base)) if "pytest" not in line]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)  # gcloud, say, takes a second to notice that its ssh has ended
     for line in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(line.split(":")[0]), signal.SIGKILL)

@@ -163,10 +163,10 @@ def children() -> dict[int, list[int]]:
 def descendants(pid: int) -> set[int]:
     """Living descendants of pid that belong to machines (pytest's own helpers do not count).
 
-    Nor do whole emulators and SSH servers, which other tests of the same pytest process keep, nor
-    the parent that forks `vmctl` for them.
+    Nor do whole emulators, SSH servers and links, which other tests of the same pytest process
+    keep, nor the parent that forks `vmctl` for them.
     """
-    others = ("vmctl.emulator\0serve", "sshd\0-D", "sshd -D", "tests.harness.fork_server")
+    others = ("vmctl.emulator\0serve", "sshd\0-D", "sshd -D", "link_carrier", "fork_server")
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):

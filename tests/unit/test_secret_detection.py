@@ -54,7 +54,7 @@ def test_other_names_do_not(path: str) -> None:
         b'{"client_id": "x", "private_key": "-----BEGIN PRIVATE KEY-----\\n',
         b'{"refresh_token": "x", "type": "authorized_user"}',
         b"[default]\naws_access_key_id = A\naws_secret_access_key = B\n",
-        b"//registry.npmjs.org/:_authToken=npm_x\n",
+        b"//registry.example.org/:_authToken=npm_x\n",
         b"machine api.wandb.ai\n  login user\n  password 123\n",
     ],
 )
@@ -67,7 +67,7 @@ def test_a_file_that_begins_like_a_key_is_one(head: bytes) -> None:
     [
         b"", b"\x00\xff" * 99, b"-----BEGIN CERTIFICATE-----", b"ssh-ed25519 AAAA user@host",
         b"-----BEGIN PUBLIC KEY-----", b'{"type": "module", "private": true}',
-        b"how to make a PRIVATE KEY", b"registry=https://registry.npmjs.org/\n",
+        b"how to make a PRIVATE KEY", b"registry=https://registry.example.org/\n",
     ],
 )  # fmt: skip
 def test_other_files_are_not(head: bytes) -> None:

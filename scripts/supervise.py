@@ -33,6 +33,7 @@ _PR_SET_PDEATHSIG = 1
 POLITE_S = 20.0  # what the run may take to end by itself once it is asked to
 GRACE_S = 3.0
 POLL_S = 0.1
+SHOWN = 20
 EXIT_LIMIT = 124
 
 
@@ -56,27 +57,29 @@ def supervise(command: list[str], limit_s: float | None) -> int:
         preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
     )
     code = 0
+    at_work: list[str] = []
     try:
         code = _wait(process, limit_s)
     except TimeoutError:
         code = EXIT_LIMIT
-        print(f"\nStopped: the run's {(limit_s or 0) / 60:g} minutes are over. At work were:")
-        for name in sorted(running(folder)):
-            print(f"  {name}")
-        sys.stdout.flush()
+        at_work = sorted(running(folder))
     except Stopped as stop:
         code = 128 + int(stop.args[0])
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # a shell alone would wait for what it runs
             with contextlib.suppress(TimeoutError):
                 _wait(process, POLITE_S)
         if left := end_all():
-            print("Ended now, left running:", *left, sep="\n  ")
+            print("Ended now, left running:", *left[:SHOWN], sep="\n  ")
         shutil.rmtree(folder, ignore_errors=True)
-    return code
+    if code == EXIT_LIMIT:
+        print(f"\nStopped: the run's {(limit_s or 0) / 60:g} minutes are over. At work were:")
+        print(*(f"  {name}" for name in at_work), sep="\n")
+    return code if code >= 0 else 128 - code
 
 
 def _wait(process: subprocess.Popen[bytes], limit_s: float | None) -> int:
@@ -133,6 +136,8 @@ def _reap() -> None:
 def descendants(root: int) -> dict[int, str]:
     """The living processes below one, by pid, with their command lines."""
     parents: dict[int, int] = {}
+    if not Path("/proc/self/stat").exists():
+        return {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):

@@ -110,7 +110,9 @@ def test_a_variable_that_looks_like_a_secret(name: str, value: str) -> None:
         ("LANDSCAPES_URL", "http://127.0.0.1:43817/landscapes.zip"), ("EPOCHS", "20"),
         ("PWD", "/home/me/project"), ("MODEL", "bert-base-uncased-whole-word-masking"),
         ("RUN_NAME", "2024-11-02T10-15-learning-rate-sweep"), ("KEYBOARD", "us"), ("LANG", "C"),
-        ("MONKEY", "x"), ("DATA_DIR", "/mnt/disks/Data2/Landscapes2024/Train"), ("X", ""),
+        ("TOKENIZERS_PARALLELISM", "false"), ("MAX_TOKENS", "4096"), ("HF_TOKEN", ""),
+        ("REGION", "asia-east1"), ("HOST", "sg.example.com"), ("KEY_FRAMES", "3"), ("MONKEY", "x"),
+        ("DATA_DIR", "/mnt/disks/Data2/Landscapes2024/Train"), ("X", ""),
     ],
 )  # fmt: skip
 def test_a_variable_that_does_not(name: str, value: str) -> None:

@@ -84,7 +84,7 @@ def is_secret_head(head: bytes) -> bool:
 # -- variables ---------------------------------------------------------------------------------
 
 _WORDS = re.compile(
-    r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|COOKIE"
+    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|COOKIE"
     r"|(?:^|_)(?:KEY|KEYS|PASS|PWD|AUTH|PAT|SESSION|DSN|CERT|SIGNATURE)(?:_|$)",
     re.IGNORECASE,
 )
@@ -94,15 +94,20 @@ _VALUES = re.compile(
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|sk_live_|rk_live_|xox[abprs]-|AKIA|ASIA|AIza"
     r"|ya29\.|eyJ[A-Za-z0-9_-]{8,}\.|npm_|pypi-|dop_v1_|SG\.)"
     r"|://[^/\s:@]*:[^/\s@]+@"  # a password in an address
-    r"|[?&](?:[a-z-]*(?:token|key|secret|signature|password|credential)|sig|auth)=",
-    re.IGNORECASE,
+    r"|(?i:[?&](?:[a-z-]*(?:token|key|secret|signature|password|credential)|sig|auth)=)"
 )
+_PLAIN = re.compile(r"(?:\d{1,6}|true|false|yes|no|on|off|none)?", re.IGNORECASE)
 _RANDOM = re.compile(r"[A-Za-z0-9_+=]{20,}")
 _HEX = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{32,}(?![0-9A-Fa-f])")
 
 
 def is_secret_variable(name: str, value: str) -> bool:
-    """Whether a variable's name says that it is a secret, or its value looks like one."""
+    """Whether a variable's name says that it is a secret, or its value looks like one.
+
+    A switch, a small number and nothing at all are none, whatever their name.
+    """
+    if _PLAIN.fullmatch(value):
+        return False
     if name not in _FOLDER_NAMES and _WORDS.search(name):
         return True
     return (

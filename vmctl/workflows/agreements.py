@@ -107,7 +107,7 @@ def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story
         return values
     named = ", ".join(values)
     secret = [name for name, value in values.items() if is_secret_variable(name, value)]
-    key = _job_key(job)
+    key = _job_key(project, job)
     agreements = Agreements(project.root) if secret else None
     if agreements is None or key in agreements:
         yield Noted(f"Passing {named} on from your shell to the job")
@@ -130,7 +130,8 @@ def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story
     return values
 
 
-def _job_key(job: JobSettings) -> str:
-    """A job by all that decides who reads its variables."""
+def _job_key(project: Project, job: JobSettings) -> str:
+    """A job by what decides who reads its variables: what runs, on whose disk and project."""
     said = [job.name, job.command, job.directory, job.setup, sorted(job.env)]
+    said += [project.google_project or "", str(project.vm.image)]
     return f"job {hashlib.sha256(json.dumps(said).encode()).hexdigest()}"

@@ -231,13 +231,14 @@ class _Merging:
         return Content("other")
 
     def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
-        """The VM may only name what a push takes from here, or what the user named."""
+        """The VM may only name what a push takes from here or took, or what the user named."""
         if has_git(path):
             raise NotProvenWhole(
                 f"The VM's listing names '{one_line(path)}', which no push takes there.",
                 hint="Nothing of it was written; look at it on the VM: vmctl ssh",
             )
-        if here != NOTHING and path not in selected and not covers(self.wanted, path):
+        known = path in selected or path in self.pushed.files
+        if here != NOTHING and not known and not covers(self.wanted, path):
             raise NotProvenWhole(
                 f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
                 hint=f"If you want it: vmctl pull {quote(one_line(path))}",

@@ -40,7 +40,8 @@ class MachineHost:
         enclose(self._home)
         enclose(self._home / "machines")
         for disk in (self._home / "machines").iterdir():
-            enclose(disk)  # those of an emulator that left them open to other users
+            if disk.is_dir() and not disk.is_symlink():
+                enclose(disk)  # those of an emulator that left them open to other users
         if sandbox.machine_uid() is not None:
             check_traversable(self._home / "machines")
         self._seed = make_seed(self._home)

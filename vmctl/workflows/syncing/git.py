@@ -128,7 +128,7 @@ class Tracked:
     def __init__(self, repository: Repository, root: Path) -> None:
         self._question: Question | None = None
         self._is_odd = False
-        if _is_file(repository.index):
+        if is_file(repository.index):
             self._question = Question(repository, root, "ls-files", "-z", "--cached")
         elif os.path.lexists(repository.index):
             self._is_odd = True
@@ -239,7 +239,7 @@ def _empty_repository(repository: Repository) -> Path:
     with contextlib.suppress(OSError):
         # an index that is kept in two files names the other one by its hash
         for name in os.listdir(repository.folder):  # noqa: PTH208
-            if SHARED_INDEX.fullmatch(name) and _is_file(repository.folder / name):
+            if SHARED_INDEX.fullmatch(name) and is_file(repository.folder / name):
                 unfinished = ours / f".{name}.{os.getpid()}"
                 unfinished.symlink_to((repository.folder / name).absolute())
                 unfinished.replace(ours / name)
@@ -250,7 +250,7 @@ def _has_long_hashes(repository: Repository) -> bool:
     """Whether the repository counts in SHA-256; its index cannot be read without knowing."""
     config = repository.common / "config"
     try:
-        if not _is_file(config) or config.stat().st_size > LARGEST_CONFIG:
+        if not is_file(config) or config.stat().st_size > LARGEST_CONFIG:
             return False
         # a file of a few lines; only one that says so is parsed
         text = config.read_bytes().lower()
@@ -262,7 +262,7 @@ def _has_long_hashes(repository: Repository) -> bool:
 def _line_of(file: Path) -> str:
     """The line in a small file; "" where there is none."""
     try:
-        if not _is_file(file):
+        if not is_file(file):
             return ""
         with file.open("rb") as opened:
             return os.fsdecode(opened.read(LONGEST_LINK)).strip().partition("\n")[0]
@@ -270,7 +270,7 @@ def _line_of(file: Path) -> str:
         return ""
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """A file, not a pipe or a device that would keep its reader waiting."""
     try:
         return stat.S_ISREG(path.stat().st_mode)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.workflows.syncing.git import Repository, users_excludes
+from vmctl.workflows.syncing.git import Repository, is_file, users_excludes
 
 ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
 # git matches bytes, not letters: "?" is half of an "é"
@@ -98,7 +98,7 @@ def rules_above(repository: Repository | None, root: Path) -> list[Rules]:
         (users_excludes(repository), USERS_RULE),
         (repository.exclude, ".git/info/exclude"),
     ):
-        if file is not None and file.is_file():
+        if file is not None and is_file(file):
             rules += _rules_of(file, name, "")
     folder = top = repository.top
     for part in root.relative_to(top).parts:

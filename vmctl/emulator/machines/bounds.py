@@ -7,6 +7,7 @@ than fits is switched off. What a computer does not allow is said, not passed ov
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -25,6 +26,8 @@ PROCESSES = 4096  # threads count, too
 PROCESSES_OF_USER = 8192  # of all machines together, where only the kernel's limit per user is left
 OOM_SCORE = 500  # when memory runs out, a machine's process goes before one of the user's
 LOOK_S = 1.0
+TRIES = 5
+GONE = (errno.ENOENT, errno.ENODEV)  # a group in which nobody was yet
 GROWTH = 256 << 20  # bytes written on the computer before disks are measured again
 RESERVE = 512 << 20  # bytes that stay free on it
 MUCH = 128 << 20  # bytes by one machine since all was well: it is the one that fills it
@@ -99,11 +102,15 @@ class Bounds:
         """Bound a process, and with it the machine that it becomes; OSError when it cannot be."""
         with suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
-        for group in self._all.values():
-            group.make()  # another emulator clears away what is empty
-        for group in self._of(name):
-            group.make()
-            group.join(pid)
+
+        def put() -> None:
+            for group in self._all.values():
+                group.make()
+            for group in self._of(name):
+                group.make()
+                group.join(pid)
+
+        _again(put)
         if "pids" not in self._all:
             _, hard = resource.prlimit(pid, resource.RLIMIT_NPROC)
             most = PROCESSES_OF_USER if hard < 0 else min(PROCESSES_OF_USER, hard)
@@ -189,15 +196,29 @@ def _remove(folder: Path) -> None:
 
 def _try(group: Group) -> None:
     """OSError where a process cannot be put into a group."""
-    group.make()
+    waiting = subprocess.Popen(["/bin/sh", "-c", "read end"], stdin=subprocess.PIPE)
+
+    def put() -> None:
+        group.folder.parent.mkdir(exist_ok=True)
+        group.make()
+        group.join(waiting.pid)
+
     try:
-        waiting = subprocess.Popen(["/bin/sh", "-c", "read end"], stdin=subprocess.PIPE)
-        try:
-            group.join(waiting.pid)
-        finally:
-            waiting.communicate()
+        _again(put)
     finally:
+        waiting.communicate()
         group.remove()
+
+
+def _again(put: Callable[[], None]) -> None:
+    """Put a process into groups; what another emulator has just cleared away is made anew."""
+    for left in reversed(range(TRIES)):
+        try:
+            return put()
+        except OSError as error:
+            if error.errno not in GONE or not left:
+                raise
+    return None
 
 
 # -- disks -------------------------------------------------------------------------------------

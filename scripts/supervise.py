@@ -32,7 +32,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
 POLITE_S = 20.0  # what the run may take to end by itself once it is asked to
 GRACE_S = 3.0
-POLL_S = 0.1
+POLL_S = 0.1  # a wait for any child has no limit of its own: so it is looked for
 SHOWN = 20
 EXIT_LIMIT = 124
 

@@ -461,10 +461,10 @@ def test_the_users_rules_for_some_repositories_count_there(
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    (home / ".gitconfig").write_text(f'[includeIf "gitdir:{tmp_path}/work/"]\n\tpath = work\n')
+    (home / ".gitconfig").write_text(f'[includeIf "gitdir:{tmp_path}/mine/"]\n\tpath = work\n')
     (home / "work").write_text("[core]\n\texcludesFile = ~/private\n")
     (home / "private").write_text("*.me\n")
-    here = project(tmp_path / "work" / "train", "", {"a.me": "", "b": ""})
+    here = project(tmp_path / "mine" / "train", "", {"a.me": "", "b": ""})
     run_git(here, "init", "-q")
     assert taken(select(here)) == {"b", "vmctl.toml"}
 

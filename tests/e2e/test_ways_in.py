@@ -43,81 +43,6 @@ def set_project_metadata(sky: LocalCloud, **items: str) -> None:
     sky.ask("POST", f"{API}/setCommonInstanceMetadata", body)
 
 
-# -- OS Login ------------------------------------------------------------------------------------
-
-
-def test_a_project_that_asks_for_os_login_works(sky: LocalCloud) -> None:
-    set_project_metadata(sky, enable_oslogin="TRUE")
-    try:
-        sky("up")
-        assert sky("exec", "echo", "in").stdout == "in\n"
-    finally:
-        set_project_metadata(sky)
-
-
-def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(sky: LocalCloud) -> None:
-    sky("up")
-    set_metadata(sky, enable_oslogin="TRUE")
-    error = failed(sky, code=5)
-    assert "OS Login is on for tester-vm" in error["message"]
-    zone = instance(sky)["zone"].rpartition("/")[2]
-    assert error["hint"] == (
-        f"gcloud compute instances add-metadata tester-vm --zone {zone} "
-        "--project vmctl-local --metadata enable-oslogin=FALSE"
-    )
-    set_metadata(sky, enable_oslogin="FALSE")
-    sky("up")
-
-
-def test_an_organisation_that_requires_os_login_is_named(sky: LocalCloud) -> None:
-    sky.fault(
-        kind="http",
-        method="compute.instances.insert",
-        status=412,
-        reason="conditionNotMet",
-        message="Constraint constraints/compute.requireOsLogin violated for project 1.",
-    )
-    error = failed(sky, code=5)
-    assert "requires OS Login" in error["message"]
-    assert "requireOsLogin" in error["hint"]
-    assert sky.machines() == []
-
-
-# -- host keys -------------------------------------------------------------------------------------
-
-
-def test_without_guest_attributes_host_keys_come_from_the_serial_port(sky: LocalCloud) -> None:
-    sky.fault(
-        kind="http",
-        method="compute.instances.getGuestAttributes",
-        status=412,
-        reason="conditionNotMet",
-        message="Constraint constraints/compute.disableGuestAttributesAccess violated.",
-    )
-    sky("up")
-    vm = instance(sky)
-    pins = sky.laptop.home / "data" / "hostkeys" / f"compute.{vm['id']}"
-    shown = sky.ask("GET", f"{path_of(vm)}/serialPort?port=1")["contents"]
-    pinned = pins.read_text().split()[2]
-    assert pinned in shown
-    assert sky("exec", "echo", "in").stdout == "in\n"
-
-
-def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(sky: LocalCloud) -> None:
-    sky("up")
-    pins = sky.laptop.home / "data" / "hostkeys" / f"compute.{instance(sky)['id']}"
-    other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"
-    pins.write_text(f"{pins.name} ssh-ed25519 {other}\n")
-    sky("down")
-    sky("up", code=7)
-    sky("exec", "touch", "sent", code=7)
-    pins.unlink()  # as the message says, for one who replaced it himself
-    sky("up")
-    assert sky("exec", "ls").stdout == ""
-
-
-# -- SSH limited to one address --------------------------------------------------------------------
-
 ALLOW, DENY = "vmctl-tester-vm-ssh-allow", "vmctl-tester-vm-ssh-deny"
 
 
@@ -131,84 +56,178 @@ def move_away(sky: LocalCloud) -> None:
     sky.ask("PATCH", f"{API}/global/firewalls/{ALLOW}", {"sourceRanges": ["10.9.9.9/32"]})
 
 
-def elsewhere(sky: LocalCloud) -> Laptop:
+def delete_in_the_console(sky: LocalCloud) -> None:
+    sky.ask("DELETE", path_of(instance(sky)))
+    eventually(lambda: sky.machines() == [])
+
+
+def elsewhere(sky: LocalCloud, name: str) -> Laptop:
     """The same person at another computer: no connection of hers is warm."""
-    runtime = sky.laptop.home.parent / "r"
-    runtime.mkdir(mode=0o700, exist_ok=True)
+    runtime = sky.base / name
+    runtime.mkdir(mode=0o700)
     extra = {"XDG_RUNTIME_DIR": str(runtime)}
-    return Laptop(sky.laptop.home.with_name("other"), sky.laptop.emulator_home, extra)
+    return Laptop(sky.base / f"laptop-{name}", sky.laptop.emulator_home, extra)
 
 
-def test_ssh_is_limited_to_the_address_that_the_vm_sees(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    found = rules(sky)
+def emptied(cloud: LocalCloud) -> LocalCloud:
+    """Nothing of the tests before is left; those that share a machine follow each other."""
+    cloud.clear()
+    set_project_metadata(cloud)
+    return cloud
+
+
+@pytest.fixture(scope="module")
+def guarded(one_sky: LocalCloud) -> LocalCloud:
+    """One machine, made in a project that asks for OS Login and forbids guest attributes."""
+    emptied(one_sky)
+    set_project_metadata(one_sky, enable_oslogin="TRUE")
+    one_sky.fault(
+        kind="http",
+        method="compute.instances.getGuestAttributes",
+        status=412,
+        reason="conditionNotMet",
+        message="Constraint constraints/compute.disableGuestAttributesAccess violated.",
+    )
+    one_sky("up")
+    return one_sky
+
+
+# -- OS Login ------------------------------------------------------------------------------------
+
+
+def test_a_project_that_asks_for_os_login_works(guarded: LocalCloud) -> None:
+    shared = guarded.ask("GET", API)["commonInstanceMetadata"]["items"]
+    assert {"key": "enable-oslogin", "value": "TRUE"} in shared
+    assert guarded("exec", "echo", "in").stdout == "in\n"
+
+
+def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(guarded: LocalCloud) -> None:
+    set_metadata(guarded, enable_oslogin="TRUE")
+    error = failed(guarded, code=5)
+    assert "OS Login is on for tester-vm" in error["message"]
+    zone = instance(guarded)["zone"].rpartition("/")[2]
+    assert error["hint"] == (
+        f"gcloud compute instances add-metadata tester-vm --zone {zone} "
+        "--project vmctl-local --metadata enable-oslogin=FALSE"
+    )
+    set_metadata(guarded, enable_oslogin="FALSE")
+    guarded("up")
+
+
+# -- host keys -------------------------------------------------------------------------------------
+
+
+def test_without_guest_attributes_host_keys_come_from_the_serial_port(guarded: LocalCloud) -> None:
+    vm = instance(guarded)
+    pins = guarded.laptop.home / "data" / "hostkeys" / f"compute.{vm['id']}"
+    shown = guarded.ask("GET", f"{path_of(vm)}/serialPort?port=1")["contents"]
+    pinned = pins.read_text().split()[2]
+    assert pinned in shown
+    assert guarded("exec", "echo", "in").stdout == "in\n"
+
+
+def test_a_host_key_that_changed_is_exit_7_and_nothing_was_sent(guarded: LocalCloud) -> None:
+    pins = guarded.laptop.home / "data" / "hostkeys" / f"compute.{instance(guarded)['id']}"
+    other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"
+    pins.write_text(f"{pins.name} ssh-ed25519 {other}\n")
+    guarded("down")
+    guarded("up", code=7)
+    guarded("exec", "touch", "sent", code=7)
+    pins.unlink()  # as the message says, for one who replaced it himself
+    guarded("up")
+    assert guarded("exec", "ls").stdout == ""
+
+
+def test_rules_of_a_vm_deleted_in_the_console_are_collected(guarded: LocalCloud) -> None:
+    guarded("up", "--restrict-ssh")
+    delete_in_the_console(guarded)
+    assert ALLOW in guarded("ls", "--orphans").stdout
+    guarded("gc", "--yes")
+    assert rules(guarded) == {}
+
+
+def test_an_organisation_that_requires_os_login_is_named(one_sky: LocalCloud) -> None:
+    sky = emptied(one_sky)
+    sky.fault(
+        kind="http",
+        method="compute.instances.insert",
+        status=412,
+        reason="conditionNotMet",
+        message="Constraint constraints/compute.requireOsLogin violated for project 1.",
+    )
+    error = failed(sky, code=5)
+    assert "requires OS Login" in error["message"]
+    assert "requireOsLogin" in error["hint"]
+    assert sky.machines() == []
+
+
+# -- SSH limited to one address --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def limited(one_sky: LocalCloud) -> LocalCloud:
+    """One machine that only one address is let in to."""
+    emptied(one_sky)("up", "--restrict-ssh")
+    return one_sky
+
+
+def test_ssh_is_limited_to_the_address_that_the_vm_sees(limited: LocalCloud) -> None:
+    found = rules(limited)
     assert set(found) == {ALLOW, DENY}
     allow, deny = found[ALLOW], found[DENY]
     assert allow["sourceRanges"] == ["127.0.0.1/32"]
     assert deny["sourceRanges"] == ["0.0.0.0/0"]
     assert allow["priority"] < deny["priority"] < 65534, "before default-allow-ssh"
     assert allow["targetTags"] == deny["targetTags"] == ["tester-vm"], "nobody else's VM"
-    assert "tester-vm" in instance(sky)["tags"]["items"]
-    assert "limited to your address 127.0.0.1" in sky("status").stdout
-    assert "Nothing is left behind" in sky("ls", "--orphans").stderr
-    sky("up")
-    assert {name: rule["id"] for name, rule in rules(sky).items()} == {
+    assert "tester-vm" in instance(limited)["tags"]["items"]
+    assert "limited to your address 127.0.0.1" in limited("status").stdout
+    assert "Nothing is left behind" in limited("ls", "--orphans").stderr
+    limited("up")
+    assert {name: rule["id"] for name, rule in rules(limited).items()} == {
         name: rule["id"] for name, rule in found.items()
     }
-    sky("down", "--delete", "--yes")
-    assert rules(sky) == {}
 
 
-def test_from_another_address_up_sets_the_limit_anew(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    move_away(sky)
-    other = elsewhere(sky)
-    shut = other("exec", "true", cwd=sky.folder, code=7)
+def test_from_another_address_up_sets_the_limit_anew(limited: LocalCloud) -> None:
+    move_away(limited)
+    other = elsewhere(limited, "first")
+    shut = other("exec", "true", cwd=limited.folder, code=7)
     assert "does not answer" in shut.stderr
-    told = other("up", cwd=sky.folder).stderr
+    told = other("up", cwd=limited.folder).stderr
     assert "the limit is lifted until you are let in" in told
-    found = rules(sky)
+    found = rules(limited)
     assert found[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
     assert not found[DENY]["disabled"]
-    assert other("exec", "echo", "in", cwd=sky.folder).stdout == "in\n"
-    other("down", cwd=sky.folder)
-    other("up", cwd=sky.folder)
-    assert not rules(sky)[DENY]["disabled"]
+    assert other("exec", "echo", "in", cwd=limited.folder).stdout == "in\n"
+    other("down", cwd=limited.folder)
+    other("up", cwd=limited.folder)
+    assert not rules(limited)[DENY]["disabled"]
 
 
-def test_an_up_that_fails_leaves_the_door_shut(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    move_away(sky)
-    set_metadata(sky, enable_oslogin="TRUE")
-    elsewhere(sky)("up", cwd=sky.folder, code=5)
-    assert not rules(sky)[DENY]["disabled"]
+def test_an_up_that_fails_leaves_the_door_shut(limited: LocalCloud) -> None:
+    move_away(limited)
+    set_metadata(limited, enable_oslogin="TRUE")
+    elsewhere(limited, "second")("up", cwd=limited.folder, code=5)
+    assert not rules(limited)[DENY]["disabled"]
+    set_metadata(limited, enable_oslogin="FALSE")
 
 
-def test_open_ssh_takes_the_limit_away(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    sky("up", "--open-ssh")
-    assert rules(sky) == {}
-    assert "limited" not in sky("status").stdout
-    assert sky("exec", "echo", "in").stdout == "in\n"
+def test_open_ssh_takes_the_limit_away(limited: LocalCloud) -> None:
+    limited("up", "--open-ssh")
+    assert rules(limited) == {}
+    assert "limited" not in limited("status").stdout
+    assert limited("exec", "echo", "in").stdout == "in\n"
 
 
-def test_rules_of_a_vm_deleted_in_the_console_are_collected(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    sky.ask("DELETE", path_of(instance(sky)))
-    eventually(lambda: sky.machines() == [])
-    assert ALLOW in sky("ls", "--orphans").stdout
-    sky("gc", "--yes")
-    assert rules(sky) == {}
-
-
-def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(sky: LocalCloud) -> None:
-    sky("up", "--restrict-ssh")
-    move_away(sky)
-    sky.ask("DELETE", path_of(instance(sky)))
-    eventually(lambda: sky.machines() == [])
-    told = elsewhere(sky)("up", cwd=sky.folder).stderr
+def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(limited: LocalCloud) -> None:
+    limited("up", "--restrict-ssh")
+    move_away(limited)
+    delete_in_the_console(limited)
+    told = elsewhere(limited, "third")("up", cwd=limited.folder).stderr
     assert "the limit is lifted until you are let in" in told
-    assert rules(sky)[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
+    assert rules(limited)[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
+    limited("down", "--delete", "--yes")
+    assert rules(limited) == {}
 
 
 # -- without an external address -------------------------------------------------------------------
@@ -216,17 +235,17 @@ def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(sky: LocalCloud)
 needs_gcloud = pytest.mark.gcloud
 
 
-@pytest.fixture
-def hidden(sky: LocalCloud) -> LocalCloud:
+@pytest.fixture(scope="module")
+def hidden(one_sky: LocalCloud) -> LocalCloud:
     """A machine that is reached by the real gcloud through the emulator's own proxy."""
     if shutil.which("gcloud") is None:
         reason = "gcloud is not installed: nothing was tunnelled through the proxy"
         if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
             pytest.fail(reason)
         pytest.skip(reason)
-    told = sky("up", "--no-external-address").stderr
+    told = emptied(one_sky)("up", "--no-external-address").stderr
     assert "unless its network has Cloud NAT" in told
-    return sky
+    return one_sky
 
 
 @needs_gcloud
@@ -258,7 +277,7 @@ def test_ssh_limited_to_the_proxy_stays_reachable(hidden: LocalCloud) -> None:
     hidden("up", "--restrict-ssh")
     assert rules(hidden)[ALLOW]["sourceRanges"] == ["35.235.240.0/20"]
     assert "limited to Google's Identity-Aware Proxy" in hidden("status").stdout
-    assert elsewhere(hidden)("exec", "echo", "in", cwd=hidden.folder).stdout == "in\n"
+    assert elsewhere(hidden, "limited")("exec", "echo", "in", cwd=hidden.folder).stdout == "in\n"
 
 
 @needs_gcloud
@@ -275,7 +294,7 @@ def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: L
         error = failed(hidden, code=7)
         assert "no firewall rule lets Google's Identity-Aware Proxy" in error["message"]
         assert "--source-ranges 35.235.240.0/20" in error["hint"]
-        told = elsewhere(hidden)("exec", "true", cwd=hidden.folder, code=7).stderr
+        told = elsewhere(hidden, "shut")("exec", "true", cwd=hidden.folder, code=7).stderr
         assert "Identity-Aware Proxy does not reach the VM's SSH port" in told
         assert "4003" in told
     finally:

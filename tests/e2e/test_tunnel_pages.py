@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,23 @@ NOTEBOOK = {
                                 "language": "python"}},
     "nbformat": 4, "nbformat_minor": 5,
 }  # fmt: skip
+# what torch.save writes is a zip file
+TRAIN = """
+import importlib.util, zipfile
+assert importlib.util.find_spec("torch"), "it comes with the image"
+zipfile.ZipFile("unet.pth", "w").close()
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(laptop: Laptop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = project(
         tmp_path_factory.mktemp("pages") / "pages",
-        '[vm]\ngpu = "none"\n',
-        {"cell.ipynb": json.dumps(NOTEBOOK)},
+        '[jobs.colorize]\ncommand = "python train.py"\n',
+        {"cell.ipynb": json.dumps(NOTEBOOK), "train.py": TRAIN},
     )
-    laptop("up", cwd=made, timeout_s=280)
-    laptop("push", cwd=made)
+    laptop.typed("vmctl up --gpu t4", made)
+    laptop.typed("vmctl push && vmctl run colorize", made)
     yield made
     laptop("tunnel", "stop", "all", cwd=made, code=None)
     laptop("down", "--delete", "--yes", cwd=made, code=None)
@@ -66,7 +73,7 @@ def test_a_notebook_cell_runs_on_the_vm(
 
     browser.get(f"{base}lab/tree/cell.ipynb?token={token}")
     try:
-        eventually(lambda: cells(browser), within_s=120, what="the notebook")
+        eventually(lambda: cells(browser), "the notebook", within_s=120, gap_s=1)
         host = laptop("exec", "hostname", cwd=folder).stdout.strip()
         eventually(lambda: says(browser, f"ran on {host} 42"), within_s=90, what="the output")
 
@@ -136,10 +143,16 @@ def state_of(laptop: Laptop, folder: Path) -> str:
     return str(record["state"])
 
 
-def test_tensorboard_is_bound_to_the_vms_own_address(laptop: Laptop, folder: Path) -> None:
+def test_two_lines_and_one_line_of_the_users_own(laptop: Laptop, folder: Path) -> None:
+    """The first two were typed already: `up`, and `push && run`."""
     port = free_port()
     laptop("tunnel", "tensorboard", "--port", str(port), "--background", cwd=folder)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
         assert b"TensorBoard" in answer.read()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=20) as answer:
+        assert json.load(answer) == []
+    # on the VM's own 127.0.0.1 only
     assert listening(laptop, folder)[8898] == {"0100007F"}
     laptop("tunnel", "stop", "tensorboard", cwd=folder)
+    laptop.typed("vmctl fetch unet.pth", folder)
+    assert zipfile.is_zipfile(folder / "unet.pth")

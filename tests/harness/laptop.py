@@ -102,6 +102,23 @@ class Laptop:
             assert returncode == code, told
         return subprocess.CompletedProcess(words, returncode, out, err)
 
+    def typed(self, line: str, cwd: Path, **environ: str) -> str:
+        """What a line typed into bash says, as it stands in the README; it must succeed."""
+        path = f"{PROGRAM.parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=cwd,
+            env=self.environ | {"PATH": path} | environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, f"$ {line}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
     def json(self, *words: str, cwd: Path, **options: Any) -> Any:
         """The JSON document that a command prints."""
         return json.loads(self(*words, "--json", cwd=cwd, **options).stdout)

@@ -31,34 +31,24 @@ from vmctl.emulator.machines.interface import MachineError
 
 
 @needs_sandbox
-@pytest.mark.parametrize(
-    ("command", "reason"),
-    [
+def test_power_commands_inside_end_the_machine(bench: Bench) -> None:
+    bench.boot("2")
+    assert bench.try_ssh("2", "shutdown -h now").returncode == 1  # not without sudo
+    for command, reason in (
         ("sudo shutdown -h now", "poweroff"),
         ("sudo poweroff", "poweroff"),
         ("sudo systemctl reboot", "reboot"),
-    ],
-)
-def test_power_commands_inside_end_the_machine(bench: Bench, command: str, reason: str) -> None:
-    bench.boot("2")
-    assert bench.try_ssh("2", "shutdown -h now").returncode == 1  # not without sudo
-    assert bench.try_ssh("2", command).returncode in (0, 255)
-    eventually(lambda: bench.answers.exits)
-    assert bench.answers.exits == [("2", reason)]
-    place = bench.places["2"]
-    with pytest.raises(OSError), socket.create_connection((place.nat_ip, place.ssh_port), 2):
-        pass
-    again = bench.boot("2", nat_ip=place.nat_ip)
-    assert again == place
-    assert bench.ssh("2", "id -un") == "alice"
-
-
-@needs_sandbox
-def test_poweroff_in_the_startup_script_is_heard(bench: Bench) -> None:
-    bench.answers.attributes["2"] = {"startup-script": "poweroff"}
-    bench.boot("2")
-    eventually(lambda: bench.answers.exits)
-    assert bench.answers.exits == [("2", "poweroff")]
+    ):
+        assert bench.try_ssh("2", command).returncode in (0, 255)
+        eventually(lambda: bench.answers.exits, command)
+        assert bench.answers.exits == [("2", reason)]
+        place = bench.places["2"]
+        with pytest.raises(OSError), socket.create_connection((place.nat_ip, place.ssh_port), 2):
+            pass
+        bench.answers.exits.clear()
+        again = bench.boot("2", nat_ip=place.nat_ip)
+        assert again == place
+        assert bench.ssh("2", "id -un") == "alice"
 
 
 @needs_sandbox
@@ -78,6 +68,11 @@ def test_the_disk_survives_and_memory_does_not(bench: Bench) -> None:
     assert bench.try_ssh("2", "tmux list-sessions").returncode == 1
     with pytest.raises(MachineError, match="running already"):
         bench.boot("2")
+    bench.host.shutdown("2", 10)
+    bench.answers.attributes["2"] = {"startup-script": "poweroff"}
+    bench.boot("2")
+    eventually(lambda: bench.answers.exits, "it is heard")
+    assert bench.answers.exits == [("2", "poweroff")]
 
 
 @needs_sandbox

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 
 ZONE = "europe-west1-b"
@@ -120,6 +121,23 @@ class Cloud:
         ended = self.wait(self.insert(body, zone))
         assert "error" not in ended, ended
         return self.get(body["name"], zone)
+
+    def granted(self, body: dict[str, Any] | None = None, zone: str = ZONE) -> dict[str, Any]:
+        """Insert an instance that gets its place and never boots; return it STAGING.
+
+        It costs next to nothing, and can be deleted like any other.
+        """
+        body = body or self.body()
+        slow = {"kind": "slow-boot", "seconds": 86_400, "instance": body["name"], "calls": 1}
+        self.emulator.admin("POST", "faults", slow)
+        self.insert(body, zone)
+        eventually(lambda: not self._slow_boots_to_come(), "it has its place")
+        assert self.status(body["name"], zone) == "STAGING"
+        return self.get(body["name"], zone)
+
+    def _slow_boots_to_come(self) -> bool:
+        faults = self.emulator.admin("GET", "faults")["faults"]
+        return any(fault["kind"] == "slow-boot" for fault in faults)
 
     def get(self, name: str = "vm1", zone: str = ZONE) -> dict[str, Any]:
         return dict(

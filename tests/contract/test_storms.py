@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from googleapiclient.errors import HttpError
 
 from tests.harness.emulator import Emulator
+from tests.harness.folders import public_folder
 
 from .conftest import ZONE, Cloud
 
@@ -23,8 +24,16 @@ def test_a_storm_refuses_every_second_call(emulator: Emulator, status: int) -> N
     assert answers == [200, status] * 3
 
 
-def test_a_fault_passes_by_itself(own_emulator: Callable[..., Emulator]) -> None:
-    emulator = own_emulator("stepped")
+@pytest.fixture(scope="module")
+def stepped() -> Iterator[Emulator]:
+    """Its time passes when a test says so."""
+    emulator = Emulator(public_folder("contract"), "stepped").start()
+    yield emulator
+    emulator.remove()
+
+
+def test_a_fault_passes_by_itself(stepped: Emulator) -> None:
+    emulator = stepped
     emulator.admin("POST", "faults", {"kind": "http", "status": 503, "lasts_s": 60})
     assert emulator.send("GET", ZONES)[0] == 503
     emulator.admin("POST", "clock", {"advance_s": 59})
@@ -34,10 +43,8 @@ def test_a_fault_passes_by_itself(own_emulator: Callable[..., Emulator]) -> None
     assert emulator.admin("GET", "faults")["faults"] == []
 
 
-def test_a_quota_that_was_lowered_for_a_time_comes_back(
-    own_emulator: Callable[..., Emulator],
-) -> None:
-    emulator = own_emulator("stepped")
+def test_a_quota_that_was_lowered_for_a_time_comes_back(stepped: Emulator) -> None:
+    emulator = stepped
     path = "/compute/v1/projects/p-storm/regions/europe-west1"
 
     def limit() -> float:
@@ -78,7 +85,7 @@ def test_the_newest_gpus_are_limited_by_family(cloud: Cloud) -> None:
     )
     lowered = {"metric": "GPUS_PER_GPU_FAMILY", "region": "europe-west1", "limit": 4}
     with cloud.emulator.fault(kind="quota", family="NVIDIA_H200", **lowered):
-        cloud.create(body)
+        cloud.granted(body)
         cloud.do("delete")
     with cloud.emulator.fault(kind="quota", family="NVIDIA_H100", **lowered):
         (error,) = cloud.wait(cloud.insert(body))["error"]["errors"]
@@ -90,7 +97,7 @@ def test_the_newest_gpus_are_limited_by_family(cloud: Cloud) -> None:
         }
         # Spot counts against a metric of its own
         spot = {"provisioningModel": "SPOT", "onHostMaintenance": "TERMINATE"}
-        cloud.create(body | {"scheduling": spot})
+        cloud.granted(body | {"scheduling": spot})
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,12 @@ def published(cloud: Cloud, zone: str) -> list[dict[str, str]]:
         return []
 
 
+def with_a_disk(cloud: Cloud) -> None:
+    """A disk "vm1" without an instance: enough to take snapshots of."""
+    where = {"project": cloud.project, "zone": ZONE}
+    cloud.wait(cloud.api.disks().insert(**where, body={"name": "vm1", "sizeGb": "10"}).execute())
+
+
 def test_a_disk_from_a_snapshot_boots(cloud: Cloud, key: Key) -> None:
     cloud.create()
     cloud.do("stop")
@@ -93,8 +99,8 @@ def test_a_disk_from_a_snapshot_boots(cloud: Cloud, key: Key) -> None:
     assert vm["disks"][0]["source"] == disk["selfLink"]
 
 
-def test_a_disk_smaller_than_its_snapshot_is_refused(cloud: Cloud, key: Key) -> None:
-    cloud.create()
+def test_a_disk_smaller_than_its_snapshot_is_refused(cloud: Cloud) -> None:
+    with_a_disk(cloud)
     snapshot(cloud)
     body = {"name": "copy", "sourceSnapshot": "global/snapshots/s1", "sizeGb": "1"}
     with pytest.raises(HttpError, match="cannot be smaller than the snapshot size"):
@@ -102,7 +108,7 @@ def test_a_disk_smaller_than_its_snapshot_is_refused(cloud: Cloud, key: Key) -> 
 
 
 def test_snapshot_names_are_unique_and_missing_ones_are_named(cloud: Cloud, key: Key) -> None:
-    cloud.create()
+    with_a_disk(cloud)
     snapshot(cloud)
     where = {"project": cloud.project, "zone": ZONE, "disk": "vm1"}
     with pytest.raises(HttpError, match=r"snapshots/s1' already exists"):
@@ -115,7 +121,7 @@ def test_snapshot_names_are_unique_and_missing_ones_are_named(cloud: Cloud, key:
 
 
 def test_a_stockout_leaves_no_disk_of_a_snapshot(cloud: Cloud, key: Key) -> None:
-    cloud.create()
+    with_a_disk(cloud)
     snapshot(cloud)
     with cloud.emulator.fault(kind="stockout", zone=OTHER):
         assert "error" in cloud.wait(cloud.insert(from_snapshot(cloud, key, OTHER), OTHER))
@@ -148,35 +154,32 @@ def test_static_addresses_are_reserved_and_given_back(cloud: Cloud) -> None:
     assert "items" not in addresses.list(**where).execute()
 
 
-@pytest.mark.parametrize("kind", ["snapshot", "disk"])
 def test_a_copy_cut_short_is_finished_by_the_next_emulator(
-    own_emulator: Callable[..., Emulator], kind: str
+    own_emulator: Callable[..., Emulator],
 ) -> None:
     emulator = own_emulator()
     cloud = Cloud(emulator, "p1")
     cloud.create()
     cloud.do("stop")
     where = {"project": "p1", "zone": ZONE}
-    if kind == "snapshot":
-        asked = cloud.api.disks().createSnapshot(**where, disk="vm1", body={"name": "s1"})
-    else:
-        snapshot(cloud)
-        body = {"name": "copy", "sourceSnapshot": "global/snapshots/s1"}
-        asked = cloud.api.disks().insert(**where, body=body)
-    operation = asked.execute()
-    emulator.stop(signal.SIGKILL)
+    body = {"name": "copy", "sourceSnapshot": "global/snapshots/s1"}
 
-    cloud = Cloud(emulator.start(), "p1")
-    ended = cloud.wait(operation)
-    assert "error" not in ended, ended["error"]
-    ready = {
-        "snapshot": lambda: cloud.api.snapshots().get(project="p1", snapshot="s1"),
-        "disk": lambda: cloud.api.disks().get(**where, disk="copy"),
-    }[kind]
-    assert ready().execute()["status"] == "READY"
-    folder = emulator.home / "machines" / ready().execute()["id"]
-    assert (folder / "fs/etc").is_dir()
-    assert not list(folder.parent.glob("*.copying"))
+    def ended_by_the_next(request: Any) -> None:
+        operation = request.execute()
+        emulator.stop(signal.SIGKILL)
+        ended = Cloud(emulator.start(), "p1").wait(operation)
+        assert "error" not in ended, ended["error"]
+
+    def is_whole(copy: dict[str, Any]) -> None:
+        assert copy["status"] == "READY"
+        folder = emulator.home / "machines" / copy["id"]
+        assert (folder / "fs/etc").is_dir()
+        assert not list(folder.parent.glob("*.copying"))
+
+    ended_by_the_next(cloud.api.disks().createSnapshot(**where, disk="vm1", body={"name": "s1"}))
+    is_whole(cloud.api.snapshots().get(project="p1", snapshot="s1").execute())
+    ended_by_the_next(cloud.api.disks().insert(**where, body=body))
+    is_whole(cloud.api.disks().get(**where, disk="copy").execute())
 
 
 @pytest.mark.parametrize(("when", "made"), [("before", 0), ("after", 1)])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.harness.emulator import Emulator
 
 from .conftest import ZONE, Cloud
 
@@ -32,10 +36,20 @@ def test_the_mission_region_offers_what_google_offers_there(cloud: Cloud) -> Non
     assert "zones/europe-west1-a" not in items
 
 
-def test_an_aggregated_list_names_empty_scopes(cloud: Cloud) -> None:
-    cloud.create(cloud.body(labels={"mine": "yes"}))
-    calls = cloud.api.instances()
-    answer = calls.aggregatedList(project=cloud.project, filter="labels.mine=yes").execute()
+@pytest.fixture(scope="module")
+def two(emulator: Emulator) -> Iterator[Cloud]:
+    """A project with one machine that runs, mine, and one that is off, yours."""
+    made = Cloud(emulator, f"p-{uuid.uuid4().hex[:10]}")
+    made.create(made.body("vm1", labels={"owner": "me"}))
+    made.create(made.body("vm2", labels={"owner": "you"}))
+    made.do("stop", "vm2")
+    yield made
+    made.clear()
+
+
+def test_an_aggregated_list_names_empty_scopes(two: Cloud) -> None:
+    calls = two.api.instances()
+    answer = calls.aggregatedList(project=two.project, filter="labels.owner=me").execute()
     assert [i["name"] for i in answer["items"][f"zones/{ZONE}"]["instances"]] == ["vm1"]
     empty = answer["items"]["zones/us-central1-a"]
     assert empty == {
@@ -47,14 +61,10 @@ def test_an_aggregated_list_names_empty_scopes(cloud: Cloud) -> None:
     }
 
 
-def test_filters_choose_instances_by_label_name_and_status(cloud: Cloud) -> None:
-    cloud.create(cloud.body("vm1", labels={"owner": "me"}))
-    cloud.create(cloud.body("vm2", labels={"owner": "you"}))
-    cloud.do("stop", "vm2")
-
+def test_filters_choose_instances_by_label_name_and_status(two: Cloud) -> None:
     def names(text: str) -> list[str]:
-        calls = cloud.api.instances()
-        answer = calls.list(project=cloud.project, zone=ZONE, filter=text).execute()
+        calls = two.api.instances()
+        answer = calls.list(project=two.project, zone=ZONE, filter=text).execute()
         return [i["name"] for i in answer.get("items", ())]
 
     assert names("labels.owner=me") == ["vm1"]
@@ -86,13 +96,13 @@ def test_every_zone_of_an_aggregated_list_is_complete_over_its_pages(cloud: Clou
     assert sorted(seen) == sorted(z["name"] for z in zones)
 
 
-def test_a_reply_can_be_cut_to_some_fields(cloud: Cloud) -> None:
-    cloud.create()
+def test_a_reply_can_be_cut_to_some_fields(two: Cloud) -> None:
     answer = (
-        cloud.api.instances()
+        two.api.instances()
         .list(
-            project=cloud.project,
+            project=two.project,
             zone=ZONE,
+            filter="name=vm1",
             fields="items(name,networkInterfaces/accessConfigs(natIP)),nextPageToken",
         )
         .execute()
@@ -150,7 +160,7 @@ def test_a_gpu_series_brings_its_gpus_without_being_asked(cloud: Cloud) -> None:
         machineType=f"zones/{ZONE}/machineTypes/g2-standard-4",
         scheduling={"onHostMaintenance": "TERMINATE"},
     )
-    (accelerator,) = cloud.create(body)["guestAccelerators"]
+    (accelerator,) = cloud.granted(body)["guestAccelerators"]
     assert accelerator["acceleratorType"].endswith("/nvidia-l4")
     assert accelerator["acceleratorCount"] == 1
 
@@ -206,12 +216,11 @@ def test_project_metadata_is_shared_and_guarded(cloud: Cloud) -> None:
     assert answer["queryValue"]["items"]
 
 
-def test_operations_are_listed_by_zone_and_everywhere(cloud: Cloud) -> None:
-    cloud.create()
-    where = {"project": cloud.project}
-    mine = cloud.api.zoneOperations().list(**where, zone=ZONE).execute()["items"]
-    assert [o["operationType"] for o in mine] == ["insert"]
-    unfinished = cloud.api.globalOperations().aggregatedList(
+def test_operations_are_listed_by_zone_and_everywhere(two: Cloud) -> None:
+    where = {"project": two.project}
+    mine = two.api.zoneOperations().list(**where, zone=ZONE).execute()["items"]
+    assert sorted(o["operationType"] for o in mine) == ["insert", "insert", "stop"]
+    unfinished = two.api.globalOperations().aggregatedList(
         **where, filter="operationType=insert AND status!=DONE"
     )
     assert all("operations" not in scope for scope in unfinished.execute()["items"].values())

@@ -293,14 +293,14 @@ def test_insert_refuses(cloud: Cloud, change: Change, code: int, reason: str, me
 
 
 def test_names_are_unique_in_a_zone_only(cloud: Cloud) -> None:
-    cloud.create()
+    cloud.granted()
     with pytest.raises(HttpError) as refused:
         cloud.insert(cloud.body())
     assert refused.value.status_code == 409
     assert refused.value.reason == (
         f"The resource 'projects/{cloud.project}/zones/{ZONE}/instances/vm1' already exists"
     )
-    cloud.create(cloud.body(zone="europe-west1-c"), "europe-west1-c")
+    cloud.granted(cloud.body(zone="europe-west1-c"), "europe-west1-c")
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,10 @@ def test_a_64_bit_number_may_come_as_a_number_and_null_is_absent(cloud: Cloud) -
     body = cloud.body(description=None, labels={})
     body["disks"][0]["initializeParams"]["diskSizeGb"] = 33
     path = f"/compute/v1/projects/{cloud.project}/zones/{ZONE}/instances"
+    cloud.emulator.admin("POST", "faults", {"kind": "slow-boot", "seconds": 86_400, "calls": 1})
     status, operation = cloud.emulator.send("POST", path, body)
     assert status == 200, operation
-    cloud.wait(operation)
+    eventually(lambda: cloud.emulator.admin("GET", "faults") == {"faults": []})
     instance = cloud.get()
     assert instance["disks"][0]["diskSizeGb"] == "33"
     assert "description" not in instance
@@ -155,56 +156,45 @@ def test_there_is_one_emulator_per_home(emulator: Emulator) -> None:
     assert mode == (0o710 if os.geteuid() == 0 else 0o700), "machines still get to their disks"
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--clock", "sundial"], "unknown clock 'sundial'"),
-        (["--clock", "scaled:-1"], "cannot run"),
-    ],
-)
-def test_bad_options_are_one_sentence(
-    own_emulator: Callable[..., Emulator], words: list[str], message: str
-) -> None:
-    emulator = own_emulator()
-    emulator.stop()
-    done = subprocess.run(
-        emulator.command(*words), capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert message in done.stderr
-
-
-def test_a_taken_port_is_an_error_only_when_it_was_asked_for(
+def test_a_clean_stop_removes_its_record_and_ends_with_0(
     own_emulator: Callable[..., Emulator],
 ) -> None:
     emulator = own_emulator()
     port = emulator.about["port"]
-    emulator.stop()
+    Cloud(emulator, "p1").create()
+
+    def is_gone() -> None:
+        assert emulator.about == {}
+        eventually(lambda: commands_of(emulator.home) == [])
+
+    assert emulator.stop(signal.SIGTERM) == 0
+    is_gone()
+
+    for words, message in (
+        (["--clock", "sundial"], "unknown clock 'sundial'"),
+        (["--clock", "scaled:-1"], "cannot run"),
+    ):
+        assert message in refused(emulator, *words)
+
+    # a taken port is an error only when it was asked for
     with socket.create_server(("127.0.0.1", port)):
-        asked = subprocess.run(
-            emulator.command("--port", str(port)),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert asked.returncode == 2
+        refused(emulator, "--port", str(port))
         assert emulator.start().about["port"] != port
+    assert emulator.stop(signal.SIGINT) == 0
+    is_gone()
 
-
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "admin"])
-def test_a_clean_stop_removes_its_record_and_ends_with_0(
-    own_emulator: Callable[..., Emulator], how: str
-) -> None:
-    emulator = own_emulator()
-    cloud = Cloud(emulator, "p1")
-    cloud.create()
+    emulator.start()
+    assert emulator.admin("POST", "stop")["stopping"] is True
     assert emulator.process is not None
-    if how == "admin":
-        assert emulator.admin("POST", "stop")["stopping"] is True
-        with emulator.process as process:
-            assert process.wait(30) == 0
-    else:
-        assert emulator.stop(getattr(signal, how)) == 0
-    assert emulator.about == {}
-    eventually(lambda: commands_of(emulator.home) == [])
+    with emulator.process as process:
+        assert process.wait(30) == 0
+    is_gone()
+
+
+def refused(emulator: Emulator, *words: str) -> str:
+    """What an emulator says that does not start with these options."""
+    done = subprocess.run(
+        emulator.command(*words), capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    return done.stderr

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 MARK = "# Added by Google"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
@@ -17,12 +19,12 @@ NOBODY_YET = "machine"  # ssh-keygen and others refuse to run under a uid that h
 RESERVED = frozenset({"root", "daemon", "sshd", "nobody", NOBODY_YET})
 
 
-@dataclass(slots=True)
 class Keys:
     """Keys that are valid now, by login name, and when the next of them expires (Unix time)."""
 
-    by_user: dict[str, list[str]] = field(default_factory=dict)
-    next_expiry: float | None = None
+    def __init__(self) -> None:
+        self.by_user: dict[str, list[str]] = {}
+        self.next_expiry: float | None = None
 
 
 def key_lines(tree: dict[str, Any]) -> list[str]:

@@ -6,8 +6,11 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class Lost(Exception):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from . import system
 from .processes import Job, Processes
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 PYTHON = "/usr/bin/python3"
 

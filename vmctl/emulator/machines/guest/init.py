@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from . import accounts, layer, system
 from .channel import Channel, Lost
@@ -25,6 +24,10 @@ from .hostkeys import HostKeys
 from .metadata import Watch, serve
 from .processes import Job, Processes, stop_all
 from .scripts import Scripts
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from typing import Any
 
 LOGIN_UID = 1000
 OWN_POWER_OFF_S = 10.0

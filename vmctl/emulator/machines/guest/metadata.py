@@ -9,12 +9,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .channel import Lost
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Fetch = Callable[[], dict[str, Any]]
+    Put = Callable[[str, str], bool]
 
 PREFIX = "/computeMetadata/v1"
 VALUE_BYTES = 256 * 1024  # of a guest attribute
@@ -116,10 +122,6 @@ def flattened(value: Any, path: str = "") -> str:
 def etag(value: Any) -> str:
     packed = json.dumps(value, sort_keys=True, default=str).encode()
     return hashlib.sha256(packed).hexdigest()[:16]
-
-
-Fetch = Callable[[], dict[str, Any]]
-Put = Callable[[str, str], bool]
 
 
 class Handler(BaseHTTPRequestHandler):

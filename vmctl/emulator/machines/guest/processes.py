@@ -7,11 +7,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
-Stream = int | IO[Any] | None
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import IO, Any
+
+    Stream = int | IO[Any] | None
 
 
 class Job:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import os
+import shutil
 from pathlib import Path
-from typing import Any
 
-from .processes import Processes
+from .processes import Job, Processes
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 
 class Scripts:
@@ -37,32 +41,38 @@ class Scripts:
             return
         say(f"google_metadata_script_runner: Starting {kind} scripts.")
         say(f"google_metadata_script_runner: Found {key} in metadata.")
-        with tempfile.TemporaryDirectory(prefix="metadata-scripts") as folder:
-            Path(folder).chmod(0o755)
-            script = Path(folder) / key
-            script.write_text(str(text))
-            script.chmod(0o755)
-            with (Path(folder) / "output").open("w+b") as output:
-                # A file, not a pipe: a child that the script leaves behind must not delay its end.
-                job = self._processes.spawn(
-                    [self._sudo, "/bin/bash", "-c", str(script)],
-                    stdout=output,
-                    stderr=output,
-                    env=self._env,
-                    cwd=self._cwd,
-                )
-                position, waited = 0, 0.0
-                while True:
-                    ended = job.done.wait(0.1)
-                    waited += 0.1
-                    position = self._copy(key, Path(output.name), position, last=ended)
-                    if ended or (timeout_s is not None and waited >= timeout_s):
-                        break
+        folder = Path("/tmp") / f"metadata-scripts-{os.urandom(8).hex()}"
+        folder.mkdir(mode=0o755)  # an error where somebody was there before
+        try:
+            job = self._run(folder, key, str(text), timeout_s)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         if job.done.is_set():
             say(f"google_metadata_script_runner: {key} exit status {job.returncode}")
         else:
             say(f"google_metadata_script_runner: {key} still running after {timeout_s:.0f} s")
         say(f"google_metadata_script_runner: Finished running {kind} scripts.")
+
+    def _run(self, folder: Path, key: str, text: str, timeout_s: float | None) -> Job:
+        script = folder / key
+        script.write_text(text)
+        script.chmod(0o755)
+        with (folder / "output").open("w+b") as output:
+            # A file, not a pipe: a child that the script leaves behind must not delay its end.
+            job = self._processes.spawn(
+                [self._sudo, "/bin/bash", "-c", str(script)],
+                stdout=output,
+                stderr=output,
+                env=self._env,
+                cwd=self._cwd,
+            )
+            position, waited = 0, 0.0
+            while True:
+                ended = job.done.wait(0.1)
+                waited += 0.1
+                position = self._copy(key, Path(output.name), position, last=ended)
+                if ended or (timeout_s is not None and waited >= timeout_s):
+                    return job
 
     def _copy(self, key: str, file: Path, position: int, last: bool) -> int:
         with file.open("rb") as stream:

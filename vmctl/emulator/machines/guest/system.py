@@ -6,10 +6,14 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
+if TYPE_CHECKING:
+    from typing import Any
 
 # Belong to the programs under /usr and follow them at every boot.
-FOLLOWS_USR = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/certs", "pip.conf")
+FOLLOWS_USR = ("ld.so.c", "alternatives/", "ssl/certs/", "pip.conf")  # how their paths begin
+LINKED = ("alternatives", "ssl/certs")
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/bash
@@ -57,24 +61,25 @@ alias ll='ls -l'
 """
 
 
-def install_etc(seed: Path, etc: Path) -> None:
-    """Copies what is missing in etc, and always what belongs to /usr."""
-    for folder, _, names in os.walk(seed):
-        inside = Path(folder).relative_to(seed)
-        there = etc / inside
-        there.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name in names:
-            source, target = Path(folder) / name, there / name
-            follows = any((inside / name).is_relative_to(part) for part in FOLLOWS_USR)
-            if target.is_symlink() or target.exists():
-                if not follows:
-                    continue
-                target.unlink()
-            shutil.copy2(source, target, follow_symlinks=False)
-        # os.walk lists a link to a directory among the directories and does not enter it.
-        for entry in os.scandir(folder):
-            if entry.is_symlink() and not (there / entry.name).is_symlink():
-                (there / entry.name).symlink_to(Path(entry.path).readlink())
+def install_etc(seed: Path, etc: Path, inside: str = "") -> None:
+    """Copies what is missing in etc, and always what belongs to /usr.
+
+    Folders of hundreds of links are one link to the seed's: a machine that wants to change them
+    puts a folder in its place, which is then filled like any other."""
+    (etc / inside).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for entry in os.scandir(seed / inside):
+        name = f"{inside}/{entry.name}".lstrip("/")
+        target = etc / name
+        present = os.path.lexists(target)
+        if entry.is_dir(follow_symlinks=False):
+            if name in LINKED and (target.is_symlink() or not present):
+                target.unlink(missing_ok=True)
+                target.symlink_to(entry.path)
+            else:
+                install_etc(seed, etc, name)
+        elif not present or name.startswith(FOLLOWS_USR):
+            target.unlink(missing_ok=True)
+            shutil.copy2(entry.path, target, follow_symlinks=False)
 
 
 def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:

@@ -9,7 +9,7 @@ What the interpreter itself reads while it starts (PYTHON*, the locale) cannot b
 afterwards: `forkable` says whether an environment asks for that, and the harness then starts the
 installed program.
 
-Run as `python -m tests.harness.fork_server FD`; it ends when the other end of FD is closed.
+Run as `python -m tests.harness.fork_server FD PRELOAD`; it ends when the other end of FD is closed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "COVERAGE_")
@@ -106,9 +106,12 @@ class Forked:
 
 
 class ForkServer:
-    """One parent; `prefix` puts it, and so all its children, into another network, say."""
+    """One parent; `prefix` puts it, and so all its children, into another network, say.
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
+    `preload` is the `MODULE:FUNCTION` that imports what the children are to have.
+    """
+
+    def __init__(self, prefix: Sequence[str] = (), preload: str = f"{__name__}:preload") -> None:
         self._lock = threading.Lock()
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         size = _MESSAGE_LIMIT
@@ -116,12 +119,24 @@ class ForkServer:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("VMCTL_")}
         with far:
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", __name__, str(far.fileno())],
+                [*prefix, sys.executable, "-m", __name__, str(far.fileno()), preload],
                 pass_fds=[far.fileno()],
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,
             )
+
+    @classmethod
+    def of_this_process(cls) -> ForkServer:
+        """A parent that is a fork of this process, which must have one thread only."""
+        server = cls.__new__(cls)
+        server._lock = threading.Lock()
+        server._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            server._socket.close()
+            _work(far)
+        far.close()
+        return server
 
     def start(
         self,
@@ -218,7 +233,7 @@ def close_all() -> None:
 # -- the parent ----------------------------------------------------------------------------------
 
 
-def _preload() -> None:
+def preload() -> None:
     """Import all that a command line can come to need."""
     import vmctl
 
@@ -314,19 +329,30 @@ def _become(words: list[str], cwd: str, environ: dict[str, str], new_session: bo
         setattr(sys, f"__{name}__", stream)
 
 
+def _named(name: str) -> Callable[[], object]:
+    """The function that `MODULE:FUNCTION` names."""
+    module, _, function = name.partition(":")
+    found: Callable[[], object] = getattr(importlib.import_module(module), function)
+    return found
+
+
 def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     asked.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MESSAGE_LIMIT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _preload()
+    _named(sys.argv[2])()
     import gc
 
     gc.collect()
     gc.freeze()  # a child need not look through it, and so shares it
+    _work(asked)
+
+
+def _work(asked: socket.socket) -> NoReturn:
+    """Fork for each message; the children run what it names and end."""
     program, words, cwd, environ, new_session, streams = _serve(asked)
     _become(words, cwd, environ, new_session, streams)
-    module, _, function = program.partition(":")
-    run = getattr(importlib.import_module(module), function)
+    run = _named(program)
     code = 1
     try:
         run()
@@ -338,7 +364,7 @@ def main() -> None:
     _end(code)
 
 
-def _end(code: int) -> None:
+def _end(code: int) -> NoReturn:
     """All that the interpreter does at its end, but for taking a hundred modules apart.
 
     That would copy each page which is shared with the parent: half of a short command's time.

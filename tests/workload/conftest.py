@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from download_site import Site
 
+from tests.workload import programs
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOAD = ROOT / "workload"
 sys.path.insert(0, str(WORKLOAD))
@@ -22,6 +24,12 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XDG_CACHE_HOME"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_that_forks() -> Iterator[None]:
+    yield
+    programs.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,17 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+from contextlib import ExitStack
 
 import cache
 import pytest
 import torch
 from cache import KEPT, open_cache
 from colours import to_batch
-from conftest import WORKLOAD
 from data_utils import ImageFolderGrayColor, get_colorized_dataset_loader
 from PIL import Image
+
+from tests.workload.programs import Program, run
 
 
 def files_in(folder):
@@ -23,18 +23,6 @@ def copies(photos, tmp_path):
     """Photos that a test may change."""
     shutil.copytree(photos, tmp_path / "photos")
     return tmp_path / "photos"
-
-
-def in_a_process(code, *arguments, **options):
-    """Start Python code that may import the workload."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        cwd=WORKLOAD,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def test_the_net_sees_to_the_last_bit_what_the_courses_loader_makes(copies, tmp_path):
@@ -90,10 +78,11 @@ def test_starts_at_the_same_time_share_one_decoding(photos, tmp_path):
         "    progress=progress, say=lambda text: None)\n"
         "print(int(pixels.long().sum()))\n"
     )
-    started = [in_a_process(code, tmp_path, *files_in(photos)) for _ in range(3)]
-    told = [process.communicate() for process in started]
-    assert [err for _, err in told] == [""] * 3
-    lines = [out.split() for out, _ in told]
+    words = ["-W", "error", "-c", code, tmp_path, *files_in(photos)]
+    with ExitStack() as stack:
+        started = [stack.enter_context(Program(words)) for _ in range(3)]
+        lines = [process.stdout.read().split() for process in started]
+        assert [process.wait() for process in started] == [0] * 3, lines
     assert sum(line[0] == "decoding" for line in lines) == 1
     assert len({line[-1] for line in lines}) == 1
 
@@ -109,8 +98,7 @@ def test_a_start_killed_while_it_decodes_leaves_nothing_that_is_trusted(photos, 
         "        yield thing\n"
         "open_cache(sys.argv[2:], 16, __import__('pathlib').Path(sys.argv[1]), progress=progress)\n"
     )
-    killed = in_a_process(code, tmp_path, *files_in(photos))
-    killed.communicate()
+    killed = run(["-W", "error", "-c", code, tmp_path, *files_in(photos)])
     assert killed.returncode == -9
     assert [path.suffix for path in tmp_path.iterdir()].count(".tmp") == 1
     pixels, _ = open_cache(files_in(photos), 16, tmp_path)
@@ -144,9 +132,9 @@ def test_a_full_disk_keeps_the_photos_in_memory_and_says_so(photos, tmp_path):
         "pixels, _ = open_cache(sys.argv[2:], 16, __import__('pathlib').Path(sys.argv[1]))\n"
         "print(int(pixels.long().sum()))\n"
     )
-    out, err = in_a_process(code, tmp_path / "full", *files_in(photos)).communicate()
-    assert err == ""
-    said, total = out.splitlines()
+    done = run(["-W", "error", "-c", code, tmp_path / "full", *files_in(photos)])
+    assert (done.returncode, done.stderr) == (0, "")
+    said, total = done.stdout.splitlines()
     assert said.startswith(f"No cache of the photos in {tmp_path / 'full'} (")
     assert int(total) == int(open_cache(files_in(photos), 16, tmp_path / "ok")[0].long().sum())
     assert {path.suffix for path in (tmp_path / "full").iterdir()} <= {".lock"}

@@ -18,21 +18,23 @@ from predict import predict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
 
+from tests.workload.programs import run
+
 TINY = ["--batch_size", "2", "--image_size", "16"]
 
 
 def command(photos, out_dir, *flags):
-    """The command line of one training."""
-    script = [sys.executable, "-W", "error", "colorize.py"]
+    """The words after `python` of one training."""
+    script = ["-W", "error", "colorize.py"]
     return [*script, "--data_path", str(photos), "--out_dir", str(out_dir), *flags]
 
 
 @pytest.fixture(scope="module")
 def trained(photos, tmp_path_factory):
-    """What `python colorize.py` printed and wrote in two steps."""
+    """What `python colorize.py`, a process from its start on, printed and wrote in two steps."""
     out_dir = tmp_path_factory.mktemp("out") / "new folder"
     done = subprocess.run(
-        command(photos, out_dir, *TINY, "--train_samples", "4", "--epochs", "1"),
+        [sys.executable, *command(photos, out_dir, *TINY, "--train_samples", "4", "--epochs", "1")],
         cwd=WORKLOAD,
         capture_output=True,
         text=True,
@@ -205,13 +207,7 @@ def test_weights_of_another_net_are_one_sentence(tmp_path):
 
 
 def test_no_photos_is_one_sentence_and_code_2(tmp_path):
-    done = subprocess.run(
-        command(tmp_path / "nowhere", tmp_path / "out"),
-        cwd=WORKLOAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(command(tmp_path / "nowhere", tmp_path / "out"))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "scripts/download_landscapes.sh" in done.stderr
@@ -227,14 +223,8 @@ def test_a_full_memory_names_a_batch_that_fits(photos, tmp_path):
         "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)\n"
         "sys.exit(colorize.main(sys.argv[1:]))\n"
     )
-    flags = command(photos, tmp_path, "--batch_size", "16", "--image_size", "256")[4:]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *flags],
-        cwd=WORKLOAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = command(photos, tmp_path, "--batch_size", "16", "--image_size", "256")[3:]
+    done = run(["-W", "error", "-c", code, *flags])
     assert done.returncode == 1, done.stderr
     assert re.fullmatch(r"The memory of this cpu is full: try --batch_size \d+\n", done.stderr)
 
@@ -354,13 +344,8 @@ def test_defaults_shrink_without_a_gpu_and_say_so(capsys):
 
 
 def test_help_is_documentation():
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "colorize.py", "--help"],
-        cwd=WORKLOAD,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run(["-W", "error", "colorize.py", "--help"])
+    assert (done.returncode, done.stderr) == (0, "")
     flags = (WORKLOAD / "options.py").read_text()
     for flag in re.findall(r'"(--[a-z_]+)"', flags):
         assert flag in done.stdout

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -11,40 +10,34 @@ import colorize
 import pytest
 import torch
 from checkpoint import remove_unfinished
-from conftest import WORKLOAD
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
+
+from tests.workload.programs import Program, run
 
 # 8 photos in batches of 2: 4 steps an epoch
 SMALL = ["--batch_size", "2", "--image_size", "16", "--train_samples", "8", "--epochs", "3"]
 
-# Forks of a process that has torch and all else imported: starting one takes three seconds.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch", "torch.utils.tensorboard", "PIL.Image", "pytest"])
+# Kills its process when a function is called for the last time: as power cuts do.
+KILLED = """
+import os, signal, sys
+import colorize
 
+where, last, *words = sys.argv[1:]
+# at an fsync a file is written, but has not got its name
+module, name = (os, "fsync") if where == "fsync" else (colorize, where)
+function, calls = getattr(module, name), 0
 
-def mortal(function, last):
-    """A function that kills its process when it is called for the last time: as power cuts do."""
-    calls = 0
+def mortal(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*args, **kwargs)
 
-    def wrapped(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-
-    return wrapped
-
-
-def killed_training(where, last, words):
-    if where == "step":
-        colorize.predict = mortal(colorize.predict, last)
-    elif where == "fsync":  # a file is written, but has not got its name
-        os.fsync = mortal(os.fsync, last)
-    else:
-        colorize.save_sample = mortal(colorize.save_sample, last)
-    sys.exit(colorize.main(words))
+setattr(module, name, mortal)
+sys.exit(colorize.main(words))
+"""
 
 
 def flags(photos, out_dir, *more):
@@ -70,21 +63,19 @@ def undisturbed(photos, tmp_path_factory):
 @pytest.mark.parametrize(
     ("where", "last"),
     [
-        ("step", 2),
+        ("predict", 2),
         ("fsync", 8),
         ("fsync", 9),
-        ("sample", 1),
-        pytest.param("step", 6, marks=pytest.mark.exhaustive),
+        ("save_sample", 1),
+        pytest.param("predict", 6, marks=pytest.mark.exhaustive),
         pytest.param("fsync", 4, marks=pytest.mark.exhaustive),
     ],
 )
 def test_after_kill_9_anywhere_the_same_command_ends_with_the_same_bits(
     photos, tmp_path, undisturbed, where, last
 ):
-    killed = FORKS.Process(target=killed_training, args=(where, last, flags(photos, tmp_path)))
-    killed.start()
-    killed.join()
-    assert killed.exitcode == -signal.SIGKILL
+    killed = run(["-c", KILLED, where, last, *flags(photos, tmp_path)])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert colorize.main(flags(photos, tmp_path)) == 0
     assert same(weights(tmp_path), weights(undisturbed))
     names = {path.name for path in tmp_path.iterdir()}
@@ -98,19 +89,13 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_same_command_goes_on(
     photos, tmp_path, signum, code
 ):
     many = [*flags(photos, tmp_path), "--train_samples", "21", "--epochs", "100"]
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "colorize.py", *many],
-        cwd=WORKLOAD,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with Program(["-W", "error", "colorize.py", *many]) as process:
         output = ""
         for line in process.stdout:
             output += line
             if line.startswith("epoch 1/100: loss"):
                 process.send_signal(signum)
-    assert process.returncode == code, output
+        assert process.wait() == code, output
     assert output.splitlines()[-1].startswith(f"Stopped by {signum.name}: the weights so far are")
     found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert same(weights(tmp_path), found["net"])

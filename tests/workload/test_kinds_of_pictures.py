@@ -1,18 +1,17 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import colorize
 import numpy as np
 import pytest
 import torch
-from conftest import WORKLOAD
 from data_utils import ImageFolderGrayColor
 from image_files import UnreadableImage, load_rgb, why_unreadable
 from photos import Photos
 from PIL import Image
+
+from tests.workload.programs import run
 
 RAMP = np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0)
 
@@ -144,19 +143,11 @@ def test_names_that_are_no_text_and_links_that_lead_nowhere_stop_nothing(photos,
     # a picture of a kind that Pillow knows half of, under another kind's name
     (data / "ocean/texture.jpg").write_bytes(b"DDS " + (124).to_bytes(4, "little") + bytes(120))
 
-    def ran(*flags):
-        return subprocess.run(
-            [sys.executable, "colorize.py", "--out_dir", str(tmp_path), *flags],
-            cwd=WORKLOAD,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = ran("--data_path", str(data), "--image_size", "16", "--epochs", "1")
+    program = ["colorize.py", "--out_dir", tmp_path]
+    done = run([*program, "--data_path", data, "--image_size", "16", "--epochs", "1"])
     assert done.returncode == 0, done.stderr
     assert "Left out 3 unreadable: field/\\udcff.jpg (no picture), ocean/link.jpg (" in done.stdout
-    done = ran("--test_net", str(tmp_path / "unet.pth"), "--images", str(data))
+    done = run([*program, "--test_net", tmp_path / "unet.pth", "--images", data])
     assert done.returncode == 0, done.stderr
     assert "Coloured 25 pictures" in done.stdout and "Left out 3" in done.stdout
     assert (tmp_path / "colorized/field" / strange).exists()

@@ -1,25 +1,17 @@
-import subprocess
-import sys
-
 import naive
 import pytest
 import torch
 from colorize import learning_rate
-from conftest import WORKLOAD
 from data_utils import get_colorized_dataset_loader
 from reports import LossReader
 from unet import UNet
 
+from tests.workload.programs import run
+
 
 def test_the_courses_script_trains_and_saves(photos, tmp_path):
     flags = ["--data_path", str(photos), "--out_dir", str(tmp_path), "--epochs", "1"]
-    done = subprocess.run(
-        [sys.executable, "naive.py", *flags, "--image_size", "16"],
-        cwd=WORKLOAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(["naive.py", *flags, "--image_size", "16"])
     assert done.returncode == 0, done.stderr  # it warns where its four loaders are too many
     UNet().load_state_dict(torch.load(tmp_path / "unet.pth", weights_only=True))
     assert done.stdout.startswith("epoch 1/1: loss ")

@@ -11,6 +11,8 @@ from batches import Batches
 from conftest import WORKLOAD
 from unet import UNet
 
+from tests.workload.programs import Program, run
+
 # Each process writes the gradients that it holds after one step over its share of a batch.
 ONE_STEP = """
 import sys
@@ -71,6 +73,11 @@ def ran(argv):
     )
 
 
+def team(*arguments):
+    """The words after `torchrun`, here of one whose processes are forked."""
+    return ["--standalone", "--nproc_per_node=2", *arguments]
+
+
 def environment():
     return {**os.environ, "PYTHONPATH": str(WORKLOAD)}
 
@@ -100,7 +107,7 @@ def test_the_gradients_of_two_processes_are_those_of_one(tmp_path):
 def trained_together(photos, tmp_path_factory):
     """What two processes that nobody disturbs train, and what they print."""
     out_dir = tmp_path_factory.mktemp("together")
-    done = ran(torchrun("colorize.py", *flags(photos, out_dir)))
+    done = run(team("colorize.py", *flags(photos, out_dir)), program="torchrun")
     assert done.returncode == 0, done.stderr
     return done.stdout, torch.load(out_dir / "unet.pth", weights_only=True)
 
@@ -136,10 +143,8 @@ def test_a_team_that_lost_a_process_goes_on_from_the_last_checkpoint(
 ):
     program = tmp_path / "mortal.py"
     program.write_text(MORTAL)
-    argv = torchrun(
-        "--max_restarts=1", program, tmp_path / "died", *flags(photos, tmp_path / "out")
-    )
-    done = ran(argv)
+    words = ["--max_restarts=1", program, tmp_path / "died", *flags(photos, tmp_path / "out")]
+    done = run(team(*words), program="torchrun")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists()
     assert "Going on from" in done.stdout
@@ -151,17 +156,15 @@ def test_a_team_that_lost_a_process_goes_on_from_the_last_checkpoint(
 
 
 def test_a_team_stops_together_when_one_of_it_is_told_to(photos, tmp_path):
-    argv = torchrun("colorize.py", *flags(photos, tmp_path))
-    argv[-1] = "100000"
-    with subprocess.Popen(
-        argv, cwd=WORKLOAD, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as launcher:
+    words = team("colorize.py", *flags(photos, tmp_path))
+    words[-1] = "100000"
+    with Program(words, program="torchrun") as launcher:
         output = ""
         for line in launcher.stdout:
             output += line
             if line.startswith("epoch 1/100000: loss"):
                 launcher.send_signal(signal.SIGTERM)
-    assert launcher.returncode != 0
+        assert launcher.wait() != 0
     assert "Stopped by SIGTERM" in output
     found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert found["progress"]["steps"] >= 4
@@ -175,17 +178,6 @@ def test_what_only_the_leader_sees_fail_ends_the_team(photos, tmp_path, failing)
     else:  # what a full disk does to it
         told = "Is a directory"
         (tmp_path / "unet.pth").mkdir()
-    with subprocess.Popen(
-        torchrun("colorize.py", *argv),
-        cwd=WORKLOAD,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as launcher:
-        try:
-            _, error = launcher.communicate(timeout=60)
-        finally:
-            launcher.terminate()
-    assert launcher.returncode == 1
-    assert told in error
+    done = run(team("colorize.py", *argv), program="torchrun")
+    assert done.returncode == 1
+    assert told in done.stderr

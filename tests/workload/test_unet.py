@@ -1,22 +1,14 @@
-import subprocess
-import sys
-
 import torch
-from conftest import WORKLOAD
 from fast_unet import FastUNet
 from start import start_from_gray
 from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv
 
+from tests.workload.programs import run
+
 
 def test_running_the_file_checks_the_shapes():
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "unet.py"],
-        cwd=WORKLOAD,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "Shapes OK\n"
+    done = run(["-W", "error", "unet.py"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Shapes OK\n", "")
 
 
 def test_the_net_has_the_courses_keys_and_size():

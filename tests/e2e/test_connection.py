@@ -54,13 +54,17 @@ class Machine:
 
     def connected_again(self, name: str) -> Machine:
         """A copy of the laptop, with a warm connection of its own."""
+        made = self.started_anew(name)
+        made("exec", "true")
+        return made
+
+    def started_anew(self, name: str) -> Machine:
+        """A copy of the laptop as after a reboot: it knows the machine, no connection is left."""
         home, runtime = self.laptop.home.with_name(name), self.runtime.with_name(name)
         shutil.copytree(self.laptop.home, home)
         runtime.mkdir(mode=0o700)
         laptop = Laptop(home, self.laptop.emulator_home, {"XDG_RUNTIME_DIR": str(runtime)})
-        made = Machine(laptop, self.folder, runtime)
-        made("exec", "true")
-        return made
+        return Machine(laptop, self.folder, runtime)
 
     def signal_master(self, number: signal.Signals) -> int:
         """Send the master a signal; which process it is."""
@@ -325,191 +329,6 @@ def test_names_with_spaces_and_letters_of_the_world(laptop: Laptop, tmp_path: Pa
         shutil.rmtree(base, ignore_errors=True)
 
 
-# -- a VM that was stopped behind our back, and somebody else at its address ---------------------
-
-
-@dataclass
-class Impostor:
-    """A real sshd that would let anybody's key in, with a host key of its own."""
-
-    log: Path
-    seen: Path
-
-    @property
-    def reached(self) -> int:
-        """How many connections have come."""
-        return self.log.read_text().count("Connection from")
-
-    def got_nothing(self) -> None:
-        log = self.log.read_text()
-        assert "Accepted" not in log
-        assert "publickey" not in log, "not even our key was offered to it"
-        assert not self.seen.exists(), "no command, no data"
-
-
-@contextlib.contextmanager
-def impostor_at(door: tuple[str, int], public_key: str) -> Iterator[Impostor]:
-    base = public_folder("m")
-    address, port = door
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / "key"], check=True)
-    keys = base / "authorized"
-    keys.write_text(public_key)
-    seen = base / "seen"
-    config = base / "sshd_config"
-    config.write_text(
-        f"ListenAddress {address}\nPort {port}\nHostKey {base / 'key'}\nPidFile none\n"
-        f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
-        f"LogLevel VERBOSE\nForceCommand cat >>{seen}\n"
-    )
-    Path("/run/sshd").mkdir(exist_ok=True)
-    log = base / "log"
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin") or "/usr/sbin/sshd"
-    process = subprocess.Popen([sshd, "-D", "-f", config, "-E", log])
-    try:
-        eventually(lambda: _accepts(address, port), what="the other sshd listens")
-        yield Impostor(log, seen)
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(base, ignore_errors=True)
-
-
-def _accepts(address: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
-        return True
-    return False
-
-
-def _door(config: str) -> tuple[str, int]:
-    """The address and port in a connection's configuration."""
-    words = dict(line.split(maxsplit=1) for line in config.splitlines())
-    return words["HostName"], int(words["Port"])
-
-
-WAYS = {
-    "exec": ["exec", "echo", "secret"],
-    "push": ["push"],
-    "fetch": ["fetch", "x"],
-    "tunnel": ["tunnel", "8000"],
-    "scp": ["scp", "vmctl.toml", ":"],
-    "ssh": ["ssh", "--", "echo", "secret"],
-}
-AFTERWARDS = ("moved", "anew")
-
-
-@dataclass
-class Lost:
-    """A VM that has stopped. Nobody told the connections that stood to it.
-
-    Each command has one of its own: the master of a `gone` one was killed, that of a `stalled`
-    one is stopped, as if the link were dead.
-    """
-
-    machine: Machine
-    impostor: Impostor
-    gone: dict[str, Machine]
-    stalled: dict[str, Machine]
-
-
-@pytest.fixture(scope="module")
-def lost(laptop: Laptop) -> Iterator[Lost]:
-    """The VM has stopped, and another sshd answers at its address and port."""
-    with machine_of_its_own(laptop, "lost") as machine:
-        machine("exec", "--", "touch", "/home/vmctl/of-the-first")
-        gone = {name: machine.connected_again(f"g-{name}") for name in (*WAYS, "moved")}
-        for one in gone.values():
-            one.signal_master(signal.SIGKILL)
-        stalled = {
-            name: machine.connected_again(f"s-{name}") for name in (*WAYS, "ps", *AFTERWARDS)
-        }
-        stopped = [one.signal_master(signal.SIGSTOP) for one in stalled.values()]
-        machine.other_laptop()("down", cwd=machine.folder)
-        key = (machine.laptop.home / "data" / "id_ed25519.pub").read_text()
-        with impostor_at(_door(machine.file("conf").read_text()), key) as impostor:
-            yield Lost(machine, impostor, gone, stalled)
-        for pid in stopped:
-            with contextlib.suppress(ProcessLookupError):  # most have been replaced
-                os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_who_took_a_stopped_vms_address_gets_nothing(lost: Lost, name: str) -> None:
-    machine, before = lost.gone[name], lost.impostor.reached
-    told = machine.laptop(*WAYS[name], cwd=machine.folder, code=4, timeout_s=60)
-    assert "TERMINATED" in told.stderr
-    assert lost.impostor.reached > before
-    lost.impostor.got_nothing()
-
-
-@pytest.mark.parametrize("name", [*WAYS, "ps"])
-def test_a_vm_that_is_off_is_said_to_be_off(lost: Lost, name: str) -> None:
-    machine, began = lost.stalled[name], time.monotonic()
-    told = machine.laptop(*WAYS.get(name, [name]), cwd=machine.folder, code=4)
-    assert "vmctl up" in told.stderr
-    assert time.monotonic() - began < NO_HANG_S
-    lost.impostor.got_nothing()
-
-
-@pytest.fixture(scope="module")
-def moved(lost: Lost) -> Lost:
-    """The VM is up again, at another address: somebody else has its old one."""
-    lost.machine.other_laptop()("up", cwd=lost.machine.folder)
-    return lost
-
-
-def test_a_vm_that_was_restarted_at_another_address_is_found(moved: Lost) -> None:
-    machine = moved.stalled["moved"]
-    before = machine.file("conf").read_text()
-    assert timed_exec(machine, *APPEND) == "done\n"
-    assert machine.file("conf").read_text() != before
-    assert timed_exec(machine, "cat", "/home/vmctl/ran") == "once\n"
-
-
-def test_who_took_the_old_address_of_a_vm_gets_nothing(moved: Lost) -> None:
-    before = moved.impostor.reached
-    assert timed_exec(moved.gone["moved"], "echo", "done") == "done\n"
-    assert moved.impostor.reached > before
-    moved.impostor.got_nothing()
-
-
-@pytest.fixture(scope="module")
-def anew(moved: Lost) -> Lost:
-    """The VM was deleted, and another one made in its place."""
-    machine, other = moved.machine, moved.machine.other_laptop()
-    other("down", "--delete", "--yes", cwd=machine.folder)
-    other("up", "--gpu", "t4", cwd=machine.folder)
-    return moved
-
-
-def test_a_vm_that_was_made_anew_is_another_one(anew: Lost) -> None:
-    machine = anew.stalled["anew"]
-    before = machine.file("conf").read_text()
-    assert timed_exec(machine, "ls", "/home/vmctl") == ""
-    after = machine.file("conf").read_text()
-    assert after.splitlines()[0] != before.splitlines()[0], "its host keys are pinned anew"
-
-
-def test_another_host_key_at_the_vms_own_address_ends_everything(anew: Lost) -> None:
-    # the API says that this is the VM's address, and an sshd there would take our key
-    machine = anew.stalled["anew"]
-    new_key = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' "
-    machine("exec", "sudo", "sh", "-c", f"{new_key} -f /etc/ssh/ssh_host_ed25519_key")
-    before = _sshd_logs(machine)
-    os.kill(machine.master, signal.SIGKILL)
-    for words in WAYS.values():
-        told = machine.laptop(*words, cwd=machine.folder, code=7, timeout_s=60)
-        assert "host key" in told.stderr, words
-    after = _sshd_logs(machine)
-    assert after != before, "it was reached"
-    assert after.count("Accepted") == before.count("Accepted")
-
-
-def _sshd_logs(machine: Machine) -> str:
-    """What the sshds of all machines have logged."""
-    found = (machine.laptop.emulator_home / "machines").glob("*/fs/var/log/sshd.log")
-    return "".join(path.read_text() for path in sorted(found))
-
-
 def test_a_link_that_moved_costs_the_next_command_a_moment_only(linked: Linked) -> None:
     linked.laptop("exec", "true", cwd=linked.folder)
     linked.link.move()  # the laptop has another address: the old connection is dead
@@ -612,10 +431,197 @@ def test_an_openssh_with_other_words_in_its_log_is_lived_with(
     machine("exec", "--", "sh", "-c", "exit 3", environ=path, code=3)
 
 
-def test_down_leaves_no_file_and_no_process(machine: Machine) -> None:
-    again = machine.connected_again("down")
-    assert _masters(again)
-    again("down")
-    assert not _masters(again)
-    left = [path.name for path in (again.runtime / "vmctl").iterdir() if path.name[0] != "."]
-    assert left == []
+# -- a VM that was stopped behind our back, and somebody else at its address ---------------------
+
+
+@dataclass
+class Impostor:
+    """A real sshd that would let anybody's key in, with a host key of its own."""
+
+    log: Path
+    seen: Path
+
+    @property
+    def reached(self) -> int:
+        """How many connections have come."""
+        return self.log.read_text().count("Connection from")
+
+    def got_nothing(self) -> None:
+        log = self.log.read_text()
+        assert "Accepted" not in log
+        assert "publickey" not in log, "not even our key was offered to it"
+        assert not self.seen.exists(), "no command, no data"
+
+
+@contextlib.contextmanager
+def impostor_at(door: tuple[str, int], public_key: str) -> Iterator[Impostor]:
+    base = public_folder("m")
+    address, port = door
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / "key"], check=True)
+    keys = base / "authorized"
+    keys.write_text(public_key)
+    seen = base / "seen"
+    config = base / "sshd_config"
+    config.write_text(
+        f"ListenAddress {address}\nPort {port}\nHostKey {base / 'key'}\nPidFile none\n"
+        f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
+        f"LogLevel VERBOSE\nForceCommand cat >>{seen}\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    log = base / "log"
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin") or "/usr/sbin/sshd"
+    process = subprocess.Popen([sshd, "-D", "-f", config, "-E", log])
+    try:
+        eventually(lambda: _accepts(address, port), what="the other sshd listens")
+        yield Impostor(log, seen)
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _accepts(address: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
+def _door(config: str) -> tuple[str, int]:
+    """The address and port in a connection's configuration."""
+    words = dict(line.split(maxsplit=1) for line in config.splitlines())
+    return words["HostName"], int(words["Port"])
+
+
+WAYS = {
+    "exec": ["exec", "echo", "secret"],
+    "push": ["push"],
+    "fetch": ["fetch", "x"],
+    "tunnel": ["tunnel", "8000"],
+    "scp": ["scp", "vmctl.toml", ":"],
+    "ssh": ["ssh", "--", "echo", "secret"],
+}
+KILLED = ("exec", "moved")
+AFTERWARDS = ("moved", "anew")
+
+
+@dataclass
+class Lost:
+    """A VM that has stopped. Nobody told the connections that stood to it.
+
+    Each command has a laptop of its own: the `gone` ones have been started anew, or their master
+    was killed; the master of a `stalled` one is stopped, as if the link were dead.
+    """
+
+    machine: Machine
+    downed: Machine  # that told the VM to stop
+    impostor: Impostor
+    gone: dict[str, Machine]
+    stalled: dict[str, Machine]
+
+
+@pytest.fixture(scope="module")
+def lost(one_machine: Machine) -> Iterator[Lost]:
+    """The VM has stopped, and another sshd answers at its address and port."""
+    machine = one_machine
+    machine("up")
+    machine("exec", "--", "sh", "-c", "rm -f ~/ran; touch ~/of-the-first")
+    gone = {name: machine.started_anew(f"g-{name}") for name in WAYS if name not in KILLED}
+    gone |= {name: machine.connected_again(f"g-{name}") for name in KILLED}
+    for name in KILLED:
+        gone[name].signal_master(signal.SIGKILL)
+    stalled = {name: machine.connected_again(f"s-{name}") for name in (*WAYS, "ps", *AFTERWARDS)}
+    stopped = [one.signal_master(signal.SIGSTOP) for one in stalled.values()]
+    downed = machine.connected_again("down")
+    assert _masters(downed)
+    downed("down")
+    key = (machine.laptop.home / "data" / "id_ed25519.pub").read_text()
+    door = _door(stalled["exec"].file("conf").read_text())
+    with impostor_at(door, key) as impostor:
+        yield Lost(machine, downed, impostor, gone, stalled)
+    for pid in stopped:
+        with contextlib.suppress(ProcessLookupError):  # most have been replaced
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_down_leaves_no_file_and_no_process(lost: Lost) -> None:
+    assert not _masters(lost.downed)
+    folder = lost.downed.runtime / "vmctl"
+    assert [path.name for path in folder.iterdir() if path.name[0] != "."] == []
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_who_took_a_stopped_vms_address_gets_nothing(lost: Lost, name: str) -> None:
+    machine, before = lost.gone[name], lost.impostor.reached
+    told = machine.laptop(*WAYS[name], cwd=machine.folder, code=4, timeout_s=60)
+    assert "TERMINATED" in told.stderr
+    assert lost.impostor.reached > before
+    lost.impostor.got_nothing()
+
+
+@pytest.mark.parametrize("name", [*WAYS, "ps"])
+def test_a_vm_that_is_off_is_said_to_be_off(lost: Lost, name: str) -> None:
+    machine, began = lost.stalled[name], time.monotonic()
+    told = machine.laptop(*WAYS.get(name, [name]), cwd=machine.folder, code=4)
+    assert "vmctl up" in told.stderr
+    assert time.monotonic() - began < NO_HANG_S
+    lost.impostor.got_nothing()
+
+
+@pytest.fixture(scope="module")
+def moved(lost: Lost) -> Lost:
+    """The VM is up again, at another address: somebody else has its old one."""
+    lost.machine.other_laptop()("up", cwd=lost.machine.folder)
+    return lost
+
+
+def test_a_vm_that_was_restarted_at_another_address_is_found(moved: Lost) -> None:
+    machine = moved.stalled["moved"]
+    before = machine.file("conf").read_text()
+    assert timed_exec(machine, *APPEND) == "done\n"
+    assert machine.file("conf").read_text() != before
+    assert timed_exec(machine, "cat", "/home/vmctl/ran") == "once\n"
+
+
+def test_who_took_the_old_address_of_a_vm_gets_nothing(moved: Lost) -> None:
+    before = moved.impostor.reached
+    assert timed_exec(moved.gone["moved"], "echo", "done") == "done\n"
+    assert moved.impostor.reached > before
+    moved.impostor.got_nothing()
+
+
+@pytest.fixture(scope="module")
+def anew(moved: Lost) -> Lost:
+    """The VM was deleted, and another one made in its place."""
+    machine, other = moved.machine, moved.machine.other_laptop()
+    other("down", "--delete", "--yes", cwd=machine.folder)
+    other("up", "--gpu", "t4", cwd=machine.folder)
+    return moved
+
+
+def test_a_vm_that_was_made_anew_is_another_one(anew: Lost) -> None:
+    machine = anew.stalled["anew"]
+    before = machine.file("conf").read_text()
+    assert timed_exec(machine, "ls", "/home/vmctl") == ""
+    after = machine.file("conf").read_text()
+    assert after.splitlines()[0] != before.splitlines()[0], "its host keys are pinned anew"
+
+
+def test_another_host_key_at_the_vms_own_address_ends_everything(anew: Lost) -> None:
+    # the API says that this is the VM's address, and an sshd there would take our key
+    machine = anew.stalled["anew"]
+    new_key = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' "
+    machine("exec", "sudo", "sh", "-c", f"{new_key} -f /etc/ssh/ssh_host_ed25519_key")
+    before = _sshd_logs(machine)
+    os.kill(machine.master, signal.SIGKILL)
+    for words in WAYS.values():
+        told = machine.laptop(*words, cwd=machine.folder, code=7, timeout_s=60)
+        assert "host key" in told.stderr, words
+    after = _sshd_logs(machine)
+    assert after != before, "it was reached"
+    assert after.count("Accepted") == before.count("Accepted")
+
+
+def _sshd_logs(machine: Machine) -> str:
+    """What the sshds of all machines have logged."""
+    found = (machine.laptop.emulator_home / "machines").glob("*/fs/var/log/sshd.log")
+    return "".join(path.read_text() for path in sorted(found))

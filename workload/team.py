@@ -6,6 +6,7 @@ starts two on this machine (one per GPU; on the CPU through gloo). Started witho
 team is this one process, and nothing here costs anything.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions name the process group of the moment of its import as a default, and what wraps a
+# net imports it: imported later, it would keep the group and its threads until the interpreter
+# ends, and a thread that lets go of a tensor then aborts the whole process.
+import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -110,3 +116,4 @@ def assembled() -> Iterator[Team]:
         yield Team(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+        gc.collect()  # a wrapped net that nobody holds any more: with it the group's threads end

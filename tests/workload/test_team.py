@@ -15,6 +15,7 @@ from tests.workload.programs import Program, run
 
 # Each process writes the gradients that it holds after one step over its share of a batch.
 ONE_STEP = """
+import os
 import sys
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from unet import UNet
 
 torch.manual_seed(0)
 pixels = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
-with assembled() as team:
+
+def step(team):
     torch.manual_seed(1)  # finding each other may draw numbers
     net = UNet()
     batches = Batches(pixels, range(5), 5, shuffle=True, rank=team.rank, processes=team.size)
@@ -33,11 +35,20 @@ with assembled() as team:
     (F.mse_loss(shared(gray), truth) * weight).backward()
     gradients = {name: weights.grad for name, weights in net.named_parameters()}
     torch.save(gradients, f"{sys.argv[1]}/{team.size}-{team.rank}.pt")
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
+with assembled() as team:
+    step(team)
     assert team.any(False) is False
     assert team.any(team.rank == team.size - 1) is True
     assert team.from_leader(b"abc" if team.leads else None) == b"abc"
     assert team.from_leader(b"" if team.leads else None) == b""
     assert team.from_leader(None) is None
+# a thread of the team's that outlives it may abort the process at its end
+assert threads() == before, threads()
 """
 
 # Kills the second process at a step of the first life of the team.

@@ -76,8 +76,17 @@ class LocalCloud:
         """
         self.ask("DELETE", "/emulator/v1/hold")
         self.no_faults()
-        for collection in (*COLLECTIONS, "firewalls"):
+        # asked again and again until they are off: a list of all zones costs ten times as much
+        eventually(self._no_machine_left, "no VM left")
+        for collection in (*COLLECTIONS[1:], "firewalls"):
             eventually(lambda c=collection: self._none_left(c), f"no {collection} left")
+
+    def _no_machine_left(self) -> bool:
+        found = self.ask("GET", "/emulator/v1/status")["instances"]
+        for vm in found:
+            with contextlib.suppress(urllib.error.HTTPError):  # between two states, or going
+                self.api("DELETE", f"zones/{vm['zone']}/instances/{vm['name']}")
+        return not found
 
     def _none_left(self, collection: str) -> bool:
         found = self.all(collection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.harness.attempts import B, C, D, failed, place, tried
+from tests.harness.attempts import B, C, D, failed, place, told_of, tried
 from tests.harness.cloud import LocalCloud
 
 BASE = '[vm]\nimage = "debian-cloud/debian-12"\n'
@@ -24,9 +24,9 @@ def withdrawn(sky: LocalCloud, zone: str) -> None:
 
 def test_the_search_goes_on_to_the_next_zone_and_says_why(sky: LocalCloud) -> None:
     withdrawn(sky, B)
-    told = sky("up").stderr
+    told = told_of(sky, last=C)
     assert f"does not exist in zone '{B}'" in told
-    assert place(sky) == [C]
+    assert f"{C}: As far as here." in told
 
 
 def test_where_no_zone_offers_it_that_is_said_at_once(sky: LocalCloud) -> None:

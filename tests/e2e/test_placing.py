@@ -6,18 +6,18 @@ import signal
 
 import pytest
 
-from tests.harness.attempts import B, C, D, asked, failed, place, tried
+from tests.harness.attempts import B, C, D, asked, failed, told_of, tried
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 
 
 def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(sky: LocalCloud) -> None:
     sky.fault(kind="stockout", zone=B, zonesAvailable=[D])
-    told = sky("up").stderr
+    told = told_of(sky, last=D)
     assert f"{B}: A n1-standard-4 VM instance with 1 nvidia-tesla-t4" in told
     assert "currently unavailable in the europe-west1-b zone" in told
     assert f"in {D}, which Google names (attempt 2)" in told
-    assert place(sky) == [D]
+    assert f"{D}: As far as here." in told
 
 
 def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(sky: LocalCloud) -> None:
@@ -198,8 +198,17 @@ def test_ctrl_c_while_waiting_leaves_nothing(sky: LocalCloud) -> None:
     assert sky.machines() == []
 
 
-def test_a_stopped_machine_waits_for_its_own_zone(sky: LocalCloud) -> None:
+def test_a_machine_that_is_up_is_compared_in_full_and_off_waits_for_its_own_zone(
+    sky: LocalCloud,
+) -> None:
     sky("up")
+    told = sky("up", "--gpu", "none", "--zone", D, "--machine", "n1-standard-8", "--spot").stderr
+    assert (
+        f"has T4, n1-standard-4, {B}, on demand, and you asked for no GPU, n1-standard-8, {D}, Spot"
+    ) in told
+    assert "vmctl down --delete" in told
+    assert sky.laptop.json("status", cwd=sky.folder)["machine"]["usd_per_hour"] == 0.55901
+
     sky("down")
     sky.fault(kind="stockout")
     told = sky("up", code=6).stderr
@@ -235,13 +244,3 @@ def test_the_choice_is_shown_with_both_prices_and_the_order_of_zones(sky: LocalC
     assert rows[0].endswith("$10.00      europe-west1-b, europe-west1-c, europe-west1-d")
     assert rows[1].split()[:2] == ["T4", "n1-standard-4"]
     assert "us-central1-a, us-central1-b, us-central1-c, us-central1-f" in rows[1]
-
-
-def test_a_machine_that_is_not_what_was_asked_for_is_compared_in_full(sky: LocalCloud) -> None:
-    sky("up", "--gpu", "none", "--machine", "n1-standard-2")
-    told = sky("up", "--gpu", "t4", "--zone", D, "--machine", "n1-standard-8", "--spot").stderr
-    assert (
-        f"has no GPU, n1-standard-2, {B}, on demand, and you asked for T4, n1-standard-8, {D}, Spot"
-    ) in told
-    assert "vmctl down --delete" in told
-    assert sky.laptop.json("status", cwd=sky.folder)["machine"]["usd_per_hour"] == 0.1045

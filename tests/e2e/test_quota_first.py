@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import B, C, failed, place
+from tests.harness.attempts import B, C, failed, place, told_of
 from tests.harness.cloud import LocalCloud
+
+IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 
 
 def inserts(sky: LocalCloud) -> int:
@@ -51,7 +53,21 @@ def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
 
 
 def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: LocalCloud) -> None:
-    sky("up", "--zone", C)
+    sky.fault(kind="slow-boot", seconds=3600)
+    body = {
+        "name": "there",
+        "machineType": f"zones/{C}/machineTypes/n1-standard-4",
+        "guestAccelerators": [
+            {
+                "acceleratorType": f"zones/{C}/acceleratorTypes/nvidia-tesla-t4",
+                "acceleratorCount": 1,
+            }
+        ],
+        "scheduling": {"onHostMaintenance": "TERMINATE"},
+        "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": IMAGE}}],
+        "networkInterfaces": [{"network": "global/networks/default"}],
+    }
+    sky.api("POST", f"zones/{C}/instances", body)
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="us-central1", limit=0)
     words = ("--name", "other", "up", "--json")
@@ -64,18 +80,21 @@ def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: LocalCl
 
 def test_a_region_without_quota_is_left_out_of_the_search(sky: LocalCloud) -> None:
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
-    told = sky("up", "--any-region").stderr
+    told = told_of(sky, "--any-region", last="us-central1-a")
     assert "Left out: NVIDIA_T4_GPUS in europe-west1" in told
     assert "(attempt 2)" not in told
-    assert place(sky) == ["us-central1-a"]
+    assert "us-central1-a: As far as here." in told
 
 
 def test_spot_without_a_quota_of_its_own_only_warns(sky: LocalCloud) -> None:
-    sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", region="europe-west1", limit=0)
-    assert "no quota for Spot" not in sky("up", "--spot").stderr
-    assert place(sky) == [B]
-    sky("down", "--delete", "--yes")
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    none = {"kind": "quota", "region": "europe-west1", "limit": 0}
+    sky.fault(metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **none)
+    told = told_of(sky, "--spot", last=B)
+    assert "no quota for Spot" not in told
+    assert f"{B}: As far as here." in told
+    sky.no_faults()
+    for metric in ("PREEMPTIBLE_NVIDIA_T4_GPUS", "NVIDIA_T4_GPUS"):
+        sky.fault(metric=metric, **none)
     before = inserts(sky)
     told = sky("up", "--spot", code=6).stderr
     assert "no quota for Spot" in told
@@ -87,18 +106,9 @@ def test_spot_without_a_quota_of_its_own_only_warns(sky: LocalCloud) -> None:
 
 def test_quotas_that_cannot_be_read_stop_nobody(sky: LocalCloud) -> None:
     sky.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
-    told = sky("up").stderr
+    told = told_of(sky, last=B)
     assert "quotas could not be read, going on without" in told
-    assert place(sky) == [B]
-
-
-def test_a_stopped_machine_needs_its_quota_again(sky: LocalCloud) -> None:
-    sky("up")
-    sky("down")
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
-    told = sky("up", code=6).stderr
-    assert "short by 1" in told
-    assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
+    assert f"{B}: As far as here." in told
 
 
 def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: LocalCloud) -> None:
@@ -110,19 +120,25 @@ def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: LocalCloud) -> No
     assert "console.cloud.google.com/iam-admin/quotas" in document["hint"]
 
 
-@pytest.mark.parametrize("region", ["europe-west1", None])
-def test_with_wait_a_quota_is_waited_for(sky: LocalCloud, region: str | None) -> None:
-    metric = "NVIDIA_T4_GPUS" if region else "GPUS_ALL_REGIONS"
-    where = {"region": region} if region else {}
-    sky.fault(kind="quota", metric=metric, limit=0, **where)
+def test_with_wait_a_quota_is_waited_for(sky: LocalCloud) -> None:
+    """Those of all regions and of one are raised one after the other."""
+    limits = [
+        {"metric": "GPUS_ALL_REGIONS"},
+        {"metric": "NVIDIA_T4_GPUS", "region": "europe-west1"},
+    ]
+    faults = "/emulator/v1/faults"
+    added = [sky.ask("POST", faults, {"kind": "quota", "limit": 0, **limit}) for limit in limits]
     waiting = sky.laptop.start("up", "--wait", "5m", cwd=sky.folder)
     assert waiting.stderr is not None
     told = ""
-    while "Too little quota" not in told:
-        line = waiting.stderr.readline().decode()
-        assert line, told
-        told += line
-    sky.ask("DELETE", "/emulator/v1/faults")  # the raise that was asked for is granted
+    for short, limit in zip(added, limits, strict=True):
+        asked = ""
+        while not (limit["metric"] in asked and "Too little quota" in asked):
+            line = waiting.stderr.readline().decode()
+            assert line, told + asked
+            asked += line
+        told += asked
+        sky.ask("DELETE", f"{faults}/{short['id']}")  # the raise that was asked for is granted
     told += waiting.communicate(timeout=60)[1].decode()
     assert waiting.returncode == 0, told
     assert "as --wait says" in told

@@ -39,5 +39,11 @@ def asked(sky: LocalCloud, *words: str, last: str) -> list[tuple[str, str]]:
     return tried(failed(sky, *words, code=2))
 
 
+def told_of(sky: LocalCloud, *words: str, last: str) -> str:
+    """What people are told by such an `up`."""
+    sky.fault(kind="operation", code="PERMISSIONS_ERROR", message="As far as here.", zone=last)
+    return sky("up", *words, code=2).stderr
+
+
 def place(sky: LocalCloud) -> list[str]:
     return [vm["zone"] for vm in sky.machines()]

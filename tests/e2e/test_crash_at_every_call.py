@@ -2,10 +2,10 @@
 
 The calls are counted by the embedded Compute Engine, which holds the n-th one before it is looked
 at or after it acted, until the client is dead: enumerated until the command comes through unkilled.
-Two commands are killed in turn, because what one has made is what the other is given.
-
-What the cloud holds is other only after a call that changes something: every run kills there. The
-exhaustive one kills at all calls, before and after, for what the laptop may hold.
+What the cloud holds is other only after a call that changes something: every run kills there, and
+kills what is typed again one change further. The exhaustive one kills at all calls, before and
+after, for what the laptop may hold, and lets what is typed again come through each time. There two
+commands are killed in turn, because what one has made is what the other is given.
 """
 
 from __future__ import annotations
@@ -101,19 +101,27 @@ def all_named(seen: list[str], *methods: str) -> bool:
 
 
 @pytest.mark.slow
-def test_up_and_delete_killed_at_every_change(cloud: HeldCloud) -> None:
-    killed = cloud.at_every_change
-    up, delete = in_turn(ups(cloud, killed), deletes(cloud, killed))
-    assert all_named(up, "instances.insert"), up
-    assert all_named(delete, "instances.delete"), delete
+def test_up_down_and_delete_killed_after_each_of_their_changes(cloud: HeldCloud) -> None:
+    """Killed, typed again, killed a change further: each time it goes on where it was."""
+    up = list(cloud.step_by_step("up"))
+    assert all_named(up, "before", "instances.insert"), up
+    check_one_machine(cloud, "RUNNING", "up")
+    cloud("exec", "true")
 
+    down = list(cloud.step_by_step("down"))
+    assert all_named(down, "before", "instances.stop"), down
+    check_one_machine(cloud, "TERMINATED", "down")
 
-@pytest.mark.slow
-def test_start_and_down_killed_at_every_change(cloud: HeldCloud) -> None:
-    killed = cloud.at_every_change
-    start, down = in_turn(starts(cloud, killed), downs(cloud, killed))
-    assert all_named(start, "instances.start", "instances.setScheduling"), start
-    assert all_named(down, "instances.stop"), down
+    project(cloud.folder, f"{BASE}max_hours = 2\n")
+    start = list(cloud.step_by_step("up"))
+    project(cloud.folder, BASE)
+    assert all_named(start, "before", "instances.start", "instances.setScheduling"), start
+    check_one_machine(cloud, "RUNNING", "start")
+    assert cloud.laptop.json("status", cwd=cloud.folder)["machine"]["max_hours"] == 2
+
+    delete = list(cloud.step_by_step("down", "--delete", "--yes"))
+    assert all_named(delete, "before", "instances.delete"), delete
+    check_nothing(cloud, "delete")
 
 
 @pytest.mark.exhaustive

@@ -67,6 +67,21 @@ class HeldCloud(LocalCloud):
                 return
             yield f"{when} call {call}, {method}"
 
+    def step_by_step(self, *words: str) -> Iterator[str]:
+        """Killed before its first change and typed again and again, killed after the first of each.
+
+        The methods of these changes; it has come through at the end.
+        """
+        method = self.killed_at(1, "before", *words, changes=True)
+        assert method is not None, "it changes nothing"
+        yield f"before {method}"
+        for _ in range(30):
+            method = self.killed_at(1, "after", *words, changes=True)
+            if method is None:
+                return
+            yield f"after {method}"
+        raise AssertionError("each time that it is typed it changes something")
+
     def at_every_change(self, *words: str, before_each: Callable[[], object]) -> Iterator[str]:
         """As `at_every_call`, before the first call that changes something and after each one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import pty
 from collections.abc import Iterator
@@ -99,15 +100,6 @@ def test_without_a_terminal_it_is_named_and_not_done(cloud: HeldCloud) -> None:
     assert cloud.all("snapshots") == []
 
 
-def test_a_vm_in_a_dry_zone_goes_on_in_another_with_its_disk(cloud: HeldCloud) -> None:
-    old = stopped_in_a_dry_zone(cloud)
-    result = cloud.laptop.json(*MOVE, cwd=cloud.folder)
-    assert result["action"] == "moved"
-    assert result["zone"] == others(old)[0]
-    check_moved(cloud, old)
-    assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
-
-
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 6), (b"y\n", 0)])
 def test_on_a_terminal_it_is_offered(cloud: HeldCloud, answer: bytes, code: int) -> None:
     old = stopped_in_a_dry_zone(cloud)
@@ -136,15 +128,6 @@ def read_until(terminal: int, words: bytes) -> bytes:
         except OSError:  # nobody has the other end open any more
             return said
     return said
-
-
-def test_the_next_zone_is_tried_when_one_is_dry_too(cloud: HeldCloud) -> None:
-    old = stopped_in_a_dry_zone(cloud)
-    dry, wet = others(old)
-    cloud.fault(kind="stockout", zone=dry, plain=True)
-    cloud(*MOVE)
-    check_moved(cloud, old)
-    assert [zone_of(vm) for vm in cloud.all("instances")] == [wet]
 
 
 def test_when_all_zones_are_dry_all_is_as_before_and_with_capacity_it_starts_there(
@@ -191,23 +174,28 @@ def metadata(vm: dict[str, dict[str, list[dict[str, str]]]]) -> dict[str, str]:
     return {item["key"]: item["value"] for item in vm["metadata"]["items"]}
 
 
-def test_a_users_own_metadata_goes_along_and_ours_is_made_anew(cloud: HeldCloud) -> None:
-    zone = stopped_in_a_dry_zone(cloud)
-    cloud.no_faults()
-    cloud("up", "--idle", "40m")
-    (old,) = cloud.all("instances")
-    items = [{"key": key, "value": value} for key, value in {**metadata(old), **OWN}.items()]
-    body = {"fingerprint": old["metadata"]["fingerprint"], "items": items}
-    cloud.api("POST", f"{path_in(cloud, zone)}/setMetadata", body)
-    cloud("down")
-    cloud.fault(kind="stockout", zone=zone)
-    cloud(*MOVE)
-    check_moved(cloud, zone)
+def test_it_goes_on_in_the_next_zone_that_is_not_dry_with_its_disk_and_the_users_metadata(
+    cloud: HeldCloud,
+) -> None:
+    old = stopped_in_a_dry_zone(cloud)
+    dry, wet = others(old)
+    cloud.fault(kind="stockout", zone=dry, plain=True)
+    (vm,) = cloud.all("instances")
+    before = metadata(vm)
+    settings = json.loads(before["vmctl-watchdog"]) | {"idle_s": 2400.0}  # of an earlier `up`
+    given = before | OWN | {"vmctl-watchdog": json.dumps(settings)}
+    items = [{"key": key, "value": value} for key, value in given.items()]
+    body = {"fingerprint": vm["metadata"]["fingerprint"], "items": items}
+    cloud.api("POST", f"{path_in(cloud, old)}/setMetadata", body)
+
+    result = cloud.laptop.json(*MOVE, cwd=cloud.folder)
+    assert (result["action"], result["zone"]) == ("moved", wet)
+    check_moved(cloud, old)
     now = metadata(cloud.all("instances")[0])
-    assert {key: now.get(key) for key in OWN} == OWN
-    assert set(now) == {*metadata(old), *OWN}
+    assert {key: now.get(key) for key in OWN} == OWN, "a user's own goes along"
+    assert set(now) == {*before, *OWN}
     assert now["ssh-keys"].count("ssh-ed25519") == 1
-    assert "2400" not in now["vmctl-watchdog"], "the settings of this `up`, not of the last"
+    assert json.loads(now["vmctl-watchdog"])["idle_s"] != 2400, "the settings of this `up`"
     assert cloud("exec", "ls", "/var/tmp/mine").stdout == "/var/tmp/mine\n"
 
 
@@ -228,6 +216,8 @@ def test_a_move_that_is_killed_after_each_of_its_steps_ends_well(cloud: HeldClou
     for method in STEPS:
         assert cloud.killed_at(1, "after", *MOVE, method=method) == method
         if method == "compute.disks.createSnapshot":
+            write_something_newer(cloud, old)
+            assert cloud.killed_at(1, "after", *MOVE, method=method) == method, "is taken anew"
             assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
             cloud("gc", "--yes")
             assert len(cloud.all("snapshots")) == 1
@@ -236,6 +226,19 @@ def test_a_move_that_is_killed_after_each_of_its_steps_ends_well(cloud: HeldClou
     assert cloud.laptop.json("up", cwd=cloud.folder)["action"] == "running"
     check_moved(cloud, old)
     assert "move" not in cloud("status").stdout
+    assert cloud("exec", "--", "sh", "-c", "cat ~/newer").stdout == "newer\n"
+
+
+def write_something_newer(cloud: HeldCloud, old: str) -> None:
+    """Capacity came back, somebody started it from the console, worked on it and stopped it."""
+    cloud.no_faults()
+    where = path_in(cloud, old)
+    cloud.api("POST", f"{where}/start")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
+    cloud("exec", "--", "sh", "-c", "echo newer > ~/newer")
+    cloud.api("POST", f"{where}/stop")
+    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
+    cloud.fault(kind="stockout", zone=old)
 
 
 @pytest.mark.slow
@@ -249,22 +252,6 @@ def test_a_vm_that_was_started_again_where_it_was_is_not_moved(cloud: HeldCloud)
     (vm,) = cloud.all("instances")
     assert (zone_of(vm), vm["labels"]) == (old, LABELS)
     assert cloud.all("snapshots") == []
-
-
-@pytest.mark.slow
-def test_a_snapshot_from_before_the_last_stop_is_taken_anew(cloud: HeldCloud) -> None:
-    old = cut_off_after(cloud, "compute.disks.createSnapshot")
-    cloud.no_faults()
-    where = path_in(cloud, old)
-    cloud.api("POST", f"{where}/start")
-    eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "RUNNING again")
-    cloud("exec", "--", "sh", "-c", "echo newer > ~/newer")
-    cloud.api("POST", f"{where}/stop")
-    eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "off again")
-    cloud.fault(kind="stockout", zone=old)
-    cloud("up")
-    check_moved(cloud, old)
-    assert cloud("exec", "--", "sh", "-c", "cat ~/newer").stdout == "newer\n"
 
 
 @pytest.mark.slow

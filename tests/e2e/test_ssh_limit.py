@@ -31,14 +31,15 @@ def sky() -> Iterator[Sky]:
 
 
 @pytest.fixture
-def away(cloud: HeldCloud) -> Iterator[HeldCloud]:
-    """The VM is off, and we come from another address than the one that is let in."""
-    project(cloud.folder, BASE)
-    cloud("up")
-    cloud("down")
-    come_from_elsewhere(cloud)
-    yield cloud
-    cloud("down", "--delete", "--yes")
+def away(one_cloud: HeldCloud) -> Iterator[HeldCloud]:
+    """The VM, all tests' one, is off, and we come from another address than the one let in."""
+    project(one_cloud.folder, BASE)
+    if not one_cloud.machines():
+        one_cloud("up")
+    one_cloud("down")
+    come_from_elsewhere(one_cloud)
+    yield one_cloud
+    one_cloud.ask("DELETE", "/emulator/v1/hold")
 
 
 def come_from_elsewhere(cloud: HeldCloud) -> None:

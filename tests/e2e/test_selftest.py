@@ -93,9 +93,12 @@ def check_the_trace_names_nobody(cloud: HeldCloud) -> None:
         assert word not in text
 
 
-def test_what_does_not_hold_is_named_and_fails_and_a_dry_zone_leads_to_the_next(
+def test_what_does_not_hold_is_named_and_what_a_killed_one_left_goes_with_the_next(
     cloud: HeldCloud,
 ) -> None:
+    """In a zone that has run dry since: the next one is taken."""
+    assert cloud.killed_at(1, "after", *SELFTEST, method="compute.instances.insert")
+    check_what_was_left_ends_itself(cloud)
     method = "compute.images.getFromFamily"
     cloud.fault(kind="http", method=method, status=404, reason="notFound", calls=1)
     cloud.fault(kind="stockout", zone="europe-west1-b")
@@ -160,24 +163,21 @@ def test_ctrl_c_at_every_change_leaves_nothing(cloud: HeldCloud, when: str) -> N
     assert {"disks.insert", "instances.insert", "instances.setScheduling", "instances.stop"} <= seen
 
 
-MORE = pytest.mark.exhaustive
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "instances.insert",
-        pytest.param("disks.insert", marks=MORE),
-        pytest.param("instances.stop", marks=MORE),
-    ],
-)
-def test_what_a_killed_one_left_goes_with_the_next(cloud: HeldCloud, method: str) -> None:
-    assert cloud.killed_at(1, "after", *SELFTEST, method=f"compute.{method}")
+def check_what_was_left_ends_itself(cloud: HeldCloud) -> None:
+    """Should nobody come back, Google deletes the VM, disk and all."""
     for vm in cloud.all("instances"):
-        # should nobody come back, Google deletes it, disk and all
         assert vm["scheduling"]["instanceTerminationAction"] == "DELETE"
         assert vm["scheduling"]["maxRunDuration"]["seconds"] in ("1800", "1740")
         assert vm["disks"][0]["autoDelete"] is True
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", ["disks.insert", "instances.stop"])
+def test_what_a_killed_one_left_at_other_moments_goes_with_the_next(
+    cloud: HeldCloud, method: str
+) -> None:
+    assert cloud.killed_at(1, "after", *SELFTEST, method=f"compute.{method}")
+    check_what_was_left_ends_itself(cloud)
     assert cloud.laptop.json(*SELFTEST, cwd=cloud.folder)["differs"] == 0
     check_nothing(cloud)
 
@@ -208,8 +208,9 @@ def real(cloud: HeldCloud, tmp_path: Path) -> dict[str, str]:
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
 def test_the_real_one_tells_its_price_first(cloud: HeldCloud, real: dict[str, str]) -> None:
+    cloud.fault(kind="stockout", plain=True)  # it need not go on to its end
     words = (*SELFTEST, "--real")
-    done = cloud.laptop(*words, cwd=cloud.folder, environ=real)
+    done = cloud.laptop(*words, cwd=cloud.folder, environ=real, code=6)
     assert "about $0.01 in all" in done.stderr
     assert "assumptions about Compute Engine" in done.stdout
     trace = (cloud.folder / "trace.jsonl").read_text()

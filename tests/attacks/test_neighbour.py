@@ -100,7 +100,7 @@ def test_nor_by_way_of_its_processes(bench: Bench) -> None:
 
 @needs_root
 @needs_sandbox
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077], ids=oct)
+@pytest.mark.parametrize("umask", [0o000, 0o077], ids=oct)
 def test_machines_boot_and_are_closed_under_any_umask(umask: int) -> None:
     folder = public_folder("umask")
     before = os.umask(umask)
@@ -135,24 +135,19 @@ def started(home: Path, umask: int) -> dict[str, int]:
         emulator.stop()
 
 
-def test_an_emulator_starts_and_keeps_to_itself_under_any_umask() -> None:
+def test_an_emulator_keeps_to_itself_under_any_umask_and_in_a_home_of_yesterday() -> None:
     base = public_folder("umask-door")
     found = [started(base / f"{mask:o}" / "emulator", mask) for mask in (0o000, 0o077)]
     assert found[0] == found[1]
     open_to_others = [name for name, mode in found[0].items() if mode & 0o007]
     assert open_to_others == []
-    remove(base)
 
-
-def test_a_home_of_yesterday_is_closed_at_the_next_start() -> None:
-    base = public_folder("yesterday")
-    home = base / "emulator"
-    fresh = started(home, 0o022)
+    home = base / "0" / "emulator"  # as it was left open by an earlier version
     for path in [home, *home.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
     (home / "state" / "iap.token").write_text("local\n")
-    assert started(home, 0o022).items() >= fresh.items()
+    assert started(home, 0o022).items() >= found[0].items(), "it is closed at the next start"
     assert home.stat().st_mode & 0o7 == 0
     assert not (home / "state" / "iap.token").exists()
     remove(base)

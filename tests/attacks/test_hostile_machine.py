@@ -154,31 +154,30 @@ def test_the_vm_does_not_say_what_to_type_next(hint: str) -> None:
     assert guest.failure(96, json.dumps(error).encode()).hint == "See what runs: vmctl ps"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"want": {"files": [], "held": {}, "older": {}, "placed": {"folder": "x", "older": []}}},
-        {"want": {"files": [[0, 10**12]], "held": {}, "older": {}}},
-        {"want": {"files": [[-1, 0]], "held": {}, "older": {}}},
-        {"want": {"files": [[0, 0], [0, 0]], "held": {}, "older": {}}},
-        {"ask": "tree"},
-        {"ask": "secrets"},
-        {"done": {"put": [], "deleted": [], "kept": [], "conflicts": [], "tree": "0" * 64}},
-        {"done": {}},
-        {"plan": {"put": [], "deleted": [], "kept": [], "conflicts": []}},
-        {"conflicts": [["a", "because"]]},
-        ["done"],
-    ],
-    ids=str,
-)
+PUSHES = [
+    {"want": {"files": [], "held": {}, "older": {}, "placed": {"folder": "x", "older": []}}},
+    {"want": {"files": [[0, 10**12]], "held": {}, "older": {}}},
+    {"want": {"files": [[-1, 0]], "held": {}, "older": {}}},
+    {"want": {"files": [[0, 0], [0, 0]], "held": {}, "older": {}}},
+    {"ask": "tree"},
+    {"ask": "secrets"},
+    {"done": {"put": [], "deleted": [], "kept": [], "conflicts": [], "tree": "0" * 64}},
+    {"done": {}},
+    {"plan": {"put": [], "deleted": [], "kept": [], "conflicts": []}},
+    {"conflicts": [["a", "because"]]},
+    ["done"],
+]
+
+
 def test_a_push_that_never_ends_or_did_something_else_is_given_up(
-    machine: LocalMachine, project: Project, answer: object
+    machine: LocalMachine, project: Project
 ) -> None:
     write(project.root, {"a": "1"})
-    machine.lie("push", f"while True: say({answer!r})")
-    with pytest.raises(NotProvenWhole) as caught:
-        play(push(project))
-    assert caught.value.exit_code == 9
+    for answer in PUSHES:
+        machine.lie("push", f"while True: say({answer!r})")
+        with pytest.raises(NotProvenWhole) as caught:
+            play(push(project))
+        assert caught.value.exit_code == 9, answer
     machine.lies.clear()
     assert play(push(project)).moved_files == 1, "nothing of it is remembered"
 
@@ -382,29 +381,28 @@ def test_the_whole_project_is_saved_under_its_own_name(
     assert files_of(project.root)["demo/src/a"] == "there"
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"wanted": "y"},
-        {"base": "vmctl.toml", "inside": "vmctl.toml"},
-        {"inside": ".vscode/x"},
-        {"base": "x\ud800"},
-        {"inside": "/".join("d" * 3000)},
-        {"inside": "x" * 5000},
-        {"files": [["file", "", 4.0, 1, 420, ""]]},
-        {"files": [["file", "", True, 1, 420, ""]]},
-        {"files": [["file", "", 4, 1, 420, "\0"]]},
-    ],
-    ids=str,
-)
+CHOSEN: list[dict[str, Any]] = [
+    {"wanted": "y"},
+    {"base": "vmctl.toml", "inside": "vmctl.toml"},
+    {"inside": ".vscode/x"},
+    {"base": "x\ud800"},
+    {"inside": "/".join("d" * 3000)},
+    {"inside": "x" * 5000},
+    {"files": [["file", "", 4.0, 1, 420, ""]]},
+    {"files": [["file", "", True, 1, 420, ""]]},
+    {"files": [["file", "", 4, 1, 420, "\0"]]},
+]
+
+
 def test_no_name_and_no_number_is_the_vms_to_choose(
-    machine: LocalMachine, project: Project, changed: dict[str, Any]
+    machine: LocalMachine, project: Project
 ) -> None:
-    told = listing(item("x", None, **changed))
-    machine.lie("fetch", f"lists({told!r}); wants(); sends(0, b'evil'); say({{'end': True}})")
-    with pytest.raises(NotProvenWhole):
-        fetched(project, "x", parents=True)
-    assert files_of(project.root) == {}
+    for changed in CHOSEN:
+        told = listing(item("x", None, **changed))
+        machine.lie("fetch", f"lists({told!r}); wants(); sends(0, b'evil'); say({{'end': True}})")
+        with pytest.raises(NotProvenWhole):
+            fetched(project, "x", parents=True)
+        assert files_of(project.root) == {}, changed
 
 
 def test_three_thousand_folders_in_one_another_are_refused_with_words(
@@ -512,17 +510,15 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("paths", [(), (".",), ("notes",)])
-@pytest.mark.parametrize("force", [False, True])
-def test_a_lying_pull_plants_nothing(
-    machine: LocalMachine, pushed: Project, paths: tuple[str, ...], force: bool
-) -> None:
+def test_a_lying_pull_plants_nothing(machine: LocalMachine, pushed: Project) -> None:
     before = files_of(pushed.root)
     lying_pull(machine, PLANTED, deleted=["never/pushed"])
-    result, _ = pulled(pushed, *paths, force=force)
-    assert files_of(pushed.root) == before
-    assert {one.path for one in result.conflicts} >= set(PLANTED)
-    assert result.files == ()
+    for asked in ((), (".",), ("notes",)):
+        for force in (False, True):
+            result, _ = pulled(pushed, *asked, force=force)
+            assert files_of(pushed.root) == before, (asked, force)
+            assert {one.path for one in result.conflicts} >= set(PLANTED), (asked, force)
+            assert result.files == (), (asked, force)
 
 
 def test_a_lying_pull_reaches_no_git_and_deletes_nothing_that_was_not_pushed(
@@ -581,6 +577,9 @@ def test_a_notebook_made_on_the_machine_is_told_of_and_comes_by_its_name(
 # -- its disk is full, or was --------------------------------------------------------------------
 
 
+MORE = pytest.mark.exhaustive  # each verb, source and compiled code are looked at without
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -589,14 +588,14 @@ def cut(path: Path) -> None:
     ("verb", "broken"),
     [
         ("runs", "__main__.py"),
-        ("runs", "vmctl_guest/main.py"),
         ("fetch", "vmctl_guest/sending.py"),
-        ("push", "vmctl_guest/receiving.py"),
-        ("runs", "__pycache__/__main__*"),
-        ("runs", "vmctl_guest/__pycache__/runs.*"),
-        ("fetch", "vmctl_guest/__pycache__/sending.*"),
         ("push", "vmctl_guest/__pycache__/main.*"),
         ("start", "vmctl_guest/runner.py"),
+        pytest.param("runs", "vmctl_guest/main.py", marks=MORE),
+        pytest.param("push", "vmctl_guest/receiving.py", marks=MORE),
+        pytest.param("runs", "__pycache__/__main__*", marks=MORE),
+        pytest.param("runs", "vmctl_guest/__pycache__/runs.*", marks=MORE),
+        pytest.param("fetch", "vmctl_guest/__pycache__/sending.*", marks=MORE),
     ],
 )
 def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(

@@ -182,7 +182,10 @@ def test_an_error(sky: LocalCloud) -> None:
 
 def test_selftest(sky: LocalCloud, tmp_path: Path) -> None:
     trace = str(tmp_path / "trace")
-    document(sky, "selftest", "--trace", trace)
+    sky.fault(kind="stockout", plain=True)  # what was not seen is told like what was
+    findings = document(sky, "selftest", "--trace", trace, code=6)["findings"]
+    assert {one["verdict"] for one in findings} >= {"holds", "could not be seen"}
+    sky.no_faults()
 
 
 def test_down(sky: LocalCloud, up: Any) -> None:

@@ -26,17 +26,16 @@ def stepped() -> Iterator[tuple[Laptop, Path]]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-def test_a_storm_of_refusals_is_sat_out(cloud: HeldCloud) -> None:
+def test_a_storm_of_refusals_is_sat_out_and_a_spot_machine_taken_back_on_request(
+    cloud: HeldCloud,
+) -> None:
     cloud("emulator", "fault", "http", "status=429", "share=0.5")
     cloud("emulator", "fault", "latency", "seconds=0.01")
-    cloud("up", "--gpu", "none")
+    cloud("up", "--gpu", "none", "--spot", "--machine", "n1-standard-1")
     assert "share=0.5" in cloud("emulator", "fault").stdout
     assert "sunny" in cloud("emulator", "fault", "--clear").stdout
     assert [vm["status"] for vm in cloud.all("instances")] == ["RUNNING"]
 
-
-def test_a_spot_machine_is_taken_back_on_request(cloud: HeldCloud) -> None:
-    cloud("up", "--gpu", "none", "--spot", "--machine", "n1-standard-1")
     cloud("emulator", "fault", "preempt", "instance=tester-crash")
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "taken back")
     assert "preempted" in cloud("status").stdout

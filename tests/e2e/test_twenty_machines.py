@@ -32,7 +32,7 @@ class Room:
 
 
 @pytest.fixture(
-    scope="module", params=[5, pytest.param(COUNT, marks=pytest.mark.exhaustive)], ids=str
+    scope="module", params=[3, pytest.param(COUNT, marks=pytest.mark.exhaustive)], ids=str
 )
 def room(request: pytest.FixtureRequest) -> Iterator[Room]:
     toml = '[vm]\nimage = "debian-cloud/debian-12"\ngpu = "none"\n'

@@ -57,22 +57,20 @@ def test_down_and_cost_say_what_it_came_to_wherever_it_was_stopped(stepped: Step
     assert f"About ${gone['usd']:.2f} since 01 Jan 2020" in shown
 
 
-def test_a_run_says_what_it_came_to_and_cost_remembers_it(stepped: SteppedCloud) -> None:
+def test_a_run_says_what_it_came_to_and_without_its_memory_cost_knows_what_google_tells(
+    stepped: SteppedCloud,
+) -> None:
+    since = stepped.now().date().isoformat()  # before midnight may come
     stepped("up")
     stepped("push")
     told = stepped("run", "short").stderr
     assert "about $0.00 (an estimate by list prices, host of 2026-07-30" in told
-    stepped("down", "--delete", "--yes")
+    stepped.jump(3600)
+    stepped("down")
     found = cost(stepped)
     assert [one["job"] for one in found["runs"]] == ["short"]
     assert found["runs"][0]["usd"] is not None
 
-
-def test_without_its_memory_cost_still_knows_what_google_tells(stepped: SteppedCloud) -> None:
-    since = stepped.now().date().isoformat()  # before midnight may come
-    stepped("up")
-    stepped.jump(3600)
-    stepped("down")
     before = cost(stepped, "--since", since)
     for file in (stepped.laptop.home / "data" / "ledger").iterdir():
         file.unlink()
@@ -80,7 +78,10 @@ def test_without_its_memory_cost_still_knows_what_google_tells(stepped: SteppedC
     existing = [vm for vm in before["machines"] if vm["exists"]]
     assert after["machines"] == existing
     assert existing[0]["on_hours"] == pytest.approx(1, abs=0.001)
+
+    assert "there is nothing to keep" in stepped("keep", "1h", code=4).stderr
     stepped("down", "--delete", "--yes")
+    assert "vmctl up" in stepped("keep", "1h", code=3).stderr
 
 
 def test_a_wrong_date_is_named(stepped: SteppedCloud) -> None:
@@ -89,10 +90,5 @@ def test_a_wrong_date_is_named(stepped: SteppedCloud) -> None:
     assert "vmctl cost --since" in told
 
 
-def test_keep_needs_a_machine_that_runs(stepped: SteppedCloud) -> None:
-    assert "vmctl up" in stepped("keep", "1h", code=3).stderr
-    stepped("up")
-    stepped("down")
-    assert "there is nothing to keep" in stepped("keep", "1h", code=4).stderr
+def test_a_time_to_keep_it_is_written_like_this(stepped: SteppedCloud) -> None:
     assert "30m" in stepped("keep", "long", code=2).stderr
-    stepped("down", "--delete", "--yes")

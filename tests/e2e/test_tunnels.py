@@ -23,6 +23,7 @@ from tests.harness.laptop import BASE, Laptop, project
 from tests.harness.sshd import free_port
 
 SERVER = "python3 -m http.server {port} --bind 127.0.0.1"
+BAD = '[services.bad]\nport = 7000\ncommand = "echo no such luck {port}; exit 3"\n'
 SITE = BASE + f'[services.site]\nport = 8888\ncommand = "{SERVER}"\n'
 
 
@@ -50,6 +51,18 @@ def tunnel(laptop: Laptop, *words: str, cwd: Path) -> Iterator[subprocess.Popen[
             os.kill(client.pid, signal.SIGINT)
         client.wait(timeout=20)
         log.close()
+
+
+@contextlib.contextmanager
+def settings(folder: Path, more: str) -> Iterator[None]:
+    """A folder's vmctl.toml says more for a while."""
+    toml = folder / "vmctl.toml"
+    before = toml.read_text()
+    toml.write_text(before + more)
+    try:
+        yield
+    finally:
+        toml.write_text(before)
 
 
 @pytest.fixture(scope="module")
@@ -87,37 +100,6 @@ def test_a_plain_port_is_forwarded(laptop: Laptop, sites: tuple[Path, Path]) -> 
         eventually(lambda: page(port, "/p") == "plain\n", what="the server through the tunnel")
 
 
-def test_the_page_is_back_after_a_stop_and_a_start(
-    laptop: Laptop, sites: tuple[Path, Path]
-) -> None:
-    port = free_port()
-    before = laptop.json("status", "-n", "site-one", cwd=sites[0])["machine"]["address"]
-    with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
-        eventually(lambda: "this is one" in page(port))
-        laptop("-n", "site-one", "down", cwd=sites[0])
-        laptop("-n", "site-one", "up", cwd=sites[0])
-        after = laptop.json("status", "-n", "site-one", cwd=sites[0])["machine"]["address"]
-        assert before != after, "a stop releases the address"
-        eventually(lambda: "this is one" in page(port), within_s=60, what="the site again")
-        assert client.poll() is None
-
-
-def test_the_page_is_back_after_the_connection_died(
-    laptop: Laptop, sites: tuple[Path, Path]
-) -> None:
-    port = free_port()
-    log = sites[0].parent / "tunnel.log"
-    with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
-        eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
-        assert "this is one" in page(port)
-        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
-        assert children, "the tunnel has an ssh of its own"
-        eventually(lambda: "this is one" in page(port), what="the site after a kill of ssh")
-        assert client.poll() is None
-
-
 def test_ctrl_c_closes_the_tunnel_and_leaves_the_service(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:
@@ -134,17 +116,11 @@ def test_ctrl_c_closes_the_tunnel_and_leaves_the_service(
     assert "this is one" in told.stdout
 
 
-def test_a_service_that_dies_shows_its_last_words(laptop: Laptop, tmp_path: Path) -> None:
-    folder = project(
-        tmp_path / "dies",
-        BASE + '[services.bad]\nport = 7000\ncommand = "echo no such luck {port}; exit 3"\n',
-    )
-    laptop("up", cwd=folder)
-    laptop("push", cwd=folder)
-    told = laptop("tunnel", "bad", cwd=folder, code=None)
+def test_a_service_that_dies_shows_its_last_words(laptop: Laptop, sites: tuple[Path, Path]) -> None:
+    with settings(sites[0], BAD):
+        told = laptop("tunnel", "bad", "-n", "site-one", cwd=sites[0], code=None)
     assert told.returncode not in (0, 130)
     assert "no such luck 7000" in told.stderr
-    laptop("down", "--delete", "--yes", cwd=folder)
 
 
 # -- several, in the background, listed, stopped ----------------------------------------------
@@ -291,43 +267,60 @@ def test_a_tunnel_that_was_killed_is_not_listed_and_leaves_nothing(
 # -- what a browser sees of a cut ----------------------------------------------------------------
 
 
-def test_a_page_asked_for_while_the_vm_is_off_comes_when_it_is_back(
+def test_a_page_is_back_after_a_stop_and_a_start_and_comes_to_who_asked_meanwhile(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:
     port = free_port()
-    words = ("tunnel", "site", "--port", str(port), "--background", "-n", "site-one")
-    laptop(*words, cwd=sites[0])
-    laptop("-n", "site-one", "down", cwd=sites[0])
-    eventually(lambda: state(laptop, sites[0], port) == "reconnecting", what="it is noticed")
-    asked = subprocess.Popen(
-        ["curl", "-sS", "--max-time", "50", f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE
-    )
-    laptop("-n", "site-one", "up", cwd=sites[0])
-    answer, _ = asked.communicate(timeout=60)
-    assert answer == b"this is one", "no error, only a pause"
-    assert state(laptop, sites[0], port) == "up"
-    laptop("tunnel", "stop", str(port), cwd=sites[0])
+    before = laptop.json("status", "-n", "site-one", cwd=sites[0])["machine"]["address"]
+    with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
+        eventually(lambda: "this is one" in page(port))
+        laptop("-n", "site-one", "down", cwd=sites[0])
+        eventually(lambda: state(laptop, sites[0], port) == "reconnecting", what="it is noticed")
+        asked = subprocess.Popen(
+            ["curl", "-sS", "--max-time", "50", f"http://127.0.0.1:{port}/"], stdout=subprocess.PIPE
+        )
+        laptop("-n", "site-one", "up", cwd=sites[0])
+        answer, _ = asked.communicate(timeout=60)
+        assert answer == b"this is one", "no error, only a pause"
+        after = laptop.json("status", "-n", "site-one", cwd=sites[0])["machine"]["address"]
+        assert before != after, "a stop releases the address"
+        assert state(laptop, sites[0], port) == "up"
+        assert client.poll() is None
 
 
-def test_a_connection_that_died_silently_is_noticed_and_replaced(
+def test_a_connection_that_died_loudly_or_silently_is_noticed_and_replaced(
     laptop: Laptop, sites: tuple[Path, Path]
 ) -> None:
     port = free_port()
     log = sites[0].parent / "tunnel.log"
     with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
         eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
-        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGSTOP)  # it neither answers nor ends
-        assert children
+        assert "this is one" in page(port)
+        killed = children_of(client.pid)
+        assert killed, "the tunnel has an ssh of its own"
+        for child in killed:
+            os.kill(child, signal.SIGKILL)
+        eventually(lambda: "this is one" in page(port), what="the site after a kill of ssh")
+        assert client.poll() is None
+
+        told = log.read_text().count("lost")
+        silent = children_of(client.pid)
+        assert silent
+        assert not set(silent) & set(killed)
+        for child in silent:
+            os.kill(child, signal.SIGSTOP)  # it neither answers nor ends
         # asked in vain, then asked again on the new connection
         asked = subprocess.run(
             ["curl", "-sS", "--max-time", "40", f"http://127.0.0.1:{port}/"], capture_output=True
         )
         assert asked.stdout == b"this is one"
-        assert "lost" in log.read_text()
-        for child in children:
+        assert log.read_text().count("lost") > told
+        for child in silent:
             assert not Path(f"/proc/{child}").exists(), "the silent one is ended"
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_computer_that_slept_goes_on_with_the_same_connection(
@@ -337,8 +330,7 @@ def test_a_computer_that_slept_goes_on_with_the_same_connection(
     log = sites[0].parent / "tunnel.log"
     with tunnel(laptop, "site", "--port", str(port), "-n", "site-one", cwd=sites[0]) as client:
         eventually(lambda: f":{port}/" in log.read_text(), what="the URL")
-        children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
-        asleep = [client.pid, *map(int, children)]
+        asleep = [client.pid, *children_of(client.pid)]
         for pid in asleep:
             os.kill(pid, signal.SIGSTOP)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -352,17 +344,6 @@ def test_a_computer_that_slept_goes_on_with_the_same_connection(
             client.wait(timeout=4)
         assert "lost" not in log.read_text()
         assert "this is one" in page(port)
-
-
-def test_a_tunnel_in_the_background_ends_with_its_vm(laptop: Laptop, tmp_path: Path) -> None:
-    folder = project(tmp_path / "brief", SITE, {"index.html": "brief"})
-    laptop("up", cwd=folder)
-    laptop("push", cwd=folder)
-    port = free_port()
-    opened = laptop.json("tunnel", "site", "--port", str(port), "--background", cwd=folder)
-    laptop("down", "--delete", "--yes", cwd=folder)
-    eventually(lambda: listed(laptop, folder) == [], within_s=60, what="the tunnel's end")
-    assert "There is no VM" in Path(opened["log"]).read_text()
 
 
 def test_an_ssh_that_dies_while_it_connects_is_tried_again(linked: Linked, tmp_path: Path) -> None:
@@ -393,3 +374,14 @@ def forwards_of(pid: int) -> list[int]:
         return [int(c) for c in children if b"\0-L\0" in Path(f"/proc/{c}/cmdline").read_bytes()]
     except OSError:
         return []
+
+
+def test_a_tunnel_in_the_background_ends_with_its_vm(
+    laptop: Laptop, sites: tuple[Path, Path]
+) -> None:
+    port = str(free_port())
+    words = ("tunnel", "site", "--port", port, "--background", "-n", "site-two")
+    opened = laptop.json(*words, cwd=sites[1])
+    laptop("-n", "site-two", "down", "--delete", "--yes", cwd=sites[1])
+    eventually(lambda: not state(laptop, sites[1], int(port)), "the tunnel's end", within_s=60)
+    assert "There is no VM" in Path(opened["log"]).read_text()

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -66,11 +66,17 @@ def parsed(path: Path) -> ast.Module:
 
 
 @cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree."""
+    return tuple(ast.walk(parsed(path)))
+
+
+@cache
 def imports(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, inside functions and under TYPE_CHECKING, too."""
     package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
     found: list[str] = []
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -88,36 +94,50 @@ def rooms_imported(path: Path) -> set[str]:
     return {parts[1] for parts in names if parts[0] == "vmctl" and len(parts) > 1}
 
 
-@pytest.mark.parametrize(("room", "path"), [(r, p) for r, p in modules() if r != "__init__"])
-def test_imports_go_down_only(room: str, path: Path) -> None:
+def those(found: Mapping[Path, Collection[object]]) -> dict[str, Collection[object]]:
+    """Of all files that were looked through, those in which something was found."""
+    assert found, "this test looks at no file"
+    return {str(path.relative_to(ROOT)): why for path, why in found.items() if why}
+
+
+def test_imports_go_down_only() -> None:
     rooms = {name for name, _ in modules()}
-    assert rooms_imported(path) & rooms <= ARROWS.get(room, set())
+    upwards = {
+        path: rooms_imported(path) & rooms - ARROWS.get(room, set())
+        for room, path in modules()
+        if room != "__init__"
+    }
+    assert those(upwards) == {}
 
 
-@pytest.mark.parametrize(("room", "path"), list(modules()))
-def test_a_library_has_one_room_that_imports_it(room: str, path: Path) -> None:
-    for name in imports(path):
-        allowed = SOLE_IMPORTERS.get(name.split(".")[0])
-        assert allowed is None or room in allowed, f"{path} imports {name}"
+def test_a_library_has_one_room_that_imports_it() -> None:
+    elsewhere = {
+        path: [n for n in imports(path) if room not in SOLE_IMPORTERS.get(n.split(".")[0], {room})]
+        for room, path in modules()
+    }
+    assert those(elsewhere) == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "domain").glob("*.py")), ids=lambda p: p.name)
-def test_the_domain_is_pure(path: Path) -> None:
+def test_the_domain_is_pure() -> None:
     # of pathlib only the paths that never touch a disk
-    named = {n for n in imports(path) if n not in {"pathlib", "pathlib.PurePosixPath"}}
-    foreign = {n.split(".")[0] for n in named} - {"vmctl"}
-    assert foreign <= PURE, f"{path} imports {foreign - PURE}"
+    harmless = {"pathlib", "pathlib.PurePosixPath"}
+    foreign = {
+        path: {n.split(".")[0] for n in imports(path) if n not in harmless} - {"vmctl"} - PURE
+        for path in sorted((PACKAGE / "domain").glob("*.py"))
+    }
+    assert those(foreign) == {}
 
 
 GUESTS = [PACKAGE / "guest", PACKAGE / "emulator" / "machines" / "guest"]
 
 
-@pytest.mark.parametrize(
-    "path", sorted(p for folder in GUESTS for p in folder.rglob("*.py")), ids=lambda p: p.name
-)
-def test_guest_code_needs_the_standard_library_only(path: Path) -> None:
-    foreign = {n.split(".")[0] for n in imports(path)} - {"vmctl"}
-    assert foreign <= set(sys.stdlib_module_names), path
+def test_guest_code_needs_the_standard_library_only() -> None:
+    foreign = {
+        path: {n.split(".")[0] for n in imports(path)} - {"vmctl"} - set(sys.stdlib_module_names)
+        for folder in GUESTS
+        for path in sorted(folder.rglob("*.py"))
+    }
+    assert those(foreign) == {}
 
 
 def test_no_test_imports_another() -> None:
@@ -149,23 +169,20 @@ def starts_git(path: Path) -> list[int]:
     """The lines of a file that name git as a program: the word itself, or a shell line with it."""
     return [
         node.lineno
-        for node in ast.walk(parsed(path))
+        for node in nodes(path)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.search(r"(^|/|[;&|(]\s*)git( -| [a-z-]+( |$)|$)", node.value)
     ]
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(p for room in ("vmctl", "workload", "scripts") for p in (ROOT / room).rglob("*.py")),
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_git_is_started_in_one_module(path: Path) -> None:
-    if path == PACKAGE / "workflows" / "syncing" / "git.py":
-        assert starts_git(path)
-    else:
-        assert not starts_git(path)
+def test_git_is_started_in_one_module() -> None:
+    found = {
+        path: starts_git(path)
+        for room in ("vmctl", "workload", "scripts")
+        for path in sorted((ROOT / room).rglob("*.py"))
+    }
+    assert list(those(found)) == ["vmctl/workflows/syncing/git.py"], those(found)
 
 
 # -- one way to the emulator ----------------------------------------------------------------------
@@ -174,22 +191,21 @@ def test_git_is_started_in_one_module(path: Path) -> None:
 OPENERS = {"HTTPConnection", "HTTPSConnection", "urlopen", "build_opener", "open_connection"}
 
 
-@pytest.mark.parametrize(
-    "path", [p for r, p in modules() if r not in {"guest", "emulator"}], ids=str
-)
-def test_the_emulator_is_opened_in_one_module(path: Path) -> None:
+def opened(path: Path) -> set[str]:
+    """What a file has that leads to the emulator."""
     text = path.read_text(encoding="utf-8")
     called = {
         getattr(node.func, "attr", getattr(node.func, "id", ""))
-        for node in ast.walk(ast.parse(text))
+        for node in nodes(path)
         if isinstance(node, ast.Call)
     }
-    if path == PACKAGE / "gce" / "local.py":
-        assert "emulator.json" in text
-    else:
-        assert not called & OPENERS
-        assert "emulator.json" not in text
-        assert "emulator/v1" not in text
+    return called & OPENERS | {words for words in ("emulator.json", "emulator/v1") if words in text}
+
+
+def test_the_emulator_is_opened_in_one_module() -> None:
+    found = {path: opened(path) for path in on_the_laptop()}
+    assert "emulator.json" in found.pop(PACKAGE / "gce" / "local.py")
+    assert those(found) == {}
 
 
 def test_the_emulator_has_one_door() -> None:
@@ -226,10 +242,9 @@ def on_the_laptop() -> list[Path]:
 
 
 def writers(path: Path) -> Iterator[str]:
-    tree = parsed(path)
-    inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+    inside = {id(node.value) for node in nodes(path) if isinstance(node, ast.Attribute)
               and node.attr in ASKED}  # fmt: skip
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             called = node.func
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -263,7 +278,7 @@ def test_all_that_is_printed_goes_one_way() -> None:
 
 def inheriting(path: Path) -> Iterator[str]:
     """Programs started with our own standard output or error."""
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner, name = node.func.value, node.func.attr
             given = {word.arg for word in node.keywords}
@@ -304,14 +319,13 @@ def test_every_completion_passes_the_filter() -> None:
     }
     used = set()
     for _, path in modules():
-        tree = parsed(path)
         imported = {
             alias.asname or alias.name
-            for node in ast.walk(tree)
+            for node in nodes(path)
             if isinstance(node, ast.ImportFrom) and node.module == "vmctl.cli.completing"
             for alias in node.names
         }
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if isinstance(node, ast.keyword):
                 assert node.arg not in {"shell_complete", "completion"}, path
                 if node.arg == "autocompletion":
@@ -335,26 +349,28 @@ OWN_JSON = {
 OWN_STREAMS = {"workflows/syncing/git", "ssh/master"}
 
 
-@pytest.mark.parametrize(("room", "path"), list(modules()))
-def test_what_a_vm_says_is_read_within_limits_and_checked_in_one_place(
-    room: str, path: Path
-) -> None:
+def unchecked(room: str, path: Path) -> Iterator[str]:
+    """Where a file reads JSON by itself, or from a VM without a limit."""
     name = str(path.relative_to(PACKAGE).with_suffix(""))
-    calls = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    ]
-    if not {room, name} & OWN_JSON and name != "domain/replies":
-        assert not [c.lineno for c in calls if ast.unparse(c.func) in ("json.loads", "json.load")]
-    if room in ("ssh", "workflows") and name not in OWN_STREAMS:
-        endless = [c for c in calls if c.func.attr == "communicate"]  # type: ignore[attr-defined]
-        endless += [
-            c
-            for c in calls
-            if c.func.attr in ("read", "readline", "readlines") and not c.args  # type: ignore[attr-defined]
-        ]
-        assert not [c.lineno for c in endless]
+    for node in nodes(path):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        called = node.func.attr
+        if (
+            called in ("load", "loads")
+            and ast.unparse(node.func) in ("json.loads", "json.load")
+            and not {room, name} & OWN_JSON
+            and name != "domain/replies"
+        ):
+            yield f"JSON in line {node.lineno}"
+        if room in ("ssh", "workflows") and name not in OWN_STREAMS:
+            reads = called in ("read", "readline", "readlines") and not node.args
+            if reads or called == "communicate":
+                yield f"no limit in line {node.lineno}"
+
+
+def test_what_a_vm_says_is_read_within_limits_and_checked_in_one_place() -> None:
+    assert those({path: list(unchecked(room, path)) for room, path in modules()}) == {}
 
 
 def test_every_verb_of_the_helpers_has_a_shape() -> None:

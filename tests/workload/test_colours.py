@@ -12,7 +12,8 @@ def test_gray_is_pillows_for_every_colour_there_is():
     for red in range(256):
         colours = torch.cat([torch.full((1, 256, 256, 1), red, dtype=torch.uint8), cube], dim=3)
         gray, _ = to_batch(colours)
-        expected = torch.tensor(list(Image.fromarray(colours[0].numpy()).convert("L").tobytes()))
+        picture = Image.fromarray(colours[0].numpy()).convert("L")
+        expected = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         assert torch.equal(gray.view(-1), (expected.float() / 255 - 0.5) / 0.5)
 
 

@@ -123,16 +123,31 @@ def test_where_it_was_stopped_does_not_matter(photos, tmp_path, undisturbed, mon
     assert same(weights(tmp_path), weights(undisturbed))
 
 
-def interrupted(photos, out_dir):
-    """A folder where a training was stopped after its first epoch."""
+@pytest.fixture(scope="module")
+def one_epoch(photos, tmp_path_factory):
+    """What a training of one epoch ends with."""
+    out_dir = tmp_path_factory.mktemp("one epoch")
     assert colorize.main([*flags(photos, out_dir), "--epochs", "1"]) == 0
+    return out_dir
+
+
+def finished(one_epoch, out_dir):
+    """Make `out_dir` a folder where a training of one epoch has ended."""
+    shutil.copytree(one_epoch, out_dir, dirs_exist_ok=True)
+
+
+def interrupted(one_epoch, out_dir):
+    """Make `out_dir` a folder where a training was stopped after its first epoch."""
+    finished(one_epoch, out_dir)
     found = torch.load(out_dir / "trained.pt", weights_only=True)
     found["settings"]["epochs"] = 3
     torch.save(found, out_dir / "checkpoint.pt")
 
 
-def test_a_checkpoint_of_another_configuration_is_refused_and_kept(photos, tmp_path, capsys):
-    interrupted(photos, tmp_path)
+def test_a_checkpoint_of_another_configuration_is_refused_and_kept(
+    photos, one_epoch, tmp_path, capsys
+):
+    interrupted(one_epoch, tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     assert colorize.main(flags(photos, tmp_path, "--lr", "5e-3", "--batch_size", "4")) == 2
     (error,) = capsys.readouterr().err.splitlines()
@@ -143,9 +158,9 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_kept(photos, tmp_p
 
 
 def test_more_epochs_than_the_interrupted_training_had_need_the_files_name(
-    photos, tmp_path, capsys
+    photos, one_epoch, tmp_path, capsys
 ):
-    interrupted(photos, tmp_path)
+    interrupted(one_epoch, tmp_path)
     longer = [*flags(photos, tmp_path), "--epochs", "4"]
     assert colorize.main(longer) == 2
     hint = f"--resume {tmp_path / 'checkpoint.pt'}"
@@ -154,8 +169,8 @@ def test_more_epochs_than_the_interrupted_training_had_need_the_files_name(
     assert len(json.loads((tmp_path / "history.json").read_text())) == 4
 
 
-def test_a_checkpoint_of_another_program_is_one_sentence(photos, tmp_path, capsys):
-    interrupted(photos, tmp_path)
+def test_a_checkpoint_of_another_program_is_one_sentence(photos, one_epoch, tmp_path, capsys):
+    interrupted(one_epoch, tmp_path)
     found = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     torch.save({**found, "progress": {"time": 3}}, tmp_path / "checkpoint.pt")
     assert colorize.main(flags(photos, tmp_path)) == 2
@@ -173,8 +188,8 @@ def test_leftovers_of_the_dead_are_deleted_and_the_files_of_the_living_stay(tmp_
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
 
 
-def test_other_photos_are_another_configuration(photos, tmp_path, capsys):
-    interrupted(photos, tmp_path / "out")
+def test_other_photos_are_another_configuration(photos, one_epoch, tmp_path, capsys):
+    interrupted(one_epoch, tmp_path / "out")
     shutil.copytree(photos, tmp_path / "photos")
     for path in (tmp_path / "photos").rglob("*.jpg"):
         path.write_bytes(path.read_bytes() + b" ")
@@ -182,20 +197,22 @@ def test_other_photos_are_another_configuration(photos, tmp_path, capsys):
     assert "photos was 8 photos" in capsys.readouterr().err
 
 
-def test_resume_none_begins_anew(photos, tmp_path, undisturbed):
-    interrupted(photos, tmp_path)
+def test_resume_none_begins_anew(photos, one_epoch, tmp_path, undisturbed):
+    interrupted(one_epoch, tmp_path)
     assert colorize.main(flags(photos, tmp_path, "--resume", "none")) == 0
     assert same(weights(tmp_path), weights(undisturbed))
 
 
-def test_a_finished_training_does_not_stand_in_the_way_of_the_next(photos, tmp_path, capsys):
-    assert colorize.main([*flags(photos, tmp_path), "--epochs", "1"]) == 0
+def test_a_finished_training_does_not_stand_in_the_way_of_the_next(
+    photos, one_epoch, tmp_path, capsys
+):
+    finished(one_epoch, tmp_path)
     assert colorize.main([*flags(photos, tmp_path), "--epochs", "1", "--lr", "1e-4"]) == 0
     assert "Going on" not in capsys.readouterr().out
 
 
-def test_a_finished_training_can_be_trained_for_longer(photos, tmp_path, capsys):
-    assert colorize.main([*flags(photos, tmp_path), "--epochs", "1"]) == 0
+def test_a_finished_training_can_be_trained_for_longer(photos, one_epoch, tmp_path, capsys):
+    finished(one_epoch, tmp_path)
     trained = str(tmp_path / "trained.pt")
     capsys.readouterr()
     assert colorize.main(flags(photos, tmp_path, "--resume", trained)) == 0

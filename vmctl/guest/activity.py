@@ -6,15 +6,12 @@ watch are left out. A signal that is there and cannot be read counts as work.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -105,7 +102,7 @@ def runs_among(found: Sequence[Process]) -> tuple[Run, ...]:
     """The runs whose runner is among the processes and has not written its end."""
     runs = []
     for process in found:
-        # python -IB LIBRARY job ID; a tmux server shows the same words behind its own
+        # python -ISB LIBRARY job ID; a tmux server shows the same words behind its own
         if len(process.words) != 5 or process.words[3] != "job":
             continue
         home, library, _ = process.words[2].partition(LIBRARY)
@@ -262,6 +259,11 @@ def kernels_at_work(status: Any, kernels: Any) -> tuple[list[str], float]:
 
 
 def _get(server: dict[str, Any], path: str) -> Any:
+    # only where there is a server: a boot waits for what is imported
+    import http.client
+    import ssl
+    import urllib.request
+
     scheme = "https" if server.get("secure") else "http"
     base = str(server.get("base_url") or "/")
     url = f"{scheme}://127.0.0.1:{server.get('port')}{base}{path}?no_track_activity=1"

@@ -117,7 +117,7 @@ def start_session(name: str, *words: str) -> None:
     """Run this program again with other words, in a tmux session of its own."""
     import sys
 
-    program = (sys.executable or "/usr/bin/python3", "-IB", sys.path[0], *words)
+    program = (sys.executable or "/usr/bin/python3", "-ISB", sys.path[0], *words)
     started = tmux("new-session", "-d", "-s", name, "-x", "200", "-y", "50", *program)
     if started.returncode != 0:
         raise Refusal("conflict", f"tmux did not start: {started.stderr.strip()[-300:]}")

@@ -1,4 +1,4 @@
-"""One program, many verbs: `python3 -IB LIB VERB`, the request as JSON on standard input."""
+"""One program, many verbs: `python3 -ISB LIB VERB`, the request as JSON on standard input."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import closing
 from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -25,7 +24,8 @@ from typing import Any
 from . import activity
 from .idle import Limits, Sample, State, Verdict, begun, decide
 
-METADATA = "http://169.254.169.254/computeMetadata/v1/instance/"
+SERVER = "169.254.169.254"  # asked without urllib, which takes half as long again to import
+METADATA = "/computeMetadata/v1/instance/"
 ITEM = "vmctl-watchdog"
 ATTRIBUTE = "vmctl/watchdog"
 PLACE = Path("/run/vmctl-watchdog")  # gone at the next boot, which is another life
@@ -107,12 +107,11 @@ class Watchdog:
         """The item as it is now; as it was, half a minute later, where nobody answers."""
         known = f"&wait_for_change=true&timeout_sec={STEP_S}&last_etag={self.etag}"
         query = "attributes/?recursive=true&alt=json" + (known if self.etag else "")
-        request = urllib.request.Request(METADATA + query, headers={"Metadata-Flavor": "Google"})
         try:
-            with _open(request, STEP_S + 30) as answer:
-                found = json.load(answer)
-                self.etag = answer.headers.get("ETag", "")
-                date = answer.headers.get("Date")
+            answer, body = _ask("GET", query, STEP_S + 30)
+            found = json.loads(body)
+            self.etag = answer.headers.get("ETag", "")
+            date = answer.headers.get("Date")
             if date:
                 self.ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
             self.settings = json.loads(found.get(ITEM, "{}"))
@@ -144,14 +143,8 @@ class Watchdog:
             "stops_why": verdict.stops_why,
             "stopped": verdict.power_off,
         }
-        request = urllib.request.Request(
-            f"{METADATA}guest-attributes/{ATTRIBUTE}",
-            data=json.dumps(seen).encode(),
-            headers={"Metadata-Flavor": "Google"},
-            method="PUT",
-        )
         try:
-            _open(request, 10).close()
+            _ask("PUT", f"guest-attributes/{ATTRIBUTE}", 10, json.dumps(seen).encode())
         except (OSError, http.client.HTTPException):
             pass
 
@@ -178,9 +171,17 @@ def _remembered() -> State | None:
         return None
 
 
-def _open(request: urllib.request.Request, timeout_s: float) -> Any:
-    nobody = urllib.request.ProxyHandler({})  # the metadata server is no part of the internet
-    return urllib.request.build_opener(nobody).open(request, timeout=timeout_s)
+def _ask(
+    method: str, path: str, timeout_s: float, data: bytes | None = None
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """What the metadata server answers; OSError where it refuses."""
+    with closing(http.client.HTTPConnection(SERVER, timeout=timeout_s)) as connection:
+        connection.request(method, METADATA + path, data, {"Metadata-Flavor": "Google"})
+        answer = connection.getresponse()
+        body = answer.read()
+    if answer.status // 100 != 2:
+        raise OSError(f"{path}: HTTP {answer.status}")
+    return answer, body
 
 
 def _write(path: Path, text: str) -> None:

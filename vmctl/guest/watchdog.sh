@@ -16,7 +16,7 @@ if [ -d /run/systemd/system ]; then
 [Unit]
 Description=Stops this VM when nobody uses it (vmctl)
 [Service]
-ExecStart=/usr/bin/env python3 -I $place/watchdog.pyz
+ExecStart=/usr/bin/env python3 -IS $place/watchdog.pyz
 Restart=always
 RestartSec=10
 [Install]
@@ -26,6 +26,6 @@ END
     systemctl enable vmctl-watchdog.service
     systemctl --no-block restart vmctl-watchdog.service
 else
-    setsid python3 -I "$place/watchdog.pyz" </dev/null >>"$place/log" 2>&1 &
+    setsid python3 -IS "$place/watchdog.pyz" </dev/null >>"$place/log" 2>&1 &
 fi
 echo "vmctl watchdog: started"

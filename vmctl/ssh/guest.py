@@ -72,14 +72,14 @@ def _sources() -> list[tuple[str, bytes]]:
 def verb_line(verb: str) -> str:
     """A shell line that runs one verb, or ends with ABSENT where the library is missing."""
     where = f'"$HOME/.vmctl/lib/{library_name()}"'
-    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -IB {where} {shlex.quote(verb)}"
+    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -ISB {where} {shlex.quote(verb)}"
 
 
 def install_line(request: dict[str, Any] | None = None) -> str:
     """A shell line that installs the library from standard input and, if asked, prepares."""
     script = (_FOLDER / "install.sh").read_text(encoding="utf-8")
-    verify = (_FOLDER / "verify.py").read_text(encoding="utf-8")
-    words = ["sh", "-c", script, "sh", library_name(), verify]
+    installer = (_FOLDER / "installer.py").read_text(encoding="utf-8")
+    words = ["sh", "-c", script, "sh", library_name(), installer]
     if request is not None:
         words.append(json.dumps(request))
     return " ".join(map(shlex.quote, words))

@@ -2,7 +2,6 @@
 """nvidia-smi of a simulated GPU: says in every answer that there is no GPU."""
 
 import sys
-from pathlib import Path
 
 DRIVER = "580.00-simulated"
 
@@ -63,7 +62,9 @@ def table(gpus: list[str], cuda: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    cuda, *gpus = Path(__file__).with_name("nvidia-smi.gpus").read_text().splitlines()
+    # nothing is imported: it is asked often
+    with open(f"{__file__}.gpus", encoding="utf-8") as file:  # noqa: PTH123
+        cuda, *gpus = file.read().splitlines()
     if not gpus:
         print("No devices were found")
         return 6

@@ -44,13 +44,14 @@ class MachineHost:
                 enclose(disk)  # those of an emulator that left them open to other users
         if sandbox.machine_uid() is not None:
             check_traversable(self._home / "machines")
-        self._seed = make_seed(self._home)
+        self._seed = self._home / "seed"
         self.forwards = Forwards(self._seed)
         self.bounds = Bounds(self._home)
         self._watch = DiskWatch(self._home / "machines", disk_size)
         self._spawner = Spawner()
         self._switchboard = Switchboard()
         self._describe()
+        make_seed(self._home, sandboxed=self.mode == "sandbox")
         self._images = ImageStore(images, self._spawner, sandboxed=self.mode == "sandbox")
 
     def _describe(self) -> None:

@@ -20,6 +20,7 @@ PYTHON = "/usr/bin/python3"
 GUEST = "/run/vmctl/seed"
 IMAGE = "/run/vmctl/image"
 LAYER = "/run/vmctl/layer"
+FOLDERS_OF_LINKS = ("alternatives", "ssl/certs")  # of /etc, into /usr
 IMAGE_TARGET = "/opt/python"
 FIB_TRIE = Path("/proc/net/fib_trie")
 
@@ -52,6 +53,12 @@ class Launch:
     control_fd: int
     door_fd: int
     memory: int  # bytes that the machine may take; its /tmp is in there
+
+    @property
+    def shown(self) -> list[str]:
+        """The folders of /etc for which the seed has an empty one."""
+        etc = self.seed / "etc"
+        return [n for n in FOLDERS_OF_LINKS if (etc / n).is_dir() and not any((etc / n).iterdir())]
 
 
 def guest_command(seed: Path | str, control_fd: int, door_fd: int, mode: str) -> list[str]:
@@ -120,6 +127,8 @@ def command(launch: Launch, info_fd: int) -> list[str]:
         size = ["--size", str(launch.memory // share)] if sizes_tmpfs() else []
         argv += [*size, "--tmpfs", place]
     argv += ["--ro-bind", str(launch.seed), GUEST]
+    for name in launch.shown:
+        argv += ["--ro-bind", f"/etc/{name}", f"{GUEST}/etc/{name}"]
     if launch.image is not None:
         argv += ["--ro-bind", str(launch.image), IMAGE, "--bind", str(disk / "layer"), LAYER]
     argv += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]

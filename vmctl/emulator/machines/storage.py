@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .interface import MachineError
 from .private import make_folder
-from .sandbox import machine_uid
+from .sandbox import FOLDERS_OF_LINKS, machine_uid
 
 # Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it
 # installed over the shared image.
@@ -30,6 +30,7 @@ ETC = (
     "inputrc", "localtime", "timezone", "os-release", "debian_version", "lsb-release",
     "login.defs", "gai.conf", "host.conf", "python3", "locale.alias", "fonts", "ssh/moduli",
 )  # fmt: skip
+LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")  # each machine has its own
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
@@ -129,9 +130,12 @@ def delete_disk(disk: Path) -> None:
         shutil.rmtree(disk, onerror=insist)
 
 
-def make_seed(home: Path) -> Path:
+def make_seed(home: Path, *, sandboxed: bool) -> Path:
     """Copies the guest's programs and the needed part of /etc to HOME/seed; only for the start of
-    an emulator, when no machine of this home runs."""
+    an emulator, when no machine of this home runs.
+
+    Of folders of links, which take longest, sandboxes are shown the computer's own: there are
+    empty folders for them."""
     seed = home / "seed"
     partial = home / "seed.new"
     for old in (seed, partial):
@@ -141,8 +145,12 @@ def make_seed(home: Path) -> Path:
     shutil.copytree(guest, partial / "guest", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ETC:
         source = Path("/etc") / name
-        if source.exists() or source.is_symlink():
+        if sandboxed and name in FOLDERS_OF_LINKS and stays_in_usr(source):
+            (partial / "etc" / name).mkdir(parents=True)
+        elif source.exists() or source.is_symlink():
             copy_visible(source, partial / "etc" / name)
+    for source in LOCAL_CERTIFICATES.glob("*.crt"):
+        copy_visible(source, partial / "certificates" / source.name)
     write_pip_settings(partial / "etc/pip.conf")
     # The emulator may run with a tight umask; the machines' uid must read all of this.
     for folder, _, files in os.walk(partial):
@@ -153,6 +161,19 @@ def make_seed(home: Path) -> Path:
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
     partial.rename(seed)
     return seed
+
+
+def stays_in_usr(folder: Path) -> bool:
+    """Whether a machine finds in its own /usr, or beside them, all that these links lead to."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return all(
+            "/" not in link
+            or (link.startswith("/usr/") and not link.startswith("/usr/local/"))
+            or Path(link).parent == LOCAL_CERTIFICATES
+            for link in (os.readlink(one.path) for one in entries if one.is_symlink())  # noqa: PTH115
+        )
 
 
 def copy_visible(source: Path, target: Path) -> None:

@@ -79,6 +79,7 @@ class Machine:
         system.install_etc(self.seed / "etc", self.root / "etc")
         system.write_own_files(self.root, self.spec, self.spec["dns"])
         local = Path(self.spec["local"])
+        system.install_certificates(self.seed / "certificates", local / "share/ca-certificates")
         self.driver = Driver(
             self.processes, say, self.seed / "guest/shims", local, self.root, self.spec
         )

@@ -82,6 +82,14 @@ def install_etc(seed: Path, etc: Path, inside: str = "") -> None:
             shutil.copy2(entry.path, target, follow_symlinks=False)
 
 
+def install_certificates(seed: Path, local: Path) -> None:
+    """Those that this computer trusts beside its distribution's; /etc/ssl/certs leads to them."""
+    for source in seed.glob("*"):
+        local.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not (local / source.name).exists():
+            shutil.copy2(source, local / source.name)
+
+
 def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:
     """Names, hosts, shells and accounts; what a user edited stays, what boot decides does not."""
     etc = root / "etc"

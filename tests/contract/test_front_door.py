@@ -186,8 +186,7 @@ def test_a_clean_stop_removes_its_record_and_ends_with_0(
     emulator.start()
     assert emulator.admin("POST", "stop")["stopping"] is True
     assert emulator.process is not None
-    with emulator.process as process:
-        assert process.wait(30) == 0
+    assert emulator.process.wait(30) == 0
     is_gone()
 
 

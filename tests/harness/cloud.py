@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.harness.door import Door
+from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder, remove
+from tests.harness.fork_server import Forked
 from tests.harness.laptop import BASE, Laptop, project
 
 COLLECTIONS = ("instances", "disks", "snapshots", "addresses")
@@ -42,7 +44,10 @@ class LocalCloud:
             remove(base)
 
     def start(self) -> None:
-        self.laptop("emulator", "start", cwd=self.base)
+        """As `vmctl emulator start` does, which is a test's business elsewhere."""
+        process = Emulator(self.laptop.emulator_home).start(self.laptop.environ).process
+        if isinstance(process, Forked):
+            process.let_go()
 
     def stop(self) -> None:
         self.laptop("emulator", "stop", cwd=self.base, code=None)

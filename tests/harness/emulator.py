@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
+import os
+import pkgutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tests.harness.door import Door
 from tests.harness.eventually import eventually
 from tests.harness.folders import remove
+from tests.harness.fork_server import ROOT, Forked, fork_server, forkable
 
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 30.0
@@ -42,30 +47,78 @@ class Collections:
         return found
 
 
+# What the emulator imports late; a forked one has it already.
+_PRELOADED = (
+    "platformdirs",
+    "cryptography.x509",
+    "cryptography.hazmat.primitives.asymmetric.ec",
+    "uvicorn",
+    "uvicorn.lifespan.off",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.websockets.wsproto_impl",
+)
+
+
+def preload() -> None:
+    """Import all that the emulator can come to need."""
+    import vmctl.emulator
+
+    for module in pkgutil.walk_packages(vmctl.emulator.__path__, "vmctl.emulator."):
+        if not module.name.startswith("vmctl.emulator.machines.guest"):
+            importlib.import_module(module.name)
+    for name in _PRELOADED:
+        importlib.import_module(name)
+
+
+def start_forked(home: Path, environ: Mapping[str, str], clock: str, told: IO[bytes]) -> Forked:
+    """The emulator as `vmctl emulator start` makes it, without the start of Python: a process and
+    a session of its own, with this environment; what it says goes to a file."""
+    words = ["serve", "--home", str(home), "--clock", clock]
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        streams = [nothing.fileno(), told.fileno(), told.fileno()]
+        # the title: vmctl looks at the command line before it says that an emulator runs
+        parent = fork_server(preload=f"{__name__}:preload", title="vmctl.emulator")
+        return parent.start(
+            words, cwd=ROOT, environ=environ, streams=streams, new_session=True,
+            program="vmctl.emulator.__main__:main",
+        )  # fmt: skip
+
+
 class Emulator(Door):
     """One emulator: its home, its process, and the ways to talk to it."""
 
     def __init__(self, home: Path, clock: str = "real") -> None:
         super().__init__(home)
         self.clock = clock
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self._service: Any = None
 
     def command(self, *more: str) -> list[str]:
         words = [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(self.home)]
         return [*words, "--clock", self.clock, *more]
 
-    def start(self, **options: Any) -> Self:
-        """Start it and wait until it serves."""
-        options.setdefault("stderr", subprocess.PIPE)
-        self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, **options)
-        process = self.process
+    def start(self, environ: Mapping[str, str] | None = None, umask: int = -1) -> Self:
+        """Start it and wait until it serves: forked, or installed where a umask is asked for."""
+        environ = os.environ if environ is None else environ
+        with tempfile.TemporaryFile() as told:
+            if umask == -1 and forkable(environ):
+                process: Any = start_forked(self.home, environ, self.clock, told)
+            else:
+                process = subprocess.Popen(
+                    self.command(), stdin=subprocess.DEVNULL, stdout=told, stderr=told,
+                    env=dict(environ), umask=umask,
+                )  # fmt: skip
+            self.process = process
 
-        def serves() -> bool:
-            assert process.poll() is None, process.communicate()
-            return self.about.get("pid") == process.pid
+            def serves() -> bool:
+                if process.poll() is not None:
+                    told.seek(0)
+                    raise AssertionError(told.read().decode())
+                served: bool = self.about.get("pid") == process.pid
+                return served
 
-        eventually(serves, "the emulator serves", within_s=START_LIMIT_S)
+            eventually(serves, "the emulator serves", within_s=START_LIMIT_S)
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -73,16 +126,13 @@ class Emulator(Door):
         self._close_client()
         assert self.process is not None
         self.process.send_signal(number)
-        with self.process as process:
-            return process.wait(STOP_LIMIT_S)
+        return self.process.wait(STOP_LIMIT_S)
 
     def remove(self) -> None:
         """Stop it if it runs, see that nothing is left of it, and remove its home."""
         self._close_client()
-        if self.process is not None:
-            with self.process:  # one that has ended by itself leaves its pipe
-                if self.process.poll() is None:
-                    self.stop()
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
         remove(self.home)
 
     def client(self) -> Any:

@@ -9,7 +9,8 @@ What the interpreter itself reads while it starts (PYTHON*, the locale) cannot b
 afterwards: `forkable` says whether an environment asks for that, and the harness then starts the
 installed program.
 
-Run as `python -m tests.harness.fork_server FD PRELOAD`; it ends when the other end of FD is closed.
+Run as `python -m tests.harness.fork_server FD PRELOAD TITLE`; it ends when the other end of FD is
+closed.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Forked:
             self.wait(0)
         return self.returncode
 
-    def wait(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float | None = None) -> int:
         """The exit code, negative for a signal's; raises TimeoutError."""
         if self.returncode is None:
             self._answer.settimeout(timeout_s)
@@ -100,18 +101,28 @@ class Forked:
             self.returncode = int(said)
         return self.returncode
 
-    def kill(self) -> None:
+    def let_go(self) -> None:
+        """It goes on by itself: nobody will ask how it ended."""
+        self._answer.close()
+
+    def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class ForkServer:
     """One parent; `prefix` puts it, and so all its children, into another network, say.
 
-    `preload` is the `MODULE:FUNCTION` that imports what the children are to have.
+    `preload` is the `MODULE:FUNCTION` that imports what the children are to have; their command
+    line ends with `title`.
     """
 
-    def __init__(self, prefix: Sequence[str] = (), preload: str = f"{__name__}:preload") -> None:
+    def __init__(
+        self, prefix: Sequence[str] = (), preload: str = f"{__name__}:preload", title: str = ""
+    ) -> None:
         self._lock = threading.Lock()
         self._socket, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         size = _MESSAGE_LIMIT
@@ -119,7 +130,7 @@ class ForkServer:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("VMCTL_")}
         with far:
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", __name__, str(far.fileno()), preload],
+                [*prefix, sys.executable, "-m", __name__, str(far.fileno()), preload, title],
                 pass_fds=[far.fileno()],
                 cwd=ROOT,
                 env=environ,
@@ -216,11 +227,13 @@ class ForkServer:
 _servers: dict[tuple[str, ...], ForkServer] = {}
 
 
-def fork_server(prefix: Sequence[str] = ()) -> ForkServer:
-    """The parent for this prefix, started when it is first asked for."""
-    key = tuple(prefix)
+def fork_server(
+    prefix: Sequence[str] = (), preload: str = f"{__name__}:preload", title: str = ""
+) -> ForkServer:
+    """The parent for this prefix and what it has imported, started when it is first asked for."""
+    key = (preload, *prefix)
     if key not in _servers:
-        _servers[key] = ForkServer(prefix)
+        _servers[key] = ForkServer(prefix, preload, title)
     return _servers[key]
 
 
@@ -355,8 +368,8 @@ def _work(asked: socket.socket) -> NoReturn:
     run = _named(program)
     code = 1
     try:
-        run()
-        code = 0
+        returned = run()
+        code = returned if isinstance(returned, int) else 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

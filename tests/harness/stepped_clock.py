@@ -30,8 +30,7 @@ class SteppedCloud(LocalCloud):
         self._emulator = Emulator(self.laptop.emulator_home, "stepped")
 
     def start(self) -> None:
-        quiet = subprocess.DEVNULL
-        self._emulator.start(env=self.laptop.environ, stdout=quiet, stderr=quiet)
+        self._emulator.start(self.laptop.environ)
 
     def stop(self) -> None:
         process = self._emulator.process

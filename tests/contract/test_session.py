@@ -29,23 +29,23 @@ from vmctl.workflows.readiness.setup import prepare_machine
 from vmctl.workflows.shell import exec_, scp
 
 
-def test_second_command_rides_on_the_first_ones_connection(own_world: World) -> None:
+def test_second_command_rides_on_the_first_ones_connection_until_it_is_lost(
+    own_world: World,
+) -> None:
     assert own_world.ssh.run("echo one").text == "one\n"
     before = own_world.sshd.sessions()
     assert own_world.ssh.run("echo two").text == "two\n"
     assert own_world.sshd.sessions() == before
     assert len(before) == 1
 
-
-def test_exit_code_and_both_streams_come_back(own_world: World) -> None:
-    done = own_world.ssh.run("cat; echo problem >&2; exit 7", input=b"\x00\xff")
-    assert (done.code, done.stdout, done.stderr) == (7, b"\x00\xff", b"problem\n")
-
-
-def test_lost_master_is_replaced(own_world: World) -> None:
-    assert own_world.ssh.run("true").code == 0
+    # one that is lost is replaced
     own_world.sshd.cut()
     assert own_world.ssh.run("echo again").text == "again\n"
+
+
+def test_exit_code_and_both_streams_come_back(world: World) -> None:
+    done = world.ssh.run("cat; echo problem >&2; exit 7", input=b"\x00\xff")
+    assert (done.code, done.stdout, done.stderr) == (7, b"\x00\xff", b"problem\n")
 
 
 def test_frozen_link_is_found_out_and_replaced(own_world: World) -> None:
@@ -88,9 +88,19 @@ def test_two_processes_at_once_open_one_master(own_world: World) -> None:
     assert len(own_world.sshd.sessions()) == 1
 
 
-def test_changed_host_key_is_an_error_never_a_question(own_world: World) -> None:
-    target = own_world.ssh_target()
-    OpenSSH(target).close()
+def test_changed_or_unknown_host_key_is_an_error_never_a_question(
+    own_world: World, tmp_path: Path
+) -> None:
+    target = own_world.target
+    assert target is not None
+    empty = tmp_path / "nothing pinned"
+    empty.touch()
+    stranger = dataclasses.replace(target, instance_id="9999", known_hosts=str(empty))
+    with pytest.raises(HostKeyChanged):
+        OpenSSH(stranger).open()
+    with pytest.raises(HostKeyChanged):
+        wait_for_ssh(stranger, time.monotonic() + 5, Clock())
+
     own_world.sshd.stop()
     own_world.sshd.new_host_key()
     own_world.sshd.start()
@@ -101,25 +111,15 @@ def test_changed_host_key_is_an_error_never_a_question(own_world: World) -> None
         wait_for_ssh(target, time.monotonic() + 5, Clock())
 
 
-def test_unpinned_machine_is_not_trusted(own_world: World, tmp_path: Path) -> None:
-    empty = tmp_path / "nothing pinned"
-    empty.touch()
-    stranger = dataclasses.replace(
-        own_world.ssh_target(), instance_id="9999", known_hosts=str(empty)
-    )
-    with pytest.raises(HostKeyChanged):
-        OpenSSH(stranger).open()
-    with pytest.raises(HostKeyChanged):
-        wait_for_ssh(stranger, time.monotonic() + 5, Clock())
-
-
 def test_refused_key_and_silent_port_are_told_apart(own_world: World) -> None:
-    target = own_world.ssh_target()
-    OpenSSH(target).close()
+    target = own_world.target
+    assert target is not None
     kept = own_world.sshd.authorized.read_text()
     own_world.sshd.authorized.write_text("")
     with pytest.raises(AccessDenied):
         OpenSSH(target).open()
+    with pytest.raises(TimedOut, match="does not accept"):  # waiting ends with the reason
+        wait_for_ssh(target, time.monotonic() + 1, Clock())
     own_world.sshd.authorized.write_text(kept)
     own_world.sshd.stop()
     with pytest.raises(Unreachable, match="does not answer"):
@@ -138,8 +138,8 @@ class Counting(Clock):
 
 def test_waiting_for_ssh_outlasts_boot_and_key_propagation(own_world: World) -> None:
     kept = own_world.sshd.authorized.read_text()
-    target = own_world.ssh_target()
-    OpenSSH(target).close()
+    target = own_world.target
+    assert target is not None
     own_world.sshd.stop()
     own_world.sshd.authorized.write_text("")
 
@@ -163,13 +163,6 @@ def test_waiting_for_ssh_outlasts_boot_and_key_propagation(own_world: World) -> 
     assert (done.code, done.stdout, done.stderr) == (3, b"given", b"problem\n")
 
 
-def test_waiting_for_ssh_ends_with_the_reason(own_world: World) -> None:
-    target = own_world.ssh_target()
-    own_world.sshd.authorized.write_text("")
-    with pytest.raises(TimedOut, match="does not accept"):
-        wait_for_ssh(target, time.monotonic() + 1, Clock())
-
-
 def test_pin_wins_over_a_later_key(own_world: World) -> None:
     other = own_world.sshd.new_host_key()
     with pytest.raises(HostKeyChanged):
@@ -182,49 +175,43 @@ def test_pin_wins_over_a_later_key(own_world: World) -> None:
 # -- set-up ----------------------------------------------------------------------------------
 
 
-def test_setup_twice_does_the_work_once(own_world: World) -> None:
-    first = play(prepare_machine(own_world.ssh))
+def test_setup_twice_does_the_work_once_and_over_fabric_it_is_the_same(own_world: World) -> None:
+    with wait_for_ssh(own_world.ssh_target(), time.monotonic() + 10, Clock()) as connection:
+        first = play(prepare_machine(connection))
     second = play(prepare_machine(own_world.ssh))
-    assert first.python == second.python
+    assert first == dataclasses.replace(second, done_before=first.done_before)
     assert Path(first.python).exists()
     found = own_world.ssh.run('ls "$HOME/.vmctl/lib"').text.split()
     assert found == [guest.library()[0]]
 
 
-def test_setup_over_fabric_is_the_same(own_world: World) -> None:
-    with wait_for_ssh(own_world.ssh_target(), time.monotonic() + 10, Clock()) as connection:
-        machine = play(prepare_machine(connection))
-    assert machine == dataclasses.replace(
-        play(prepare_machine(own_world.ssh)), done_before=machine.done_before
-    )
-
-
 def test_exec_hands_over_code_words_and_streams(
-    own_world: World, capfd: pytest.CaptureFixture[str]
+    world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    own_world.remote.mkdir(parents=True)
-    assert exec_(own_world.project, ["sh", "-c", 'pwd; echo "$1"; exit 9', "x", "a  'b'"]) == 9
-    assert capfd.readouterr().out == f"{own_world.remote}\na  'b'\n"
-    assert exec_(own_world.project, ["echo one | tr o 0"]) == 0
+    world.remote.mkdir(parents=True)
+    assert exec_(world.project, ["sh", "-c", 'pwd; echo "$1"; exit 9', "x", "a  'b'"]) == 9
+    assert capfd.readouterr().out == f"{world.remote}\na  'b'\n"
+    assert exec_(world.project, ["echo one | tr o 0"]) == 0
     assert capfd.readouterr().out == "0ne\n"
 
 
-def test_scp_both_ways(own_world: World) -> None:
-    write(own_world.root, {"a:b c": "text", "-r": "dash"})
-    assert scp(own_world.project, ["-q", "a:b c", ":there it is"]) == 0
-    assert (own_world.sshd.home / "there it is").read_text() == "text"
-    assert scp(own_world.project, [":there it is", "back"]) == 0
-    assert (own_world.root / "back").read_text() == "text"
+def test_scp_both_ways(world: World) -> None:
+    write(world.root, {"a:b c": "text", "-r": "dash"})
+    assert scp(world.project, ["-q", "a:b c", ":there it is"]) == 0
+    assert (world.sshd.home / "there it is").read_text() == "text"
+    assert scp(world.project, [":there it is", "back"]) == 0
+    assert (world.root / "back").read_text() == "text"
 
 
-def test_more_than_ten_commands_at_once(own_world: World) -> None:
-    ssh = own_world.ssh
+def test_more_than_ten_commands_at_once(world: World) -> None:
+    ssh = world.ssh
     processes = [ssh.popen("cat") for _ in range(14)]
     outputs = [process.communicate(b"x", timeout=30)[0] for process in processes]
     assert outputs == [b"x"] * 14
 
 
-def test_connect_asks_nobody_when_the_master_answers(own_world: World) -> None:
-    story = connect(own_world.project)
+def test_connect_asks_nobody_when_the_master_answers(world: World) -> None:
+    assert world.ssh.run("true").code == 0
+    story = connect(world.project)
     with pytest.raises(StopIteration):
         next(story)

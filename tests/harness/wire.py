@@ -59,6 +59,7 @@ class World:
 
     project: Project
     sshd: Sshd
+    target: Target | None = None  # what the laptop knows, before anybody has logged in
 
     @property
     def root(self) -> Path:
@@ -159,7 +160,7 @@ class Machine:
         with self.known(data) as patch:
             patch.chdir(root)
             remember(project, self.target, datetime.now(UTC) + timedelta(days=1), None)
-            yield World(project, self.sshd)
+            yield World(project, self.sshd, self.target)
 
     def renew(self) -> None:
         """Nothing of an earlier test is there or runs there; the connection may stay."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
 
@@ -27,12 +26,6 @@ command = "echo going wrong >&2; exit 7"
 command = "for i in $(seq 1 40); do echo line $i; sleep 0.25; done; echo the end"
 [jobs.counting]
 command = "for i in $(seq 1 60); do echo line $i; sleep 0.5; done; exit 9"
-[jobs.stubborn]
-command = "trap 'echo saving; exit 143' TERM; echo ready; while :; do sleep 0.1; done"
-[jobs.prepared]
-setup = ["./prepare.sh"]
-command = "cat prepared"
-env = ["GREETING"]
 [jobs.env]
 command = "printenv GREETING"
 env = ["GREETING"]
@@ -55,13 +48,11 @@ def jobs(laptop: Laptop) -> Iterator[Path]:
         base / "jobs",
         JOBS,
         {
-            "prepare.sh": '#!/bin/sh\necho preparing; echo "ready $GREETING" >>prepared\n',
             "main.py": "import sys\nopen('made.txt', 'w').write(' '.join(sys.argv[1:]))\n"
             "print(sys.argv[1:])\n",
             "timeit.py": "raise SystemExit('shadowed')\n",
         },
     )
-    (folder / "prepare.sh").chmod(0o755)
     laptop("up", cwd=folder)
     laptop("push", cwd=folder)
     yield folder
@@ -76,33 +67,17 @@ def test_run_prints_the_log_and_ends_with_the_jobs_code(laptop: Laptop, jobs: Pa
     assert "7" in failed.stderr
 
 
-def test_arguments_reach_the_job_as_they_are(laptop: Laptop, jobs: Path) -> None:
-    words = ["--epochs", "2", "a b", "$HOME", "it's", "--name", "x"]
+def test_arguments_reach_the_job_as_they_are_and_none_is_ours(laptop: Laptop, jobs: Path) -> None:
+    words = ["--epochs", "2", "a b", "$HOME", "it's", "--name", "x", "--json"]
     told = laptop("run", "python", *words, cwd=jobs)
-    assert str(words) in told.stdout
+    assert spoken(told.stdout) == [str(words)]
     laptop("fetch", cwd=jobs)
     assert (jobs / "made.txt").read_text() == " ".join(words)
     (jobs / "made.txt").unlink()
-
-
-def test_options_of_the_job_are_never_ours(laptop: Laptop, jobs: Path) -> None:
     told = laptop("run", "python", "--", "--detach", "--verbose", cwd=jobs)
     assert "['--detach', '--verbose']" in told.stdout
-    told = laptop("run", "python", "--json", cwd=jobs)
-    assert spoken(told.stdout) == ["['--json']"]
     told = laptop("run", "nonsense", "--json", cwd=jobs, code=3)
     assert "error: " in told.stderr
-    (jobs / "made.txt").unlink(missing_ok=True)
-
-
-def test_setup_runs_once_per_content(laptop: Laptop, jobs: Path) -> None:
-    greeting = {"GREETING": "you"}
-    first = laptop("run", "prepared", cwd=jobs, environ=greeting)
-    assert "preparing" in first.stdout
-    assert "ready you" in first.stdout
-    second = laptop("run", "prepared", cwd=jobs, environ=greeting)
-    assert "preparing" not in second.stdout.replace("prepared", "")
-    assert second.stdout.count("ready you") == 1
 
 
 def test_ctrl_c_detaches_and_logs_pick_it_up(laptop: Laptop, jobs: Path) -> None:
@@ -122,16 +97,6 @@ def test_ctrl_c_detaches_and_logs_pick_it_up(laptop: Laptop, jobs: Path) -> None
     log = laptop("logs", "-f", cwd=jobs).stdout
     assert spoken(log) == [*(f"line {i}" for i in range(1, 41)), "the end"]
     assert laptop.json("ps", cwd=jobs)[0]["state"] == "succeeded"
-
-
-def test_cancel_lets_the_job_save_first(laptop: Laptop, jobs: Path) -> None:
-    laptop("run", "--detach", "stubborn", cwd=jobs)
-    eventually(lambda: "ready" in laptop("logs", "stubborn", cwd=jobs).stdout)
-    laptop("cancel", "stubborn", cwd=jobs)
-    assert "saving" in laptop("logs", "stubborn", cwd=jobs).stdout
-    assert laptop.json("ps", cwd=jobs)[0]["state"] == "cancelled"
-    again = laptop("cancel", "stubborn", cwd=jobs)
-    assert "already" in again.stdout + again.stderr
 
 
 def test_values_of_env_do_not_show_in_the_process_list(laptop: Laptop, jobs: Path) -> None:
@@ -196,19 +161,8 @@ def test_attach_shows_the_run_in_its_tmux(laptop: Laptop, jobs: Path) -> None:
     os.close(leader)
     assert laptop.json("ps", cwd=jobs)[0]["state"] == "running"
     laptop("cancel", "slow", cwd=jobs)
-
-
-def test_a_reboot_in_the_middle_reads_as_lost(laptop: Laptop, tmp_path: Path) -> None:
-    folder = project(tmp_path / "reboot", JOBS)
-    laptop("up", cwd=folder)
-    laptop("push", cwd=folder)
-    laptop("run", "--detach", "slow", cwd=folder)
-    laptop("down", cwd=folder)
-    laptop("up", cwd=folder)
-    last = laptop.json("ps", cwd=folder)[0]
-    assert last["state"] in {"lost", "cancelled"}
-    assert last["exit_code"] != 0
-    laptop("down", "--delete", "--yes", cwd=folder)
+    again = laptop("cancel", "slow", cwd=jobs)
+    assert "already" in again.stdout + again.stderr
 
 
 def test_ssh_and_exec_pass_the_exit_code_and_the_streams(laptop: Laptop, jobs: Path) -> None:
@@ -217,3 +171,12 @@ def test_ssh_and_exec_pass_the_exit_code_and_the_streams(laptop: Laptop, jobs: P
     told = laptop("exec", "cat", cwd=jobs, stdin=b"over and back\n")
     assert told.stdout == "over and back\n"
     assert laptop("exec", "pwd", cwd=jobs).stdout.strip().endswith("/Workspace/jobs")
+
+
+def test_a_reboot_in_the_middle_reads_as_lost(laptop: Laptop, jobs: Path) -> None:
+    laptop("run", "--detach", "slow", cwd=jobs)
+    laptop("down", cwd=jobs)
+    laptop("up", cwd=jobs)
+    last = laptop.json("ps", cwd=jobs)[0]
+    assert last["state"] in {"lost", "cancelled"}
+    assert last["exit_code"] != 0

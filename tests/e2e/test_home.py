@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,54 +73,38 @@ def test_conflicts_under_json_are_one_document_and_exit_4(laptop: Laptop, home: 
     assert (home / "work/train.py").read_text() == "there\n"
 
 
-def test_fetch_waits_for_what_the_run_has_yet_to_write(laptop: Laptop, home: Path) -> None:
-    laptop("run", "train", "--detach", cwd=home)
-    early = laptop("fetch", "--to", "early", cwd=home, code=3)
-    assert "--wait" in early.stderr
-    client = laptop.start("fetch", "--wait", "--to", "late", cwd=home)
+def waiting(laptop: Laptop, home: Path, to: str) -> subprocess.Popen[bytes]:
+    """A fetch that has said what it waits for."""
+    client = laptop.start("fetch", "--wait", "--to", to, cwd=home)
     assert client.stderr is not None
     heard = b""
     while b"has not written model.pth yet" not in heard:
         line = client.stderr.readline()
         assert line, heard
         heard += line
+    return client
+
+
+def test_fetch_waits_for_what_the_run_has_yet_to_write_and_ctrl_c_ends_only_the_waiting(
+    laptop: Laptop, home: Path
+) -> None:
+    laptop("run", "train", "--detach", cwd=home)
+    early = laptop("fetch", "--to", "early", cwd=home, code=3)
+    assert "--wait" in early.stderr
+    client = waiting(laptop, home, "never")
+    os.killpg(client.pid, signal.SIGINT)
+    client.communicate(timeout=20)
+    assert client.returncode == 130
+    assert laptop.json("ps", cwd=home)[0]["state"] in ("running", "preparing")
+
+    client = waiting(laptop, home, "late")
     there(laptop, home, "touch ~/go")
     client.communicate(timeout=60)
     assert client.returncode == 0
     assert (home / "late/model.pth").read_text() == "weights\n"
     assert not (home / "early").exists()
-
-
-def test_ctrl_c_ends_only_the_waiting(laptop: Laptop, home: Path) -> None:
-    there(laptop, home, "rm -f ~/go work/model.pth")
-    laptop("run", "train", "--detach", cwd=home)
-    client = laptop.start("fetch", "--wait", "--to", "never", cwd=home)
-    assert client.stderr is not None
-    heard = b""
-    while b"has not written" not in heard:
-        line = client.stderr.readline()
-        assert line, heard
-        heard += line
-    os.killpg(client.pid, signal.SIGINT)
-    client.communicate(timeout=20)
-    assert client.returncode == 130
     assert not (home / "never").exists()
-    state = laptop.json("ps", cwd=home)[0]["state"]
-    assert state in ("running", "preparing")
-    there(laptop, home, "touch ~/go")
     eventually(lambda: laptop.json("ps", cwd=home)[0]["state"] == "succeeded")
-
-
-def test_patterns_are_the_vms_and_two_of_one_name_are_told_apart(
-    laptop: Laptop, home: Path, tmp_path: Path
-) -> None:
-    there(laptop, home, "mkdir -p a b; echo 1 >a/x.pth; echo 2 >b/x.pth; sleep 2.2")
-    refused = laptop("fetch", "*/x.pth", "--to", str(tmp_path / "got"), cwd=home, code=2)
-    assert "--parents" in refused.stderr
-    told = laptop.json("fetch", "*/x.pth", "--parents", "--to", str(tmp_path / "got"), cwd=home)
-    assert len(told["files"]) == 2
-    assert (tmp_path / "got/a/x.pth").read_text() == "1\n"
-    assert (tmp_path / "got/b/x.pth").read_text() == "2\n"
 
 
 @pytest.mark.parametrize("name", ["fetch", "pull"])

@@ -78,16 +78,6 @@ def test_what_was_edited_on_the_machine_is_listed_and_kept(laptop: Laptop, work:
     assert there(laptop, work, "model.txt") == "mine"
 
 
-@pytest.mark.parametrize("way", ["rsync", "scp"])
-def test_every_way_brings_the_same(laptop: Laptop, work: Path, way: str) -> None:
-    names = ["a'; echo foo", "-rf", "~", "new\nline", "sp ace/ü.txt"]
-    project(work, TOML, {name: f"{way} {name}" for name in names})
-    told = laptop.json("push", "--via", way, cwd=work)
-    assert told["moved_files"] == len(names)
-    for name in names:
-        assert there(laptop, work, f"./{name}") == f"{way} {name}"
-
-
 def test_an_unknown_way_is_refused(laptop: Laptop, work: Path) -> None:
     refused = laptop("push", "--via", "pigeon", cwd=work, code=2)
     assert "stream" in refused.stderr

@@ -92,6 +92,7 @@ def test_users_come_and_go_with_the_metadata(bench: Bench) -> None:
     eventually(lambda: bench.try_ssh("2", "true", user="bob.b").returncode == 0)
     assert bench.ssh("2", "echo $HOME $USER", user="bob.b") == "/home/bob.b bob.b"
     assert bench.try_ssh("2", "true", user="root").returncode == 255
+    assert bench.try_ssh("2", "test -e /usr/local/bin/nvidia-smi").returncode == 1, "it has no GPU"
     attributes["ssh-keys"] = f"bob.b:{bench.public}"
     bench.host.metadata_changed("2")
     eventually(lambda: bench.try_ssh("2", "true", user="alice").returncode == 255)

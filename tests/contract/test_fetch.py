@@ -270,6 +270,8 @@ def going(world: World) -> Iterator[World]:
 
 
 def test_wait_brings_outputs_that_the_run_has_yet_to_write(going: World) -> None:
+    with pytest.raises(NotFound, match="--wait"):
+        play(fetch(going.project, ["model.bin"]))
     heard: list[str] = []
 
     def watch(event: Event) -> None:
@@ -280,11 +282,6 @@ def test_wait_brings_outputs_that_the_run_has_yet_to_write(going: World) -> None
     play(fetch(going.project, [], to=Path("got"), wait=True), watch)
     assert heard
     assert tree(going.root / "got") == {"model.bin": "new", "plots/p": "p"}
-
-
-def test_without_wait_a_missing_output_is_missing_and_says_how_to_wait(going: World) -> None:
-    with pytest.raises(NotFound, match="--wait"):
-        play(fetch(going.project, ["model.bin"]))
 
 
 def test_an_earlier_runs_output_is_said_to_be_one(going: World) -> None:
@@ -430,16 +427,22 @@ def test_an_impostor_at_its_address_gets_nothing_and_gives_nothing(
 def test_the_rest_of_a_folder_comes_over_the_next_connection(world: World) -> None:
     for number in range(40):
         settled(world.remote / f"out/{number:02}", os.urandom(500_000))
+    there = files_of(world.remote / "out")
+    os.mkfifo(world.remote / "out/pipe")
+    warned: list[str] = []
     cut: list[int] = []
 
     def watch(event: Event) -> None:
+        if isinstance(event, Warned):
+            warned.append(event.text)
         if not cut and isinstance(event, Advanced) and (event.done_bytes or 0) > 10_000_000:
             cut.append(1)
             world.sshd.cut()
 
     result = play(fetch(world.project, ["out"]), watch)
     assert cut
-    assert files_of(world.root / "out") == files_of(world.remote / "out")
+    assert len(warned) == 1, "what is left out is told once, not again over each connection"
+    assert files_of(world.root / "out") == there
     assert len(result.files) == 40
     assert result.bytes == 20_000_000
 
@@ -716,21 +719,3 @@ def test_a_vm_that_is_gone_is_unreachable(world: World, monkeypatch: pytest.Monk
     world.sshd.start()
     result = play(fetch(world.project, ["big.bin"]))
     assert result.files[0].resumed_at > 4_000_000
-
-
-def test_warnings_are_told_once(world: World) -> None:
-    settled(world.remote / "out/file", os.urandom(20_000_000))
-    os.mkfifo(world.remote / "out/pipe")
-    warned: list[str] = []
-    cut: list[int] = []
-
-    def watch(event: Event) -> None:
-        if isinstance(event, Warned):
-            warned.append(event.text)
-        if not cut and isinstance(event, Advanced) and (event.done_bytes or 0) > 5_000_000:
-            cut.append(1)
-            world.sshd.cut()
-
-    play(fetch(world.project, ["out"]), watch)
-    assert cut
-    assert len(warned) == 1

@@ -51,6 +51,8 @@ class Collections:
 _PRELOADED = (
     "platformdirs",
     "cryptography.x509",
+    "jsonschema",
+    "referencing.jsonschema",
     "cryptography.hazmat.primitives.asymmetric.ec",
     "uvicorn",
     "uvicorn.lifespan.off",
@@ -69,6 +71,11 @@ def preload() -> None:
             importlib.import_module(module.name)
     for name in _PRELOADED:
         importlib.import_module(name)
+    from vmctl.emulator.catalog import Catalog
+    from vmctl.emulator.discovery import Discovery
+
+    Discovery.load()
+    Catalog.load()
 
 
 def start_forked(home: Path, environ: Mapping[str, str], clock: str, told: IO[bytes]) -> Forked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from .links import region_of
@@ -171,8 +171,9 @@ class Catalog:
         self.regions = sorted(_ZONES)
 
     @classmethod
+    @cache
     def load(cls) -> Catalog:
-        """Read the table that comes with the package."""
+        """Read the table that comes with the package, once."""
         file = Path(__file__).parent.parent / "data" / "gpu_catalog.csv"
         with file.open(newline="", encoding="utf-8") as stream:
             rows = csv.DictReader(line for line in stream if not line.startswith("#"))

@@ -49,11 +49,16 @@ def test_gclouds_own_token_is_used_when_there_is_nothing_else(
 ) -> None:
     folder = project(tmp_path / "token", BASE)
     laptop("emulator", "start", cwd=folder)
-    environ = {**Door(laptop.emulator_home).gcloud, "CLOUDSDK_CORE_PROJECT": "from-gcloud"}
-    stranger("up", "--gpu", "none", cwd=folder, environ=environ)
-    machine = stranger.json("status", cwd=folder, environ=environ)["machine"]
-    assert machine["status"] == "RUNNING"
-    assert machine["machine_type"] == "e2-standard-4"
+    door = Door(laptop.emulator_home)
+    environ = {**door.gcloud, "CLOUDSDK_CORE_PROJECT": "from-gcloud"}
+    refused = {"code": "PERMISSIONS_ERROR", "message": "As far as here."}
+    fault = door.admin("POST", "faults", {"kind": "operation", **refused})
+    try:
+        told = stranger("up", "--gpu", "none", cwd=folder, code=2, environ=environ).stderr
+    finally:
+        door.admin("DELETE", f"faults/{fault['id']}")
+    assert "As far as here." in told
     # the project is the one that gcloud is set to
-    assert laptop.json("status", cwd=folder)["machine"] is None
-    stranger("down", "--delete", "--yes", cwd=folder, environ=environ)
+    asked = door.ask("GET", "/compute/v1/projects/from-gcloud/aggregated/operations")["items"]
+    operations = [one for scope in asked.values() for one in scope.get("operations", [])]
+    assert [one["operationType"] for one in operations] == ["insert"]

@@ -22,8 +22,15 @@ def test_a_terminal_gets_colours_and_a_pipe_gets_none(laptop: Laptop, shared_mac
     assert "\x1b" not in laptop("ls", cwd=shared_machine).stdout
 
 
-@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-@pytest.mark.parametrize("words", [("doctor",), ("ls",), ("status",), ("exec",)])
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        (("doctor",), {"NO_COLOR": "1"}),
+        (("status",), {"NO_COLOR": "1"}),
+        (("ls",), {"TERM": "dumb"}),
+        (("exec",), {"TERM": "dumb"}),
+    ],
+)
 def test_who_wants_no_colours_gets_none(
     laptop: Laptop, shared_machine: Path, words: tuple[str, ...], environ: dict[str, str]
 ) -> None:

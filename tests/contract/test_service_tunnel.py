@@ -57,7 +57,7 @@ def next_told(story: Story[Any], kind: type[T], seconds: float = 30.0) -> T:
     raise AssertionError(f"the story ended without {kind.__name__}")
 
 
-def test_tunnel_starts_the_service_and_heals(web: World) -> None:
+def test_tunnel_starts_the_service_and_again_after_a_cut_and_a_reboot(web: World) -> None:
     port = free_port()
     story = tunnel(web.project, "web", port)
     with contextlib.closing(story):
@@ -66,20 +66,13 @@ def test_tunnel_starts_the_service_and_heals(web: World) -> None:
         web.sshd.cut()
         assert "back" in next_told(story, Noted).text
         assert get(port) == b"hello through the tunnel"
-    with pytest.raises(OSError):
-        get(port)
-
-
-def test_tunnel_restarts_the_service_after_a_reboot(web: World) -> None:
-    port = free_port()
-    story = tunnel(web.project, "web", port)
-    with contextlib.closing(story):
-        next_told(story, Ready)
         web.sshd.power_off()
         web.sshd.start()
         next_told(story, Noted)
         eventually(lambda: _answers(port))
         assert get(port) == b"hello through the tunnel"
+    with pytest.raises(OSError):
+        get(port)
 
 
 def _answers(port: int) -> bool:

@@ -108,7 +108,7 @@ def test_an_expiring_key_stops_working_when_it_expires(bench: Bench) -> None:
     bench.answers.attributes["2"] = {"ssh-keys": f"alice:{kind} {blob} google-ssh {comment}"}
     bench.boot("2")
     assert bench.ssh("2", "id -un") == "alice"
-    eventually(lambda: bench.try_ssh("2", "true").returncode == 255)
+    eventually(lambda: bench.try_ssh("2", "true").returncode == 255, gap_s=0.5)
     assert datetime.now(UTC) >= ends.replace(microsecond=0)
 
 

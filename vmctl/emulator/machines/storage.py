@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import configparser
 import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -142,7 +144,11 @@ def make_seed(home: Path, *, sandboxed: bool) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     (partial / "etc").mkdir(parents=True)
     guest = Path(__file__).with_name("guest")
-    shutil.copytree(guest, partial / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+    # Compiled beside this package, once, where it may be written to: the system's Python reads
+    # that where it is of the same version, and passes it over where it is not.
+    if not sys.dont_write_bytecode:
+        compileall.compile_dir(guest, maxlevels=0, quiet=2)
+    shutil.copytree(guest, partial / "guest")
     for name in ETC:
         source = Path("/etc") / name
         if sandboxed and name in FOLDERS_OF_LINKS and stays_in_usr(source):

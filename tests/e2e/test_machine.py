@@ -18,15 +18,19 @@ from tests.harness.laptop import BASE, Laptop, project
 
 
 @pytest.fixture(scope="module")
-def two_projects(laptop: Laptop) -> Iterator[tuple[Path, Path]]:
-    base = public_folder("two")
-    first, second = project(base / "first", BASE), project(base / "second", BASE)
-    laptop("up", "--gpu", "t4", cwd=first)
-    laptop("up", "--gpu", "t4", cwd=second)
-    yield first, second
-    for folder in (first, second):
-        laptop("down", "--delete", "--yes", cwd=folder, code=None)
+def other_folder(laptop: Laptop) -> Iterator[Path]:
+    base = public_folder("sibling")
+    folder = project(base / "sibling", BASE + '[jobs.x]\ncommand = "true"\n')
+    yield folder
+    laptop("down", "--delete", "--yes", cwd=folder, code=None)
     shutil.rmtree(base)
+
+
+@pytest.fixture
+def other_project(laptop: Laptop, other_folder: Path) -> Path:
+    """Another machine, up, whatever a test did to it before."""
+    laptop("up", "--gpu", "t4", cwd=other_folder)
+    return other_folder
 
 
 def test_a_second_up_creates_nothing(laptop: Laptop, shared_machine: Path) -> None:
@@ -47,23 +51,22 @@ def test_status_says_what_it_is_and_what_will_stop_it(laptop: Laptop, shared_mac
 
 
 def test_two_projects_do_not_see_each_other(
-    laptop: Laptop, two_projects: tuple[Path, Path]
+    laptop: Laptop, shared_machine: Path, other_project: Path
 ) -> None:
-    first, second = two_projects
-    assert "second" not in laptop("ls", cwd=first).stdout
-    assert "first" not in laptop("ls", cwd=second).stdout
+    first, second = other_project, shared_machine
+    assert "shared" not in laptop("ls", cwd=first).stdout
+    assert "sibling" not in laptop("ls", cwd=second).stdout
     everything = laptop("ls", "--all", cwd=first).stdout
-    assert "first" in everything
-    assert "second" in everything
+    assert "shared" in everything
+    assert "sibling" in everything
     (first / "only-here.txt").write_text("mine")
     laptop("push", cwd=first)
     assert laptop("exec", "ls", cwd=first).stdout.split() == ["only-here.txt", "vmctl.toml"]
     laptop("exec", "test", "-e", "only-here.txt", cwd=second, code=1)
 
 
-def test_down_stops_and_up_brings_the_disk_back(laptop: Laptop, tmp_path: Path) -> None:
-    folder = project(tmp_path / "stopped", BASE)
-    laptop("up", cwd=folder)
+def test_down_stops_and_up_brings_the_disk_back(laptop: Laptop, other_project: Path) -> None:
+    folder = other_project
     laptop("exec", "--", "sh", "-c", "echo kept >~/note; touch /tmp/gone", cwd=folder)
     told = laptop("down", cwd=folder)
     assert "disk" in (told.stdout + told.stderr).lower(), "what still costs money is said"
@@ -76,39 +79,34 @@ def test_down_stops_and_up_brings_the_disk_back(laptop: Laptop, tmp_path: Path) 
     laptop("up", cwd=folder)
     assert laptop("exec", "--", "sh", "-c", "cat ~/note; ls /tmp", cwd=folder).stdout == "kept\n"
 
-    laptop("down", "--delete", "--yes", cwd=folder)
-    assert "stopped" not in laptop("ls", "--all", cwd=folder).stdout
-    gone = laptop("down", "--delete", "--yes", cwd=folder)
-    assert "already" in gone.stdout + gone.stderr
 
-
-def test_shutdown_inside_ends_as_terminated(laptop: Laptop, tmp_path: Path) -> None:
-    folder = project(tmp_path / "inside", BASE)
-    laptop("up", cwd=folder)
-    laptop("exec", "--", "sudo", "shutdown", "-h", "now", cwd=folder, code=None)
+def test_shutdown_inside_ends_as_terminated(laptop: Laptop, other_project: Path) -> None:
+    laptop("exec", "--", "sudo", "shutdown", "-h", "now", cwd=other_project, code=None)
     eventually(
-        lambda: laptop.json("status", cwd=folder)["machine"]["status"] == "TERMINATED",
+        lambda: laptop.json("status", cwd=other_project)["machine"]["status"] == "TERMINATED",
         what="TERMINATED after shutdown -h now",
     )
-    refused = laptop("exec", "true", cwd=folder, code=4)
+    refused = laptop("exec", "true", cwd=other_project, code=4)
     assert "vmctl up" in refused.stderr
-    laptop("down", "--delete", "--yes", cwd=folder)
 
 
 def test_a_machine_deleted_behind_our_back_is_said_to_be_gone(
-    laptop: Laptop, tmp_path: Path
+    laptop: Laptop, other_project: Path
 ) -> None:
-    folder = project(tmp_path / "behind", BASE + '[jobs.x]\ncommand = "true"\n')
-    laptop("up", cwd=folder)
+    folder = other_project
+    laptop("exec", "true", cwd=folder)
     # another laptop of the same owner deletes it; this one still holds a warm connection
     other = Laptop(laptop.home.with_name("other"), laptop.emulator_home)
     other("down", "--delete", "--yes", cwd=folder)
+    assert "sibling" not in laptop("ls", "--all", cwd=folder).stdout
     for words in (["push"], ["run", "x"], ["ssh", "true"], ["fetch", "y"]):
         told = laptop(*words, cwd=folder, code=None)
         assert told.returncode == 3, told.stderr
         assert "vmctl up" in told.stderr
     assert laptop.json("status", cwd=folder)["machine"] is None
     laptop("down", cwd=folder)
+    gone = laptop("down", "--delete", "--yes", cwd=folder)
+    assert "already" in gone.stdout + gone.stderr
 
 
 def test_without_an_agreement_nothing_is_deleted(laptop: Laptop, shared_machine: Path) -> None:

@@ -225,6 +225,7 @@ class ForkServer:
 
 
 _servers: dict[tuple[str, ...], ForkServer] = {}
+_asking = threading.RLock()  # several threads may be the first to ask
 
 
 def fork_server(
@@ -232,9 +233,10 @@ def fork_server(
 ) -> ForkServer:
     """The parent for this prefix and what it has imported, started when it is first asked for."""
     key = (preload, *prefix)
-    if key not in _servers:
-        _servers[key] = ForkServer(prefix, preload, title)
-    return _servers[key]
+    with _asking:
+        if key not in _servers:
+            _servers[key] = ForkServer(prefix, preload, title)
+        return _servers[key]
 
 
 def close_all() -> None:

@@ -10,6 +10,9 @@ How to run `vmctl` in a test:
   its own from the first instruction on. This is the way where the process is the point: kills,
   signals, terminals, what is imported at start-up, packaging, several at once.
 
+Emulators are forked likewise where a test needs one (`emulator.py`): a process and a session of
+their own, which serve real HTTP. How `vmctl emulator start` starts one is for tests of just that.
+
 Everything else stays as users have it: HTTP, sshd, tmux, rsync, the emulator and the browser.
 Waiting for what sends no word: `eventually`. Nothing here counts polls or asserts a time.
 """

@@ -27,18 +27,19 @@ from tests.harness.fixtures import Linked
 from tests.harness.fork_server import Forked
 from tests.harness.laptop import BASE, project
 
-LARGE = 16_000_000
-SMALL = [40_000] * 200
+LARGE = 8_000_000
+SMALL = [40_000] * 150
 SIZE = LARGE + sum(SMALL)
 # What is in flight when a program is killed is lost: ssh's window (2 MB), and what the link holds.
 IN_FLIGHT = 2_500_000
 # Connections, questions and answers of one command.
 OVERHEAD = 150_000
+RATE_MBIT = 60  # a command takes two seconds, time enough to be killed on its way
 SUMS = "find . -type f -exec sha256sum {} +"
 
 
 def random_tree(folder: Path, seed: str) -> dict[str, str]:
-    """200 small files and one large one, which nothing can compress; SHA-256 by path."""
+    """150 small files and one large one, which nothing can compress; SHA-256 by path."""
     source = random.Random(seed)
     proven = {}
     for index, size in enumerate([*SMALL, LARGE]):
@@ -80,7 +81,7 @@ def at_work(linked: Linked, *words: str) -> Iterator[Client]:
 
 
 class Transfer:
-    """One push or fetch of a tree of 24 MB, again and again until it is through."""
+    """One push or fetch of a tree of 14 MB, again and again until it is through."""
 
     def __init__(self, linked: Linked, base: Path, direction: str, seed: str) -> None:
         self.linked = linked
@@ -146,6 +147,7 @@ class Transfer:
 def transfer(linked: Linked, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Transfer]:
     seed = re.sub("[^a-z0-9]+", "-", request.node.name)
     made = Transfer(linked, tmp_path, request.param, seed)
+    linked.link.set(rate_mbit=RATE_MBIT)
     yield made
     linked.link.reset()
     shutil.rmtree(made.tree)

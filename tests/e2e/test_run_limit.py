@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import cleared, failed
+from tests.harness.attempts import failed
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 
@@ -16,13 +16,20 @@ VM = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances/tester-vm"
 REFUSED = "compute.instances.setScheduling is denied to you"
 
 
-@pytest.fixture
-def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
-    """A stopped VM, and nobody may limit its run."""
+@pytest.fixture(scope="module")
+def stopped(one_sky: LocalCloud) -> LocalCloud:
+    """A stopped VM with a limit of two hours."""
     one_sky("up", "--max-hours", "2")
     one_sky("down")
-    with cleared(one_sky):
-        yield one_sky
+    return one_sky
+
+
+@pytest.fixture
+def sky(stopped: LocalCloud) -> Iterator[LocalCloud]:
+    """The same VM, stopped again after each test, and no faults are left."""
+    yield stopped
+    stopped.no_faults()
+    stopped("down")
 
 
 def no_limit_may_be_set(sky: LocalCloud) -> None:
@@ -35,6 +42,13 @@ def scheduling(sky: LocalCloud) -> dict[str, Any]:
     return found
 
 
+def test_one_that_has_a_limit_starts_with_that(sky: LocalCloud) -> None:
+    no_limit_may_be_set(sky)
+    told = sky("up", "--max-hours", "3").stderr
+    assert "The run limit stays as it was" in told
+    assert scheduling(sky)["maxRunDuration"]["seconds"] == "7200"
+
+
 def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: LocalCloud) -> None:
     sky.ask("POST", f"{VM}/setScheduling", {"automaticRestart": False})
     eventually(lambda: "maxRunDuration" not in scheduling(sky), what="it has no limit")
@@ -42,10 +56,3 @@ def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: LocalCloud
     error = failed(sky, code=5)
     assert REFUSED in error["message"]
     assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
-
-
-def test_one_that_has_a_limit_starts_with_that(sky: LocalCloud) -> None:
-    no_limit_may_be_set(sky)
-    told = sky("up", "--max-hours", "3").stderr
-    assert "The run limit stays as it was" in told
-    assert scheduling(sky)["maxRunDuration"]["seconds"] == "7200"

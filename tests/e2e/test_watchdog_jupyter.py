@@ -7,7 +7,8 @@ import pytest
 from tests.harness.sshd import free_port
 from tests.harness.stepped_clock import SteppedCloud
 
-TOML = '[vm]\nimage = "pytorch"\nidle = "1h"\n'
+IDLE_H = 0.1  # shorter than the default, as each look of the watchdog costs time here
+TOML = '[vm]\nimage = "pytorch"\nidle = "6m"\n'
 
 # on the machine: `begin` starts a kernel and gives it an hour's work, `end` interrupts it
 SCRIPT = """
@@ -56,10 +57,10 @@ def test_a_kernel_at_work_keeps_the_machine_and_an_open_tunnel_does_not() -> Non
         cloud("tunnel", "jupyter", "--background", "--port", str(free_port()))
         kernel = ("exec", "--", "/opt/python/bin/python", "kernel.py")
         cloud(*kernel, "begin")
-        cloud.live(1.5)
+        cloud.live(2.5 * IDLE_H)
         assert cloud.machine()["status"] == "RUNNING"
         assert "1 Jupyter kernel" in str(cloud.report())
         cloud(*kernel, "end")
-        cloud.live(1.3)
+        cloud.live(2.5 * IDLE_H)
         cloud.off()
         cloud("tunnel", "stop", "all", code=None)

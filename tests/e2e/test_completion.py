@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.folders import public_folder
+from tests.harness.folders import public_folder, remove
 from tests.harness.laptop import BASE, PROGRAM, Laptop, project
 from tests.harness.startup import HEAVY
 
@@ -118,6 +118,7 @@ def machine(laptop: Laptop) -> Iterator[Path]:
     laptop("run", "train", cwd=made)
     yield made
     laptop("down", "--delete", "--yes", cwd=made, code=None)
+    remove(base)
 
 
 def test_tab_offers_what_is_on_the_machine(laptop: Laptop, machine: Path) -> None:

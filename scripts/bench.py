@@ -30,8 +30,8 @@ app()
 """
 # what a cold `vmctl up` has to import before it can do anything: the floor that it stands on
 IMPORTS_OF_UP = (
-    "import vmctl.cli.app, vmctl.workflows.up, vmctl.gce.service, googleapiclient.discovery,"
-    "google.auth.credentials, fabric, paramiko, vmctl.ssh.connection, vmctl.ssh.openssh"
+    "import vmctl.cli.app, vmctl.workflows.machine.up, vmctl.cloud.client, googleapiclient.discovery,"
+    "google.auth.credentials, fabric, paramiko, vmctl.ssh.session.bootstrap, vmctl.ssh.session.openssh"
 )
 
 

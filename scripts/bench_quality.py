@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from batches import Batch, Batches
 from cache import open_cache
 from colorize import learning_rate
 from colours import to_batch
 from data_utils import ImageFolderGrayColor, split_by_photo
+from inference import autocast_dtype, predict, validate
+from loader import Batch, Batches
 from metrics import psnr
 from models import new_net
-from predict import autocast_dtype, predict, validate
 from torch import nn
 from torch.nn import functional
 from unet import UNet

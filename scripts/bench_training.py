@@ -1,4 +1,4 @@
-"""The workload beside the course's own way (workload/naive.py), in one run: ratios, and limits.
+"""The workload beside the course's own way (workload/baseline.py), in one run: ratios, and limits.
 
 Runs under any Python that has torch; `scripts/bench training` finds the one of the machines' image.
 Contestants take turns, each step in a process of its own. Processor time stands beside wall time:
@@ -27,14 +27,14 @@ sys.path.insert(0, str(ROOT / "workload"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch  # noqa: E402
-from batches import Batches  # noqa: E402
 from bench_quality import Curve, bench_quality, reached  # noqa: E402
 from cache import open_cache  # noqa: E402
 from data_utils import ImageFolderGrayColor, colorization_dataset  # noqa: E402
 from fast_unet import FastUNet  # noqa: E402
 from half_unet import HalfUNet  # noqa: E402
+from inference import autocast_dtype, predict  # noqa: E402
+from loader import Batches  # noqa: E402
 from PIL import Image  # noqa: E402
-from predict import autocast_dtype, predict  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 from unet import UNet  # noqa: E402

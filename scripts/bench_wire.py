@@ -37,7 +37,7 @@ from scripts.wire_rig import (
     title,
     verdict,
 )
-from vmctl.workflows.syncing.manifest import RACY_NS
+from vmctl.workflows.sync.hash_cache import RACY_NS
 
 
 def row_exec(bench: Bench, machines: Trees) -> None:

@@ -23,9 +23,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.gpu import MODELS, Gpu
-from vmctl.domain.machine import MachineType, built_in_gpu, choose_machine
-from vmctl.domain.placement import region_of
+from vmctl.domain.machine.gpu import MODELS, Gpu
+from vmctl.domain.machine.machine_type import MachineType, built_in_gpu, choose_machine
+from vmctl.domain.machine.placement import region_of
 
 TABLE = Path(__file__).resolve().parents[1] / "vmctl" / "data" / "gpu_catalog.csv"
 RAW = "https://raw.githubusercontent.com"
@@ -338,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_table(after, table)
         print(
             f"Written. Put the new dates into {table.with_name('README.md').name} and "
-            "vmctl/gce/catalogue.py."
+            "vmctl/cloud/price_table.py."
         )
     return verdict
 

@@ -139,7 +139,7 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
         terminal.document({**body, "exit_code": code}, errors=True)
         return code
     from vmctl.cli.attempts import attempt_lines
-    from vmctl.cli.render import error_lines
+    from vmctl.cli.screen import error_lines
 
     for line in attempt_lines(error.attempts):
         terminal.note(line)

@@ -18,10 +18,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from vmctl.domain import vm_settings
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import posix_user, slug
-from vmctl.domain.typed import (
+from vmctl.domain.settings import vm_settings
+from vmctl.domain.settings.toml_values import (
     folder_inside,
     plain_name,
     refuse_controls,
@@ -32,7 +32,7 @@ from vmctl.domain.typed import (
     truth,
     typed,
 )
-from vmctl.domain.vm_settings import VmSettings
+from vmctl.domain.settings.vm_settings import VmSettings
 
 FILE_NAME = "vmctl.toml"
 OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL")

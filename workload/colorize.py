@@ -21,8 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 import torch.nn.functional as F
-from batches import Batches
-from board import Board
 from checkpoint import (
     CheckpointError,
     NonFinite,
@@ -35,15 +33,17 @@ from checkpoint import (
     write_whole,
 )
 from data_utils import DataError
+from dataset import Photos
+from distributed import Team, assembled
 from gallery import colour_folder, save_sample
-from memory import batch_that_fits, is_out_of_memory, memory_of
+from inference import autocast_dtype, colorized, predict, validate
+from loader import Batches
 from models import MODELS, load_net, new_net, sides_of
+from oom import batch_that_fits, is_out_of_memory, memory_of
 from options import CONFIGURATION, parse_arguments
-from photos import Photos
-from predict import autocast_dtype, colorized, predict, validate
-from reports import LossReader, progress_bar
+from progress import LossReader, progress_bar
 from resume import find_checkpoint, restore
-from team import Team, assembled
+from tensorboard_log import Board
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 

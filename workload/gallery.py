@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from checkpoint import write_whole
 from colours import gray_copy, keep_luma, to_batch
 from data_utils import DataError
+from dataset import Photos
 from image_files import UnreadableImage, load_rgb, photos_below
+from image_grids import draw_sample
+from inference import colorized
 from metrics import colourfulness, psnr, ssim
 from models import SIDES, load_net
-from photos import Photos
-from pictures import draw_sample
 from PIL import Image
 from plain_files import UnusualFile, printable, read_plain
-from predict import colorized
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from checkpoint import fill, read, read_bytes, weights_of
 from fast_unet import FastUNet
 from half_unet import HalfUNet
-from start import start_from_gray, start_without_hues
+from init_weights import start_from_gray, start_without_hues
 from torch import nn
 from unet import UNet
 

@@ -18,7 +18,7 @@ from checkpoint import (
     read_bytes,
     weights_of,
 )
-from team import Team
+from distributed import Team
 from torch import nn
 
 

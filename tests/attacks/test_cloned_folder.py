@@ -20,14 +20,14 @@ from tests.harness.logins import logged_out
 from tests.harness.terminal import at_terminal
 from vmctl.__main__ import main
 from vmctl.config import Project, load_project
-from vmctl.domain import gcloud_lines
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.gcloud_steps import Place, Step
-from vmctl.workflows.agreements import Agreements
-from vmctl.workflows.push import _conflict
-from vmctl.workflows.syncing import git, manifest
-from vmctl.workflows.syncing.reading import Reading, Unagreed
-from vmctl.workflows.syncing.selection import Selection, select
+from vmctl.domain.gcloud import commands
+from vmctl.domain.gcloud.steps import Place, Step
+from vmctl.workflows.base.agreements import Agreements
+from vmctl.workflows.sync import git, hash_cache
+from vmctl.workflows.sync.push import _conflict
+from vmctl.workflows.sync.scan import Reading, Unagreed
+from vmctl.workflows.sync.selection import Selection, select
 
 # -- git's configuration names programs -------------------------------------------------------
 
@@ -590,15 +590,15 @@ def test_printed_lines_run_nothing_of_the_settings(tmp_path: Path) -> None:
     """`--print-gcloud | sh`: what a name holds is a word or a comment, never a line."""
     steps: list[Step] = []
     for evil in LINES:
-        steps += gcloud_lines.push(PLACE, [evil])
-        steps += gcloud_lines.fetch(PLACE, [evil, f"{evil}/x"], evil)
-        steps += gcloud_lines.run(
+        steps += commands.push(PLACE, [evil])
+        steps += commands.fetch(PLACE, [evil, f"{evil}/x"], evil)
+        steps += commands.run(
             PLACE, job=evil, line=evil, directory=evil, setup=[evil], passed_on=[evil]
         )
-        steps += gcloud_lines.tunnel(
+        steps += commands.tunnel(
             PLACE, service=evil, line=evil, directory=evil, local_port=1, remote_port=2
         )
-        steps += gcloud_lines.login(
+        steps += commands.login(
             Place(evil, evil, evil, evil, evil, through_iap=True, instance_id=evil), evil
         )
     script = "\n\n".join(step.text for step in steps)
@@ -757,7 +757,7 @@ def unharmful(found: Project) -> None:
     for job in found.jobs.values():
         assert job.name.replace("-", "").replace("_", "").isalnum()
         assert all(name.replace("_", "").isalnum() and name.isascii() for name in job.env)
-        for step in gcloud_lines.run(
+        for step in commands.run(
             PLACE, job=job.name, line=job.command, directory=job.directory, setup=job.setup,
             passed_on=job.env,
         ):  # fmt: skip
@@ -884,7 +884,7 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
 
 def test_a_dry_run_is_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a look into a file has found is found again, although its sum is known by then."""
-    monkeypatch.setattr(manifest, "RACY_NS", -1)  # as if all of it had lain there for long
+    monkeypatch.setattr(hash_cache, "RACY_NS", -1)  # as if all of it had lain there for long
     here = project(tmp_path / "train", "", {"notes": KEY, "x": "harmless"})
     found = load_project(here, environ={})
     dry = Reading(found, "pair", may_send=False)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.laptop import PROGRAM, Laptop, project
-from vmctl.cli.completing import is_safe
+from vmctl.cli.completion import is_safe
 from vmctl.config import load_project
 from vmctl.domain.errors import InvalidInput
 

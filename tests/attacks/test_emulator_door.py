@@ -22,9 +22,9 @@ from scripts.door import trusted
 from tests.harness.emulator import Emulator
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
-from vmctl.emulator.discovery import Discovery, Method
-from vmctl.emulator.papers import Papers
-from vmctl.emulator.web import application, guarded
+from vmctl.emulator.http.app import application, guarded
+from vmctl.emulator.http.discovery import Discovery, Method
+from vmctl.emulator.http.tls import Papers
 
 SECRET = "0123456789abcdef" * 4
 PORT = 18080

@@ -24,28 +24,28 @@ from tests.harness.local_machine import LocalMachine, connected, local_project, 
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole, TimedOut, VmctlError
 from vmctl.domain.events import Noted, Warned
-from vmctl.domain.listing import Listing
-from vmctl.ssh import guest, remote_output
-from vmctl.ssh.fetch import Incoming
+from vmctl.domain.sync.remote_listing import Listing
+from vmctl.ssh import remote_output, rpc
+from vmctl.ssh.boot_reports import Watching
 from vmctl.ssh.remote_output import RemoteOutput, exchange
-from vmctl.ssh.watching import Watching
-from vmctl.workflows import run as jobs
-from vmctl.workflows.fetch import FetchResult, fetch
-from vmctl.workflows.pull import PullResult, pull
-from vmctl.workflows.push import push
-from vmctl.workflows.syncing import bringing
+from vmctl.ssh.transfer.download import Incoming
+from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.sync import download
+from vmctl.workflows.sync.fetch import FetchResult, fetch
+from vmctl.workflows.sync.pull import PullResult, pull
+from vmctl.workflows.sync.push import push
 
 
 def library_of(machine: LocalMachine) -> Path:
-    return machine.home / ".vmctl/lib" / guest.library_name()
+    return machine.home / ".vmctl/lib" / rpc.library_name()
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The helpers as they lie on a machine."""
     machine = LocalMachine(tmp_path_factory.mktemp("installed"))
-    assert guest.install(machine)
-    assert not guest.install(machine), "what is whole stays"
+    assert rpc.install(machine)
+    assert not rpc.install(machine), "what is whole stays"
     return library_of(machine)
 
 
@@ -123,7 +123,7 @@ VERBS = ("prepare", "start", "runs", "cancel", "push-accept", "service", "servic
 def test_no_answer_of_another_shape_is_used(text: str) -> None:
     for verb in VERBS:
         with pytest.raises(NotProvenWhole) as caught:
-            guest.answer(verb, 0, text.encode(), b"")
+            rpc.answer(verb, 0, text.encode(), b"")
         assert caught.value.exit_code == 9
         assert caught.value.message.isprintable()
         assert "\n" not in caught.value.message
@@ -146,12 +146,12 @@ def test_a_command_ends_with_nine_and_one_sentence(machine: LocalMachine, projec
 )
 def test_the_vm_does_not_say_what_to_type_next(hint: str) -> None:
     error = {"error": {"kind": "conflict", "message": "No\n\x1b[2J.", "hint": hint}}
-    refused = guest.failure(guest.REFUSED, json.dumps(error).encode())
+    refused = rpc.failure(rpc.REFUSED, json.dumps(error).encode())
     assert type(refused) is Conflict
     assert refused.hint == ""
     assert refused.message.isprintable()
     error["error"]["hint"] = "See what runs: vmctl ps"
-    assert guest.failure(96, json.dumps(error).encode()).hint == "See what runs: vmctl ps"
+    assert rpc.failure(96, json.dumps(error).encode()).hint == "See what runs: vmctl ps"
 
 
 PUSHES = [
@@ -244,7 +244,7 @@ def test_a_machine_that_takes_nothing_in_is_given_up(
 
 def test_who_only_says_that_he_is_at_work_is_given_up(machine: LocalMachine) -> None:
     machine.lie("fetch", "while True: raw(b'\\n'); time.sleep(0.01)")
-    process = guest.stream(machine, "fetch", {})
+    process = rpc.stream(machine, "fetch", {})
     assert process.stdout is not None
     with pytest.raises(TimedOut, match="without an end"):
         RemoteOutput(process.stdout.fileno()).line(100, limit_s=0.2)
@@ -258,7 +258,7 @@ def test_waiting_ends_where_nobody_asked_for_it_and_in_a_week(
     machine.lie("fetch", "while True: say({'waiting': str(time.time())}); time.sleep(0.01)")
     with pytest.raises(NotProvenWhole, match="unasked"):
         play(fetch(project, ["x"]))
-    monkeypatch.setattr(bringing, "WAIT_LIMIT_S", 0.2)
+    monkeypatch.setattr(download, "WAIT_LIMIT_S", 0.2)
     with pytest.raises(TimedOut):
         play(fetch(project, ["x"], wait=True))
 
@@ -606,25 +606,25 @@ def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(
     cut(path)
     settle(machine.home / "Workspace/demo/x", "there")
     if verb == "runs":
-        assert guest.call(machine, "runs", {"project": "demo"}) == {"runs": []}
+        assert rpc.call(machine, "runs", {"project": "demo"}) == {"runs": []}
     elif verb == "start":
         asked = {"project": "demo", "job": "train", "directory": ""}
-        assert "unprepared" in guest.call(machine, "start", asked)
+        assert "unprepared" in rpc.call(machine, "start", asked)
     elif verb == "fetch":
         fetched(project, "x")
         assert files_of(project.root)["x"] == "there"
     else:
         assert play(push(project)).moved_files == 1
-    assert not guest.install(machine)
+    assert not rpc.install(machine)
     assert not list(library_of(machine).parent.glob(".part*"))
 
 
 def test_an_empty_helper_and_a_file_in_its_place_are_replaced(machine: LocalMachine) -> None:
     (library_of(machine) / "__main__.py").write_bytes(b"")
-    assert guest.call(machine, "runs", {"project": "demo"}) == {"runs": []}
+    assert rpc.call(machine, "runs", {"project": "demo"}) == {"runs": []}
     shutil.rmtree(library_of(machine))
     library_of(machine).write_text("no folder")
-    assert guest.call(machine, "runs", {"project": "demo"}) == {"runs": []}
+    assert rpc.call(machine, "runs", {"project": "demo"}) == {"runs": []}
 
 
 def test_nothing_is_written_beside_the_helpers_code(
@@ -657,12 +657,12 @@ exec sh -c "$1" <"$2"
 @pytest.mark.parametrize("filler", [2_097_152, 1_900_000])
 def test_a_full_disk_leaves_no_half_helper(tmp_path: Path, filler: int) -> None:
     archive = tmp_path / "archive"
-    archive.write_bytes(guest.library()[1])
+    archive.write_bytes(rpc.library()[1])
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", FULL, "sh",
-         guest.install_line(), str(archive), str(filler)],
+         rpc.install_line(), str(archive), str(filler)],
         env={"HOME": str(home), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
@@ -671,7 +671,7 @@ def test_a_full_disk_leaves_no_half_helper(tmp_path: Path, filler: int) -> None:
     if done.returncode == 77:
         pytest.skip("no mount namespaces for this user here")
     assert (done.returncode, done.stdout) == (0, "installed\n")
-    told = guest.install_failure(done.stderr.encode())
+    told = rpc.install_failure(done.stderr.encode())
     assert "vmctl exec df -h" in told.hint or "arrive whole" in told.message
 
 

@@ -15,7 +15,7 @@ from tests.harness.laptop import Laptop
 from vmctl.__main__ import main
 from vmctl.domain.errors import InvalidInput
 from vmctl.folders import data_dir, runtime_dir
-from vmctl.ssh.landing import Landing, part_name
+from vmctl.ssh.transfer.destination import Landing, part_name
 
 NEIGHBOUR = 65533
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes another user's files")

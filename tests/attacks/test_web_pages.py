@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from vmctl.emulator.clock import RunningClock
-from vmctl.emulator.discovery import Discovery
-from vmctl.emulator.web import application
+from vmctl.emulator.http.app import application
+from vmctl.emulator.http.discovery import Discovery
 
 SECRET = "0123456789abcdef" * 4  # as if a page knew it
 PORT = 18080

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.harness.emulator import Emulator
-from vmctl.domain.redaction import PROJECT
+from vmctl.domain.google.redaction import PROJECT
 
 from .conftest import Key, nat_ip
 

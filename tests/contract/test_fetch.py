@@ -28,12 +28,12 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 from vmctl.domain.events import Advanced, Event, Noted, Warned
-from vmctl.ssh import guest
-from vmctl.ssh.landing import Landing, part_name
-from vmctl.workflows import run as jobs
-from vmctl.workflows.fetch import FetchResult, fetch
-from vmctl.workflows.push import push
-from vmctl.workflows.syncing import coming_back
+from vmctl.ssh import rpc
+from vmctl.ssh.transfer.destination import Landing, part_name
+from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.session import reconnect
+from vmctl.workflows.sync.fetch import FetchResult, fetch
+from vmctl.workflows.sync.push import push
 
 
 def files_of(root: Path) -> dict[bytes, bytes]:
@@ -407,7 +407,7 @@ def test_a_machine_that_is_away_for_a_while_is_come_back_to(world: World) -> Non
 def test_an_impostor_at_its_address_gets_nothing_and_gives_nothing(
     own_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coming_back, "ACCESS_LOST_S", 0.5)
+    monkeypatch.setattr(reconnect, "ACCESS_LOST_S", 0.5)
     settled(own_world.remote / "big.bin", os.urandom(30_000_000))
     stopped: list[int] = []
 
@@ -572,8 +572,8 @@ def test_a_folder_that_cannot_hold_it_is_said_before_anything_comes(world: World
 @pytest.fixture
 def lie(world: World) -> Callable[[str], None]:
     """Replaces what the VM's helper answers to a fetch."""
-    guest.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / guest.library()[0] / "vmctl_guest/sending.py"
+    rpc.call(world.ssh, "runs", {"project": "demo"})
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/sending.py"
     text = library.read_text()
 
     def change(lines: str) -> None:
@@ -704,8 +704,8 @@ def test_an_answer_that_is_none_is_one_clear_error(
 
 
 def test_a_vm_that_is_gone_is_unreachable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coming_back, "LINK_LOST_S", 0.5)
-    monkeypatch.setattr(coming_back, "ACCESS_LOST_S", 0.5)
+    monkeypatch.setattr(reconnect, "LINK_LOST_S", 0.5)
+    monkeypatch.setattr(reconnect, "ACCESS_LOST_S", 0.5)
     settled(world.remote / "big.bin", os.urandom(30_000_000))
 
     def watch(event: Event) -> None:

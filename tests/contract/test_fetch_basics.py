@@ -17,10 +17,10 @@ from vmctl.domain.errors import (
     NotProvenWhole,
 )
 from vmctl.domain.events import Event
-from vmctl.ssh import guest
-from vmctl.workflows import run as jobs
-from vmctl.workflows.fetch import fetch
-from vmctl.workflows.push import push
+from vmctl.ssh import rpc
+from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.sync.fetch import fetch
+from vmctl.workflows.sync.push import push
 
 
 def test_fetch_proves_keeps_times_and_replaces(world: World) -> None:
@@ -84,8 +84,8 @@ def test_left_over_of_another_version_is_not_mixed_in(world: World) -> None:
 def test_wrong_sum_is_an_error_never_a_file(world: World) -> None:
     # a helper on the VM that lies about what it sends
     write(world.remote, {"model.bin": "x"})
-    guest.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / guest.library()[0] / "vmctl_guest/sending.py"
+    rpc.call(world.ssh, "runs", {"project": "demo"})
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/sending.py"
     text = library.read_text()
     library.write_text(text.replace('digest.hexdigest(), "changed"', "'0' * 64, \"changed\""))
     shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from vmctl.domain.errors import Conflict
-from vmctl.ssh.local_port import LocalPort
-from vmctl.ssh.ports import listen, listen_from
+from vmctl.ssh.tunnel.local_ports import listen, listen_from
+from vmctl.ssh.tunnel.local_proxy import LocalPort
 
 GET = b"GET /page HTTP/1.1\r\nHost: vm\r\n\r\n"
 POST = b"POST /page HTTP/1.1\r\nHost: vm\r\nContent-Length: 0\r\n\r\n"

@@ -11,9 +11,9 @@ import pytest
 from tests.harness.wire import World, play, settled, tree, write
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
 from vmctl.domain.events import Advanced, Event, Started
-from vmctl.ssh import guest
-from vmctl.workflows.pull import PullResult, pull
-from vmctl.workflows.push import push
+from vmctl.ssh import rpc
+from vmctl.workflows.sync.pull import PullResult, pull
+from vmctl.workflows.sync.push import push
 
 FILES = {"train.py": "one", "notes/a.ipynb": "two", "data.csv": "three"}
 
@@ -289,8 +289,8 @@ def test_the_vm_cannot_name_what_this_folders_rules_keep_out(pushed: World) -> N
 
 def lie(world: World, listing: dict[str, object]) -> None:
     """Replace what the VM's helper answers to a pull."""
-    guest.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / guest.library()[0] / "vmctl_guest/pulling.py"
+    rpc.call(world.ssh, "runs", {"project": "demo"})
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/pulling.py"
     text = library.read_text()
     library.write_text(f"{text}\n\ndef pull(request):\n    send({listing!r}, True)\n")
     shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)

@@ -23,11 +23,11 @@ from tests.harness.wire import World, play, write
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Event, Noted, Warned
-from vmctl.domain.transfer import Via
-from vmctl.ssh import guest
-from vmctl.workflows.connecting.session import remember
-from vmctl.workflows.push import PushResult, push
-from vmctl.workflows.syncing import coming_back
+from vmctl.domain.sync.rsync_output import Via
+from vmctl.ssh import rpc
+from vmctl.workflows.session import reconnect
+from vmctl.workflows.session.session import remember
+from vmctl.workflows.sync.push import PushResult, push
 
 HOSTILE = [
     "a'; echo foo",
@@ -461,7 +461,7 @@ if "push" in _sys.argv:
 @contextlib.contextmanager
 def dying(world: World, change: int) -> Iterator[Path]:
     """The machine's push is killed just before its so-manieth change; a file tells how many."""
-    place = world.sshd.home / ".vmctl/lib" / guest.library_name() / "__main__.py"
+    place = world.sshd.home / ".vmctl/lib" / rpc.library_name() / "__main__.py"
     text, tally = place.read_text(), world.root.parent / "changes"
     place.write_text(DYING.format(change=change, tally=str(tally)) + text)
     try:
@@ -476,7 +476,7 @@ def dying(world: World, change: int) -> Iterator[Path]:
 def test_a_push_killed_on_the_vm_before_any_change_is_completed_by_the_next(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moments: int
 ) -> None:
-    monkeypatch.setattr(coming_back, "LINK_LOST_S", -1.0)
+    monkeypatch.setattr(reconnect, "LINK_LOST_S", -1.0)
     write(world.root, {f"d{number % 3}/f{number}": f"old {number}" for number in range(20)})
     (world.root / "shape").write_text("a file")
     play(push(world.project))
@@ -542,7 +542,7 @@ def test_a_cut_push_comes_back_by_itself(world: World) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost link is not waited for."""
-    monkeypatch.setattr(coming_back, "LINK_LOST_S", -1.0)
+    monkeypatch.setattr(reconnect, "LINK_LOST_S", -1.0)
 
 
 @pytest.mark.usefixtures("impatient")

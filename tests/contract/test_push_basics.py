@@ -13,8 +13,8 @@ from tests.harness.wire import World, play, settled, tree, write
 from vmctl.domain.errors import (
     Conflict,
 )
-from vmctl.workflows.fetch import fetch
-from vmctl.workflows.push import push
+from vmctl.workflows.sync.fetch import fetch
+from vmctl.workflows.sync.push import push
 
 
 def test_push_mirrors_and_deletes_only_what_a_push_put_there(world: World) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
-from vmctl.ssh import guest
+from vmctl.ssh import rpc
 
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")
@@ -32,7 +32,7 @@ CHUNK = struct.Struct(">32sQQI")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The helpers as they lie on a VM."""
     folder = tmp_path_factory.mktemp("library")
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(guest.library()[1]))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(rpc.library()[1]))) as archive:
         archive.extractall(folder, filter="data")
     return folder
 
@@ -89,7 +89,7 @@ def test_contents_that_came_unasked_are_put_in_place_at_once(library: Path, tmp_
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "a//b", "", ".", "a/"])
 def test_a_path_that_leads_outside_is_refused(library: Path, tmp_path: Path, path: str) -> None:
     code, answers, error = verb(library, tmp_path, said({"ok": b"1", path: b"2"}))
-    assert (code, answers, error["kind"]) == (guest.REFUSED, [], "invalid")
+    assert (code, answers, error["kind"]) == (rpc.REFUSED, [], "invalid")
     assert not (tmp_path / "Workspace").exists()
 
 
@@ -123,7 +123,7 @@ def test_a_push_that_a_dead_link_brings_late_never_replaces_a_newer_one(
     with begun(library, tmp_path) as older:
         assert verb(library, tmp_path, said({"a": b"new"}))[0] == 0
         _, told = older.communicate(said({"a": b"old"}))
-    assert older.returncode == guest.REFUSED
+    assert older.returncode == rpc.REFUSED
     assert json.loads(told)["error"]["kind"] == "conflict"
     assert (tmp_path / "Workspace/demo/a").read_bytes() == b"new"
 
@@ -227,7 +227,7 @@ def test_a_full_disk_is_one_error_changes_nothing_and_is_not_kept_full(
     )
     if done.returncode == 77:
         pytest.skip("no mount namespaces for this user here")
-    assert done.returncode == guest.REFUSED, done.stderr
+    assert done.returncode == rpc.REFUSED, done.stderr
     error, *large = done.stderr.splitlines()
     assert json.loads(error)["error"]["kind"] == "disk_full"
     assert done.stdout.split() == [b"olda", *(name.encode() for name in before)]

@@ -23,10 +23,10 @@ from vmctl.domain.errors import (
     NotFound,
 )
 from vmctl.domain.events import Begun, Event, Output, Warned
-from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows import run as jobs
-from vmctl.workflows.push import push
-from vmctl.workflows.readiness.setup import prepare_machine
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.runs.setup import prepare_machine
+from vmctl.workflows.sync.push import push
 
 
 def collect(into: list[bytes]) -> Callable[[Event], None]:

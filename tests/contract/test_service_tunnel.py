@@ -23,8 +23,8 @@ from vmctl.domain.errors import (
     NotFound,
 )
 from vmctl.domain.events import Noted, Ready, Story
-from vmctl.workflows.push import push
-from vmctl.workflows.tunnel import tunnel
+from vmctl.workflows.sync.push import push
+from vmctl.workflows.tunnels.tunnel import tunnel
 
 T = TypeVar("T")
 

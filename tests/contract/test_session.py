@@ -21,12 +21,13 @@ from vmctl.domain.errors import (
     TimedOut,
     Unreachable,
 )
-from vmctl.ssh import guest, hostkeys
-from vmctl.ssh.connection import wait_for_ssh
-from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.connecting.session import connect
-from vmctl.workflows.readiness.setup import prepare_machine
-from vmctl.workflows.shell import exec_, scp
+from vmctl.ssh import rpc
+from vmctl.ssh.identity import known_hosts
+from vmctl.ssh.session.bootstrap import wait_for_ssh
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.runs.setup import prepare_machine
+from vmctl.workflows.session.session import connect
+from vmctl.workflows.session.shell import exec_, scp
 
 
 def test_second_command_rides_on_the_first_ones_connection_until_it_is_lost(
@@ -166,10 +167,10 @@ def test_waiting_for_ssh_outlasts_boot_and_key_propagation(own_world: World) -> 
 def test_pin_wins_over_a_later_key(own_world: World) -> None:
     other = own_world.sshd.new_host_key()
     with pytest.raises(HostKeyChanged):
-        hostkeys.pin(INSTANCE, [other])
-    hostkeys.unpin(INSTANCE)
-    hostkeys.pin(INSTANCE, [other])
-    assert hostkeys.pinned(INSTANCE) == [other]
+        known_hosts.pin(INSTANCE, [other])
+    known_hosts.unpin(INSTANCE)
+    known_hosts.pin(INSTANCE, [other])
+    assert known_hosts.pinned(INSTANCE) == [other]
 
 
 # -- set-up ----------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def test_setup_twice_does_the_work_once_and_over_fabric_it_is_the_same(own_world
     assert first == dataclasses.replace(second, done_before=first.done_before)
     assert Path(first.python).exists()
     found = own_world.ssh.run('ls "$HOME/.vmctl/lib"').text.split()
-    assert found == [guest.library()[0]]
+    assert found == [rpc.library()[0]]
 
 
 def test_exec_hands_over_code_words_and_streams(

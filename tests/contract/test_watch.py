@@ -1,4 +1,4 @@
-"""guest/watch.py against real processes, a real lock and a real interpreter."""
+"""guest/machine/boot_report.py against real processes, a real lock and a real interpreter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from vmctl.guest import watch
+from vmctl.guest.machine import boot_report
 
-SOURCE = Path(watch.__file__).read_text(encoding="utf-8")
+SOURCE = Path(boot_report.__file__).read_text(encoding="utf-8")
 HOLD = """
 import fcntl, sys
 with open(sys.argv[1], "a") as lock:
@@ -155,14 +155,14 @@ def test_who_holds_the_package_managers_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "lock-frontend"
-    monkeypatch.setattr(watch, "LOCK", str(file))
-    assert watch.lock_holder() == ""
+    monkeypatch.setattr(boot_report, "LOCK", str(file))
+    assert boot_report.lock_holder() == ""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdin is not None
         assert holder.stdout.readline() == b"held\n"
-        assert watch.lock_holder().endswith(f"(process {holder.pid})")
+        assert boot_report.lock_holder().endswith(f"(process {holder.pid})")
         holder.stdin.close()
-    assert watch.lock_holder() == ""
+    assert boot_report.lock_holder() == ""

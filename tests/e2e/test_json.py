@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.cloud import LocalCloud
 from tests.harness.laptop import BASE, Laptop, project
-from vmctl.cli.schemas import RESULTS, schema_of
+from vmctl.cli.json_results import RESULTS, schema_of
 
 TOML = (
     BASE.replace("[vm]\n", '[vm]\ngpu = "none"\n')

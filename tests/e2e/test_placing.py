@@ -112,7 +112,7 @@ API_OFF = "Compute Engine API has not been used in project 7 before or it is dis
 def test_what_is_the_same_everywhere_stops_at_once(
     sky: LocalCloud, status: int, reason: str, message: str, code: int
 ) -> None:
-    """Which refusals these are: tests/unit/test_translation.py."""
+    """Which refusals these are: tests/unit/test_api_errors.py."""
     sky.fault(
         kind="http",
         method="compute.instances.insert",
@@ -160,7 +160,7 @@ def test_the_newer_form_of_what_is_switched_off_names_the_page(
 
 
 def test_what_passes_is_sat_out_in_the_same_zone_and_makes_one_machine(sky: LocalCloud) -> None:
-    """Which refusals pass: tests/unit/test_translation.py."""
+    """Which refusals pass: tests/unit/test_api_errors.py."""
     insert = {"method": "compute.instances.insert", "calls": 1}
     sky.fault(kind="http", status=503, **insert)
     sky.fault(kind="http", status=403, reason="rateLimitExceeded", **insert)

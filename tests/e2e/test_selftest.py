@@ -17,7 +17,7 @@ from tests.harness.crash_points import MOMENTS, HeldCloud
 from tests.harness.door import LIMIT_S
 from tests.harness.eventually import eventually
 from tests.harness.logins import logged_out
-from vmctl.domain.assumptions import ASSUMPTIONS
+from vmctl.domain.google.assumptions import ASSUMPTIONS
 
 SELFTEST = ("selftest", "--trace", "trace.jsonl")
 NAME = "tester-vmctl-selftest"

@@ -18,7 +18,7 @@ import pytest
 from tests.harness.door import Door
 from tests.harness.folders import public_folder
 from tests.harness.laptop import Laptop, project
-from vmctl.domain.access import expiry_of, key_entry
+from vmctl.domain.login.ssh_keys import expiry_of, key_entry
 
 BASE = '[vm]\ngpu = "none"\nmachine = "e2-small"\nimage = "debian-cloud/debian-12"\n'
 BEFORE = b"# mine\r\nHost *\n\tServerAliveInterval 7\nHost x\n  User me"  # no newline at its end

@@ -71,8 +71,8 @@ def preload() -> None:
             importlib.import_module(module.name)
     for name in _PRELOADED:
         importlib.import_module(name)
-    from vmctl.emulator.catalog import Catalog
-    from vmctl.emulator.discovery import Discovery
+    from vmctl.emulator.cloud.catalog import Catalog
+    from vmctl.emulator.http.discovery import Discovery
 
     Discovery.load()
     Catalog.load()

@@ -259,7 +259,7 @@ def preload() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     from vmctl.cli.app import command_tree
-    from vmctl.gce.service import discovery_document
+    from vmctl.cloud.client import discovery_document
 
     command_tree()
     discovery_document()

@@ -21,13 +21,13 @@ from vmctl.config import JobSettings, Project
 from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Event, Story
-from vmctl.domain.target import Target
-from vmctl.ssh.openssh import COMMAND_S, OpenSSH, Result
+from vmctl.domain.login.ssh_target import Target
 from vmctl.ssh.remote_output import exchange
-from vmctl.workflows import fetch, pull, push
-from vmctl.workflows import run as jobs
-from vmctl.workflows.connecting.session import Session
-from vmctl.workflows.syncing import coming_back
+from vmctl.ssh.session.openssh import COMMAND_S, OpenSSH, Result
+from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.session import reconnect
+from vmctl.workflows.session.session import Session
+from vmctl.workflows.sync import fetch, pull, push
 
 HEAD = """
 import hashlib, json, os, sys, time, zlib
@@ -119,7 +119,7 @@ def connected(monkeypatch: pytest.MonkeyPatch, machine: LocalMachine) -> Callabl
         yield from ()
         return Session(machine)
 
-    for module in (fetch, pull, push, jobs, coming_back):
+    for module in (fetch, pull, push, jobs, reconnect):
         monkeypatch.setattr(module, "connect", connect)
     return connect
 

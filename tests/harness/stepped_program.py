@@ -18,7 +18,7 @@ from tests.harness.door import Door
 from vmctl.clock import Clock
 from vmctl.config import Flags, load_project
 from vmctl.domain.errors import VmctlError, exit_code_of
-from vmctl.workflows.up import up
+from vmctl.workflows.machine.up import up
 
 
 class Together(Clock):

@@ -24,12 +24,12 @@ from tests.harness.sshd import Sshd
 from vmctl.config import JobSettings, Project, ServiceSettings
 from vmctl.domain.errors import AccessDenied, Unreachable
 from vmctl.domain.events import Event, Story
-from vmctl.domain.target import Target
-from vmctl.ssh import hostkeys
-from vmctl.ssh.keys import ensure_keypair
-from vmctl.ssh.openssh import OpenSSH
-from vmctl.workflows.connecting.session import reach, remember
-from vmctl.workflows.readiness.setup import prepare_machine
+from vmctl.domain.login.ssh_target import Target
+from vmctl.ssh.identity import known_hosts
+from vmctl.ssh.identity.keypair import ensure_keypair
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.runs.setup import prepare_machine
+from vmctl.workflows.session.session import reach, remember
 
 INSTANCE = "4711"
 PROJECT = Project(
@@ -132,7 +132,7 @@ class Machine:
         with self.known():
             pair = ensure_keypair()
             self.sshd = Sshd(folder / "machine", self.sockets)
-            pins = hostkeys.pin(INSTANCE, [self.sshd.host_key])
+            pins = known_hosts.pin(INSTANCE, [self.sshd.host_key])
         self.sshd.authorized.write_text(f"{pair.public_line}\n")
         self.sshd.start()
         key, user = str(pair.private_path), self.sshd.user

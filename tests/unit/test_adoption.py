@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from vmctl.domain.adoption import Adoption, Candidate, adoption_of, refuse_unfit
 from vmctl.domain.errors import Conflict
-from vmctl.domain.instance import Instance, Status, labels_for
+from vmctl.domain.machine.adoption import Adoption, Candidate, adoption_of, refuse_unfit
+from vmctl.domain.machine.instance import Instance, Status, labels_for
 
 OURS = labels_for("me", "lab")
 BARE = Instance(

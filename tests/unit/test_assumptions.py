@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmctl.domain.assumptions import (
+from vmctl.domain.google.assumptions import (
     ASSUMPTIONS,
     Assumption,
     Basis,

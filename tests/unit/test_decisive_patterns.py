@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
 
-from vmctl.workflows.syncing.ignoring import decisive, slashless
-from vmctl.workflows.syncing.selection import select
+from vmctl.workflows.sync.gitignore import decisive, slashless
+from vmctl.workflows.sync.selection import select
 
 NAME = st.lists(
     st.sampled_from(["*", "*", "a", "b", "?", "[ab]", "[!a]", ".", "\\*"]), min_size=1, max_size=7

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from vmctl.emulator.catalog import IMAGES, Catalog, find_image
 from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
-from vmctl.emulator.discovery import Discovery
+from vmctl.emulator.cloud.catalog import IMAGES, Catalog, find_image
+from vmctl.emulator.cloud.metadata import attributes, metadata_resource, show_ssh_port
 from vmctl.emulator.errors import ApiError
-from vmctl.emulator.fields import select
-from vmctl.emulator.filters import compile_filter
-from vmctl.emulator.guest_view import attributes, metadata_resource, show_ssh_port
-from vmctl.emulator.links import Reference, link
+from vmctl.emulator.http.discovery import Discovery
+from vmctl.emulator.http.field_mask import select
+from vmctl.emulator.http.filters import compile_filter
+from vmctl.emulator.http.urls import Reference, link
 from vmctl.emulator.resources import handlers
 from vmctl.emulator.store import Key, Record
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmctl.domain import gcloud_lines, gcloud_machine
-from vmctl.domain.gcloud_steps import Place, Step
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.image import Image
-from vmctl.domain.instance import labels_for
-from vmctl.domain.machine import choose_machine
-from vmctl.domain.plan import MachinePlan
+from vmctl.domain.gcloud import commands, instance_commands
+from vmctl.domain.gcloud.steps import Place, Step
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.image import Image
+from vmctl.domain.machine.instance import labels_for
+from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.machine_type import choose_machine
 
 PLACE = Place("ada-train", "europe-west1-b", "p-1", "ada", "~/Workspace/train")
 WHERE = ("--zone=europe-west1-b", "--project=p-1")
@@ -60,7 +60,7 @@ def test_a_shell_reads_the_words_that_are_meant(words: list[str], long: str) -> 
 
 
 def test_a_line_with_many_flags_is_broken_before_each() -> None:
-    step = gcloud_machine.create(plan("t4:2"), {"a": "b" * 200}, {}, "p-1")[0]
+    step = instance_commands.create(plan("t4:2"), {"a": "b" * 200}, {}, "p-1")[0]
     lines = step.text.splitlines()
     assert lines[1] == "gcloud compute instances create ada-train \\"
     assert all(line.startswith("    --") or line.startswith("    '--") for line in lines[2:])
@@ -68,7 +68,7 @@ def test_a_line_with_many_flags_is_broken_before_each() -> None:
 
 
 def test_the_machine_is_the_one_that_up_asks_for() -> None:
-    words = flags(gcloud_machine.create(plan("t4:2"), {}, {}, "p-1", ["europe-west1-c"]))
+    words = flags(instance_commands.create(plan("t4:2"), {}, {}, "p-1", ["europe-west1-c"]))
     for flag in (
         *WHERE,
         "--accelerator=type=nvidia-tesla-t4,count=2",
@@ -86,7 +86,7 @@ def test_the_machine_is_the_one_that_up_asks_for() -> None:
 
 
 def test_spot_own_networks_and_bundled_ssds_are_said() -> None:
-    words = flags(gcloud_machine.create(plan("h100:8", spot=True, subnetwork="s"), {}, {}, ""))
+    words = flags(instance_commands.create(plan("h100:8", spot=True, subnetwork="s"), {}, {}, ""))
     assert "--provisioning-model=SPOT" in words
     assert "--network-interface=subnet=s,nic-type=GVNIC" in words
     assert "--discard-local-ssds-at-termination-timestamp=true" in words
@@ -95,7 +95,7 @@ def test_spot_own_networks_and_bundled_ssds_are_said() -> None:
 
 @given(st.dictionaries(st.text("abc-", min_size=1), st.text("~|@:%,= x\"'")))
 def test_metadata_is_read_by_gcloud_as_it_is_sent(metadata: dict[str, str]) -> None:
-    words = flags(gcloud_machine.create(plan("t4"), metadata, {}, "p-1"))
+    words = flags(instance_commands.create(plan("t4"), metadata, {}, "p-1"))
     (word,) = [word for word in words if word.startswith("--metadata=")]
     _, mark, pairs = word.split("^", 2)
     assert len(mark) == 1
@@ -105,16 +105,16 @@ def test_metadata_is_read_by_gcloud_as_it_is_sent(metadata: dict[str, str]) -> N
 
 def test_long_metadata_goes_by_files() -> None:
     metadata = {"ssh-keys": "ada:ssh-ed25519 AAAA", "startup-script": "#!/bin/sh\ntrue\n"}
-    assert set(gcloud_machine.long_values(metadata)) == {"startup-script"}
+    assert set(instance_commands.long_values(metadata)) == {"startup-script"}
     words = flags(
-        gcloud_machine.create(plan("t4"), metadata, {"startup-script": "/cache/script"}, "p-1")
+        instance_commands.create(plan("t4"), metadata, {"startup-script": "/cache/script"}, "p-1")
     )
     assert "--metadata-from-file=startup-script=/cache/script" in words
     assert not any("#!/bin/sh" in word for word in words)
 
 
 def test_a_job_runs_in_tmux_in_its_folder() -> None:
-    steps = gcloud_lines.run(
+    steps = commands.run(
         PLACE,
         job="train",
         line="python train.py --note 'two words'",
@@ -131,7 +131,7 @@ def test_a_job_runs_in_tmux_in_its_folder() -> None:
 
 
 def test_a_vm_without_an_address_is_reached_through_iap() -> None:
-    (step,) = gcloud_lines.login(replace(PLACE, through_iap=True), None)
+    (step,) = commands.login(replace(PLACE, through_iap=True), None)
     assert step.argv == (
         "gcloud",
         "compute",
@@ -143,7 +143,7 @@ def test_a_vm_without_an_address_is_reached_through_iap() -> None:
 
 
 def test_a_limit_on_ssh_is_two_rules_for_this_vm_alone() -> None:
-    look, allow, deny = gcloud_machine.limit_ssh(PLACE, "default", "made by vmctl for ada")
+    look, allow, deny = instance_commands.limit_ssh(PLACE, "default", "made by vmctl for ada")
     assert "--command=echo $SSH_CONNECTION" in look.argv
     assert allow.argv[4:5] == ("vmctl-ada-train-ssh-allow",)
     for step, flags_ in (
@@ -152,19 +152,17 @@ def test_a_limit_on_ssh_is_two_rules_for_this_vm_alone() -> None:
     ):
         assert set(flags_) <= set(step.argv)
         assert "--target-tags=ada-train" in step.argv
-    allow, _ = gcloud_machine.limit_ssh(replace(PLACE, through_iap=True), "default", "x")
+    allow, _ = instance_commands.limit_ssh(replace(PLACE, through_iap=True), "default", "x")
     assert "--source-ranges=35.235.240.0/20" in allow.argv
 
 
 def test_files_jobs_and_tunnels_go_through_iap_too() -> None:
     hidden = replace(PLACE, through_iap=True, instance_id="42")
     told = [
-        *gcloud_lines.push(hidden, []),
-        *gcloud_lines.fetch(hidden, ["x"], "./"),
-        *gcloud_lines.run(hidden, job="j", line="l", directory="", setup=[], passed_on=[]),
-        *gcloud_lines.tunnel(
-            hidden, service="s", line="l", directory="", local_port=1, remote_port=1
-        ),
+        *commands.push(hidden, []),
+        *commands.fetch(hidden, ["x"], "./"),
+        *commands.run(hidden, job="j", line="l", directory="", setup=[], passed_on=[]),
+        *commands.tunnel(hidden, service="s", line="l", directory="", local_port=1, remote_port=1),
     ]
     assert not any("config-ssh" in step.argv for step in told)
     for step in told:
@@ -177,12 +175,12 @@ def test_files_jobs_and_tunnels_go_through_iap_too() -> None:
 
 @pytest.mark.parametrize(("machine", "more"), [("n1-standard-4", 0), ("a3-highgpu-8g", 1)])
 def test_stopping_says_that_local_ssds_go(machine: str, more: int) -> None:
-    (step,) = gcloud_machine.stop(PLACE, machine)
+    (step,) = instance_commands.stop(PLACE, machine)
     assert step.argv.count("--discard-local-ssd=true") == more
 
 
 def test_a_tunnel_of_a_bare_port_starts_nothing() -> None:
-    steps = gcloud_lines.tunnel(
+    steps = commands.tunnel(
         PLACE, service="80", line="", directory="", local_port=8000, remote_port=80
     )
     assert not any("tmux" in word for step in steps for word in step.argv)
@@ -190,7 +188,7 @@ def test_a_tunnel_of_a_bare_port_starts_nothing() -> None:
 
 
 def test_what_is_fetched_is_compared() -> None:
-    steps = gcloud_lines.fetch(PLACE, ["src/model.pt"], "out/")
+    steps = commands.fetch(PLACE, ["src/model.pt"], "out/")
     assert steps[-3].argv[-2:] == (
         "ada@ada-train.europe-west1-b.p-1:Workspace/train/src/model.pt", "out/"
     )  # fmt: skip

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from vmctl.cloud import price_table
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.gpu import MODELS, Gpu
-from vmctl.domain.image import Image
-from vmctl.domain.machine import MachineType, built_in_gpu, choose_machine
-from vmctl.domain.plan import cautions
-from vmctl.gce import catalogue
+from vmctl.domain.machine.gpu import MODELS, Gpu
+from vmctl.domain.machine.image import Image
+from vmctl.domain.machine.instance_spec import cautions
+from vmctl.domain.machine.machine_type import MachineType, built_in_gpu, choose_machine
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_gpu_gets_the_smallest_sensible_machine(
     assert gpu == Gpu(accelerator, count)
     chosen = choose_machine(gpu, None)
     assert chosen.name == machine
-    assert catalogue.zones_with(gpu, chosen.name), "the table knows a zone that has it"
+    assert price_table.zones_with(gpu, chosen.name), "the table knows a zone that has it"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_size_is_read_from_the_name(name: str, vcpus: int | None, mem_gb: float 
 
 def test_every_row_of_the_table_is_a_machine_that_the_rules_allow() -> None:
     names = {model.accelerator for model in MODELS.values()}
-    for offer in catalogue.offers():
+    for offer in price_table.offers():
         assert offer.accelerator in names
         gpu = Gpu(offer.accelerator, offer.gpu_count)
         assert choose_machine(gpu, offer.machine).name == offer.machine
@@ -136,17 +136,19 @@ def test_every_row_of_the_table_is_a_machine_that_the_rules_allow() -> None:
 
 def test_prices_carry_their_date_and_unknown_ones_say_so() -> None:
     t4 = Gpu.parse("t4")
-    price = catalogue.price("europe-west1-b", "n1-standard-4", t4, spot=False)
+    price = price_table.price("europe-west1-b", "n1-standard-4", t4, spot=False)
     assert price.usd_per_hour == pytest.approx(0.55901)
     assert "2026" in str(price)
-    spot = catalogue.price("europe-west1-b", "n1-standard-4", t4, spot=True)
+    spot = price_table.price("europe-west1-b", "n1-standard-4", t4, spot=True)
     assert spot.usd_per_hour == pytest.approx(0.22716)
     assert "spot" in str(spot)
     h200 = Gpu.parse("h200:8")
-    blank = catalogue.price("europe-west1-b", "a3-ultragpu-8g", h200, spot=False)
+    blank = price_table.price("europe-west1-b", "a3-ultragpu-8g", h200, spot=False)
     assert str(blank) == "price unknown"
-    assert str(catalogue.price("asia-east1-a", "n1-standard-4", t4, spot=False)) == "price unknown"
-    assert str(catalogue.price("europe-west1-b", "e2-standard-4", None, spot=False)) == (
+    assert (
+        str(price_table.price("asia-east1-a", "n1-standard-4", t4, spot=False)) == "price unknown"
+    )
+    assert str(price_table.price("europe-west1-b", "e2-standard-4", None, spot=False)) == (
         "price unknown"
     )
 

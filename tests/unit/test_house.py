@@ -182,7 +182,7 @@ def test_git_is_started_in_one_module() -> None:
         for room in ("vmctl", "workload", "scripts")
         for path in sorted((ROOT / room).rglob("*.py"))
     }
-    assert list(those(found)) == ["vmctl/workflows/syncing/git.py"], those(found)
+    assert list(those(found)) == ["vmctl/workflows/sync/git.py"], those(found)
 
 
 # -- one way to the emulator ----------------------------------------------------------------------
@@ -232,7 +232,7 @@ PRINTERS = {
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 # starts OpenSSH's programs with the user's own streams where they are no terminal, or where the
 # terminal on the VM is what was asked for
-INHERITS = "ssh/openssh.py"
+INHERITS = "ssh/session/openssh.py"
 
 
 def on_the_laptop() -> list[Path]:
@@ -322,7 +322,7 @@ def test_every_completion_passes_the_filter() -> None:
         imported = {
             alias.asname or alias.name
             for node in nodes(path)
-            if isinstance(node, ast.ImportFrom) and node.module == "vmctl.cli.completing"
+            if isinstance(node, ast.ImportFrom) and node.module == "vmctl.cli.completion"
             for alias in node.names
         }
         for node in nodes(path):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vmctl.guest import activity
-from vmctl.guest.idle import GAP_S, HOUR_S, Limits, Sample, Verdict, replay
+from vmctl.guest.watchdog import activity
+from vmctl.guest.watchdog.idle_policy import GAP_S, HOUR_S, Limits, Sample, Verdict, replay
 
 START = 1_700_000_000.0
 STEP = 30.0
@@ -87,7 +87,7 @@ def test_keep_postpones_and_no_more() -> None:
 def test_keep_after_the_warning_takes_it_back() -> None:
     early = replay(history(55), IDLE)
     assert early[-1].notice
-    from vmctl.guest.idle import begun, decide
+    from vmctl.guest.watchdog.idle_policy import begun, decide
 
     state = begun(START)
     for sample in history(55):

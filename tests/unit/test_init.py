@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.config import JobSettings, Project, load_project
-from vmctl.domain.project_file import JOB, Answers, project_file
-from vmctl.domain.vm_settings import VmSettings
+from vmctl.domain.settings.toml_template import JOB, Answers, project_file
+from vmctl.domain.settings.vm_settings import VmSettings
 
 PLAIN = Answers("my-folder", "t4", "europe-west1", "python train.py")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

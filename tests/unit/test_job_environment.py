@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from vmctl.guest import job_environment, tree
+from vmctl.guest.runs import job_environment, run_tree
 
 VALUES = {"API_TOKEN": "s3cret", "URL": "https://x"}
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for module in (job_environment, tree):
+    for module in (job_environment, run_tree):
         monkeypatch.setattr(module, "RUNS", tmp_path)
     yield tmp_path
 

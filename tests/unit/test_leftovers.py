@@ -7,14 +7,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmctl.domain.instance import (
+from vmctl.domain.machine.instance import (
     MOVED_FROM_LABEL,
     MOVING_LABEL,
     SELFTEST_LABEL,
     Instance,
     Status,
 )
-from vmctl.domain.leftover import SELFTEST_REST, Belonging, What, left_by_selftests, orphans
+from vmctl.domain.machine.leftovers import (
+    SELFTEST_REST,
+    Belonging,
+    What,
+    left_by_selftests,
+    orphans,
+)
 
 ZONE, REGION = "europe-west1-b", "europe-west1"
 DISK = Belonging(What.DISK, "vm", ZONE, REGION, size_gb=100, disk_type="pd-balanced")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmctl.emulator.machines.interface import MachineError
-from vmctl.emulator.machines.listener import NETWORK_VARIABLE, machine_network
+from vmctl.emulator.machines.socket_relay import NETWORK_VARIABLE, machine_network
 
 
 def test_without_the_variable_machines_are_in_the_loopback_network(

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmctl.domain.bill import Bill, bill, on_seconds
-from vmctl.domain.cost import Rate, affordable_s
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.instance import NAME_LABEL, Instance, Status
-from vmctl.domain.ledger import (
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.instance import NAME_LABEL, Instance, Status
+from vmctl.domain.machine.leftovers import Belonging, What
+from vmctl.domain.money.bill import Bill, bill, on_seconds
+from vmctl.domain.money.ledger import (
     EMPTY,
     Happening,
     Ledger,
@@ -22,7 +22,7 @@ from vmctl.domain.ledger import (
     with_vm,
     without_vms_missing,
 )
-from vmctl.domain.leftover import Belonging, What
+from vmctl.domain.money.prices import Rate, affordable_s
 
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
 RATE = Rate(machine_usd_h=1.0, disk_usd_month=7.30, dated="of today")

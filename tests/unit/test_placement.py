@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmctl.cloud import price_table
 from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.failure import Failure, Kind, Quota
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.placement import (
+from vmctl.domain.google.api_errors import Failure, Kind, Quota
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.placement import (
     Attempt,
     Stop,
     Try,
@@ -19,12 +20,11 @@ from vmctl.domain.placement import (
     round_gap_s,
     with_other_regions,
 )
-from vmctl.gce import catalogue
 
-T4 = catalogue.zones_with(Gpu("nvidia-tesla-t4"), "n1-standard-4")
-P100 = catalogue.zones_with(Gpu("nvidia-tesla-p100"), "n1-standard-4")
-V100 = catalogue.zones_with(Gpu("nvidia-tesla-v100"), "n1-standard-4")
-ALL = catalogue.zones()
+T4 = price_table.zones_with(Gpu("nvidia-tesla-t4"), "n1-standard-4")
+P100 = price_table.zones_with(Gpu("nvidia-tesla-p100"), "n1-standard-4")
+V100 = price_table.zones_with(Gpu("nvidia-tesla-v100"), "n1-standard-4")
+ALL = price_table.zones()
 
 
 def zones(offering: tuple[str, ...], region: str, zone: str | None = None) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from vmctl.domain.project_root import why_no_project
+from vmctl.domain.settings.project_root import why_no_project
 
 HOMES = [PurePosixPath("/home/ada"), PurePosixPath("/Users/ada")]
 OWN = PurePosixPath("/home/ada/.local/share/vmctl")

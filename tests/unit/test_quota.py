@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vmctl.domain.gpu import Gpu
-from vmctl.domain.machine import MachineType, choose_machine
-from vmctl.domain.quota import (
+from vmctl.cloud import price_table
+from vmctl.domain.google.quota import (
     Meter,
     Shortage,
     gpu_metric,
@@ -18,7 +17,8 @@ from vmctl.domain.quota import (
     regions_with_room,
     shortages,
 )
-from vmctl.gce import catalogue
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.machine_type import MachineType, choose_machine
 
 REGION = "europe-west1"
 
@@ -72,7 +72,7 @@ def test_no_metric_is_made_up() -> None:
     document = Path(next(iter(cache.__path__))) / "documents" / "compute.v1.json"
     known = json.loads(document.read_text(encoding="utf-8"))["schemas"]["Quota"]
     metrics = set(known["properties"]["metric"]["enum"])
-    for offer in catalogue.offers():
+    for offer in price_table.offers():
         gpu = Gpu(offer.accelerator, offer.gpu_count)
         machine = choose_machine(gpu, offer.machine)
         for spot in (False, True):
@@ -171,7 +171,7 @@ def test_regions_with_room_keep_their_order() -> None:
 
 
 def test_every_gpu_with_a_metric_has_a_spot_metric() -> None:
-    for accelerator in {offer.accelerator for offer in catalogue.offers()}:
+    for accelerator in {offer.accelerator for offer in price_table.offers()}:
         metric = gpu_metric(accelerator, spot=False)
         if metric:
             assert gpu_metric(accelerator, spot=True) == f"PREEMPTIBLE_{metric}"
@@ -192,5 +192,5 @@ def test_every_gpu_with_a_metric_has_a_spot_metric() -> None:
 def test_a_host_alone_has_the_price_that_is_in_the_table(
     zone: str, machine: str, spot: bool, usd: float | None
 ) -> None:
-    price = catalogue.price(zone, machine, None, spot=spot)
+    price = price_table.price(zone, machine, None, spot=spot)
     assert price.usd_per_hour == (pytest.approx(usd, abs=2e-4) if usd else None)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from vmctl.domain.driver import Driver
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
-from vmctl.domain.ladder import Ladder, Rung
-from vmctl.domain.readiness import (
+from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
+from vmctl.domain.readiness.nvidia import Driver
+from vmctl.domain.readiness.readiness import (
     GRACE_S,
     REFUSED_GRACE_S,
     Diagnosis,
@@ -18,8 +18,8 @@ from vmctl.domain.readiness import (
     Torch,
     diagnose,
 )
+from vmctl.domain.readiness.stages import Ladder, Rung
 from vmctl.domain.replies import BOOT_REPORT, checked
-from vmctl.domain.serial import driver_lines, script_code, script_lines
 
 LIMIT_S = 300.0
 SEEN = Observed("ada-vm", "europe-west1-b", user="ada", gpus=2)

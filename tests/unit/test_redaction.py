@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from vmctl.domain.redaction import ADDRESS, EMAIL, KEY, NUMBER, Redaction
-from vmctl.gce.trace import Recorder
+from vmctl.cloud.recorder import Recorder
+from vmctl.domain.google.redaction import ADDRESS, EMAIL, KEY, NUMBER, Redaction
 
 OURS = Redaction(project="ada-lovelace-42", owner="ada", login="ada_l")
 BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIHq0000000000000000000000000000000000000000abcd"

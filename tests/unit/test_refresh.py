@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from vmctl.domain.gpu import MODELS, Gpu
-from vmctl.gce import catalogue
+from vmctl.cloud import price_table
+from vmctl.domain.machine.gpu import MODELS, Gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +78,7 @@ def made() -> dict[tuple[str, str, str, int], Any]:
 
 def test_what_is_shipped_is_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert refresh.main([]) == 0
-    assert f"{len(catalogue.offers())} rows: sound" in capsys.readouterr().out
+    assert f"{len(price_table.offers())} rows: sound" in capsys.readouterr().out
 
 
 def test_a_row_is_a_host_and_its_gpus() -> None:
@@ -111,11 +111,11 @@ def sources() -> tuple[dict[Any, Any], dict[Any, Any]]:
     for row in SHIPPED:
         gpu = Gpu(row.accelerator, row.gpu_count)
         assert gpu.model is not None
-        region = catalogue.region_of(row.zone)
+        region = price_table.region_of(row.zone)
         prices = row.price_ondemand_usd_h, row.price_spot_usd_h
         if gpu.model.attaches_to_n1:
             hosts = [
-                catalogue.price(row.zone, row.machine_type, None, spot=spot).usd_per_hour
+                price_table.price(row.zone, row.machine_type, None, spot=spot).usd_per_hour
                 for spot in (False, True)
             ]
             machines[region, row.machine_type] = tuple(hosts)

@@ -16,15 +16,11 @@ from vmctl.domain.errors import (
     Unreachable,
     VmctlError,
 )
-from vmctl.domain.listing import parse_item, safe_link, safe_name, safe_relative
-from vmctl.domain.probe import last_lines, printable, refusal
-from vmctl.domain.target import Target, rsync_word, ssh_config, ssh_failure
-from vmctl.domain.transfer import (
-    group_left_out,
-    rsync_progress,
-    rsync_stats,
-)
-from vmctl.domain.tunnel import Forwarding, backoff_s, parse_forwarding, url
+from vmctl.domain.login.ssh_target import Target, rsync_word, ssh_config, ssh_failure
+from vmctl.domain.runs.tunnel import Forwarding, backoff_s, parse_forwarding, url
+from vmctl.domain.sync.remote_listing import parse_item, safe_link, safe_name, safe_relative
+from vmctl.domain.sync.rsync_output import group_left_out, rsync_progress, rsync_stats
+from vmctl.domain.text import last_lines, printable, refusal
 
 TARGET = Target("123", "10.0.0.1", 22, "ann", "/k y/id", "/k y/pins")
 

@@ -14,11 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import NotProvenWhole
-from vmctl.domain.file_names import fits, has_git, is_git, is_obeyed
-from vmctl.domain.job import RunFacts, observe, view
-from vmctl.domain.listing import Asked, Listing
-from vmctl.domain.probe import Machine
-from vmctl.domain.readiness import Observed
+from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
+from vmctl.domain.readiness.readiness import Observed
 from vmctl.domain.replies import (
     BOOT_REPORT,
     END,
@@ -33,8 +30,11 @@ from vmctl.domain.replies import (
     push_reply,
     reply,
 )
-from vmctl.domain.watchdog import WatchReport, WatchSettings, what_stops
-from vmctl.ssh import guest
+from vmctl.domain.runs.run import RunFacts, observe, view
+from vmctl.domain.sync.file_names import fits, has_git, is_git, is_obeyed
+from vmctl.domain.sync.remote_listing import Asked, Listing
+from vmctl.domain.text import Machine
+from vmctl.ssh import rpc
 
 MANY = 400
 RUN = {
@@ -145,7 +145,7 @@ def test_every_good_answer_is_taken_and_every_damaged_one_is_whole_or_refused(ve
     for value in tries(GOOD[verb], 1):
         text = json.dumps(value).encode()
         try:
-            told = guest.answer(verb, 0, text, b"")
+            told = rpc.answer(verb, 0, text, b"")
         except NotProvenWhole as error:
             sentence(error)
             continue
@@ -258,8 +258,8 @@ def test_whatever_bytes_come_are_json_or_none(data: bytes) -> None:
         decoded(data)
     except ValueError:
         pass
-    for code in (0, 1, 7, guest.REFUSED):
-        failed = guest.failure(code, data)
+    for code in (0, 1, 7, rpc.REFUSED):
+        failed = rpc.failure(code, data)
         assert is_text(failed.message.replace("\n", "").replace("\t", ""))
 
 

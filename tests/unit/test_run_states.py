@@ -7,8 +7,16 @@ import dataclasses
 import pytest
 
 from vmctl.domain.errors import NotFound, NotProvenWhole
-from vmctl.domain.job import RunFacts, State, choose, newest_first, observe, running_first, view
 from vmctl.domain.replies import RUN, checked
+from vmctl.domain.runs.run import (
+    RunFacts,
+    State,
+    choose,
+    newest_first,
+    observe,
+    running_first,
+    view,
+)
 
 YOUNG = RunFacts("job-1", job="job", created_at=1000.0, now=1001.0)
 OLD = dataclasses.replace(YOUNG, now=2000.0)

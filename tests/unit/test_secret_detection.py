@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pathspec import GitIgnoreSpec
 
-from vmctl.domain.secret_detection import (
+from vmctl.domain.sync.secret_detection import (
     HEAD_BYTES,
     exclude_line,
     is_secret_head,

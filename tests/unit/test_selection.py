@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmctl.workflows.syncing.selection import Selection, select
+from vmctl.workflows.sync.selection import Selection, select
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -17,9 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vmctl.guest import layout, locating, pushes, pushing, sharing, snapshot, tree
-from vmctl.guest.sharing import Sharing
-from vmctl.guest.tree import Tree
+from vmctl.guest import paths
+from vmctl.guest.files import lookup
+from vmctl.guest.runs import mirror, run_tree, snapshot
+from vmctl.guest.runs.mirror import Sharing
+from vmctl.guest.runs.run_tree import Tree
+from vmctl.guest.sync import pushed_index, record
 
 
 class World:
@@ -34,7 +37,7 @@ class World:
 
     def push(self, files: dict[str, bytes | None]) -> None:
         """What a push does: the record names what comes, a rename puts it, deletions last."""
-        known = pushing.Known("p")
+        known = record.Known("p")
         for path, data in files.items():
             place = self.root / path
             if data is None:
@@ -82,7 +85,7 @@ def settle(shared: Sharing) -> None:
 def at_home(home: Path) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         state = home / ".vmctl"
-        for module in (layout, locating, pushes, pushing, sharing, snapshot, tree):
+        for module in (paths, lookup, pushed_index, record, mirror, snapshot, run_tree):
             for name, place in (("HOME", home), ("STATE", state), ("RUNS", state / "runs")):
                 if hasattr(module, name):
                     patch.setattr(module, name, place)
@@ -124,9 +127,9 @@ def test_a_push_never_changes_the_code_under_a_run(world: World) -> None:
 
 def test_a_run_that_starts_during_a_push_has_the_whole_of_it(world: World) -> None:
     world.push({"a.py": b"1", "b.py": b"1"})
-    lock = layout.STATE / "push" / "p.tree.lock"
+    lock = paths.STATE / "push" / "p.tree.lock"
     thread = threading.Thread(target=world.start)
-    with pushing.steady("p"):
+    with record.steady("p"):
         world.push({"a.py": b"2"})
         thread.start()
         while thread.is_alive() and not is_waited_for(lock):
@@ -211,10 +214,10 @@ def test_what_comes_into_the_workspace_meanwhile_comes_to_the_run(world: World) 
     (line,) = world.end(shared)
     assert "own.pth" in line
     assert (world.root / "own.pth").read_bytes() == b"another run's"
-    tops = locating._tops(world.root, {"id": "job-1"})
-    assert [place.read_bytes() for place in locating._both(tops, "", "own.pth")] == [b"mine"]
-    assert locating._both(tops, "", "other") == [world.root / "other"]
-    found = locating._both(tops, "", "*.p*")
+    tops = lookup._tops(world.root, {"id": "job-1"})
+    assert [place.read_bytes() for place in lookup._both(tops, "", "own.pth")] == [b"mine"]
+    assert lookup._both(tops, "", "other") == [world.root / "other"]
+    found = lookup._both(tops, "", "*.p*")
     assert sorted(found) == sorted([world.top / "own.pth", world.root / "main.py"])
 
 
@@ -278,7 +281,7 @@ def test_a_push_during_set_up_is_not_taken_for_set_up(world: World) -> None:
 def test_a_very_full_folder_is_linked_as_a_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MANY", 20)
+    monkeypatch.setattr(run_tree, "MANY", 20)
     world.push({"main.py": b"1", "data/.gitkeep": b"", "src/x.py": b"1"})
     for number in range(30):
         for folder in ("data/photos", "src/cache"):
@@ -304,7 +307,7 @@ def test_a_very_full_folder_is_linked_as_a_whole(
 def test_a_job_in_a_folder_that_no_push_made_still_finds_its_code_above(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MANY", 3)
+    monkeypatch.setattr(run_tree, "MANY", 3)
     world.push({"main.py": b"1"})
     (world.root / "out").mkdir()
     for number in range(9):
@@ -398,7 +401,7 @@ def test_two_runs_at_once_share_no_copy(world: World) -> None:
 def wait_for_a_tick(folder: Path) -> None:
     """Until what is in a folder is surely older than the file system's clock can blur."""
     newest = max(path.stat().st_ctime_ns for path in folder.rglob("*"))
-    while time.time_ns() < newest + 2 * tree.COARSE_NS:
+    while time.time_ns() < newest + 2 * run_tree.COARSE_NS:
         os.sched_yield()
 
 
@@ -497,7 +500,7 @@ def test_a_tree_on_another_disk_is_beside_the_workspace(world: World, tmp_path: 
     with tempfile.TemporaryDirectory(dir=other) as disk:
         world.root.rmdir()
         world.root.symlink_to(disk)
-        known = pushing.Known("p")
+        known = record.Known("p")
         (Path(disk) / "main.py").write_bytes(b"1")
         known.files["main.py"] = ["f", hashlib.sha256(b"1").hexdigest(), 1, 0, 0o644]
         known.settle()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.tunnel import DOUBT_S, SILENCE_S, Pulse, asking_gap_s, backoff_s, parse_port
+from vmctl.domain.runs.tunnel import DOUBT_S, SILENCE_S, Pulse, asking_gap_s, backoff_s, parse_port
 
 STEP_S = 0.1
 

@@ -91,8 +91,8 @@ def close():
 def preload():
     """Import what the programs need; the forks are sound because nothing here starts a thread."""
     sys.path.insert(0, str(WORKLOAD))
+    import baseline  # noqa: F401
     import colorize  # noqa: F401
-    import naive  # noqa: F401
     import torch.distributed.run  # noqa: F401
 
     (_,) = Path("/proc/self/task").iterdir()

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from batches import Batches, augment
 from colours import to_batch
+from loader import Batches, augment
 
 
 def numbered(count, side=8):

@@ -10,11 +10,11 @@ import torch
 from checkpoint import CheckpointError, NonFinite, save_weights, write_whole
 from conftest import WORKLOAD
 from data_utils import get_colorized_dataset_loader
-from memory import PER_PHOTO, batch_that_fits, is_out_of_memory
+from inference import predict
 from models import MODELS, load_net, new_net
+from oom import PER_PHOTO, batch_that_fits, is_out_of_memory
 from options import parse_arguments
 from PIL import Image
-from predict import predict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
 

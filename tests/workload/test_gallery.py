@@ -11,8 +11,8 @@ from checkpoint import save_weights
 from colours import to_batch
 from fast_unet import FastUNet
 from gallery import coloured, drawing
+from init_weights import start_from_gray
 from PIL import Image
-from start import start_from_gray
 from unet import UNet
 
 NAMES = ['it\'s a "day" & <b>night.jpg', "schönes Tal.PNG", "sub folder/ünter.jpeg"]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from checkpoint import save_weights
 from data_utils import ImageFolderGrayColor
+from dataset import Photos
 from fast_unet import FastUNet
 from gallery import enlarged
 from image_files import (
@@ -27,7 +28,6 @@ from image_files import (
     scans_of,
     why_unreadable,
 )
-from photos import Photos
 from PIL import Image
 from plain_files import printable
 

@@ -22,11 +22,11 @@ from checkpoint import (
     save_weights,
     write_whole,
 )
+from distributed import Team
 from fast_unet import FastUNet
 from gallery import curve
 from models import load_net
 from resume import find_checkpoint, restore
-from team import Team
 from torch import nn
 
 FUZZED = 1500

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from data_utils import ImageFolderGrayColor
+from dataset import Photos
 from image_files import UnreadableImage, load_rgb, why_unreadable
-from photos import Photos
 from PIL import Image
 
 from tests.workload.programs import run

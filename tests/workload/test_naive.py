@@ -1,9 +1,9 @@
-import naive
+import baseline
 import pytest
 import torch
 from colorize import learning_rate
 from data_utils import get_colorized_dataset_loader
-from reports import LossReader
+from progress import LossReader
 from unet import UNet
 
 from tests.workload.programs import run
@@ -23,7 +23,7 @@ def test_its_training_is_the_courses_arithmetic(photos):
     torch.manual_seed(0)
     trained, by_hand = UNet(), UNet()
     by_hand.load_state_dict(trained.state_dict())
-    naive.train(trained, torch.optim.Adam(trained.parameters(), lr=1e-3), loader, epochs=1)
+    baseline.train(trained, torch.optim.Adam(trained.parameters(), lr=1e-3), loader, epochs=1)
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
     for gray, truth in loader:
         optimizer.zero_grad()

@@ -7,8 +7,8 @@ import sys
 import colorize
 import pytest
 import torch
-from batches import Batches
 from conftest import WORKLOAD
+from loader import Batches
 from unet import UNet
 
 from tests.workload.programs import Program, run

@@ -1,6 +1,6 @@
 import torch
 from fast_unet import FastUNet
-from start import start_from_gray
+from init_weights import start_from_gray
 from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv
 
 from tests.workload.programs import run

@@ -7,19 +7,19 @@ from typing import Any
 
 import typer
 
-from vmctl.cli import (
+from vmctl.cli import json_results
+from vmctl.cli.commands import (
+    access,
     adopt,
+    costs,
     emulator,
-    first_steps,
+    files,
+    gc,
     gpus,
-    keep,
+    jobs,
     machine,
-    money,
-    reach,
-    schemas,
     selftest,
-    sync,
-    work,
+    setup,
 )
 from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
 
@@ -66,18 +66,18 @@ def root(
     remember(Context(local, name, yes, json, quiet, verbose))
 
 
-first_steps.register(app)
+setup.register(app)
 machine.register(app)
 adopt.register(app)
-money.register(app)
-keep.register(app)
+costs.register(app)
+gc.register(app)
 gpus.register(app)
-sync.register(app)
-work.register(app)
-reach.register(app)
+files.register(app)
+jobs.register(app)
+access.register(app)
 emulator.register(app)
 selftest.register(app)
-schemas.register(app)
+json_results.register(app)
 
 
 @functools.cache

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmctl.cli.completing import GPUS, NAMES
+from vmctl.cli.completion import GPUS, NAMES
 from vmctl.domain.errors import NotFound
 
 if TYPE_CHECKING:
-    from vmctl.cli.render import Screen
+    from vmctl.cli.screen import Screen
     from vmctl.config import Project
 
 PANEL = "Global options"
@@ -103,7 +103,7 @@ class Context:
         return load_project(here, flags=flags)
 
     def screen(self) -> Screen:
-        from vmctl.cli.render import Screen
+        from vmctl.cli.screen import Screen
 
         return Screen(as_json=self.json, quiet=self.quiet, assume_yes=self.yes)
 

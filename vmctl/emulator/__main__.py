@@ -74,7 +74,7 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
     """Serve until told to stop."""
     from . import server
     from .clock import make_clock
-    from .hosting import CannotHost
+    from .cloud.machine_host import CannotHost
 
     try:
         make_clock(clock, None)
@@ -95,8 +95,8 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
 
 def build_image(family: str, home: Path, images: Path) -> int:
     """Build the image of a family, telling each step; prints the folder where it is."""
-    from .catalog import IMAGES
-    from .hosting import LoopGuest
+    from .cloud.catalog import IMAGES
+    from .cloud.machine_host import LoopGuest
     from .machines import MachineError, MachineHost
 
     machine = next((i.machine for i in IMAGES if family in (i.machine, i.family)), None)

@@ -27,11 +27,11 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 
-from . import links
 from .clock import parse_stamp, stamp
-from .cloud import DEFAULT_PROJECT, Cloud
+from .cloud.cloud import DEFAULT_PROJECT, Cloud
+from .cloud.operations import SYSTEM
 from .errors import ApiError, Json, bad_request, not_found
-from .operations import SYSTEM
+from .http import urls
 from .store import Key, Record
 
 PREFIX = "/emulator/v1/"
@@ -99,7 +99,7 @@ class Admin:
         instances = [
             {
                 "project": record.key.project,
-                "zone": links.last(record.key.scope),
+                "zone": urls.last(record.key.scope),
                 "name": record.key.name,
                 "id": record.body["id"],
                 "status": record.body["status"],

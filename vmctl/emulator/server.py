@@ -17,8 +17,8 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
+from .http.tls import Papers
 from .machines.private import make_folder, tighten
-from .papers import Papers
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -104,8 +104,8 @@ async def serve(options: Options) -> None:
     status_file = options.home / STATUS_FILE
     papers = Papers.ensure(options.home / "state")
     async with _cloud(options) as (cloud, discovery):
-        from .cloud import DEFAULT_PROJECT
-        from .web import application
+        from .cloud.cloud import DEFAULT_PROJECT
+        from .http.app import application
 
         about: Json = {
             "pid": os.getpid(),
@@ -146,15 +146,15 @@ async def serve(options: Options) -> None:
 @contextlib.asynccontextmanager
 async def _cloud(options: Options) -> AsyncIterator[Any]:
     """Put the cloud together, and take it apart so that no machine stays behind."""
-    from .books import Books
-    from .catalog import Catalog
-    from .cloud import Cloud
-    from .discovery import Discovery
-    from .faults import Faults
-    from .hosting import Hosting
-    from .lifecycle import Lifecycle
-    from .operations import Operations
-    from .quotas import Quotas
+    from .cloud.billing import Books
+    from .cloud.catalog import Catalog
+    from .cloud.cloud import Cloud
+    from .cloud.lifecycle import Lifecycle
+    from .cloud.machine_host import Hosting
+    from .cloud.operations import Operations
+    from .cloud.quotas import Quotas
+    from .faults.faults import Faults
+    from .http.discovery import Discovery
     from .store import Store
 
     clock_file = options.home / "state" / "clock.json"

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from .layout import STATE, Refusal
+from .paths import STATE, Refusal
 from .protocol import BROKEN, REFUSED
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for

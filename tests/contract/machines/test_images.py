@@ -28,8 +28,8 @@ from tests.contract.machines.bench import (
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines
-from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox
+from vmctl.emulator.machines.images import image as images
 from vmctl.emulator.machines.interface import MachineError
 
 

@@ -21,8 +21,8 @@ from tests.contract.machines.bench import (
     opened,
 )
 from tests.harness.eventually import eventually
-from vmctl.emulator.machines import image as images
 from vmctl.emulator.machines import sandbox
+from vmctl.emulator.machines.images import image as images
 
 
 def test_plain_machines_work_and_end_with_the_emulator(folder: Path, key: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from . import network, plain, sandbox
 from .bounds import Bounds, DiskWatch
 from .forwards import Forwards
-from .image import ImageStore
+from .images.image import ImageStore
 from .interface import Booted, Guest, MachineError, MachineSpec
-from .listener import Switchboard, listen, machine_network
 from .machine import Machine, SerialPort
+from .socket_relay import Switchboard, listen, machine_network
 from .spawner import Spawner
 from .storage import check_traversable, disk_size, enclose, make_seed
 

@@ -20,8 +20,8 @@ from . import plain, sandbox
 from .bounds import Bounds, Disk, DiskWatch
 from .forwards import Forwards
 from .interface import Booted, Guest, MachineError, MachineSpec
-from .listener import Listener, Switchboard
 from .network import Uplink, resolver
+from .socket_relay import Listener, Switchboard
 from .spawner import Spawner
 from .storage import provision
 

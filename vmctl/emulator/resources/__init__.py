@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..cloud import Handler
-from . import addresses, disks, firewalls, instances, offers, operations, projects, snapshots
+from ..cloud.cloud import Handler
+from . import addresses, catalog, disks, firewalls, instances, operations, projects, snapshots
 
 
 def handlers() -> dict[str, Handler]:
     """Return every implemented method by its id in Google's discovery document."""
     table: dict[str, Handler] = {}
-    modules = (instances, disks, snapshots, addresses, offers, operations, projects, firewalls)
+    modules = (instances, disks, snapshots, addresses, catalog, operations, projects, firewalls)
     for module in modules:
         table |= module.METHODS
     return table

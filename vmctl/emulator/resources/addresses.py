@@ -5,11 +5,11 @@ No instance uses one: an instance's own address comes and goes with it.
 
 from __future__ import annotations
 
-from .. import links, lists
 from ..clock import stamp
-from ..cloud import Call, Handler
+from ..cloud.cloud import Call, Handler
+from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, bad_request
-from ..guest_view import fingerprint
+from ..http import paging, urls
 from ..store import Record
 from . import instance_body
 
@@ -26,7 +26,7 @@ async def insert(call: Call) -> Json:
     taken = {record.body["address"] for record in call.cloud.store.find("addresses")}
     body: Json = {
         "kind": "compute#address",
-        "id": links.new_id(),
+        "id": urls.new_id(),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": key.name,
         # of the block that RFC 5737 keeps for documentation: nobody is reached by mistake
@@ -35,8 +35,8 @@ async def insert(call: Call) -> Json:
         "networkTier": call.body.get("networkTier", "PREMIUM"),
         "ipVersion": "IPV4",
         "status": "RESERVED",
-        "region": f"{links.ROOT}projects/{call.project}/{key.scope}",
-        "selfLink": links.ROOT + key.path,
+        "region": f"{urls.ROOT}projects/{call.project}/{key.scope}",
+        "selfLink": urls.ROOT + key.path,
         "labelFingerprint": fingerprint(labels),
     }
     if labels:
@@ -61,7 +61,7 @@ async def get(call: Call) -> Json:
 async def list_addresses(call: Call) -> Json:
     """addresses.list."""
     found = call.cloud.store.find("addresses", call.project, call.scope)
-    return lists.page("compute#addressList", call.url_path, [r.body for r in found], call.query)
+    return paging.page("compute#addressList", call.url_path, [r.body for r in found], call.query)
 
 
 async def aggregated(call: Call) -> Json:
@@ -69,7 +69,7 @@ async def aggregated(call: Call) -> Json:
     scopes: dict[str, list[Json]] = {f"regions/{r}": [] for r in call.cloud.catalog.regions}
     for record in call.cloud.store.find("addresses", call.project):
         scopes.setdefault(record.key.scope, []).append(record.body)
-    return lists.aggregated(
+    return paging.aggregated(
         "compute#addressAggregatedList", call.url_path, "addresses", scopes, call.query
     )
 

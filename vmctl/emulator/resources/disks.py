@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import copies, links, lists
-from ..catalog import DISK_TYPES, DiskType, Image, find_image
 from ..clock import stamp
-from ..cloud import Call, Handler
+from ..cloud import disk_copies
+from ..cloud.catalog import DISK_TYPES, DiskType, Image, find_image
+from ..cloud.cloud import Call, Handler
+from ..cloud.metadata import fingerprint
 from ..errors import (
     ApiError,
     Json,
@@ -17,7 +18,7 @@ from ..errors import (
     invalid_field,
     not_found,
 )
-from ..guest_view import fingerprint
+from ..http import paging, urls
 from ..store import Key, Record
 from . import instance_body, snapshots
 
@@ -27,7 +28,7 @@ _FEATURES = [{"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "UEFI_COMPATIBLE"}, {"
 def resolve_image(call: Call, field: str, text: str) -> Image:
     """Find the image that a URL names; ApiError in Google's words when there is none."""
     try:
-        reference = links.Reference(text)
+        reference = urls.Reference(text)
     except ValueError:
         raise invalid_field(field, text, "The URL is malformed.") from None
     project = reference.project or call.project
@@ -44,7 +45,7 @@ def resolve_image(call: Call, field: str, text: str) -> Image:
 
 def resolve_type(field: str, text: str | None, zone: str) -> DiskType:
     """Find a disk type by URL or name; pd-standard when none is asked for."""
-    name = links.last(text) if text else "pd-standard"
+    name = urls.last(text) if text else "pd-standard"
     kind = DISK_TYPES.get(name)
     if kind is None:
         raise invalid_field(field, text, f"Disk type '{name}' does not exist in zone '{zone}'.")
@@ -86,14 +87,14 @@ def new_disk(
     """Build a disk that is READY and in nobody's use."""
     body: Json = {
         "kind": "compute#disk",
-        "id": links.new_id(),
+        "id": urls.new_id(),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": key.name,
         "sizeGb": str(size),
-        "zone": links.ROOT + f"projects/{key.project}/{key.scope}",
+        "zone": urls.ROOT + f"projects/{key.project}/{key.scope}",
         "status": "READY",
-        "selfLink": links.ROOT + key.path,
-        "type": links.link(key.project, key.scope, "diskTypes", kind.name),
+        "selfLink": urls.ROOT + key.path,
+        "type": urls.link(key.project, key.scope, "diskTypes", kind.name),
         "labelFingerprint": fingerprint(labels),
         "physicalBlockSizeBytes": "4096",
     }
@@ -101,8 +102,8 @@ def new_disk(
         body["labels"] = labels
     private: Json = {"machine": "base", "image": ""}
     if image:
-        body["sourceImage"] = links.link(image.project, links.GLOBAL, "images", image.name)
-        body["sourceImageId"] = links.stable_id("image", image.project, image.name)
+        body["sourceImage"] = urls.link(image.project, urls.GLOBAL, "images", image.name)
+        body["sourceImageId"] = urls.stable_id("image", image.project, image.name)
         body["guestOsFeatures"] = _FEATURES
         body["architecture"] = "X86_64"
         private = {
@@ -135,7 +136,7 @@ async def insert(call: Call) -> Json:
     if "description" in call.body:
         record.body["description"] = call.body["description"]
     if snapshot:
-        copies.describe(record, snapshot)
+        disk_copies.describe(record, snapshot)
     call.cloud.store.save(record)
 
     async def make(operation: Record) -> None:
@@ -144,7 +145,7 @@ async def insert(call: Call) -> Json:
         except OperationError:
             call.cloud.store.delete(record.key)
             raise
-        await copies.fill(call.cloud, record)
+        await disk_copies.fill(call.cloud, record)
 
     return call.start("insert", key, record.body["id"], make)
 
@@ -157,13 +158,13 @@ async def get(call: Call) -> Json:
 async def list_disks(call: Call) -> Json:
     """disks.list."""
     found = call.cloud.store.find("disks", call.project, call.scope)
-    return lists.page("compute#diskList", call.url_path, [r.body for r in found], call.query)
+    return paging.page("compute#diskList", call.url_path, [r.body for r in found], call.query)
 
 
 async def aggregated(call: Call) -> Json:
     """disks.aggregatedList."""
     scopes = by_zone(call, "disks")
-    return lists.aggregated(
+    return paging.aggregated(
         "compute#diskAggregatedList", call.url_path, "disks", scopes, call.query
     )
 
@@ -173,7 +174,7 @@ async def delete(call: Call) -> Json:
     record = call.find("disks", call.path["disk"])
     users = record.body.get("users", ())
     if users:
-        raise in_use("disk", record.key.path, users[0].removeprefix(links.ROOT))
+        raise in_use("disk", record.key.path, users[0].removeprefix(urls.ROOT))
     call.cloud.store.delete(record.key)
 
     async def wipe(operation: Record) -> None:
@@ -199,7 +200,7 @@ async def get_type(call: Call) -> Json:
 async def list_types(call: Call) -> Json:
     """diskTypes.list."""
     found = [_type_body(call, call.scope, kind) for kind in DISK_TYPES.values()]
-    return lists.page("compute#diskTypeList", call.url_path, found, call.query)
+    return paging.page("compute#diskTypeList", call.url_path, found, call.query)
 
 
 async def aggregated_types(call: Call) -> Json:
@@ -208,7 +209,7 @@ async def aggregated_types(call: Call) -> Json:
         f"zones/{zone}": [_type_body(call, f"zones/{zone}", kind) for kind in DISK_TYPES.values()]
         for zone in call.cloud.catalog.zones
     }
-    return lists.aggregated(
+    return paging.aggregated(
         "compute#diskTypeAggregatedList", call.url_path, "diskTypes", scopes, call.query
     )
 
@@ -224,13 +225,13 @@ def by_zone(call: Call, collection: str) -> dict[str, list[Json]]:
 def _type_body(call: Call, scope: str, kind: DiskType) -> Json:
     return {
         "kind": "compute#diskType",
-        "id": links.stable_id("diskType", scope, kind.name),
+        "id": urls.stable_id("diskType", scope, kind.name),
         "creationTimestamp": "1969-12-31T16:00:00.000-08:00",
         "name": kind.name,
         "description": kind.title,
         "validDiskSize": kind.sizes_gb,
-        "zone": links.ROOT + f"projects/{call.project}/{scope}",
-        "selfLink": links.link(call.project, scope, "diskTypes", kind.name),
+        "zone": urls.ROOT + f"projects/{call.project}/{scope}",
+        "selfLink": urls.link(call.project, scope, "diskTypes", kind.name),
         "defaultDiskSizeGb": str(kind.default_gb),
     }
 

@@ -5,10 +5,10 @@ Rules decide who reaches port 22 of the machines (doors.py); other ports of thei
 
 from __future__ import annotations
 
-from .. import links, lists
 from ..clock import stamp
-from ..cloud import Call, Handler
+from ..cloud.cloud import Call, Handler
 from ..errors import Json, already_exists, bad_request, invalid_field, not_found
+from ..http import paging, urls
 from ..store import Key, Record
 
 _BORN = "2015-01-01T00:00:00.000-08:00"
@@ -67,7 +67,7 @@ async def list_firewalls(call: Call) -> Json:
     """firewalls.list."""
     _ensure_defaults(call)
     found = call.cloud.store.find("firewalls", call.project)
-    return lists.page("compute#firewallList", call.url_path, [r.body for r in found], call.query)
+    return paging.page("compute#firewallList", call.url_path, [r.body for r in found], call.query)
 
 
 async def delete(call: Call) -> Json:
@@ -88,7 +88,7 @@ async def get_network(call: Call) -> Json:
 
 async def list_networks(call: Call) -> Json:
     """networks.list."""
-    return lists.page("compute#networkList", call.url_path, [_network(call)], call.query)
+    return paging.page("compute#networkList", call.url_path, [_network(call)], call.query)
 
 
 async def get_subnetwork(call: Call) -> Json:
@@ -98,13 +98,13 @@ async def get_subnetwork(call: Call) -> Json:
         raise not_found(f"projects/{call.project}/regions/{region}/subnetworks/{name}")
     return {
         "kind": "compute#subnetwork",
-        "id": links.stable_id("subnetwork", call.project, region),
+        "id": urls.stable_id("subnetwork", call.project, region),
         "creationTimestamp": _BORN,
         "name": "default",
-        "network": links.link(call.project, links.GLOBAL, "networks", "default"),
+        "network": urls.link(call.project, urls.GLOBAL, "networks", "default"),
         "ipCidrRange": f"10.{128 + 2 * call.cloud.catalog.regions.index(region)}.0.0/20",
-        "region": f"{links.ROOT}projects/{call.project}/regions/{region}",
-        "selfLink": links.link(call.project, f"regions/{region}", "subnetworks", "default"),
+        "region": f"{urls.ROOT}projects/{call.project}/regions/{region}",
+        "selfLink": urls.link(call.project, f"regions/{region}", "subnetworks", "default"),
         "privateIpGoogleAccess": False,
         "purpose": "PRIVATE",
         "stackType": "IPV4_ONLY",
@@ -115,34 +115,34 @@ def _complete(call: Call, key: Key, body: Json) -> Json:
     if ("allowed" in body) == ("denied" in body):
         raise bad_request("Exactly one of allowed and denied must be specified for a firewall.")
     network = body.get("network", "global/networks/default")
-    if links.last(network) != "default":
-        raise not_found(f"projects/{key.project}/global/networks/{links.last(network)}")
-    body["network"] = links.link(key.project, links.GLOBAL, "networks", "default")
+    if urls.last(network) != "default":
+        raise not_found(f"projects/{key.project}/global/networks/{urls.last(network)}")
+    body["network"] = urls.link(key.project, urls.GLOBAL, "networks", "default")
     if body.get("direction", "INGRESS") == "INGRESS" and not (
         body.get("sourceRanges") or body.get("sourceTags")
     ):
         body["sourceRanges"] = ["0.0.0.0/0"]
     return {
         "kind": "compute#firewall",
-        "id": links.new_id(),
+        "id": urls.new_id(),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "priority": 1000,
         "direction": "INGRESS",
         "disabled": False,
         "logConfig": {"enable": False},
         **body,
-        "selfLink": links.ROOT + key.path,
+        "selfLink": urls.ROOT + key.path,
     }
 
 
 def _ensure_defaults(call: Call) -> None:
     """Give a project its default rules once; what was deleted stays deleted."""
-    marker = Key(call.project, "networks", links.GLOBAL, "default")
+    marker = Key(call.project, "networks", urls.GLOBAL, "default")
     if call.cloud.store.get(marker):
         return
     call.cloud.store.save(Record(marker, _network(call)))
     for name, (allowed, ranges) in _DEFAULTS.items():
-        key = Key(call.project, "firewalls", links.GLOBAL, name)
+        key = Key(call.project, "firewalls", urls.GLOBAL, name)
         rule: Json = {"name": name, "allowed": allowed, "sourceRanges": ranges, "priority": 65534}
         call.cloud.store.save(Record(key, _complete(call, key, rule)))
 
@@ -150,15 +150,15 @@ def _ensure_defaults(call: Call) -> None:
 def _network(call: Call) -> Json:
     return {
         "kind": "compute#network",
-        "id": links.stable_id("network", call.project),
+        "id": urls.stable_id("network", call.project),
         "creationTimestamp": _BORN,
         "name": "default",
         "description": "Default network for the project",
         "autoCreateSubnetworks": True,
-        "selfLink": links.link(call.project, links.GLOBAL, "networks", "default"),
+        "selfLink": urls.link(call.project, urls.GLOBAL, "networks", "default"),
         "routingConfig": {"routingMode": "REGIONAL"},
         "subnetworks": [
-            links.link(call.project, f"regions/{region}", "subnetworks", "default")
+            urls.link(call.project, f"regions/{region}", "subnetworks", "default")
             for region in call.cloud.catalog.regions
         ],
     }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .. import links
-from ..catalog import MachineType
 from ..clock import parse_stamp, stamp
-from ..cloud import Call
+from ..cloud.catalog import MachineType
+from ..cloud.cloud import Call
+from ..cloud.metadata import fingerprint, metadata_resource
 from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
-from ..guest_view import fingerprint, metadata_resource
+from ..http import urls
 from ..store import Record
 
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -28,7 +28,7 @@ def machine_type(call: Call, zone: str) -> MachineType:
     if not text:
         raise invalid_field("resource.machineType", "", "A machine type must be specified.")
     reference = _reference("resource.machineType", text)
-    here = reference.project in (None, call.project, links.project_number(call.project))
+    here = reference.project in (None, call.project, urls.project_number(call.project))
     if reference.scope not in (None, f"zones/{zone}") or not here:
         raise invalid_field(
             "resource.machineType", text, f"Zone and project must match the instance's: '{zone}'."
@@ -215,13 +215,13 @@ def interfaces(call: Call, zone: str) -> list[Json]:
     for index, interface in enumerate(asked):
         field = f"resource.networkInterfaces[{index}]"
         network = interface.get("network")
-        if network and links.last(network) != "default":
+        if network and urls.last(network) != "default":
             raise invalid_field(
                 f"{field}.network", network, "The referenced network resource cannot be found."
             )
-        region = links.region_of(zone)
+        region = urls.region_of(zone)
         subnetwork = interface.get("subnetwork")
-        if subnetwork and links.last(subnetwork) != "default":
+        if subnetwork and urls.last(subnetwork) != "default":
             raise invalid_field(
                 f"{field}.subnetwork",
                 subnetwork,
@@ -235,8 +235,8 @@ def interfaces(call: Call, zone: str) -> list[Json]:
         shown: Json = {
             "kind": "compute#networkInterface",
             "name": f"nic{index}",
-            "network": links.link(call.project, links.GLOBAL, "networks", "default"),
-            "subnetwork": links.link(call.project, f"regions/{region}", "subnetworks", "default"),
+            "network": urls.link(call.project, urls.GLOBAL, "networks", "default"),
+            "subnetwork": urls.link(call.project, f"regions/{region}", "subnetworks", "default"),
             "networkIP": _internal_address(call, region, index),
             "stackType": "IPV4_ONLY",
         }
@@ -289,7 +289,7 @@ def _run_duration(asked: Any) -> Json:
 
 def _accelerator(project: str, zone: str, gpu: str, count: int) -> Json:
     return {
-        "acceleratorType": links.link(project, f"zones/{zone}", "acceleratorTypes", gpu),
+        "acceleratorType": urls.link(project, f"zones/{zone}", "acceleratorTypes", gpu),
         "acceleratorCount": count,
     }
 
@@ -298,9 +298,9 @@ def _incompatible(machine: str, gpu: str) -> ApiError:
     return bad_request(f"[{machine}, {gpu}] features are not compatible for creating instance.")
 
 
-def _reference(field: str, text: str) -> links.Reference:
+def _reference(field: str, text: str) -> urls.Reference:
     try:
-        return links.Reference(text)
+        return urls.Reference(text)
     except ValueError:
         raise invalid_field(field, text, "The URL is malformed.") from None
 
@@ -320,9 +320,9 @@ def skeleton(call: Call, zone: str, instance_id: str) -> Json:
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": call.require_name(),
         "status": "PROVISIONING",
-        "zone": links.zone_link(call.project, zone),
+        "zone": urls.zone_link(call.project, zone),
         "cpuPlatform": "Unknown CPU Platform",
-        "selfLink": links.link(call.project, f"zones/{zone}", "instances", call.require_name()),
+        "selfLink": urls.link(call.project, f"zones/{zone}", "instances", call.require_name()),
         "resourceStatus": {"scheduling": {}},
         "startRestricted": False,
         "deletionProtection": bool(call.body.get("deletionProtection", False)),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .. import copies, links
-from ..cloud import Call
+from ..cloud import disk_copies
+from ..cloud.cloud import Call
 from ..errors import Json, bad_request, in_use, invalid_field, not_found
+from ..http import urls
 from ..store import Record
 from . import disks, instance_body, snapshots
 
@@ -50,7 +51,7 @@ def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Jso
 def _local_ssd(index: int, asked: Json) -> Json:
     """Local SSDs come and go with the instance: they are no disk resources of their own."""
     field = f"resource.disks[{index}]"
-    kind = links.last(asked.get("initializeParams", {}).get("diskType", ""))
+    kind = urls.last(asked.get("initializeParams", {}).get("diskType", ""))
     if kind != "local-ssd" or index == 0:
         raise invalid_field(
             f"{field}.type", "SCRATCH", "Only local-ssd disks can be scratch disks."
@@ -84,7 +85,7 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     kind = disks.resolve_type(f"{field}.initializeParams.diskType", start.get("diskType"), zone)
     if series == "a4" and kind.name != "hyperdisk-balanced":
         raise bad_request(
-            f"[{kind.name}, {links.last(call.body['machineType'])}] features are not compatible "
+            f"[{kind.name}, {urls.last(call.body['machineType'])}] features are not compatible "
             "for creating instance."
         )
     source = start.get("sourceImage")
@@ -116,16 +117,16 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     disk = disks.new_disk(call, key, kind, size, image, labels)
     disk.private["created_with"] = instance["id"]
     if snapshot:
-        copies.describe(disk, snapshot)
+        disk_copies.describe(disk, snapshot)
     return disk
 
 
 def _existing(call: Call, source: str) -> Record:
-    key = call.key("disks", links.last(source))
+    key = call.key("disks", urls.last(source))
     disk = call.cloud.store.get(key)
     if disk is None:
         raise not_found(key.path)
     users = disk.body.get("users", ())
     if users:
-        raise in_use("disk", key.path, users[0].removeprefix(links.ROOT))
+        raise in_use("disk", key.path, users[0].removeprefix(urls.ROOT))
     return disk

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import links, lists
-from ..cloud import Call, Handler
+from ..cloud.cloud import Call, Handler
+from ..cloud.metadata import fingerprint, guest_attributes_enabled, show_ssh_port
 from ..errors import (
     ApiError,
     Json,
@@ -14,7 +14,7 @@ from ..errors import (
     invalid_field,
     stale_fingerprint,
 )
-from ..guest_view import fingerprint, guest_attributes_enabled, show_ssh_port
+from ..http import paging, urls
 from ..store import Record
 from . import disks, instance_body, instance_disks
 
@@ -43,11 +43,11 @@ async def insert(call: Call) -> Json:
             raise ApiError(501, "notImplemented", f"The emulator does not support {parameter}.")
     machine = instance_body.machine_type(call, zone)
     gpus = instance_body.accelerators(call, zone, machine)
-    instance_id = links.new_id()
+    instance_id = urls.new_id()
     body = instance_body.skeleton(call, zone, instance_id)
     labels = instance_body.labels(call.body.get("labels", {}))
     body |= {
-        "machineType": links.link(call.project, f"zones/{zone}", "machineTypes", machine.name),
+        "machineType": urls.link(call.project, f"zones/{zone}", "machineTypes", machine.name),
         "scheduling": instance_body.scheduling(call.body.get("scheduling", {}), bool(gpus)),
         "metadata": instance_body.metadata(call.body.get("metadata", {})),
         "tags": instance_body.tags(call.body.get("tags", {})),
@@ -99,13 +99,13 @@ async def get(call: Call) -> Json:
 async def list_instances(call: Call) -> Json:
     """instances.list."""
     found = call.cloud.store.find("instances", call.project, call.scope)
-    return lists.page("compute#instanceList", call.url_path, [r.body for r in found], call.query)
+    return paging.page("compute#instanceList", call.url_path, [r.body for r in found], call.query)
 
 
 async def aggregated(call: Call) -> Json:
     """instances.aggregatedList."""
     scopes = disks.by_zone(call, "instances")
-    return lists.aggregated(
+    return paging.aggregated(
         "compute#instanceAggregatedList", call.url_path, "instances", scopes, call.query
     )
 
@@ -241,7 +241,7 @@ async def guest_attributes(call: Call) -> Json:
     saved: dict[str, str] = record.private.get("guest_attributes", {})
     reply: Json = {
         "kind": "compute#guestAttributes",
-        "selfLink": links.ROOT + call.url_path,
+        "selfLink": urls.ROOT + call.url_path,
     }
     variable = call.query.get("variableKey")
     if variable is not None:
@@ -284,7 +284,7 @@ async def serial_port(call: Call) -> Json:
         "contents": output[begin:].decode("utf-8", "replace"),
         "start": str(begin),
         "next": str(len(output)),
-        "selfLink": links.ROOT + call.url_path,
+        "selfLink": urls.ROOT + call.url_path,
     }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .. import links, lists
-from ..cloud import Call, Handler
+from ..cloud.cloud import Call, Handler
 from ..errors import Json
+from ..http import paging, urls
 from .disks import by_zone
 
 
@@ -24,14 +24,14 @@ async def list_operations(call: Call) -> Json:
     """zoneOperations.list and its two siblings, the oldest first."""
     found = call.cloud.store.find("operations", call.project, call.scope)
     bodies = sorted((r.body for r in found), key=lambda body: str(body["insertTime"]))
-    return lists.page("compute#operationList", call.url_path, bodies, call.query)
+    return paging.page("compute#operationList", call.url_path, bodies, call.query)
 
 
 async def aggregated(call: Call) -> Json:
     """globalOperations.aggregatedList: of all zones, and the global ones."""
-    scopes: dict[str, list[Json]] = {links.GLOBAL: []}
+    scopes: dict[str, list[Json]] = {urls.GLOBAL: []}
     scopes |= by_zone(call, "operations")
-    return lists.aggregated(
+    return paging.aggregated(
         "compute#operationAggregatedList", call.url_path, "operations", scopes, call.query
     )
 

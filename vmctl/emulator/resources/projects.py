@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import links, lists
 from ..clock import stamp
-from ..cloud import Call, Handler
+from ..cloud.cloud import Call, Handler
+from ..cloud.metadata import metadata_resource
 from ..errors import Json, not_found, stale_fingerprint
-from ..guest_view import metadata_resource
+from ..http import paging, urls
 from ..store import Key, Record
 from . import instance_body
 
@@ -15,18 +15,18 @@ _BORN = "2015-01-01T00:00:00.000-08:00"
 
 def project_record(call: Call) -> Record:
     """Return the project's record; a project that was never changed has an empty one."""
-    key = Key(call.project, "projects", links.GLOBAL, call.project)
+    key = Key(call.project, "projects", urls.GLOBAL, call.project)
     record = call.cloud.store.get(key)
     if record is not None:
         return record
     body: Json = {
         "kind": "compute#project",
-        "id": links.project_number(call.project),
+        "id": urls.project_number(call.project),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": call.project,
         "commonInstanceMetadata": metadata_resource([]),
-        "selfLink": f"{links.ROOT}projects/{call.project}",
-        "defaultServiceAccount": f"{links.project_number(call.project)}"
+        "selfLink": f"{urls.ROOT}projects/{call.project}",
+        "defaultServiceAccount": f"{urls.project_number(call.project)}"
         "-compute@developer.gserviceaccount.com",
         "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
         "defaultNetworkTier": "PREMIUM",
@@ -63,7 +63,7 @@ async def set_common_metadata(call: Call) -> Json:
         record.key,
         record.body["id"],
         request_id=call.query.get("requestId"),
-        scope=links.GLOBAL,
+        scope=urls.GLOBAL,
     )
     operation.body["targetLink"] = record.body["selfLink"]
     answer = dict(operation.body)
@@ -82,7 +82,7 @@ async def get_zone(call: Call) -> Json:
 async def list_zones(call: Call) -> Json:
     """zones.list."""
     zones = [_zone(call, zone) for zone in call.cloud.catalog.zones]
-    return lists.page("compute#zoneList", call.url_path, zones, call.query)
+    return paging.page("compute#zoneList", call.url_path, zones, call.query)
 
 
 async def get_region(call: Call) -> Json:
@@ -96,19 +96,19 @@ async def get_region(call: Call) -> Json:
 async def list_regions(call: Call) -> Json:
     """regions.list."""
     regions = [_region(call, region) for region in call.cloud.catalog.regions]
-    return lists.page("compute#regionList", call.url_path, regions, call.query)
+    return paging.page("compute#regionList", call.url_path, regions, call.query)
 
 
 def _zone(call: Call, zone: str) -> Json:
     return {
         "kind": "compute#zone",
-        "id": links.stable_id("zone", zone),
+        "id": urls.stable_id("zone", zone),
         "creationTimestamp": _BORN,
         "name": zone,
         "description": zone,
         "status": "UP",
-        "region": f"{links.ROOT}projects/{call.project}/regions/{links.region_of(zone)}",
-        "selfLink": links.zone_link(call.project, zone),
+        "region": f"{urls.ROOT}projects/{call.project}/regions/{urls.region_of(zone)}",
+        "selfLink": urls.zone_link(call.project, zone),
         "availableCpuPlatforms": ["Intel Broadwell", "Intel Skylake", "Intel Cascade Lake"],
         "supportsPzs": False,
     }
@@ -117,16 +117,16 @@ def _zone(call: Call, zone: str) -> Json:
 def _region(call: Call, region: str) -> Json:
     return {
         "kind": "compute#region",
-        "id": links.stable_id("region", region),
+        "id": urls.stable_id("region", region),
         "creationTimestamp": _BORN,
         "name": region,
         "description": region,
         "status": "UP",
         "zones": [
-            links.zone_link(call.project, zone) for zone in call.cloud.catalog.zones_of(region)
+            urls.zone_link(call.project, zone) for zone in call.cloud.catalog.zones_of(region)
         ],
         "quotas": call.cloud.quotas.of_region(call.project, region),
-        "selfLink": f"{links.ROOT}projects/{call.project}/regions/{region}",
+        "selfLink": f"{urls.ROOT}projects/{call.project}/regions/{region}",
         "supportsPzs": False,
     }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .. import copies, links, lists
 from ..clock import stamp
-from ..cloud import Call, Handler
+from ..cloud import disk_copies
+from ..cloud.cloud import Call, Handler
+from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, in_use, invalid_field, not_found, not_ready
-from ..guest_view import fingerprint
+from ..http import paging, urls
 from ..store import Key, Record
 from . import instance_body
 
@@ -20,7 +21,7 @@ async def insert(call: Call) -> Json:
     """snapshots.insert from `sourceDisk`."""
     source = call.body.get("sourceDisk", "")
     try:
-        reference = links.Reference(source)
+        reference = urls.Reference(source)
     except ValueError:
         raise invalid_field("resource.sourceDisk", source, "The URL is malformed.") from None
     key = Key(call.project, "disks", reference.scope or "", reference.name)
@@ -31,7 +32,7 @@ async def insert(call: Call) -> Json:
 
 
 def _create(call: Call, disk: Record) -> Json:
-    key = Key(call.project, "snapshots", links.GLOBAL, call.require_name())
+    key = Key(call.project, "snapshots", urls.GLOBAL, call.require_name())
     instance_body.check_name("resource.name", key.name)
     if call.cloud.store.get(key):
         raise already_exists(key.path)
@@ -40,7 +41,7 @@ def _create(call: Call, disk: Record) -> Json:
     labels = instance_body.labels(call.body.get("labels", {}))
     body: Json = {
         "kind": "compute#snapshot",
-        "id": links.new_id(),
+        "id": urls.new_id(),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": key.name,
         "status": "CREATING",
@@ -51,7 +52,7 @@ def _create(call: Call, disk: Record) -> Json:
         "storageBytesStatus": "UPDATING",
         "storageLocations": ["eu"],
         "snapshotType": call.body.get("snapshotType", "STANDARD"),
-        "selfLink": links.ROOT + key.path,
+        "selfLink": urls.ROOT + key.path,
         "labelFingerprint": fingerprint(labels),
     }
     body |= {name: disk.body[name] for name in ("architecture", "guestOsFeatures") if name in (
@@ -64,7 +65,7 @@ def _create(call: Call, disk: Record) -> Json:
     record = Record(key, body, {name: disk.private[name] for name in ("machine", "image")})
     cloud = call.cloud
     answer = call.start(
-        "createSnapshot", disk.key, disk.body["id"], lambda op: copies.take(cloud, record)
+        "createSnapshot", disk.key, disk.body["id"], lambda op: disk_copies.take(cloud, record)
     )
     record.private["made_by"] = answer["name"]
     cloud.store.save(record)
@@ -79,7 +80,7 @@ async def get(call: Call) -> Json:
 async def list_snapshots(call: Call) -> Json:
     """snapshots.list."""
     found = call.cloud.store.find("snapshots", call.project)
-    return lists.page("compute#snapshotList", call.url_path, [r.body for r in found], call.query)
+    return paging.page("compute#snapshotList", call.url_path, [r.body for r in found], call.query)
 
 
 async def delete(call: Call) -> Json:
@@ -105,8 +106,8 @@ async def set_labels(call: Call) -> Json:
 
 def resolve(call: Call, field: str, text: str) -> Record:
     """Find the READY snapshot that a URL names; ApiError in Google's words otherwise."""
-    name = links.last(text)
-    record = call.cloud.store.get(Key(call.project, "snapshots", links.GLOBAL, name))
+    name = urls.last(text)
+    record = call.cloud.store.get(Key(call.project, "snapshots", urls.GLOBAL, name))
     if record is None:
         raise invalid_field(field, text, "The referenced snapshot resource cannot be found.")
     if record.body["status"] != "READY":

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import accounts, layer, system
+from . import accounts, overlay, system
 from .channel import Channel, Lost
 from .driver import Driver
 from .hostkeys import HostKeys
@@ -136,11 +136,11 @@ class Machine:
             return
         image, target = Path(self.spec["image"]), Path(self.spec["python"])
         if not self.plain and not self.spec["thin"]:
-            refused = layer.mount_overlay(self.processes, image, Path(self.spec["layer"]), target)
+            refused = overlay.mount_overlay(self.processes, image, Path(self.spec["layer"]), target)
             if refused is None:
                 return
             say(f"vmctl emulator: no overlay, a thin layer instead: {refused}")
-        layer.thin_environment(image, target)
+        overlay.thin_environment(image, target)
 
     def _configure_sshd(self, local: Path) -> None:
         extra = ["SetEnv LANG=C.UTF-8"]

@@ -1,0 +1,119 @@
+"""The lines that the user's ssh reads, and how they come and go."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.login.ssh_config import (
+    Host,
+    entry_file,
+    hosts_file,
+    include_line,
+    names_for,
+    with_include,
+    without_include,
+)
+from vmctl.domain.login.ssh_target import Target
+
+TARGET = Target("42", "203.0.113.7", 2222, "ada", "/home/ada/a key", "/home/ada/100%/pins")
+HOST = Host("train.vmctl", "ada", "train", False, "my-project", "", TARGET)
+
+
+@given(st.none() | st.binary())
+def test_what_was_added_is_taken_away_byte_for_byte(before: bytes | None) -> None:
+    after = with_include(before, "/data/entry")
+    assert without_include(after) == before
+    assert after.startswith(b"# >>> vmctl")
+    assert after.endswith(before or b"\n")
+    assert with_include(after, "/data/entry") == after, "twice is once"
+
+
+@given(st.binary(), st.binary(max_size=30))
+def test_what_the_user_added_meanwhile_stays(before: bytes, above: bytes) -> None:
+    assert without_include(above + with_include(before, "/data/entry") + b"x") == (
+        above + before + b"x"
+    )
+
+
+def test_another_folder_replaces_the_include() -> None:
+    first = with_include(b"Host *\n", "/one/entry")
+    again = with_include(first, "/two/entry")
+    assert b"/one/" not in again
+    assert without_include(again) == b"Host *\n"
+
+
+@pytest.mark.parametrize("broken", [b"# <<< vmctl <<<\n", b'Include "/data/entry"\n'])
+def test_a_block_changed_by_hand_is_left_to_its_author(broken: bytes) -> None:
+    after = with_include(b"Host *\n", "/data/entry").replace(broken, b"")
+    with pytest.raises(InvalidInput, match="changed by hand"):
+        without_include(after)
+
+
+def test_a_file_that_was_ours_is_kept_when_something_else_came_into_it() -> None:
+    assert without_include(with_include(None, "/e") + b"Host x\n") == b"Host x\n"
+
+
+@pytest.mark.parametrize("path", ["/a*b", "/a?b", "/a[b", '/a"b', "/a%b", "/a\nb", "/a$b"])
+def test_a_path_that_ssh_would_read_otherwise_is_refused(path: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot include"):
+        include_line(path)
+
+
+def test_names_are_short_while_they_are_free() -> None:
+    assert names_for(HOST) == (
+        "train.vmctl", "train.ada.vmctl", "train.ada.my-project.vmctl"
+    )  # fmt: skip
+    local = Host("", "ada", "train", True, "vmctl-local")
+    assert names_for(local)[0] == "train.local.vmctl"
+
+
+def asked(folder: Path, name: str, hook: tuple[str, ...], *, local: bool = False) -> dict[str, str]:
+    """What the real ssh makes of our files."""
+    hosts, entry, main = folder / "hosts", folder / "entry", folder / "main"
+    hosts.write_text(hosts_file([HOST]))
+    entry.write_text(entry_file([HOST], {HOST.name: hook}, str(hosts)))
+    main.write_bytes(with_include(b"Host *\n    User somebody\n    Port 7\n", str(entry)))
+    done = subprocess.run(
+        ["ssh", "-G", "-F", str(main), name], capture_output=True, text=True, check=True
+    )
+    return dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+
+
+def test_ssh_reads_address_key_and_pins(tmp_path: Path) -> None:
+    read = asked(tmp_path, "train.vmctl", ("true",))
+    assert (read["hostname"], read["port"], read["user"]) == ("203.0.113.7", "2222", "ada")
+    assert read["hostkeyalias"] == "compute.42"
+    assert read["stricthostkeychecking"] in ("yes", "true")
+    assert read["userknownhostsfile"] == "/home/ada/100%/pins"
+    assert read["identityfile"] == "/home/ada/a key"
+
+
+def test_other_hosts_are_as_they_were_and_run_nothing(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    read = asked(tmp_path, "example.org", ("touch", str(ran)))
+    assert (read["hostname"], read["port"], read["user"]) == ("example.org", "7", "somebody")
+    assert "hostkeyalias" not in read
+    assert not ran.exists()
+
+
+@given(st.text(st.characters(exclude_characters='"\n\0', exclude_categories=["Cs"]), min_size=1))
+def test_the_hook_gets_its_words_as_they_are(word: str) -> None:
+    entry = entry_file([HOST], {HOST.name: ("echo", word)}, "/hosts")
+    (line,) = [line for line in entry.split("\n") if line.startswith("Match originalhost")]
+    given_to_shell = line.partition('exec "')[2].removesuffix('"').replace("%%", "%")
+    assert shlex.split(given_to_shell) == ["echo", word]
+
+
+def test_ssh_runs_the_hook_before_it_reads_the_addresses(tmp_path: Path) -> None:
+    moved = hosts_file([HOST]).replace("203.0.113.7", "203.0.113.99")
+    new = tmp_path / "new $(x) 100%;'s"
+    new.write_text(moved)
+    read = asked(tmp_path, "train.vmctl", ("cp", str(new), str(tmp_path / "hosts")))
+    assert read["hostname"] == "203.0.113.99"

@@ -1,0 +1,43 @@
+"""A tree has one name on both sides, and the difference of two leads from one to the other."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmctl.domain.sync.tree import Entry, difference, named, tree_id
+from vmctl.guest.sync import receiver, record
+
+ENTRY = st.one_of(
+    st.tuples(st.just("f"), st.sampled_from(["aa", "bb"]), st.integers(0, 9), st.just(7)).map(list),
+    st.tuples(st.just("l"), st.text()).map(list),
+    st.just(["d"]),
+)
+TREE = st.dictionaries(st.text(min_size=1) | st.just("caf\udce9"), ENTRY, max_size=6)
+
+
+@given(TREE)
+def test_both_sides_name_a_tree_alike(tree: dict[str, Entry]) -> None:
+    over_the_wire = json.loads(json.dumps(tree))
+    assert tree_id(tree) == record.tree_id(over_the_wire)
+
+
+@given(TREE, TREE)
+def test_the_difference_leads_from_one_tree_to_the_other(
+    base: dict[str, Entry], tree: dict[str, Entry]
+) -> None:
+    put, gone = difference(base, tree)
+    made = {path: entry for path, entry in {**base, **put}.items() if path not in gone}
+    assert made == tree
+    assert difference(tree, tree) == ({}, [])
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_numbers_travel_as_ranges(numbers: set[int]) -> None:
+    names = [str(number) for number in range(41)]
+    ranges = receiver._ranges(numbers)
+    assert named(ranges, names) == [str(number) for number in sorted(numbers)]
+    assert all(after[0] > before[1] + 1 for before, after in pairwise(ranges))

@@ -1,0 +1,111 @@
+"""selftest: what vmctl believes of Compute Engine, looked at in the service itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmctl.cli.options import Context, command
+
+if TYPE_CHECKING:
+    from vmctl.cli.screen import Screen
+    from vmctl.domain.errors import VmctlError
+    from vmctl.workflows.selftest.selftest import SelftestPlan, SelftestResult
+
+
+LEFT = (
+    "What is left goes with the next `vmctl selftest`, "
+    "and Google itself deletes the VM 30 minutes after its start."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(
+        app,
+        "selftest",
+        panel="Machine",
+        examples="vmctl selftest\nvmctl --cloud selftest --real",
+    )
+    def selftest(
+        context: Context,
+        real: Annotated[
+            bool, typer.Option("--real", help="Ask Google's Compute Engine: it costs a cent.")
+        ] = False,
+        trace: Annotated[
+            Path | None, typer.Option("--trace", metavar="FILE", help="Where to keep the record.")
+        ] = None,
+    ) -> None:
+        """Check what vmctl believes of Compute Engine, with one small machine in ten minutes.
+
+        Without --real the embedded one is checked. With it the price is shown and asked about
+        first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
+        lines without project, addresses, keys or names, and can be replayed.
+        """
+        from vmctl.workflows.selftest.selftest import clear_up, selftest_project
+        from vmctl.workflows.selftest.selftest import selftest as story
+
+        project = selftest_project(context.project(), real=real)
+        screen = context.screen()
+        begun = False
+
+        def agree(plan: SelftestPlan) -> bool:
+            nonlocal begun
+            question = f"{plan.text}\nGo ahead?" if screen.quiet else "Go ahead?"
+            begun = not plan.real or screen.confirm(question, without_terminal=True)
+            return begun
+
+        try:
+            result = screen.play(story(project, trace=trace, confirm=agree))
+        except BaseException:
+            if begun:
+                screen.note("\nDeleting what the self-test made.")
+                try:
+                    screen.play(clear_up(project))
+                except BaseException:
+                    screen.note(LEFT)
+                    raise
+            raise
+        screen.document(result)
+        _report(screen, result)
+        if result.trouble or result.differs:
+            raise _failed(result)
+
+
+def _failed(result: SelftestResult) -> VmctlError:
+    """With the exit code of what ended it early; 1 for what does not hold."""
+    from vmctl.domain import errors
+
+    said = [f"{result.differs} assumptions do not hold"] if result.differs else []
+    said += [f"it ended early: {result.trouble.rstrip('.')}"] if result.trouble else []
+    kind = getattr(errors, result.trouble_kind or "VmctlError", errors.VmctlError)
+    failure: VmctlError = kind(
+        f"The self-test is not passed: {'; '.join(said)}.",
+        hint="Please report it, with the trace: it names nobody.",
+    )
+    return failure
+
+
+def _report(screen: Screen, result: SelftestResult) -> None:
+    from vmctl.domain.google.assumptions import Verdict
+
+    screen.table(
+        ["ASSUMPTION", "VERDICT", "WHAT IT IS"],
+        [
+            [
+                one.id,
+                str(one.verdict),
+                f"{one.sentence} ({one.evidence})"
+                if one.verdict is Verdict.UNSEEN
+                else one.sentence,
+            ]
+            for one in result.findings
+        ],
+    )
+    for one in result.findings:
+        if one.verdict is Verdict.DIFFERS:
+            screen.say(f"{one.id}: {one.evidence}")
+    screen.say(result.text)

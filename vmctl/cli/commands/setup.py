@@ -1,0 +1,129 @@
+"""init and doctor: from nothing to the first `vmctl up`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmctl.cli.options import Context, GpuOption, command
+from vmctl.cli.terminal import DIM, GREEN, RED, YELLOW, Part, Styled
+
+if TYPE_CHECKING:
+    from vmctl.cli.screen import Screen
+    from vmctl.config import Project
+    from vmctl.domain.errors import VmctlError
+    from vmctl.domain.readiness.checks import Checkup, Finding
+
+PANEL = "First steps"
+CHECK_WIDTH = len("credentials")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+
+    @command(
+        app,
+        "init",
+        panel=PANEL,
+        examples='vmctl init\nvmctl init --gpu l4 --command "python src/train.py --epochs 3"',
+    )
+    def init(
+        context: Context,
+        gpu: GpuOption = None,
+        train: Annotated[
+            str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
+        ] = None,
+        google_project: Annotated[
+            str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
+        ] = None,
+        force: Annotated[
+            bool, typer.Option("--force", help="Replace the vmctl.toml that is here.")
+        ] = False,
+    ) -> None:
+        """Write a vmctl.toml for this folder, each line with what it is for.
+
+        Finds the Google Cloud project from your login or from gcloud's settings, and the script
+        that trains; asks for the rest (with no terminal, or --yes, it takes the defaults).
+        """
+        from vmctl.config import Flags, load_project
+        from vmctl.workflows.setup.init import Given
+        from vmctl.workflows.setup.init import init as story
+
+        folder = Path.cwd()
+        # what the folder is without any settings of its own
+        flags = Flags(local=context.local, name=context.name or folder.name)
+        project = load_project(Path("/"), flags=flags)
+        screen = context.screen()
+        given = Given(gpu, train, google_project, force)
+        result = screen.play(story(project, folder, given, screen.ask))
+        screen.document(result)
+        steps = [("vmctl doctor", "is all there that `up` needs?")]
+        if not result.local:
+            steps.append(("vmctl --local up", "rehearse here, without an account"))
+        steps.append(("vmctl up", "the machine; shows its price and asks"))
+        if result.job:
+            steps.append((f"vmctl push && vmctl run {result.job}", "send the folder and train"))
+        screen.next_steps(steps)
+
+    @command(app, "doctor", panel=PANEL, examples="vmctl doctor\nvmctl doctor --json")
+    def doctor(context: Context) -> None:
+        """Look at everything that `vmctl up` needs, and say how to mend what is broken.
+
+        Credentials, project, API, billing, machine, quota, network and firewall, image, and the
+        programs of this computer, in that order. Nothing is changed and nothing costs money. The
+        exit code is the one with which `vmctl up` would end, 0 when nothing stands in its way.
+        """
+        from vmctl.workflows.setup.doctor import doctor as story
+
+        project, trouble = _project_or_trouble(context)
+        screen = context.screen()
+        result = screen.play(story(project, trouble))
+        screen.document(result)
+        _draw(screen, result)
+        raise typer.Exit(result.exit_code)
+
+
+def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
+    """The project; with settings that are wrong, its defaults, and what is wrong."""
+    from vmctl.config import Flags, load_project
+    from vmctl.domain.errors import InvalidInput
+
+    try:
+        return context.project(), None
+    except InvalidInput as error:
+        kept = ("VMCTL_LOCAL", "VMCTL_PROJECT", "VMCTL_OWNER")
+        environ = {name: os.environ[name] for name in kept if name in os.environ}
+        flags = Flags(local=context.local, name="unnamed")
+        try:
+            return load_project(Path("/"), flags=flags, environ=environ), error
+        except InvalidInput:  # one of these is what is wrong
+            return load_project(Path("/"), flags=flags, environ={}), error
+
+
+def _draw(screen: Screen, result: Checkup) -> None:
+    for finding in result.findings:
+        for parts in finding_lines(finding):
+            screen.say(*parts)
+    screen.say(result.text)
+
+
+def finding_lines(finding: Finding) -> Iterator[tuple[Part, ...]]:
+    """One finding: a mark, the check and what was found; below it how to mend it."""
+    from vmctl.domain.readiness.checks import Verdict
+
+    mark = {
+        Verdict.OK: Styled("✓", GREEN),
+        Verdict.WARNING: Styled("!", YELLOW),
+        Verdict.BROKEN: Styled("✗", RED),
+        Verdict.SKIPPED: Styled("-", DIM),
+    }[finding.verdict]
+    said = finding.said.rstrip(".")
+    skipped = f"not checked: {said}" if finding.verdict is Verdict.SKIPPED else said
+    yield mark, f" {finding.check:{CHECK_WIDTH}}  {skipped}"
+    for number, line in enumerate(finding.fix.splitlines()):
+        lead = "mend it:" if number == 0 else ""
+        yield (f"  {'':{CHECK_WIDTH}}  {lead:8} {line}",)

@@ -1,0 +1,168 @@
+"""schema: what each command prints under --json, as JSON Schema made from the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import PurePath
+from typing import Annotated, Any
+
+import typer
+
+from vmctl.cli.completion import DOCUMENTS
+from vmctl.cli.options import Context, command
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+# a command, or one with an option that makes its result another one: where that is defined.
+# "[…]" is a list of them.
+RESULTS: Mapping[str, str] = {
+    "init": "workflows.init:InitResult",
+    "doctor": "domain.diagnosis:Checkup",
+    "up": "workflows.up:UpResult",
+    "adopt": "workflows.adopt:AdoptResult",
+    "down": "workflows.down:DownResult",
+    "status": "workflows.status:StatusResult",
+    "keep": "workflows.keep:KeepResult",
+    "cost": "workflows.cost:CostResult",
+    "ls": "workflows.status:ListResult",
+    "ls --orphans": "workflows.orphans:OrphansResult",
+    "gc": "workflows.orphans:GcResult",
+    "gpus": "workflows.gpus:GpusResult",
+    "push": "workflows.push:PushResult",
+    "pull": "workflows.pull:PullResult",
+    "fetch": "workflows.fetch:FetchResult",
+    "run": "workflows.run:RunResult",
+    "logs": "workflows.run:RunResult",
+    "ps": "[domain.job:RunView]",
+    "cancel": "workflows.run:CancelResult",
+    "tunnel": "domain.events:Ready",
+    "tunnel --background": "workflows.tunnelling.records:TunnelRecord",
+    "tunnel stop": "[workflows.tunnelling.records:TunnelRecord]",
+    "tunnels": "[workflows.tunnelling.records:TunnelRecord]",
+    "ssh-config": "workflows.ssh_config:SshConfigResult",
+    "selftest": "workflows.selftest:SelftestResult",
+    "emulator start": "workflows.emulator:EmulatorResult",
+    "emulator stop": "workflows.emulator:EmulatorResult",
+    "emulator status": "workflows.emulator:EmulatorResult",
+    "emulator env": "workflows.emulator:EmulatorEnv",
+    "emulator forward": "workflows.emulator:ForwardsResult",
+    "emulator fault": "workflows.emulator:FaultsResult",
+    "emulator clock": "workflows.emulator:ClockResult",
+    "--print-gcloud": "workflows.equivalents:Equivalent",
+}
+ERROR: Mapping[str, Any] = {
+    "description": "On standard error, as the last line, when a command fails.",
+    "type": "object",
+    "properties": {
+        "error": {"type": "string", "description": "its kind, such as NotFound"},
+        "message": {"type": "string"},
+        "hint": {"type": "string", "description": "what to do next; may be empty"},
+        "exit_code": {"type": "integer"},
+        "attempts": {"type": "array", "items": {"type": "object"}},
+        "evidence": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["error", "message", "hint", "exit_code"],
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "schema", panel="Reference", examples="vmctl schema\nvmctl schema up")
+    def schema(
+        context: Context,
+        words: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[COMMAND]",
+                help="A command, or 'error'; none: all names.",
+                autocompletion=DOCUMENTS,
+            ),
+        ] = None,
+    ) -> None:
+        """Print the JSON Schema of what a command prints under --json.
+
+        Fields may be added in later versions; those that are there keep name and type.
+        """
+        from vmctl.cli import terminal
+        from vmctl.domain.errors import NotFound
+        from vmctl.domain.names import nearest
+
+        name = " ".join(words or ())
+        names = [*RESULTS, "error"]
+        if not name:
+            if context.json:
+                terminal.document(names)
+            else:
+                terminal.line("\n".join(names))
+            return
+        if name not in names:
+            close = nearest(name, names)
+            hint = f"vmctl schema {close}" if close else "All that there are: vmctl schema"
+            raise NotFound(f"There is no command '{name}' with a JSON document.", hint=hint)
+        terminal.document(schema_of(name), indent=2)
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema of a command's document."""
+    head = {"$schema": DIALECT, "title": f"vmctl {name} --json"}
+    if name == "error":
+        return {**head, **ERROR}
+    where = RESULTS[name]
+    inner, _, class_name = where.strip("[]").partition(":")
+    found = getattr(import_module(f"vmctl.{inner}"), class_name)
+    wanted = list[found] if where.startswith("[") else found  # type: ignore[valid-type]
+    return {**head, **of_type(wanted)}
+
+
+def of_type(wanted: Any) -> dict[str, Any]:
+    """The schema of what `render.plain` makes of a value of this type."""
+    origin, inside = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [of_type(one) for one in inside]}
+    if wanted is type(None):
+        return {"type": "null"}
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        return _object(wanted)
+    if isinstance(wanted, type):
+        return _simple(wanted)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": of_type(inside[1])}
+    if isinstance(origin, type):  # a tuple, a list, any other sequence
+        items = [one for one in inside if one is not Ellipsis]
+        if origin is tuple and Ellipsis not in inside:
+            return {"type": "array", "prefixItems": [of_type(one) for one in items]}
+        return {"type": "array", "items": of_type(items[0])}
+    return {}
+
+
+def _object(wanted: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(wanted)
+    names = [field.name for field in dataclasses.fields(wanted)]
+    return {
+        "description": " ".join((inspect.getdoc(wanted) or "").split()),
+        "type": "object",
+        "properties": {name: of_type(hints[name]) for name in names},
+        "required": names,
+    }
+
+
+def _simple(wanted: type) -> dict[str, Any]:
+    if issubclass(wanted, enum.Enum):
+        return {"enum": [member.value for member in wanted]}
+    if issubclass(wanted, dt.datetime):
+        return {"type": "string", "format": "date-time"}
+    if issubclass(wanted, dt.date):
+        return {"type": "string", "format": "date"}
+    if issubclass(wanted, PurePath):
+        return {"type": "string"}
+    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    kind = kinds.get(wanted)
+    return {"type": kind} if kind else {}

@@ -1,0 +1,132 @@
+"""Which Compute Engine to talk to, and as whom: the one place that knows local from real."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.cloud import emulator_process
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.credentials import find_credentials, gcloud_project
+from vmctl.cloud.errors import translated
+from vmctl.cloud.recorder import Recorder
+from vmctl.config import Project
+from vmctl.domain.errors import InvalidInput
+
+LOCAL_PROJECT = "vmctl-local"
+TIMEOUT_S = 60
+
+
+def open_compute(
+    project: Project, clock: Clock | None = None, recorder: Recorder | None = None
+) -> Compute:
+    """The Compute Engine of a project: the embedded one, started when needed, or Google's.
+
+    A recorder writes down all that is said to it. Raises AccessDenied without usable
+    credentials, InvalidInput without a Google project.
+    """
+    if project.local:
+        running = emulator_process.start(emulator_process.home(), clock or Clock())
+        chosen = project.google_project or running.project or LOCAL_PROJECT
+        return _local(running, _project_id(chosen), recorder)
+    return _real(project.google_project, recorder)
+
+
+def _local(running: emulator_process.Running, project: str, recorder: Recorder | None) -> Compute:
+    import http.client
+
+    import httplib2
+
+    context = running.trust()
+
+    class Proven(http.client.HTTPSConnection):
+        """To the emulator, whatever address is asked for."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(
+                emulator_process.ADDRESS, running.port, timeout=TIMEOUT_S, context=context
+            )
+
+    class Http(httplib2.Http):  # type: ignore[misc]  # httplib2 has no types
+        """Sends the emulator's secret, over connections that its certificate has proven."""
+
+        def request(self, uri: str, *args: Any, headers: Any = None, **more: Any) -> Any:
+            sent = {**(headers or {}), **running.headers()}
+            return super().request(uri, *args, headers=sent, connection_type=Proven, **more)
+
+    def connect() -> Any:
+        # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
+        connection = Http(timeout=TIMEOUT_S, proxy_info=None)
+        connection.follow_redirects = False  # it sends none
+        return recorder.around(connection, project) if recorder else connection
+
+    return _compute(project, running.endpoint, connect)
+
+
+def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
+    import google_auth_httplib2
+    import httplib2
+
+    identity = find_credentials()
+    project = chosen_project or identity.project or gcloud_project()
+    if not project:
+        raise InvalidInput(
+            "No Google Cloud project is chosen.",
+            hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
+        )
+    project = _project_id(project)
+    # gcloud's own variables for private endpoints: both tools then talk to the same one
+    endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
+    trusted = os.environ.get("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE") or None
+
+    def connect() -> Any:
+        http = google_auth_httplib2.AuthorizedHttp(
+            identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S, ca_certs=trusted)
+        )
+        # around the login, not inside it: its tokens are not witnessed
+        return recorder.around(http, project) if recorder else http
+
+    with translated(project, endpoint):
+        return _compute(project, endpoint, connect)
+
+
+def _compute(project: str, endpoint: str, connect: Callable[[], Any]) -> Compute:
+    """Google's client in its shipped form; without an endpoint it goes to Google's own."""
+    from googleapiclient.discovery import build_from_document
+
+    service = build_from_document(
+        discovery_document(),
+        http=connect(),
+        client_options={"api_endpoint": endpoint} if endpoint else None,
+    )
+    return Compute(service, project, endpoint, connect=connect)
+
+
+@functools.cache
+def discovery_document() -> dict[str, Any]:
+    """The API's methods, as Google's client ships them; its schemas by name only.
+
+    The client writes a manual of each method from the schemas whenever it makes one, which was
+    half of what `vmctl status` did. It reads them for nothing else.
+    """
+    import json
+
+    from googleapiclient.discovery_cache import get_static_doc
+
+    document: dict[str, Any] = json.loads(get_static_doc("compute", "v1"))
+    document["schemas"] = {name: {"id": name, "type": "object"} for name in document["schemas"]}
+    return document
+
+
+def _project_id(text: str) -> str:
+    """A project's ID or number; what Google's client would refuse is refused here, in words."""
+    if not re.fullmatch(r"(?:[a-z][-a-z0-9.]*:)?[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise InvalidInput(
+            f"'{text}' is no ID of a Google Cloud project.",
+            hint="An ID looks like my-project-123; see yours: gcloud projects list",
+        )
+    return text

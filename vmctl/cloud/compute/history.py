@@ -1,0 +1,21 @@
+"""What happened in a Google project lately: the operations that turn things on, off, or away."""
+
+from __future__ import annotations
+
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.compute.responses import aggregated, time_of
+from vmctl.domain.money.ledger import TURNS, Happening
+
+
+def happenings(compute: Compute) -> list[Happening]:
+    """Every such operation that Google still keeps and that ended well, of whomever."""
+    kinds = " OR ".join(f'(operationType = "{kind}")' for kind in TURNS)
+    found = []
+    for page in compute.pages("globalOperations", "aggregatedList", filter=kinds):
+        for item in aggregated(page, "operations"):
+            turn = TURNS.get(item.get("operationType", ""))
+            at = time_of(item.get("endTime") or item.get("insertTime"))
+            done = item.get("status") == "DONE" and "error" not in item
+            if turn is not None and at is not None and done:
+                found.append(Happening(str(item.get("targetId", "")), turn, at))
+    return found

@@ -1,0 +1,143 @@
+"""The shipped table of GPUs, zones and list prices, and what it says about a choice."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.placement import region_of
+from vmctl.domain.money.prices import UNKNOWN, Price
+
+HOSTS_DATED = "2026-07-30"
+GPU_UNITS_DATED = "Feb-Apr 2026"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A zone that has a machine type with a number of GPUs, and its list price per hour."""
+
+    zone: str
+    accelerator: str
+    machine: str
+    gpu_count: int
+    vcpus: int
+    mem_gb: float
+    on_demand_usd_h: float | None
+    spot_usd_h: float | None
+
+
+@lru_cache(maxsize=1)
+def offers() -> tuple[Offer, ...]:
+    """Every row of the table."""
+    file = resources.files("vmctl.data").joinpath("gpu_catalog.csv")
+    with file.open("r", encoding="utf-8") as lines:
+        return tuple(
+            Offer(
+                zone=row["zone"],
+                accelerator=row["accelerator"],
+                machine=row["machine_type"],
+                gpu_count=int(row["gpu_count"]),
+                vcpus=int(row["vcpus"]),
+                mem_gb=float(row["mem_gb"]),
+                on_demand_usd_h=_number(row["price_ondemand_usd_h"]),
+                spot_usd_h=_number(row["price_spot_usd_h"]),
+            )
+            for row in csv.DictReader(lines)
+        )
+
+
+def zones() -> tuple[str, ...]:
+    """The zones of the table; Google has more."""
+    return tuple(sorted({offer.zone for offer in offers()}))
+
+
+def regions() -> tuple[str, ...]:
+    """The regions of the table."""
+    return tuple(sorted({region_of(zone) for zone in zones()}))
+
+
+def zones_with(gpu: Gpu, machine: str) -> tuple[str, ...]:
+    """The zones that have this GPU on this machine type.
+
+    A custom host is in no row of the table: then the zones that have the GPU.
+    """
+    having = [offer for offer in offers() if offer.accelerator == gpu.accelerator]
+    exact = {o.zone for o in having if o.gpu_count == gpu.count and o.machine == machine}
+    return tuple(sorted(exact or {offer.zone for offer in having}))
+
+
+def size_of(machine: MachineType) -> MachineType:
+    """The machine type with its size, from its name or else from the table."""
+    if machine.vcpus is not None:
+        return machine
+    for offer in offers():
+        if offer.machine == machine.name:
+            return MachineType(machine.name, offer.vcpus, offer.mem_gb)
+    return machine
+
+
+def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
+    """The list price of a machine with its GPUs in a zone, or `UNKNOWN`.
+
+    Prices are per region: a zone that is not in the table costs what its neighbours cost.
+    """
+    if gpu is None:
+        usd = _n1_host_usd_h(region_of(zone), machine, spot)
+        return UNKNOWN if usd is None else Price(usd, f"of {HOSTS_DATED}", spot)
+    fitting = [
+        offer
+        for offer in offers()
+        if offer.machine == machine
+        and offer.accelerator == gpu.accelerator
+        and offer.gpu_count == gpu.count
+        and region_of(offer.zone) == region_of(zone)
+    ]
+    fitting.sort(key=lambda offer: offer.zone != zone)
+    for offer in fitting:
+        usd = offer.spot_usd_h if spot else offer.on_demand_usd_h
+        if usd is not None:
+            return Price(usd, _dated(machine), spot)
+    return UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def _n1_host_usd_h(region: str, machine: str, spot: bool) -> float | None:
+    """An N1 host alone: its rates are in the table, as the differences between hosts.
+
+    Two hosts with the same GPU differ by their processors and memory only.
+    """
+    size = MachineType.parse(machine)
+    if size.family != "n1" or size.vcpus is None or size.mem_gb is None:
+        return None
+    costs: dict[str, dict[str, float]] = {}
+    for offer in offers():
+        usd = offer.spot_usd_h if spot else offer.on_demand_usd_h
+        if region_of(offer.zone) == region and offer.machine.startswith("n1-") and usd is not None:
+            costs.setdefault(f"{offer.zone} {offer.accelerator} {offer.gpu_count}", {})[
+                offer.machine
+            ] = usd
+    for hosts in costs.values():
+        one, eight, large = (
+            hosts.get(f"n1-{name}") for name in ("standard-1", "standard-8", "highmem-8")
+        )
+        if one is not None and eight is not None and large is not None:
+            per_gb = (large - eight) / (8 * (6.5 - 3.75))
+            per_vcpu = (eight - one) / 7 - 3.75 * per_gb
+            return round(size.vcpus * per_vcpu + size.mem_gb * per_gb, 4)
+    return None
+
+
+def _dated(machine: str) -> str:
+    if machine.startswith("n1-"):
+        return f"host of {HOSTS_DATED}, GPU of {GPU_UNITS_DATED}"
+    if machine.startswith(("a3-ultragpu-", "a4-")):
+        return f"of {GPU_UNITS_DATED}"
+    return f"of {HOSTS_DATED}"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

@@ -1,0 +1,116 @@
+"""What vmctl does, said with gcloud, ssh, rsync and tmux: for those who want to know, or to leave.
+
+Each step is one command line and why it is there. They do the same, without what makes vmctl's
+own way safe or quick: they compare no checksums, keep no snapshot and follow no change of address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmctl.domain.command import command, quote_path
+from vmctl.domain.gcloud.steps import Place, Step, first_login, named, there
+
+_TMUX = "tmux -L vmctl"
+
+
+def push(place: Place, exclude: Sequence[str]) -> tuple[Step, ...]:
+    """The project's folder goes there."""
+    rules = [f"--exclude={rule}" for rule in (*exclude, ".git/", ".venv/", "venv/")]
+    return (
+        *named(place),
+        there("the project's folder on the VM", place, f"mkdir -p {quote_path(place.folder)}"),
+        Step(
+            "what differs goes there; --delete would also delete what your runs have made",
+            (
+                "rsync",
+                "-az",
+                *place.rsync_shell,
+                "--filter=:- .gitignore",
+                *rules,
+                "./",
+                f"{place.host}:{place.folder}/",
+            ),
+        ),
+    )
+
+
+def fetch(place: Place, paths: Sequence[str], to: str) -> tuple[Step, ...]:
+    """Files come back; a cut transfer goes on where it was cut."""
+    steps = [*named(place)]
+    for path in paths:
+        remote = path if path.startswith(("~/", "/")) else f"{place.folder}/{path}"
+        remote = remote.removeprefix("~/")
+        here = f"{to.rstrip('/')}/{path.rstrip('/').rpartition('/')[2]}"
+        steps += [
+            Step(
+                f"{path} comes here",
+                ("rsync", "-a", "--partial", *place.rsync_shell, f"{place.host}:{remote}", to),
+            ),
+            there("its checksum there …", place, f"sha256sum {quote_path(remote)}"),
+            Step("… is the one here", ("sha256sum", here)),
+        ]
+    return tuple(steps)
+
+
+# -- jobs, services, logins ------------------------------------------------------------------
+
+
+def run(
+    place: Place,
+    *,
+    job: str,
+    line: str,
+    directory: str,
+    setup: Sequence[str],
+    passed_on: Sequence[str],
+) -> tuple[Step, ...]:
+    """A job in tmux, which outlives the connection; `line` is its shell command."""
+    folder = quote_path(f"{place.folder}/{directory}".rstrip("/"))
+    names = f"; vmctl passes {', '.join(passed_on)} on from your shell" if passed_on else ""
+    logged = f"cd {folder} && {line} 2>&1 | tee ~/{job}.log"
+    return (
+        *named(place),
+        *(
+            there("set-up (vmctl: once per machine and content)", place, f"cd {folder} && {step}")
+            for step in setup
+        ),
+        there(
+            f"the job, in a tmux session that goes on without you{names}",
+            place,
+            f"{_TMUX} new-session -d -s {command(job)} {command('bash', '-lc', logged)}",
+        ),
+        Step(
+            "its output; Ctrl-B D leaves it running",
+            (*place.ssh, "-t", place.host, f"{_TMUX} attach -t {command(job)}"),
+        ),
+    )
+
+
+def tunnel(
+    place: Place, *, service: str, line: str, directory: str, local_port: int, remote_port: int
+) -> tuple[Step, ...]:
+    """A service of the VM's on a port of this computer; `line` is empty for a bare port."""
+    folder = quote_path(f"{place.folder}/{directory}".rstrip("/"))
+    began = (
+        there(
+            f"{service} runs on the VM, reachable from the VM alone",
+            place,
+            f"{_TMUX} new-session -d -s {command(service)} "
+            f"{command('bash', '-lc', f'cd {folder} && {line}')}",
+        ),
+    )
+    return (
+        *named(place),
+        *(began if line else ()),
+        Step(
+            f"http://localhost:{local_port} until Ctrl-C; vmctl also reconnects by itself",
+            (*place.ssh, "-N", "-o", "ExitOnForwardFailure=yes",
+             "-L", f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}", place.host),
+        ),
+    )  # fmt: skip
+
+
+def login(place: Place, line: str | None) -> tuple[Step, ...]:
+    """A shell on the VM, or one command."""
+    return (first_login(place, line),)

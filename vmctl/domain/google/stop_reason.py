@@ -1,0 +1,109 @@
+"""Why a VM stopped, where Google's own doing or its timestamps tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from vmctl.domain.machine.instance import Instance
+
+RUN_LIMIT_SLACK = timedelta(seconds=60)  # Google's stop may come a little before or after
+
+
+class Reason(StrEnum):
+    """What ended a VM's run."""
+
+    PREEMPTED = "preempted"
+    HOST_ERROR = "host error"
+    MAINTENANCE = "host maintenance"
+    SHUT_DOWN = "shut down inside"
+    RUN_LIMIT = "run limit"
+    WATCHDOG = "watchdog"
+
+
+# Google's operation types for what it does, or notices, by itself
+EVENTS = {
+    "compute.instances.preempted": Reason.PREEMPTED,
+    "compute.instances.hostError": Reason.HOST_ERROR,
+    "compute.instances.terminateOnHostMaintenance": Reason.MAINTENANCE,
+    "compute.instances.guestTerminate": Reason.SHUT_DOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SystemEvent:
+    """Something that Google did to a VM without being asked."""
+
+    kind: str  # one of EVENTS
+    instance_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why and when a VM stopped."""
+
+    reason: Reason
+    at: datetime
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        """One sentence for people, in their own time zone."""
+        when = f"on {self.at.astimezone():%a %d %b at %H:%M}"
+        match self.reason:
+            case Reason.PREEMPTED:
+                return (
+                    f"Google took it back {when} (a Spot VM was preempted); its disk is kept, "
+                    "and what ran on it has ended."
+                )
+            case Reason.HOST_ERROR:
+                return f"The computer under it failed {when}."
+            case Reason.MAINTENANCE:
+                return f"Google stopped it {when} for maintenance of its host."
+            case Reason.SHUT_DOWN:
+                return f"It was shut down from inside {when}."
+            case Reason.WATCHDOG:
+                return f"Its watchdog stopped it {when}: {self.detail}."
+            case Reason.RUN_LIMIT:
+                return (
+                    f"Google stopped it {when}: its run limit was reached "
+                    "(longer: vmctl up --max-hours H)."
+                )
+
+
+def ending_of(instance: Instance, events: Iterable[SystemEvent]) -> Ending | None:
+    """Why a VM that is off, or going off, stopped; None where it was asked to, or runs."""
+    if not (instance.status.is_stopped or instance.status.is_going):
+        return None
+    began = instance.started_at
+    if found := ending_since(instance, events, began):
+        return found
+    stopped = instance.stopped_at
+    if began and stopped and instance.max_run_s:
+        limit = began + timedelta(seconds=instance.max_run_s)
+        if abs(stopped - limit) <= RUN_LIMIT_SLACK:
+            return Ending(Reason.RUN_LIMIT, stopped)
+    return None
+
+
+def ending_since(
+    instance: Instance, events: Iterable[SystemEvent], since: datetime | None
+) -> Ending | None:
+    """The last that Google did to a VM from a moment on, even where it runs again; None: nothing.
+
+    None as the moment counts everything that Google remembers.
+    """
+    found = [
+        event
+        for event in events
+        if event.instance_id == instance.id
+        and event.kind in EVENTS
+        and (since is None or event.at >= since)
+    ]
+    if not found:
+        return None
+    last = max(found, key=lambda event: event.at)
+    return Ending(EVENTS[last.kind], last.at)

@@ -1,0 +1,157 @@
+"""Machine types: their size read from the name, and the host that suits a GPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vmctl.domain.errors import InvalidInput
+from vmctl.domain.machine.gpu import MODELS, Gpu, GpuModel
+
+CPU_ONLY_DEFAULT = "e2-standard-4"
+VCPUS_PER_N1_GPU = 4  # enough for a data loader; a GPU alone on two cores starves
+
+_MEM_GB_PER_VCPU = {
+    "n1-standard": 3.75,
+    "n1-highmem": 6.5,
+    "n1-highcpu": 0.9,
+    "g2-standard": 4.0,
+    "e2-standard": 4.0,
+    "e2-highmem": 8.0,
+    "e2-highcpu": 1.0,
+}
+_SHARED_CORE = {"f1-micro": (1, 0.6), "g1-small": (1, 1.7)}
+# Machines whose local SSDs are part of the price, and whose data a stop discards.
+_BUNDLED_LOCAL_SSD = ("a2-ultragpu-", "a3-", "a4-")
+_GVNIC_FAMILIES = {"g2", "a2", "a3", "a4"}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """A machine type's name with its size, where the name tells it."""
+
+    name: str
+    vcpus: int | None = None
+    mem_gb: float | None = None
+
+    @property
+    def family(self) -> str:
+        """The part before the first hyphen: n1, g2, a2 …"""
+        return self.name.partition("-")[0]
+
+    @property
+    def has_local_ssd(self) -> bool:
+        """Whether local SSDs come with it: stopping it loses what is on them."""
+        return self.name.startswith(_BUNDLED_LOCAL_SSD)
+
+    @property
+    def wants_gvnic(self) -> bool:
+        """Whether it needs Google's own network card, or is faster with it."""
+        return self.family in _GVNIC_FAMILIES
+
+    @staticmethod
+    def parse(text: str) -> MachineType:
+        """A machine type by its name; raises InvalidInput when no machine is called like that."""
+        name = text.strip().lower()
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", name):
+            raise InvalidInput(
+                f"'{text}' is not a machine type's name.",
+                hint="They look like n1-standard-8, g2-standard-12 or a2-highgpu-1g.",
+            )
+        if name in _SHARED_CORE:
+            vcpus, mem_gb = _SHARED_CORE[name]
+            return MachineType(name, vcpus, mem_gb)
+        if match := re.fullmatch(r"n1-custom-(\d+)-(\d+)(-ext)?", name):
+            return MachineType(name, int(match[1]), int(match[2]) / 1024)
+        if (match := re.fullmatch(r"(.+)-(\d+)", name)) and match[1] in _MEM_GB_PER_VCPU:
+            vcpus = int(match[2])
+            return MachineType(name, vcpus, vcpus * _MEM_GB_PER_VCPU[match[1]])
+        return MachineType(name)
+
+
+def choose_machine(gpu: Gpu | None, wanted: str | None) -> MachineType:
+    """The machine for a GPU: the one asked for, when it can carry it, else the smallest sensible.
+
+    Raises InvalidInput that says which machines can.
+    """
+    if gpu is None or gpu.model is None:
+        return _without_gpu(wanted)
+    if wanted is None:
+        return MachineType.parse(_smallest(gpu.model, gpu.count))
+    machine = MachineType.parse(wanted)
+    if gpu.model.attaches_to_n1:
+        _check_n1(gpu, gpu.model, machine)
+    else:
+        _check_built_in(gpu, gpu.model, machine)
+    return machine
+
+
+def built_in_gpu(machine_name: str) -> Gpu | None:
+    """The GPUs that a machine type brings along, such as 2 x L4 for g2-standard-24."""
+    for model in MODELS.values():
+        for count, names in model.machines.items():
+            if machine_name in names:
+                return Gpu(model.accelerator, count)
+    return None
+
+
+def _without_gpu(wanted: str | None) -> MachineType:
+    machine = MachineType.parse(wanted or CPU_ONLY_DEFAULT)
+    inside = built_in_gpu(machine.name)
+    if inside:
+        raise InvalidInput(
+            f"{machine.name} comes with {inside.title}, and you asked for no GPU.",
+            hint=f"Take it with its GPU: --gpu {inside} --machine {machine.name}",
+        )
+    return machine
+
+
+def _smallest(model: GpuModel, count: int) -> str:
+    if model.attaches_to_n1:
+        return f"n1-standard-{VCPUS_PER_N1_GPU * count}"
+    return model.machines[count][0]
+
+
+def _check_n1(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
+    smallest = _smallest(model, gpu.count)
+    if machine.family != "n1":
+        inside = built_in_gpu(machine.name)
+        other = f"{machine.name} comes with {inside.title}: --gpu {inside}. " if inside else ""
+        raise InvalidInput(
+            f"A {model.title} goes only on an N1 host, and {machine.name} is none.",
+            hint=f"{other}For {gpu.title}: --machine {smallest}, or leave --machine out.",
+        )
+    limit = model.n1_limits[gpu.count]
+    too_many = machine.vcpus is not None and machine.vcpus > limit.vcpus
+    too_much = machine.mem_gb is not None and machine.mem_gb > limit.mem_gb
+    if too_many or too_much:
+        larger = [count for count in model.counts if count > gpu.count]
+        more = f", or more GPUs: --gpu {model.name}:{larger[0]}" if larger else ""
+        raise InvalidInput(
+            f"A host with {gpu.title} can have at most {limit.vcpus} vCPUs and "
+            f"{limit.mem_gb:g} GB, and {machine.name} has {machine.vcpus} and "
+            f"{machine.mem_gb:g} GB.",
+            hint=f"Choose a smaller host, such as --machine {smallest}{more}.",
+        )
+
+
+def _check_built_in(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
+    fitting = model.machines[gpu.count]
+    if machine.name in fitting:
+        return
+    inside = built_in_gpu(machine.name)
+    if inside and inside.accelerator == gpu.accelerator:
+        raise InvalidInput(
+            f"{machine.name} has {inside.count} x {model.title}, not {gpu.count}.",
+            hint=f"Say --gpu {inside}, or --machine {fitting[0]}.",
+        )
+    raise InvalidInput(
+        f"{gpu.title} comes only with {', '.join(fitting)}, not with {machine.name}.",
+        hint=f"Say --machine {fitting[0]}, or leave --machine out.",
+    )
+
+
+def boot_disk_type(machine_type: str) -> str:
+    """The boot disk that a machine type takes: the newest ones know Hyperdisk only."""
+    hyperdisk = machine_type.startswith(("a3-ultragpu-", "a4-"))
+    return "hyperdisk-balanced" if hyperdisk else "pd-balanced"

@@ -1,0 +1,90 @@
+"""What a pull does with one path: from what was pushed, what is here now, and what is there now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from vmctl.domain.sync.file_names import covers, is_obeyed
+from vmctl.domain.sync.tree import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What stands at a path: a file by its SHA-256, a link by its target, or nothing."""
+
+    kind: str = ""  # file, link, other, or "" for nothing
+    value: str = ""
+
+    @staticmethod
+    def of(entry: Entry | None) -> Content | None:
+        """From our own record of the last push; None where that put nothing there."""
+        if not entry or entry[0] == "d":
+            return None
+        return Content("file" if entry[0] == "f" else "link", str(entry[1]))
+
+
+NOTHING = Content()
+
+
+class Verdict(Enum):
+    """What becomes of a path here."""
+
+    SAME = "the same here and there"
+    TAKE = "changed on the VM only"
+    BOTH = "was changed here, too"
+    MADE = "was made on the VM and is another file here"
+    GONE_HERE = "is gone here, but was changed on the VM"
+    GONE_THERE = "was deleted on the VM"
+    GONE_THERE_BOTH = "was deleted on the VM, but changed here"
+    NEW = "was not pushed from here: it comes only when it is named"
+    UNKNOWN = "is another file on the VM, and no push from here is on record"
+    OBEYED = "would be obeyed by programs of this computer: it comes only when it is named"
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether not even --force takes it, unless the user names it."""
+        return self in (Verdict.NEW, Verdict.UNKNOWN, Verdict.OBEYED)
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether it is left alone until somebody says which side is right."""
+        return self not in (Verdict.SAME, Verdict.TAKE)
+
+
+def decide(before: Content | None, here: Content, there: Content) -> Verdict:
+    """Only a file that is still as it was pushed is replaced without being asked for."""
+    if here == there:
+        return Verdict.SAME
+    if there == NOTHING:
+        return Verdict.GONE_THERE if here == before else Verdict.GONE_THERE_BOTH
+    if here == before or (before is None and here == NOTHING):
+        return Verdict.TAKE
+    if here == NOTHING:
+        return Verdict.GONE_HERE
+    return Verdict.MADE if before is None else Verdict.BOTH
+
+
+def judge(
+    path: str,
+    pushed: Content | None,
+    here: Content,
+    there: Content,
+    named: Sequence[str],
+    has_record: bool,
+) -> Verdict:
+    """As `decide`; but the VM chooses no names here.
+
+    What was not pushed from here comes only where the user named it or its folder (`named`, "" for
+    the whole project names nothing), and what is obeyed here only where he named just that.
+    """
+    verdict = decide(pushed, here, there)
+    if verdict is Verdict.SAME:
+        return verdict
+    tops = [top for top in named if top and covers([top], path)]
+    if is_obeyed(path) and not any(top == path or is_obeyed(top) for top in tops):
+        return Verdict.OBEYED
+    if pushed is None and not tops:
+        return Verdict.NEW if here == NOTHING or has_record else Verdict.UNKNOWN
+    return verdict

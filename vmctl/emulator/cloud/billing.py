@@ -1,0 +1,204 @@
+"""The cloud's own books: what every resource really cost, by the second, as Google would bill it.
+
+Written as things happen, from the resources themselves, whoever made, stopped or deleted them:
+one line of JSON for each change of what is paid for. `emulator/v1/books` adds them up.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from ..clock import Clock, parse_stamp, stamp
+from ..errors import Json
+from ..http import urls
+from ..http.urls import region_of
+from ..store import Record
+
+KINDS = ("instances", "disks", "snapshots", "addresses")
+MONTH_H = 730
+# USD: disks and snapshots by GB and month, addresses by hour
+DISK_RATES = {
+    "europe-west1": {"pd-standard": 0.04, "pd-balanced": 0.10, "pd-ssd": 0.17},
+}
+SNAPSHOT_RATES = {"europe-west1": 0.05}
+IDLE_ADDRESS_RATE, BUSY_ADDRESS_RATE = 0.01, 0.005
+SHORTEST_START = timedelta(minutes=1)
+
+log = logging.getLogger("vmctl.emulator")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One stretch of time in which a resource cost the same by the hour."""
+
+    kind: str
+    path: str
+    begin: datetime
+    rate: float | None  # USD by the hour; None where no price is known
+    what: str
+    end: datetime | None = None
+
+
+class Books:
+    """Watches the store; every entry is on disk before the next thing happens."""
+
+    KINDS = KINDS
+
+    def __init__(self, file: Path, clock: Clock) -> None:
+        self._file = file
+        self._clock = clock
+        self._entries: list[Entry] = []
+        self._open: dict[tuple[str, str], Entry] = {}  # by resource id and what is paid for
+        self._read()
+
+    def changed(self, record: Record, *, gone: bool = False) -> None:
+        """Take note of a resource that was saved or deleted."""
+        if record.key.collection not in KINDS:
+            return
+        id_ = record.body["id"]
+        costs = {} if gone else dict(self._costs(record, id_))
+        for known in [key for key in self._open if key[0] == id_]:
+            if known[1] not in costs or self._open[known].rate != costs[known[1]]:
+                self._note(known, None, record)
+        for what, rate in costs.items():
+            if (id_, what) not in self._open:
+                self._note((id_, what), rate, record, begins=True)
+
+    def sums(self, since: datetime | None, until: datetime) -> Json:
+        """What was paid between two moments, by resource; all of it without `since`."""
+        by_path: dict[str, float] = {}
+        unpriced = set()
+        for entry in self._entries:
+            begin = max(entry.begin, since) if since else entry.begin
+            end = min(entry.end or until, until)
+            if end < begin or begin > until:
+                continue
+            lasted = end - begin
+            if entry.kind == "instances" and begin == entry.begin:
+                lasted = max(lasted, SHORTEST_START)
+            if entry.rate is None:
+                unpriced.add(f"{entry.path} ({entry.what})")
+            else:
+                usd = entry.rate * lasted.total_seconds() / 3600
+                by_path[entry.path] = by_path.get(entry.path, 0.0) + usd
+        return {
+            "until": stamp(until),
+            "usd": sum(by_path.values()),
+            "resources": {path: round(usd, 6) for path, usd in sorted(by_path.items())},
+            "unpriced": sorted(unpriced),
+        }
+
+    def starts(self) -> list[Json]:
+        """Every stretch in which an instance was on."""
+        return [
+            {"path": e.path, "begin": stamp(e.begin), "end": stamp(e.end) if e.end else None}
+            for e in self._entries
+            if e.what == "machine"
+        ]
+
+    def _costs(self, record: Record, id_: str) -> Iterator[tuple[str, float | None]]:
+        body, scope = record.body, urls.last(record.key.scope)
+        match record.key.collection:
+            case "instances":
+                on = body["status"] == "RUNNING"
+                # on its way down it is paid for if it was on; one being deleted may have been off
+                on = on or (body["status"] == "STOPPING" and (id_, "machine") in self._open)
+                if on:
+                    yield "machine", machine_rate(body, scope)
+                    if any(nic.get("accessConfigs") for nic in body["networkInterfaces"]):
+                        yield "address", BUSY_ADDRESS_RATE
+            case "disks":
+                by_type = DISK_RATES.get(region_of(scope), {})
+                rate = by_type.get(urls.last(body["type"]))
+                yield "disk", None if rate is None else rate * int(body["sizeGb"]) / MONTH_H
+            case "snapshots":
+                source = urls.Reference(body["sourceDisk"]).scope or ""
+                rate = SNAPSHOT_RATES.get(region_of(urls.last(source)))
+                stored_gb = int(body.get("storageBytes", 0)) / 2**30
+                yield "snapshot", None if rate is None else rate * stored_gb / MONTH_H
+            case "addresses":
+                yield "address", IDLE_ADDRESS_RATE
+
+    def _note(
+        self, key: tuple[str, str], rate: float | None, record: Record, *, begins: bool = False
+    ) -> None:
+        line = {
+            "at": stamp(self._clock.now()),
+            "id": key[0],
+            "what": key[1],
+            "kind": record.key.collection,
+            "path": record.key.path,
+            "begins": begins,
+            "rate": rate,
+        }
+        self._enter(line)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            log.error("the books could not be written: %s", error)
+
+    def _enter(self, line: Json) -> None:
+        key = (str(line["id"]), str(line["what"]))
+        at = parse_stamp(line["at"])
+        if line["begins"]:
+            entry = Entry(line["kind"], line["path"], at, line["rate"], key[1])
+            self._entries.append(entry)
+            self._open[key] = entry
+        elif (ended := self._open.pop(key, None)) is not None:
+            ended.end = at
+
+    def _read(self) -> None:
+        try:
+            lines = self._file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                self._enter(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                log.error("a line of the books makes no sense: %r", line[:200])
+
+
+def machine_rate(body: Json, zone: str) -> float | None:
+    """Processors, memory and GPUs of an instance, USD by the hour, by the shipped table."""
+    machine = urls.last(body["machineType"])
+    gpus = body.get("guestAccelerators", ())
+    if not gpus:
+        return None
+    wanted = (machine, urls.last(gpus[0]["acceleratorType"]), gpus[0]["acceleratorCount"])
+    spot = body["scheduling"]["provisioningModel"] == "SPOT"
+    prices = _prices()
+    here = prices.get((zone, *wanted), (None, None))[spot]
+    if here is not None:
+        return here
+    for (other, *what), pair in prices.items():  # prices are a region's
+        if tuple(what) == wanted and region_of(other) == region_of(zone) and pair[spot] is not None:
+            return pair[spot]
+    return None
+
+
+@cache
+def _prices() -> dict[tuple[str, str, str, int], tuple[float | None, float | None]]:
+    """On demand and Spot by zone, machine type, GPU and count."""
+
+    def usd(text: str) -> float | None:
+        return float(text) if text else None
+
+    file = Path(__file__).parent.parent / "data" / "gpu_catalog.csv"
+    with file.open(newline="", encoding="utf-8") as stream:
+        return {
+            (row["zone"], row["machine_type"], row["accelerator"], int(row["gpu_count"])): (
+                usd(row["price_ondemand_usd_h"]),
+                usd(row["price_spot_usd_h"]),
+            )
+            for row in csv.DictReader(stream)
+        }

@@ -1,0 +1,257 @@
+"""What the cloud offers: zones, machine types, GPUs and the combinations that fit, images, disks.
+
+GPUs, their zones and their machine types are read from vmctl/data/gpu_catalog.csv; CPU-only
+machine types are Google's public series. Nothing in here changes while the emulator runs.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from ..http.urls import region_of
+
+# The regions of the price table, with all their zones (a zone may offer no GPU at all).
+_ZONES = {
+    "europe-central2": "abc",
+    "europe-north1": "abc",
+    "europe-west1": "bcd",
+    "europe-west2": "abc",
+    "europe-west3": "abc",
+    "europe-west4": "abc",
+    "europe-west6": "abc",
+    "europe-west9": "abc",
+    "us-central1": "abcf",
+}
+_STANDARD_CPUS = {"n1": (1, 2, 4, 8, 16, 32, 64, 96), "e2": (2, 4, 8, 16, 32)}
+_N1_GB = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
+_E2_GB = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
+_SHARED_CORE = (("e2-micro", 1.0), ("e2-small", 2.0), ("e2-medium", 4.0), ("f1-micro", 0.6))
+
+GPU_TITLES = {
+    "nvidia-tesla-t4": "NVIDIA T4",
+    "nvidia-tesla-p4": "NVIDIA Tesla P4",
+    "nvidia-tesla-p100": "NVIDIA Tesla P100",
+    "nvidia-tesla-v100": "NVIDIA V100",
+    "nvidia-l4": "NVIDIA L4",
+    "nvidia-tesla-a100": "NVIDIA A100 40GB",
+    "nvidia-a100-80gb": "NVIDIA A100 80GB",
+    "nvidia-h100-80gb": "NVIDIA H100 80GB",
+    "nvidia-h100-mega-80gb": "NVIDIA H100 80GB MEGA",
+    "nvidia-h200-141gb": "NVIDIA H200 141GB",
+    "nvidia-b200": "NVIDIA B200 180GB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineType:
+    """A machine type; `gpu` and `gpu_count` are set where the GPUs are part of it."""
+
+    name: str
+    cpus: int
+    memory_mb: int
+    shared_core: bool = False
+    gpu: str | None = None
+    gpu_count: int = 0
+
+    @property
+    def series(self) -> str:
+        """The series, `n1` of `n1-standard-8`."""
+        return self.name.partition("-")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DiskType:
+    """A disk type with its default and allowed sizes in GB."""
+
+    name: str
+    title: str
+    default_gb: int
+    sizes_gb: str
+    ssd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A public image; `machine` names what its machines are made from, `pytorch` or `base`."""
+
+    project: str
+    name: str
+    family: str
+    title: str
+    size_gb: int
+    created: str
+    machine: str
+
+
+DISK_TYPES = {
+    t.name: t
+    for t in (
+        DiskType("pd-standard", "Standard Persistent Disk", 500, "10GB-65536GB", False),
+        DiskType("pd-balanced", "Balanced Persistent Disk", 100, "10GB-65536GB", True),
+        DiskType("pd-ssd", "SSD Persistent Disk", 100, "10GB-65536GB", True),
+        DiskType("hyperdisk-balanced", "Hyperdisk Balanced", 100, "4GB-65536GB", False),
+        DiskType("local-ssd", "Local SSD", 375, "375GB-375GB", False),
+    )
+}
+
+
+def _image(
+    project: str, family: str, version: str, title: str, size_gb: int, machine: str = "base"
+) -> Image:
+    created = f"{version[1:5]}-{version[5:7]}-{version[7:9]}T08:00:00.000-07:00"
+    return Image(project, f"{family}-{version}", family, title, size_gb, created, machine)
+
+
+IMAGES = (
+    *(
+        _image(
+            "deeplearning-platform-release",
+            family,
+            "v20260416",
+            "Google, Deep Learning VM for PyTorch with CUDA, Python 3",
+            50,
+            "pytorch",
+        )
+        for family in (
+            "pytorch-2-9-cu129-ubuntu-2404-nvidia-580",
+            "pytorch-2-9-cu129-ubuntu-2204-nvidia-580",
+            "pytorch-2-7-cu128-ubuntu-2204-nvidia-570",
+        )
+    ),
+    *(
+        _image(
+            "deeplearning-platform-release",
+            family,
+            "v20260416",
+            "Google, Deep Learning VM Base with CUDA",
+            50,
+        )
+        for family in (
+            "common-cu129-ubuntu-2204-nvidia-580",
+            "common-cu128-ubuntu-2204-nvidia-570",
+        )
+    ),
+    _image(
+        "ubuntu-os-accelerator-images",
+        "ubuntu-accelerator-2404-amd64-with-nvidia-580",
+        "v20260402",
+        "Canonical, Ubuntu, 24.04 LTS with NVIDIA driver 580",
+        15,
+    ),
+    _image(
+        "ubuntu-os-cloud", "ubuntu-2404-lts-amd64", "v20260410", "Canonical, Ubuntu, 24.04 LTS", 10
+    ),
+    _image("ubuntu-os-cloud", "ubuntu-2204-lts", "v20260410", "Canonical, Ubuntu, 22.04 LTS", 10),
+    _image("debian-cloud", "debian-12", "v20260408", "Debian, Debian GNU/Linux, 12", 10),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One row of the table: this machine type may carry so many of this GPU in this zone."""
+
+    zone: str
+    gpu: str
+    machine_type: str
+    count: int
+    cpus: int
+    memory_mb: int
+
+
+class Catalog:
+    """The offers of all zones, indexed for the questions that requests ask."""
+
+    def __init__(self, offers: Iterable[Offer]) -> None:
+        self.offers = tuple(offers)
+        self.zones = sorted(f"{region}-{z}" for region, zones in _ZONES.items() for z in zones)
+        self.regions = sorted(_ZONES)
+
+    @classmethod
+    @cache
+    def load(cls) -> Catalog:
+        """Read the table that comes with the package, once."""
+        file = Path(__file__).parent.parent / "data" / "gpu_catalog.csv"
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = csv.DictReader(line for line in stream if not line.startswith("#"))
+            return cls(
+                Offer(
+                    row["zone"],
+                    row["accelerator"],
+                    row["machine_type"],
+                    int(row["gpu_count"]),
+                    int(row["vcpus"]),
+                    int(float(row["mem_gb"]) * 1024),
+                )
+                for row in rows
+            )
+
+    def zones_of(self, region: str) -> list[str]:
+        """Return a region's zones."""
+        return [zone for zone in self.zones if region_of(zone) == region]
+
+    def machine_types(self, zone: str) -> dict[str, MachineType]:
+        """Return the machine types of a zone by name."""
+        types = dict(_CPU_TYPES)
+        for offer in self._offers_by_zone.get(zone, ()):
+            if not offer.machine_type.startswith("n1-"):
+                types[offer.machine_type] = MachineType(
+                    offer.machine_type,
+                    offer.cpus,
+                    offer.memory_mb,
+                    gpu=offer.gpu,
+                    gpu_count=offer.count,
+                )
+        return dict(sorted(types.items()))
+
+    def gpus(self, zone: str) -> dict[str, list[int]]:
+        """Return the GPUs of a zone, each with the counts that one machine can have."""
+        found: dict[str, set[int]] = {}
+        for offer in self._offers_by_zone.get(zone, ()):
+            found.setdefault(offer.gpu, set()).add(offer.count)
+        return {gpu: sorted(counts) for gpu, counts in sorted(found.items())}
+
+    def zones_with(self, gpu: str) -> list[str]:
+        """Return the zones that offer a GPU."""
+        return [zone for zone in self.zones if gpu in self.gpus(zone)]
+
+    def max_host(self, zone: str, gpu: str, count: int) -> tuple[int, int]:
+        """Return the most vCPUs and MB of memory a host with so many of the GPU may have."""
+        hosts = [o for o in self._offers_by_zone.get(zone, ()) if (o.gpu, o.count) == (gpu, count)]
+        return max((o.cpus for o in hosts), default=0), max((o.memory_mb for o in hosts), default=0)
+
+    @cached_property
+    def _offers_by_zone(self) -> dict[str, list[Offer]]:
+        by_zone: dict[str, list[Offer]] = {}
+        for offer in self.offers:
+            by_zone.setdefault(offer.zone, []).append(offer)
+        return by_zone
+
+
+def find_image(project: str, name: str) -> Image | None:
+    """Return the image of a project by name, or by `family/FAMILY`."""
+    family = name.removeprefix("family/") if name.startswith("family/") else None
+    for image in IMAGES:
+        if image.project == project and (image.family == family or image.name == name):
+            return image
+    return None
+
+
+def _cpu_types() -> Iterable[MachineType]:
+    for kind, gb in _N1_GB.items():
+        for cpus in _STANDARD_CPUS["n1"]:
+            if cpus > 1 or kind == "standard":
+                yield MachineType(f"n1-{kind}-{cpus}", cpus, int(cpus * gb * 1024))
+    for kind, gb in _E2_GB.items():
+        for cpus in _STANDARD_CPUS["e2"]:
+            if cpus <= 16 or kind != "highmem":
+                yield MachineType(f"e2-{kind}-{cpus}", cpus, int(cpus * gb * 1024))
+    for name, gb in _SHARED_CORE:
+        cpus = 1 if name.startswith("f1") else 2
+        yield MachineType(name, cpus, int(gb * 1024), shared_core=True)
+
+
+_CPU_TYPES = {machine.name: machine for machine in _cpu_types()}

@@ -1,0 +1,230 @@
+"""The bridge between the API's event loop and the machines' threads.
+
+Downwards, blocking calls to the machine host run on worker threads, so the API never waits.
+Upwards, what a machine asks is answered on the event loop, where all resources live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ..errors import Json, OperationError
+
+if TYPE_CHECKING:
+    from ..machines import Booted, MachineHost, MachineSpec
+
+T = TypeVar("T")
+ANSWER_LIMIT_S = 10.0
+CLOSE_GRACE_S = 3.0
+WORKERS = 64  # a stop may hold one for the whole ACPI grace of a machine
+
+log = logging.getLogger("vmctl.emulator")
+
+
+class CannotHost(Exception):
+    """Machines cannot run on this computer; the text says why."""
+
+
+class Landlord(Protocol):
+    """The part of the API that answers for machines; called on the event loop only."""
+
+    def metadata(self, instance_id: str) -> Json: ...
+
+    def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool: ...
+
+    def exited(self, instance_id: str, reason: str) -> None: ...
+
+
+class LoopGuest:
+    """What machine threads call: every question is carried to the event loop and back."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.landlord: Landlord | None = None
+
+    def metadata(self, instance_id: str) -> dict[str, object]:
+        """Return the machine's metadata tree; empty when the instance is gone."""
+        return self._ask(lambda landlord: landlord.metadata(instance_id), {})
+
+    def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
+        """Save a guest attribute; False when the instance does not allow them."""
+        return self._ask(lambda it: it.put_guest_attribute(instance_id, path, value), False)
+
+    def exited(self, instance_id: str, reason: str) -> None:
+        """Note that a machine went down by itself."""
+        landlord = self.landlord
+        if landlord is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(landlord.exited, instance_id, reason)
+
+    def _ask(self, question: Callable[[Landlord], T], otherwise: T) -> T:
+        answer: Future[T] = Future()
+        landlord = self.landlord
+        if landlord is None or self._loop.is_closed():
+            return otherwise
+
+        def on_loop() -> None:
+            try:
+                answer.set_result(question(landlord))
+            except Exception as error:
+                answer.set_exception(error)
+
+        self._loop.call_soon_threadsafe(on_loop)
+        try:
+            return answer.result(ANSWER_LIMIT_S)
+        except FutureTimeoutError:
+            return otherwise
+
+
+class Hosting:
+    """The machine host as coroutines; a MachineError becomes an operation's internal error."""
+
+    def __init__(self, home: Path, images: Path) -> None:
+        from ..machines import COPYING, MachineError, MachineHost, copy_disk, delete_disk
+
+        self._loop = asyncio.get_running_loop()
+        self.guest = LoopGuest(self._loop)
+        self._error: type[Exception] = MachineError
+        self._delete_disk = delete_disk
+        self._copy_disk, self._copying = copy_disk, COPYING
+        try:
+            self._host: MachineHost = MachineHost(home, images, self.guest)
+        except MachineError as error:
+            raise CannotHost(str(error)) from error
+        self._disks = home / "machines"
+        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="machines")
+        self._images: dict[str, asyncio.Future[None]] = {}
+        self._listeners: dict[str, list[Callable[[str], None]]] = {}
+        self._booting: set[asyncio.Future[Any]] = set()
+        self._reading: dict[str, set[asyncio.Future[int]]] = {}  # copies under way, by disk
+
+    @property
+    def mode(self) -> str:
+        """How machines are kept apart, `sandbox` or `plain`."""
+        return self._host.mode
+
+    @property
+    def note(self) -> str:
+        """One sentence for the user about what these machines cannot do."""
+        return self._host.note
+
+    @property
+    def bounds(self) -> str:
+        """One sentence about what each machine may take of this computer, and what is unbounded."""
+        return self._host.bounds.note
+
+    def disk(self, disk_id: str) -> Path:
+        """Return the folder that holds a disk's content."""
+        return self._disks / disk_id
+
+    async def prepare_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """Build an image unless it is there; callers for the same image share one build."""
+        listeners = self._listeners.setdefault(image, [])
+        listeners.append(progress)
+
+        def tell(message: str) -> None:
+            self._loop.call_soon_threadsafe(lambda: [listen(message) for listen in listeners])
+
+        try:
+            building = self._images.get(image)
+            if building is None or (building.done() and building.exception() is not None):
+                building = self._submit(self._host.prepare_image, image, tell)
+                self._images[image] = building
+            await self._translated(asyncio.shield(building))
+        finally:
+            listeners.remove(progress)
+
+    async def boot(self, spec: MachineSpec) -> Booted:
+        """Start a machine; its sshd answers when this returns."""
+        booting = self._submit(self._host.boot, spec)
+        self._booting.add(booting)
+        booting.add_done_callback(self._booting.discard)
+        return await self._translated(asyncio.shield(booting))
+
+    async def shutdown(self, instance_id: str, grace_s: float) -> None:
+        """Press a machine's power button, then pull the plug after grace_s real seconds."""
+        await self._translated(self._submit(self._host.shutdown, instance_id, grace_s))
+
+    async def metadata_changed(self, instance_id: str) -> None:
+        """Let a machine take over new ssh keys."""
+        await self._translated(self._submit(self._host.metadata_changed, instance_id))
+
+    async def admit(self, instance_id: str, admits: bool) -> None:
+        """Let connections reach a machine's port 22, or drop them as a firewall does."""
+        await self._translated(self._submit(self._host.admit, instance_id, admits))
+
+    async def enter(self, instance_id: str, connection: socket.socket) -> bool:
+        """Hand a connection to a machine's sshd, whatever its firewall says; False: it is gone."""
+        return await self._translated(self._submit(self._host.enter, instance_id, connection))
+
+    async def scripted(self, instance_id: str, what: str) -> None:
+        """Let the script of a boot go on: `arrive` (the driver) or `unlock` (packages)."""
+        await self._translated(self._submit(self._host.scripted, instance_id, what))
+
+    async def forward(self, port: int, wanted: bool) -> None:
+        """Let machines reach a port of this computer's 127.0.0.1, or no longer."""
+        forwards = self._host.forwards
+        await self._translated(self._submit(forwards.add if wanted else forwards.remove, port))
+
+    @property
+    def forwards(self) -> list[int]:
+        """The ports of this computer that machines reach."""
+        return self._host.forwards.ports
+
+    async def serial_output(self, instance_id: str) -> bytes:
+        """Return the last megabyte that a machine wrote to its serial port."""
+        return await self._translated(self._submit(self._host.serial_output, instance_id))
+
+    async def wipe(self, disk_id: str) -> None:
+        """Remove a disk's content, once nobody copies it any more."""
+        if reading := self._reading.pop(disk_id, None):
+            await asyncio.wait(reading)
+        try:
+            await self._submit(self._delete_disk, self.disk(disk_id))
+        except OSError as error:
+            log.warning("could not remove all of disk %s: %s", disk_id, error)
+
+    async def copy(self, source_id: str, target_id: str) -> int:
+        """Copy a disk's or snapshot's content to a new one; returns its size in bytes."""
+        copying = self._submit(self._copy_disk, self.disk(source_id), self.disk(target_id))
+        reading = self._reading.setdefault(source_id, set())
+        reading.add(copying)
+        try:
+            return await self._translated(asyncio.shield(copying))
+        finally:
+            reading.discard(copying)
+
+    async def sweep(self, known_disks: set[str]) -> None:
+        """Remove the content of disks that no longer exist, left by a deletion cut short."""
+        for folder in list(self._disks.glob("*")):
+            if folder.name.removesuffix(self._copying) not in known_disks:
+                await self.wipe(folder.name)
+
+    async def close(self, instance_ids: list[str]) -> None:
+        """Power all machines off as a host shutdown does, and leave nothing running."""
+        if self._booting:
+            await asyncio.wait(self._booting, timeout=ANSWER_LIMIT_S)
+        await asyncio.gather(
+            *(self.shutdown(instance_id, CLOSE_GRACE_S) for instance_id in instance_ids),
+            return_exceptions=True,
+        )
+        self.guest.landlord = None
+        await self._submit(self._host.close)
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        return self._loop.run_in_executor(self._workers, call, *args)
+
+    async def _translated(self, result: asyncio.Future[T]) -> T:
+        try:
+            return await result
+        except self._error as error:
+            raise OperationError(
+                "INTERNAL_ERROR", str(error), http_code=500, http_message="INTERNAL SERVER ERROR"
+            ) from error

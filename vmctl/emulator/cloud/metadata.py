@@ -1,0 +1,147 @@
+"""What a machine is told about itself: how it boots, its metadata tree, its ssh port."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Json
+from ..http import urls
+from ..store import Key, Record, Store
+
+if TYPE_CHECKING:
+    from ..machines import MachineSpec
+    from .cloud import Cloud
+
+PORT_ITEM = "vmctl-ssh-port"
+
+
+def machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
+    """Describe an instance to the machine host."""
+    from ..machines import MachineSpec
+
+    body = record.body
+    accelerator = next(iter(body.get("guestAccelerators", ())), None)
+    return MachineSpec(
+        instance_id=body["id"],
+        name=record.key.name,
+        hostname=body.get("hostname", record.key.name),
+        disk=cloud.hosting.disk(record.private["boot_disk_id"]),
+        image=record.private["machine"],
+        nat_ip=record.private.get("nat_ip"),
+        gpu=urls.last(accelerator["acceleratorType"]) if accelerator else None,
+        gpu_count=accelerator["acceleratorCount"] if accelerator else 0,
+        disk_gb=int(body["disks"][0]["diskSizeGb"]),
+    )
+
+
+def fingerprint(value: Any) -> str:
+    """Return the fingerprint that an update of `value` has to quote (8 bytes, base64)."""
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    return base64.urlsafe_b64encode(digest[:8]).decode()
+
+
+def metadata_resource(items: list[Json]) -> Json:
+    """Return a metadata resource with its fingerprint."""
+    metadata: Json = {"kind": "compute#metadata", "fingerprint": fingerprint(items)}
+    if items:
+        metadata["items"] = items
+    return metadata
+
+
+def attributes(metadata: Json) -> dict[str, str]:
+    """Return metadata items as a dict."""
+    return {item["key"]: item.get("value", "") for item in metadata.get("items", ())}
+
+
+def show_ssh_port(record: Record) -> None:
+    """Keep the item that names an ssh port other than 22, whatever the user's items are."""
+    items = [i for i in record.body["metadata"].get("items", ()) if i["key"] != PORT_ITEM]
+    port = record.private.get("ssh_port", 22)
+    if port != 22:
+        items.append({"key": PORT_ITEM, "value": str(port)})
+    record.body["metadata"] = metadata_resource(items)
+
+
+def project_attributes(store: Store, project: str) -> dict[str, str]:
+    """Return the metadata that all machines of a project share."""
+    record = store.get(Key(project, "projects", urls.GLOBAL, project))
+    return attributes(record.body["commonInstanceMetadata"]) if record else {}
+
+
+def guest_attributes_enabled(store: Store, record: Record) -> bool:
+    """Tell whether the guest may publish attributes; the instance's word beats the project's."""
+    own = attributes(record.body["metadata"])
+    shared = project_attributes(store, record.key.project)
+    word = own.get("enable-guest-attributes", shared.get("enable-guest-attributes", ""))
+    return word.upper() == "TRUE"
+
+
+def metadata_tree(store: Store, record: Record) -> Json:
+    """Return everything below computeMetadata/v1, keys spelled as in its URLs."""
+    body, project = record.body, record.key.project
+    number = urls.project_number(project)
+    zone = urls.last(record.key.scope)
+    scheduling = body["scheduling"]
+    guest: Json = {}
+    for path, value in record.private.get("guest_attributes", {}).items():
+        namespace, _, key = path.partition("/")
+        guest.setdefault(namespace, {})[key] = value
+    return {
+        "instance": {
+            "attributes": attributes(body["metadata"]),
+            "cpu-platform": body["cpuPlatform"],
+            "description": body.get("description", ""),
+            "disks": [
+                {
+                    "device-name": disk["deviceName"],
+                    "index": disk["index"],
+                    "interface": disk["interface"],
+                    "mode": disk["mode"],
+                    "type": "PERSISTENT" if disk["type"] == "PERSISTENT" else "LOCAL-SSD",
+                }
+                for disk in body["disks"]
+            ],
+            "guest-attributes": guest,
+            "hostname": body.get("hostname", f"{record.key.name}.{zone}.c.{project}.internal"),
+            "id": int(body["id"]),
+            "image": record.private.get("image", ""),
+            "licenses": [],
+            "machine-type": f"projects/{number}/machineTypes/{urls.last(body['machineType'])}",
+            "maintenance-event": "NONE",
+            "name": record.key.name,
+            "network-interfaces": [
+                _interface(number, interface) for interface in body["networkInterfaces"]
+            ],
+            "preempted": "TRUE" if record.private.get("preempted") else "FALSE",
+            "remaining-cpu-time": -1,
+            "scheduling": {
+                "automatic-restart": str(scheduling.get("automaticRestart", True)).upper(),
+                "on-host-maintenance": scheduling["onHostMaintenance"],
+                "preemptible": str(scheduling.get("preemptible", False)).upper(),
+            },
+            "service-accounts": {},
+            "tags": body["tags"].get("items", []),
+            "zone": f"projects/{number}/zones/{zone}",
+        },
+        "project": {
+            "attributes": project_attributes(store, project),
+            "numeric-project-id": int(number),
+            "project-id": project,
+        },
+    }
+
+
+def _interface(number: str, interface: Json) -> Json:
+    return {
+        "access-configs": [
+            {"external-ip": access.get("natIP", ""), "type": access["type"]}
+            for access in interface.get("accessConfigs", ())
+        ],
+        "dns-servers": ["169.254.169.254"],
+        "ip": interface["networkIP"],
+        "mtu": 1460,
+        "network": f"projects/{number}/networks/{urls.last(interface['network'])}",
+    }

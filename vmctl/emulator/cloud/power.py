@@ -1,0 +1,185 @@
+"""Power on, power off, remove: what an instance's transitions are made of.
+
+Artificial delays only make states visible; slow boots come by fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from ..clock import stamp
+from ..errors import OperationError
+from ..faults.boot_faults import BootScripts
+from ..http import urls
+from ..store import Record
+from . import disk_copies, metadata
+from .cloud import Cloud
+from .firewall import Doors
+from .run_limits import RunLimits, limit_from, limit_of
+
+T = TypeVar("T")
+VISIBLE_S = 0.08  # real seconds that PROVISIONING and STAGING stay to be seen
+ACPI_GRACE_S = 120.0
+ACPI_GRACE_SPOT_S = 30.0
+
+
+class Power:
+    """The steps; their callers see to it that an instance takes one at a time."""
+
+    def __init__(self, cloud: Cloud, limits: RunLimits, doors: Doors) -> None:
+        self._cloud = cloud
+        self._limits = limits
+        self._scripts = BootScripts(cloud.clock, cloud.hosting, doors)
+        self._doors = doors
+        self._deleted: dict[str, asyncio.Event] = {}
+
+    def close(self) -> None:
+        """Nothing more comes of any boot."""
+        self._scripts.close()
+
+    def give_up(self, record: Record) -> None:
+        """Let a start that waits for an image or a slow boot end: the instance is to go."""
+        self._deleted.setdefault(record.body["id"], asyncio.Event()).set()
+
+    async def on(self, operation: Record, record: Record) -> None:
+        """Find capacity and quota, prepare the image, boot; OperationError if one is missing."""
+        cloud, body = self._cloud, record.body
+        zone = urls.last(record.key.scope)
+        accelerator = next(iter(body.get("guestAccelerators", ())), None)
+        await asyncio.sleep(VISIBLE_S)
+        cloud.faults.check_capacity(
+            record.key.project,
+            zone,
+            urls.last(body["machineType"]),
+            urls.last(accelerator["acceleratorType"]) if accelerator else None,
+            accelerator["acceleratorCount"] if accelerator else 0,
+        )
+        cloud.quotas.check(record)
+        image = record.private["machine"]
+        preparing = cloud.hosting.prepare_image(
+            image, lambda message: cloud.operations.report(operation, message)
+        )
+        await self._unless_deleted(record, preparing)
+        self._set_status(record, "STAGING")
+        await self._fill_disks(record)
+        await asyncio.sleep(VISIBLE_S)
+        slow_s = cloud.faults.slow_boot_s(zone, record.key.name)
+        if slow_s:
+            until = cloud.clock.now() + timedelta(seconds=slow_s)
+            await self._unless_deleted(record, cloud.clock.sleep_until(until))
+        if record.private.get("deleting"):
+            raise _deleted_meanwhile()
+        record.private.pop("nat_ip", None)  # an ephemeral address is a new one at each start
+        record.private.pop("preempted", None)
+        await self.boot(record)
+        now = cloud.clock.now()
+        body["lastStartTimestamp"] = stamp(now)
+        if limit := limit_from(record, now):
+            body["resourceStatus"]["scheduling"]["terminationTimestamp"] = stamp(limit)
+            self._limits.watch(record, limit)
+        self._set_status(record, "RUNNING")
+
+    async def _fill_disks(self, record: Record) -> None:
+        for attached in record.body["disks"]:
+            name = urls.last(attached.get("source", ""))
+            disk = self._cloud.store.get(record.key._replace(collection="disks", name=name))
+            if disk is not None:
+                await disk_copies.fill(self._cloud, disk)
+
+    async def boot(self, record: Record) -> None:
+        """Start the machine and show its address, the one it had before if it is free."""
+        script = self._cloud.faults.boot_script(urls.last(record.key.scope), record.key.name)
+        self._doors.forget(record)
+        if script.silent:
+            self._doors.keep_shut(record)
+        spec = metadata.machine_spec(self._cloud, record)
+        spec = replace(spec, admits=self._doors.admits(record), trouble=script.trouble)
+        booted = await self._cloud.hosting.boot(spec)
+        self._scripts.begin(record, script)
+        record.private |= {"nat_ip": booted.nat_ip, "ssh_port": booted.ssh_port}
+        for interface in record.body["networkInterfaces"][:1]:
+            for access in interface.get("accessConfigs", ()):
+                access["natIP"] = booted.nat_ip
+        metadata.show_ssh_port(record)
+        self._cloud.store.save(record)
+        limit = limit_of(record)
+        if limit and record.body["status"] == "RUNNING":
+            self._limits.watch(record, limit)
+
+    async def off(self, record: Record, graceful: bool) -> None:
+        """Press the power button and wait, or pull the plug; then the instance is TERMINATED."""
+        self._set_status(record, "STOPPING")
+        await self._cloud.hosting.shutdown(record.body["id"], grace_s(record) if graceful else 0.0)
+        self.mark_stopped(record, self._cloud.clock.now())
+
+    def mark_stopped(self, record: Record, when: datetime) -> None:
+        """Show an instance as TERMINATED: no address, no run limit, stopped at `when`."""
+        body = record.body
+        self._limits.unwatch(body["id"])
+        self._scripts.end(body["id"])
+        for interface in body["networkInterfaces"]:
+            for access in interface.get("accessConfigs", ()):
+                access.pop("natIP", None)
+        body["resourceStatus"]["scheduling"].pop("terminationTimestamp", None)
+        body["lastStopTimestamp"] = stamp(when)
+        self._set_status(record, "TERMINATED")
+
+    async def remove(self, record: Record, *, all_disks: bool) -> None:
+        """Delete the instance with its autoDelete disks, or with all that were made with it."""
+        store, instance = self._cloud.store, record.body
+        self._limits.unwatch(instance["id"])
+        self._scripts.end(instance["id"])
+        self._doors.forget(record)
+        for attached in instance["disks"]:
+            name = urls.last(attached.get("source", ""))
+            disk = store.get(record.key._replace(collection="disks", name=name))
+            if disk is None:
+                continue
+            created_here = disk.private.get("created_with") == instance["id"]
+            if (all_disks and created_here) or (not all_disks and attached["autoDelete"]):
+                store.delete(disk.key)
+                await self._cloud.hosting.wipe(disk.body["id"])
+            else:
+                users = [u for u in disk.body.get("users", ()) if u != instance["selfLink"]]
+                disk.body["users"] = users
+                disk.body["lastDetachTimestamp"] = stamp(self._cloud.clock.now())
+                store.save(disk)
+        store.delete(record.key)  # last: a deletion cut short is taken up again from here
+        self._deleted.pop(instance["id"], None)
+
+    def _set_status(self, record: Record, status: str) -> None:
+        if not record.private.get("deleting"):
+            record.body["status"] = status
+        self._cloud.store.save(record)
+
+    async def _unless_deleted(self, record: Record, work: Awaitable[T]) -> T:
+        deleted = self._deleted.setdefault(record.body["id"], asyncio.Event())
+        working = asyncio.ensure_future(work)
+        cancelled = asyncio.ensure_future(deleted.wait())
+        try:
+            await asyncio.wait({working, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise _deleted_meanwhile()
+            return working.result()
+        finally:
+            cancelled.cancel()
+            working.cancel()
+
+
+def grace_s(record: Record) -> float:
+    """Return how long the guest may take to shut down, in seconds."""
+    spot = record.body["scheduling"].get("provisioningModel") == "SPOT"
+    return ACPI_GRACE_SPOT_S if spot else ACPI_GRACE_S
+
+
+def _deleted_meanwhile() -> OperationError:
+    return OperationError(
+        "OPERATION_CANCELED_BY_USER",
+        "The instance was deleted while it was being started.",
+        http_code=409,
+        http_message="CONFLICT",
+    )

@@ -1,0 +1,117 @@
+"""Bad boots on request: what comes late or never after RUNNING, on the emulator's clock.
+
+Faults that act once per boot. In all of them `zone` and `instance` choose the machines and
+seconds are emulated ones, counted from RUNNING:
+
+slow-ssh     {"seconds": 40}    nothing answers at port 22 before; absent seconds: it never does
+slow-driver  {"seconds": 90}    the driver is being installed until then, the package lock held
+driver       {"state": "failed"} the installation fails at once; "missing": there is none;
+             {"count": 1}       nvidia-smi sees so many GPUs; {"cuda": "11.4"} the driver's CUDA
+dpkg-lock    {"seconds": 60}    unattended-upgr holds the package lock; absent seconds: for good
+agent        {"state": "dead"}  the guest agent: no keys, no host keys of this boot
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from ..clock import Clock
+from ..cloud.firewall import Doors
+from ..cloud.machine_host import Hosting
+from ..errors import Json
+from ..store import Record
+
+Step = Callable[[], Awaitable[None]]
+_NUMBER = (int, float)
+_WHERE: dict[str, tuple[Any, bool]] = {"zone": (str, False), "instance": (str, False)}
+FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, required)
+    "slow-ssh": {"seconds": (_NUMBER, False), **_WHERE},
+    "slow-driver": {"seconds": (_NUMBER, True), **_WHERE},
+    "driver": {
+        "state": (str, False),
+        "count": (int, False),
+        "cuda": ((str, *_NUMBER), False),
+        **_WHERE,
+    },
+    "dpkg-lock": {"seconds": (_NUMBER, False), **_WHERE},
+    "agent": {"state": (str, True), **_WHERE},
+}
+STATES = {"driver": ("failed", "missing"), "agent": ("dead",)}
+
+
+@dataclass(frozen=True, slots=True)
+class BootScript:
+    """What goes wrong in one boot; seconds after RUNNING, None where it never comes right."""
+
+    trouble: dict[str, object] = field(default_factory=dict)  # what the machine itself is told
+    silent: bool = False
+    ssh_s: float | None = None
+    driver_s: float | None = None
+    lock_s: float | None = None
+
+    @staticmethod
+    def of(faults: Iterable[Json]) -> BootScript:
+        """Read the faults that act on one boot."""
+        trouble: dict[str, object] = {}
+        silent, times = False, dict[str, float | None]()
+        for fault in faults:
+            kind, seconds = fault["kind"], fault.get("seconds")
+            if kind == "slow-ssh":
+                silent, times["ssh"] = True, seconds
+            elif kind == "slow-driver":
+                trouble["driver"], times["driver"] = "installing", seconds
+            elif kind == "dpkg-lock":
+                trouble["lock"], times["lock"] = True, seconds
+            elif kind == "agent":
+                trouble["agent"] = fault["state"]
+            else:
+                trouble |= {key: fault[key] for key in ("count", "cuda") if key in fault}
+                if "state" in fault:
+                    trouble["driver"] = fault["state"]
+                    times["driver"] = 0.0
+        return BootScript(trouble, silent, times.get("ssh"), times.get("driver"), times.get("lock"))
+
+
+class BootScripts:
+    """Carries out what is left of each boot's script once its machine is RUNNING."""
+
+    def __init__(self, clock: Clock, hosting: Hosting, doors: Doors) -> None:
+        self._clock = clock
+        self._hosting = hosting
+        self._doors = doors
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+
+    def begin(self, record: Record, script: BootScript) -> None:
+        """RUNNING: the times of the script begin."""
+        identity = record.body["id"]
+        self.end(identity)
+        steps: list[tuple[float | None, Step]] = [
+            (script.driver_s, lambda: self._hosting.scripted(identity, "arrive")),
+            (script.lock_s, lambda: self._hosting.scripted(identity, "unlock")),
+            (script.ssh_s, lambda: self._doors.open(record)),
+        ]
+        loop = asyncio.get_running_loop()
+        self._tasks[identity] = [
+            loop.create_task(self._later(seconds, step))
+            for seconds, step in steps
+            if seconds is not None
+        ]
+
+    def end(self, instance_id: str) -> None:
+        """The machine stops: nothing more comes of its boot."""
+        for task in self._tasks.pop(instance_id, ()):
+            task.cancel()
+
+    def close(self) -> None:
+        """End all."""
+        for instance_id in list(self._tasks):
+            self.end(instance_id)
+
+    async def _later(self, seconds: float, step: Step) -> None:
+        async with self._clock.working():
+            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=seconds))
+            await step()

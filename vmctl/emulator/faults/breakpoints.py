@@ -1,0 +1,83 @@
+"""One API call held up on request, so that whoever waits for its answer can be killed just there.
+
+A test asks for the n-th call to be held `before` it is looked at or `after` it acted, kills the
+client when the call is shown as held, and lets go: the held call then ends without an answer, and
+one that was held before it acted never acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import Json
+
+MOMENTS = ("before", "after")
+
+
+class Holds:
+    """Counts API calls since the last request to hold one, and holds that one."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._changes_only = False
+        self._repeats = True
+        self._method: str | None = None
+        self._last: object = None  # the question that was asked last
+        self._wanted: tuple[int, str] | None = None
+        self._held: Json | None = None
+        self._let_go = asyncio.Event()
+
+    def ask(self, body: Json) -> Json:
+        """Hold call number `call`, counted from now on; ValueError when the wish is malformed."""
+        call, when = body.get("call"), body.get("when", "before")
+        changes, method = body.get("changes", False), body.get("method")
+        repeats = body.get("repeats", True)
+        if not isinstance(call, int) or isinstance(call, bool) or call < 1:
+            raise ValueError("call must be a number from 1 on")
+        if when not in MOMENTS:
+            raise ValueError(f"when must be one of {', '.join(MOMENTS)}")
+        if not isinstance(changes, bool):
+            raise ValueError("changes must be true (count only calls that change something)")
+        if not isinstance(repeats, bool):
+            raise ValueError("repeats must be false (count a question asked again and again once)")
+        if not isinstance(method, str | None):
+            raise ValueError("method must be the id of a method (count only its calls)")
+        self.let_go()
+        self._method, self._repeats, self._last = method, repeats, None
+        self._calls, self._changes_only, self._wanted = 0, changes, (call, when)
+        return self.status()
+
+    def let_go(self) -> Json:
+        """End the call that is held, unanswered, and hold none from now on."""
+        self._let_go.set()
+        self._let_go = asyncio.Event()
+        self._wanted = self._held = None
+        return self.status()
+
+    def status(self) -> Json:
+        """How many calls were counted, and which one is held."""
+        return {"calls": self._calls, "held": self._held}
+
+    def count(self, http_method: str, method: str, question: object) -> int:
+        """Number a call that has arrived; 0 for one that does not count.
+
+        `question` is all that a GET asks: the same one as just before is a client that waits.
+        """
+        again = http_method == "GET" and question == self._last
+        self._last = question
+        if again and not self._repeats:
+            return 0
+        if self._changes_only and http_method == "GET":
+            return 0
+        if self._method not in (None, method):
+            return 0
+        self._calls += 1
+        return self._calls
+
+    async def holds(self, number: int, method: str, when: str) -> bool:
+        """Wait here if this is the call and the moment; True when it is to end unanswered."""
+        if self._wanted != (number, when):
+            return False
+        self._held = {"call": number, "method": method, "when": when}
+        await self._let_go.wait()
+        return True

@@ -1,0 +1,235 @@
+"""Google's discovery document, compiled: routes by method id, schemas for requests and replies.
+
+The document is the one inside google-api-python-client. Nothing here knows about instances or
+disks: what a path means and what a body may hold is read from the document alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..errors import ApiError, Json, invalid_field, unparsable
+
+SOUND_KEPT = 4096  # replies
+# Sent by gcloud and by the client libraries, whichever revision of the document they hold.
+_ALWAYS_ALLOWED = {"returnPartialSuccess", "$prettyPrint", "$alt", "$unique"}
+_TYPE_NAMES = {
+    "boolean": "TYPE_BOOL",
+    "integer": "TYPE_INT32",
+    "number": "TYPE_DOUBLE",
+    "string": "TYPE_STRING",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One API method: how it is reached and what it takes and gives back."""
+
+    id: str
+    http_method: str
+    segments: tuple[str, ...]
+    parameters: Json
+    request: str | None
+    response: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A method together with the values of its path parameters."""
+
+    method: Method
+    path: dict[str, str]
+
+
+def document_path() -> Path:
+    """Return the discovery document's file without importing the client library."""
+    spec = importlib.util.find_spec("googleapiclient")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("google-api-python-client is not installed")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return folder / "discovery_cache" / "documents" / "compute.v1.json"
+
+
+class Discovery:
+    """The Compute Engine v1 API as data."""
+
+    def __init__(self, document: Json) -> None:
+        self.revision: str = document["revision"]
+        self._schemas: Json = document["schemas"]
+        self._common = set(document["parameters"]) | _ALWAYS_ALLOWED
+        self._routes: dict[tuple[str, int], list[Method]] = {}
+        for method in _methods(document):
+            self._routes.setdefault((method.http_method, len(method.segments)), []).append(method)
+        for routes in self._routes.values():
+            # A literal segment wins over a parameter: `instances/bulkInsert`, not `instances/NAME`.
+            routes.sort(key=lambda m: [s.startswith("{") for s in m.segments])
+        self._validator = lru_cache(maxsize=None)(self._make_validator)
+        self._sound: set[bytes] = set()  # digests of replies that kept to their schema
+
+    @classmethod
+    @cache
+    def load(cls) -> Discovery:
+        """Read the installed document (5 MB, some 30 ms), once."""
+        return cls(json.loads(document_path().read_bytes()))
+
+    def match(self, http_method: str, path: str) -> Match | None:
+        """Find the method for a path below `/compute/v1/`; None when the API has no such method."""
+        segments = path.strip("/").split("/")
+        for method in self._routes.get((http_method, len(segments)), ()):
+            found: dict[str, str] = {}
+            for template, segment in zip(method.segments, segments, strict=True):
+                if template.startswith("{"):
+                    found[template[1:-1]] = unquote(segment)
+                elif template != segment:
+                    break
+            else:
+                return Match(method, found)
+        return None
+
+    def check_parameters(self, match: Match, query: dict[str, str]) -> None:
+        """Raise ApiError(400) for a malformed path parameter or a query parameter nobody knows."""
+        for name, value in match.path.items():
+            pattern = match.method.parameters.get(name, {}).get("pattern")
+            if pattern and not re.fullmatch(pattern, value):
+                raise invalid_field(name, value, f"Must be a match of regex '{pattern}'")
+        for name in query:
+            if name not in match.method.parameters and name not in self._common:
+                raise unparsable(
+                    f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query '
+                    f"parameter. Field '{name}' could not be found in request message."
+                )
+
+    def check_request(self, schema: str, body: Json) -> None:
+        """Raise ApiError(400), worded like Google's, when a request body breaks its schema."""
+        error = next(iter(self._errors("in", schema, body)), None)
+        if error is not None:
+            raise _as_google_says_it(error)
+
+    def check_response(self, schema: str, body: Json) -> None:
+        """Raise ValueError when a reply of ours breaks Google's schema: a bug on our side.
+
+        The same reply again, as who waits asks for it, is not looked at again: that takes 5 ms
+        for an empty list of all zones.
+        """
+        packed = json.dumps(body, sort_keys=True)
+        digest = hashlib.sha256(f"{schema}\0{packed}".encode("utf-8", "surrogatepass")).digest()
+        if digest in self._sound:
+            return
+        error = next(iter(self._errors("out", schema, body)), None)
+        if error is not None:
+            where = ".".join(str(part) for part in error.absolute_path)
+            raise ValueError(f"{schema}.{where}: {error.message[:300]}")
+        if len(self._sound) >= SOUND_KEPT:
+            self._sound.clear()
+        self._sound.add(digest)
+
+    def _errors(self, direction: str, schema: str, body: Json) -> list[Any]:
+        validator = self._validator(direction, schema)
+        return sorted(validator.iter_errors(body), key=lambda e: [str(p) for p in e.absolute_path])
+
+    def _make_validator(self, direction: str, schema: str) -> Any:
+        from jsonschema import Draft202012Validator
+        from referencing import Registry
+        from referencing.jsonschema import DRAFT202012
+
+        def retrieve(uri: str) -> Any:
+            _, way, name = uri.split(":")
+            return DRAFT202012.create_resource(_convert(self._schemas[name], way))
+
+        registry: Any = Registry(retrieve=lru_cache(maxsize=None)(retrieve))  # type: ignore[call-arg]
+        return Draft202012Validator({"$ref": f"compute:{direction}:{schema}"}, registry=registry)
+
+
+def _methods(node: Json) -> Iterator[Method]:
+    for raw in node.get("methods", {}).values():
+        yield Method(
+            id=raw["id"],
+            http_method=raw["httpMethod"],
+            segments=tuple(raw.get("flatPath", raw["path"]).split("/")),
+            parameters=raw.get("parameters", {}),
+            request=raw.get("request", {}).get("$ref"),
+            response=raw.get("response", {}).get("$ref"),
+        )
+    for child in node.get("resources", {}).values():
+        yield from _methods(child)
+
+
+def _convert(schema: Json, way: str) -> Json:
+    """Translate Google's dialect into JSON Schema; `way` is "in" (lenient 64-bit) or "out"."""
+    if "$ref" in schema:
+        return {"$ref": f"compute:{way}:{schema['$ref']}"}
+    kind = schema.get("type")
+    if kind == "object":
+        extra = schema.get("additionalProperties")
+        return {
+            "type": "object",
+            "properties": {k: _convert(v, way) for k, v in schema.get("properties", {}).items()},
+            "additionalProperties": _convert(extra, way) if extra is not None else False,
+        }
+    if kind == "array":
+        return {"type": "array", "items": _convert(schema["items"], way)}
+    if kind == "string":
+        return _convert_string(schema, way)
+    return {} if kind == "any" else {"type": kind}
+
+
+def _convert_string(schema: Json, way: str) -> Json:
+    result: Json = {"type": "string"}
+    if schema.get("format") in ("int64", "uint64"):
+        result["pattern"] = r"^-?[0-9]{1,19}\Z"
+        if way == "in":  # Google takes a 64-bit number as a number too, and always answers a string
+            result["type"] = ["string", "integer"]
+    elif "pattern" in schema:
+        # Not `$`, which also matches before a newline at the end.
+        result["pattern"] = rf"^(?:{schema['pattern']})\Z"
+    if "enum" in schema:
+        result["enum"] = schema["enum"]
+    return result
+
+
+def _field(parts: Any) -> str:
+    text = "resource"
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text
+
+
+def _as_google_says_it(error: Any) -> ApiError:
+    field = _field(error.absolute_path)
+    report: dict[str, Callable[[], ApiError]] = {
+        "additionalProperties": lambda: _unknown_name(error, field),
+        "enum": lambda: unparsable(f"Invalid value at '{field}' (TYPE_ENUM), \"{error.instance}\""),
+        "pattern": lambda: invalid_field(
+            field, error.instance, f"Must be a match of regex '{error.validator_value[4:-3]}'"
+        ),
+    }
+    known = report.get(error.validator)
+    if known is not None:
+        return known()
+    wanted = error.validator_value
+    name = _TYPE_NAMES.get(wanted if isinstance(wanted, str) else "integer", "message")
+    return unparsable(f"Invalid value at '{field}' ({name}), {json.dumps(error.instance)[:200]}")
+
+
+def _unknown_name(error: Any, field: str) -> ApiError:
+    known = error.schema.get("properties", {})
+    name = next((key for key in error.instance if key not in known), "?")
+    where = "" if field == "resource" else f" at '{field}'"
+    message = f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
+    refused = unparsable(message)
+    refused.details = [
+        {
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{"field": field, "description": message}],
+        }
+    ]
+    return refused

@@ -1,0 +1,141 @@
+"""One API call from request to reply: fault, route, check, handle, check again.
+
+Handlers return values; this is the one place that turns values and refusals into HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from ..cloud.cloud import Call, Cloud, Handler
+from ..cloud.operations import check_request_id
+from ..errors import ApiError, Json, OperationError, unparsable
+from .discovery import Discovery, Match
+from .field_mask import select
+from .permissions import check_permission
+
+PREFIX = "/compute/v1/"
+BODY_LIMIT = 4 * 1024 * 1024
+
+log = logging.getLogger("vmctl.emulator")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status with a JSON body; `drop` asks for a broken connection instead."""
+
+    status: int
+    body: Json
+    drop: bool = False
+
+
+class Dispatcher:
+    """Answers API calls, from HTTP requests and from the parts of batches alike."""
+
+    def __init__(self, cloud: Cloud, discovery: Discovery, handlers: dict[str, Handler]) -> None:
+        self._cloud = cloud
+        self._discovery = discovery
+        self._handlers = handlers
+
+    async def answer(self, http_method: str, path: str, query: str, raw: bytes) -> Reply:
+        """Answer one call; `path` is the URL's, still escaped, `query` what follows the `?`."""
+        reply = await self._answer(http_method, path, dict(parse_qsl(query, True)), raw)
+        log.info("%s %s -> %d", http_method, path[:500], reply.status)
+        return reply
+
+    async def _answer(
+        self, http_method: str, path: str, query: dict[str, str], raw: bytes
+    ) -> Reply:
+        try:
+            match = self._route(http_method, path)
+            method = match.method.id
+            holds = self._cloud.holds
+            number = holds.count(http_method, method, (path, query))
+            if await holds.holds(number, method, "before"):
+                return Reply(500, {}, drop=True)
+            await asyncio.sleep(self._cloud.faults.latency_s(method))
+            if self._cloud.faults.drops(method, "before"):
+                return Reply(500, {}, drop=True)
+            refusal = self._cloud.faults.refuse_call(method)
+            if refusal is not None:
+                raise refusal
+            body = await self._handle(match, path, query, raw)
+            if await holds.holds(number, method, "after"):
+                return Reply(500, {}, drop=True)
+            if self._cloud.faults.drops(method, "after"):
+                return Reply(500, {}, drop=True)
+            return Reply(200, body)
+        except ApiError as error:
+            return Reply(error.code, error.body())
+        except OperationError as error:
+            refused = ApiError(error.http_code, "internalError", error.message)
+            return Reply(refused.code, refused.body())
+        except RecursionError:
+            return Reply(400, unparsable("The request is nested too deeply.").body())
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
+            return Reply(400, unparsable("Invalid JSON payload received. Not Unicode.").body())
+        except OSError as error:
+            log.exception("%s %s failed", http_method, path[:500])
+            unkept = ApiError(500, "internalError", f"The emulator cannot keep its state: {error}")
+            return Reply(500, unkept.body())
+        except Exception as error:
+            log.exception("%s %s failed", http_method, path[:500])
+            broken = ApiError(500, "internalError", f"The emulator failed: {error!r}")
+            return Reply(500, broken.body())
+
+    def _route(self, http_method: str, path: str) -> Match:
+        match = self._discovery.match(http_method, path.removeprefix(PREFIX))
+        if match is None or not path.startswith(PREFIX):
+            raise ApiError(404, "notFound", f"Not Found: no method for {http_method} {path}")
+        return match
+
+    async def _handle(self, match: Match, path: str, query: dict[str, str], raw: bytes) -> Json:
+        method = match.method
+        self._discovery.check_parameters(match, query)
+        check_permission(method.id, match.path.get("project"), unquote(path[len(PREFIX) :]))
+        body: Json = {}
+        if method.request is not None:
+            body = _parse_body(raw)
+            self._discovery.check_request(method.request, body)
+        handler = self._handlers.get(method.id)
+        if handler is None:
+            raise ApiError(501, "notImplemented", f"The emulator does not implement {method.id}.")
+        call = Call(self._cloud, method.id, unquote(path[len(PREFIX) :]), match.path, query, body)
+        answer = self._answered_before(call, method.parameters)
+        if answer is None:
+            answer = await handler(call)
+        if method.response is not None:
+            self._discovery.check_response(method.response, answer)
+        return select(answer, query["fields"]) if query.get("fields") else answer
+
+    def _answered_before(self, call: Call, parameters: Json) -> Json | None:
+        """The operation of an earlier call with this requestId: retries start nothing new."""
+        request_id = call.query.get("requestId")
+        if request_id is None or "requestId" not in parameters:
+            return None
+        check_request_id(request_id)
+        earlier = self._cloud.operations.find_request(call.project, request_id)
+        return None if earlier is None else dict(earlier.body)
+
+
+def _parse_body(raw: bytes) -> Json:
+    if not raw.strip():
+        return {}
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise unparsable(f"Invalid JSON payload received. {error}") from None
+    if not isinstance(body, dict):
+        raise unparsable("Invalid JSON payload received. Expected an object.")
+    return {k: _without_nulls(v) for k, v in body.items() if v is not None}
+
+
+def _without_nulls(value: object) -> object:
+    """Drop null members: to Google a null field is an absent one."""
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,21 @@
+"""Projects that are not the caller's: the public ones, whose images everybody may read."""
+
+from __future__ import annotations
+
+from ..cloud.catalog import IMAGES
+from ..errors import ApiError
+
+PUBLIC_PROJECTS = frozenset(image.project for image in IMAGES)
+_OPEN = ("compute.images.", "compute.imageFamilyViews.", "compute.licenses.")
+_PERMISSION_OF = {"insert": "create", "aggregatedList": "list", "patch": "update"}
+
+
+def check_permission(method: str, project: str | None, path: str) -> None:
+    """Raise ApiError(403) for anything but reading images in a project of Google's own."""
+    if project not in PUBLIC_PROJECTS or method.startswith(_OPEN):
+        return
+    service, collection, verb = method.split(".")
+    permission = f"{service}.{collection}.{_PERMISSION_OF.get(verb, verb)}"
+    on_collection = verb in ("list", "aggregatedList", "insert")
+    resource = f"projects/{project}" if on_collection else path
+    raise ApiError(403, "forbidden", f"Required '{permission}' permission for '{resource}'")

@@ -1,0 +1,167 @@
+"""What can be had: machine types, accelerator types and images."""
+
+from __future__ import annotations
+
+from ..cloud.catalog import GPU_TITLES, IMAGES, Image, MachineType, find_image
+from ..cloud.cloud import Call, Handler
+from ..errors import Json, not_found
+from ..http import paging, urls
+
+_BORN = "1969-12-31T16:00:00.000-08:00"
+
+
+async def get_machine_type(call: Call) -> Json:
+    """machineTypes.get."""
+    zone, name = call.scope.partition("/")[2], call.path["machineType"]
+    machine = call.cloud.catalog.machine_types(zone).get(name)
+    if machine is None:
+        raise not_found(f"projects/{call.project}/zones/{zone}/machineTypes/{name}")
+    return _machine_type(call, zone, machine)
+
+
+async def list_machine_types(call: Call) -> Json:
+    """machineTypes.list."""
+    found = _machine_types(call, call.scope.partition("/")[2])
+    return paging.page("compute#machineTypeList", call.url_path, found, call.query)
+
+
+async def aggregated_machine_types(call: Call) -> Json:
+    """machineTypes.aggregatedList."""
+    scopes = {f"zones/{zone}": _machine_types(call, zone) for zone in call.cloud.catalog.zones}
+    return paging.aggregated(
+        "compute#machineTypeAggregatedList", call.url_path, "machineTypes", scopes, call.query
+    )
+
+
+async def get_accelerator_type(call: Call) -> Json:
+    """acceleratorTypes.get."""
+    zone, name = call.scope.partition("/")[2], call.path["acceleratorType"]
+    for found in _accelerator_types(call, zone):
+        if found["name"] == name:
+            return found
+    raise not_found(f"projects/{call.project}/zones/{zone}/acceleratorTypes/{name}")
+
+
+async def list_accelerator_types(call: Call) -> Json:
+    """acceleratorTypes.list."""
+    found = _accelerator_types(call, call.scope.partition("/")[2])
+    return paging.page("compute#acceleratorTypeList", call.url_path, found, call.query)
+
+
+async def aggregated_accelerator_types(call: Call) -> Json:
+    """acceleratorTypes.aggregatedList."""
+    scopes = {f"zones/{zone}": _accelerator_types(call, zone) for zone in call.cloud.catalog.zones}
+    return paging.aggregated(
+        "compute#acceleratorTypeAggregatedList",
+        call.url_path,
+        "acceleratorTypes",
+        scopes,
+        call.query,
+    )
+
+
+async def get_image(call: Call) -> Json:
+    """images.get."""
+    return _image(_find(call, call.path["image"]))
+
+
+async def get_image_from_family(call: Call) -> Json:
+    """images.getFromFamily."""
+    return _image(_find(call, f"family/{call.path['family']}"))
+
+
+async def get_family_view(call: Call) -> Json:
+    """imageFamilyViews.get: the family's newest image as seen from a zone."""
+    image = _image(_find(call, f"family/{call.path['family']}"))
+    return {"image": image}
+
+
+async def list_images(call: Call) -> Json:
+    """images.list: the public images of the project that is asked."""
+    found = [_image(image) for image in IMAGES if image.project == call.project]
+    return paging.page("compute#imageList", call.url_path, found, call.query)
+
+
+def _find(call: Call, name: str) -> Image:
+    image = find_image(call.project, name)
+    if image is None:
+        raise not_found(f"projects/{call.project}/global/images/{name}")
+    return image
+
+
+def _machine_types(call: Call, zone: str) -> list[Json]:
+    types = call.cloud.catalog.machine_types(zone).values()
+    return [_machine_type(call, zone, machine) for machine in types]
+
+
+def _machine_type(call: Call, zone: str, machine: MachineType) -> Json:
+    gb = machine.memory_mb / 1024
+    body: Json = {
+        "kind": "compute#machineType",
+        "id": urls.stable_id("machineType", zone, machine.name),
+        "creationTimestamp": _BORN,
+        "name": machine.name,
+        "description": f"{machine.cpus} vCPUs, {gb:g} GB RAM",
+        "guestCpus": machine.cpus,
+        "memoryMb": machine.memory_mb,
+        "imageSpaceGb": 0,
+        "maximumPersistentDisks": 16 if machine.shared_core else 128,
+        "maximumPersistentDisksSizeGb": "3072" if machine.shared_core else "263168",
+        "zone": zone,
+        "selfLink": urls.link(call.project, f"zones/{zone}", "machineTypes", machine.name),
+        "isSharedCpu": machine.shared_core,
+        "architecture": "X86_64",
+    }
+    if machine.gpu:
+        body["accelerators"] = [
+            {"guestAcceleratorType": machine.gpu, "guestAcceleratorCount": machine.gpu_count}
+        ]
+    return body
+
+
+def _accelerator_types(call: Call, zone: str) -> list[Json]:
+    return [
+        {
+            "kind": "compute#acceleratorType",
+            "id": urls.stable_id("acceleratorType", zone, gpu),
+            "creationTimestamp": _BORN,
+            "name": gpu,
+            "description": GPU_TITLES.get(gpu, gpu),
+            "zone": urls.zone_link(call.project, zone),
+            "selfLink": urls.link(call.project, f"zones/{zone}", "acceleratorTypes", gpu),
+            "maximumCardsPerInstance": max(counts),
+        }
+        for gpu, counts in call.cloud.catalog.gpus(zone).items()
+    ]
+
+
+def _image(image: Image) -> Json:
+    return {
+        "kind": "compute#image",
+        "id": urls.stable_id("image", image.project, image.name),
+        "creationTimestamp": image.created,
+        "name": image.name,
+        "description": image.title,
+        "sourceType": "RAW",
+        "status": "READY",
+        "archiveSizeBytes": str(image.size_gb * 100_000_000),
+        "diskSizeGb": str(image.size_gb),
+        "family": image.family,
+        "architecture": "X86_64",
+        "storageLocations": ["us", "eu", "asia"],
+        "selfLink": urls.link(image.project, urls.GLOBAL, "images", image.name),
+    }
+
+
+METHODS: dict[str, Handler] = {
+    "compute.machineTypes.get": get_machine_type,
+    "compute.machineTypes.list": list_machine_types,
+    "compute.machineTypes.aggregatedList": aggregated_machine_types,
+    "compute.acceleratorTypes.get": get_accelerator_type,
+    "compute.acceleratorTypes.list": list_accelerator_types,
+    "compute.acceleratorTypes.aggregatedList": aggregated_accelerator_types,
+    "compute.images.get": get_image,
+    "compute.images.getFromFamily": get_image_from_family,
+    "compute.images.list": list_images,
+    "compute.imageFamilyViews.get": get_family_view,
+}

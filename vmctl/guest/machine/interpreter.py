@@ -1,0 +1,168 @@
+"""Set-up: sshd, and the interpreter that jobs get, remembered in ~/.vmctl/machine.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..paths import STATE, ensure, read_json, write_json
+from . import sshd_config
+
+WANTED = ("torch", "torchvision", "tensorboard", "jupyterlab")
+SMALL = ("tensorboard", "jupyterlab")  # what may be added beside somebody else's torch
+PLACES = ("/opt/python/bin/python", "/opt/conda/bin/python", "/usr/bin/python3")
+VENV = STATE / "venv"
+LIMIT_S = 20
+INSTALL_LIMIT_S = 900
+
+# find_spec only: importing torch takes seconds
+PROBE = """
+import json, sys
+from importlib.util import find_spec
+names = sys.argv[1:]
+found = [name for name in names if find_spec(name) is not None]
+print(json.dumps({"python": sys.executable, "version": sys.version.split()[0], "found": found}))
+"""
+LOGIN = 'printf "\\n@@%s\\n" "$PATH" "$(type -P python)" "$(type -P python3)"'
+
+
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """The machine's record: interpreter, version, what it lacks; quick when nothing changed."""
+    sshd_config.settle()
+    path = STATE / "machine.json"
+    known = read_json(path)
+    if known and not request.get("again") and _still_true(known):
+        return {**known, "done_before": True}
+    ensure(STATE)
+    login_path, candidates = _candidates()
+    best = _best(candidates)
+    added: list[str] = []
+    trouble = ""
+    lacking = [name for name in SMALL if name not in best["found"]]
+    if lacking and "torch" in best["found"] and request.get("fill", True):
+        added, trouble = _fill(best["python"], lacking)
+        best = max([best, *filter(None, [_probe(str(VENV / "bin/python"))])], key=_worth)
+    record = {
+        "python": best["python"],
+        "version": best["version"],
+        "missing": [name for name in WANTED if name not in best["found"]],
+        "signature": _signature(best["python"]),
+        "login_path": login_path,
+        "added": added,
+        "trouble": trouble,
+    }
+    _shim(best["python"])
+    write_json(path, record)
+    return {**record, "done_before": False}
+
+
+def _still_true(known: dict[str, Any]) -> bool:
+    python = str(known.get("python", ""))
+    return not known.get("missing") and known.get("signature") == _signature(python)
+
+
+def _signature(python: str) -> list[int]:
+    """Changes when the interpreter is replaced or something is installed beside it."""
+    try:
+        real = Path(python).stat()
+    except OSError:
+        return []
+    return [real.st_ino, real.st_size, int(real.st_mtime)]
+
+
+def _worth(found: dict[str, Any]) -> tuple[bool, int]:
+    return "torch" in found["found"], len(found["found"])
+
+
+def _best(candidates: list[str]) -> dict[str, Any]:
+    """The interpreter that imports the most; the first that imports everything ends the search."""
+    probed = []
+    for found in filter(None, map(_probe, candidates)):
+        if len(found["found"]) == len(WANTED):
+            return found
+        probed.append(found)
+    return max(probed, key=_worth)
+
+
+def _candidates() -> tuple[str, list[str]]:
+    """The login shell's PATH, and every interpreter worth asking, the first preferred."""
+    login_path, by_login = os.environ.get("PATH", os.defpath), []
+    try:
+        answer = subprocess.run(
+            ["/bin/bash", "-lc", LOGIN],
+            stdin=subprocess.DEVNULL,  # some images ask a question at login
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT_S,
+            check=False,
+        ).stdout
+        lines = [line[2:] for line in answer.splitlines() if line.startswith("@@")]
+        if lines:
+            login_path, by_login = lines[0], lines[1:]
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    places = [str(VENV / "bin/python"), *by_login, *PLACES, sys.executable]
+    usable = [place for place in places if place and os.access(place, os.X_OK)]
+    return login_path, list(dict.fromkeys(usable))
+
+
+def _probe(python: str) -> dict[str, Any] | None:
+    try:
+        answer = subprocess.run(
+            [python, "-c", PROBE, *WANTED],
+            cwd="/",  # a project's file must not pass for a module
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        found: dict[str, Any] = json.loads(answer.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return {**found, "python": python}
+
+
+def _fill(python: str, lacking: list[str]) -> tuple[list[str], str]:
+    """Add small packages in an environment that sees the image's own; torch is never touched."""
+    steps = (
+        [python, "-m", "venv", "--system-site-packages", str(VENV)],
+        [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", *lacking],
+    )
+    for step in steps:
+        try:
+            done = subprocess.run(
+                step,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=INSTALL_LIMIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return [], str(error)
+        if done.returncode != 0:
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            return [], lines[-1] if lines else f"{step[0]} failed"
+    return lacking, ""
+
+
+def _shim(python: str) -> None:
+    """Where the interpreter's own folder has no `python`, ~/.vmctl/bin has one."""
+    shims = ensure(STATE / "bin")
+    for name in ("python", "python3"):
+        shim = shims / name
+        if (Path(python).parent / name).exists():
+            shim.unlink(missing_ok=True)
+            continue
+        part = shims / f".{name}.{os.getpid()}"
+        part.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} "$@"\n')
+        part.chmod(0o755)
+        part.replace(shim)

@@ -1,0 +1,60 @@
+"""Stream a run's log from a byte offset until the run has ended and all of it was sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..paths import RUNS, Refusal, sessions
+from .runs import facts
+
+STEP_S = 0.05
+SESSION_STEP_S = 1.0
+
+
+def follow(request: dict[str, Any]) -> None:
+    """Log bytes on standard output; the run's last facts as one line on standard error.
+
+    Ends, too, when standard input closes: then nobody listens any more.
+    """
+    directory = RUNS / Path(request["id"]).name
+    if not directory.is_dir():
+        raise Refusal("not_found", f"There is no run {request['id']}.", "vmctl ps")
+    offset = int(request["offset"])
+    alive = sessions()
+    looked = time.monotonic()
+    with (directory / "log").open("rb") as log:
+        log.seek(offset)
+        while True:
+            # asked before reading: what the run wrote before its end is then all there
+            ended = (directory / "exit").exists() or directory.name not in alive
+            sent = _drain(log.fileno())
+            if ended or not request["wait"]:
+                break
+            if not sent and _listener_left():
+                return
+            if time.monotonic() - looked > SESSION_STEP_S:
+                alive = sessions()
+                looked = time.monotonic()
+    sys.stderr.write(json.dumps({"run": facts(directory, alive)}) + "\n")
+
+
+def _drain(descriptor: int) -> bool:
+    sent = False
+    while data := os.read(descriptor, 1 << 16):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+        sent = True
+    return sent
+
+
+def _listener_left() -> bool:
+    """Wait a moment; True when standard input has been closed meanwhile."""
+    ready, _, _ = select.select([0], [], [], STEP_S)
+    return bool(ready) and not os.read(0, 4096)

@@ -1,0 +1,264 @@
+"""The process that carries one run inside tmux: set-up once, the job, its exit code.
+
+Set-up runs in the workspace, the job in the run's own tree (snapshot.py), which this process
+keeps shared with the workspace. The job writes straight into the run's log, so it outlives every
+reader; this process shows the same bytes in the tmux pane. Signals that end the pane end the
+job's whole process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..paths import RUNS, STATE, locked, python_path, read_json, workspace, write_json
+from . import job_environment, snapshot
+from .mirror import Sharing
+from .run_tree import Tree, short
+
+GRACE_S = 10.0
+STEP_S = 0.1
+SHARE_S = 1.0
+RESERVED_BYTES = 512
+SHARE_PART = 30  # a look that takes long is taken less often: a thirtieth of the time at most
+
+
+def main(run_id: str) -> int:
+    """Carry out one run to its end."""
+    return Runner(RUNS / run_id).run()
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+class Runner:
+    """One run from its spec to its exit code."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.spec: dict[str, Any] = read_json(directory / "spec.json") or {}
+        self.values = job_environment.take(directory)
+        self.log = os.open(directory / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self.reader = os.open(directory / "log", os.O_RDONLY)
+        self.pane_open = True
+        self.stop_signal = 0
+        self.child: subprocess.Popen[bytes] | None = None
+        self.tree: Tree | None = None
+        self.sharing: Sharing | None = None
+        self.share_at = 0.0
+
+    def run(self) -> int:
+        """Prepare, execute, record; the exit code is the command's."""
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._phase("preparing")
+        reserve = self.directory / ".exit"  # the last word has its place also on a full disk
+        reserve.write_bytes(b" " * RESERVED_BYTES)
+        code = 1
+        try:
+            code = self._carry_out()
+        except Stopped:
+            code = 128 + self.stop_signal
+        except OSError as error:
+            self._say(f"cannot go on: {error}")
+            code = 126
+        finally:
+            self._bring_home()
+            self._show()
+            cancelled = (self.directory / "cancel").exists()
+            record = {
+                "code": code,
+                "cancelled": cancelled,
+                "interrupted": bool(self.stop_signal) and not cancelled,
+                "ended_at": time.time(),
+            }
+            try:
+                write_json(self.directory / "exit", record)
+                reserve.unlink(missing_ok=True)
+            except OSError:
+                with reserve.open("r+b") as file:
+                    file.write(json.dumps(record).encode())
+                reserve.replace(self.directory / "exit")
+        if self.tree is not None:
+            snapshot.dismantle(self.tree)
+        return code
+
+    def _carry_out(self) -> int:
+        spec = self.spec
+        root = workspace(spec["project"])
+        folder = root / spec["directory"]
+        environment = self._environment()
+        self.tree = Tree.load(self.directory)
+        if self.tree is None:
+            raise FileNotFoundError(f"{short(self.directory)} has no tree")
+        steps = spec["setup"]
+        for number, step in enumerate(steps, 1):
+            code = self._set_up(step, f"set-up {number}/{len(steps)}", root, folder, environment)
+            if code != 0:
+                return code
+        self.sharing = Sharing(self.tree)
+        self.sharing.settle(after_setup=True)
+        folder = Path(self.tree.top) / spec["directory"]
+        line = spec["command"].strip()
+        words = [str(word) for word in spec["args"]]
+        shown = " ".join([line, *map(shlex.quote, words)])
+        self._phase("running")
+        self._say(f"running in {short(folder)}: {shown}")
+        script = f'{line} "$@"' if words else line
+        return self._execute(["/bin/bash", "-c", script, "job", *words], folder, environment)
+
+    def _environment(self) -> dict[str, str]:
+        hidden = {"TMUX", "TMUX_PANE"}
+        found = {name: text for name, text in os.environ.items() if name not in hidden}
+        found |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
+        found["VMCTL_RUN"] = self.directory.name
+        return found | self.values
+
+    # -- set-up: once per machine and content ------------------------------------------------
+
+    def _set_up(
+        self, step: str, label: str, root: Path, folder: Path, environment: dict[str, str]
+    ) -> int:
+        done = STATE / "setup"
+        marker = done / self._fingerprint(step, root, folder)
+        if marker.exists():
+            self._say(f"{label}: {step}: done before")
+            return 0
+        with locked(done / ".lock"):  # two runs at once prepare one after the other
+            if marker.exists():
+                self._say(f"{label}: {step}: done before")
+                return 0
+            self._say(f"{label}: {step}")
+            began = time.monotonic()
+            code = self._execute(["/bin/bash", "-c", step], folder, environment)
+            if code == 0:
+                write_json(marker, {"step": step, "ended_at": time.time()})
+                self._say(f"{label}: done in {time.monotonic() - began:.1f} s")
+            else:
+                self._say(f"{label} failed with exit code {code}: {step}")
+        return code
+
+    def _fingerprint(self, step: str, root: Path, folder: Path) -> str:
+        """What the step depends on: its words, the project's files among them, the environment.
+
+        The workspace's own identity is part of it: a deleted workspace is prepared anew.
+        """
+        digest = hashlib.sha256()
+        try:
+            words = shlex.split(step)
+        except ValueError:
+            words = step.split()
+        identity = root.stat()
+        parts = [step, str(folder), f"{identity.st_dev}:{identity.st_ino}"]
+        parts += [f"{name}={self.values[name]}" for name in sorted(self.values)]
+        for part in parts:
+            digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        for word in words:
+            path = folder / word
+            if path.is_file():
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
+    # -- the run's tree ----------------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Keep tree and workspace one while the job goes on; a failure is no reason to stop."""
+        began = time.monotonic()
+        if self.sharing is None or began < self.share_at:
+            return
+        try:
+            self.sharing.settle()
+        except OSError as error:
+            self._say(f"the workspace does not show what the run makes: {error}")
+            self.share_at = began + 60.0
+            return
+        took = time.monotonic() - began
+        self.share_at = began + max(SHARE_S, SHARE_PART * took)
+
+    def _bring_home(self) -> None:
+        if self.sharing is None:
+            return
+        try:
+            for line in snapshot.bring_home(self.sharing):
+                self._say(line)
+        except OSError as error:
+            self._say(f"what the run made is in {short(self.directory / 'tree')}: {error}")
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def _execute(self, argv: list[str], folder: Path, environment: dict[str, str]) -> int:
+        """Run one program in a process group of its own until it ends."""
+        self._refuse_when_stopped()
+        self.child = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
+        )
+        kill_at = 0.0
+        while True:
+            try:
+                code = self.child.wait(STEP_S)
+                break
+            except subprocess.TimeoutExpired:
+                self._show()
+            self._share()
+            if self.stop_signal and not kill_at:
+                self._signal_group(signal.SIGTERM)
+                kill_at = time.monotonic() + GRACE_S
+            elif kill_at and time.monotonic() > kill_at:
+                self._signal_group(signal.SIGKILL)
+        if self.stop_signal:
+            self._signal_group(signal.SIGKILL)  # what its children left behind
+        self._show()
+        self._refuse_when_stopped()
+        return code if code >= 0 else 128 - code
+
+    def _signal_group(self, number: int) -> None:
+        assert self.child is not None
+        try:
+            os.killpg(self.child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self.stop_signal = self.stop_signal or number
+
+    def _refuse_when_stopped(self) -> None:
+        if self.stop_signal:
+            raise Stopped
+
+    # -- what it tells -----------------------------------------------------------------------
+
+    def _phase(self, name: str) -> None:
+        write_json(self.directory / "phase", {"phase": name, "since": time.time()})
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the exit code must still be told
+            os.write(self.log, f"[vmctl] {text}\n".encode("utf-8", "surrogateescape"))
+        self._show()
+
+    def _show(self) -> None:
+        """Copy what is new in the log to the pane; a pane that is gone is no reason to stop."""
+        while self.pane_open:
+            data = os.read(self.reader, 65536)
+            if not data:
+                return
+            try:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            except OSError:
+                self.pane_open = False

@@ -1,0 +1,159 @@
+"""Runs: one directory each under ~/.vmctl/runs, a tmux session of the same name while it lasts."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ..paths import (
+    RUNS,
+    STATE,
+    Refusal,
+    ensure,
+    locked,
+    read_json,
+    sessions,
+    start_session,
+    tmux,
+    workspace,
+    write_json,
+)
+from . import job_environment, snapshot
+from .run_tree import run_directories
+
+# what makes two requests the same run
+SAME = ("project", "job", "directory", "command", "args", "setup", "outputs")
+CANCEL_S = 15.0
+
+
+def start(request: dict[str, Any]) -> dict[str, Any]:
+    """Start a job, or name the run of it that goes on already with the very same request.
+
+    The answer comes when the run has its snapshot: what is pushed from then on is not its code.
+    """
+    from . import runner  # noqa: F401  what will carry the run can be imported: told here and now
+
+    if not (STATE / "machine.json").exists():
+        return {"unprepared": True}
+    root = workspace(request["project"])
+    folder = root / request["directory"]
+    if not folder.is_dir():
+        missing = f"~/Workspace/{request['project']}/{request['directory']}".rstrip("/")
+        raise Refusal("not_found", f"{missing} is not on the VM.", "vmctl push")
+    ensure(RUNS)
+    with locked(RUNS / ".lock"):
+        alive = sessions()
+        job_environment.tidy(alive)
+        for directory in run_directories():
+            if directory.name not in alive or (directory / "exit").exists():
+                continue
+            spec = read_json(directory / "spec.json") or {}
+            if (spec.get("project"), spec.get("job")) != (request["project"], request["job"]):
+                continue
+            same = all(spec.get(key) == request.get(key) for key in SAME)
+            if same and job_environment.is_same(spec.get("env"), request["env"]):
+                return {"id": directory.name, "existing": True}
+            raise Refusal(
+                "conflict",
+                f"{request['job']} is running already with other arguments ({directory.name}).",
+                f"vmctl logs -f {request['job']}, or stop it: vmctl cancel {request['job']}",
+            )
+        snapshot.sweep()
+        run_id = _new_directory(request)
+        try:
+            start_session(run_id, "job", run_id)
+        except Refusal:
+            job_environment.drop(RUNS / run_id)
+            write_json(RUNS / run_id / "exit", {"code": 1, "ended_at": time.time()})
+            raise
+    return {"id": run_id, "existing": False}
+
+
+def _new_directory(request: dict[str, Any]) -> str:
+    """A fresh directory with its spec and its snapshot, visible only when it is whole."""
+    created = time.time()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(created))
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", request["job"])
+    run_id = f"{name}-{stamp}-{secrets.token_hex(2)}"
+    part = RUNS / f".{run_id}"
+    part.mkdir(mode=0o700)
+    try:
+        (part / "log").touch(mode=0o600)
+        job_environment.leave(part, request["env"])
+        sealed = {"env": job_environment.seal(request["env"])}
+        write_json(part / "spec.json", {**request, **sealed, "id": run_id, "created_at": created})
+        snapshot.take(part, request)
+        part.rename(RUNS / run_id)
+    except BaseException:
+        snapshot.discard(part)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return run_id
+
+
+def facts(directory: Path, alive: set[str]) -> dict[str, Any]:
+    """What is there of one run, less the values of its environment.
+
+    `alive` must have been read before: a session that ended meanwhile has written its `exit`.
+    """
+    spec = read_json(directory / "spec.json") or {}
+    try:
+        log_bytes = (directory / "log").stat().st_size
+    except OSError:
+        log_bytes = 0
+    shown = ("project", "job", "directory", "command", "args", "outputs", "created_at")
+    return {
+        "id": directory.name,
+        "spec": {key: spec.get(key) for key in shown},
+        "phase": read_json(directory / "phase"),
+        "exit": read_json(directory / "exit"),
+        "cancel_asked": (directory / "cancel").exists(),
+        "session": directory.name in alive,
+        "log_bytes": log_bytes,
+        "now": time.time(),
+    }
+
+
+def listing(request: dict[str, Any]) -> dict[str, Any]:
+    """Every run of a project that is on this VM."""
+    alive = sessions()
+    found = [facts(directory, alive) for directory in run_directories()]
+    project = request["project"]
+    return {"runs": [run for run in found if run["spec"].get("project") in (project, None)]}
+
+
+def cancel(request: dict[str, Any]) -> dict[str, Any]:
+    """End a run: SIGTERM to its processes, SIGKILL when that does not help; again is no error."""
+    directory = RUNS / Path(request["id"]).name
+    if not directory.is_dir():
+        raise Refusal("not_found", f"There is no run {request['id']}.", "vmctl ps")
+    already = (directory / "exit").exists() or directory.name not in sessions()
+    if not already:
+        (directory / "cancel").touch(mode=0o600)
+        _terminate(directory)
+    return {"already": already, "run": facts(directory, sessions())}
+
+
+def _terminate(directory: Path) -> None:
+    target = f"={directory.name}"
+    panes = tmux("list-panes", "-s", "-t", target, "-F", "#{pane_pid}").stdout.split()
+    for pane in panes:
+        try:
+            os.kill(int(pane), signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+    limit = time.monotonic() + CANCEL_S
+    while time.monotonic() < limit and not (directory / "exit").exists():
+        if directory.name not in sessions():
+            break
+        time.sleep(0.05)
+    tmux("kill-session", "-t", target)
+    if not (directory / "exit").exists():  # its runner died before it could write
+        record = {"code": 143, "cancelled": True, "ended_at": time.time()}
+        write_json(directory / "exit", record)

@@ -1,0 +1,103 @@
+"""Web services on the VM: TensorBoard, Jupyter or the user's own, each in a tmux session."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ..paths import (
+    STATE,
+    Refusal,
+    ensure,
+    locked,
+    python_path,
+    read_json,
+    sessions,
+    start_session,
+    tmux,
+    workspace,
+    write_bytes,
+    write_json,
+)
+
+END_S = 10.0
+TAIL_BYTES = 4000
+
+
+def ensure_running(request: dict[str, Any]) -> dict[str, Any]:
+    """Start a service unless it runs with these very settings; answers its token."""
+    name = Path(request["name"]).name
+    folder = workspace(request["project"]) / request["directory"]
+    if not folder.is_dir():
+        raise Refusal("not_found", "The project's folder is not on the VM.", "vmctl push")
+    place = ensure(STATE / "services" / name)
+    keys = ("project", "name", "command", "port", "directory", "token")
+    spec = {key: request[key] for key in keys}
+    with locked(place / ".lock"):
+        token = _token(place) if request["token"] else ""
+        session = f"service-{name}"
+        running = session in sessions()
+        if running and read_json(place / "spec.json") != spec:
+            _end(session)
+            running = False
+        if not running:
+            write_json(place / "spec.json", spec)
+            write_bytes(place / "log", b"")
+            start_session(session, "serve", name)
+    return {"started": not running, "token": token}
+
+
+def state(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether the service's session is alive, and the end of what it wrote."""
+    name = Path(request["name"]).name
+    running = f"service-{name}" in sessions()
+    try:
+        written = (STATE / "services" / name / "log").read_bytes()[-TAIL_BYTES:]
+    except OSError:
+        written = b""
+    return {"running": running, "tail": written.decode("utf-8", "replace")}
+
+
+def serve(name: str) -> int:
+    """Carry the service inside tmux until it ends; what it writes goes to its log."""
+    place = STATE / "services" / name
+    spec = read_json(place / "spec.json") or {}
+    environment = dict(os.environ)
+    environment |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    environment.pop("TMUX", None)
+    if spec["token"]:  # in a file: a process list shows arguments to everyone
+        environment["JUPYTER_TOKEN_FILE"] = str(place / "token")
+    line = str(spec["command"]).replace("{port}", str(spec["port"]))
+    # a child, because tmux ends a pane whose terminal nobody holds open any more
+    with (place / "log").open("ab") as log:
+        return subprocess.call(
+            ["/bin/bash", "-c", line],
+            cwd=workspace(spec["project"]) / spec["directory"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def _token(place: Path) -> str:
+    path = place / "token"
+    try:
+        if known := path.read_text():
+            return known
+    except OSError:
+        pass
+    made = secrets.token_hex(24)
+    write_bytes(path, made.encode())
+    return made
+
+
+def _end(session: str) -> None:
+    tmux("kill-session", "-t", f"={session}")
+    limit = time.monotonic() + END_S
+    while session in sessions() and time.monotonic() < limit:
+        time.sleep(0.05)

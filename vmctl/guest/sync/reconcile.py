@@ -1,0 +1,227 @@
+"""Decide what a push does here: what it puts, mends, deletes, and what it must not touch."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..paths import Refusal
+from .record import as_pushed, is_as, look, same_content
+
+TYPE_CHECKING = False  # see pushing.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .record import Entry, Known
+
+    Seen = tuple[int, int, int, int]
+
+SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
+DELTA_BYTES = 4 << 20  # from here on a file travels as its difference to the older one
+
+
+class Plan:
+    """What a push does to the workspace; paths are relative to it."""
+
+    def __init__(self) -> None:
+        self.put: dict[str, Entry] = {}  # files, links, empty folders to come
+        self.mend: dict[str, Entry] = {}  # right content, other times or mode
+        self.met: set[str] = set()  # the same is here, and no push put it here
+        self.clashes: list[str] = []  # of another kind: they go first
+        self.conflicts: list[list[str]] = []  # [path, "changed" or "made"]
+        self.delete: list[str] = []
+        self.keep: list[str] = []  # no longer pushed, but changed here
+        self.older: dict[str, str] = {}  # sha256: path of an older version
+        self.seen: dict[str, Seen | None] = {}  # what stood there when asked
+        self.wanted_folders: set[str] = set()  # stay when deletions empty them
+
+
+def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:
+    """Refuse what looks like the wrong folder."""
+    guard_origin(known, origin)
+    if len(wanted) * SHRINK < len(known.files):
+        raise Refusal(
+            "conflict",
+            f"Only {len(wanted)} files are here, the last push had {len(known.files)}: "
+            "the rest would be deleted on the VM.",
+            "Look with vmctl push --dry-run --force, and if it is right: vmctl push --force",
+        )
+
+
+def guard_origin(known: Known, origin: str) -> None:
+    """Refuse another folder, or another computer."""
+    if (known.files or known.may) and known.origin != origin:
+        raise Refusal(
+            "conflict",
+            f"What is on the VM was pushed from {known.place}.",
+            "Give this folder's VM another name (vmctl --name NAME up), "
+            "or replace what is there: vmctl push --force",
+        )
+
+
+def compare(root: str, wanted: dict[str, Entry], known: Known, force: bool) -> Plan:
+    """Look at everything once; raises Refusal where something foreign is in the way."""
+    plan = Plan()
+    folders = folders_of(wanted)
+    blocked = _blocked(root, folders, known, force, plan)
+    for path, entry in wanted.items():
+        if blocked and any(path.startswith(f"{top}/") for top in blocked):
+            plan.put[path] = entry
+            plan.seen[path] = None
+            continue
+        place = f"{root}/{path}"
+        now = look(place)
+        if now is None:
+            plan.put[path] = entry
+            plan.seen[path] = None
+        elif known.files.get(path) != entry or not is_as(entry, now, place):
+            _compare_one(path, entry, place, now, known, force, plan)
+        elif path in known.met:
+            plan.met.add(path)
+    _leftovers(root, folders, wanted, known, plan)
+    return plan
+
+
+def _compare_one(
+    path: str,
+    entry: Entry,
+    place: str,
+    now: os.stat_result,
+    known: Known,
+    force: bool,
+    plan: Plan,
+) -> None:
+    """Something stands there that is not known to be exactly what is wanted."""
+    versions = known.versions(path)
+    is_folder = stat.S_ISDIR(now.st_mode)
+    plan.seen[path] = seen(now)
+    if is_folder and entry[0] != "d":
+        if any(not _ours(root_of(place, path), leaf, known) for leaf in _leaves(place, path)):
+            raise _in_the_way(path, "a file")
+        plan.clashes.append(path)
+        plan.put[path] = entry
+        return
+    here = next((one for one in versions if is_as(one, now, place)), None)
+    if here is None:
+        here = same_content(place, now, [entry, *versions])
+    if here is None and not force:
+        why = "changed" if versions and path not in known.met else "made"
+        plan.conflicts.append([path, why])
+    if here is not None and here[:2] == entry[:2]:
+        # a folder that held what was pushed before is ours, although it was no entry itself
+        held = entry[0] == "d" and not versions and path in folders_of(known.paths())
+        if path in known.met or not (versions or held):
+            plan.met.add(path)
+        if not is_as(entry, now, place):
+            plan.mend[path] = entry
+        return
+    if entry[0] == "d":
+        plan.clashes.append(path)
+    plan.put[path] = entry
+    is_file = entry[0] == "f" and stat.S_ISREG(now.st_mode)
+    if is_file and min(entry[2], now.st_size) >= DELTA_BYTES:
+        plan.older[entry[1]] = path
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Every folder above any of the paths, the workspace itself left out."""
+    folders: set[str] = set()
+    for path in paths:
+        end = path.rfind("/")
+        while end > 0:
+            folder = path[:end]
+            if folder in folders:
+                break
+            folders.add(folder)
+            end = path.rfind("/", 0, end)
+    return folders
+
+
+def seen(now: os.stat_result | None) -> Seen | None:
+    """What tells that something was replaced or changed in between."""
+    if now is None:
+        return None
+    return (now.st_mode, now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+def root_of(place: str, path: str) -> str:
+    """The workspace, from a full path and the path below it."""
+    return place[: -len(path) - 1]
+
+
+def _blocked(root: str, folders: set[str], known: Known, force: bool, plan: Plan) -> list[str]:
+    """What stands where a folder must come, and may go: ours, or anything under force."""
+    found: list[str] = []
+    for folder in sorted(folders):
+        if any(folder.startswith(f"{top}/") for top in found):
+            continue
+        place = f"{root}/{folder}"
+        now = look(place)
+        if now is None or stat.S_ISDIR(now.st_mode):
+            continue
+        if not force and same_content(place, now, known.versions(folder)) is None:
+            raise _in_the_way(folder, "a folder")
+        found.append(folder)
+        plan.seen[folder] = seen(now)
+    plan.clashes += found
+    return found
+
+
+def _leftovers(
+    root: str, folders: set[str], wanted: dict[str, Entry], known: Known, plan: Plan
+) -> None:
+    """Of what was pushed and is no longer wanted: what is as pushed, and what changed since."""
+    real: dict[str, bool] = {"": True}
+    for path in sorted(known.paths() - wanted.keys(), reverse=True):
+        if path in folders or not _is_inside(root, path.rpartition("/")[0], real):
+            continue
+        place = f"{root}/{path}"
+        now = look(place)
+        if now is None or (path in known.met and path not in known.may):
+            continue
+        plan.seen[path] = seen(now)
+        if stat.S_ISDIR(now.st_mode):
+            if ["d"] in known.versions(path) and not any(os.scandir(place)):
+                plan.delete.append(path)
+        elif _ours(root, path, known):
+            plan.delete.append(path)
+        else:
+            plan.keep.append(path)
+
+
+def _ours(root: str, path: str, known: Known) -> bool:
+    place, versions = f"{root}/{path}", known.versions(path)
+    if path in known.met and path not in known.may:
+        return False
+    if as_pushed(place, versions) is not None:
+        return True
+    now = look(place)
+    return now is not None and same_content(place, now, versions) is not None
+
+
+def _is_inside(root: str, folder: str, real: dict[str, bool]) -> bool:
+    """Whether every folder on the way is a real one: nothing is deleted through a link."""
+    if folder not in real:
+        above = _is_inside(root, folder.rpartition("/")[0], real)
+        now = look(f"{root}/{folder}") if above else None
+        real[folder] = now is not None and stat.S_ISDIR(now.st_mode)
+    return real[folder]
+
+
+def _leaves(place: str, path: str) -> list[str]:
+    """Everything below a folder that is no folder itself, as paths below the workspace."""
+    found = []
+    for folder, folders, names in os.walk(place):
+        inner = path + folder[len(place) :]
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        found += [f"{inner}/{name}" for name in [*names, *links]]
+    return found
+
+
+def _in_the_way(path: str, wanted: str) -> Refusal:
+    return Refusal(
+        "conflict",
+        f"On the VM '{path}' stands where {wanted} must come, and no push put it there.",
+        "Move it away with vmctl ssh, then push again.",
+    )

@@ -1,0 +1,101 @@
+"""How a VM comes up, told by itself over a connection that carries other commands, too."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import IO, Any
+
+from vmctl.domain.errors import NotFound, Unreachable, VmctlError
+from vmctl.domain.replies import BOOT_REPORT, checked, decoded
+from vmctl.domain.text import last_lines
+from vmctl.ssh import rpc
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import TAIL_BYTES, tail_of
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.openssh import OpenSSH
+
+MAX_LINE = 1 << 16
+SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
+NO_SUCH_COMMAND = 127
+WAITING = 64  # reports: each says how all stands, so an older one may be missed
+
+
+class Watching:
+    """Reads what guest/machine/boot_report.py says in a thread of its own, until `close`."""
+
+    def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
+        self._heard_at = time.monotonic()
+        self._news: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
+        line = rpc.watch_line(request)
+        self._process = remote.popen(line) if isinstance(remote, OpenSSH) else None
+        self._channel = remote.begin(line) if isinstance(remote, Connection) else None
+        threading.Thread(target=self._listen, name="watching", daemon=True).start()
+
+    def news(self) -> Mapping[str, Any] | None:
+        """The next report; None when there is none yet.
+
+        Raises EOFError when the VM has told everything, Unreachable when the link was lost,
+        NotProvenWhole where it tells what is no report.
+        """
+        try:
+            found = self._news.popleft()
+        except IndexError:
+            if time.monotonic() - self._heard_at > SILENCE_S:
+                raise Unreachable(
+                    "The VM has fallen silent: the connection is lost.", hint="Look again: vmctl up"
+                ) from None
+            return None
+        if found is None:
+            raise EOFError
+        if isinstance(found, VmctlError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End it; nothing of it is left on the VM."""
+        if self._process is not None:
+            end_process(self._process)
+        if self._channel is not None:
+            self._channel.close()
+
+    def _listen(self) -> None:
+        code, words = -1, b""
+        # a connection that is closed under the reader ends what it reads
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            if self._process is not None:
+                assert self._process.stdout is not None
+                self._pass_on(self._process.stdout)
+                words, code = tail_of(self._process)
+            elif self._channel is not None:
+                self._pass_on(self._channel.makefile("rb"))
+                words = self._channel.makefile_stderr("rb").read(TAIL_BYTES)
+                code = self._channel.recv_exit_status()
+        if code == 0:
+            self._news.append(None)
+            return
+        if code == NO_SUCH_COMMAND:
+            self._news.append(NotFound("There is no python3 on the VM.", hint="vmctl up"))
+            return
+        said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
+        self._news.append(
+            Unreachable(
+                f"The VM stopped telling how it comes up: {said}", hint="Look again: vmctl up"
+            )
+        )
+
+    def _pass_on(self, stream: IO[bytes]) -> None:
+        while line := stream.readline(MAX_LINE):
+            self._heard_at = time.monotonic()
+            try:
+                report = decoded(line)
+            except ValueError:
+                continue  # a login file of the user's prints something
+            if isinstance(report, dict) and "starting" in report:
+                try:
+                    self._news.append(checked(BOOT_REPORT, report, "its report"))
+                except VmctlError as error:
+                    self._news.append(error)

@@ -1,0 +1,263 @@
+"""One OpenSSH master: its control socket, its process, how it is opened, replaced and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from vmctl.domain.errors import NotFound, Unreachable
+from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
+from vmctl.folders import runtime_dir
+
+PROBE_S = 2.0
+OPEN_S = 20.0
+MARGIN_S = 10.0  # for the key exchange, once a connection is made
+EXIT_S = 0.5  # a master that is stopped or swamped does not answer, and is killed
+# Without a master ssh would make a connection of its own, unseen: it must fail instead.
+ONLY_THROUGH_MASTER = ("-o", "ProxyCommand=false")
+
+_numbers = itertools.count()
+
+
+class Master:
+    """The shared connection to one target; the process of ssh behind it may or may not live."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        folder = runtime_dir()
+        self.socket = folder / f"{target.digest}.s"
+        self.config = folder / f"{target.digest}.conf"
+        self.lock = Lock(folder / f"{target.digest}.lock")
+        self._pid = folder / f"{target.digest}.pid"
+        self._configure()
+
+    def _configure(self) -> None:
+        _write_when_new(self.config, ssh_config(self.target, str(self.socket)))
+
+    def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
+        """An ssh command line for this VM; `command` is one line for the login shell there."""
+        base = [program("ssh"), "-F", str(self.config), *options, self.target.alias]
+        return base if command is None else [*base, command]
+
+    @property
+    def inode(self) -> int:
+        """The control socket's identity; 0 when there is none."""
+        try:
+            return self.socket.lstat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def probe(self, timeout_s: float = PROBE_S) -> bool:
+        """Whether a command gets through the master in time; asks the VM, not the socket.
+
+        Without a master it is False at once: the command cannot fall back to a new connection.
+        """
+        if not self.inode:
+            return False
+        with self.question() as asked:
+            try:
+                return asked.wait(timeout_s) == 0
+            except subprocess.TimeoutExpired:
+                asked.kill()
+                return False
+
+    def question(self) -> subprocess.Popen[bytes]:
+        """A harmless command on its way through the master; its exit code 0 means life."""
+        return subprocess.Popen(
+            self.argv("true", options=("-n", *ONLY_THROUGH_MASTER)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    # -- coming ------------------------------------------------------------------------------
+
+    def open_beside(
+        self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S
+    ) -> Path:
+        """Start another process for the same target; its socket waits to be adopted.
+
+        Raises Unreachable, HostKeyChanged or AccessDenied.
+        """
+        self._configure()  # `down` in another terminal may have tidied it away
+        spare = self.socket.with_name(f"{self.target.digest}.{os.getpid()}.{next(_numbers)}")
+        import tempfile  # only where something is opened
+
+        # the master inherits these descriptors and outlives us: a pipe would never end
+        with tempfile.TemporaryFile() as errors:
+            slow = self.target.connect_timeout_s if self.target.proxy else 0
+            connect_s = max(connect_timeout_s, slow)
+            options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_s}")
+            try:
+                code = subprocess.run(
+                    self.argv(None, options=(*options, "-S", _literal(spare), "-N", "-f")),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    timeout=max(timeout_s, connect_s + MARGIN_S),
+                    check=False,
+                    start_new_session=True,  # Ctrl-C in the terminal is not for the master
+                ).returncode
+            except subprocess.TimeoutExpired as error:
+                raise Unreachable(
+                    f"The VM at {self.target.address} does not finish the SSH handshake.",
+                    hint="See whether it runs: vmctl status",
+                ) from error
+            errors.seek(0)
+            told = errors.read().decode("utf-8", "replace")
+        if code != 0:
+            raise ssh_failure(f"{self._said_by_proxy()}{told}", self.target)
+        return spare
+
+    def _said_by_proxy(self) -> str:
+        """Why the proxy lets nothing through: a lasting master keeps its words to itself."""
+        if not self.target.proxy:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(
+                ["sh", "-c", f"exec {self.target.proxy}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=self.target.connect_timeout_s,
+                check=False,
+            ).stderr.decode("utf-8", "replace")
+        return ""
+
+    def adopt(self, spare: Path) -> None:
+        """A process that was opened beside takes this master's place, at once for everybody."""
+        told = self._control("check", spare)
+        found = re.search(r"pid=(\d+)", told)
+        part = self._pid.with_name(f"{spare.name}.pid")
+        part.write_text(found.group(1) if found else "0", encoding="ascii")
+        part.replace(self._pid)
+        spare.replace(self.socket)
+
+    def drop(self, spare: Path) -> None:
+        """End a process that was opened beside and is not needed."""
+        self._control("exit", spare)
+        spare.unlink(missing_ok=True)
+
+    # -- going -------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The master's process; 0 where it is not known or no longer that process."""
+        try:
+            pid = int(self._pid.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0
+        return pid if pid > 0 and str(self.config) in words_of(pid) else 0
+
+    def kill(self) -> None:
+        """End the process whatever state it is in; what was asked of it never begins."""
+        pid = self.pid
+        if pid:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        else:
+            self._control("exit", self.socket)
+        self._pid.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End the master if there is one; neither process nor socket is left."""
+        if self.inode:
+            self._control("exit", self.socket)
+        self.kill()
+        self.socket.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """End the master and leave no file of it."""
+        self.close()
+        for path in (self.config, self.lock.path):
+            path.unlink(missing_ok=True)
+
+    def _control(self, word: str, socket: Path) -> str:
+        """Ask the local process, not the VM; "" when it does not answer."""
+        try:
+            return subprocess.run(
+                self.argv(None, options=("-S", _literal(socket), "-O", word)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=EXIT_S,
+                check=False,
+            ).stderr.decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            return ""
+
+
+class Lock:
+    """A file lock that dies with its holder; between processes and threads alike."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def acquire(self) -> bool:
+        """Take it if it is free."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give it back; no harm where it is not held."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _literal(path: Path) -> str:
+    """A path for ssh's -S, where '%' would begin a token."""
+    return str(path).replace("%", "%%")
+
+
+def words_of(pid: int) -> str:
+    """A process's command line, "" when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        if Path("/proc/self").exists():
+            return ""
+    try:  # macOS
+        asked = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True)
+    except OSError:
+        return ""
+    return asked.stdout.decode("utf-8", "surrogateescape")
+
+
+def _write_when_new(path: Path, text: str) -> None:
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (OSError, ValueError):
+        pass
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def program(name: str) -> str:
+    """OpenSSH's program, wherever PATH has it."""
+    found = shutil.which(name)
+    if found is None:
+        raise NotFound(
+            f"'{name}' is not installed on this computer.",
+            hint="Install it: sudo apt-get install openssh-client rsync",
+        )
+    return found

@@ -1,0 +1,340 @@
+"""A VM reached over one warm OpenSSH master, which heals itself when it does not answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmctl.domain.command import Command
+from vmctl.domain.errors import TimedOut, Unreachable
+from vmctl.domain.login.ssh_target import Target, ssh_failure
+from vmctl.domain.terminal import Sink, Sinks
+from vmctl.ssh.remote_output import exchange
+from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
+from vmctl.ssh.session.mux_client import SSH_FAILED, Begun, Running
+
+if TYPE_CHECKING:
+    from vmctl.ssh.session.reconnect import Resolve
+
+HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
+# and takes the old one's place after so long: it has made a dozen round trips by then
+PATIENCE_S = 1.5
+ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
+VERIFIED_FOR_S = 2.0
+STEP_S = 0.02
+TRIES = 4
+CHUNK = 65536
+COMMAND_S = 120.0  # for a command of ours that does next to nothing
+
+__all__ = ["SSH_FAILED", "OpenSSH", "Result", "Running", "is_ssh_failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command on the VM ended."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def error_text(self) -> str:
+        """Standard error as text."""
+        return self.stderr.decode("utf-8", "replace")
+
+
+class OpenSSH:
+    """A VM reached through OpenSSH under a configuration of vmctl's own.
+
+    A command is started at once, without asking first whether the master lives. Where the VM
+    does not confirm it within two seconds or so, a new master takes the old one's place and the
+    command is started there; it never runs twice. `resolve` tells where the VM is now; without it
+    only the address in `target` is tried. After any command `target` and `config_file` are the
+    ones that answered.
+    """
+
+    def __init__(self, target: Target, resolve: Resolve | None = None) -> None:
+        self._master = Master(target)
+        self._resolve = resolve
+        self._alive_at = 0.0
+
+    @property
+    def target(self) -> Target:
+        """Where the VM answered last."""
+        return self._master.target
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return self._master.socket
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration that scp and rsync's ssh take too; verify() first, or run a command."""
+        return self._master.config
+
+    def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
+        """An ssh command line for this VM, verified a moment ago; `command` is one shell line."""
+        self.verify()
+        return self._master.argv(command, options=options)
+
+    # -- the master --------------------------------------------------------------------------
+
+    def probe(self, timeout_s: float = PROBE_S) -> bool:
+        """Whether a command gets through the master in time; heals nothing."""
+        alive = self._master.probe(timeout_s)
+        self._alive_at = time.monotonic() if alive else 0.0
+        return alive
+
+    def verify(self) -> None:
+        """Make sure that the VM answers, for what does not start through us; heals if need be.
+
+        Raises Unreachable, HostKeyChanged, AccessDenied, or what the API says of a VM that is off.
+        """
+        if time.monotonic() - self._alive_at > VERIFIED_FOR_S:
+            self.run("true")
+
+    def open(self) -> None:
+        """Make sure that there is a master, new or old, without asking the VM through it."""
+        if not self._master.inode:
+            self._reopen(0)
+
+    def close(self) -> None:
+        """End the master if there is one; nothing of it is left."""
+        self._alive_at = 0.0
+        self._master.forget()
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def popen(self, command: str | Command) -> Running:
+        """Start a command on the VM with pipes on its three streams; the caller ends it.
+
+        Returns when the VM has confirmed it, one round trip later.
+        """
+        return self._begin(str(command))
+
+    def run(
+        self,
+        command: str | Command,
+        *,
+        input: bytes | None = None,
+        timeout_s: float = COMMAND_S,
+    ) -> Result:
+        """Run one command on the VM and wait; its exit code is data, ssh's own failure an error.
+
+        Raises TimedOut, and NotProvenWhole where it says more than a helper ever does.
+        """
+        with self._begin(str(command)) as process:
+            try:
+                stdout, stderr = exchange(process, input or b"", timeout_s)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise TimedOut(
+                    f"A command on the VM took longer than {timeout_s:g} s.",
+                    hint="See whether it runs: vmctl status",
+                ) from error
+            except BaseException:
+                process.kill()
+                raise
+        if process.lost or (process.lost is None and is_ssh_failure(stderr)):
+            words = process.ssh_words or stderr.decode("utf-8", "replace")
+            raise ssh_failure(_last_words(words), self.target)
+        self._alive_at = time.monotonic()
+        return Result(process.returncode, stdout, stderr)
+
+    def interactive(
+        self, command: str | Command | None, *, tty: bool, sinks: Sinks | None = None
+    ) -> int:
+        """Run with this terminal's streams; returns the remote exit code.
+
+        Without a terminal of its own the command's output goes to the sinks, where there are any.
+        Raises Unreachable where the connection was lost meanwhile.
+        """
+        line = None if command is None else str(command)
+        if tty or line is None:
+            self.verify()  # a terminal is only changed for a session that will come
+            code = subprocess.call(self._master.argv(line, options=("-t" if tty else "-T",)))
+            lost = code == SSH_FAILED and not self.probe()
+        else:
+            code, lost = self._inherited(line, sinks or Sinks())
+        if lost:
+            raise Unreachable(
+                "The connection to the VM was lost.", hint="See whether it runs: vmctl status"
+            )
+        return code
+
+    def _inherited(self, line: str, sinks: Sinks) -> tuple[int, bool]:
+        """Run with our own three streams; the exit code, and whether it was the link's."""
+        process = self._begin(line, inherit=sinks)
+        try:
+            _pump(process, sinks)
+            code = process.wait()
+        except BaseException:  # Ctrl-C: ssh has had it, too
+            process.give_up()
+            raise
+        lost = process.lost
+        return code, not self.probe() if lost is None else lost
+
+    def scp(self, words: Sequence[str], stderr: Sink | None = None) -> int:
+        """Run scp under the same configuration; returns its exit code."""
+        sinks = Sinks(stderr=stderr)
+        argv = [program("scp"), "-F", str(self._master.config), *words]
+        with subprocess.Popen(argv, stderr=_streams(sinks)["stderr"]) as process:
+            _pump(process, sinks)
+            return process.wait()
+
+    # -- the rule by which a command starts --------------------------------------------------
+
+    def _begin(self, line: str, *, inherit: Sinks | None = None) -> Running:
+        """Start a command, exactly once, on a master that answers."""
+        for _ in range(TRIES):
+            inode = self._master.inode
+            if not inode:
+                self._reopen(0)
+                inode = self._master.inode
+            process = self._spawn(line, inherit=inherit)
+            try:
+                known = process.begun(HEDGE_S)
+                if known is Begun.NOT_YET:
+                    known = self._hedge(process, inode)
+                elif known is Begun.NO_MASTER:
+                    self._reopen(inode)
+            except BaseException:
+                process.kill()
+                process.give_up()
+                raise
+            if known is Begun.YES:
+                self._alive_at = time.monotonic()
+                return process
+            process.give_up()
+            if known is Begun.TURNED_AWAY:
+                _note("the connection's sessions are all in use: one more connection is made")
+                return self._spawn(line, inherit=inherit, alone=True)
+        raise Unreachable(
+            "The connection to the VM breaks as soon as it is made.",
+            hint="Look at it: vmctl status",
+        )
+
+    def _spawn(self, line: str, *, inherit: Sinks | None, alone: bool = False) -> Running:
+        route = ("-o", "ControlPath=none") if alone else ONLY_THROUGH_MASTER
+        return Running(
+            self._master.argv(line, options=("-T", *route)),
+            stdin=subprocess.PIPE if inherit is None else None,
+            **_streams(inherit),
+            new_session=inherit is None,
+            logged=not alone,
+        )
+
+    def _reopen(self, inode: int) -> None:
+        """A new master where there is none that takes commands."""
+        from vmctl.ssh.session.reconnect import Reopening  # a warm command does without it
+
+        attempt = Reopening(self._master, inode, self._resolve, ask_after_s=ASK_AFTER_S)
+        try:
+            self._master = attempt.result().adopt()
+        finally:
+            attempt.end()
+
+    def _hedge(self, process: Running, inode: int) -> Begun:
+        """The VM is late: prepare another connection and take whichever answers.
+
+        The old master is ended before the command is started anew, so that it cannot begin there;
+        one that carries somebody's transfer is waited for.
+        """
+        from vmctl.ssh.session.liveness import Pulse
+        from vmctl.ssh.session.reconnect import Reopening
+
+        began, pulse = time.monotonic() - HEDGE_S, Pulse(self._master.pid)
+        attempt = Reopening(self._master, inode, self._resolve)
+        question = self._master.question()
+        try:
+            while True:
+                known = process.begun(STEP_S)
+                pulse.look()
+                if known is Begun.NO_MASTER:  # another vmctl process has replaced it
+                    self._master = attempt.result().adopt()
+                if known is not Begun.NOT_YET:
+                    return known
+                if time.monotonic() - began < PATIENCE_S or not attempt.done():
+                    continue
+                if question.poll() == 0:
+                    return Begun.YES  # it lives, in words that we do not know
+                if pulse.beats():
+                    continue
+                try:
+                    opened = attempt.result()
+                finally:
+                    self._master.kill()
+                    process.give_up()
+                if process.confirmed:
+                    raise Unreachable(
+                        "The connection to the VM was lost just when the command began.",
+                        hint="See what it did, then try again.",
+                    )
+                self._master = opened.adopt()
+                return Begun.NO_MASTER
+        finally:
+            attempt.end()
+            if question.poll() is None:
+                question.kill()
+            question.wait()
+
+
+def _streams(sinks: Sinks | None) -> dict[str, int | None]:
+    """The program's standard output and error, for Popen; one pipe at most for sinks."""
+    if sinks is None:
+        return {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if sinks.stdout is None:
+        return {"stdout": None, "stderr": subprocess.PIPE if sinks.stderr else None}
+    return {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT if sinks.stderr else None}
+
+
+def _pump(process: subprocess.Popen[bytes], sinks: Sinks) -> None:
+    """Hand on what the program writes until it has ended."""
+    source, sink = (
+        (process.stdout, sinks.stdout) if sinks.stdout else (process.stderr, sinks.stderr)
+    )
+    if source is not None and sink is not None:
+        while data := os.read(source.fileno(), CHUNK):
+            sink(data)
+
+
+def is_ssh_failure(stderr: bytes) -> bool:
+    """Exit code 255 is ssh's own when it says so, or when nothing was said at all."""
+    signs = (
+        b"ssh:",
+        b"mux_client",
+        b"kex_",
+        b"Permission denied (",
+        b"Host key verification",
+        b"host key is known for",
+        b"Connection ",
+        b"Shared connection",
+        b"client_loop",
+        b"Timeout, server",
+        b"Control socket",
+    )
+    return not stderr.strip() or any(sign in stderr for sign in signs)
+
+
+def _last_words(log: str) -> str:
+    """What ssh's log says to a person."""
+    lines = [line.strip() for line in log.splitlines() if not line.startswith(("debug", "OpenSSH"))]
+    return "\n".join(line for line in lines if line)
+
+
+def _note(text: str) -> None:
+    """For who asked to be told more; nobody else pays for the import."""
+    import logging
+
+    logging.getLogger("vmctl").info(text)

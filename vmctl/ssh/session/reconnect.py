@@ -1,0 +1,227 @@
+"""A master that answers in place of one that does not, wherever the VM is now."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable, VmctlError
+from vmctl.domain.login.ssh_target import Target
+from vmctl.ssh.session.control_master import Master
+
+LOCK_WAIT_S = 30.0
+LOCK_GAP_S = 0.02
+KEY_WAIT_S = 60.0  # until the guest agent has written a renewed key
+KEY_GAP_S = 0.3
+
+Resolve = Callable[[], Target]  # asks the Compute API where the VM is; raises NotFound, Conflict, …
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A master, and the process that is to take its place; None where one has done so already."""
+
+    master: Master
+    spare: Path | None
+
+    def adopt(self) -> Master:
+        """Make it the one that every command takes."""
+        if self.spare is not None:
+            self.master.adopt(self.spare)
+        return self.master
+
+    def drop(self) -> None:
+        """It is not needed."""
+        if self.spare is not None:
+            self.master.drop(self.spare)
+
+
+class Reopening:
+    """Opens, in a thread, what shall replace a master whose socket had the given inode.
+
+    The address seen last is tried while the API is asked, which starts `ask_after_s` later: who
+    shows the pinned host key there is the VM, and the API need not be waited for. Other vmctl
+    processes wait for this one until `end` is called.
+    """
+
+    def __init__(
+        self, old: Master, inode: int, resolve: Resolve | None, *, ask_after_s: float = 0.0
+    ) -> None:
+        self._old = old
+        self._inode = inode
+        self._resolve = resolve
+        self._ask_after_s = ask_after_s
+        self._given_up = threading.Event()
+        self._handed_over = False
+        self._guard = threading.Lock()
+        self.opened: Opened | None = None
+        self.error: VmctlError | None = None
+        self._crash: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="reopening", daemon=True)
+        self._thread.start()
+
+    def done(self, timeout_s: float = 0.0) -> bool:
+        """Whether it has ended, one way or another, within so many seconds."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def result(self) -> Opened:
+        """What was opened; waits for it, raises why nothing could be."""
+        while not self.done(1.0):
+            pass
+        if self._crash is not None:
+            raise self._crash
+        if self.error is not None:
+            raise self.error
+        with self._guard:
+            self._handed_over = True
+        assert self.opened is not None
+        return self.opened
+
+    def end(self) -> None:
+        """Let others go on; what was opened for nothing is ended."""
+        self._given_up.set()
+        with self._guard:
+            if self.opened is not None and not self._handed_over:
+                self.opened.drop()
+                self.opened = None
+        self._old.lock.release()
+
+    # -- in the thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            opened = self._opened()
+        except VmctlError as error:
+            self.error = error
+            return
+        except BaseException as error:  # told by result(), in the thread that asks
+            self._crash = error
+            return
+        with self._guard:
+            if self._given_up.is_set():
+                opened.drop()
+            else:
+                self.opened = opened
+
+    def _opened(self) -> Opened:
+        limit = time.monotonic() + LOCK_WAIT_S
+        while not self._old.lock.acquire():
+            if self._replaced():
+                return Opened(self._old, None)
+            if self._given_up.wait(LOCK_GAP_S) or time.monotonic() > limit:
+                raise _busy()
+        if self._given_up.is_set():
+            self._old.lock.release()
+            raise _busy()
+        if self._replaced():
+            return Opened(self._old, None)
+        return self._race()
+
+    def _replaced(self) -> bool:
+        """Somebody else has put a new one in the old one's place."""
+        return self._old.inode not in (0, self._inode)
+
+    def _race(self) -> Opened:
+        news: queue.SimpleQueue[Path | Target | _Failed] = queue.SimpleQueue()
+        here = _Errand(news, lambda: self._old.open_beside(), at_known_address=True)
+        asked: _Errand | None = None
+        if self._resolve is None:
+            refused = _Failed(Unreachable("nobody to ask"), at_known_address=False)
+        else:
+            refused = None
+        known: _Failed | None = None
+        while True:
+            try:
+                # the API is asked when the known address has failed, or is slow
+                told = news.get(timeout=None if asked or refused else self._ask_after_s)
+            except queue.Empty:
+                told = None
+            if isinstance(told, Path):
+                return Opened(self._old, told)
+            if isinstance(told, Target):
+                if told != self._old.target:
+                    here.abandon(self._old)
+                    return _open_at(Master(told))
+                if known is None:
+                    refused = _Failed(Unreachable("the same address"), at_known_address=False)
+                elif isinstance(known.error, AccessDenied):
+                    return _open_at(self._old)  # the key was renewed just now
+                else:
+                    raise known.error
+            elif isinstance(told, _Failed) and told.at_known_address:
+                known = told
+                if refused is not None:
+                    raise known.error
+            elif isinstance(told, _Failed):
+                if known is not None or isinstance(told.error, NotFound | Conflict):
+                    here.abandon(self._old)
+                    raise told.error
+                refused = told
+            if asked is None and refused is None and self._resolve is not None:
+                asked = _Errand(news, self._resolve, at_known_address=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: VmctlError
+    at_known_address: bool
+
+
+class _Errand:
+    """One blocking question in a thread; its answer comes as news."""
+
+    def __init__(
+        self,
+        news: queue.SimpleQueue[Path | Target | _Failed],
+        ask: Callable[[], Path | Target],
+        *,
+        at_known_address: bool,
+    ) -> None:
+        self._news = news
+        self._ask = ask
+        self._at_known_address = at_known_address
+        self._abandoned_by: Master | None = None
+        threading.Thread(target=self._work, name="errand", daemon=True).start()
+
+    def abandon(self, master: Master) -> None:
+        """A master that still comes is ended."""
+        self._abandoned_by = master
+
+    def _work(self) -> None:
+        try:
+            told: Path | Target | _Failed = self._ask()
+        except VmctlError as error:
+            told = _Failed(error, self._at_known_address)
+        except Exception as error:
+            told = _Failed(VmctlError(f"{type(error).__name__}: {error}"), self._at_known_address)
+        master = self._abandoned_by
+        if master is not None and isinstance(told, Path):
+            master.drop(told)
+        else:
+            self._news.put(told)
+
+
+def _open_at(master: Master) -> Opened:
+    """At the address that the API told; a key that was just renewed may need a moment."""
+    if master.probe():
+        return Opened(master, None)
+    limit = time.monotonic() + KEY_WAIT_S
+    while True:
+        try:
+            return Opened(master, master.open_beside())
+        except AccessDenied:
+            if time.monotonic() > limit:
+                raise
+            threading.Event().wait(KEY_GAP_S)
+
+
+def _busy() -> Unreachable:
+    return Unreachable(
+        "Another vmctl command has been connecting to the VM for too long.",
+        hint="Try again, or see what runs: ps aux | grep vmctl",
+    )

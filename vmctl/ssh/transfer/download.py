@@ -1,0 +1,293 @@
+"""Files from the VM as one stream: a listing, then each file's missing bytes, proven by SHA-256.
+
+The other end is vmctl/guest/files/sender.py, where the order of what is said is written down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole
+from vmctl.domain.replies import (
+    END,
+    HEADER,
+    TRAILER,
+    Shape,
+    checked,
+    decoded,
+    listing_length,
+    unfit,
+)
+from vmctl.domain.sync.remote_listing import sane_time
+from vmctl.domain.text import one_line
+from vmctl.guest.protocol import LISTED, LISTING_BYTES
+from vmctl.ssh import rpc
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import READ_BYTES, RemoteOutput, tail_of, write_to
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.transfer.destination import Landing, Part
+
+LINE_BYTES = 1 << 16
+LISTING_VALUES = 8 * LISTED + (1 << 16)  # an entry is a list of six, and commas stand in names
+MUCH_BYTES = 1 << 20  # of a file: then the room for it is looked at again
+PIPE_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One file of the listing and where it belongs below the landing."""
+
+    number: int
+    remote: str
+    relative: str
+    size: int
+    mtime_ns: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One file that is here now, whole: its SHA-256 was the same on both sides.
+
+    `unchanged` when it was here already, and so nothing had to be sent.
+    """
+
+    want: Want
+    bytes: int
+    resumed_at: int
+    sha256: str
+    replaced: bool
+    unchanged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """What is here of a file before it comes: so many bytes, their sum, the running digest.
+
+    `whole` when they are the file itself under its name, not the rest of a cut fetch.
+    """
+
+    offset: int = 0
+    sha256: str = ""
+    digest: Any = None
+    whole: bool = False
+    changing_ok: bool = False
+
+
+class Incoming:
+    """One program run on the VM that sends files; a context manager."""
+
+    def __init__(self, ssh: OpenSSH, verb: str, request: dict[str, Any]) -> None:
+        self._ssh = ssh
+        self._first = True
+        self._verb, self._request = verb, request
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = rpc.stream(self._ssh, self._verb, self._request)
+        assert self._process.stdout is not None
+        self._output = RemoteOutput(self._process.stdout.fileno())
+        _widen(self._process)
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        end_process(self._process)
+
+    # -- what is said --------------------------------------------------------------------------
+
+    def listing(self, *, waits: bool) -> Generator[str, None, dict[str, Any]]:
+        """Yields why it waits, whenever it says so; returns the listing as it was sent.
+
+        Raises NotProvenWhole for one of more than LISTING_BYTES, and for a wait that nobody asked
+        for.
+        """
+        shape = listing_length(LISTING_BYTES)
+        while True:
+            record = self._record(shape)
+            if "waiting" in record:
+                if not waits:
+                    raise unfit("it waits, unasked")
+                yield record["waiting"]
+                continue
+            packed = b"".join(self._bytes(record["listing"]))
+            try:
+                unpacker = zlib.decompressobj()
+                data = unpacker.decompress(packed, LISTING_BYTES + 1)
+                found = decoded(data, LISTING_BYTES, LISTING_VALUES)
+            except (ValueError, zlib.error) as error:
+                raise unfit("its listing is no JSON, or too much of it") from error
+            if not isinstance(found, dict):
+                raise unfit("its listing is no object")
+            return found
+
+    def ask(self, wanted: Sequence[tuple[int, int, str]]) -> None:
+        """Say which files are wanted, each from an offset with the sum of what comes before."""
+        assert self._process.stdin is not None
+        line = json.dumps({"files": wanted}).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # the stream ends, and its end tells why
+            write_to(self._process.stdin.fileno(), line, self._output)
+
+    def finish(self) -> None:
+        """The other side has sent all that it promised."""
+        self._record(END)
+
+    def receive(
+        self, landing: Landing, want: Want, have: Have, instead_of: str | None = None
+    ) -> Generator[int, None, Callable[[], Arrived]]:
+        """The next file of the stream; yields bytes as they come, or as they were here before.
+
+        What it returns puts the proven file on the disk and gives it its name: in any thread, and
+        exactly once. It raises Conflict unless the file with the SHA-256 `instead_of` stands there
+        ("": no file must); None: whatever stands there is replaced.
+        """
+        begins, left = self._header(want, have.offset)
+        if begins and have.whole:
+            if left or self._record(TRAILER)["sha256"] != have.sha256:
+                raise unfit(f"{one_line(want.relative)} is the same, and is not")
+            landing.give_mode(want.relative, want.mode)
+            yield begins
+            same = Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
+            return lambda: same
+        digest = have.digest if begins else hashlib.sha256()
+        total = begins + left
+        part = landing.part(want.relative)
+        try:
+            if part.size < begins:
+                raise Conflict(
+                    f"Another command took what was here of {one_line(want.relative)} away.",
+                    hint="The same command again",
+                )
+            part.begin(begins)
+            if left > MUCH_BYTES:
+                landing.require(left)  # the disk here may have filled meanwhile
+            if begins:
+                yield begins
+            for data in self._bytes(left):
+                digest.update(data)
+                _write(part, data)
+                yield len(data)
+            trailer = self._record(TRAILER)
+            sha256 = digest.hexdigest()
+            _prove(part, want, trailer, sha256, have.changing_ok)
+        except BaseException:
+            part.close()
+            raise
+
+        def finish() -> Arrived:
+            try:
+                # mode and time of what was sent, which may be newer than the listing
+                times = trailer["mode"] & 0o777, sane_time(trailer["mtime_ns"])
+                replaced = part.finish(*times, instead_of)
+            finally:
+                part.close()
+            return Arrived(want, total, begins, sha256, replaced)
+
+        return finish
+
+    def _header(self, want: Want, offset: int) -> tuple[int, int]:
+        record = self._record(HEADER)
+        number, begins, left = record["number"], record["offset"], record["bytes"]
+        if number != want.number or begins not in (0, offset):
+            raise NotProvenWhole(
+                f"The VM sent another part of {one_line(want.relative)} than was asked for.",
+                hint="Nothing of it was kept; run the same command again.",
+            )
+        if begins + left > want.size:
+            raise NotProvenWhole(
+                f"The VM listed {one_line(want.relative)} with {want.size} bytes and sends "
+                f"{begins + left}.",
+                hint="Nothing of it was kept; look at it on the VM: vmctl ssh",
+            )
+        return begins, left
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    def _record(self, shape: Shape) -> dict[str, Any]:
+        """The next line, checked."""
+        line = self._output.line(LINE_BYTES)
+        while not line:
+            self._start_again()
+            line = self._output.line(LINE_BYTES)
+        try:
+            found = decoded(line)
+        except ValueError as error:
+            raise unfit("a line is no JSON") from error
+        record: dict[str, Any] = checked(shape, found, self._verb)
+        return record
+
+    def _bytes(self, left: int) -> Generator[bytes, None, None]:
+        while left:
+            data = self._output.some(min(left, READ_BYTES))
+            if not data:
+                self._start_again()
+            left -= len(data)
+            yield data
+
+    def _start_again(self) -> None:
+        """Where the helpers had to be installed first, once; else raise why it ended."""
+        told, code = tail_of(self._process)
+        first, self._first = self._first and not self._output.came, False
+        if first and rpc.mended(self._ssh, code, told, said=False):
+            end_process(self._process)
+            self._begin()
+            return
+        raise rpc.ended(self._ssh, code, told)
+
+
+def _write(part: Part, data: bytes) -> None:
+    try:
+        part.write(data)
+    except OSError as error:
+        if error.errno in (28, 122, 27):  # disk full, over quota, or a file too large for it
+            part.drop()  # the bytes would only keep it full
+            if error.errno == 27:
+                raise InvalidInput(
+                    "The file system here does not take so large a file.",
+                    hint="Save elsewhere: --to DIR",
+                ) from error
+        raise
+
+
+def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changing_ok: bool) -> None:
+    name = one_line(want.relative.rpartition("/")[2])
+    if trailer["sha256"] != sha256:
+        part.drop()
+        raise NotProvenWhole(
+            f"What arrived of {name} is not what the VM sent: its SHA-256 differs.",
+            hint="Nothing of it was kept; run the same command again.",
+        )
+    if trailer["changed"] and not changing_ok:
+        part.drop()
+        raise Changed(
+            f"{name} was changed on the VM while it was being fetched.",
+            hint="Wait for it: vmctl fetch --wait, or take it as it is: vmctl fetch --force",
+        )
+
+
+class Changed(Conflict):
+    """A file was written to while it was being sent."""
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    """Fewer turns between us and ssh; where the system does not allow it, it works as well."""
+    import fcntl
+
+    assert process.stdout is not None
+    setting = getattr(fcntl, "F_SETPIPE_SZ", None)
+    if setting is not None:
+        try:
+            fcntl.fcntl(process.stdout.fileno(), setting, PIPE_BYTES)
+        except OSError:
+            pass

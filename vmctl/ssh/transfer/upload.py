@@ -1,0 +1,205 @@
+"""Our side of the push conversation: what vmctl/guest/sync/receiver.py describes, in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from vmctl.domain.errors import Conflict, InvalidInput
+from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
+from vmctl.domain.replies import checked, decoded, push_reply, unfit
+from vmctl.domain.sync.tree import Entry
+from vmctl.domain.text import one_line
+from vmctl.guest.protocol import CHUNK, FRAME
+from vmctl.ssh import rpc
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import RemoteOutput, tail_of, write_to
+from vmctl.ssh.session.openssh import OpenSSH
+
+BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
+FIRST_BYTES = 1 << 14  # in the first one: TCP opens its window the sooner
+SAMPLE_BYTES = 1 << 16
+GAIN = 0.95  # what compresses to more than this part of itself travels as it is
+LEVEL = 5  # on a link of 100 Mbit/s the bytes saved are worth more than the time
+
+
+class Absent(Exception):
+    """The helpers were not on the VM, or not whole; they are there now: begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file to send from an offset on; `sha256` is what it had when it was looked at."""
+
+    path: str
+    sha256: str
+    size: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """So many bytes of a file went out; the VM will have it up to `end`."""
+
+    content: Content
+    end: int
+    bytes: int
+
+
+class Channel:
+    """One running "push" verb."""
+
+    def __init__(self, ssh: OpenSSH) -> None:
+        self.ssh = ssh
+        self.process = ssh.popen(rpc.verb_line("push"))
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._in = self.process.stdin.fileno()
+        self._output = RemoteOutput(self.process.stdout.fileno())
+        self._files = 0  # of the tree, which the VM may name by their numbers
+        self.sent_bytes = 0
+        self._compressor = zlib.compressobj(LEVEL)
+        self._batch_bytes = FIRST_BYTES
+
+    def request(self, request: dict[str, Any]) -> None:
+        """The first line."""
+        self._write(json.dumps(request).encode() + b"\n")
+
+    def tree(self, tree: dict[str, Entry]) -> None:
+        """The whole tree."""
+        self._files = len(tree)
+        self._frame(b"M", zlib.compress(json.dumps(tree).encode(), LEVEL))
+
+    def difference(self, put: dict[str, Entry], gone: Sequence[str], files: int) -> None:
+        """What differs from what the VM knows; `files` are in the whole tree then."""
+        self._files = files
+        told = json.dumps({"put": put, "gone": list(gone)})
+        self._frame(b"D", zlib.compress(told.encode(), LEVEL))
+
+    def coming(self, contents: Iterable[Content]) -> None:
+        """These are being brought by rsync; the VM may read along."""
+        self._name(b"H", contents)
+
+    def placed(self, contents: Iterable[Content]) -> None:
+        """These were brought by another program."""
+        self._name(b"P", contents)
+
+    def _name(self, kind: bytes, contents: Iterable[Content]) -> None:
+        told = [[content.sha256, content.size, content.path] for content in contents]
+        self._frame(kind, json.dumps(told).encode())
+
+    def send(
+        self, root: Path, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
+    ) -> Iterator[Sent]:
+        """Send contents until it is enough; yields what went out.
+
+        Whether a file still is what its SHA-256 says is the VM's to prove; raises where one
+        cannot be read.
+        """
+        batch = bytearray()
+        for content, offset, data, packs in _pieces(root, contents):
+            header = CHUNK.pack(bytes.fromhex(content.sha256), content.size, offset, len(data))
+            if packs:
+                batch += header
+                batch += data
+                if len(batch) >= self._batch_bytes:
+                    self._pack(batch)
+                    self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES)
+                    batch = bytearray()
+            else:
+                self._frame(b"R", header, data)
+            yield Sent(content, offset + len(data), len(data))
+            if is_enough():
+                break
+        if batch:
+            self._pack(batch)
+
+    def ask(self) -> None:
+        """Let the VM say at once what it will want; contents may go on."""
+        self._frame(b"?")
+
+    def has_answer(self) -> bool:
+        """Whether the VM has said something, or has ended."""
+        return self._output.has_line()
+
+    def listen(self) -> dict[str, Any]:
+        """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
+        self._frame(b".")
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for what the VM says; it has been checked."""
+        line = self._output.line(PUSH_BYTES)
+        if not line:
+            raise self._ended()
+        try:
+            found = decoded(line, PUSH_BYTES, PUSH_VALUES)
+        except ValueError as error:
+            raise unfit("push answers with no JSON, or too much of it") from error
+        told: dict[str, Any] = checked(push_reply(self._files), found, "push")
+        return told
+
+    def close(self) -> None:
+        """Leave no ssh behind, however it ended."""
+        end_process(self.process)
+
+    def _pack(self, batch: bytearray) -> None:
+        data = self._compressor.compress(batch) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        self._frame(b"Z", data)
+
+    def _frame(self, kind: bytes, *parts: bytes) -> None:
+        self._write(FRAME.pack(kind, sum(map(len, parts))), *parts)
+
+    def _write(self, *parts: bytes) -> None:
+        data = b"".join(parts)  # in one piece: ssh makes a packet of what it finds
+        try:
+            write_to(self._in, data, self._output)
+        except BrokenPipeError as error:
+            raise self._ended() from error
+        self.sent_bytes += len(data)
+
+    def _ended(self) -> Exception:
+        """Why the verb ended before its last turn."""
+        told, code = tail_of(self.process)
+        said = self._output.came
+        if rpc.mended(self.ssh, code, told, said=said):
+            return Absent()
+        return rpc.ended(self.ssh, code, told)
+
+
+def _pieces(root: Path, contents: Iterable[Content]) -> Iterator[tuple[Content, int, bytes, bool]]:
+    """Each file in pieces: its offset, its bytes, whether they are worth compressing."""
+    for content in contents:
+        with opened(root, content.path) as file:
+            file.seek(content.offset)
+            offset, packs = content.offset, True
+            while offset < content.size:
+                data = file.read(min(BATCH_BYTES, content.size - offset))
+                if not data:  # it became shorter: the VM will not find it whole
+                    break
+                if offset == content.offset and len(data) > SAMPLE_BYTES:
+                    sample = data[:SAMPLE_BYTES]
+                    packs = len(zlib.compress(sample, LEVEL)) < GAIN * len(sample)
+                yield content, offset, data, packs
+                offset += len(data)
+
+
+def opened(root: Path, path: str) -> IO[bytes]:
+    """A file of the folder; one clear error where it cannot be read."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(f"{root}/{path}", flags), "rb", buffering=0)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Conflict(
+            f"{one_line(path)} went away while it was being pushed.", hint="vmctl push"
+        ) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"{one_line(path)} cannot be read on this computer: {error.strerror}.",
+            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+        ) from error

@@ -1,0 +1,295 @@
+"""One forwarded port on a connection of its own, which notices when it is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.domain.errors import Unreachable
+from vmctl.domain.login.ssh_target import Target, ssh_failure
+from vmctl.domain.replies import unfit
+from vmctl.domain.runs.tunnel import Forwarding, Pulse
+from vmctl.ssh import rpc
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import Tail
+from vmctl.ssh.session.control_master import Master
+from vmctl.ssh.session.openssh import OpenSSH
+
+# OpenSSH's own keepalive stands behind our Pulse, and watches while the connection is being made
+ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
+CONNECT = ("-o", "ConnectTimeout=3")
+READY = b"vmctl-tunnel-ready "
+MAX_SAID = 64 * 1024
+SAID_S = 0.5  # for what was said before to come, while the connection goes on
+HTTP_S = 3.0
+LOOK_S = 0.5  # how often we look whether this computer slept or its network changed
+SLEPT_S = 2.0  # a look that comes so late means that it did
+MUCH_BYTES = 64 * 1024
+STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ [0-9]{3}")
+
+
+class LibraryAbsent(Exception):
+    """The VM does not have this vmctl's helpers, or not whole: they are to be installed first."""
+
+
+class Forward:
+    """A Unix socket here that leads to a port of the VM's own 127.0.0.1, while ssh lives.
+
+    A session beside the forward carries the Pulse; without one, small replies stall.
+    """
+
+    def __init__(
+        self, ssh: OpenSSH, forwarding: Forwarding, path: Path, moved: Callable[[], tuple[int, int]]
+    ) -> None:
+        self.ssh = ssh
+        self.target = ssh.target
+        self.forwarding = forwarding
+        self.path = path
+        self._moved = moved  # bytes that came and went through the forward so far
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: Tail | None = None
+        self._pulse = Pulse(0.0)
+        self._seen = (0, 0)
+        self._looked = (0.0, 0.0)
+        self._source = ""
+
+    def open(self, timeout_s: float, request: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Connect and listen, and carry out the verb `service` with this request; its answer.
+
+        Raises Unreachable, HostKeyChanged, AccessDenied, LibraryAbsent, or what the verb refused.
+        """
+        self.path.unlink(missing_ok=True)
+        options = (
+            "-T",
+            *("-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"),
+            *ALIVE,
+            *CONNECT,
+            *("-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"),
+        )
+        self._process = subprocess.Popen(
+            Master(self.target).argv(_line(request is not None), options=options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stderr is not None
+        self._errors = Tail(self._process.stderr)
+        if request is not None:
+            self._write(json.dumps(request).encode() + b"\n")
+        said = self._said(timeout_s)
+        if said is None:
+            raise self._failure()
+        answer, code = said
+        now = time.monotonic()
+        self._pulse, self._seen, self._looked = Pulse(now), self._moved(), (now, time.time())
+        self._source = source_address(self.target)
+        if request is None:
+            return {}
+        if code in (rpc.ABSENT, rpc.BROKEN):
+            raise LibraryAbsent
+        return rpc.answer("service", code, answer, self._told().encode() if code else b"")
+
+    def _said(self, timeout_s: float) -> tuple[bytes, int] | None:
+        """The verb's answer and its exit code; None when the connection did not come about.
+
+        A login file on the VM may print before it.
+        """
+        assert self._process is not None
+        assert self._process.stdout is not None
+        deadline, said = time.monotonic() + timeout_s, b""
+        while True:
+            left = deadline - time.monotonic()
+            readable, _, _ = select.select([self._process.stdout], [], [], max(left, 0))
+            data = os.read(self._process.stdout.fileno(), 4096) if readable else b""
+            if not data:
+                return None
+            said = (said + data)[-MAX_SAID:]
+            before, mark, code = said.rpartition(READY)
+            if mark and code.endswith(b"\n"):
+                if not re.fullmatch(rb"[0-9]{1,3}\n", code):
+                    raise unfit("service ends with no exit code")
+                return before.strip().rpartition(b"\n")[2], int(code)
+
+    def alive(self, seconds: float) -> bool:
+        """Wait that long at most; False as soon as the connection has ended, or is of no use."""
+        if self._process is None:
+            return False
+        assert self._process.stdout is not None
+        limit = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            wait = min(limit - now, self._pulse.wait_s(now), LOOK_S)
+            readable, _, _ = select.select([self._process.stdout], [], [], max(wait, 0))
+            if readable:
+                if not os.read(self._process.stdout.fileno(), 4096):
+                    return False
+                self._pulse = self._pulse.answered()
+            now = time.monotonic()
+            self._look(now, wait)
+            if self._pulse.is_dead(now) or not self.path.exists():
+                return False  # or whoever tidies up has taken the socket away
+            if self._pulse.is_due(now):
+                self._write(b"\n")
+                self._pulse = self._pulse.sent(now)
+            if now >= limit:
+                return True
+
+    def _look(self, now: float, waited: float) -> None:
+        """What has happened meanwhile that makes the connection more, or less, likely to live."""
+        last, last_wall = self._looked
+        wall = time.time()  # goes on while the computer sleeps, which the other clock does not
+        self._looked = (now, wall)
+        if max(now - last, wall - last_wall) > max(waited, 0) + SLEPT_S or self._moved_away():
+            self._pulse = self._pulse.doubted(now)
+        came, went = self._moved()
+        if came > self._seen[0] or went - self._seen[1] > MUCH_BYTES:
+            self._pulse = self._pulse.heard(now)
+        self._seen = (came, went)
+
+    def _moved_away(self) -> bool:
+        """Whether this computer would now reach the VM from another address of its own."""
+        source = source_address(self.target)
+        changed = bool(source and self._source and source != self._source)
+        self._source = source or self._source
+        return changed
+
+    def _write(self, data: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), data)
+        except BrokenPipeError:
+            pass  # it has ended: the next read says so
+
+    def answers_http(self) -> bool:
+        """Whether something speaks HTTP at the VM's port; any status counts."""
+        ask = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{self.forwarding.local_port}\r\n"
+        limit, heard = time.monotonic() + HTTP_S, b""
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.settimeout(HTTP_S)
+                connection.connect(str(self.path))
+                connection.sendall(f"{ask}Connection: close\r\n\r\n".encode())
+                while not STATUS_LINE.match(heard):
+                    connection.settimeout(max(limit - time.monotonic(), 0.01))
+                    data = connection.recv(4096)
+                    if not data or len(heard) > MAX_SAID or time.monotonic() > limit:
+                        return False
+                    heard += data
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Stop listening; nothing of it is left."""
+        if self._process is not None:
+            end_process(self._process)
+        self.path.unlink(missing_ok=True)
+
+    def _told(self) -> str:
+        return self._errors.text(SAID_S) if self._errors is not None else ""
+
+    def _failure(self) -> Exception:
+        assert self._process is not None
+        ended = self._process.poll() is not None
+        if not ended:
+            self._process.terminate()
+        told = self._told()
+        end_process(self._process)
+        if not ended and not told.strip():
+            return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
+        return ssh_failure(told, self.target)
+
+
+def _line(with_service: bool) -> str:
+    """What the session does on the VM: the verb, then every byte comes back.
+
+    By its argument the VM's watchdog (guest/watchdog/activity.py) tells this `cat` from somebody's transfer.
+    """
+    verb = ":"
+    if with_service:  # the request is the first line of what comes in: a process list shows words
+        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line('service')})"
+    script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+def source_address(target: Target) -> str:
+    """The address of this computer from which it would reach the VM; "" without a network.
+
+    Nothing is sent: connecting a datagram socket only asks the routing table.
+    """
+    if target.proxy:
+        return ""
+    family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((target.address, target.port))
+            return str(asking.getsockname()[0])
+    except OSError:
+        return ""
+
+
+class Knock:
+    """Tries a VM's port until it opens: every try is new, so that none waits for a lost packet."""
+
+    OPEN_AT_ONCE = 12
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._tries: list[socket.socket] = []
+
+    def opens(self, seconds: float, clock: Clock) -> bool:
+        """Try once more and wait that long for this try or an earlier one.
+
+        Behind a proxy nothing can be knocked at: the proxy finds out.
+        """
+        if self.target.proxy:
+            return True
+        self._try()
+        deadline = clock.monotonic() + seconds
+        while self._tries:
+            left = deadline - clock.monotonic()
+            _, done, _ = select.select([], self._tries, [], max(left, 0))
+            for attempt in done:
+                failed = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._tries.remove(attempt)
+                attempt.close()
+                if not failed:
+                    return True
+            if left <= 0:
+                return False
+        # refused, or no network: there was nothing to wait for
+        clock.sleep(max(0.0, deadline - clock.monotonic()))
+        return False
+
+    def _try(self) -> None:
+        while len(self._tries) >= self.OPEN_AT_ONCE:
+            self._tries.pop(0).close()
+        family = socket.AF_INET6 if ":" in self.target.address else socket.AF_INET
+        attempt = socket.socket(family, socket.SOCK_STREAM)
+        attempt.setblocking(False)
+        try:
+            attempt.connect((self.target.address, self.target.port))
+        except BlockingIOError:
+            pass
+        except OSError:
+            attempt.close()
+            return
+        self._tries.append(attempt)
+
+    def close(self) -> None:
+        """Leave no try open."""
+        for attempt in self._tries:
+            attempt.close()
+        self._tries.clear()

@@ -1,0 +1,287 @@
+"""One connection of a browser's, passed on to the VM as often as it takes to be answered.
+
+Everything happens in the thread of the port that it came to, whenever a socket is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmctl.ssh.tunnel.local_proxy import LocalPort
+
+WAIT_S = 60.0  # how long a browser may wait for the VM
+WAITING = 256  # how many may
+KEPT_BYTES = 64 * 1024  # of what a client says before it is answered
+PIECE_BYTES = 64 * 1024
+AHEAD_BYTES = 256 * 1024  # what is read from one side before the other takes it
+RETRIES = 5
+# ssh and its listener end together: so long it may take until we are told that it did
+VERDICT_S = 0.4
+FULL_S = 0.005  # until ssh's queue of new connections is tried again
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+RESET = struct.pack("ii", 1, 0)
+
+
+class _Side:
+    """One of a pair's two sockets, and what it has not taken yet."""
+
+    __slots__ = ("ended", "events", "out", "ready", "sock", "told_end")
+
+    def __init__(self, sock: socket.socket, ready: Callable[[int], None]) -> None:
+        self.sock = sock
+        self.ready = ready
+        self.out = bytearray()
+        self.events = 0  # what the selector watches for
+        self.ended = False  # nothing more comes from it
+        self.told_end = False  # it knows that nothing more comes
+
+
+class Pair:
+    """One connection of the browser's, and the one that leads on from it."""
+
+    def __init__(self, port: LocalPort, connection: socket.socket) -> None:
+        self._port = port
+        self._client = _Side(connection, self._client_ready)
+        self._onward: _Side | None = None
+        self._path = ""  # where `_onward` leads
+        self._kept = bytearray()  # said, and not answered yet
+        self._answered = False
+        self._tries = 0
+        self._over = False  # only what the client has not taken yet is still delivered
+        self._then: Callable[[], None] = self.end
+        self.due_at = 0.0
+        port.pairs.add(self)
+
+    # -- leading on --------------------------------------------------------------------------
+
+    def lead_on(self) -> None:
+        """Connect the client, now or when there is a way."""
+        self._port.waiting.discard(self)
+        if not self._port.path:
+            if self._client.ended or len(self._port.pairs) > WAITING:
+                self.end()  # who hangs up meanwhile has lost patience
+                return
+            self._await(WAIT_S, self.end)
+        elif not self._dial(self._port.path):
+            return
+        self._watch()
+
+    def _dial(self, path: str) -> bool:
+        onward = socket.socket(socket.AF_UNIX)
+        onward.setblocking(False)
+        try:
+            onward.connect(path)
+        except BlockingIOError:
+            onward.close()
+            self._await(FULL_S, self.lead_on)
+            return True
+        except OSError:
+            onward.close()
+            self._await_verdict(path)
+            return True
+        self._path = path
+        self._tries += 1
+        self._onward = _Side(onward, self._onward_ready)
+        if self._kept:
+            said = bytes(self._kept)
+            if len(said) > KEPT_BYTES:
+                self._settle()  # too much to say it twice
+            self._port.sent += len(said)
+            return self._give(self._onward, said)
+        return True
+
+    def turn(self) -> None:
+        """The way to the VM is another one now, or there is none."""
+        if self._onward is not None:
+            self._lost()
+        elif not self._over:
+            self.lead_on()
+
+    def due(self) -> None:
+        """What was waited for did not come."""
+        self._port.waiting.discard(self)
+        self._then()
+
+    def end(self, *, reset: bool = False) -> None:
+        """Close both connections; with `reset` the client knows that something is missing."""
+        self._port.waiting.discard(self)
+        self._port.pairs.discard(self)
+        self._drop_onward()
+        if reset:
+            with contextlib.suppress(OSError):
+                self._client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._forget(self._client)
+
+    def _lost(self) -> None:
+        """What led to the VM has ended without an answer, or in the middle of one."""
+        self._drop_onward()
+        if not self._answered and self._tries <= RETRIES and _may_be_repeated(self._kept):
+            self._await_verdict(self._path)
+        elif self._path != self._port.path:
+            self.end(reset=True)  # half an answer must not look like a whole one
+        elif self._client.out:
+            self._over = self._client.ended = True
+        else:
+            self.end()
+        if self in self._port.pairs:
+            self._watch()
+
+    def _await_verdict(self, path: str) -> None:
+        """Wait for the word that the link was lost; else it was the service that hung up."""
+        if self._port.path != path:
+            self.lead_on()
+        else:
+            self._await(VERDICT_S, self.end)
+
+    def _await(self, seconds: float, then: Callable[[], None]) -> None:
+        self.due_at, self._then = time.monotonic() + seconds, then
+        self._port.waiting.add(self)
+
+    def _settle(self) -> None:
+        """From here on nothing can be said again."""
+        self._answered = True
+        self._kept.clear()
+
+    # -- bytes -------------------------------------------------------------------------------
+
+    def _client_ready(self, events: int) -> None:
+        side = self._client
+        if events & WRITE and not self._flush(side):
+            return
+        if events & READ and not side.ended:
+            data = self._read(side)
+            if data is None:
+                return
+            if not data:
+                side.ended = True
+                if self._onward is None and not self._port.path:
+                    self.end()
+                    return
+            else:
+                if not self._answered:
+                    self._kept += data
+                if self._onward is not None:
+                    if len(self._kept) > KEPT_BYTES:
+                        self._settle()
+                    self._port.sent += len(data)
+                    if not self._give(self._onward, data):
+                        return
+        self._pass_ends_on()
+
+    def _onward_ready(self, events: int) -> None:
+        side = self._onward
+        if side is None:  # dropped in this very turn of the selector
+            return
+        if events & WRITE and not self._flush(side):
+            return
+        if events & READ and not side.ended:
+            data = self._read(side)
+            if data is None:
+                return
+            if data:
+                self._port.received += len(data)
+                if not self._answered:
+                    self._settle()
+                if not self._give(self._client, data):
+                    return
+            elif not self._answered:
+                self._lost()
+                return
+            else:
+                side.ended = True
+        self._pass_ends_on()
+
+    def _read(self, side: _Side) -> bytes | None:
+        """What came; b"" at its end, None when the pair is no longer what it was."""
+        try:
+            return side.sock.recv(PIECE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._broken(side)
+            return None
+
+    def _give(self, side: _Side, data: bytes) -> bool:
+        """Write, now or later; False when the side is broken."""
+        if not side.out:
+            try:
+                data = data[side.sock.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._broken(side)
+                return False
+        side.out += data
+        return True
+
+    def _flush(self, side: _Side) -> bool:
+        waiting, side.out = bytes(side.out), bytearray()
+        return self._give(side, waiting)
+
+    def _broken(self, side: _Side) -> None:
+        if side is self._client:
+            self.end()
+        else:
+            self._lost()
+
+    def _pass_ends_on(self) -> None:
+        """Where one side has said all, the other is told; after both nothing is left to do."""
+        client, onward = self._client, self._onward
+        if onward is not None:
+            for ended, other in ((client, onward), (onward, client)):
+                if ended.ended and not other.out and not other.told_end:
+                    other.told_end = True
+                    with contextlib.suppress(OSError):
+                        other.sock.shutdown(socket.SHUT_WR)
+        done = client.told_end and client.ended if onward is not None else self._over
+        if done and not client.out:
+            self.end()
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Have the selector look for what either side can do next."""
+        client, onward = self._client, self._onward
+        behind = len(self._kept) > KEPT_BYTES if onward is None else len(onward.out) > AHEAD_BYTES
+        self._look(client, reads=not client.ended and not behind)
+        if onward is not None:
+            self._look(onward, reads=not onward.ended and len(client.out) <= AHEAD_BYTES)
+
+    def _look(self, side: _Side, *, reads: bool) -> None:
+        events = (READ if reads else 0) | (WRITE if side.out else 0)
+        if events == side.events:
+            return
+        selector = self._port.selector
+        if not side.events:
+            selector.register(side.sock, events, side.ready)
+        elif not events:
+            selector.unregister(side.sock)
+        else:
+            selector.modify(side.sock, events, side.ready)
+        side.events = events
+
+    def _drop_onward(self) -> None:
+        if self._onward is not None:
+            self._forget(self._onward)
+            self._onward = None
+
+    def _forget(self, side: _Side) -> None:
+        if side.events:
+            self._port.selector.unregister(side.sock)
+            side.events = 0
+        side.sock.close()
+
+
+def _may_be_repeated(said: bytearray) -> bool:
+    """Whether it was nothing, or one question that changes nothing on the other side."""
+    if not said:
+        return True
+    one = said.startswith((b"GET ", b"HEAD ")) and said.endswith(b"\r\n\r\n")
+    return one and said.count(b"\r\n\r\n") == 1

@@ -1,0 +1,102 @@
+"""Waiting for Google: for an operation to end, for a VM to reach a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmctl.clock import Clock
+from vmctl.cloud.compute.compute import Compute, not_found, raise_failure
+from vmctl.domain.errors import TimedOut
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.google.operation import Operation
+from vmctl.domain.machine.instance import Instance
+
+SHORTEST_GAP_S = 0.05
+LONGEST_GAP_S = 0.5  # a rung of the way up is noticed within a second
+SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
+
+
+def gap_s(waited_s: float) -> float:
+    """How long to wait before asking again: a tenth of the wait so far, at most half a second."""
+    return min(max(waited_s / 10, SHORTEST_GAP_S), LONGEST_GAP_S)
+
+
+def follow(
+    compute: Compute,
+    operation: Operation,
+    clock: Clock,
+    step: str,
+    *,
+    limit_s: float = SILENCE_LIMIT_S,
+) -> Story[Operation]:
+    """The operation once it is done, failed or not; what Google says meanwhile is told.
+
+    Raises TimedOut when nothing about it has changed for `limit_s` seconds.
+    """
+    seen, began = "", clock.monotonic()
+    deadline = began + limit_s
+    while not operation.is_done:
+        if operation.status_message and operation.status_message != seen:
+            seen = operation.status_message
+            deadline = clock.monotonic() + limit_s
+            yield Advanced(step, seen)
+        if clock.monotonic() > deadline:
+            raise TimedOut(
+                f"Google's operation {operation.name} ({operation.kind} of {operation.target} in "
+                f"{operation.zone}) has not ended after {limit_s / 60:g} minutes.",
+                hint="Look how it stands: vmctl status",
+            )
+        clock.sleep(gap_s(clock.monotonic() - began))
+        operation = compute.look_at(operation)
+    return operation
+
+
+def carried_out(
+    compute: Compute,
+    asked: Operation,
+    clock: Clock,
+    step: str,
+    doing: str,
+    *,
+    limit_s: float = SILENCE_LIMIT_S,
+) -> Story[None]:
+    """Wait until a change is made; raises why it was refused or failed."""
+    done = yield from follow(compute, asked, clock, step, limit_s=limit_s)
+    raise_failure(done, compute.project, doing)
+
+
+def deleted(compute: Compute, asked: Operation, clock: Clock, step: str, what: str) -> Story[None]:
+    """Wait until a thing is gone, whoever deletes it; raises why it stays."""
+    done = yield from follow(compute, asked, clock, step)
+    if not not_found(done):
+        raise_failure(done, compute.project, f"Deleting {what}")
+
+
+def until(
+    compute: Compute,
+    instance: Instance,
+    reached: Callable[[Instance], bool],
+    clock: Clock,
+    step: str,
+) -> Story[Instance | None]:
+    """The VM, looked at afresh, once `reached` is true of it; None when it is gone.
+
+    Raises TimedOut when its state has not changed for ten minutes.
+    """
+    began = clock.monotonic()
+    deadline = began + SILENCE_LIMIT_S
+    now = compute.get_instance(instance.zone, instance.name)
+    while now is not None and now.id == instance.id and not reached(now):
+        if clock.monotonic() > deadline:
+            raise TimedOut(
+                f"The VM {now.name} in {now.zone} has been {now.status} for too long.",
+                hint="Look how it stands: vmctl status",
+            )
+        clock.sleep(gap_s(clock.monotonic() - began))
+        before = now.status
+        now = compute.get_instance(instance.zone, instance.name)
+        if now is not None and now.status is not before:
+            deadline = clock.monotonic() + SILENCE_LIMIT_S
+            yield Advanced(step, f"{now.name} is {now.status}")
+    # another VM under the same name is not the one that was waited for
+    return now if now is not None and now.id == instance.id else None

@@ -1,0 +1,162 @@
+"""The ledger on this computer: what `up`, `down`, `run` and `cost` saw, kept for the next bill.
+
+It is a memory, not a source: what Google still tells is asked again each time. Without it only
+VMs that are gone, and what happened more than two weeks ago, are missing from a bill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vmctl.clock import Clock
+from vmctl.cloud import emulator_process
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.compute.history import happenings
+from vmctl.cloud.compute.owned import belongings
+from vmctl.config import Project
+from vmctl.domain.errors import AccessDenied
+from vmctl.domain.machine.instance import Instance
+from vmctl.domain.machine.leftovers import What
+from vmctl.domain.money.ledger import (
+    EMPTY,
+    Ledger,
+    PaidRun,
+    PaidThing,
+    PaidVm,
+    Span,
+    with_happenings,
+    with_things,
+    with_vm,
+    without_vms_missing,
+)
+from vmctl.folders import data_dir
+
+T = TypeVar("T")
+
+
+def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
+    """Look at all that an owner pays for in this Google project, and remember it."""
+    instances = compute.list_instances(project.owner)
+    now = compute.now(clock.now())
+    try:
+        things = belongings(compute, project.owner)
+    except AccessDenied:  # who may see the VMs only learns what those came to
+        things = None
+    happened = happenings(compute)
+
+    def merged(ledger: Ledger) -> Ledger:
+        for instance in instances:
+            ledger = with_vm(ledger, instance)
+        ledger = with_happenings(ledger, happened)
+        ledger = without_vms_missing(ledger, instances, now)
+        if things is not None:
+            ledger = with_happenings(with_things(ledger, things, now), happened)
+        return dataclasses.replace(ledger, observed_at=now)
+
+    return change(project, compute.project, merged)
+
+
+def remember_vm(project: Project, compute: Compute, instance: Instance) -> Ledger:
+    """Put what one look at a VM shows into the ledger; Google is not asked."""
+    return change(project, compute.project, lambda known: with_vm(known, instance))
+
+
+def change(project: Project, google_project: str, merged: Callable[[Ledger], Ledger]) -> Ledger:
+    """Put something into the ledger; a disk that cannot be written to is no reason to fail."""
+    path = _file(project, google_project)
+    with contextlib.suppress(OSError), path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ledger = merged(_load(path))
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(dataclasses.asdict(ledger), default=str), encoding="utf-8")
+        part.replace(path)
+        return ledger
+    return merged(_load(path))
+
+
+def note_run(project: Project, run: PaidRun) -> None:
+    """Remember what a run that has ended came to; told again, the last word counts."""
+    line = json.dumps(dataclasses.asdict(run), default=str) + "\n"
+    with contextlib.suppress(OSError), _runs_file(project).open("a", encoding="utf-8") as stream:
+        stream.write(line)
+
+
+def runs(project: Project) -> dict[str, PaidRun]:
+    """The runs that were noted, by id."""
+    found: dict[str, PaidRun] = {}
+    try:
+        lines = _runs_file(project).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):  # cut off by a full disk
+            run = _plain(PaidRun, json.loads(line))
+            found[run.id] = run
+    return found
+
+
+def _file(project: Project, google_project: str) -> Path:
+    return _folder() / f"{_digest(project, google_project)}.json"
+
+
+def _runs_file(project: Project) -> Path:
+    """A run that ends asks no API, which alone would know the Google project's name."""
+    return _folder() / f"runs-{_digest(project, project.google_project or '')}.jsonl"
+
+
+def _folder() -> Path:
+    folder = data_dir() / "ledger"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _digest(project: Project, google_project: str) -> str:
+    where = f"local:{emulator_process.home()}" if project.local else "cloud"
+    return hashlib.sha256(f"{where}:{google_project}:{project.owner}".encode()).hexdigest()[:12]
+
+
+def _load(path: Path) -> Ledger:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Ledger(
+            vms={key: _vm(value) for key, value in found["vms"].items()},
+            things={key: _thing(value) for key, value in found["things"].items()},
+            observed_at=_moment(found.get("observed_at")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return EMPTY  # none yet, another version's, or damaged: Google is asked anyway
+
+
+def _vm(value: Mapping[str, Any]) -> PaidVm:
+    vm = _plain(PaidVm, {**value, "on": ()})
+    return dataclasses.replace(vm, on=tuple(_plain(Span, span) for span in value["on"]))
+
+
+def _thing(value: Mapping[str, Any]) -> PaidThing:
+    return dataclasses.replace(_plain(PaidThing, value), what=What(value["what"]))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def _plain(kind: type[T], value: Mapping[str, Any]) -> T:
+    """A flat record from JSON; fields named for times hold ISO 8601."""
+    times = {"begin", "end"}
+    return kind(
+        **{
+            key: datetime.fromisoformat(item).astimezone(UTC)
+            if item is not None and (key in times or key.endswith("_at"))
+            else item
+            for key, item in value.items()
+        }
+    )

@@ -1,0 +1,152 @@
+"""`vmctl down`: the meter stops. Stopped is the default, deleted on request; repeating is fine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmctl.clock import Clock
+from vmctl.cloud.compute.compute import Compute, not_found, raise_failure
+from vmctl.config import Project
+from vmctl.domain.errors import Conflict, VmctlError
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.money.prices import disk_usd_per_month
+from vmctl.ssh.identity import known_hosts
+from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.operations import follow, until
+from vmctl.workflows.costs.cost import stopped_line
+from vmctl.workflows.machine.move_cleanup import forget
+from vmctl.workflows.machine.status import disk_text
+from vmctl.workflows.session.session import disconnect
+from vmctl.workflows.session.ssh_restriction import remove_limit
+
+
+@dataclass(frozen=True, slots=True)
+class DownResult:
+    """What became of the machine, and what still costs money."""
+
+    action: str  # stopped, deleted, "already stopped", "already gone"
+    name: str
+    zone: str | None
+    disk_gb: int  # still there
+    disk_usd_per_month: float | None
+    seconds: float
+    cost: str = ""  # what it came to, an estimate, in words
+
+    @property
+    def text(self) -> str:
+        """For people, one or two lines."""
+        line = f"{self.name}: {self.action}."
+        cost = f"\n{self.cost}" if self.cost else ""
+        if self.disk_gb == 0:
+            return f"{line} Nothing of it costs money any more.{cost}"
+        disk = disk_text(self.disk_gb, self.disk_usd_per_month)
+        return (
+            f"{line} Processors and GPU cost nothing now; {disk}.\n"
+            f"Remove that too: vmctl down --delete{cost}"
+        )
+
+
+def down(
+    project: Project, delete: bool = False, *, clock: Clock | None = None
+) -> Story[DownResult]:
+    """Stop the project's machine, or delete it with its disk; return when Google says that it is.
+
+    A machine that is stopped or gone already is no error.
+    """
+    clock = clock or Clock()
+    began = clock.monotonic()
+    compute = yield from open_cloud(project, clock)
+    instance = yield from _found(project, compute, clock)
+    disconnect(project)  # whatever becomes of it: a master to a VM that stops only hangs
+    if instance is None:
+        action = "already gone"
+    elif delete:
+        yield from forget(project, compute, instance, clock)
+        action = yield from _delete(compute, instance, clock)
+    else:
+        if instance.is_moving or instance.moved_from:
+            yield Warned(
+                "Its move to another zone is not finished: two disks and a snapshot may cost "
+                "money until `vmctl up` has finished it."
+            )
+        action = yield from _stop(compute, instance, clock)
+    gone = action in ("deleted", "already gone")
+    if gone and instance is not None:
+        known_hosts.unpin(instance.id)
+        yield from remove_limit(compute, instance, clock)
+    kept = None if gone else instance
+    return DownResult(
+        action=action,
+        name=instance.name if instance else project.instance_name,
+        zone=instance.zone if instance else None,
+        disk_gb=kept.disk_gb if kept else 0,
+        disk_usd_per_month=(
+            disk_usd_per_month(kept.region, kept.disk_type, kept.disk_gb) if kept else None
+        ),
+        seconds=round(clock.monotonic() - began, 3),
+        cost=_cost(project, compute, instance, clock),
+    )
+
+
+def _cost(project: Project, compute: Compute, instance: Instance | None, clock: Clock) -> str:
+    """One line about money; a machine that is off is no less off when it cannot be told."""
+    try:
+        return stopped_line(project, compute, instance, clock)
+    except VmctlError:
+        return ""
+
+
+def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+    """The project's VM, also one whose creation is still under way."""
+    instance = compute.find_instance(project.owner, project.name)
+    if instance is not None and not instance.status.is_coming and not instance.is_moving:
+        return instance
+    operation = compute.pending_insert(project.instance_name)
+    if operation is None:
+        return instance or compute.find_instance(project.owner, project.name)
+    yield Noted(f"Its creation in {operation.zone} is still under way: waiting for its end.")
+    yield from follow(compute, operation, clock, "create")
+    return compute.find_instance(project.owner, project.name)
+
+
+def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
+    if instance.status.is_stopped:
+        return "already stopped"
+    if instance.status is Status.SUSPENDED:
+        raise Conflict(
+            f"{instance.name} is suspended; its memory and disk cost money.",
+            hint="vmctl down --delete, or resume it first: "
+            f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+        )
+    began = clock.monotonic()
+    yield Started("stop", f"Stopping {instance.name} in {instance.zone}")
+    if not instance.status.is_going:
+        done = yield from follow(compute, compute.stop(instance), clock, "stop")
+        if not_found(done):
+            return "already gone"
+        raise_failure(done, compute.project, f"Stopping {instance.name}")
+    off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    if off is None:
+        return "already gone"
+    yield Finished("stop", f"{instance.name} is off", clock.monotonic() - began)
+    return "stopped"
+
+
+def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
+    began = clock.monotonic()
+    yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
+    if instance.status.is_going:  # Google refuses while it stops, or is being deleted already
+        rest = yield from until(
+            compute, instance, lambda vm: not vm.status.is_going, clock, "delete"
+        )
+        if rest is None:
+            yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+            return "deleted"
+    done = yield from follow(compute, compute.delete(instance), clock, "delete")
+    if not_found(done):
+        return "already gone"
+    raise_failure(done, compute.project, f"Deleting {instance.name}")
+    yield from until(compute, instance, lambda vm: False, clock, "delete")
+    yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+    return "deleted"

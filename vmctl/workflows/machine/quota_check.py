@@ -1,0 +1,203 @@
+"""Quota before money: what the project may take is known before anything is asked for.
+
+The question travels beside what `up` asks anyway, so a sunny day is not slower for it. The same
+diagnosis is given when Google refuses in the end, from the metric that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vmctl.cloud import price_table
+from vmctl.cloud.compute import quotas
+from vmctl.cloud.compute.compute import Compute
+from vmctl.domain.errors import NoCapacity, VmctlError
+from vmctl.domain.events import Noted, Story, Warned
+from vmctl.domain.google.api_errors import Failure, Kind, as_error
+from vmctl.domain.google.quota import (
+    Need,
+    Shortage,
+    how_to_ask,
+    needs,
+    regions_with_room,
+    shortages,
+)
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.placement import Patience, region_of, with_other_regions
+from vmctl.workflows.base.tasks import Errand
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The project's limits, over all regions and in those that were asked about."""
+
+    of_project: quotas.Meters
+    by_region: Mapping[str, quotas.Meters]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The machine whose quotas are looked at."""
+
+    what: str  # "n1-standard-4 + T4"
+    needs: tuple[Need, ...]
+    regions: tuple[str, ...]  # those that have it, in the order in which they would be tried
+
+
+def wanted_for(
+    gpu: Gpu | None,
+    machine: MachineType,
+    *,
+    spot: bool,
+    new_disk_gb: int = 0,
+    address: bool = True,
+) -> Wanted:
+    """A machine's needs; `new_disk_gb` is 0 for one whose disk is there already."""
+    zones = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
+    prices = {
+        zone: price_table.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in zones
+    }
+    size = price_table.size_of(machine)
+    return Wanted(
+        what=f"{machine.name} + {gpu.title}" if gpu else machine.name,
+        needs=needs(gpu, size, spot=spot, new_disk_gb=new_disk_gb, address=address),
+        regions=tuple(dict.fromkeys(map(region_of, with_other_regions((), zones, prices)))),
+    )
+
+
+def ask_ahead(compute: Compute, region: str, patience: Patience) -> Errand[Allowance]:
+    """Begin to ask for the limits in one region, or in all where all may be tried."""
+    beside = compute.beside()
+
+    def ask() -> Allowance:
+        if patience.any_region:
+            return _everything(beside)
+        meters = quotas.quotas_of_region(beside, region)
+        return Allowance(quotas.quotas_of_project(beside), {region: meters})
+
+    return Errand(ask)
+
+
+def allowed(
+    ahead: Errand[Allowance],
+    wanted: Wanted,
+    zones: Sequence[str],
+    compute: Compute,
+    patience: Patience,
+) -> Story[tuple[str, ...]]:
+    """Those of the zones whose region has quota for it; raises NoCapacity when none has.
+
+    With patience all of them are tried then: a quota may be raised, or come free, meanwhile.
+    """
+    try:
+        allowance = ahead.result()
+    except VmctlError as error:
+        yield Noted(f"The quotas could not be read, going on without: {error.message}")
+        return tuple(zones)
+    if _short(allowance, wanted, zones):
+        # what was just deleted may still be counted: only a fresh look is believed
+        try:
+            allowance = _everything(compute)
+        except VmctlError as error:
+            yield Noted(f"The quotas could not be read again: {error.message}")
+            return tuple(zones)
+    short = _short(allowance, wanted, zones)
+    left = tuple(zone for zone in zones if region_of(zone) not in short)
+    if not left:
+        refusal = diagnosis(
+            [s for some in short.values() for s in some], allowance, wanted, compute
+        )
+        if not patience.wait_s:
+            raise refusal
+        yield Warned(f"{refusal.message} Trying all the same, as --wait says.\n{refusal.hint}")
+        return tuple(zones)
+    for shortage in (s for some in short.values() for s in some):
+        yield Noted(f"Left out: {shortage}.")
+    for shortage in shortages(
+        wanted.needs,
+        region_of(left[0]),
+        allowance.by_region.get(region_of(left[0]), {}),
+        allowance.of_project,
+    ):
+        yield Warned(
+            f"There is no quota for Spot, and Google may count it as on demand: {shortage}."
+        )
+    return left
+
+
+def diagnosis(
+    short: Sequence[Shortage], allowance: Allowance, wanted: Wanted, compute: Compute
+) -> NoCapacity:
+    """What is short, by how much, where there is room, and how to ask for more."""
+    found = tuple(dict.fromkeys(short))
+    first = found[0]
+    hint = how_to_ask(first, compute.project, wanted.what)
+    room = regions_with_room(wanted.needs, allowance.by_region, wanted.regions)
+    if first.region and room:
+        hint = (
+            f"There is room in {', '.join(room)}: vmctl up --region {room[0]} (or --any-region)\n"
+            + hint
+        )
+    error = NoCapacity(
+        f"The project {compute.project} has too little quota for {wanted.what}: "
+        f"{'; '.join(map(str, found))}.",
+        hint=hint,
+    )
+    error.attempts = [
+        {
+            "zone": shortage.region or "all regions",
+            "kind": str(Kind.QUOTA),
+            "code": shortage.metric,
+            "said": str(shortage),
+            "do": f"ask for {shortage.wanted_limit:g}"
+            + (", or go elsewhere (--any-region)" if shortage.region and room else ""),
+            "tries": 0,
+        }
+        for shortage in found
+    ]
+    return error
+
+
+def explain(failure: Failure, wanted: Wanted, compute: Compute, doing: str) -> VmctlError:
+    """Google's refusal as an error; a quota's with the same diagnosis as before the attempt."""
+    plain = as_error(failure, project=compute.project, doing=doing)
+    if failure.kind is not Kind.QUOTA or failure.quota is None:
+        return plain
+    try:
+        allowance = _everything(compute)
+    except VmctlError:
+        return plain
+    quota = failure.quota
+    meters = allowance.by_region.get(quota.region, {}) if quota.region else allowance.of_project
+    meter = meters.get(quota.metric)
+    needed = [n.amount for n in wanted.needs if quota.metric in (n.metric, n.instead)]
+    if meter is None or not needed:
+        return plain
+    limit = meter.limit if quota.limit is None else quota.limit
+    short = Shortage(quota.metric, quota.region, limit, meter.usage, needed[0])
+    if short.short_by <= 0:  # the meter has moved since
+        return plain
+    return diagnosis([short], allowance, wanted, compute)
+
+
+def _short(allowance: Allowance, wanted: Wanted, zones: Sequence[str]) -> dict[str, list[Shortage]]:
+    """By region of these zones: the limits that are certainly too small."""
+    found: dict[str, list[Shortage]] = {}
+    for region in dict.fromkeys(map(region_of, zones)):
+        meters = allowance.by_region.get(region)
+        if meters is None:
+            continue
+        certain = [
+            shortage
+            for shortage in shortages(wanted.needs, region, meters, allowance.of_project)
+            if shortage.certain
+        ]
+        if certain:
+            found[region] = certain
+    return found
+
+
+def _everything(compute: Compute) -> Allowance:
+    return Allowance(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))

@@ -1,0 +1,196 @@
+"""How this project's machine is, and which others there are: one call to Google each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from vmctl.clock import Clock
+from vmctl.cloud import price_table
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.compute.guest_attributes import watch_report
+from vmctl.config import Project
+from vmctl.domain.events import Story
+from vmctl.domain.google.stop_reason import Ending, Reason, ending_of
+from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.machine.machine_type import boot_disk_type
+from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
+from vmctl.domain.money.prices import Price, Rate, disk_usd_per_month
+from vmctl.domain.network.ssh_restriction import limit_text, limited_to
+from vmctl.workflows.base.api import open_cloud
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One VM with what it costs; prices are list prices in USD, None where not known."""
+
+    name: str
+    project: str
+    status: str
+    zone: str
+    machine_type: str
+    gpu: str | None
+    spot: bool
+    address: str | None
+    ssh_port: int
+    instance_id: str
+    started_at: str | None
+    stopped_at: str | None
+    stops_at: str | None  # when Google's run limit stops it
+    max_hours: float | None
+    disk_gb: int
+    usd_per_hour: float | None
+    price_dated: str | None
+    disk_usd_per_month: float | None
+    ssh_from: str | None  # the one address that SSH is limited to; or "iap", "lifted"
+    move_unfinished: bool  # the VM is moving to another zone, or came from one, and both cost
+
+
+@dataclass(frozen=True, slots=True)
+class StatusResult:
+    """This project's machine, None when there is none; and why it stopped where that is known."""
+
+    project: str
+    local: bool
+    machine: Machine | None
+    ending: Ending | None = None
+    watch: WatchReport | None = None  # what the running VM's watchdog saw last
+    what_stops: str = ""  # one line; of a running VM
+
+    @property
+    def text(self) -> str:
+        """For people, a few lines."""
+        vm = self.machine
+        if vm is None:
+            return f"There is no VM for '{self.project}'. Create one: vmctl up"
+        what = f"{vm.machine_type} + {vm.gpu}" if vm.gpu else vm.machine_type
+        spot = ", spot" if vm.spot else ""
+        where = f" at {vm.address}" if vm.address else ""
+        lines = [f"{vm.name}: {vm.status} in {vm.zone} ({what}{spot}){where}"]
+        disk = disk_text(vm.disk_gb, vm.disk_usd_per_month)
+        if vm.status == Status.RUNNING:
+            price = Price(vm.usd_per_hour, vm.price_dated or "", vm.spot)
+            lines.append(f"Costs {price}, and {disk}.")
+            lines.append(self.what_stops)
+        elif vm.status in (Status.TERMINATED, Status.STOPPED):
+            lines += [self.ending.text] if self.ending else []
+            lines.append(f"Stopped: only {disk}. Start it: vmctl up")
+        if vm.ssh_from:
+            lines.append(limit_text(vm.ssh_from))
+        if vm.move_unfinished:
+            lines.append(
+                "Its move to another zone is not finished, and the old disk or a snapshot costs "
+                "money, too. Finish it: vmctl up"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """Machines of this owner: of this project, or of all; `others` counts those left out."""
+
+    machines: tuple[Machine, ...]
+    others: int = 0
+
+
+def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResult]:
+    """This project's machine: its state, address and price, and what will stop it."""
+    clock = clock or Clock()
+    compute = yield from open_cloud(project, clock)
+    found = compute.find_instance(project.owner, project.name)
+    if found is None:
+        return StatusResult(project.name, project.local, None)
+    ending = why_stopped(compute, found)
+    view = machine_view(found)
+    if found.status is not Status.RUNNING:
+        return StatusResult(project.name, project.local, view, ending)
+    report = watch_report(compute, found)
+    settings = WatchSettings.parse(found.metadata.get(SETTINGS_ITEM))
+    now = compute.now(clock.now())
+    line = what_stops(settings, report, found.stops_at, view.max_hours, now, found.started_at)
+    return StatusResult(project.name, project.local, view, ending, report, line)
+
+
+def why_stopped(compute: Compute, instance: Instance) -> Ending | None:
+    """What ended a VM that is off or going off, a preemption above all; one request, if any."""
+    if not (instance.status.is_stopped or instance.status.is_going):
+        return None
+    ending = ending_of(instance, compute.system_events(instance))
+    if ending is not None and ending.reason is Reason.SHUT_DOWN:
+        said = watch_report(compute, instance)
+        if said is not None and said.stopped and said.is_fresh(ending.at):
+            return replace(ending, reason=Reason.WATCHDOG, detail=said.stopped)
+    return ending
+
+
+def ls(
+    project: Project, all_projects: bool = False, *, clock: Clock | None = None
+) -> Story[ListResult]:
+    """The owner's machines in this project, or in all of the owner's projects."""
+    compute = yield from open_cloud(project, clock or Clock())
+    every = compute.list_instances(project.owner)
+    shown = [vm for vm in every if all_projects or vm.project_name == project.name]
+    return ListResult(tuple(map(machine_view, shown)), others=len(every) - len(shown))
+
+
+def machine_view(instance: Instance) -> Machine:
+    """A VM with its prices, as plain values."""
+    price = price_of(instance)
+    return Machine(
+        name=instance.name,
+        project=instance.project_name,
+        status=str(instance.status),
+        zone=instance.zone,
+        machine_type=instance.machine_type,
+        gpu=instance.gpu.title if instance.gpu else None,
+        spot=instance.spot,
+        address=instance.address,
+        ssh_port=instance.ssh_port,
+        instance_id=instance.id,
+        started_at=stamp(instance.started_at or instance.created_at),
+        stopped_at=stamp(instance.stopped_at),
+        stops_at=stamp(instance.stops_at) if instance.status.is_billed else None,
+        max_hours=round(instance.max_run_s / 3600, 3) if instance.max_run_s else None,
+        disk_gb=instance.disk_gb,
+        usd_per_hour=price.usd_per_hour if instance.status.is_billed else 0.0,
+        price_dated=price.dated or None,
+        disk_usd_per_month=disk_usd_per_month(
+            instance.region, instance.disk_type, instance.disk_gb
+        ),
+        ssh_from=limited_to(instance.labels),
+        move_unfinished=instance.is_moving or bool(instance.moved_from),
+    )
+
+
+def price_of(instance: Instance) -> Price:
+    """What the VM costs while it runs, by the shipped table."""
+    return price_table.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
+
+
+def rate_of(instance: Instance) -> Rate:
+    """What the VM and its disk cost, by the shipped tables."""
+    rate = rate_in(
+        instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
+    )
+    return replace(rate, has_address=instance.external)
+
+
+def rate_in(zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool) -> Rate:
+    """What such a VM and its disk would cost in a zone, by the shipped tables."""
+    price = price_table.price(zone, machine_type, gpu, spot=spot)
+    disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
+    return Rate(price.usd_per_hour, disk, price.dated)
+
+
+def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
+    """ "the 100 GB disk costs $10.00 a month", or that its price is not known."""
+    if usd_per_month is None:
+        return f"the {disk_gb} GB disk costs money too (price unknown)"
+    return f"the {disk_gb} GB disk costs ${usd_per_month:.2f} a month"
+
+
+def stamp(moment: datetime | None) -> str | None:
+    """ISO 8601, in UTC, to the second."""
+    return moment.isoformat(timespec="seconds") if moment else None

@@ -1,0 +1,294 @@
+"""`vmctl up`: one machine of the project's, created, started or taken over, until it can train.
+
+Whatever happened before (a kill -9 in the middle of an earlier `up`, a stop from the console),
+the same command ends with one machine: Google's side is asked first, and only what is missing
+is asked for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import IO
+
+from vmctl.clock import Clock
+from vmctl.cloud.compute.compute import Compute
+from vmctl.config import Project
+from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
+from vmctl.domain.events import Noted, Started, Story, Warned
+from vmctl.domain.login.ssh_keys import key_entry
+from vmctl.domain.machine.drift import Asked, differences
+from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.machine.instance_spec import cautions
+from vmctl.domain.machine.placement import Patience, region_of
+from vmctl.domain.network.nat import nat_caution
+from vmctl.domain.readiness.stages import Reached
+from vmctl.domain.settings.vm_settings import VmSettings
+from vmctl.folders import cache_dir
+from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.operations import follow, until
+from vmctl.workflows.base.tasks import Errand
+from vmctl.workflows.costs.ledger_store import observe, remember_vm
+from vmctl.workflows.machine.move import start_or_move
+from vmctl.workflows.machine.move_cleanup import give_up, settle
+from vmctl.workflows.machine.quota_check import Allowance, ask_ahead
+from vmctl.workflows.machine.request import Wish, machine_plan, parse_wish
+from vmctl.workflows.machine.status import machine_view, stamp
+from vmctl.workflows.machine.watchdog_setup import arm, begin
+from vmctl.workflows.machine.zone_plan import Plan, create, plan_for
+from vmctl.workflows.readiness.bring_up import Readiness, make_ready, preload
+from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.session.ssh_restriction import limit_for
+from vmctl.workflows.sync.push import PushResult
+
+
+@dataclass(frozen=True, slots=True)
+class UpResult:
+    """The machine that is up now; `action` says what it took."""
+
+    action: str  # created, started, moved, adopted (an earlier `up` had begun it), running
+    name: str
+    instance_id: str
+    zone: str
+    machine_type: str
+    gpu: str | None
+    gpu_driver: str | None
+    simulated: bool  # the GPU is the embedded Compute Engine's stand-in
+    address: str | None
+    ssh_port: int
+    user: str
+    workspace: str
+    usd_per_hour: float | None
+    price_dated: str | None
+    stops_at: str | None
+    max_hours: float | None
+    seconds: float
+    rungs: tuple[Reached, ...] = ()  # what was reached on the way, and when
+    pushed: PushResult | None = None  # with --push
+
+
+def up(
+    project: Project,
+    *,
+    confirm: Callable[[Plan], bool] | None = None,
+    patience: Patience | None = None,
+    clock: Clock | None = None,
+    pushing: Callable[[], Story[PushResult]] | None = None,
+) -> Story[UpResult]:
+    """Create or start the project's machine and return when it can train.
+
+    `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
+    the story early leaves what Google has begun: the next `up` takes it over. `pushing` begins
+    once the VM is set up, beside what else it waits for.
+    """
+    clock, patience = clock or Clock(), patience or Patience()
+    began = asked = clock.monotonic()
+
+    def agree(plan: Plan) -> bool:
+        """The time that a person takes to agree is not the machine's."""
+        nonlocal asked
+        agreed = confirm is not None and confirm(plan)
+        asked = clock.monotonic()
+        return agreed
+
+    wish = parse_wish(project)
+    compute = yield from open_cloud(project, clock)
+    preload()
+    with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
+        yield from _alone(lock)
+        asking = agree if confirm else None
+        action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
+        if action in ("running", "adopted"):
+            instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
+        is_new = action not in ("running", "started")
+        limit = yield from limit_for(project, compute, instance, clock, is_new=is_new)
+        climb = Climb(project, compute, clock, asked, limit)
+        ready = yield from make_ready(climb, instance, pushing)
+        if action == "running":
+            yield from begin(project, compute, ready.instance, clock)
+        known = remember_vm(project, compute, ready.instance)
+        if known.is_stale(compute.now(clock.now())):
+            with suppress(VmctlError):  # a memory is no reason to fail
+                observe(project, compute, clock)
+        settled = yield from settle(project, compute, ready.instance, clock)
+        ready = replace(ready, instance=settled)
+    return _result(project, action, ready, clock.monotonic() - began)
+
+
+def _alone(lock: IO[str]) -> Story[None]:
+    """Two `up` on this computer go one after the other: in two zones names do not collide."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield Noted("Another `vmctl up` is at work on it: waiting for that one.")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _bring_up(
+    project: Project,
+    wish: Wish,
+    compute: Compute,
+    confirm: Callable[[Plan], bool] | None,
+    clock: Clock,
+    patience: Patience,
+) -> Story[tuple[str, Instance]]:
+    """From whatever there is to a RUNNING machine, and the word for how."""
+    ahead = ask_ahead(compute, wish.region, patience)
+    instance = yield from _what_there_is(project, compute, clock)
+    if instance is None:
+        return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
+    yield from _compare(instance, project, wish, patience)
+    if instance.status is Status.RUNNING:
+        yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
+        if instance.is_moving:  # somebody started it where it was: no move is needed any more
+            yield from give_up(project, compute, instance, clock)
+        return "running", instance
+    if instance.status.is_stopped:
+        return (
+            yield from start_or_move(
+                project,
+                compute,
+                instance,
+                wish.max_run_s,
+                lambda plan: _agree(confirm, plan),
+                lambda plan: confirm is not None and confirm(plan),
+                clock,
+                patience,
+            )
+        )
+    if instance.status is Status.SUSPENDED:
+        raise Conflict(
+            f"{instance.name} is suspended.",
+            hint=f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+        )
+    if not instance.status.is_coming:
+        raise Conflict(
+            f"{instance.name} is in a state that vmctl does not know.",
+            hint="Look at it: "
+            f"gcloud compute instances describe {instance.name} --zone {instance.zone}",
+        )
+    yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
+    running = yield from until(compute, instance, lambda vm: not vm.status.is_coming, clock, "boot")
+    if running is None or running.status is not Status.RUNNING:
+        # the creation failed in the end, or somebody stopped it meanwhile: look again
+        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
+    return "adopted", running
+
+
+def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+    """The project's VM, once nothing is under way that will change it; None: there is none."""
+    while True:
+        instance = compute.find_instance(project.owner, project.name)
+        if instance is not None and instance.status.is_going:
+            yield Started("stop", f"{instance.name} is {instance.status}: waiting until it has")
+            yield from until(compute, instance, lambda vm: not vm.status.is_going, clock, "stop")
+            continue
+        if instance is not None and not instance.status.is_coming:
+            return instance
+        # None, or on its way: an unfinished creation, perhaps of an `up` that was killed
+        operation = compute.pending_insert(project.instance_name)
+        if operation is None:
+            # it may have ended between the two questions
+            return instance or compute.find_instance(project.owner, project.name)
+        yield Started("create", f"Taking over the creation begun in {operation.zone}")
+        done = yield from follow(compute, operation, clock, "create")
+        if done.failure is not None:
+            yield Warned(f"The creation begun in {done.zone} failed: {done.failure.message}")
+
+
+def _create(
+    project: Project,
+    wish: Wish,
+    compute: Compute,
+    confirm: Callable[[Plan], bool] | None,
+    clock: Clock,
+    patience: Patience,
+    ahead: Errand[Allowance],
+) -> Story[tuple[str, Instance]]:
+    from vmctl.ssh.identity.keypair import ensure_keypair
+
+    plan = yield from plan_for(
+        project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience, ahead
+    )
+    for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
+        yield Warned(caution)
+    if not project.vm.external_address:
+        network = project.vm.network or "default"
+        yield Warned(nat_caution(network, region_of(plan.zones[0])))
+    yield Noted(plan.text)
+    _agree(confirm, plan)
+    expires_at = clock.now() + project.key_lifetime
+    entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
+    machine = machine_plan(project, wish, plan.zones[0], entry)
+    zone = yield from create(compute, machine, plan.zones, clock, patience)
+    if zone is None:  # a VM of this name is there after all: another `up` was faster
+        found = compute.find_instance(project.owner, project.name)
+        if found is None and compute.pending_insert(machine.name) is None:
+            raise Conflict(
+                f"A VM called {machine.name} exists that vmctl did not make.",
+                hint="Choose another name: vmctl --name NAME up",
+            )
+        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
+    instance = compute.get_instance(zone, machine.name)
+    if instance is None:
+        raise VmctlError(
+            f"Google says that {machine.name} was created, and does not find it.",
+            hint="Run it again: vmctl up",
+        )
+    return "created", instance
+
+
+def _compare(instance: Instance, project: Project, wish: Wish, patience: Patience) -> Story[None]:
+    """Say where the machine that exists is not the one that the settings ask for."""
+    vm, default = project.vm, VmSettings()
+    asked = Asked(
+        gpu=wish.gpu,
+        machine=wish.machine.name if vm.machine else None,
+        zone=vm.zone,
+        region=vm.region if vm.region != default.region and not patience.any_region else None,
+        disk_gb=vm.disk_gb if vm.disk_gb != default.disk_gb else None,
+        spot=vm.spot,
+    )
+    found = differences(instance, asked)
+    if found:
+        have, want = (", ".join(side) for side in zip(*found, strict=True))
+        yield Warned(
+            f"{instance.name} has {have}, and you asked for {want}: it stays as it is. "
+            "For another machine: vmctl down --delete, then vmctl up"
+        )
+
+
+def _agree(confirm: Callable[[Plan], bool] | None, plan: Plan) -> None:
+    if confirm is not None and not confirm(plan):
+        raise InvalidInput(
+            f"Nothing was {'created' if plan.action == 'create' else 'started'}.",
+            hint="To go ahead without being asked: vmctl up --yes",
+        )
+
+
+def _result(project: Project, action: str, ready: Readiness, seconds: float) -> UpResult:
+    instance = ready.instance
+    view = machine_view(instance)
+    return UpResult(
+        action=action,
+        name=instance.name,
+        instance_id=instance.id,
+        zone=instance.zone,
+        machine_type=instance.machine_type,
+        gpu=view.gpu,
+        gpu_driver=ready.driver,
+        simulated=ready.simulated,
+        address=instance.address,
+        ssh_port=instance.ssh_port,
+        user=project.login_user,
+        workspace=project.workspace,
+        usd_per_hour=view.usd_per_hour,
+        price_dated=view.price_dated,
+        stops_at=stamp(instance.stops_at),
+        max_hours=view.max_hours,
+        seconds=round(seconds, 3),
+        rungs=ready.ladder.reached,
+        pushed=ready.pushed,
+    )

@@ -1,0 +1,125 @@
+"""From RUNNING to a machine that can train: each rung is waited for, named and timed.
+
+What the VM tells of itself comes over one command that runs there all the while; set-up goes on
+beside it, so that neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmctl.config import Project
+from vmctl.domain.errors import Unreachable
+from vmctl.domain.events import Advanced, Finished, Started, Story
+from vmctl.domain.machine.image import Image, brings_driver, brings_torch
+from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.readiness.readiness import Observed
+from vmctl.domain.readiness.stages import Ladder, Rung
+from vmctl.ssh.identity.keypair import ensure_keypair
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.workflows.base.operations import until
+from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.readiness.guest_stages import Inside
+from vmctl.workflows.readiness.ssh_admission import Entrance, gone, still_there
+from vmctl.workflows.session.login import renew_key
+from vmctl.workflows.session.session import remember_instance, target_of
+
+if TYPE_CHECKING:
+    from vmctl.workflows.sync.push import PushResult
+
+SCRIPT_ITEMS = ("startup-script", "startup-script-url")
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A machine that answers, what it said about its GPUs, and when each rung was reached."""
+
+    instance: Instance
+    driver: str | None
+    simulated: bool = False
+    ladder: Ladder = field(default_factory=Ladder)
+    pushed: PushResult | None = None
+
+
+def preload() -> None:
+    """Import what talks to the VM while Google works: it takes a third of a second."""
+    from importlib import import_module
+
+    threading.Thread(
+        target=import_module, args=("fabric",), name="preload fabric", daemon=True
+    ).start()
+
+
+def make_ready(
+    climb: Climb, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
+) -> Story[Readiness]:
+    """Climb from a machine that Google has made or started to one that can train.
+
+    A push goes on beside it as soon as the VM is set up. Raises HostKeyChanged, or the error that
+    names the missing rung, its culprit and one fix.
+    """
+    climb.told(Rung.OPERATION)
+    instance = yield from _running(climb, instance)
+    climb.told(Rung.RUNNING)
+    started = climb.clock.monotonic()
+    yield Started("ssh", f"Waiting for SSH on {instance.name}")
+    instance = yield from renew_key(climb.project, climb.compute, instance, climb.clock)
+    observed = _expected(climb.project, instance)
+    entrance = Entrance(climb)
+    remote = yield from entrance.open(instance, observed)
+    target = target_of(climb.project, instance, ensure_keypair())
+    remember_instance(climb.project, instance, target, climb.clock)
+    where = f"{target.user}@{target.address}"
+    yield Finished("ssh", f"SSH answers, host key verified: {where}",
+                   climb.clock.monotonic() - started)  # fmt: skip
+    inside = Inside(climb, instance, observed, pushing)
+    while True:
+        try:
+            driver = yield from inside.wait(remote)
+            break
+        except Unreachable as error:
+            # a driver's installation may restart the network, or the whole VM
+            yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
+            still_there(climb, instance, inside.missing or Rung.TORCH)
+        finally:
+            if isinstance(remote, Connection):
+                remote.close()
+        remote = yield from entrance.open(instance, observed)
+    pushed = yield from inside.pushed()
+    return Readiness(
+        instance,
+        driver=driver.version if driver else None,
+        simulated=driver is not None and driver.is_simulated,
+        ladder=climb.ladder,
+        pushed=pushed,
+    )
+
+
+def _expected(project: Project, instance: Instance) -> Observed:
+    """What is known of a VM before anybody has looked."""
+    image = Image.parse(project.vm.image)
+    return Observed(
+        instance.name,
+        instance.zone,
+        network=instance.network,
+        user=project.login_user,
+        gpus=instance.gpu.count if instance.gpu else 0,
+        has_script=any(item in instance.metadata for item in SCRIPT_ITEMS),
+        torch_expected=brings_torch(image),
+        driver_expected=brings_driver(image),
+    )
+
+
+def _running(climb: Climb, instance: Instance) -> Story[Instance]:
+    """Google's operation may end a moment before the VM is RUNNING and has its address."""
+    if instance.status is Status.RUNNING:
+        return instance
+    now = yield from until(
+        climb.compute, instance, lambda vm: not vm.status.is_coming, climb.clock, "boot"
+    )
+    if now is None or now.status is not Status.RUNNING:
+        raise gone(climb, instance, now, Rung.RUNNING)
+    return now

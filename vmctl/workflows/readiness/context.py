@@ -1,0 +1,27 @@
+"""One way up: whose it is, and what was reached on it when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vmctl.clock import Clock
+from vmctl.cloud.compute.compute import Compute
+from vmctl.config import Project
+from vmctl.domain.readiness.stages import Ladder, Rung
+from vmctl.workflows.session.ssh_restriction import Limit
+
+
+@dataclass(slots=True)
+class Climb:
+    """From `began`, on clock.monotonic(), to a machine that can train."""
+
+    project: Project
+    compute: Compute
+    clock: Clock
+    began: float
+    limit: Limit | None = None  # of SSH, for the way in to keep to
+    ladder: Ladder = field(default_factory=Ladder)
+
+    def told(self, rung: Rung, note: str = "") -> None:
+        """A rung was reached just now."""
+        self.ladder = self.ladder.with_rung(rung, self.clock.monotonic() - self.began, note)

@@ -1,0 +1,279 @@
+"""The rungs that the VM itself tells of: start-up, driver, torch; set-up goes on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vmctl.domain.errors import NotFound, VmctlError
+from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
+from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
+from vmctl.domain.machine.instance import Instance
+from vmctl.domain.readiness.nvidia import Driver
+from vmctl.domain.readiness.readiness import Observed, diagnose
+from vmctl.domain.readiness.stages import Rung
+from vmctl.domain.text import Machine
+from vmctl.ssh.boot_reports import Watching
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.base.story_tasks import Beside
+from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.readiness.ssh_admission import still_there
+from vmctl.workflows.runs.setup import prepare_machine
+
+if TYPE_CHECKING:
+    from vmctl.workflows.sync.push import PushResult
+
+RUNG_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
+NEWS_S = 0.1
+HELD_UP_S = 5.0  # set-up takes a second when nothing holds it up
+LOOK_GAP_S = 10.0
+EVIDENCE_LINES = 6
+
+
+class Inside:
+    """Hears the VM, with set-up and then a push beside it."""
+
+    def __init__(
+        self,
+        climb: Climb,
+        instance: Instance,
+        observed: Observed,
+        pushing: Callable[[], Story[PushResult]] | None = None,
+    ) -> None:
+        self.climb = climb
+        self.pushing = pushing
+        self.push: Beside[PushResult] | None = None
+        self.clock = climb.clock
+        self.instance = instance
+        self.observed = observed
+        self.limit = climb.clock.monotonic() + RUNG_LIMIT_S
+        self.changed_at = self.looked = climb.clock.monotonic()
+        self.prepared = False
+        self.heard = False
+        self.over = False
+        self.said = ""
+        self.shown: set[Rung] = set()
+        self.waiting_for: Rung | None = None
+        self.rung_began = climb.clock.monotonic()
+
+    def wait(self, remote: OpenSSH | Connection) -> Story[Driver | None]:
+        """What nvidia-smi says once every rung is reached; None where no driver is to come.
+
+        Raises Unreachable when the link is lost: then it may be called again.
+        """
+        setup: Beside[Machine] | None = None
+        if not self.prepared:
+            setup = Beside(prepare_machine(remote, clock=self.clock))
+        watching = self._watch(remote)
+        try:
+            while True:
+                try:
+                    self._hear(watching)
+                except NotFound:  # no python3 there yet: set-up brings it
+                    if setup is None:
+                        raise
+                    setup.result()
+                    watching = self._watch(remote)
+                if setup is not None:
+                    yield from setup.events()
+                    if setup.is_done:
+                        setup.result()
+                        yield from setup.events()
+                        setup, self.prepared = None, True
+                        self._begin_push()
+                if self.push is not None:
+                    yield from self.push.events()
+                self._reach()
+                yield from self._tell()
+                missing = self.missing
+                if missing is None or (self.prepared and (yield from self._does_without(missing))):
+                    return self.observed.driver if self.observed.driver_answers else None
+                self._doubt(missing)
+                self._look(missing)
+        finally:
+            watching.close()
+
+    def pushed(self) -> Story[PushResult | None]:
+        """What was pushed meanwhile, if anything; that may take longer than the way up."""
+        if self.push is None:
+            return None
+        while not self.push.is_done:
+            yield from self.push.events()
+            self.clock.sleep(NEWS_S)
+        yield from self.push.events()
+        return self.push.result()
+
+    def _begin_push(self) -> None:
+        if self.pushing is not None and self.push is None:
+            self.push = Beside(self.pushing())
+
+    def _watch(self, remote: OpenSSH | Connection) -> Watching:
+        self.heard = self.over = False
+        return Watching(remote, {"gpus": self.observed.gpus, "torch": bool(self.observed.gpus)})
+
+    def _hear(self, watching: Watching) -> None:
+        if self.over:
+            self.clock.sleep(NEWS_S)
+            return
+        try:
+            report = watching.news()
+        except EOFError:
+            self.over = True
+            return
+        if report is not None:
+            self._saw(report)
+        else:
+            self.clock.sleep(NEWS_S)
+
+    def _saw(self, report: Mapping[str, Any]) -> None:
+        self.heard = True
+        seen = self.observed.seen(report)
+        if seen.has_script and seen.startup != "activating" and seen.script_code is None:
+            seen = replace(seen, script_code=self._script_code())
+        if seen != self.observed:
+            self.observed, self.changed_at = seen, self.clock.monotonic()
+
+    def _script_code(self) -> int | None:
+        """How this boot's start-up script ended, by the serial port; None where it does not say."""
+        return script_code(self._serial())
+
+    def _serial(self) -> str:
+        try:
+            return self.climb.compute.serial_output(self.instance)
+        except VmctlError:  # not everybody may read it
+            return ""
+
+    def _reach(self) -> None:
+        """Note what was reached."""
+        seen, climb = self.observed, self.climb
+        fine = diagnose(seen, Rung.STARTUP, 0.0, RUNG_LIMIT_S) is None
+        if self.heard and self.prepared and seen.startup != "activating" and fine:
+            climb.told(Rung.STARTUP, "")
+        if not seen.gpus or not seen.driver_answers:
+            return
+        simulated = seen.driver is not None and seen.driver.is_simulated
+        climb.told(Rung.DRIVER, "simulated" if simulated else "")
+        if seen.torch and diagnose(seen, Rung.TORCH, 0.0, RUNG_LIMIT_S) is None:
+            climb.told(Rung.TORCH, seen.torch.note)
+
+    @property
+    def missing(self) -> Rung | None:
+        """The first rung that is not reached."""
+        rungs = [Rung.STARTUP, *([Rung.DRIVER, Rung.TORCH] if self.observed.gpus else [])]
+        return next((rung for rung in rungs if not self.climb.ladder.has(rung)), None)
+
+    def _tell(self) -> Story[None]:
+        """What is waited for now, in words that change as the VM reports; what was reached."""
+        seen, ladder = self.observed, self.climb.ladder
+        for rung in (Rung.STARTUP, Rung.DRIVER, Rung.TORCH):
+            if rung in self.shown or not ladder.has(rung):
+                continue
+            self.shown.add(rung)
+            waited = rung is self.waiting_for
+            if waited or (rung is Rung.DRIVER) or (rung is Rung.TORCH and _has_torch(seen)):
+                seconds = self.clock.monotonic() - self.rung_began if waited else None
+                yield Finished(str(rung), _found(seen, rung), seconds)
+            if rung is Rung.DRIVER and seen.driver and seen.driver.is_simulated:
+                yield Noted("The GPU is simulated: jobs run on this computer's processors.")
+        missing = self.missing
+        if missing is None:
+            return
+        if not self.prepared:
+            if seen.lock and self.clock.monotonic() - self.rung_began > HELD_UP_S:
+                yield from self._say("setup", f"Preparing the VM: {_holder(seen)}")
+            return
+        if missing is Rung.TORCH and self._torch_is_quick():
+            return
+        if self.waiting_for is not missing:
+            self.waiting_for, self.rung_began = missing, self.clock.monotonic()
+            yield Started(str(missing), f"Waiting for {_waiting_text(missing)}")
+        yield from self._say(str(missing), _under_way(seen, missing))
+
+    def _say(self, step: str, text: str) -> Story[None]:
+        """What is new of a step."""
+        if text and text != self.said:
+            self.said = text
+            yield Advanced(step, text)
+
+    def _torch_is_quick(self) -> bool:
+        """Where the GPU is simulated nothing is imported: not worth a line."""
+        return self.observed.driver is not None and self.observed.driver.is_simulated
+
+    def _does_without(self, missing: Rung) -> Story[bool]:
+        """Whether to go on without a rung that the VM's image does not promise; it is told."""
+        seen, image = self.observed, self.climb.project.vm.image
+        if missing is Rung.DRIVER:
+            if seen.driver_expected or seen.driver is not None or seen.busy or not self.heard:
+                return False
+            yield Warned(
+                f"No driver answers on {seen.name} ({seen.driver_said}): the image {image} "
+                "brings none. With one: vmctl down --delete, then vmctl up --image pytorch"
+            )
+            return True
+        wrong = diagnose(seen, Rung.TORCH, 0.0, RUNG_LIMIT_S)
+        if missing is not Rung.TORCH or wrong is None or seen.torch_expected:
+            return False
+        yield Warned(f"{wrong.culprit} {wrong.fix}")
+        return True
+
+    def _look(self, missing: Rung) -> None:
+        """Now and then, whether it still runs: a link can die without a word."""
+        now = self.clock.monotonic()
+        if now - self.looked > LOOK_GAP_S:
+            self.looked = now
+            still_there(self.climb, self.instance, missing)
+
+    def _doubt(self, missing: Rung) -> None:
+        """Raise what is wrong, once waiting makes no sense."""
+        now = self.clock.monotonic()
+        if not self.heard and now < self.limit:
+            return
+        waited = now - self.changed_at if now < self.limit else RUNG_LIMIT_S + 1
+        wrong = diagnose(self.observed, missing, waited, RUNG_LIMIT_S)
+        if wrong is not None:
+            raise wrong.error(self._proven(missing))
+
+    def _proven(self, missing: Rung) -> Observed:
+        seen, log = self.observed, self._serial()
+        lines = driver_lines(log) if missing is Rung.DRIVER else script_lines(log)
+        told = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
+        return replace(seen, evidence=(*seen.evidence, *told))
+
+
+def _has_torch(seen: Observed) -> bool:
+    return seen.torch is not None and bool(seen.torch.version)
+
+
+def _waiting_text(rung: Rung) -> str:
+    return {
+        Rung.STARTUP: "the end of the VM's startup-script",
+        Rung.DRIVER: "NVIDIA's driver",
+        Rung.TORCH: "torch to see CUDA",
+    }[rung]
+
+
+def _holder(seen: Observed) -> str:
+    return f"{seen.lock} holds the package manager's lock" if seen.lock else ""
+
+
+def _under_way(seen: Observed, rung: Rung) -> str:
+    """What keeps a rung from being reached, as the VM reports it."""
+    if rung is Rung.TORCH:
+        return ""
+    holder = _holder(seen)
+    if rung is Rung.STARTUP:
+        return holder or "the startup-script is at work"
+    why = f"nvidia-smi sees {len(seen.driver.names)} of {seen.gpus} GPUs" if seen.driver else ""
+    return "; ".join(filter(None, [why or seen.driver_said, holder]))
+
+
+def _found(seen: Observed, rung: Rung) -> str:
+    if rung is Rung.TORCH and seen.torch is not None:
+        return seen.torch.note
+    if rung is Rung.DRIVER and seen.driver is not None:
+        names = seen.driver.names
+        name = names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
+        return f"{name}, driver {seen.driver.version}"
+    return "The startup-script is done"

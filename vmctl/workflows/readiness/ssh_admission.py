@@ -1,0 +1,193 @@
+"""From RUNNING to a conversation: the port answers, the host keys are known, the key is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.compute.resources import ingress_rules, project_metadata
+from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, VmctlError
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
+from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.network.firewall import IAP_RANGE, is_private, ssh_door
+from vmctl.domain.readiness.readiness import Diagnosis, Observed, diagnose
+from vmctl.domain.readiness.stages import Rung
+from vmctl.ssh.identity import known_hosts
+from vmctl.ssh.identity.keypair import ensure_keypair
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.tunnel.forward import Knock
+from vmctl.workflows.machine.status import why_stopped
+from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.session.login import try_to_pin
+from vmctl.workflows.session.session import target_of
+
+SSH_LIMIT_S = 300.0
+KNOCK_S = 0.3
+LOOK_GAP_S = 5.0  # whether it still runs, and what may stand in the way
+FIRST_LOOK_S = 4.0
+SERIAL_LINES = 6
+AGENT_FAILED = "google-guest-agent.service: Failed"
+
+DELETED = "It was deleted meanwhile."
+
+
+class Entrance:
+    """Waits for one VM to let us in; each rung is noted at the moment it is reached."""
+
+    def __init__(self, climb: Climb) -> None:
+        self.climb = climb
+        self.project = climb.project
+        self.compute = climb.compute
+        self.clock = climb.clock
+
+    def open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+        """The warm connection where there is one, else a new conversation once sshd lets us in.
+
+        SSH is limited to where we come from by then, where it is to be. Raises HostKeyChanged, or
+        what the missing rung's diagnosis says.
+        """
+        limit = self.climb.limit
+        if limit is None:
+            return (yield from self._open(instance, observed))
+        remote = None
+        try:
+            remote = yield from self._open(instance, observed)
+            yield from limit.set(remote)
+        except BaseException:
+            if isinstance(remote, Connection):
+                remote.close()
+            limit.shut_again()
+            raise
+        return remote
+
+    def _open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+        if known_hosts.pinned(instance.id):
+            warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
+            if warm.probe():
+                self.climb.told(Rung.PORT)
+                self.climb.told(Rung.KEY)
+                return warm
+        return (yield from self._wait(instance, observed))
+
+    def _wait(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+        clock = self.clock
+        began = since = clock.monotonic()
+        looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Rung.PORT, ""
+        target = target_of(self.project, instance, ensure_keypair())
+        knock = Knock(target)
+        try:
+            while True:
+                if rung is Rung.PORT:
+                    if knock.opens(0.0, clock):
+                        rung, since = Rung.KEY, clock.monotonic()
+                        self.climb.told(Rung.PORT)
+                        continue
+                else:
+                    found = self._try(instance, since)
+                    if isinstance(found, OpenSSH | Connection):
+                        self.climb.told(Rung.KEY)
+                        return found
+                    observed = replace(observed, refused=isinstance(found, AccessDenied))
+                    if found is not None and found.message != said:
+                        said = found.message
+                        yield Advanced("ssh", said)
+                clock.sleep(KNOCK_S)
+                now = clock.monotonic()
+                if now - looked > LOOK_GAP_S:
+                    looked = now
+                    observed = self._look(instance, observed, rung)
+                    limit = self.climb.limit
+                    if rung is Rung.PORT and limit and limit.keeps_out(instance, now - since):
+                        yield from limit.lift()
+                        since = clock.monotonic()
+                wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
+                if wrong is not None:
+                    raise wrong.error(self._proven(instance, observed))
+        finally:
+            knock.close()
+
+    def _try(self, instance: Instance, since: float) -> OpenSSH | Connection | VmctlError | None:
+        """A conversation, why there is none yet, or None before the host keys are known."""
+        if not try_to_pin(self.compute, instance, self.clock.monotonic() - since):
+            return None
+        target = target_of(self.project, instance, ensure_keypair())
+        if target.proxy:  # one master, for its proxy is slow to start
+            try:
+                through = OpenSSH(target)
+                through.verify()
+                return through
+            except HostKeyChanged:
+                raise
+            except (Unreachable, AccessDenied) as error:
+                return error
+        connection = Connection(target)
+        try:
+            connection.open()
+        except HostKeyChanged:
+            connection.close()
+            raise
+        except (Unreachable, AccessDenied) as error:
+            connection.close()
+            return error
+        return connection
+
+    def _look(self, instance: Instance, observed: Observed, rung: Rung) -> Observed:
+        """What Google says of a VM that does not let us in."""
+        now = self.compute.get_instance(instance.zone, instance.name)
+        if now is None or now.id != instance.id:
+            return replace(observed, went=DELETED)
+        if now.status is not Status.RUNNING:
+            return replace(observed, went=went(self.compute, now))
+        if rung is Rung.PORT:
+            return replace(observed, allowed=self._allowed(now))
+        shared = now.metadata.get(OS_LOGIN_ITEM)
+        if shared is None and observed.refused:
+            shared = project_metadata(self.compute).get(OS_LOGIN_ITEM, "")
+        failed = AGENT_FAILED in self._serial(instance)
+        return replace(observed, os_login=(shared or "").upper() == "TRUE", agent_failed=failed)
+
+    def _allowed(self, instance: Instance) -> bool | None:
+        """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
+        if self.climb.limit and self.climb.limit.shut:
+            return None  # it is our own limit that decides
+        # the VM's own: an adopted one may be in another than the settings say
+        try:
+            rules = ingress_rules(self.compute, instance.network or "default")
+        except VmctlError:
+            return None
+        sources = ssh_door(rules, instance.tags).sources
+        return any(source != IAP_RANGE and not is_private(source) for source in sources)
+
+    def _proven(self, instance: Instance, observed: Observed) -> Observed:
+        lines = [line for line in self._serial(instance).splitlines() if line.strip()]
+        failures = [line for line in lines[:-SERIAL_LINES] if AGENT_FAILED in line][-1:]
+        evidence = [f"serial port: {line}" for line in (*failures, *lines[-SERIAL_LINES:])]
+        return replace(observed, evidence=(*observed.evidence, *evidence))
+
+    def _serial(self, instance: Instance) -> str:
+        try:
+            return self.compute.serial_output(instance)
+        except VmctlError:
+            return ""
+
+
+def went(compute: Compute, instance: Instance) -> str:
+    """That a VM is not RUNNING, and why where that is known, for a person."""
+    ending = why_stopped(compute, instance)
+    return f"It is {instance.status}. {ending.text}" if ending else f"It is {instance.status}."
+
+
+def still_there(climb: Climb, instance: Instance, missing: Rung) -> None:
+    """Raise what became of a VM that is neither RUNNING nor on its way to it."""
+    now = climb.compute.get_instance(instance.zone, instance.name)
+    if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
+        raise gone(climb, instance, now, missing)
+
+
+def gone(climb: Climb, instance: Instance, now: Instance | None, missing: Rung) -> VmctlError:
+    """The error of a VM that went away on its way up."""
+    why = went(climb.compute, now) if now else DELETED
+    seen = Observed(instance.name, instance.zone, went=why)
+    return Diagnosis(missing, why, "vmctl up").error(seen)

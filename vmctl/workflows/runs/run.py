@@ -1,0 +1,351 @@
+"""Run jobs on the VM, follow them, see them, enter them, end them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from vmctl.clock import Clock
+from vmctl.config import JobSettings, Project
+from vmctl.domain.command import command
+from vmctl.domain.duration import duration_text
+from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, TimedOut, Unreachable
+from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
+from vmctl.domain.names import nearest
+from vmctl.domain.replies import unfit
+from vmctl.domain.runs.run import (
+    RunFacts,
+    RunView,
+    State,
+    choose,
+    newest_first,
+    observe,
+    running_first,
+    view,
+)
+from vmctl.domain.runs.tunnel import backoff_s
+from vmctl.ssh import rpc
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import tail_of
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.base.agreements import Agree, values_for
+from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
+from vmctl.workflows.runs.setup import prepare_machine
+from vmctl.workflows.session.session import Session, connect, reach
+
+if TYPE_CHECKING:
+    from vmctl.domain.money.ledger import PaidRun
+
+LINK_LOST_S = 600.0  # how long a follower tries to come back
+SESSION_GAP_S = 0.5
+SESSION_LIMIT_S = 60.0  # a run that has no session for so long has none
+STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
+TMUX = ("tmux", "-u", "-L", "vmctl")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run as it stands: `code` is the job's own, None while it goes on."""
+
+    run_id: str
+    job: str
+    state: str
+    code: int | None
+    seconds: float | None
+    stops_at: str | None  # when Google will end the VM, ISO 8601
+    usd: float | None = None  # what the VM cost meanwhile, its disk left out: an estimate
+    price_dated: str | None = None
+    lost_because: str = ""  # what became of the VM under a run that was lost
+
+    @property
+    def cost_text(self) -> str:
+        """What it came to, for people; "" where that is not known."""
+        if self.usd is None or self.seconds is None:
+            return ""
+        return (
+            f"{self.run_id} took {duration_text(self.seconds)}: about ${self.usd:.2f} "
+            f"(an estimate by list prices, {self.price_dated})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """What became of a cancelled run; `already` when it had ended before."""
+
+    run_id: str
+    job: str
+    state: str
+    already: bool
+
+
+# -- run and logs ----------------------------------------------------------------------------
+
+
+def run(
+    project: Project,
+    job: str,
+    args: Sequence[str] = (),
+    detach: bool = False,
+    *,
+    agree: Agree | None = None,
+    clock: Clock | None = None,
+) -> Story[RunResult]:
+    """Start a job in tmux and follow it to its end; closing the story leaves it running.
+
+    The very same run that goes on already is followed instead of started twice. `agree` is asked
+    before variables that look like secrets are passed on for the first time.
+    """
+    clock = clock or Clock()
+    settings = job_named(project, job)
+    values = yield from values_for(project, settings, agree)
+    session = yield from connect(project, clock=clock)
+    request = _request(project, settings, args, values)
+    if session.stops_at is not None:  # the VM's watchdog warns the run by it
+        request["stops_at"] = session.stops_at.timestamp()
+    started = rpc.call(session.ssh, "start", request)
+    if "unprepared" in started:
+        yield from prepare_machine(session.ssh, clock=clock)
+        started = rpc.call(session.ssh, "start", request)
+    if "unprepared" in started:
+        raise unfit("start finds nothing prepared, just after it was")
+    run_id = started["id"]
+    if started["existing"]:
+        yield Begun(run_id, f"{run_id} is running already with these arguments")
+    else:
+        yield Begun(run_id, f"Started {run_id}")
+    if session.stops_at is not None:
+        yield _limit(session.stops_at, clock)
+    if detach:
+        facts = _one(session.ssh, project, run_id)
+    else:
+        facts = yield from _follow(project, session, run_id, 0, True, clock)
+    lost_because = yield from why_lost(project, facts, clock)
+    return _result(project, facts, session, lost_because)
+
+
+def logs(
+    project: Project,
+    wanted: str | None = None,
+    follow: bool = False,
+    *,
+    clock: Clock | None = None,
+) -> Story[RunResult]:
+    """What a run has written so far; with `follow`, on until it ends."""
+    clock = clock or Clock()
+    session = yield from connect(project, clock=clock)
+    chosen = choose(_facts(session.ssh, project), wanted)
+    facts = yield from _follow(project, session, chosen.id, 0, follow, clock)
+    lost_because = yield from why_lost(project, facts, clock)
+    if lost_because and not follow:
+        yield Warned(f"The run {facts.id} was lost. {lost_because} Again: vmctl run {facts.job}")
+    return _result(project, facts, session, lost_because)
+
+
+def _follow(
+    project: Project, session: Session, run_id: str, offset: int, wait: bool, clock: Clock
+) -> Story[RunFacts]:
+    """The log from a byte offset; a lost link is come back over, at the byte where it broke."""
+    attempt, lost_at = 0, 0.0
+    idle_since: float | None = None
+    while True:
+        before, began = offset, float("inf")
+        request = {"id": run_id, "offset": offset, "wait": wait}
+        try:
+            process = rpc.stream(session.ssh, "follow", request)
+            began = clock.monotonic()
+            try:
+                assert process.stdout is not None
+                while data := os.read(process.stdout.fileno(), 1 << 16):
+                    offset += len(data)
+                    yield Output(data)
+                facts = _last_facts(session.ssh, process)
+                if observe(facts).is_over or not wait:
+                    return facts
+                # no session yet: it comes in a moment, or the run is lost
+                if offset > before or idle_since is None:
+                    idle_since = clock.monotonic()
+                elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
+                    raise TimedOut(
+                        f"The VM says that {run_id} goes on, and ends its log all the same.",
+                        hint=f"Look at it: vmctl ps, vmctl logs {run_id}",
+                    )
+                clock.sleep(SESSION_GAP_S)
+                continue
+            finally:
+                end_process(process)
+        except HostKeyChanged:
+            raise  # somebody else answers: no link that comes back
+        except Unreachable as error:
+            if offset > before or clock.monotonic() - began > STEADY_S:
+                attempt = 0
+            if attempt == 0:
+                lost_at = clock.monotonic()
+                yield Warned(f"Lost the connection, coming back: {error.message}")
+            if clock.monotonic() - lost_at > LINK_LOST_S:
+                raise
+        clock.sleep(backoff_s(attempt))
+        attempt += 1
+        session = yield from _again(project, session, run_id, clock)
+
+
+def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Story[Session]:
+    """The connection once more; while the VM cannot be reached, the old one is kept to try.
+
+    A run does not outlive its VM: raises Unreachable, with the reason, when that is off or gone.
+    """
+    try:
+        return (yield from connect(project, clock=clock, verify=True))
+    except Unreachable:
+        return session
+    except (NotFound, Conflict) as error:
+        why = yield from why_gone(project, clock)
+        raise gone_with_its_vm(run_id, why) from error
+
+
+def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
+    """The follower's last word, which it says only after everything was sent."""
+    told, code = tail_of(process)
+    if code == 0:
+        word = rpc.last_word("follow", "run", told)
+        if word is not None:
+            return RunFacts.parse(word["run"])
+    raise rpc.ended(ssh, code, told)
+
+
+# -- the others ------------------------------------------------------------------------------
+
+
+def ps(project: Project) -> list[RunView]:
+    """The runs on the VM, the newest first."""
+    return [view(facts) for facts in newest_first(_facts(reach(project), project))]
+
+
+def attach(project: Project, wanted: str | None = None) -> int:
+    """Enter a run's tmux session with this terminal; Ctrl-B D leaves it running."""
+    vm = reach(project)
+    facts = running_first(_facts(vm, project), wanted)
+    if observe(facts).is_over:
+        raise Conflict(
+            f"{facts.id} has ended ({observe(facts)}).", hint=f"Read it: vmctl logs {facts.id}"
+        )
+    line = command(*TMUX, "attach-session", "-t", f"={facts.id}")
+    return vm.interactive(line, tty=True)
+
+
+def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
+    """End a run: SIGTERM first, so that it can save; one that has ended is no error."""
+    session = yield from connect(project, clock=clock)
+    facts = running_first(_facts(session.ssh, project), wanted)
+    if not observe(facts).is_over:
+        yield Started("cancel", f"Stopping {facts.id}; it has a moment to save")
+    answer = rpc.call(session.ssh, "cancel", {"id": facts.id})
+    facts = RunFacts.parse(answer["run"])
+    return CancelResult(facts.id, facts.job, str(observe(facts)), bool(answer["already"]))
+
+
+# -- small things ----------------------------------------------------------------------------
+
+
+def job_named(project: Project, name: str) -> JobSettings:
+    """A job of vmctl.toml; NotFound names the nearest."""
+    found = project.jobs.get(name)
+    if found is not None:
+        return found
+    close = nearest(name, project.jobs)
+    known = ", ".join(sorted(project.jobs))
+    if close:
+        hint = f"vmctl run {close}"
+    elif known:
+        hint = f"One of: {known}"
+    else:
+        hint = f'Write one in vmctl.toml: [jobs.{name}] command = "python train.py"'
+    raise NotFound(f"There is no job '{name}' in vmctl.toml.", hint=hint)
+
+
+def _request(
+    project: Project, job: JobSettings, args: Sequence[str], values: Mapping[str, str]
+) -> dict[str, Any]:
+    """The run's spec; values of the environment travel in it, never in a command line."""
+    return {
+        "project": project.name,
+        "job": job.name,
+        "directory": job.directory,
+        "command": job.command,
+        "args": list(args),
+        "setup": list(job.setup),
+        "env": dict(values),
+        "outputs": list(job.outputs),
+    }
+
+
+def _facts(ssh: OpenSSH, project: Project) -> list[RunFacts]:
+    answer = rpc.call(ssh, "runs", {"project": project.name})
+    return [RunFacts.parse(found) for found in answer["runs"]]
+
+
+def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
+    return choose(_facts(ssh, project), run_id)
+
+
+def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
+    """The runs on the VM that have ended, with what it cost meanwhile."""
+    found = [_paid(project, facts, usd_per_hour) for facts in _facts(reach(project), project)]
+    return [run for run in found if run is not None]
+
+
+def _paid(project: Project, facts: RunFacts, usd_per_hour: float | None) -> PaidRun | None:
+    from vmctl.domain.money.ledger import PaidRun  # for a run that has ended, which is no hurry
+
+    if facts.created_at is None or facts.ended_at is None:
+        return None
+    hours = max(facts.ended_at - facts.created_at, 0.0) / 3600
+    return PaidRun(
+        id=facts.id,
+        job=facts.job,
+        project=project.name,
+        began_at=datetime.fromtimestamp(facts.created_at, UTC),
+        ended_at=datetime.fromtimestamp(facts.ended_at, UTC),
+        usd=None if usd_per_hour is None else usd_per_hour * hours,
+    )
+
+
+def _result(project: Project, facts: RunFacts, session: Session, lost_because: str) -> RunResult:
+    state = observe(facts)
+    shown = view(facts)
+    code = facts.exit_code if state.is_over else None
+    if state in (State.LOST, State.CANCELLED) and not code:
+        code = 1
+    stops = session.stops_at.isoformat(timespec="seconds") if session.stops_at else None
+    paid = _paid(project, facts, session.usd_per_hour)
+    if paid is not None:
+        from vmctl.workflows.costs.ledger_store import note_run
+
+        note_run(project, paid)
+    return RunResult(
+        run_id=facts.id,
+        job=facts.job,
+        state=str(state),
+        code=code,
+        seconds=shown.seconds,
+        stops_at=stops,
+        usd=None if paid is None or paid.usd is None else round(paid.usd, 4),
+        price_dated=session.price_dated or None,
+        lost_because=lost_because,
+    )
+
+
+def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
+    left_s = (stops_at - clock.now()).total_seconds()
+    text = f"Google stops the VM at {stops_at.astimezone():%H:%M on %d %b} ({_span(left_s)} left)"
+    if left_s < 1800:
+        return Warned(f"{text}; longer at its next start: vmctl up --max-hours H")
+    return Noted(text)
+
+
+def _span(seconds: float) -> str:
+    minutes = max(0, int(seconds // 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

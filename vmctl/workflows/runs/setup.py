@@ -1,0 +1,32 @@
+"""Prepare a VM for runs: tools, vmctl's helpers, and the interpreter that jobs get."""
+
+from __future__ import annotations
+
+from vmctl.clock import Clock
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.text import Machine
+from vmctl.ssh import rpc
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.openssh import OpenSSH
+
+
+def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None) -> Story[Machine]:
+    """One conversation that can be repeated: what was done before is not done again."""
+    clock = clock or Clock()
+    began = clock.monotonic()
+    yield Started("setup", "Preparing the VM")
+    _, archive = rpc.library()
+    line = rpc.install_line({"again": False})
+    done = remote.run(line, input=archive, timeout_s=rpc.INSTALL_S)
+    if done.code == rpc.NOT_INSTALLED:
+        raise rpc.install_failure(done.stderr)
+    machine = Machine.parse(rpc.answer("prepare", done.code, done.stdout, done.stderr))
+    what = f"Python {machine.version} at {machine.python}"
+    yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
+    if machine.added and not machine.done_before:
+        yield Noted(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
+    if machine.missing:
+        yield Noted(f"Python on the VM has no {', '.join(machine.missing)}")
+    if machine.trouble:
+        yield Warned(f"Adding what the VM's Python lacks failed: {machine.trouble}")
+    return machine

@@ -1,0 +1,123 @@
+"""What a self-test can read, or be refused, for nothing: no machine is needed."""
+
+from __future__ import annotations
+
+from vmctl.cloud import price_table
+from vmctl.cloud.compute import quotas
+from vmctl.cloud.compute.compute import not_found
+from vmctl.domain.errors import VmctlError
+from vmctl.domain.events import Story
+from vmctl.domain.google.api_errors import Kind
+from vmctl.domain.google.quota import Meter, needs
+from vmctl.domain.machine.gpu import MODELS, Gpu
+from vmctl.domain.machine.image import Image
+from vmctl.domain.machine.machine_type import MachineType
+from vmctl.workflows.base.operations import follow
+from vmctl.workflows.selftest.findings import Trials, told
+
+LARGEST_DISK_GB = 65536
+SSD = "SSD_TOTAL_GB"
+SOMEBODY_ELSES = "debian-cloud"  # Google's own: everybody may read its images, nobody its VMs
+
+
+def free_looks(run: Trials) -> Story[None]:
+    """Images, zones, the network, quotas, and two refusals."""
+    sheet, trial = run.sheet, run.trial
+    refused = trial.refusal("instances", "list", project=SOMEBODY_ELSES, zone=run.plan.zone)
+    permission = refused is not None and "compute.instances.list" in refused.message
+    forbidden = refused is not None and refused.http_status == 403 and permission
+    yield sheet.saw("forbidden-body", forbidden, told(refused))
+    for name in ("pytorch", "ubuntu"):
+        image = Image.parse(name)
+        found = trial.ask("images", "getFromFamily", project=image.project, family=image.family)
+        said = found["name"] if found else "no such family"
+        yield sheet.saw(f"image-{name}", found, f"{image.project}/{image.family}: {said}")
+    yield from _gpu_zones(run)
+    rule = trial.ask("firewalls", "get", firewall="default-allow-ssh")
+    if rule is None:
+        yield sheet.unseen("ssh-rule", "this project has no rule default-allow-ssh")
+    else:
+        opened = any(
+            one.get("IPProtocol") == "tcp" and "22" in one.get("ports", ())
+            for one in rule.get("allowed", ())
+        )
+        priority = rule.get("priority")
+        yield sheet.saw(
+            "ssh-rule",
+            opened and priority == 65534,
+            f"default-allow-ssh: tcp:22 {'open' if opened else 'not open'}, priority {priority}",
+        )
+    yield from _quotas(run)
+
+
+def _gpu_zones(run: Trials) -> Story[None]:
+    region = run.plan.region
+    try:
+        offered = quotas.gpu_zones(run.trial)
+    except VmctlError as error:
+        yield run.sheet.unseen("gpu-zones", error.message)
+        return
+    rows = {
+        (offer.accelerator, offer.zone)
+        for offer in price_table.offers()
+        if offer.zone.startswith(f"{region}-")
+    }
+    missing = sorted(
+        f"{accelerator} in {zone}"
+        for accelerator, zone in rows
+        if zone not in offered.get(accelerator, ())
+    )
+    said = f"not offered: {', '.join(missing)}" if missing else f"all {len(rows)} of {region}"
+    yield run.sheet.saw("gpu-zones", not missing, said)
+
+
+def _quotas(run: Trials) -> Story[None]:
+    trial, region = run.trial, run.plan.region
+    everywhere, here = quotas.quotas_of_project(trial), quotas.quotas_of_region(trial, region)
+    host = MachineType.parse("n1-standard-4")
+    wanted = {
+        (metric, need.everywhere)
+        for model in MODELS.values()
+        if model.attaches_to_n1
+        for spot in (False, True)
+        for need in needs(Gpu(model.accelerator, 1), host, spot=spot, new_disk_gb=100)
+        for metric in (need.metric, need.instead)
+        if metric
+    }
+    missing = sorted(
+        metric
+        for metric, of_project in wanted
+        if metric not in (everywhere if of_project else here)
+    )
+    said = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} are told"
+    yield run.sheet.saw("quota-metrics", not missing, said)
+    yield from _too_large_a_disk(run, here.get(SSD))
+
+
+def _too_large_a_disk(run: Trials, meter: Meter | None) -> Story[None]:
+    """An empty disk that no quota allows; one that is made all the same goes at once."""
+    name, sheet = "quota-refusal", run.sheet
+    if meter is None:
+        yield sheet.unseen(name, f"the region tells no quota {SSD}")
+        return
+    size_gb = int(meter.left) + 1
+    if size_gb > LARGEST_DISK_GB:
+        yield sheet.unseen(name, f"{meter.left:g} GB are left, and no disk is larger than that")
+        return
+    disk = f"{run.plan.name}-quota"
+    asked = run.trial.insert_disk(disk, run.plan.zone, "pd-ssd", max(size_gb, 10), run.plan.labels)
+    done = yield from follow(run.trial, asked, run.clock, "selftest")
+    failure = done.failure
+    if failure is None:
+        gone = run.trial.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
+        gone = yield from follow(run.trial, gone, run.clock, "selftest")
+        left = "" if gone.failure is None or not_found(gone) else f"; {told(gone.failure)}"
+        yield sheet.saw(name, False, f"a disk of {size_gb} GB was made, and is gone again{left}")
+        return
+    quota = failure.quota
+    readable = (
+        failure.kind is Kind.QUOTA
+        and quota is not None
+        and (quota.metric, quota.region, quota.limit) == (SSD, run.plan.region, meter.limit)
+    )
+    yield sheet.saw(name, readable, told(failure))

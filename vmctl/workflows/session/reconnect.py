@@ -1,0 +1,68 @@
+"""A transfer whose link was lost comes back over another connection, for as long as it pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
+from vmctl.domain.events import Noted, Story
+from vmctl.domain.runs.tunnel import backoff_s
+from vmctl.workflows.session.session import Session, connect
+
+LINK_LOST_S = 600.0  # how long a transfer tries to come back
+ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a part of that
+
+
+@dataclass(slots=True)
+class ComingBack:
+    """How long a link has been gone, and the way back over it."""
+
+    project: Project
+    clock: Clock
+    _lost_at: float | None = None
+    _attempt: int = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing has come through since the link was lost."""
+        return self._lost_at is not None
+
+    def is_back(self) -> None:
+        """The VM has answered: what is lost from now on is lost anew."""
+        self._lost_at, self._attempt = None, 0
+
+    def lost(self, error: Unreachable | AccessDenied, *, progressed: bool) -> Story[None]:
+        """Take the loss in; raises the error where coming back is no use, or no use any more.
+
+        With `progressed` something has come through since the last loss.
+        """
+        if isinstance(error, HostKeyChanged):
+            raise error  # somebody else answers: no link that comes back
+        if progressed:
+            self.is_back()
+        if self._lost_at is None:
+            if isinstance(error, AccessDenied):
+                raise error
+            self._lost_at = self.clock.monotonic()
+            yield Noted(f"Lost the connection, coming back: {error.message}")
+        patience_s = ACCESS_LOST_S if isinstance(error, AccessDenied) else LINK_LOST_S
+        if self.clock.monotonic() - self._lost_at > patience_s:
+            raise error
+
+    def session(self) -> Story[Session | None]:
+        """A new connection, after a moment; None where there is none yet."""
+        self.clock.sleep(backoff_s(self._attempt))
+        self._attempt += 1
+        try:
+            return (yield from connect(self.project, clock=self.clock))
+        except HostKeyChanged:
+            raise
+        except Unreachable:
+            return None
+        except AccessDenied:  # Google may be out of reach as well, or not know us any more
+            lost_at = self._lost_at
+            if lost_at is None or self.clock.monotonic() - lost_at > ACCESS_LOST_S:
+                raise
+            return None

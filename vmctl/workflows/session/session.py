@@ -1,0 +1,288 @@
+"""The way to a project's VM: the warm connection when there is one, else what the API says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmctl.clock import Clock
+from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
+from vmctl.domain.login.ssh_keys import time_left
+from vmctl.domain.login.ssh_target import Target
+from vmctl.folders import cache_dir
+from vmctl.ssh.identity.keypair import KeyPair, ensure_keypair
+from vmctl.ssh.identity.known_hosts import pin_file
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.session.stale_sockets import end_all_of, tidy_now_and_then
+
+if TYPE_CHECKING:  # a warm command does without them
+    from vmctl.config import Project
+    from vmctl.domain.events import Story
+    from vmctl.domain.machine.instance import Instance
+
+PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
+GAP_S = 0.3
+NO_END = timedelta(days=3650)  # for a key that never expires
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A warm connection to the project's VM; `stops_at` is when Google will end the VM."""
+
+    ssh: OpenSSH
+    stops_at: datetime | None = None
+    usd_per_hour: float | None = None  # of running, the disk left out; None: not known
+    price_dated: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    target: Target
+    key_expires_at: datetime
+    stops_at: datetime | None
+    usd_per_hour: float | None = None
+    price_dated: str = ""
+
+    def is_good(self, now: datetime, renew_when_left: timedelta) -> bool:
+        """Whether it need not be renewed: a VM past its end was started anew, if it runs."""
+        over = self.stops_at is not None and self.stops_at <= now
+        return not over and self.key_expires_at - now > renew_when_left
+
+
+def connect(
+    project: Project, *, clock: Clock | None = None, fresh: bool = False, verify: bool = False
+) -> Story[Session]:
+    """A connection to the VM; raises NotFound, Conflict (stopped), or Unreachable.
+
+    Where a warm one is left over, nobody is asked: the first command on it is started at once and
+    heals it when the VM does not take it. With `verify` it has answered when this returns; `fresh`
+    asks the API in any case. Who shows the pinned host key at the address seen last is the VM:
+    then, too, the API is not asked.
+    """
+    clock = clock or Clock()
+    tidy_now_and_then()
+    known = None if fresh else _recall(project)
+    if known is not None and known.is_good(clock.now(), project.key_lifetime / 2):
+        ssh = OpenSSH(known.target, _resolver(project, clock))
+        if verify:
+            ssh.verify()
+        else:
+            ssh.open()
+        return Session(ssh, known.stops_at, known.usd_per_hour, known.price_dated)
+    return (yield from _through_api(project, known, clock))
+
+
+def reach(project: Project) -> OpenSSH:
+    """`connect` for what tells no story: commands that hand this terminal over."""
+    story = connect(project)
+    try:
+        while True:
+            next(story)
+    except StopIteration as end:
+        session: Session = end.value
+        return session.ssh
+
+
+def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
+    """Where the VM is now, for a connection that heals itself in the middle of a command."""
+
+    def resolve() -> Target:
+        story = _find(project, _recall(project), clock)
+        try:
+            while True:
+                next(story)  # what it tells is not worth interrupting the command for
+        except StopIteration as end:
+            instance, target = end.value
+        remember_instance(project, instance, target, clock)
+        found: Target = target
+        return found
+
+    return resolve
+
+
+def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story[Session]:
+    instance, target = yield from _find(project, known, clock)
+    ssh = OpenSSH(target, _resolver(project, clock))
+    _open_patiently(ssh, clock)
+    remember_instance(project, instance, target, clock)
+    from vmctl.workflows.machine.status import rate_of
+
+    rate = rate_of(instance)
+    return Session(ssh, instance.stops_at, rate.on_usd_h, rate.dated)
+
+
+def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[Instance, Target]]:
+    """The running VM and its door, its host keys pinned and our key on it; the API is asked."""
+    # these bring the Google client along, which a warm command does without
+    from vmctl.domain.machine.instance import Status
+    from vmctl.workflows.base.api import open_cloud
+    from vmctl.workflows.session.login import pin_host_keys, renew_key
+
+    compute = yield from open_cloud(project, clock)
+    instance = compute.find_instance(project.owner, project.name)
+    if known is not None and instance is None:
+        disconnect(project)
+    elif known is not None and instance is not None and _target_differs(known.target, instance):
+        OpenSSH(known.target).close()
+        forget(project)
+    if instance is None:
+        raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
+    if instance.status is not Status.RUNNING:
+        from vmctl.workflows.machine.status import why_stopped
+
+        ending = why_stopped(compute, instance)
+        why = f" {ending.text}" if ending else ""
+        raise Conflict(
+            f"The VM {instance.name} is {instance.status}, not running.{why}",
+            hint="Start it: vmctl up",
+        )
+    instance = yield from renew_key(project, compute, instance, clock)
+    yield from pin_host_keys(compute, instance, clock, "ssh")
+    return instance, target_of(project, instance, ensure_keypair())
+
+
+def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
+    """Open the master; a key that was just renewed may need a moment to arrive."""
+    limit = clock.monotonic() + PROPAGATION_S
+    while True:
+        try:
+            ssh.verify()
+            return
+        except AccessDenied:
+            if clock.monotonic() > limit:
+                raise
+            clock.sleep(GAP_S)
+
+
+def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
+    """The door of an instance whose host keys are pinned."""
+    if instance.external and not instance.address:
+        raise Unreachable(
+            f"The VM {instance.name} has no external address yet.", hint="Look at it: vmctl status"
+        )
+    from vmctl.cloud.compute.iap import tunnel_command
+
+    return Target(
+        instance_id=instance.id,
+        address=instance.address or instance.name,
+        port=instance.ssh_port,
+        user=project.login_user,
+        key_file=str(keys.private_path),
+        known_hosts=str(pin_file(instance.id)),
+        proxy="" if instance.external else tunnel_command(project, instance),
+    )
+
+
+def _target_differs(target: Target, instance: Instance) -> bool:
+    seen = (target.instance_id, target.address, target.port)
+    return seen != (instance.id, instance.address or instance.name, instance.ssh_port)
+
+
+# -- what was seen last: a cache, never trusted without the probe -----------------------------
+
+
+def remember_instance(project: Project, instance: Instance, target: Target, clock: Clock) -> None:
+    """Keep the door of an instance that answered, for as long as our key opens it."""
+    now, public_line = clock.now(), ensure_keypair().public_line
+    left = time_left(instance.ssh_keys, project.login_user, public_line, now)
+    from vmctl.workflows.machine.status import rate_of
+
+    rate = rate_of(instance)
+    remember(project, target, now + min(left, NO_END), instance.stops_at, rate.on_usd_h, rate.dated)
+
+
+def remember(
+    project: Project,
+    target: Target,
+    key_expires_at: datetime,
+    stops_at: datetime | None,
+    usd_per_hour: float | None = None,
+    price_dated: str = "",
+) -> None:
+    """Keep the door that answered, for the next command."""
+    record = {
+        "target": asdict(target),
+        "key_expires_at": key_expires_at.isoformat(),
+        "stops_at": stops_at.isoformat() if stops_at else None,
+        "usd_per_hour": usd_per_hour,
+        "price_dated": price_dated,
+    }
+    path = _cache_file(project)
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(path)
+    from vmctl.ssh.identity.user_ssh_config import learned  # a warm command does without it
+
+    with contextlib.suppress(OSError):
+        learned(whose(project), target)
+
+
+def whose(project: Project) -> tuple[str, str, bool, str, str]:
+    """What tells a project's VM from all others in the user's ssh configuration."""
+    from vmctl.cloud import emulator_process  # it brings an HTTP client along
+
+    home = str(emulator_process.home()) if project.local else ""
+    return project.owner, project.name, project.local, project.google_project or "", home
+
+
+def forget(project: Project) -> None:
+    """Drop what was seen last."""
+    with contextlib.suppress(OSError):
+        _cache_file(project).unlink(missing_ok=True)
+
+
+def seen_last(project: Project) -> Target | None:
+    """The door that answered last, on this computer; whoever uses it must be able to doubt it."""
+    known = _recall(project)
+    return known.target if known else None
+
+
+def whereabouts(project: Project, clock: Clock) -> Target:
+    """Where the VM is now, from the API, its host keys pinned and our key on it; no connection.
+
+    Raises NotFound, Conflict (stopped), Unreachable, and what else the API says.
+    """
+    return _resolver(project, clock)()
+
+
+def disconnect(project: Project) -> None:
+    """End the warm connection of a VM that stops or goes."""
+    known = _recall(project)
+    if known is not None:
+        end_all_of(known.target.alias)
+    forget(project)
+
+
+def _recall(project: Project) -> _Cached | None:
+    try:
+        record = json.loads(_cache_file(project).read_text(encoding="utf-8"))
+        stops_at = record["stops_at"]
+        found = _Cached(
+            Target(**record["target"]),
+            datetime.fromisoformat(record["key_expires_at"]).astimezone(UTC),
+            datetime.fromisoformat(stops_at) if stops_at else None,
+            record.get("usd_per_hour"),
+            record.get("price_dated", ""),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    keys_there = Path(found.target.key_file).exists() and Path(found.target.known_hosts).exists()
+    return found if keys_there and found.target.user == project.login_user else None
+
+
+def _cache_file(project: Project) -> Path:
+    cloud = "local" if project.local else f"cloud:{project.google_project or ''}"
+    where = cloud + ":" + os.environ.get("VMCTL_EMULATOR_HOME", "") if project.local else cloud
+    digest = hashlib.sha256(where.encode()).hexdigest()[:8]
+    folder = cache_dir() / "targets"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{project.owner}-{project.name}-{digest}.json"

@@ -1,0 +1,191 @@
+"""`--restrict-ssh`: only the address from which the user comes reaches the VM's SSH port.
+
+That address is not known before the VM has been reached: it is the one that the VM sees. So the
+rules are set as soon as SSH answers. A later `up` goes by the rules that there are; only when its
+address is proven to be shut out are they lifted, until it is let in and they are set anew.
+"""
+
+from __future__ import annotations
+
+from vmctl.clock import Clock
+from vmctl.cloud.compute import firewall
+from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.compute.guest_attributes import watch_report
+from vmctl.cloud.compute.resources import ingress_rules
+from vmctl.config import Project
+from vmctl.domain.errors import Unreachable, VmctlError
+from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.google.operation import Operation
+from vmctl.domain.machine.instance import Instance
+from vmctl.domain.network.firewall import IAP_RANGE, rule_to_make
+from vmctl.domain.network.nat import admits_iap
+from vmctl.domain.network.ssh_restriction import (
+    LIFTED,
+    LIMIT_LABEL,
+    RuleNames,
+    is_shut_out,
+    label_of,
+    source_of,
+)
+from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.workflows.base.operations import carried_out, deleted, follow
+
+
+def limit_for(
+    project: Project, compute: Compute, instance: Instance, clock: Clock, *, is_new: bool
+) -> Story[Limit | None]:
+    """The limit that the way into a VM has to keep to; None where SSH is not limited.
+
+    What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise, and
+    takes the limit away here. A new VM may find the rules of an earlier one of its name: they are
+    about it, too. One that an `up` lifted that was killed is in force again.
+    """
+    if not instance.external:
+        _check_proxy(compute, instance)
+    wanted = project.vm.restrict_ssh
+    limited = bool(instance.labels.get(LIMIT_LABEL))
+    if wanted is None and not limited and not is_new:
+        return None
+    limit = Limit(compute, instance, clock)
+    deny = firewall.read_rule(compute, limit.names.deny)
+    if wanted is False:
+        if limited or deny is not None:
+            yield from limit.remove()
+        return None
+    if deny is None and not wanted and not limited:
+        return None
+    if deny is not None and not deny.in_force:
+        yield from limit.done(firewall.set_in_force(compute, limit.names.deny, True))
+    limit.shut = deny is not None and instance.external
+    return limit
+
+
+def remove_limit(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+    """The rules of a VM that is gone go, too; nothing happens for one that had none."""
+    if instance.labels.get(LIMIT_LABEL):
+        yield from _delete(compute, RuleNames.of(instance.name), clock)
+
+
+class Limit:
+    """The limit of one VM; `shut` while its rules keep out whom they do not name."""
+
+    def __init__(self, compute: Compute, instance: Instance, clock: Clock) -> None:
+        self.compute = compute
+        self.instance = instance
+        self.clock = clock
+        self.names = RuleNames.of(instance.name)
+        self.shut = False
+        self._lifting: Operation | None = None
+        self._label = instance.labels.get(LIMIT_LABEL, "")
+        self._told_at: float | None = None  # when the VM's own word of this boot was seen first
+
+    def keeps_out(self, instance: Instance, silent_s: float) -> bool:
+        """Whether the port, silent for so long, is shut to our address, and not just not open yet.
+
+        The VM's watchdog tells the API that it is up, from whatever address we come.
+        """
+        if not self.shut:
+            return False
+        now, clock = self.compute.now(self.clock.now()), self.clock
+        started = instance.started_at or instance.created_at or now
+        if self._told_at is None:
+            report = watch_report(self.compute, instance)
+            if report is not None and report.is_since(started):
+                self._told_at = clock.monotonic()
+        told_s = clock.monotonic() - self._told_at if self._told_at is not None else None
+        return is_shut_out(silent_s, (now - started).total_seconds(), told_s)
+
+    def lift(self) -> Story[None]:
+        """Let in whom the network's own rules let in, until `set` or `shut_again`."""
+        yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
+        self._name(LIFTED)  # whoever looks before it is set again reads the truth
+        self._lifting = firewall.set_in_force(self.compute, self.names.deny, False)
+        yield from self.done(self._lifting)
+        self.shut = False
+
+    def shut_again(self) -> None:
+        """What was lifted is in force again: nobody was let in, or whoever waits has left."""
+        if self._lifting is None:
+            return
+        _silently(follow(self.compute, self._lifting, self.clock, "limit"))
+        _silently(self.done(firewall.set_in_force(self.compute, self.names.deny, True)))
+        allow = firewall.read_rule(self.compute, self.names.allow)
+        if allow is not None and allow.sources:
+            self._name(label_of(allow.sources[0]))
+
+    def set(self, remote: OpenSSH | Connection) -> Story[None]:
+        """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
+        began = self.clock.monotonic()
+        source = IAP_RANGE
+        if self.instance.external:
+            source = source_of(remote.run('echo "$SSH_CONNECTION"').text)
+        compute, names, vm = self.compute, self.names, self.instance
+        allow = firewall.read_rule(compute, names.allow)
+        deny = firewall.read_rule(compute, names.deny)
+        right = allow is not None and allow.in_force and allow.sources == (source,)
+        shut = deny is not None and deny.in_force and vm.name in vm.tags
+        if right and shut and self._label == label_of(source):
+            return
+        yield Started("limit", f"Limiting SSH to {source}")
+        # first the rule that lets us in, and the one that shuts the door last
+        yield from self.done(
+            firewall.put_allow(compute, names, vm, source, there=allow is not None)
+        )
+        tagged = firewall.add_own_tag(compute, vm)
+        if tagged is not None:
+            yield from self.done(tagged)
+        if not self._label:
+            self._name(LIFTED)  # the rules of a labelled VM go with it
+        yield from self.done(firewall.put_deny(compute, names, vm, there=deny is not None))
+        self._lifting = None
+        self.shut = self.instance.external
+        self._name(label_of(source))
+        yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
+                       self.clock.monotonic() - began)  # fmt: skip
+
+    def remove(self) -> Story[None]:
+        """Let in whoever the network's own rules let in."""
+        began = self.clock.monotonic()
+        yield Started("limit", f"Lifting the limit on SSH to {self.instance.name}")
+        yield from _delete(self.compute, self.names, self.clock)
+        yield from self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
+        yield Finished("limit", "SSH is open to whom the network's rules let in",
+                       self.clock.monotonic() - began)  # fmt: skip
+
+    def done(self, operation: Operation) -> Story[None]:
+        """Wait for a change; raises why it was refused."""
+        doing = f"Changing the firewall of {self.instance.name}"
+        yield from carried_out(self.compute, operation, self.clock, "limit", doing)
+
+    def _name(self, value: str) -> None:
+        """Write on the VM to whom SSH is limited."""
+        _silently(self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
+        self._label = value
+
+
+def _silently(story: Story[object]) -> None:
+    """Play a story of which nothing is told."""
+    for _ in story:
+        pass
+
+
+def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
+    for name in (names.deny, names.allow):  # the door opens before the way through it goes
+        asked = firewall.delete_rule(compute, name)
+        yield from deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
+
+
+def _check_proxy(compute: Compute, instance: Instance) -> None:
+    """Raise Unreachable where no firewall rule lets Google's proxy in."""
+    network = instance.network or f"projects/{compute.project}/global/networks/default"
+    try:
+        rules = ingress_rules(compute, network)
+    except VmctlError:
+        return  # a shared network's rules may be none of ours to read
+    if not admits_iap(rules, instance.tags):
+        raise Unreachable(
+            f"{instance.name} has no external address, and no firewall rule lets Google's "
+            "Identity-Aware Proxy reach its SSH port.",
+            hint=rule_to_make(network, IAP_RANGE),
+        )

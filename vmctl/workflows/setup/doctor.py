@@ -1,0 +1,190 @@
+"""`vmctl doctor`: everything that `up` will need, looked at in the order in which it needs it.
+
+Nothing is changed and nothing is asked for. What cannot be looked at, because something before
+it is broken, is said to be unchecked; the rest is looked at all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vmctl.clock import Clock
+from vmctl.cloud import credentials, emulator_process
+from vmctl.cloud.compute import resources
+from vmctl.cloud.compute.compute import Compute
+from vmctl.config import Project
+from vmctl.domain.errors import AccessDenied, InvalidInput, VmctlError
+from vmctl.domain.events import Started, Story
+from vmctl.domain.google.api_errors import Kind
+from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
+from vmctl.domain.readiness.checks import (
+    Check,
+    Checkup,
+    Finding,
+    Verdict,
+    ordered,
+    programs_findings,
+)
+from vmctl.folders import cache_dir, data_dir, runtime_dir
+from vmctl.ssh.local_programs import installed
+from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.machine.request import Wish, parse_wish
+from vmctl.workflows.setup.doctor_checks import inside
+
+
+def doctor(
+    project: Project, trouble: VmctlError | None = None, *, clock: Clock | None = None
+) -> Story[Checkup]:
+    """Look at everything and return what was found; it raises nothing that `up` would say.
+
+    `trouble` is what is wrong with the project's settings: then what does not depend on them is
+    looked at, and `project` brings the rest.
+    """
+    clock = clock or Clock()
+    findings: list[Finding] = []
+    wish = _settings(project, trouble, findings)
+    yield Started("credentials", "Looking at the credentials")
+    found = _credentials(project, findings)
+    compute: Compute | None = None
+    if project.local or found is not None:
+        yield Started("api", "Asking Compute Engine")
+        compute = yield from _cloud(project, found, findings, clock)
+    if compute is not None:
+        yield from inside(project, compute, wish, findings, clock.now())
+    findings += _programs(project)
+    done = ordered(findings)
+    return Checkup(
+        project=project.name,
+        local=project.local,
+        google_project=compute.project if compute else None,
+        ready=all(finding.verdict is not Verdict.BROKEN for finding in done),
+        findings=done,
+    )
+
+
+def _settings(project: Project, trouble: VmctlError | None, findings: list[Finding]) -> Wish | None:
+    if trouble is not None:
+        findings.append(Finding.of(Check.SETTINGS, trouble))
+        return None
+    try:
+        wish = parse_wish(project)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.SETTINGS, error))
+        return None
+    where = project.file.name if project.file else "no vmctl.toml, so the defaults: vmctl init"
+    findings.append(Finding(Check.SETTINGS, Verdict.OK, f"the project {project.name} ({where})"))
+    return wish
+
+
+def _credentials(project: Project, findings: list[Finding]) -> credentials.Identity | None:
+    """Whoever Google will take us for, proven by a token; None where there is nobody."""
+    if project.local:
+        findings.append(Finding(Check.CREDENTIALS, Verdict.OK, "none are needed for --local"))
+        return None
+    try:
+        found = credentials.find_credentials()
+        credentials.prove(found)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.CREDENTIALS, error))
+        return None
+    findings.append(Finding(Check.CREDENTIALS, Verdict.OK, found.source))
+    return found
+
+
+def _cloud(
+    project: Project, found: credentials.Identity | None, findings: list[Finding], clock: Clock
+) -> Story[Compute | None]:
+    """The project, the API and billing; None when one of them stands in the way."""
+    try:
+        compute = yield from open_cloud(project, clock)
+    except InvalidInput as error:
+        check = Check.API if project.local else Check.PROJECT
+        findings.append(Finding.of(check, error))
+        return None
+    except VmctlError as error:
+        findings.append(Finding.of(Check.API, error))
+        return None
+    asked = Finding(Check.PROJECT, Verdict.OK, f"{compute.project} ({_chosen(project, found)})")
+    try:
+        shared = resources.project_metadata(compute)
+        compute.zones()  # without billing Google may still describe the project, and no more
+    except VmctlError as error:
+        findings += _refusal(error, asked)
+        return None
+    findings.append(asked)
+    if project.local:
+        findings += _embedded()
+        findings.append(Finding(Check.BILLING, Verdict.OK, "nothing is paid for --local"))
+    else:
+        said = "Compute Engine answers; whether you may create VMs shows at the first `vmctl up`"
+        findings.append(Finding(Check.API, Verdict.OK, said))
+        findings.append(Finding(Check.BILLING, Verdict.OK, "on, as far as Compute Engine tells"))
+    findings += _login(compute, shared)
+    return compute
+
+
+def _chosen(project: Project, found: credentials.Identity | None) -> str:
+    """Where the choice of the Google project comes from."""
+    if project.google_project:
+        return "VMCTL_PROJECT, or project in vmctl.toml"
+    if project.local:
+        return "the embedded Compute Engine's own"
+    return f"from {found.project_source}" if found and found.project else "from gcloud's config"
+
+
+def _refusal(error: VmctlError, asked: Finding) -> list[Finding]:
+    """Which rung a refusal of the first question is: the project, the API or billing."""
+    failure = resources.failure_behind(error)
+    fine = Finding(Check.API, Verdict.OK, "Compute Engine answers")
+    if failure is None:
+        return [asked, Finding.of(Check.API, error)]
+    if failure.code == "BILLING_DISABLED":
+        return [asked, fine, Finding.of(Check.BILLING, error)]
+    if failure.http_status == 401 or failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+        return [asked, Finding.of(Check.API, error)]
+    if failure.http_status == 404 or "is not found" in failure.message:
+        missing = InvalidInput(
+            f"Google knows no such project, or you may not see it: {failure.message}",
+            hint='See yours: gcloud projects list. Then: project = "ID" in vmctl.toml',
+        )
+        return [Finding.of(Check.PROJECT, missing)]
+    if failure.kind is Kind.TRANSIENT:
+        return [asked, Finding.of(Check.API, error)]
+    if isinstance(error, AccessDenied) and failure.code == "forbidden":
+        return [Finding.of(Check.PROJECT, error), fine]
+    return [asked, Finding.of(Check.API, error)]
+
+
+def _embedded() -> Iterator[Finding]:
+    running = emulator_process.find(emulator_process.home())
+    if running is not None and running.note:
+        yield Finding(Check.API, Verdict.WARNING, running.note, "See: vmctl emulator status")
+    else:
+        yield Finding(Check.API, Verdict.OK, "the embedded Compute Engine answers")
+
+
+def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
+    if shared.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
+        yield Finding(
+            Check.PROJECT,
+            Verdict.WARNING,
+            f"{compute.project} asks for OS Login: vmctl's VMs say no to it for themselves, which "
+            "an organisation can forbid",
+            "Where `vmctl up` is refused for it: gcloud resource-manager org-policies "
+            f"disable-enforce compute.requireOsLogin --project {compute.project}",
+        )
+
+
+# -- this computer ---------------------------------------------------------------------------
+
+
+def _programs(project: Project) -> Iterator[Finding]:
+    """The programs that vmctl calls, and the folders in which it keeps its things."""
+    yield from programs_findings(
+        installed(machines_here=project.local, proxied=not project.vm.external_address)
+    )
+    try:
+        for folder in (data_dir, cache_dir, runtime_dir):
+            folder()
+    except VmctlError as error:
+        yield Finding.of(Check.PROGRAMS, error)

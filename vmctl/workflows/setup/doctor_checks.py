@@ -1,0 +1,208 @@
+"""What `vmctl doctor` looks at inside a Google project: machine, quota, network, image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from vmctl.cloud.compute import quotas, resources
+from vmctl.cloud.compute.compute import Compute
+from vmctl.config import Project
+from vmctl.domain.errors import AccessDenied, VmctlError
+from vmctl.domain.events import Started, Story
+from vmctl.domain.google.api_errors import advice, quota_page
+from vmctl.domain.google.quota import gpu_metric, shortages
+from vmctl.domain.machine.instance import Instance
+from vmctl.domain.machine.instance_spec import cautions
+from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.placement import region_of
+from vmctl.domain.network.firewall import ssh_door
+from vmctl.domain.readiness.checks import (
+    Check,
+    Finding,
+    Verdict,
+    firewall_finding,
+    image_finding,
+    way_out_finding,
+)
+from vmctl.workflows.machine.quota_check import Allowance, diagnosis, wanted_for
+from vmctl.workflows.machine.request import Wish
+
+RECENT = timedelta(hours=24)
+TAG = "vmctl"  # that every VM of vmctl's carries
+
+
+def inside(
+    project: Project,
+    compute: Compute,
+    wish: Wish | None,
+    findings: list[Finding],
+    now: datetime,
+) -> Story[None]:
+    """The machine, its quota, its network and its image; each one alone may fail."""
+    if wish is None:
+        return
+    instance: Instance | None = None
+    yield Started("machine", f"Looking at {wish.machine.name} in {wish.region}")
+    try:
+        instance = compute.find_instance(project.owner, project.name)
+        findings.append(_machine(project, compute, wish, instance))
+        findings += _last_try(project, compute, instance, now)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.MACHINE, error))
+    yield Started("quota", "Looking at the quotas")
+    try:
+        findings += _quota(project, compute, wish, instance)
+    except VmctlError as error:
+        findings.append(Finding.of(Check.QUOTA, error))
+    yield Started("network", "Looking at the network")
+    findings += _network(project, compute, wish, instance)
+    yield Started("image", "Looking at the image")
+    try:
+        image = resources.newest_image(compute, wish.image)
+        warned = cautions(wish.gpu, wish.machine, wish.image, project.vm.spot)
+        findings.append(image_finding(wish.image, image, project.vm.disk_gb, warned))
+    except VmctlError as error:
+        findings.append(Finding.of(Check.IMAGE, error))
+
+
+def _machine(project: Project, compute: Compute, wish: Wish, instance: Instance | None) -> Finding:
+    """Whether the region offers the machine, and its name is free."""
+    if instance is not None:
+        said = f"{instance.name} exists in {instance.zone} and is {instance.status}"
+        return Finding(Check.MACHINE, Verdict.OK, said)
+    taken = resources.zones_of_name(compute, project.instance_name)
+    if taken:
+        return Finding(
+            Check.MACHINE,
+            Verdict.BROKEN,
+            f"A VM called {project.instance_name} is in {', '.join(taken)}, and vmctl did not "
+            "make it",
+            f"Take it over: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
+            4,
+        )
+    what = f"{wish.machine.name} + {wish.gpu.title}" if wish.gpu else wish.machine.name
+    zones = compute.zones_with(wish.gpu) if wish.gpu else compute.zones()
+    wanted = [project.vm.zone] if project.vm.zone else []
+    here = [zone for zone in zones if region_of(zone) == wish.region]
+    offering = [zone for zone in wanted or here if zone in zones]
+    having = [
+        zone for zone in offering if resources.has_machine_type(compute, zone, wish.machine.name)
+    ]
+    if having:
+        return Finding(Check.MACHINE, Verdict.OK, f"{what}: offered in {', '.join(having)}")
+    regions = list(dict.fromkeys(map(region_of, zones)))
+    elsewhere = here if wanted and here else [r for r in regions if r != wish.region]
+    return Finding(
+        Check.MACHINE,
+        Verdict.BROKEN,
+        f"{what} is not offered in {project.vm.zone or wish.region}",
+        f"It is in {', '.join(elsewhere)}. See: vmctl gpus"
+        if elsewhere and not offering
+        else "[vm] gpu and machine in vmctl.toml. See: vmctl gpus",
+        2,
+    )
+
+
+def _last_try(
+    project: Project, compute: Compute, instance: Instance | None, now: datetime
+) -> Iterator[Finding]:
+    """What Google said when the VM was last asked for, where that is recent and was a no."""
+    tried = resources.last_try(compute, instance.name if instance else project.instance_name)
+    if tried is None or tried[0].failure is None or now - tried[1] > RECENT:
+        return
+    operation, at = tried
+    yield Finding(
+        Check.MACHINE,
+        Verdict.WARNING,
+        f"Google's last answer, in {operation.zone} on {at.astimezone():%a %d %b at %H:%M}: "
+        f"{tried[0].failure.message}",
+        advice(tried[0].failure, compute.project),
+    )
+
+
+def _quota(
+    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+) -> Iterator[Finding]:
+    """Whether the limits would do for the machine; one that runs is counted already."""
+    if instance is not None and instance.status.is_billed:
+        yield Finding(Check.QUOTA, Verdict.OK, f"{instance.name} has what it needs already")
+        return
+    gpu, machine, spot, region = wish.gpu, wish.machine, project.vm.spot, wish.region
+    disk_gb, address = project.vm.disk_gb, project.vm.external_address
+    if instance is not None:
+        gpu, machine = instance.gpu, MachineType.parse(instance.machine_type)
+        spot, region, disk_gb = instance.spot, instance.region, 0
+        address = instance.external
+    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
+    allowance = Allowance(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))
+    short = shortages(
+        wanted.needs, region, allowance.by_region.get(region, {}), allowance.of_project
+    )
+    certain = [shortage for shortage in short if shortage.certain]
+    if certain:
+        yield Finding.of(Check.QUOTA, diagnosis(certain, allowance, wanted, compute))
+    elif short:
+        said = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
+        yield Finding(Check.QUOTA, Verdict.WARNING, said, "vmctl up without --spot")
+    elif gpu is not None and gpu_metric(gpu.accelerator, spot=spot) is None:
+        said = (
+            f"The quota of the {gpu.title} is kept elsewhere and cannot be seen from here; what "
+            f"can be seen would do in {region}"
+        )
+        fix = f"Look for 'GPUs per GPU family' in {region}: {quota_page(compute.project)}"
+        yield Finding(Check.QUOTA, Verdict.WARNING, said, fix)
+    else:
+        known = {**allowance.by_region.get(region, {}), **allowance.of_project}
+        counted = [need.metric for need in wanted.needs if need.metric in known]
+        said = f"enough in {region} for {wanted.what}: {', '.join(counted)}"
+        yield Finding(Check.QUOTA, Verdict.OK, said)
+
+
+def _network(
+    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+) -> list[Finding]:
+    """Whether the VM's network is there and lets SSH in."""
+    network, subnetwork = project.vm.network, project.vm.subnetwork
+    try:
+        if subnetwork:
+            network = network or resources.network_of(compute, wish.region, subnetwork)
+            if network is None:
+                return [_no_network(f"subnetwork {subnetwork} in {wish.region}", subnetwork)]
+        network = network or "default"
+        if not resources.has_network(compute, network):
+            return [_no_network(f"network {network}", network)]
+    except VmctlError as error:
+        return [Finding.of(Check.NETWORK, error)]
+    name = network.rpartition("/")[2]
+    proxied = not project.vm.external_address
+    there = Finding(Check.NETWORK, Verdict.OK, subnetwork or name)
+    if proxied:
+        there = way_out_finding(wish.region, name, _has_nat(compute, wish.region, network))
+    try:
+        tags = {TAG, *(instance.tags if instance else ())}
+        door = ssh_door(resources.ingress_rules(compute, network), tags)
+    except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
+        said = f"The rules of {name} cannot be seen: {error.message}"
+        return [there, Finding(Check.FIREWALL, Verdict.WARNING, said, error.hint)]
+    except VmctlError as error:
+        return [there, Finding.of(Check.FIREWALL, error)]
+    return [there, firewall_finding(door, name, TAG, proxied=proxied)]
+
+
+def _has_nat(compute: Compute, region: str, network: str) -> bool:
+    try:
+        return resources.has_nat(compute, region, network)
+    except VmctlError:  # what cannot be seen is worth a warning, too
+        return False
+
+
+def _no_network(what: str, name: str) -> Finding:
+    if name == "default":  # organisations can forbid it
+        fix = (
+            "gcloud compute networks create default --subnet-mode auto; "
+            "or another one: [vm] network in vmctl.toml"
+        )
+    else:
+        fix = "[vm] network and subnetwork in vmctl.toml. See: gcloud compute networks list"
+    return Finding(Check.NETWORK, Verdict.BROKEN, f"There is no {what} in the project", fix, 2)

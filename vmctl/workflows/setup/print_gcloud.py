@@ -1,0 +1,208 @@
+"""`--print-gcloud`: what a command does, as gcloud, ssh, rsync and tmux lines; nothing is done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmctl.clock import Clock
+from vmctl.cloud import price_table
+from vmctl.cloud.client import LOCAL_PROJECT
+from vmctl.cloud.compute.requests import insert_body
+from vmctl.config import Project
+from vmctl.domain.command import command
+from vmctl.domain.errors import InvalidInput, VmctlError
+from vmctl.domain.events import Noted, Story
+from vmctl.domain.gcloud import commands, instance_commands
+from vmctl.domain.gcloud.steps import Place, Step
+from vmctl.domain.login.ssh_keys import key_entry
+from vmctl.domain.machine.leftovers import firewall_description
+from vmctl.domain.machine.placement import candidate_zones
+from vmctl.domain.runs.tunnel import parse_forwarding
+from vmctl.folders import cache_dir
+from vmctl.ssh.identity.keypair import ensure_keypair
+from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.machine.request import Wish, machine_plan, parse_wish
+from vmctl.workflows.runs.run import job_named
+from vmctl.workflows.session.shell import remote_line
+from vmctl.workflows.sync.project_root import refuse_unfit_root
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalent:
+    """The lines that do what a vmctl command does, in order."""
+
+    command: str
+    steps: tuple[Step, ...]
+    environment: str = ""  # what points gcloud at the embedded Compute Engine
+
+    @property
+    def text(self) -> str:
+        """A shell script."""
+        steps = [step.text for step in self.steps]
+        first = [f"# gcloud talks to the embedded Compute Engine\n{self.environment}"]
+        return "\n\n".join([*(first if self.environment else []), *steps])
+
+
+def of_up(project: Project, *, clock: Clock | None = None) -> Equivalent:
+    """Creating the VM, starting it when it is stopped, and looking at its driver.
+
+    Nobody is asked: zones are the shipped table's. The metadata items that are too long for a
+    line are written to files in the cache folder. Raises InvalidInput for wrong settings.
+    """
+    clock = clock or Clock()
+    wish = parse_wish(project)
+    zones = _zones(project, wish)
+    expires_at = clock.now() + project.key_lifetime
+    entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
+    plan = machine_plan(project, wish, zones[0], entry)
+    metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
+    files = {
+        key: str(_kept(key, text)) for key, text in instance_commands.long_values(metadata).items()
+    }
+    google = project.google_project or (LOCAL_PROJECT if project.local else "")
+    place = _place(project, zones[0], google)
+    steps = (
+        *instance_commands.create(plan, metadata, files, google, zones[1:]),
+        *instance_commands.start(place),
+        *(instance_commands.is_up(place) if wish.gpu else commands.login(place, "true")),
+        *(_limit(project, place) if project.vm.restrict_ssh else ()),
+    )
+    return _equivalent(project, "up", steps)
+
+
+def _limit(project: Project, place: Place) -> tuple[Step, ...]:
+    network = project.vm.network or "default"
+    return instance_commands.limit_ssh(place, network, firewall_description(project.owner))
+
+
+def of_down(project: Project, delete: bool) -> Story[Equivalent]:
+    """Stopping or deleting the VM."""
+    place, machine_type = yield from _found(project)
+    steps = (
+        instance_commands.delete(place) if delete else instance_commands.stop(place, machine_type)
+    )
+    return _equivalent(project, "down", steps)
+
+
+def of_push(project: Project) -> Story[Equivalent]:
+    """The folder's way to the VM; raises InvalidInput for a folder that is no project."""
+    refuse_unfit_root(project.root, project.file)
+    place, _ = yield from _found(project)
+    return _equivalent(project, "push", commands.push(place, project.exclude))
+
+
+def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]:
+    """A job in tmux; raises NotFound for a job that vmctl.toml does not have."""
+    known = job_named(project, job)
+    place, _ = yield from _found(project)
+    steps = commands.run(
+        place,
+        job=job,
+        line=f"{known.command} {command(*args)}" if args else known.command,
+        directory=known.directory,
+        setup=known.setup,
+        passed_on=known.env,
+    )
+    return _equivalent(project, "run", steps)
+
+
+def of_tunnel(project: Project, what: str, port: int | None) -> Story[Equivalent]:
+    """A service of the VM's, started and forwarded; raises NotFound, InvalidInput."""
+    ports = [(name, service.port) for name, service in project.services.items()]
+    forwarding = parse_forwarding(what, ports, port)
+    service = project.services.get(forwarding.service or "")
+    place, _ = yield from _found(project)
+    steps = commands.tunnel(
+        place,
+        service=service.name if service else what,
+        line=service.command.replace("{port}", str(forwarding.remote_port)) if service else "",
+        directory=service.directory if service else "",
+        local_port=forwarding.local_port,
+        remote_port=forwarding.remote_port,
+    )
+    return _equivalent(project, "tunnel", steps)
+
+
+def of_fetch(project: Project, paths: Sequence[str], to: Path | None) -> Story[Equivalent]:
+    """Files' way back; without paths the outputs of every job in vmctl.toml."""
+    wanted = list(paths) or [
+        f"{job.directory}/{path}".lstrip("/")
+        for job in project.jobs.values()
+        for path in job.outputs
+    ]
+    if not wanted:
+        raise InvalidInput(
+            "No job in vmctl.toml says what its outputs are.", hint="Name them: vmctl fetch PATH"
+        )
+    place, _ = yield from _found(project)
+    steps = commands.fetch(place, wanted, f"{to or '.'}/")
+    return _equivalent(project, "fetch", steps)
+
+
+def of_ssh(project: Project, words: Sequence[str]) -> Story[Equivalent]:
+    """Logging in, or one command."""
+    place, _ = yield from _found(project)
+    line = remote_line(words) if words else None
+    return _equivalent(project, "ssh", commands.login(place, line))
+
+
+def _equivalent(project: Project, name: str, steps: tuple[Step, ...]) -> Equivalent:
+    point = 'eval "$(vmctl --local emulator env)"' if project.local else ""
+    return Equivalent(name, steps, point)
+
+
+def _found(project: Project) -> Story[tuple[Place, str]]:
+    """Where the VM is, and its machine type; the settings' answer where nobody can tell."""
+    try:
+        compute = yield from open_cloud(project, Clock())
+        instance = compute.find_instance(project.owner, project.name)
+    except VmctlError as error:
+        yield Noted(f"{error.message} The lines show the zone in which `vmctl up` would begin.")
+        google = project.google_project or "PROJECT"
+    else:
+        if instance is not None:
+            found = _place(project, instance.zone, compute.project)
+            hidden = not instance.external
+            place = replace(found, through_iap=hidden, instance_id=instance.id)
+            return place, instance.machine_type
+        yield Noted("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
+        google = compute.project
+    wish = parse_wish(project)
+    return _place(project, _zones(project, wish)[0], google), wish.machine.name
+
+
+def _zones(project: Project, wish: Wish) -> tuple[str, ...]:
+    gpu, machine = wish.gpu, wish.machine
+    having = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
+    return candidate_zones(
+        having,
+        region=project.vm.region,
+        zone=project.vm.zone,
+        what=gpu.title if gpu else machine.name,
+        known_zones=price_table.zones(),
+    )
+
+
+def _place(project: Project, zone: str, google_project: str) -> Place:
+    return Place(
+        name=project.instance_name,
+        zone=zone,
+        google_project=google_project,
+        user=project.login_user,
+        workspace=project.workspace,
+        through_iap=not project.vm.external_address,
+    )
+
+
+def _kept(key: str, text: str) -> Path:
+    """A file with exactly this text, under the same name for the same text."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    path = cache_dir() / f"{key}-{digest}"
+    if not path.exists():
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    return path

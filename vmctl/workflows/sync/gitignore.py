@@ -1,0 +1,208 @@
+"""Git's ignore rules: which of them reach a folder, and what they say of a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmctl.domain.errors import InvalidInput
+from vmctl.workflows.sync.git import Repository, is_file, users_excludes
+
+ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
+# git matches bytes, not letters: "?" is half of an "é"
+BYTES = ("ascii", "surrogateescape")
+NAMED = re.compile(r"\(\?P<\w+>")
+SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
+# parts of what pathspec writes: any letters of a name, any folders between two
+STAR, FOLDERS, LEADING = "[^/]*", "(?:/.+)?/", "^(?:.+/)?"
+SET = r"\[\^?\]?(?:\\.|[^\]\\])*\](?!\*)"
+# between two stars of a name stand letters, escaped ones and sets of them, each for one letter
+STARRED = re.compile(rf"\[\^/\]\*((?:\\.|(?:\(\?!/\))?{SET}|[^/()\[\\])+)(?=\[\^/\]\*)", re.DOTALL)
+SETS = re.compile(rf"(\\.)|({SET})", re.DOTALL)
+USERS_RULE = "git's core.excludesFile"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """One line of a file of patterns: a plain name, `*` and a suffix, or what pathspec reads."""
+
+    ignores: bool  # False for a line that begins with "!"
+    folders_only: bool
+    name: str = ""
+    suffix: str = ""
+    regex: re.Pattern[str] | None = None
+    anywhere: bool = True  # no slash in it: about a name, in whatever folder
+
+    def matches(self, path: str, name: str, is_folder: bool) -> bool:
+        """Whether it is about this very path; what lies above was asked on the way down."""
+        if self.folders_only and not is_folder:
+            return False
+        if self.regex is None:
+            return name == self.name if self.name else name.endswith(self.suffix)
+        found = self.regex.match(path)
+        return found is not None and found.groupdict().get(ABOVE) is None
+
+
+class Rules:
+    """The lines of one file, as `bytewise` writes them, about the paths below `prefix`."""
+
+    def __init__(self, name: str, prefix: str, lines: Iterable[str]) -> None:
+        patterns = [pattern for line in lines for pattern in _read(_trimmed(line))]
+        self.name = name
+        self.prefix = bytewise(prefix)  # relative to the repository's top, "" or ending in "/"
+        self._skip = len(self.prefix)
+        self._patterns = patterns[::-1]
+        # most paths match nothing: these questions find that out
+        self._names = {pattern.name for pattern in patterns if pattern.name}
+        self._suffixes = tuple(pattern.suffix for pattern in patterns if pattern.suffix)
+        regexes = [pattern for pattern in patterns if pattern.regex is not None]
+        self._by_name = _any_of(pattern for pattern in regexes if pattern.anywhere)
+        self._by_path = _any_of(pattern for pattern in regexes if not pattern.anywhere)
+
+    def decide(self, path: str, name: str, is_folder: bool) -> bool | None:
+        """True leaves the path out, False takes it along; the last matching line decides.
+
+        `path` is below the prefix, `name` its last part, both as `bytewise` writes them.
+        """
+        if (
+            name not in self._names
+            and not name.endswith(self._suffixes)
+            and (self._by_name is None or self._by_name.match(name) is None)
+            and (self._by_path is None or self._by_path.match(path, self._skip) is None)
+        ):
+            return None
+        relative = path[self._skip :]
+        for pattern in self._patterns:
+            if pattern.matches(relative, name, is_folder):
+                return pattern.ignores
+        return None
+
+
+def _any_of(patterns: Iterable[_Pattern]) -> re.Pattern[str] | None:
+    """One regular expression that matches what any of them does, and perhaps more."""
+    sources = [pattern.regex.pattern for pattern in patterns if pattern.regex is not None]
+    # a caret would not match where the path begins below the prefix
+    parts = [f"(?:{NAMED.sub('(?:', source.removeprefix('^'))})" for source in sources]
+    return re.compile("|".join(parts), re.DOTALL) if parts else None
+
+
+def rules_above(repository: Repository | None, root: Path) -> list[Rules]:
+    """The rules that reach the project from outside it, the weakest first."""
+    if repository is None:
+        return []
+    rules = []
+    for file, name in (
+        (users_excludes(repository), USERS_RULE),
+        (repository.exclude, ".git/info/exclude"),
+    ):
+        if file is not None and is_file(file):
+            rules += _rules_of(file, name, "")
+    folder = top = repository.top
+    for part in root.relative_to(top).parts:
+        relative = folder.relative_to(top).as_posix()
+        rules += rules_in(folder, "" if relative == "." else f"{relative}/")
+        folder = folder / part
+    return rules
+
+
+def rules_in(folder: Path, prefix: str) -> list[Rules]:
+    """What the folder's own .gitignore says; `prefix` is the folder's path below the top."""
+    file = folder / ".gitignore"
+    # git reads no .gitignore through a link
+    if not file.is_file() or file.is_symlink():
+        return []
+    return _rules_of(file, f"{prefix}.gitignore", prefix)
+
+
+def _rules_of(file: Path, name: str, prefix: str) -> list[Rules]:
+    try:
+        text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode(*BYTES)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [Rules(name, prefix, lines)]
+
+
+def _read(line: str) -> Iterator[_Pattern]:
+    """The pattern of a line; none for an empty one, a comment, and what means nothing to git."""
+    if not line or line.startswith("#"):
+        return
+    simple = SIMPLE.fullmatch(line)
+    if simple is not None:  # nearly every line, and pathspec takes long to load
+        negated, star, name, slash = simple.groups()
+        yield _Pattern(
+            not negated, bool(slash), name="" if star else name, suffix=name if star else ""
+        )
+        return
+    from pathspec import GitIgnoreSpec
+
+    bare = line.removesuffix("/")
+    try:
+        compiled = list(GitIgnoreSpec.from_lines([bare]).patterns)
+    except ValueError:  # like git: a pattern that means nothing matches nothing
+        return
+    for found in compiled:
+        if found.include is not None and found.regex is not None:
+            source = found.regex.pattern
+            if source.endswith("|$)"):  # a dollar sign lets a line feed follow
+                source = source.removesuffix("$)") + r"\Z)"
+            yield _Pattern(
+                bool(found.include),
+                bare != line,
+                regex=re.compile(decisive(slashless(source)), re.DOTALL),
+                anywhere="/" not in bare,
+            )
+
+
+def slashless(source: str) -> str:
+    """A set of letters never stands for a slash, whatever it leaves out."""
+    return SETS.sub(lambda found: found[1] or f"(?!/){found[2]}", source)
+
+
+def decisive(source: str) -> str:
+    """The same regular expression, but a star keeps to the first place that fits.
+
+    That decides as well, for the next star takes any rest. Trying all places takes for ever with
+    a handful of stars, and a pattern may come from anywhere.
+    """
+    while STAR + STAR in source:
+        source = source.replace(STAR + STAR, STAR)
+    first, *between = STARRED.sub(r"(?>[^/]*?\1)", source).split(FOLDERS)
+    if not between:
+        return first
+    *between, last = between
+    if first.startswith(LEADING):
+        first = f"^(?>(?:.+?/)??{first.removeprefix(LEADING)}(?=/))"
+    middle = "".join(f"(?>(?:/.+?)??/{part}(?=/))" for part in between)
+    return f"{first}{middle}{FOLDERS}{last}"
+
+
+def _trimmed(line: str) -> str:
+    """Without the spaces at its end that no backslash holds."""
+    bare = line.rstrip(" ")
+    backslashes = len(bare) - len(bare.rstrip("\\"))
+    return f"{bare} " if backslashes % 2 and bare != line else bare
+
+
+def bytewise(text: str) -> str:
+    """A path or a pattern with one letter for each of its bytes."""
+    return text if text.isascii() else os.fsencode(text).decode(*BYTES)
+
+
+def ignored_by(deepest_first: Sequence[Rules], path: str, name: str, is_folder: bool) -> str | None:
+    """The file whose rule leaves a path out; the deepest file that says anything decides."""
+    for rules in deepest_first:
+        decided = rules.decide(path, name, is_folder)
+        if decided is not None:
+            return rules.name if decided else None
+    return None
+
+
+def ignored_from_above(rules: Sequence[Rules], path: str) -> bool:
+    """Whether a folder is left out by the rules of the folders that hold it."""
+    plain = bytewise(path)
+    told = [one for one in rules if plain.startswith(one.prefix)]
+    return ignored_by(told[::-1], plain, plain.rpartition("/")[2], True) is not None

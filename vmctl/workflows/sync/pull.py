@@ -1,0 +1,348 @@
+"""Bring home what changed on the VM since it was pushed: a notebook edited through the tunnel."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain import replies
+from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.limits import LISTED
+from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
+from vmctl.domain.sync.file_names import covers, has_git
+from vmctl.domain.sync.reconcile import NOTHING, Content, Verdict, judge
+from vmctl.domain.sync.remote_listing import Listing, RemoteItem, names, safe_link, safe_relative
+from vmctl.domain.sync.tree import tree_id
+from vmctl.domain.text import one_line
+from vmctl.ssh import rpc
+from vmctl.ssh.transfer.destination import Landing
+from vmctl.ssh.transfer.download import Arrived, Want
+from vmctl.workflows.session.session import connect
+from vmctl.workflows.sync.download import Bringing, Plan
+from vmctl.workflows.sync.hash_cache import Base, pair_key
+from vmctl.workflows.sync.project_root import refuse_unfit_root
+from vmctl.workflows.sync.selection import select
+
+STEP = "pull"
+# what the listing of a pull has beside that of a fetch
+_BESIDE = record(
+    {
+        "sums": table(replies.path, matching(r"(?:[0-9a-f]{64})?", "a SHA-256"), LISTED),
+        "deleted": PATHS,
+        "same": PATHS,
+    },
+    {"made": PATHS},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PulledFile:
+    """One file that came home, or in a dry run would."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One path that was left alone, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did, or in a dry run would do; `conflicts` need --force."""
+
+    dry_run: bool
+    files: tuple[PulledFile, ...]
+    links: tuple[str, ...]
+    deleted: tuple[str, ...]
+    conflicts: tuple[Refused, ...]
+    links_left_out: tuple[str, ...]
+    bytes: int
+    seconds: float
+    new: tuple[str, ...] = ()  # made on the VM, and not here: they come when they are named
+
+
+def pull(
+    project: Project,
+    paths: Sequence[str] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    *,
+    clock: Clock | None = None,
+) -> Story[PullResult]:
+    """What changed on the VM is here; what changed here, too, is only listed, unless `force`.
+
+    What was pushed is told by our own record, never by the VM: it can neither make what was
+    changed here look as pushed nor choose a name that nobody pushed or asked for. Each file is
+    proven by SHA-256 and replaced at once; what is deleted there is deleted here only with
+    `force`.
+    """
+    clock = clock or Clock()
+    began = clock.monotonic()
+    refuse_unfit_root(project.root, project.file)
+    wanted = [_relative(project, path) for path in paths]
+    session = yield from connect(project, clock=clock)
+    yield Started(STEP, "Looking what changed on the VM")
+    merging = _Merging(project, wanted, dry_run, force)
+    request = {"project": project.name, "paths": wanted}
+    bringing = Bringing(project, "pull", request, merging.plan, clock, STEP)
+    try:
+        arrived = yield from bringing.bring(session, True)
+        if not dry_run:
+            merging.make_links()
+            merging.delete()
+        merging.landing.sync()
+        accepted = [] if dry_run else merging.accepted(arrived)
+    finally:
+        merging.landing.close()
+    if accepted:
+        # a later push then finds what it expects; over another connection, if need be
+        session = yield from connect(project, clock=clock)
+        told = {"project": project.name, "accept": accepted}
+        merging.remember(accepted, rpc.call(session.ssh, "push-accept", told)["tree"])
+    seconds = round(clock.monotonic() - began, 3)
+    result = merging.result(arrived, seconds)
+    yield Finished(STEP, _told(result), seconds)
+    for path in merging.same_paths:
+        yield Noted(f"{one_line(path)} has not changed on the VM since it was pushed")
+    if result.links_left_out:
+        yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
+    if merging.left_out:
+        yield Warned(f"Left out what is neither file nor link: {names(merging.left_out)}")
+    if result.new:
+        yield Noted(f"New on the VM, not pulled: {names(merging.new)} (bring it: vmctl pull PATH)")
+    if any(verdict is Verdict.UNKNOWN for verdict in merging.verdicts.values()):
+        yield Warned(
+            "No push from this folder is on record here: another computer pushed it, or vmctl's "
+            "cache was deleted. Compare with vmctl fetch PATH --to DIR; the VM's version of a "
+            "file: vmctl pull --force PATH"
+        )
+    return result
+
+
+def _relative(project: Project, path: str) -> str:
+    """A path as typed in the current folder, below the project's."""
+    if not path:
+        raise InvalidInput("A path is empty.", hint="Everything that changed: vmctl pull")
+    place = os.path.normpath(Path.cwd() / path)
+    root = str(project.root)
+    if place == root:
+        return ""
+    if not place.startswith(f"{root}/"):
+        raise InvalidInput(
+            f"'{one_line(path)}' is outside of the project folder {root}.",
+            hint="Files from elsewhere on the VM: vmctl fetch PATH",
+        )
+    return place[len(root) + 1 :]
+
+
+@dataclass(slots=True)
+class _Merging:
+    """From the VM's listing to what is taken, path by path."""
+
+    project: Project
+    wanted: Sequence[str]
+    dry_run: bool
+    force: bool
+    landing: Landing = field(init=False)
+    pushed: Base = field(init=False)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    there: dict[str, Content] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    same_paths: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.landing = Landing(self.project.root)
+        self.pushed = Base(pair_key(self.project))
+
+    def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
+        """Decides each path; what was decided on an earlier connection is decided anew."""
+        listing = Listing.parse(answer)
+        told = checked(_BESIDE, answer, "its listing")
+        deleted = [safe_relative(path) for path in told["deleted"]]
+        self.same_paths = tuple(told["same"])
+        if any(item.kind == "dir" for item in listing.items):
+            raise unfit("its listing names a folder")
+        if listing.missing:
+            path = one_line(listing.missing[0])
+            raise NotFound(
+                f"'{path}' is not in the project's folder on the VM.",
+                hint="What changed there: vmctl pull --dry-run",
+            )
+        self.left_out = listing.left_out
+        self.verdicts.clear()
+        there = {item.inside: _content(item, told["sums"]) for item in listing.items}
+        self.there = {**there, **dict.fromkeys(deleted, NOTHING)}
+        self.sizes = {item.inside: item.size for item in listing.items}
+        selected = {entry.path for entry in select(self.project.root, self.project.exclude).entries}
+        instead_of: dict[str, str] = {}
+        for path, content in self.there.items():
+            here = self._here(path)
+            self._refuse_foreign(path, here, selected)
+            before = Content.of(self.pushed.files.get(path))
+            known = bool(self.pushed.files)
+            self.verdicts[path] = judge(path, before, here, content, self.wanted, known)
+            if not self.force:
+                instead_of[path] = here.value if here.kind == "file" else ""
+        self.new = tuple(path for path in told["made"] or () if self._is_new(path))
+        wants = [
+            Want(entry.number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
+            for item in listing.items
+            for entry in item.entries
+            if entry.kind == "file" and self._taken(item.inside) and not self.dry_run
+        ]
+        if wants:
+            yield Started(STEP, f"Pulling {names([want.relative for want in wants])}")
+        return Plan(self.landing, wants, listing.files, instead_of)
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a file that the VM says was made there may be one for here."""
+        if has_git(safe_relative(path)) or path in self.there:
+            return False
+        try:
+            return self.landing.look(path) is None
+        except Conflict:  # below what is no folder here
+            return False
+
+    def _here(self, path: str) -> Content:
+        found = self.landing.look(path)
+        if found is None:
+            return NOTHING
+        if stat.S_ISREG(found.st_mode):
+            return Content("file", self.landing.sum_of(path))
+        if stat.S_ISLNK(found.st_mode):
+            # Path.readlink would tidy the target up
+            return Content("link", os.readlink(self.project.root / path))  # noqa: PTH115
+        return Content("other")
+
+    def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
+        """The VM may only name what a push takes from here or took, or what the user named."""
+        if has_git(path):
+            raise NotProvenWhole(
+                f"The VM's listing names '{one_line(path)}', which no push takes there.",
+                hint="Nothing of it was written; look at it on the VM: vmctl ssh",
+            )
+        known = path in selected or path in self.pushed.files
+        if here != NOTHING and not known and not covers(self.wanted, path):
+            raise NotProvenWhole(
+                f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
+                hint=f"If you want it: vmctl pull {quote(one_line(path))}",
+            )
+
+    def _taken(self, path: str) -> bool:
+        verdict = self.verdicts[path]
+        if verdict is Verdict.SAME or verdict.needs_name or self.there[path] == NOTHING:
+            return False
+        return verdict is Verdict.TAKE or self.force
+
+    def _taken_links(self) -> list[str]:
+        return [p for p in self.verdicts if self.there[p].kind == "link" and self._taken(p)]
+
+    def make_links(self) -> None:
+        """Links that stay inside the project; others are left out."""
+        for path in self._taken_links():
+            if safe_link(path, self.there[path].value):
+                self.landing.link(path, self.there[path].value)
+            else:
+                self.outside += (one_line(path),)
+
+    def _deleted(self) -> list[str]:
+        gone = [p for p in self.verdicts if self.there[p] == NOTHING and self.force]
+        spared = [path for path in gone if self.verdicts[path].needs_name]
+        return [p for p in gone if self.verdicts[p] is not Verdict.SAME and p not in spared]
+
+    def delete(self) -> None:
+        """What is gone there goes here, where that was asked for."""
+        for path in self._deleted():
+            self.landing.remove(path)
+
+    def accepted(self, arrived: Sequence[Arrived]) -> list[list[Any]]:
+        """What is now the same on both sides, as the record of a push names it."""
+        came = {found.want.relative: found.sha256 for found in arrived}
+        entries: list[list[Any]] = []
+        for path, verdict in self.verdicts.items():
+            found = self.landing.look(path)
+            there = self.there[path]
+            sha256 = came.get(path, there.value if verdict is Verdict.SAME else "")
+            if there == NOTHING:
+                if found is None:
+                    entries.append([path, None])
+            elif found is None:
+                continue
+            elif there.kind == "link" and self._here(path) == there:
+                entries.append([path, ["l", there.value]])
+            elif there.kind == "file" and sha256:
+                times = [found.st_size, found.st_mtime_ns, found.st_mode & 0o777]
+                entries.append([path, ["f", sha256, *times]])
+        return entries
+
+    def remember(self, accepted: Sequence[Sequence[Any]], tree: str) -> None:
+        """Keep in our record what is now the same on both sides."""
+        files = dict(self.pushed.files)
+        for path, entry in accepted:
+            if entry is None:
+                files.pop(path, None)
+            else:
+                files[path] = entry
+        # where the VM has another tree on record, the next push tells it the whole one
+        self.pushed.write(tree if tree == tree_id(files) else "", files)
+
+    def result(self, arrived: Sequence[Arrived], seconds: float) -> PullResult:
+        """What was done, or would be."""
+        taken = [found.want.relative for found in arrived]
+        if self.dry_run:
+            taken = [p for p in self.verdicts if self.there[p].kind == "file" and self._taken(p)]
+        files = tuple(PulledFile(one_line(path), self.sizes.get(path, 0)) for path in taken)
+        conflicts = tuple(
+            Refused(one_line(path), verdict.value)
+            for path, verdict in self.verdicts.items()
+            if verdict.needs_name or (verdict.is_conflict and not self.force)
+        )
+        links = [one_line(path) for path in self._taken_links()]
+        return PullResult(
+            dry_run=self.dry_run,
+            files=files,
+            links=tuple(path for path in links if path not in self.outside),
+            deleted=tuple(map(one_line, self._deleted())),
+            conflicts=conflicts,
+            links_left_out=self.outside,
+            bytes=sum(file.bytes for file in files),
+            seconds=seconds,
+            new=tuple(map(one_line, self.new)),
+        )
+
+
+def _content(item: RemoteItem, sums: Mapping[str, str]) -> Content:
+    if item.kind == "link":
+        return Content("link", item.entries[0].link)
+    return Content("file", sums.get(item.inside, ""))
+
+
+def _told(result: PullResult) -> str:
+    """One line for people."""
+    count = len(result.files) + len(result.links)
+    verb = "Would pull" if result.dry_run else "Pulled"
+    said = []
+    if count:
+        said.append(f"{verb} {names([*(file.path for file in result.files), *result.links])}")
+    if result.deleted:
+        said.append(f"{'would delete' if result.dry_run else 'deleted'} {names(result.deleted)}")
+    text = ", ".join(said) or "Nothing to pull"
+    if result.conflicts:
+        text += f", {len(result.conflicts)} left alone"
+    return text[0].upper() + text[1:]

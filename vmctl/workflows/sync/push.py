@@ -1,0 +1,301 @@
+"""Mirror the project folder to the VM."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    NotFound,
+    NotProvenWhole,
+    Unreachable,
+)
+from vmctl.domain.events import Finished, Started, Story, Warned
+from vmctl.domain.sync.excludes import left_behind, paths_named
+from vmctl.domain.sync.rsync_output import LeftOut, Via, group_left_out
+from vmctl.domain.sync.tree import named, tree_id
+from vmctl.domain.text import one_line
+from vmctl.folders import runtime_dir
+from vmctl.ssh.identity.keypair import ensure_keypair
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.transfer.upload import Absent, Channel
+from vmctl.workflows.base.agreements import Agree, agree_on_files
+from vmctl.workflows.session.reconnect import ComingBack
+from vmctl.workflows.session.session import connect
+from vmctl.workflows.sync.hash_cache import Unfinished, pair_key, read_told, write_told
+from vmctl.workflows.sync.project_root import refuse_unfit_root
+from vmctl.workflows.sync.push_session import STEP, Early, Talk, Way, goes_ahead
+from vmctl.workflows.sync.scan import Reading, Unagreed, secrets_to_send
+from vmctl.workflows.sync.selection import LocalEntry, Selection
+
+SHOWN = 20  # names in a message
+NOTHING_YET = 1 << 62
+RESUMES = "What has arrived is not sent again: vmctl push"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One file with its size."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What a push did, or in a dry run would do."""
+
+    destination: str
+    dry_run: bool
+    files: int  # selected here: files, links and empty folders
+    bytes: int  # of all of them
+    moved_files: int
+    moved_bytes: int
+    moved: tuple[str, ...]  # files and links
+    deleted: tuple[str, ...]
+    kept: tuple[str, ...]  # no longer here, but changed on the VM since they were pushed
+    refused: tuple[str, ...]  # in a dry run: changed or made on the VM, a push would not go on
+    left_out: tuple[LeftOut, ...]
+    largest: tuple[Size, ...]
+    sent_bytes: int  # over the connection, before SSH's own
+    seconds: float
+
+
+def push(
+    project: Project,
+    dry_run: bool = False,
+    force: bool = False,
+    *,
+    via: Via = Via.STREAM,
+    agree: Agree | None = None,
+    clock: Clock | None = None,
+) -> Story[PushResult]:
+    """What the folder holds, less what is ignored, is on the VM; deletes only what a push put.
+
+    Nothing there changes before every byte is there and proven; a kill at any moment is repaired
+    by the next push. A lost link is come back over for ten minutes, and what has arrived is not
+    sent again. `agree` is asked before what looks like a secret is sent for the first time; without
+    it, that is refused.
+    """
+    clock = clock or Clock()
+    began, way = clock.monotonic(), Way(dry_run, force, via)
+    if not project.root.is_dir():
+        raise NotFound(f"There is no folder {project.root}.")
+    refuse_unfit_root(project.root, project.file)
+    with _alone(project) as key:
+        # while the connection is on its way
+        reading = Reading(project, key, may_send=not dry_run)
+        session = yield from connect(project, clock=clock)
+        yield Started(STEP, f"Pushing {project.root.name}")
+        crossing, back, installed = _Crossing(), ComingBack(project, clock), False
+        while True:
+            crossing.begun = False
+            try:
+                told = yield from _converse(session.ssh, project, reading, way, crossing)
+                break
+            except Unagreed as found:
+                yield from agree_on_files(project, found.paths, agree)
+                reading = Reading(project, key)
+                continue
+            except Absent:
+                if installed:
+                    raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
+                installed = True
+                continue
+            except (Unreachable, AccessDenied) as error:
+                if not (crossing.begun or back.is_lost):
+                    raise  # there was no link that could come back
+                if type(error) is Unreachable:
+                    error.hint = RESUMES
+                yield from back.lost(error, progressed=crossing.has_progressed())
+            session = (yield from back.session()) or session
+            # the folder may have changed meanwhile
+            reading = Reading(project, key, may_send=not dry_run)
+    selection, tree = reading.selection, reading.tree
+    names = named(told["put"], sorted(tree))
+    moved = [path for path in names if tree[path][0] != "d"]
+    seconds = round(clock.monotonic() - began, 3)
+    result = PushResult(
+        destination=project.workspace,
+        dry_run=dry_run,
+        files=len(tree),
+        bytes=sum(entry.size for entry in selection.entries),
+        moved_files=len(moved),
+        moved_bytes=sum(tree[path][2] for path in moved if tree[path][0] == "f"),
+        moved=tuple(moved),
+        deleted=tuple(told["deleted"]),
+        kept=tuple(told["kept"]),
+        refused=tuple(path for path, _ in told["conflicts"]),
+        left_out=group_left_out(selection.left_out),
+        largest=_largest(selection.entries),
+        sent_bytes=crossing.sent_bytes,
+        seconds=seconds,
+    )
+    yield Finished(STEP, _told(result), seconds)
+    for path in result.kept[:SHOWN]:
+        yield Warned(f"{one_line(path)} is gone here but was changed on the VM, so it stays there")
+    if reading.unagreed:  # in a dry run only
+        listed = ", ".join(map(one_line, reading.unagreed[:SHOWN]))
+        yield Warned(f"A push would ask first, because of what looks like a secret: {listed}")
+    if selection.unanswered:
+        yield Warned(
+            f"It is not known which ignored files git tracks here ({selection.unanswered}): "
+            "of those, what was pushed before goes on being pushed"
+        )
+    if result.refused:
+        yield Warned(_conflict(told["conflicts"]).message)
+    for text in _missed(project, selection, None if dry_run else key):
+        yield Warned(text)
+    return result
+
+
+def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:
+    """Ask what a push would ask, before a machine is made for it."""
+    refuse_unfit_root(project.root, project.file)
+    found = secrets_to_send(project, pair_key(project))
+    if found:
+        yield from agree_on_files(project, found, agree)
+
+
+def _missed(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
+    """Jobs that name what stays here; with a key only what was not told before."""
+    told = read_told(key) if key else []
+    new = []
+    for job in project.jobs.values():
+        words = [
+            path for line in (*job.setup, job.command) for path in paths_named(line, job.directory)
+        ]
+        for path, rule in left_behind(words, selection.left_out):
+            if [job.name, path] not in told and (project.root / path).exists():
+                new.append([job.name, path])
+                yield (
+                    f"{one_line(path)}, which the job '{job.name}' names, is left out by "
+                    f"{rule}: it is on the VM only if something makes it there"
+                )
+    if key and new:
+        write_told(key, [*told, *new])
+
+
+@dataclass(slots=True)
+class _Crossing:
+    """What came of the connections so far."""
+
+    begun: bool = False  # the VM has taken part in this one
+    sent_bytes: int = 0
+    missing_bytes: int = NOTHING_YET  # of contents, when the VM said last what it wants
+    _missed_bytes: int = NOTHING_YET
+
+    def has_progressed(self) -> bool:
+        """Whether the VM wants less than after the connection before."""
+        missed, self._missed_bytes = self._missed_bytes, self.missing_bytes
+        return self.missing_bytes < missed
+
+
+def _converse(
+    ssh: OpenSSH, project: Project, reading: Reading, way: Way, crossing: _Crossing
+) -> Story[dict[str, Any]]:
+    """The VM's last answer."""
+    unfinished = Unfinished(reading.key)
+    early = None
+    if way.via is Via.STREAM and not way.dry_run:
+        early = Early(ssh, project.name, reading, unfinished)
+    channel = talk = None
+    try:
+        channel = Channel(ssh)
+        crossing.begun = True
+        reading.wait_selected()
+        ahead = goes_ahead(reading, way, unfinished)
+        if not ahead:
+            reading.wait()
+        signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
+        channel.request(
+            {
+                "project": project.name,
+                "origin": f"{signature}:{project.root}",
+                "place": f"{os.uname().nodename}:{project.root}",
+                "force": way.force,
+                "dry_run": way.dry_run,
+                "base": reading.base.id,
+                "tree": "" if ahead else reading.id,  # only who knows `base` compares it
+            }
+        )
+        head_start = early.begun() if early else None
+        talk = Talk(channel, reading, way, unfinished, head_start)
+        told = yield from talk.hold()
+        reading.save()
+    finally:
+        if talk is not None and talk.missing_bytes is not None:
+            crossing.missing_bytes = talk.missing_bytes
+        if early is not None:
+            early.close()
+        if channel is not None:
+            crossing.sent_bytes += channel.sent_bytes
+            channel.close()
+    if "conflicts" in told and "put" not in told:
+        raise _conflict(told["conflicts"])
+    if not way.dry_run:
+        if told["tree"] not in (reading.id, tree_id(reading.tree)):
+            raise NotProvenWhole(
+                "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
+            )
+        unfinished.end()
+        if told["tree"] != reading.base.id:
+            reading.base.write(told["tree"], reading.tree)
+    return told
+
+
+@contextlib.contextmanager
+def _alone(project: Project) -> Iterator[str]:
+    """One push of a project at a time from this computer; yields a name for the pair."""
+    digest = pair_key(project)
+    with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                "Another push of this project is going on.", hint="Wait until it is done."
+            ) from error
+        yield digest
+
+
+def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
+    """What changed or was made on the VM and would be overwritten, by name."""
+    told = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
+    hint = "Bring it home: vmctl pull, or overwrite it: vmctl push --force"
+    if len(found) == 1:
+        path, why = found[0]
+        return Conflict(
+            f"{one_line(path)} {told[why]}: a push would overwrite it.",
+            hint=hint.replace("pull", f"pull {quote(one_line(path))}"),
+        )
+    lines = [f"  {one_line(path)} {told[why]}" for path, why in found[:SHOWN]]
+    if len(found) > SHOWN:
+        lines.append(f"  … and {len(found) - SHOWN} more")
+    head = f"A push would overwrite {len(found)} files of the VM:"
+    return Conflict("\n".join([head, *lines]), hint=hint.replace(" it", " them"))
+
+
+def _largest(entries: Sequence[LocalEntry], count: int = 5) -> tuple[Size, ...]:
+    ordered = sorted(entries, key=lambda entry: -entry.size)
+    return tuple(Size(entry.path, entry.size) for entry in ordered[:count])
+
+
+def _told(result: PushResult) -> str:
+    """One line for people."""
+    verb = "would move" if result.dry_run else "moved"
+    files = "1 file" if result.files == 1 else f"{result.files} files"
+    text = f"{files} at {result.destination}: {result.moved_files} {verb}"
+    if result.deleted:
+        text += f", {len(result.deleted)} {'would be ' if result.dry_run else ''}deleted"
+    left = sum(group.count for group in result.left_out)
+    return f"{text}, {left} left out" if left else text

@@ -1,0 +1,308 @@
+"""A push in turns: what to tell the VM, what it asks for, and files that change meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import stat
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmctl.domain.errors import Conflict, VmctlError
+from vmctl.domain.events import Advanced, Noted, Story
+from vmctl.domain.replies import unfit
+from vmctl.domain.sync.rsync_output import RsyncStats, Via
+from vmctl.domain.sync.tree import Entry, difference, named
+from vmctl.domain.text import one_line
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.transfer.upload import Channel, Content
+from vmctl.workflows.sync.hash_cache import Unfinished, hash_file, went_away
+from vmctl.workflows.sync.scan import Reading
+from vmctl.workflows.sync.selection import entry_of
+
+if TYPE_CHECKING:
+    from vmctl.ssh.transfer.rsync import HeadStart
+
+STEP = "push"
+PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
+ELSEWHERE = re.compile(r"/[^\x00-\x1f\x7f]+/\.vmctl-push/placed")  # on a disk of its own
+TURNS = 64  # of the VM's, in one push: each file is asked for four times at most
+HOPEFUL_BYTES = 1 << 19  # of contents go along without a question
+AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the files hold
+DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
+TRIES = 3  # to read a file that changes
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a push goes."""
+
+    dry_run: bool = False
+    force: bool = False
+    via: Via = Via.STREAM
+
+
+class Talk:
+    """One conversation with the VM about one tree, which may still change under it."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        reading: Reading,
+        way: Way,
+        unfinished: Unfinished,
+        head_start: HeadStart | None,
+    ) -> None:
+        self._channel = channel
+        self._root: Path = reading.root
+        self._name = reading.name
+        self._reading = reading
+        self._tree: dict[str, Entry] = {}
+        self._base = reading.base
+        self._way = way
+        self._unfinished = unfinished
+        self._head_start = head_start
+        self._tries: Counter[str] = Counter()
+        self._sent: dict[str, int] = {}  # sha256: up to where it went out
+        self._done_bytes = 0
+        self._total_bytes: int | None = None
+        self.missing_bytes: int | None = None  # when the VM said last what it wants
+
+    def hold(self) -> Story[dict[str, Any]]:
+        """The VM's last answer."""
+        base = self._base
+        if goes_ahead(self._reading, self._way, self._unfinished):
+            yield from self._send_ahead()
+        self._reading.wait()
+        self._tree = self._reading.tree
+        put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
+        if base.id:
+            self._channel.difference(put, gone, len(self._tree))
+        else:
+            self._channel.tree(self._tree)
+        answer = yield from self._send_unasked(list(self._hopeful(put)))
+        for _ in range(TURNS):
+            if "ask" in answer:
+                self._channel.tree(self._tree)
+            elif "want" in answer and not self._way.dry_run:
+                self._unfinished.begin()
+                yield from self._bring(answer["want"])
+            elif "conflicts" in answer:
+                return answer
+            elif (told := answer.get("plan" if self._way.dry_run else "done")) is not None:
+                return dict(told)
+            else:
+                break
+            answer = self._channel.listen()
+        raise unfit("push never comes to its end")
+
+    def _send_ahead(self) -> Story[None]:
+        """Begin with the first files while the rest are still being read."""
+        before = self._channel.sent_bytes
+        contents = (
+            Content(entry.path, sha256, entry.size)
+            for entry, sha256 in self._reading.fresh()
+            if entry.size and sha256 not in self._sent
+        )
+        yield from self._send(contents, lambda: self._channel.sent_bytes - before > AHEAD_BYTES)
+
+    def _send_unasked(self, hopeful: Sequence[Content]) -> Story[dict[str, Any]]:
+        """Contents go along at once; where they are many, until the VM says what it wants."""
+        if sum(content.size for content in hopeful) <= HOPEFUL_BYTES:
+            yield from self._send(hopeful)
+            self._hand_over()
+            return self._channel.listen()
+        self._channel.ask()
+        yield from self._send(hopeful, self._channel.has_answer)
+        answer = self._channel.answer()
+        self._hand_over()
+        return answer
+
+    def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
+        """What the VM will most likely ask for."""
+        if self._way.dry_run or self._way.via is not Via.STREAM or self._unfinished.was:
+            return
+        base = self._base.files
+        seen = {entry[1] for entry in base.values() if entry[0] == "f"} | self._sent.keys()
+        for path in sorted(put):
+            entry = put[path]
+            if entry[0] != "f" or not entry[2] or entry[1] in seen:
+                continue
+            if travels_as_difference(entry, base.get(path)):
+                continue
+            seen.add(entry[1])
+            yield Content(path, entry[1], entry[2])
+
+    def _hand_over(self) -> None:
+        """What rsync has brought before the VM could ask for it."""
+        if self._head_start is None:
+            return
+        found = [(path, self._tree[path]) for path in self._head_start.paths]
+        contents = [Content(path, entry[1], entry[2]) for path, entry in found]
+        self._channel.coming(contents)
+        stats = self._head_start.wait()
+        if stats is not None:
+            self._channel.sent_bytes += stats.sent
+            self._channel.placed(contents)
+
+    def _bring(self, want: dict[str, Any]) -> Story[None]:
+        """Everything that the VM asks for."""
+        names = sorted(self._tree)
+        paths = named(want["files"], names)
+        if not paths or any(self._tree[path][0] != "f" for path in paths):
+            raise unfit("push asks for what is no file")
+        held = {names[number]: size for number, size in want["held"].items()}
+        again = [path for path in paths if self._tries[path]]
+        self._tries.update(paths)
+        changed = {path: entry for path in again if (entry := self._look_again(path))}
+        if changed:
+            self._tree.update(changed)
+            self._channel.difference(changed, [], len(self._tree))
+            held = {path: size for path, size in held.items() if path not in changed}
+        contents = []
+        for path in paths:
+            _, sha256, size, _, _ = self._tree[path]
+            # what went out unasked is on its way; what proved wrong is sent from its beginning
+            sent = 0 if path in again else self._sent.get(sha256, 0)
+            offset = max(held.get(path, 0), sent)
+            if offset < size:
+                contents.append(Content(path, sha256, size, offset))
+        self.missing_bytes = sum(one.size - one.offset for one in contents)
+        self._total_bytes = self._done_bytes + self.missing_bytes
+        differing = {names[number] for number in want["older"]}
+        apart = [content for content in contents if self._goes_apart(content.path, differing)]
+        yield from self._place(apart, want["placed"])
+        taken = {content.path for content in apart}
+        yield from self._send(content for content in contents if content.path not in taken)
+
+    def _goes_apart(self, path: str, differing: set[str]) -> bool:
+        """Whether a file travels by another program than our stream."""
+        if self._way.via is not Via.STREAM:
+            return True
+        return path in differing and self._tries[path] == 1 and shutil.which("rsync") is not None
+
+    def _place(self, contents: Sequence[Content], placed: dict[str, Any]) -> Story[None]:
+        if not contents:
+            return
+        paths, folder = [content.path for content in contents], placed["folder"]
+        if folder != PLACED.format(name=self._name) and not ELSEWHERE.fullmatch(folder):
+            raise unfit("push names a folder that is none of its own")
+        if self._way.via is Via.SCP:
+            count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
+            yield Noted(
+                f"scp waits for the VM about five times per file, {count} now, "
+                "and cannot go on where it was cut: without --via it is faster"
+            )
+            from vmctl.ssh.transfer.rsync import by_scp
+
+            by_scp(self._channel.ssh, self._root, paths, folder)
+            self._channel.sent_bytes += sum(content.size for content in contents)
+        else:
+            from vmctl.ssh.transfer.rsync import Rsync
+
+            rsync = Rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
+            progress, before = rsync.progress(), self._done_bytes
+            try:
+                while True:
+                    self._done_bytes = before + next(progress)
+                    yield self._advanced()
+            except StopIteration as end:
+                stats: RsyncStats = end.value
+                self._channel.sent_bytes += stats.sent
+            finally:
+                rsync.close()
+        self._channel.placed(contents)
+
+    def _look_again(self, path: str) -> Entry | None:
+        """What a file is now whose bytes were not what they should be; None when it is the same."""
+        if self._tries[path] > TRIES:
+            raise Conflict(
+                f"{one_line(path)} changes while it is being pushed.",
+                hint="Wait until whatever writes it is done, or leave it out: "
+                "[push] exclude in vmctl.toml",
+            )
+        place = self._root / path
+        try:
+            found = place.lstat()
+        except OSError as error:
+            raise went_away(path) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise went_away(path)
+        entry = entry_of(path, str(place), found)
+        sha256 = hash_file(self._root, path)
+        now = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
+        return None if now == self._tree[path] else now
+
+    def _send(
+        self, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
+    ) -> Story[None]:
+        for sent in self._channel.send(self._root, contents, is_enough):
+            self._sent[sent.content.sha256] = sent.end
+            self._done_bytes += sent.bytes
+            yield self._advanced()
+
+    def _advanced(self) -> Advanced:
+        return Advanced(STEP, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
+
+
+def goes_ahead(reading: Reading, way: Way, unfinished: Unfinished) -> bool:
+    """Whether the VM will most likely ask for everything; the reading has selected."""
+    return not (reading.base.id or unfinished.was or way.dry_run) and way.via is Via.STREAM
+
+
+def travels_as_difference(entry: Entry, older: Entry | None) -> bool:
+    """Whether a file is large and replaces a large one."""
+    if entry[0] != "f" or older is None or older[0] != "f":
+        return False
+    return bool(min(entry[2], older[2]) >= DELTA_BYTES)
+
+
+class Early:
+    """Starts rsync for large files that changed here as soon as they are seen to have changed.
+
+    That is before the VM has answered anything, and before their SHA-256 is known here.
+    """
+
+    def __init__(self, ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished) -> None:
+        self._reading = reading
+        self._head_start: HeadStart | None = None
+        self._thread = threading.Thread(
+            target=self._begin, args=(ssh, name, unfinished), daemon=True
+        )
+        self._thread.start()
+
+    def begun(self) -> HeadStart | None:
+        """The rsync under way, if there is anything for it."""
+        self._thread.join()
+        return self._head_start
+
+    def close(self) -> None:
+        """End it."""
+        self._thread.join()
+        if self._head_start is not None:
+            self._head_start.close()
+
+    def _begin(self, ssh: OpenSSH, name: str, unfinished: Unfinished) -> None:
+        try:
+            self._reading.wait_selected()
+        except Exception:
+            return  # whoever waits for the reading is told
+        base = self._reading.base.files
+        paths = [
+            entry.path
+            for entry in self._reading.unread
+            if travels_as_difference(["f", "", entry.size], base.get(entry.path))
+        ]
+        if not paths or unfinished.was or shutil.which("rsync") is None:
+            return
+        from vmctl.ssh.transfer.rsync import HeadStart
+
+        unfinished.begin()
+        older, folder = [f"../../../../Workspace/{name}"], PLACED.format(name=name)
+        with contextlib.suppress(VmctlError, OSError):  # then they go as the VM asks for them
+            self._head_start = HeadStart(ssh, self._reading.root, paths, folder, older)

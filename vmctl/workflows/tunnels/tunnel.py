@@ -1,0 +1,322 @@
+"""A tunnel to a port or a service of the VM that comes back by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vmctl.clock import Clock
+from vmctl.config import Project
+from vmctl.domain.command import command
+from vmctl.domain.errors import (
+    Conflict,
+    HostKeyChanged,
+    TimedOut,
+    Unreachable,
+    VmctlError,
+)
+from vmctl.domain.events import Advanced, Finished, Noted, Ready, Started, Story, Warned
+from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
+from vmctl.domain.text import last_lines
+from vmctl.ssh import rpc
+from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.tunnel import local_ports
+from vmctl.ssh.tunnel.forward import Forward, LibraryAbsent
+from vmctl.ssh.tunnel.local_proxy import LocalPort
+from vmctl.workflows.session.address_poller import Inquiry, Way
+from vmctl.workflows.session.session import connect, seen_last
+from vmctl.workflows.tunnels.registry import RECONNECTING, UP, Entry, open_tunnels
+
+STEP = "tunnel"
+OPEN_S = 15.0
+HTTP_LIMIT_S = 90.0  # Jupyter's first start on a slow disk
+HTTP_GAP_S = 0.15
+LOOK_S = 1.0  # how often a starting service is asked whether it still lives
+LOST = "The tunnel's connection was lost; coming back by itself"
+
+
+def tunnel(
+    project: Project,
+    what: str,
+    port: int | None = None,
+    *,
+    any_port: bool = False,
+    background: bool = False,
+    clock: Clock | None = None,
+) -> Story[None]:
+    """Reach a service or port of the VM at 127.0.0.1 here; Ready tells the URL.
+
+    A service is started when it is not running and has answered HTTP before the URL is told.
+    Then the tunnel is kept up until the story is closed: over lost links, sleep, stops and starts
+    of the VM, new addresses. The local port stays ours all the time. Ends with an error only when
+    the VM is gone.
+    """
+    clock = clock or Clock()
+    services = [(service.name, service.port) for service in project.services.values()]
+    forwarding = parse_forwarding(what, services, port)
+    local = LocalPort(_listen(forwarding.local_port, any_port))
+    entry: Entry | None = None
+    try:
+        forwarding = replace(forwarding, local_port=local.port)
+        entry = Entry(project, forwarding, background=background)
+        yield from _Tunnel(project, forwarding, local, entry, clock).story(what)
+    finally:
+        local.close()
+        if entry is not None:
+            entry.close()
+
+
+def _listen(port: int, any_port: bool) -> Any:
+    """The local port; one that another tunnel of ours holds is told with that tunnel's URL."""
+    if any_port:
+        return local_ports.listen_from(port)
+    try:
+        return local_ports.listen(port)
+    except Conflict as error:
+        held = next((found for found in open_tunnels() if found.local_port == port), None)
+        if held is None:
+            raise
+        at = f" It answers at {held.url}." if held.url else ""
+        raise Conflict(
+            f"Port {port} is taken by your tunnel to {held.what} of {held.vm} "
+            f"(process {held.pid}).{at}",
+            hint=f"Close it: vmctl tunnel stop {port}\n"
+            f"Or use the next free one: --port {local_ports.next_free(port)} (or --port auto)",
+        ) from error
+
+
+class _Tunnel:
+    """One tunnel's life: connect, wait for the service, watch, come back."""
+
+    def __init__(
+        self,
+        project: Project,
+        forwarding: Forwarding,
+        local: LocalPort,
+        entry: Entry,
+        clock: Clock,
+    ) -> None:
+        self.project = project
+        self.forwarding = forwarding
+        self.local = local
+        self.entry = entry
+        self.clock = clock
+        self.token = ""
+        self._forward: Forward | None = None
+        self._last: Target  # the door that was tried last
+        self._said = ""
+
+    def story(self, what: str) -> Story[None]:
+        """See `tunnel`."""
+        forwarding = self.forwarding
+        try:
+            session = yield from connect(self.project, clock=self.clock, verify=True)
+            yield Started(STEP, f"Opening the tunnel to {what}")
+            began = self.clock.monotonic()
+            try:
+                yield from self._first(session.ssh)
+            except LinkLost:
+                yield Warned(LOST)
+                yield from self._come_back()
+            leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
+            yield Finished(STEP, f"{leads} of the VM", self.clock.monotonic() - began)
+            if not forwarding.service and not self._listens():
+                yield Warned(f"Nothing listens on port {forwarding.remote_port} of the VM yet")
+            self._tell_up()
+            yield Ready(url(forwarding, self.token))
+            while True:
+                yield from self._watch()
+                lost_at = self.clock.monotonic()
+                yield Warned(LOST)
+                yield from self._come_back()
+                self._tell_up()
+                yield Noted(f"The tunnel is back after {self.clock.monotonic() - lost_at:.1f} s")
+        finally:
+            self._disconnect()
+
+    def _watch(self) -> Story[None]:
+        """Until the connection is lost."""
+        assert self._forward is not None
+        while self._forward.alive(LOOK_S):
+            if not self.local.serves:
+                raise VmctlError(
+                    f"Port {self.local.port} of this computer is no longer served.",
+                    hint=f"Open it again: vmctl tunnel {self.forwarding.what}",
+                )
+            yield Advanced(STEP)  # a moment in which the consumer may close us
+        self._disconnect()
+
+    def _first(self, ssh: OpenSSH) -> Story[None]:
+        """The first connection: whatever is wrong with the service is an error now."""
+        try:
+            self._connect(ssh, OPEN_S)
+        except HostKeyChanged as error:
+            # somebody else may have the address that the VM had when it was seen last
+            try:
+                session = yield from connect(self.project, clock=self.clock, fresh=True)
+            except VmctlError:
+                raise error from None
+            self._connect(session.ssh, OPEN_S)
+        except Unreachable as error:
+            raise LinkLost from error
+        if self.forwarding.service:
+            yield from self._answers()
+        self._lead()
+
+    def _connect(self, ssh: OpenSSH, timeout_s: float) -> bool:
+        """A new connection; whether the service on the VM had to be started.
+
+        Nothing is led there yet.
+        """
+        local = self.local
+        path = self.entry.new_socket()
+        self._last = ssh.target
+        self._forward = Forward(ssh, self.forwarding, path, lambda: (local.received, local.sent))
+        request = self._service_request()
+        try:
+            try:
+                answer = self._forward.open(timeout_s, request)
+            except LibraryAbsent:
+                rpc.install(ssh)
+                answer = self._forward.open(timeout_s, request)
+        except BaseException:
+            self._disconnect()
+            raise
+        self.token = str(answer.get("token", ""))
+        return bool(answer.get("started"))
+
+    def _lead(self) -> None:
+        assert self._forward is not None
+        self.local.lead_to(str(self._forward.path))
+
+    def _disconnect(self) -> None:
+        self.local.lead_to("")
+        if self._forward is not None:
+            self._forward.close()
+            self._forward = None
+
+    def _tell_up(self) -> None:
+        self.entry.tell(UP, url=url(self.forwarding, self.token))
+
+    def _service_request(self) -> dict[str, Any] | None:
+        """What the VM is asked so that the service runs; None for a bare port."""
+        if not self.forwarding.service:
+            return None
+        settings = self.project.services[self.forwarding.service]
+        return {
+            "project": self.project.name,
+            "name": settings.name,
+            "command": settings.command,
+            "port": settings.port,
+            "directory": settings.directory,
+            "token": settings.token,
+        }
+
+    # -- coming back -------------------------------------------------------------------------
+
+    def _come_back(self) -> Story[None]:
+        """Lead to the VM again, however long it takes; one that no longer exists ends the tunnel.
+
+        The address seen last is tried again and again; beside that the API is asked now and then,
+        because the VM may have another address, or none. Another command of this computer that
+        has reached the VM (`vmctl up`) is followed at once.
+        """
+        self.entry.tell(RECONNECTING)
+        self._said = ""
+        inquiry = Inquiry(self.project, self.clock)
+        way = Way(self._last)
+        try:
+            while True:
+                note = way.learn(inquiry.news(), seen_last(self.project))
+                if way.opens(self.clock):
+                    try:
+                        yield from self._again(way)
+                        return
+                    except HostKeyChanged as error:
+                        way.doubt()
+                        note = error.message
+                    except LinkLost:
+                        note = "the link was lost again"
+                    except VmctlError as error:
+                        note = error.message
+                    inquiry.hurry()
+                    way.pause(self.clock)
+                yield self._not_yet(note)
+        finally:
+            inquiry.close()
+            way.close()
+
+    def _again(self, way: Way) -> Story[None]:
+        """One try to connect again; a service that does not come back is waited for no longer."""
+        started = self._connect(OpenSSH(way.target), way.patience_s)
+        if started:
+            try:
+                yield from self._answers()
+            except (Conflict, TimedOut) as error:
+                yield Warned(error.message)
+        self._lead()
+
+    def _not_yet(self, note: str) -> Advanced:
+        """A line where there is news, else a moment in which the consumer may close us."""
+        if not note or note == self._said:
+            return Advanced(STEP)
+        self._said = note
+        self.entry.tell(RECONNECTING, note=note)
+        return Advanced(STEP, f"Not back yet: {note}")
+
+    # -- the service -------------------------------------------------------------------------
+
+    def _answers(self) -> Story[None]:
+        """Wait until the service answers HTTP; raises LinkLost, and for one that died its words."""
+        assert self._forward is not None
+        forward, name = self._forward, self.forwarding.service
+        limit = self.clock.monotonic() + HTTP_LIMIT_S
+        look_at = self.clock.monotonic() + LOOK_S
+        yield Advanced(STEP, f"Waiting for {name} to answer")
+        while not forward.answers_http():
+            if not forward.alive(HTTP_GAP_S):
+                self._disconnect()
+                raise LinkLost
+            now = self.clock.monotonic()
+            if now < look_at:
+                continue
+            look_at = now + LOOK_S
+            try:
+                state = rpc.call(forward.ssh, "service-state", {"name": name})
+            except Unreachable:
+                continue  # whether the link is lost, the forward itself knows
+            if not state["running"]:
+                raise _died(name, str(state["tail"]))
+            if now > limit:
+                raise TimedOut(
+                    f"{name} has not answered on the VM after {HTTP_LIMIT_S:g} s: "
+                    f"{last_lines(str(state['tail']))}",
+                    hint=f"Its log: vmctl exec cat '~/.vmctl/services/{name}/log'",
+                )
+            yield Advanced(STEP)
+
+    def _listens(self) -> bool:
+        """Whether a program of the VM listens on the port, asked without disturbing it."""
+        assert self._forward is not None
+        # /proc/net/tcp: the local address and port in hex, then the remote one, then 0A for LISTEN
+        row = f": [0-9A-F]*:{self.forwarding.remote_port:04X} [0-9A-F]*:0000 0A "
+        asked = command("grep", "-qs", row, "/proc/net/tcp", "/proc/net/tcp6")
+        try:
+            return self._forward.ssh.run(asked).code == 0
+        except Unreachable:
+            return True  # the tunnel itself notices that
+
+
+class LinkLost(Exception):
+    """The connection ended before the tunnel was up."""
+
+
+def _died(service: str, tail: str) -> VmctlError:
+    hint = f"Mend [services.{service}] in vmctl.toml, then: vmctl tunnel {service}"
+    if "command not found" in tail:
+        hint = 'Install it on the VM (vmctl ssh), or use a VM with image = "pytorch".'
+    return Conflict(
+        f"{service} ended as soon as it was started: {last_lines(tail) or 'it said nothing'}",
+        hint=hint,
+    )

@@ -30,8 +30,9 @@ app()
 """
 # what a cold `vmctl up` has to import before it can do anything: the floor that it stands on
 IMPORTS_OF_UP = (
-    "import vmctl.cli.app, vmctl.workflows.machine.up, vmctl.cloud.client, googleapiclient.discovery,"
-    "google.auth.credentials, fabric, paramiko, vmctl.ssh.session.bootstrap, vmctl.ssh.session.openssh"
+    "import vmctl.cli.app, vmctl.workflows.machine.up, vmctl.cloud.client,"
+    "googleapiclient.discovery, google.auth.credentials, fabric, paramiko,"
+    "vmctl.ssh.session.bootstrap, vmctl.ssh.session.openssh"
 )
 
 

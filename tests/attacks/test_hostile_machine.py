@@ -588,14 +588,14 @@ def cut(path: Path) -> None:
     ("verb", "broken"),
     [
         ("runs", "__main__.py"),
-        ("fetch", "vmctl_guest/sending.py"),
+        ("fetch", "vmctl_guest/files/sender.py"),
         ("push", "vmctl_guest/__pycache__/main.*"),
-        ("start", "vmctl_guest/runner.py"),
+        ("start", "vmctl_guest/runs/runner.py"),
         pytest.param("runs", "vmctl_guest/main.py", marks=MORE),
-        pytest.param("push", "vmctl_guest/receiving.py", marks=MORE),
+        pytest.param("push", "vmctl_guest/sync/receiver.py", marks=MORE),
         pytest.param("runs", "__pycache__/__main__*", marks=MORE),
-        pytest.param("runs", "vmctl_guest/__pycache__/runs.*", marks=MORE),
-        pytest.param("fetch", "vmctl_guest/__pycache__/sending.*", marks=MORE),
+        pytest.param("runs", "vmctl_guest/runs/__pycache__/runs.*", marks=MORE),
+        pytest.param("fetch", "vmctl_guest/files/__pycache__/sender.*", marks=MORE),
     ],
 )
 def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(

@@ -573,7 +573,7 @@ def test_a_folder_that_cannot_hold_it_is_said_before_anything_comes(world: World
 def lie(world: World) -> Callable[[str], None]:
     """Replaces what the VM's helper answers to a fetch."""
     rpc.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/sending.py"
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/files/sender.py"
     text = library.read_text()
 
     def change(lines: str) -> None:

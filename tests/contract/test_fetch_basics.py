@@ -85,7 +85,7 @@ def test_wrong_sum_is_an_error_never_a_file(world: World) -> None:
     # a helper on the VM that lies about what it sends
     write(world.remote, {"model.bin": "x"})
     rpc.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/sending.py"
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/files/sender.py"
     text = library.read_text()
     library.write_text(text.replace('digest.hexdigest(), "changed"', "'0' * 64, \"changed\""))
     shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)

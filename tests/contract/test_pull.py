@@ -290,7 +290,7 @@ def test_the_vm_cannot_name_what_this_folders_rules_keep_out(pushed: World) -> N
 def lie(world: World, listing: dict[str, object]) -> None:
     """Replace what the VM's helper answers to a pull."""
     rpc.call(world.ssh, "runs", {"project": "demo"})
-    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/pulling.py"
+    library = world.sshd.home / ".vmctl/lib" / rpc.library()[0] / "vmctl_guest/files/pull.py"
     text = library.read_text()
     library.write_text(f"{text}\n\ndef pull(request):\n    send({listing!r}, True)\n")
     shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)

@@ -275,7 +275,7 @@ COMPLETE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from vmctl_guest.staging import _complete
+from vmctl_guest.sync.staging import _complete
 _complete(*map(Path, sys.argv[2:]))
 """
 

@@ -22,8 +22,8 @@ PACKAGE = ROOT / "vmctl"
 ARROWS = {
     "__main__": {"cli", "domain"},
     "cli": {"cli", "workflows", "config", "domain"},
-    "workflows": {"workflows", "gce", "ssh", "guest", "config", "folders", "clock", "domain"},
-    "gce": {"gce", "config", "folders", "clock", "domain", "data"},
+    "workflows": {"workflows", "cloud", "ssh", "guest", "config", "folders", "clock", "domain"},
+    "cloud": {"cloud", "config", "folders", "clock", "domain", "data"},
     "ssh": {"ssh", "guest", "config", "folders", "clock", "domain"},
     "guest": {"guest"},
     "config": {"domain"},
@@ -33,10 +33,10 @@ ARROWS = {
     "emulator": {"emulator"},
 }
 SOLE_IMPORTERS = {
-    "googleapiclient": {"gce"},
-    "google": {"gce"},
-    "google_auth_httplib2": {"gce"},
-    "httplib2": {"gce"},
+    "googleapiclient": {"cloud"},
+    "google": {"cloud"},
+    "google_auth_httplib2": {"cloud"},
+    "httplib2": {"cloud"},
     "fabric": {"ssh"},
     "paramiko": {"ssh"},
     "starlette": {"emulator"},
@@ -123,7 +123,7 @@ def test_the_domain_is_pure() -> None:
     harmless = {"pathlib", "pathlib.PurePosixPath"}
     foreign = {
         path: {n.split(".")[0] for n in imports(path) if n not in harmless} - {"vmctl"} - PURE
-        for path in sorted((PACKAGE / "domain").glob("*.py"))
+        for path in sorted((PACKAGE / "domain").rglob("*.py"))
     }
     assert those(foreign) == {}
 
@@ -204,18 +204,19 @@ def opened(path: Path) -> set[str]:
 
 def test_the_emulator_is_opened_in_one_module() -> None:
     found = {path: opened(path) for path in on_the_laptop()}
-    assert "emulator.json" in found.pop(PACKAGE / "gce" / "local.py")
+    assert "emulator.json" in found.pop(PACKAGE / "cloud" / "emulator_process.py")
     assert those(found) == {}
 
 
 def test_the_emulator_has_one_door() -> None:
     """Whatever it comes to serve is served by the application that asks for the secret first."""
-    text = (PACKAGE / "emulator" / "web.py").read_text(encoding="utf-8")
+    text = (PACKAGE / "emulator" / "http" / "app.py").read_text(encoding="utf-8")
     assert "return guarded(app, secret)" in text
     served = [
         path.name
-        for path in sorted((PACKAGE / "emulator").glob("*.py"))
-        if re.search(r"uvicorn\.Config\(|start_server\(|\.listen\(", path.read_text("utf-8"))
+        for path in sorted((PACKAGE / "emulator").rglob("*.py"))
+        if "machines" not in path.parts
+        and re.search(r"uvicorn\.Config\(|start_server\(|\.listen\(", path.read_text("utf-8"))
     ]
     assert served == ["server.py"]
 
@@ -303,7 +304,7 @@ def test_a_program_that_vmctl_starts_does_not_write_to_the_terminal_itself() -> 
 
 # -- one way into a shell's completion ------------------------------------------------------------
 
-COMPLETIONS = PACKAGE / "cli" / "completing.py"
+COMPLETIONS = PACKAGE / "cli" / "completion.py"
 
 
 def test_every_completion_passes_the_filter() -> None:
@@ -339,14 +340,14 @@ def test_every_completion_passes_the_filter() -> None:
 
 # who reads JSON that no VM wrote: records of our own on this computer, and Google's answers
 OWN_JSON = {
-    "gce", "emulator", "guest", "cli", "__main__", "config",
-    "ssh/user_config", "workflows/agreements", "workflows/connecting/session",
-    "workflows/emulator", "workflows/ledger", "workflows/suggestions",
-    "workflows/syncing/manifest", "workflows/tunnelling/records", "workflows/tunnelling/tunnels",
-    "domain/access",
+    "cloud", "emulator", "guest", "cli", "__main__", "config",
+    "ssh/identity/user_ssh_config", "workflows/base/agreements", "workflows/session/session",
+    "workflows/setup/emulator", "workflows/costs/ledger_store", "workflows/setup/completion",
+    "workflows/sync/hash_cache", "workflows/tunnels/registry", "workflows/tunnels/background",
+    "domain/login/ssh_keys",
 }  # fmt: skip
 # who reads what a program sends without a limit: our own git's answers, the end of ssh's own log
-OWN_STREAMS = {"workflows/syncing/git", "ssh/master"}
+OWN_STREAMS = {"workflows/sync/git", "ssh/session/control_master"}
 
 
 def unchecked(room: str, path: Path) -> Iterator[str]:

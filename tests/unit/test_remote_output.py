@@ -101,14 +101,14 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from guest import protocol
 protocol.BEAT_S = 0.01
-from guest import beat
-beat.begin()
+from guest import heartbeat
+heartbeat.begin()
 def work():
     end = time.monotonic() + 0.2
     while time.monotonic() < end: pass
 work()
-beat.hush(); print("record", end="", flush=True); work(); print(" whole", flush=True)
-beat.resume(); work(); print("end", flush=True)
+heartbeat.hush(); print("record", end="", flush=True); work(); print(" whole", flush=True)
+heartbeat.resume(); work(); print("end", flush=True)
 """
     room = Path(remote_output.__file__).parents[1]
     words = [sys.executable, "-ISB", "-c", program, str(room)]

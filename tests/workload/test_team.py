@@ -19,8 +19,8 @@ import os
 import sys
 import torch
 import torch.nn.functional as F
-from batches import Batches
-from team import assembled
+from loader import Batches
+from distributed import assembled
 from unet import UNet
 
 torch.manual_seed(0)

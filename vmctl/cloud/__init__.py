@@ -1,0 +1,1 @@
+"""Google's APIs; the only room that imports Google's libraries."""

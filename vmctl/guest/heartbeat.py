@@ -6,6 +6,7 @@ the program. The other side gives up one that is silent.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 
@@ -16,6 +17,8 @@ _may = [True]
 
 def begin() -> None:
     """From now on; until the program ends."""
+    # a beat that fell into the interpreter's end, when its handler has gone, would kill it
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, _beat)
     signal.setitimer(signal.ITIMER_REAL, BEAT_S, BEAT_S)
 

@@ -21,7 +21,7 @@ NOT_WHOLE = 93  # no verb ends with it
 
 def sources(folder: Path) -> "list[Path]":
     """Every source, in the order of the digest."""
-    found = [folder / "__main__.py", *(folder / "vmctl_guest").glob("*.py")]
+    found = [folder / "__main__.py", *(folder / "vmctl_guest").rglob("*.py")]
     return sorted(found, key=lambda path: str(path.relative_to(folder)))
 
 
@@ -56,7 +56,7 @@ def place(library: Path, name: str, part: Path) -> bool:
     """Whether whole helpers are in their place now, these or somebody else's."""
     compile_all(part)
     if not is_whole(part, name):
-        for cache in (part / "__pycache__", part / "vmctl_guest/__pycache__"):
+        for cache in sorted(part.rglob("__pycache__")):
             shutil.rmtree(cache, ignore_errors=True)
         if not is_whole(part, name):
             return False

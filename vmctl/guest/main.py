@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 # verb: (module, function); imported when asked for, because every start is waited for
 VERBS = {
-    "prepare": ("machine", "prepare"),
-    "push": ("receiving", "push"),
-    "push-accept": ("pushing", "accept"),
-    "start": ("runs", "start"),
-    "runs": ("runs", "listing"),
-    "cancel": ("runs", "cancel"),
-    "follow": ("following", "follow"),
-    "fetch": ("sending", "fetch"),
-    "pull": ("pulling", "pull"),
-    "service": ("services", "ensure_running"),
-    "service-state": ("services", "state"),
+    "prepare": ("machine.interpreter", "prepare"),
+    "push": ("sync.receiver", "push"),
+    "push-accept": ("sync.record", "accept"),
+    "start": ("runs.runs", "start"),
+    "runs": ("runs.runs", "listing"),
+    "cancel": ("runs.runs", "cancel"),
+    "follow": ("runs.log_stream", "follow"),
+    "fetch": ("files.sender", "fetch"),
+    "pull": ("files.pull", "pull"),
+    "service": ("runs.services", "ensure_running"),
+    "service-state": ("runs.services", "state"),
 }
-# what somebody does: the watchdog (activity.py) reads when that was last
+# what somebody does: the watchdog (watchdog/activity.py) reads when that was last
 DOING = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
 # started inside tmux: words, no request
-INSIDE = {"job": ("runner", "main"), "serve": ("services", "serve")}
+INSIDE = {"job": ("runs.runner", "main"), "serve": ("runs.services", "serve")}
 
 
 class Broken(Exception):
@@ -55,7 +55,7 @@ def _main() -> int:
     module, function = VERBS[verb]
     try:
         # before anything is heard: what a dead link brings late belongs to an earlier turn
-        turn = _function("superseding", "draw")() if verb == "push" else 0
+        turn = _function("sync.lock", "draw")() if verb == "push" else 0
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
             return 1

@@ -22,6 +22,7 @@ from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 __all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
 
 PACKAGE = "vmctl_guest"
+PARTS = ("files", "machine", "runs", "sync", "watchdog")
 ENTRY = f"""try:
     from {PACKAGE}.main import main
 except Exception:  # whatever half a file makes of an import
@@ -61,11 +62,12 @@ def library() -> tuple[str, bytes]:
 
 @cache
 def _sources() -> list[tuple[str, bytes]]:
-    files = {
-        f"{PACKAGE}/{name}": (_FOLDER / name).read_bytes()
-        for name in os.listdir(_FOLDER)  # noqa: PTH208  half the time, in every command
-        if name.endswith(".py")
-    }
+    files = {}
+    for folder in ("", *PARTS):
+        for name in os.listdir(_FOLDER / folder):  # noqa: PTH208  half the time, in every command
+            if name.endswith(".py"):
+                path = f"{folder}/{name}" if folder else name
+                files[f"{PACKAGE}/{path}"] = (_FOLDER / path).read_bytes()
     return sorted({**files, "__main__.py": ENTRY.encode()}.items())
 
 
@@ -87,7 +89,7 @@ def install_line(request: dict[str, Any] | None = None) -> str:
 
 def watch_line(request: dict[str, Any]) -> str:
     """A shell line that tells how the VM comes up, before anything is installed there."""
-    source = (_FOLDER / "watch.py").read_text(encoding="utf-8")
+    source = (_FOLDER / "machine" / "boot_report.py").read_text(encoding="utf-8")
     words = ("exec", "python3", "-ISB", "-c", source, json.dumps(request))
     return " ".join(map(shlex.quote, words))
 

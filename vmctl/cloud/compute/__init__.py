@@ -1,0 +1,1 @@
+"""Compute Engine: requests, responses, and one module per kind of question."""

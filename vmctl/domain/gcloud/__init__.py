@@ -1,0 +1,1 @@
+"""Equivalent gcloud command lines."""

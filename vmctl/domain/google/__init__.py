@@ -1,0 +1,1 @@
+"""Google's terms: operations, errors, quotas, why a VM stopped."""

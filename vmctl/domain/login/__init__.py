@@ -1,0 +1,1 @@
+"""Keys, targets and entries for ~/.ssh/config."""

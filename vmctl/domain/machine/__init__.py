@@ -1,0 +1,1 @@
+"""Machines: GPUs, machine types, placement, what an instance is made of."""

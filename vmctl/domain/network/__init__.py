@@ -1,0 +1,1 @@
+"""Firewall rules, addresses and who may reach SSH."""

@@ -1,0 +1,1 @@
+"""The stages of a bring-up and what doctor checks."""

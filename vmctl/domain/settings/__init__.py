@@ -1,0 +1,1 @@
+"""vmctl.toml: its template, its values, where the project begins."""

@@ -1,0 +1,1 @@
+"""Trees of files, their differences, and what does not travel."""

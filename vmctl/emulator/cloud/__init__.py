@@ -1,0 +1,1 @@
+"""The state of the embedded Compute Engine and how it changes."""

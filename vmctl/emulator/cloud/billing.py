@@ -193,7 +193,7 @@ def _prices() -> dict[tuple[str, str, str, int], tuple[float | None, float | Non
     def usd(text: str) -> float | None:
         return float(text) if text else None
 
-    file = Path(__file__).parent.parent / "data" / "gpu_catalog.csv"
+    file = Path(__file__).parents[2] / "data" / "gpu_catalog.csv"
     with file.open(newline="", encoding="utf-8") as stream:
         return {
             (row["zone"], row["machine_type"], row["accelerator"], int(row["gpu_count"])): (

@@ -174,7 +174,7 @@ class Catalog:
     @cache
     def load(cls) -> Catalog:
         """Read the table that comes with the package, once."""
-        file = Path(__file__).parent.parent / "data" / "gpu_catalog.csv"
+        file = Path(__file__).parents[2] / "data" / "gpu_catalog.csv"
         with file.open(newline="", encoding="utf-8") as stream:
             rows = csv.DictReader(line for line in stream if not line.startswith("#"))
             return cls(

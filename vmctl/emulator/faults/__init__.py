@@ -1,0 +1,1 @@
+"""Faults to order: outages, stockouts, slow or broken boots."""

@@ -1,0 +1,1 @@
+"""The HTTP side: TLS, the app, dispatch by the discovery document, filters and pages."""

@@ -1,0 +1,1 @@
+"""The VM itself: its Python, its sshd, how its boot goes."""

@@ -1,0 +1,1 @@
+"""Stops the VM when nobody uses it; runs as root there."""

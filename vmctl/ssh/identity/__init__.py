@@ -1,0 +1,1 @@
+"""Keys, known hosts, and the user's own ssh configuration."""

@@ -1,0 +1,1 @@
+"""Files up to the VM and down from it."""

@@ -215,7 +215,7 @@ class Forward:
 def _line(with_service: bool) -> str:
     """What the session does on the VM: the verb, then every byte comes back.
 
-    By its argument the VM's watchdog (guest/watchdog/activity.py) tells this `cat` from somebody's transfer.
+    By its argument the VM's watchdog (guest/watchdog/activity.py) tells this `cat` from a transfer.
     """
     verb = ":"
     if with_service:  # the request is the first line of what comes in: a process list shows words

@@ -1,0 +1,1 @@
+"""What every command needs: the API, waiting for operations, agreements, background tasks."""

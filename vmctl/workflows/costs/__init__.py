@@ -1,0 +1,1 @@
+"""What machines cost, what is left over, and the ledger."""

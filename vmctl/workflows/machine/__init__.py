@@ -1,0 +1,1 @@
+"""Creating, starting, moving and stopping a VM."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from vmctl import guest
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
@@ -28,16 +27,17 @@ from vmctl.domain.machine.watchdog import (
 )
 from vmctl.domain.money.prices import Rate, affordable_s
 from vmctl.domain.text import one_line
+from vmctl.guest import watchdog
 from vmctl.workflows.base.operations import follow
 from vmctl.workflows.machine.status import rate_in, rate_of
 from vmctl.workflows.session.session import connect
 
-MODULES = ("__init__.py", "activity.py", "idle.py", "outdated.py", "watchdog.py")
+MODULES = ("__init__.py", "activity.py", "idle_policy.py", "unsupported.py", "watchdog.py")
 ENTRY = """\
 import sys
 
 if sys.version_info < (3, 10):
-    from vmctl_watchdog.outdated import main
+    from vmctl_watchdog.unsupported import main
 else:
     from vmctl_watchdog.watchdog import main
 raise SystemExit(main())
@@ -50,7 +50,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # a date in every archive: the same bytes for 
 @cache
 def startup_script() -> str:
     """What each boot of a VM runs as root: it brings the watchdog along and starts it."""
-    folder = Path(guest.__file__).parent
+    folder = Path(watchdog.__file__).parent
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
         files = {f"vmctl_watchdog/{name}": (folder / name).read_bytes() for name in MODULES}

@@ -1,0 +1,1 @@
+"""Starting runs on the VM and following them."""

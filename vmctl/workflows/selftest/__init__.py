@@ -1,0 +1,1 @@
+"""What vmctl assumes about Google, checked against Google itself."""

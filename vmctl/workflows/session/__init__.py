@@ -1,0 +1,1 @@
+"""Getting a session to the VM, and keeping it when the address or the network changes."""

@@ -1,0 +1,1 @@
+"""Before and around the work: init, doctor, the emulator, completion, --print-gcloud."""

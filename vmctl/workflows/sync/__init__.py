@@ -1,0 +1,1 @@
+"""push, pull and fetch, the side of this computer."""

@@ -1,0 +1,1 @@
+"""Tunnels and the records of those that are open on this computer."""

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -380,3 +380,69 @@ def test_every_verb_of_the_helpers_has_a_shape() -> None:
 
     streams = {"push", "fetch", "pull"}  # record by record: push_reply, HEADER, TRAILER …
     assert set(REPLIES) == set(VERBS) - streams
+
+
+# -- how the house is built ----------------------------------------------------------------------
+
+NOUNS = ("staging", "listing", "billing", "paging")  # -ing words that are nouns of the field
+FILES_A_FOLDER = 14
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_modules_are_nouns() -> None:
+    folders = {path.parent for _, path in modules()}
+    named = [path.stem for _, path in modules()] + [folder.name for folder in folders]
+    assert [name for name in named if name.endswith("ing") and not name.endswith(NOUNS)] == []
+
+
+def test_no_folder_holds_more_than_a_reader_takes_in() -> None:
+    sizes: dict[str, int] = {}
+    for _, path in modules():
+        folder = str(path.parent.relative_to(PACKAGE))
+        sizes[folder] = sizes.get(folder, 0) + 1
+    sizes.pop("emulator/resources")  # one file per collection of Google's API
+    assert {folder: size for folder, size in sizes.items() if size > FILES_A_FOLDER} == {}
+
+
+def at_import(body: Iterable[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run when a module is imported."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If):
+            if "TYPE_CHECKING" not in ast.unparse(node.test):
+                yield from at_import(node.body)
+            yield from at_import(node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from at_import(node.body)
+
+
+def modules_imported(path: Path, known: Collection[str]) -> set[str]:
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    found: set[str] = set()
+    for node in at_import(parsed(path).body):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+            continue
+        stem = package[: len(package) - node.level + 1] if node.level else []
+        base = ".".join([*stem, *([node.module] if node.module else [])])
+        for alias in node.names:
+            whole = f"{base}.{alias.name}"
+            found.add(whole if whole in known else base)
+    return found & set(known) - {module_name(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {module_name(path): path for _, path in modules()}
+    graph = {name: modules_imported(path, files) for name, path in files.items()}
+    # whoever imports nothing that is left is on no circle; what is left at the end is
+    while free := {name for name, wanted in graph.items() if not wanted & graph.keys()}:
+        for name in free:
+            del graph[name]
+    assert sorted(graph) == []

@@ -22,7 +22,7 @@ import pytest
 
 from tests.harness.local_machine import LocalMachine, connected, local_project, play
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole, TimedOut, VmctlError
+from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, TimedOut, VmctlError
 from vmctl.domain.events import Noted, Warned
 from vmctl.domain.sync.remote_listing import Listing
 from vmctl.ssh import remote_output, rpc
@@ -122,7 +122,7 @@ VERBS = ("prepare", "start", "runs", "cancel", "push-accept", "service", "servic
 @pytest.mark.parametrize("text", SHAPES.values(), ids=list(SHAPES))
 def test_no_answer_of_another_shape_is_used(text: str) -> None:
     for verb in VERBS:
-        with pytest.raises(NotProvenWhole) as caught:
+        with pytest.raises(IntegrityError) as caught:
             rpc.answer(verb, 0, text.encode(), b"")
         assert caught.value.exit_code == 9
         assert caught.value.message.isprintable()
@@ -131,13 +131,13 @@ def test_no_answer_of_another_shape_is_used(text: str) -> None:
 
 def test_a_command_ends_with_nine_and_one_sentence(machine: LocalMachine, project: Project) -> None:
     machine.lie("runs", "print('[1, 2]')")
-    with pytest.raises(NotProvenWhole, match="is not what the helper there writes: runs"):
+    with pytest.raises(IntegrityError, match="is not what the helper there writes: runs"):
         play(jobs.logs(project))
     machine.lie("runs", "print('[1, 2]' * 20_000_000)")
-    with pytest.raises(NotProvenWhole, match="more than"):
+    with pytest.raises(IntegrityError, match="more than"):
         play(jobs.logs(project))
     machine.lie("runs", "sys.stderr.write('x' * 50_000_000); sys.exit(7)")
-    with pytest.raises(NotProvenWhole, match=r"exit code 7"):
+    with pytest.raises(IntegrityError, match=r"exit code 7"):
         play(jobs.logs(project))
 
 
@@ -175,7 +175,7 @@ def test_a_push_that_never_ends_or_did_something_else_is_given_up(
     write(project.root, {"a": "1"})
     for answer in PUSHES:
         machine.lie("push", f"while True: say({answer!r})")
-        with pytest.raises(NotProvenWhole) as caught:
+        with pytest.raises(IntegrityError) as caught:
             play(push(project))
         assert caught.value.exit_code == 9, answer
     machine.lies.clear()
@@ -208,14 +208,14 @@ LONG = {
 @pytest.mark.usefixtures("memory")
 def test_a_listing_without_end_fills_nothing(machine: LocalMachine, program: str) -> None:
     machine.lie("fetch", f"data = {program}\nsay({{'listing': len(data)}}); raw(data)")
-    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(NotProvenWhole):
+    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
         Listing.parse(play(stream.listing(waits=False)))
 
 
 @pytest.mark.usefixtures("memory")
 def test_a_line_without_end_is_given_up(machine: LocalMachine) -> None:
     machine.lie("fetch", "while True: raw(b'x' * 100_000)")
-    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(NotProvenWhole):
+    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
         play(stream.listing(waits=False))
 
 
@@ -256,7 +256,7 @@ def test_waiting_ends_where_nobody_asked_for_it_and_in_a_week(
     machine: LocalMachine, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.lie("fetch", "while True: say({'waiting': str(time.time())}); time.sleep(0.01)")
-    with pytest.raises(NotProvenWhole, match="unasked"):
+    with pytest.raises(IntegrityError, match="unasked"):
         play(fetch(project, ["x"]))
     monkeypatch.setattr(download, "WAIT_LIMIT_S", 0.2)
     with pytest.raises(TimedOut):
@@ -282,7 +282,7 @@ def test_reports_without_end_are_not_kept(machine: LocalMachine) -> None:
     machine.lies = {'{"gpus": 1}\'': f"for _ in range(300): {lines}\nprint('{{\"starting\": 7}}')"}
     watching = Watching(machine, {"gpus": 1})
     deadline = time.monotonic() + 30
-    with pytest.raises(NotProvenWhole) as caught:
+    with pytest.raises(IntegrityError) as caught:
         while time.monotonic() < deadline:
             watching.news()
     assert caught.value.exit_code == 9
@@ -296,7 +296,7 @@ def test_an_answer_and_errors_without_end_are_cut() -> None:
     with subprocess.Popen(
         words, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     ) as process:
-        with pytest.raises(NotProvenWhole):
+        with pytest.raises(IntegrityError):
             exchange(process, b"", 60.0)
         os.killpg(process.pid, 9)
 
@@ -324,7 +324,7 @@ def test_more_than_was_listed_is_not_taken(machine: LocalMachine, project: Proje
         while True: raw(bytes(1 << 20))
     """,
     )
-    with pytest.raises(NotProvenWhole, match="listed x with 4 bytes"):
+    with pytest.raises(IntegrityError, match="listed x with 4 bytes"):
         fetched(project, "x")
     assert files_of(project.root) == {}
 
@@ -361,7 +361,7 @@ def test_no_folder_of_git_comes_with_what_was_asked_for(
     )
     for asked in (".git", "runs/.git", "runs/.git/config"):
         settle(machine.home / "Workspace/demo/.git/config", trap)
-        with pytest.raises((NotProvenWhole, VmctlError)):
+        with pytest.raises((IntegrityError, VmctlError)):
             fetched(project, asked, to=project.root / "elsewhere", parents=True)
     assert not (project.root / "elsewhere").exists() or not files_of(project.root / "elsewhere")
 
@@ -400,7 +400,7 @@ def test_no_name_and_no_number_is_the_vms_to_choose(
     for changed in CHOSEN:
         told = listing(item("x", None, **changed))
         machine.lie("fetch", f"lists({told!r}); wants(); sends(0, b'evil'); say({{'end': True}})")
-        with pytest.raises(NotProvenWhole):
+        with pytest.raises(IntegrityError):
             fetched(project, "x", parents=True)
         assert files_of(project.root) == {}, changed
 
@@ -411,7 +411,7 @@ def test_three_thousand_folders_in_one_another_are_refused_with_words(
     deep = "/".join("d" * 2000)
     told = listing(item("x", [["dir", deep[: 2 * n - 1], 0, 1, 0o755, ""] for n in range(1, 2001)]))
     machine.lie("fetch", f"lists({told!r}); wants(); say({{'end': True}})")
-    with pytest.raises(NotProvenWhole, match="more than 128"):
+    with pytest.raises(IntegrityError, match="more than 128"):
         fetched(project, "x")
     assert not list(project.root.iterdir())
 
@@ -528,7 +528,7 @@ def test_a_lying_pull_reaches_no_git_and_deletes_nothing_that_was_not_pushed(
     before = files_of(pushed.root)
     for name in (".git/hooks/x", "a/.GIT/config", "git~1/config", ".g\u200cit/config"):
         lying_pull(machine, {name: b"evil"})
-        with pytest.raises(NotProvenWhole):
+        with pytest.raises(IntegrityError):
             pulled(pushed, force=True)
     lying_pull(machine, {}, deleted=["mine.txt"])
     pulled(pushed, force=True)

@@ -21,9 +21,9 @@ from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
     HostKeyChanged,
+    IntegrityError,
     InvalidInput,
     NotFound,
-    NotProvenWhole,
     Unreachable,
     VmctlError,
 )
@@ -637,7 +637,7 @@ def test_a_listing_that_leads_outside_is_refused(
     before = here()
     for changed in OUTSIDE:
         lie(SEND.format(listing=listing(**changed)))
-        with pytest.raises(NotProvenWhole) as caught:
+        with pytest.raises(IntegrityError) as caught:
             play(fetch(world.project, ["x"], to=Path("got")))
         assert caught.value.exit_code == 9
         assert here() == before, changed
@@ -665,25 +665,25 @@ def test_a_name_that_was_not_asked_for_is_refused(
     before = tree(world.root)
     for asked, changed in NOT_ASKED:
         lie(SEND.format(listing=listing(wanted=asked, **changed)))
-        with pytest.raises(NotProvenWhole, match="not asked for"):
+        with pytest.raises(IntegrityError, match="not asked for"):
             play(fetch(world.project, [asked], parents=parents))
         assert tree(world.root) == before, changed
 
 
 TRUE = SEND.format(listing=listing())
 NO_ANSWER: list[tuple[str, type[VmctlError]]] = [
-    ('    _line({"listing": -1})', NotProvenWhole),
-    ('    _line({"listing": 1 << 60})', NotProvenWhole),
-    ('    _line({"listing": 4}); _write(b"junk")', NotProvenWhole),
-    ('    _write(b"[" * 70000 + b"\\n")', NotProvenWhole),
-    ('    _write(b"x" * 1000000)', NotProvenWhole),
-    ('    _line(["no", "object"])', NotProvenWhole),
+    ('    _line({"listing": -1})', IntegrityError),
+    ('    _line({"listing": 1 << 60})', IntegrityError),
+    ('    _line({"listing": 4}); _write(b"junk")', IntegrityError),
+    ('    _write(b"[" * 70000 + b"\\n")', IntegrityError),
+    ('    _write(b"x" * 1000000)', IntegrityError),
+    ('    _line(["no", "object"])', IntegrityError),
     ("    sys.exit(3)", VmctlError),
-    (TRUE.replace('"offset": 0', '"offset": 3'), NotProvenWhole),
-    (TRUE.replace('"number": 0', '"number": 7'), NotProvenWhole),
-    (TRUE.replace('b"evil").hex', 'b"else").hex'), NotProvenWhole),
-    (TRUE.replace('"bytes": 4', '"bytes": 2'), NotProvenWhole),
-    (TRUE.replace('"bytes": 4', '"bytes": -2'), NotProvenWhole),
+    (TRUE.replace('"offset": 0', '"offset": 3'), IntegrityError),
+    (TRUE.replace('"number": 0', '"number": 7'), IntegrityError),
+    (TRUE.replace('b"evil").hex', 'b"else").hex'), IntegrityError),
+    (TRUE.replace('"bytes": 4', '"bytes": 2'), IntegrityError),
+    (TRUE.replace('"bytes": 4', '"bytes": -2'), IntegrityError),
 ]
 
 
@@ -699,7 +699,7 @@ def test_an_answer_that_is_none_is_one_clear_error(
         assert tree(world.root)["x"] == "mine", lines
         (world.root / part_name("x")).unlink(missing_ok=True)
     lie(TRUE.replace('{"end": True}', '{"end": 0}'))
-    with pytest.raises(NotProvenWhole):  # the file is proven, the end is not
+    with pytest.raises(IntegrityError):  # the file is proven, the end is not
         play(fetch(world.project, ["x"]))
 
 

@@ -13,8 +13,8 @@ import pytest
 from tests.harness.wire import World, play, settled, tree, write
 from vmctl.domain.errors import (
     Conflict,
+    IntegrityError,
     NotFound,
-    NotProvenWhole,
 )
 from vmctl.domain.events import Event
 from vmctl.ssh import rpc
@@ -91,7 +91,7 @@ def test_wrong_sum_is_an_error_never_a_file(world: World) -> None:
     shutil.rmtree(library.parent / "__pycache__", ignore_errors=True)
     settled(world.remote / "model.bin", b"data")
     write(world.root, {"model.bin": "older"})
-    with pytest.raises(NotProvenWhole) as caught:
+    with pytest.raises(IntegrityError) as caught:
         play(fetch(world.project, ["model.bin"]))
     assert caught.value.exit_code == 9
     assert tree(world.root) == {"model.bin": "older"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.wire import World, play, settled, tree, write
-from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from vmctl.domain.events import Advanced, Event, Started
 from vmctl.ssh import rpc
 from vmctl.workflows.sync.pull import PullResult, pull
@@ -270,7 +270,7 @@ def test_the_vm_cannot_name_what_no_push_takes(pushed: World, path: str) -> None
         "before": {path: None}, "sums": {path: "0"},
     }  # fmt: skip
     lie(pushed, listing)
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         play(pull(pushed.project, force=True))
     assert (pushed.root / path).read_text() == "mine"
 
@@ -282,7 +282,7 @@ def test_the_vm_cannot_name_what_this_folders_rules_keep_out(pushed: World) -> N
         "before": {"secret.env": None}, "sums": {},
     }  # fmt: skip
     lie(pushed, listing)
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         play(pull(pushed.project, force=True))
     assert (pushed.root / "secret.env").read_text() == "mine"
 

@@ -22,7 +22,7 @@ CODES = {
     "Unreachable": 7,
     "HostKeyChanged": 7,
     "TimedOut": 8,
-    "NotProvenWhole": 9,
+    "IntegrityError": 9,
 }
 
 

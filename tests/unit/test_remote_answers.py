@@ -10,9 +10,9 @@ from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
     HostKeyChanged,
+    IntegrityError,
     InvalidInput,
     NotFound,
-    NotProvenWhole,
     Unreachable,
     VmctlError,
 )
@@ -30,7 +30,7 @@ TARGET = Target("123", "10.0.0.1", 22, "ann", "/k y/id", "/k y/pins")
     ["", "/etc/passwd", "..", "../x", "a/../b", "a/..", "./a", "a//b", "a/", "a/./b", "a\0b"],
 )
 def test_path_that_leads_outside_is_refused(path: str) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         safe_relative(path)
 
 
@@ -39,7 +39,7 @@ def test_an_accepted_path_never_climbs(parts: list[str]) -> None:
     path = "/".join(parts)
     try:
         accepted = safe_relative(path)
-    except NotProvenWhole:
+    except IntegrityError:
         return
     assert not accepted.startswith("/")
     assert ".." not in accepted.split("/")
@@ -47,7 +47,7 @@ def test_an_accepted_path_never_climbs(parts: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a\0"])
 def test_name_that_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         safe_name(name)
 
 
@@ -99,16 +99,16 @@ def test_listing_keeps_no_special_mode_bits() -> None:
     ],
 )
 def test_listing_with_tricks_is_refused(files: list[list[object]]) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         parse_item({"wanted": "d", "base": "d", "path": "/d", "kind": "dir", "files": files})
 
 
 def test_single_file_is_one_entry_without_a_path() -> None:
     answer = {"wanted": "f", "base": "f", "path": "/f", "kind": "file"}
     assert parse_item({**answer, "files": [entry("file", "")]}).size == 1
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         parse_item({**answer, "files": [entry("file", "x")]})
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         parse_item({**answer, "base": "../f", "files": [entry("file", "")]})
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmctl.domain.errors import NotProvenWhole
+from vmctl.domain.errors import IntegrityError
 from vmctl.domain.sync.remote_listing import Asked, Listing, names, safe_link, sane_time
 from vmctl.domain.text import one_line
 
@@ -73,20 +73,20 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_entry_leads_outside(name: str) -> None:
-    with pytest.raises(NotProvenWhole) as caught:
+    with pytest.raises(IntegrityError) as caught:
         Listing.parse(put(GOOD, ["found", 0, "files", 1, 1], name))
     assert caught.value.exit_code == 9
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", ".", "", "a/b", "x\0", ".x.vmctl-part"])
 def test_no_base_leads_outside(name: str) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         Listing.parse(put(GOOD, ["found", 0, "base"], name))
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "..", "a/../../b", "a//b"])
 def test_no_path_to_keep_leads_outside(name: str) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         Listing.parse(put(GOOD, ["found", 0, "inside"], name))
 
 
@@ -97,7 +97,7 @@ def test_no_path_to_keep_leads_outside(name: str) -> None:
 def test_whatever_stands_in_an_item_is_read_or_refused(key: str, value: object) -> None:
     try:
         listing = Listing.parse({**GOOD, "found": [{**GOOD["found"][0], key: value}]})
-    except NotProvenWhole:
+    except IntegrityError:
         return
     for place in places(listing):
         assert not place.startswith("/")
@@ -111,7 +111,7 @@ def test_whatever_stands_in_an_entry_is_read_or_refused(field: int, value: objec
     item = {**GOOD["found"][0], "files": [GOOD["found"][0]["files"][0], entry]}
     try:
         listing = Listing.parse({**GOOD, "found": [item]})
-    except NotProvenWhole:
+    except IntegrityError:
         return
     for place in places(listing):
         assert not {"..", ".", ""} & set(place.split("/"))
@@ -125,13 +125,13 @@ def test_whatever_stands_in_an_entry_is_read_or_refused(field: int, value: objec
 def test_whatever_comes_is_read_or_refused(value: object) -> None:
     try:
         Listing.parse(value)  # type: ignore[arg-type]
-    except NotProvenWhole:
+    except IntegrityError:
         pass
 
 
 @pytest.mark.parametrize("size", [float("inf"), float("nan"), "x", None, [], -1])
 def test_a_size_that_is_none_is_refused(size: object) -> None:
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         Listing.parse(put(GOOD, ["found", 0, "files", 1, 2], size))
 
 
@@ -180,7 +180,7 @@ def saved_as(
     asked = Asked((path,), "p", folders=("work", ".work"), outputs=("work/deep/best.pt",))
     try:
         return asked.place_of(item, parents=parents)
-    except NotProvenWhole:
+    except IntegrityError:
         return None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vmctl.domain.errors import NotProvenWhole, TimedOut
+from vmctl.domain.errors import IntegrityError, TimedOut
 from vmctl.domain.limits import SILENCE_S
 from vmctl.guest.protocol import BEAT_S
 from vmctl.ssh import remote_output
@@ -71,7 +71,7 @@ def test_a_line_that_is_too_long_or_half_is_none(pipe: Pipe, data: bytes) -> Non
     pipe.say(b"first\n" + data)
     pipe.end()
     assert pipe.output.line(100) == b"first"
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         pipe.output.line(100)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmctl.domain.errors import NotProvenWhole
+from vmctl.domain.errors import IntegrityError
 from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
 from vmctl.domain.readiness.readiness import Observed
 from vmctl.domain.replies import (
@@ -124,7 +124,7 @@ def is_text(text: str) -> bool:
     return not any(ord(sign) < 0x20 or 0x7F <= ord(sign) <= 0x9F for sign in text)
 
 
-def sentence(error: NotProvenWhole) -> None:
+def sentence(error: IntegrityError) -> None:
     assert error.exit_code == 9
     assert is_text(error.message)
     assert len(error.message) < 1000
@@ -146,7 +146,7 @@ def test_every_good_answer_is_taken_and_every_damaged_one_is_whole_or_refused(ve
         text = json.dumps(value).encode()
         try:
             told = rpc.answer(verb, 0, text, b"")
-        except NotProvenWhole as error:
+        except IntegrityError as error:
             sentence(error)
             continue
         runs = [told["run"]] if "run" in told else told.get("runs", [])
@@ -166,7 +166,7 @@ def test_every_damaged_turn_of_a_push_names_files_of_the_tree_or_is_refused(good
     for value in tries(good, 2):
         try:
             told = checked(push_reply(4), value, "push")
-        except NotProvenWhole as error:
+        except IntegrityError as error:
             sentence(error)
             continue
         (what,) = told.values()
@@ -184,7 +184,7 @@ def test_every_damaged_listing_stays_below_the_target_or_is_refused() -> None:
         try:
             found = Listing.parse(value)
             places = [asked.place_of(item, parents=True) for item in found.items]
-        except NotProvenWhole as error:
+        except IntegrityError as error:
             sentence(error)
             continue
         taken += 1
@@ -213,7 +213,7 @@ def test_every_damaged_record_is_whole_or_refused(shape: Shape, good: Any) -> No
     for value in tries(good, 4):
         try:
             checked(shape, value, "x")
-        except NotProvenWhole as error:
+        except IntegrityError as error:
             sentence(error)
 
 
@@ -225,7 +225,7 @@ def test_every_damaged_report_is_shown_or_left_out() -> None:
     for value in tries(BOOT, 5):
         try:
             seen.seen(checked(BOOT_REPORT, value, "report"))
-        except NotProvenWhole as error:
+        except IntegrityError as error:
             sentence(error)
     for value in tries(WATCH, 6):
         report = WatchReport.parse(json.dumps(value))
@@ -247,7 +247,7 @@ anything = st.recursive(
 def test_whatever_is_said_is_whole_or_refused(verb: str, value: object) -> None:
     try:
         reply(verb, value)
-    except NotProvenWhole as error:
+    except IntegrityError as error:
         sentence(error)
 
 
@@ -286,7 +286,7 @@ def test_whatever_a_name_is_it_is_read_or_refused(name: str, inside: str) -> Non
     found = {**LISTING["found"][0], "files": [["file", name, 1, 1, 420, ""]], "inside": inside}
     try:
         listing = Listing.parse({**LISTING, "found": [found]})
-    except NotProvenWhole as error:
+    except IntegrityError as error:
         sentence(error)
         return
     for entry in listing.items[0].entries:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from vmctl.domain.errors import NotFound, NotProvenWhole
+from vmctl.domain.errors import IntegrityError, NotFound
 from vmctl.domain.replies import RUN, checked
 from vmctl.domain.runs.run import (
     RunFacts,
@@ -62,7 +62,7 @@ def test_an_empty_directory_is_a_lost_run_not_a_failure() -> None:
 
 def test_remote_text_in_facts_is_cleaned() -> None:
     assert parsed({"id": "x", "spec": {"job": "\x1b]0;title\x07j\x00"}}).job == "j"
-    with pytest.raises(NotProvenWhole):
+    with pytest.raises(IntegrityError):
         parsed({"id": "x\x1b[2J"})
 
 

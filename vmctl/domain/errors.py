@@ -9,7 +9,7 @@ VmctlError            1   something we did not foresee
 ├── Unreachable       7   no connection, or the host key is not the pinned one
 │   └── HostKeyChanged
 ├── TimedOut          8   it took longer than its limit
-├── NotProvenWhole    9   a transfer whose checksum or length is wrong
+├── IntegrityError    9   a transfer whose checksum or length is wrong
 └── JobFailed         the job's own exit code
 """
 
@@ -80,7 +80,7 @@ class TimedOut(VmctlError):
     exit_code = 8
 
 
-class NotProvenWhole(VmctlError):
+class IntegrityError(VmctlError):
     """What arrived is not what was sent: nothing of it is kept under its name."""
 
     exit_code = 9

@@ -1,7 +1,7 @@
 """What a VM may answer: the shape of every reply of its helpers, and the one check of them all.
 
 A VM is not trusted: a job can replace everything on it. Nothing that it says is used before
-`checked` has held it against its shape; what does not fit is NotProvenWhole, exit code 9. Bytes
+`checked` has held it against its shape; what does not fit is IntegrityError, exit code 9. Bytes
 become data only in `decoded`, which counts them first, because a parser's memory is not ours to
 give away.
 """
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vmctl.domain.errors import NotProvenWhole
+from vmctl.domain.errors import IntegrityError
 from vmctl.domain.limits import (
     LARGEST,
     LATEST_S,
@@ -418,7 +418,7 @@ def reply(verb: str, value: Any) -> dict[str, Any]:
 
 
 def checked(shape: Shape, value: Any, of: str) -> Any:
-    """A value that fits its shape; raises NotProvenWhole where it does not."""
+    """A value that fits its shape; raises IntegrityError where it does not."""
     try:
         return shape(value)
     except Misfit as error:
@@ -442,9 +442,9 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def unfit(why: str) -> NotProvenWhole:
+def unfit(why: str) -> IntegrityError:
     """What came is not what vmctl's own helper would send."""
-    return NotProvenWhole(
+    return IntegrityError(
         f"The VM's answer is not what the helper there writes: {why}.",
         hint="Look at the VM: vmctl ssh",
     )

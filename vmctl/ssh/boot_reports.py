@@ -39,7 +39,7 @@ class Watching:
         """The next report; None when there is none yet.
 
         Raises EOFError when the VM has told everything, Unreachable when the link was lost,
-        NotProvenWhole where it tells what is no report.
+        IntegrityError where it tells what is no report.
         """
         try:
             found = self._news.popleft()

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import IO
 
-from vmctl.domain.errors import NotProvenWhole, TimedOut
+from vmctl.domain.errors import IntegrityError, TimedOut
 from vmctl.domain.limits import PUSH_BYTES, REPLY_BYTES, SILENCE_S, WORK_LIMIT_S
 
 READ_BYTES = 1 << 18
@@ -37,7 +37,7 @@ class RemoteOutput:
     def line(self, most: int, limit_s: float = WORK_LIMIT_S) -> bytes:
         """The next line that says something, without its end; b"" where the stream has ended.
 
-        Raises NotProvenWhole for a line of more than so many bytes, and for half a line.
+        Raises IntegrityError for a line of more than so many bytes, and for half a line.
         """
         limit, looked = time.monotonic() + limit_s, 0
         while True:
@@ -182,7 +182,7 @@ def exchange(
 ) -> tuple[bytes, bytes]:
     """Give a program its input and read both its outputs to their ends.
 
-    Raises subprocess.TimeoutExpired, and NotProvenWhole where it says more than so many bytes;
+    Raises subprocess.TimeoutExpired, and IntegrityError where it says more than so many bytes;
     of standard error only the end is kept.
     """
     assert process.stdin is not None
@@ -226,12 +226,12 @@ def exchange(
     return bytes(out), err
 
 
-def too_much(most: int) -> NotProvenWhole:
+def too_much(most: int) -> IntegrityError:
     """An answer without end."""
     return _unfit(f"more than {most} bytes")
 
 
-def _unfit(why: str) -> NotProvenWhole:
+def _unfit(why: str) -> IntegrityError:
     from vmctl.domain.replies import unfit  # a command of the user's own does without shapes
 
     return unfit(why)

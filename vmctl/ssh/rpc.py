@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vmctl.domain.errors import Conflict, NotProvenWhole, Unreachable, VmctlError
+from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import ssh_failure
 from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unfit
 from vmctl.domain.text import DISK_FULL_HINT, last_lines, refusal
@@ -174,7 +174,7 @@ def failure(code: int, stderr: bytes) -> VmctlError:
     if told is not None:
         return refusal(told)
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
-    return NotProvenWhole(
+    return IntegrityError(
         f"A helper on the VM failed (exit code {code}): {words or 'it said nothing'}",
         hint="Look at the VM: vmctl ssh",
     )

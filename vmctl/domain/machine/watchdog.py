@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vmctl.domain.duration import duration_text, parse_duration
-from vmctl.domain.errors import InvalidInput, NotProvenWhole
+from vmctl.domain.errors import IntegrityError, InvalidInput
 from vmctl.domain.text import printable
 
 SETTINGS_ITEM = "vmctl-watchdog"
@@ -59,7 +59,7 @@ class WatchSettings:
 
         try:
             found = checked(WATCH_SETTINGS, decoded((text or "{}").encode()), SETTINGS_ITEM)
-        except (ValueError, NotProvenWhole):
+        except (ValueError, IntegrityError):
             return WatchSettings()
         return WatchSettings(**{key: value or 0.0 for key, value in found.items()})
 
@@ -87,7 +87,7 @@ class WatchReport:
 
         try:
             found = checked(WATCH_REPORT, decoded(text.encode("utf-8", "replace")), "watchdog")
-        except (ValueError, NotProvenWhole):
+        except (ValueError, IntegrityError):
             return None
         return WatchReport(
             at=_moment(found["at"]),

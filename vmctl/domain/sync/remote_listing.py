@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from vmctl.domain.errors import NotProvenWhole
+from vmctl.domain.errors import IntegrityError
 from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
 from vmctl.domain.replies import (
     PATHS,
@@ -92,10 +92,10 @@ class Listing:
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> Listing:
-        """From the helper's answer; raises NotProvenWhole where it is none, or leads outside."""
+        """From the helper's answer; raises IntegrityError where it is none, or leads outside."""
         found = checked(_LISTING, answer, "its listing")
         if sum(len(item["files"]) for item in found["found"]) > LISTED:
-            raise NotProvenWhole(f"The VM lists more than {LISTED} files.")
+            raise IntegrityError(f"The VM lists more than {LISTED} files.")
         items: list[RemoteItem] = []
         obeyed: list[str] = []
         count = 0
@@ -230,7 +230,7 @@ def safe_relative(relative: str) -> str:
     """A relative path that stays below its top."""
     parts = relative.split("/")
     if len(parts) > DEPTH or len(relative) > PATH_BYTES:
-        raise NotProvenWhole(
+        raise IntegrityError(
             f"The VM's listing names a path of {len(parts)} folders and {len(relative)} letters, "
             f"'{one_line(relative[:40])}…': more than {DEPTH}, or {PATH_BYTES}.",
             hint="Pack it on the VM, then fetch that: vmctl exec -- tar czf deep.tgz FOLDER",
@@ -256,7 +256,7 @@ class Asked:
     outputs: tuple[str, ...] = ()
 
     def place_of(self, item: RemoteItem, *, parents: bool = False) -> str:
-        """Under which name an item is saved; raises NotProvenWhole where it was not asked for.
+        """Under which name an item is saved; raises IntegrityError where it was not asked for.
 
         With `parents` that is its path below the project.
         """
@@ -274,7 +274,7 @@ class Asked:
         if parents and not any(fits(place, pattern) for pattern in self._patterns(typed)):
             raise _not_asked(item)
         if has_git(place):
-            raise NotProvenWhole(
+            raise IntegrityError(
                 f"'{one_line(place)}' would be obeyed by git on this computer.",
                 hint="Nothing of it was written. Clone it: git clone NAME.vmctl:PATH "
                 "(vmctl ssh-config gives the name)",
@@ -305,8 +305,8 @@ class Asked:
         return [typed, *tops, *named]
 
 
-def _not_asked(item: RemoteItem) -> NotProvenWhole:
-    return NotProvenWhole(
+def _not_asked(item: RemoteItem) -> IntegrityError:
+    return IntegrityError(
         f"The VM names '{one_line(item.inside)}', which was not asked for.",
         hint="Nothing of it was written. If you want it, name it: vmctl fetch PATH",
     )
@@ -354,8 +354,8 @@ def _refuse_through_links(entries: Sequence[_Entry]) -> None:
             parent = parent.rpartition("/")[0]
 
 
-def _distrust(path: str) -> NotProvenWhole:
-    return NotProvenWhole(
+def _distrust(path: str) -> IntegrityError:
+    return IntegrityError(
         f"The VM's listing names '{one_line(path[:200])}', which does not belong in the target "
         "folder.",
         hint="Nothing of it was written; look at it on the VM: vmctl ssh",

@@ -14,7 +14,7 @@ from vmctl.domain.command import Command
 from vmctl.domain.errors import (
     AccessDenied,
     HostKeyChanged,
-    NotProvenWhole,
+    IntegrityError,
     TimedOut,
     Unreachable,
 )
@@ -118,7 +118,7 @@ class Connection:
                 raise TimeoutError
             code = channel.recv_exit_status()
             channel.close()
-        except NotProvenWhole:
+        except IntegrityError:
             self.close()
             raise
         except TimeoutError as error:

@@ -132,7 +132,7 @@ class OpenSSH:
     ) -> Result:
         """Run one command on the VM and wait; its exit code is data, ssh's own failure an error.
 
-        Raises TimedOut, and NotProvenWhole where it says more than a helper ever does.
+        Raises TimedOut, and IntegrityError where it says more than a helper ever does.
         """
         with self._begin(str(command)) as process:
             try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from vmctl.domain.errors import Conflict, InvalidInput, NotProvenWhole
+from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput
 from vmctl.domain.replies import (
     END,
     HEADER,
@@ -110,7 +110,7 @@ class Incoming:
     def listing(self, *, waits: bool) -> Generator[str, None, dict[str, Any]]:
         """Yields why it waits, whenever it says so; returns the listing as it was sent.
 
-        Raises NotProvenWhole for one of more than LISTING_BYTES, and for a wait that nobody asked
+        Raises IntegrityError for one of more than LISTING_BYTES, and for a wait that nobody asked
         for.
         """
         shape = listing_length(LISTING_BYTES)
@@ -200,12 +200,12 @@ class Incoming:
         record = self._record(HEADER)
         number, begins, left = record["number"], record["offset"], record["bytes"]
         if number != want.number or begins not in (0, offset):
-            raise NotProvenWhole(
+            raise IntegrityError(
                 f"The VM sent another part of {one_line(want.relative)} than was asked for.",
                 hint="Nothing of it was kept; run the same command again.",
             )
         if begins + left > want.size:
-            raise NotProvenWhole(
+            raise IntegrityError(
                 f"The VM listed {one_line(want.relative)} with {want.size} bytes and sends "
                 f"{begins + left}.",
                 hint="Nothing of it was kept; look at it on the VM: vmctl ssh",
@@ -264,7 +264,7 @@ def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changin
     name = one_line(want.relative.rpartition("/")[2])
     if trailer["sha256"] != sha256:
         part.drop()
-        raise NotProvenWhole(
+        raise IntegrityError(
             f"What arrived of {name} is not what the VM sent: its SHA-256 differs.",
             hint="Nothing of it was kept; run the same command again.",
         )

@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain import replies
-from vmctl.domain.errors import Conflict, InvalidInput, NotFound, NotProvenWhole
+from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.limits import LISTED
 from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
@@ -233,13 +233,13 @@ class _Merging:
     def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
         """The VM may only name what a push takes from here or took, or what the user named."""
         if has_git(path):
-            raise NotProvenWhole(
+            raise IntegrityError(
                 f"The VM's listing names '{one_line(path)}', which no push takes there.",
                 hint="Nothing of it was written; look at it on the VM: vmctl ssh",
             )
         known = path in selected or path in self.pushed.files
         if here != NOTHING and not known and not covers(self.wanted, path):
-            raise NotProvenWhole(
+            raise IntegrityError(
                 f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
                 hint=f"If you want it: vmctl pull {quote(one_line(path))}",
             )

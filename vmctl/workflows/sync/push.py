@@ -16,8 +16,8 @@ from vmctl.config import Project
 from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
+    IntegrityError,
     NotFound,
-    NotProvenWhole,
     Unreachable,
 )
 from vmctl.domain.events import Finished, Started, Story, Warned
@@ -245,7 +245,7 @@ def _converse(
         raise _conflict(told["conflicts"])
     if not way.dry_run:
         if told["tree"] not in (reading.id, tree_id(reading.tree)):
-            raise NotProvenWhole(
+            raise IntegrityError(
                 "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
             )
         unfinished.end()

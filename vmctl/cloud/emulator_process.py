@@ -22,6 +22,7 @@ from typing import Any
 
 from vmctl.clock import Clock
 from vmctl.domain.errors import Conflict, InvalidInput, TimedOut, Unreachable, VmctlError
+from vmctl.files import atomic_write
 
 START_LIMIT_S = 60.0
 POLL_S = 0.03
@@ -204,11 +205,8 @@ def bundle(running: Running, folder: Path) -> Path | None:
         ) from error
     ours = running.certificate.read_text(encoding="ascii")
     target = folder / "trusted.pem"
-    part = folder / f".trusted.pem.{os.getpid()}"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write("\n".join([*(text.replace(ours, "") for text in kept), ours]))
-    part.replace(target)
+    certificates = "\n".join([*(text.replace(ours, "") for text in kept), ours])
+    atomic_write(target, certificates, mode=0o600)
     return target
 
 

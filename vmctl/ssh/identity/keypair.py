@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.domain.errors import NotFound, VmctlError
+from vmctl.files import FileLock, atomic_write
 from vmctl.folders import data_dir
 
 
@@ -26,12 +26,11 @@ def ensure_keypair() -> KeyPair:
     private = folder / "id_ed25519"
     public = folder / "id_ed25519.pub"
     if not (private.exists() and public.exists()):
-        with (folder / ".keys.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two first commands at once make one pair
+        with FileLock(folder / ".keys.lock"):  # two first commands at once make one pair
             if not private.exists():
                 _generate(private)
             elif not public.exists():
-                _write(public, _keygen("-y", "-P", "", "-f", str(private)))
+                atomic_write(public, _keygen("-y", "-P", "", "-f", str(private)))
     if private.stat().st_mode & 0o077:
         private.chmod(0o600)
     words = public.read_text(encoding="utf-8").split()
@@ -49,12 +48,6 @@ def _generate(private: Path) -> None:
     part_public = part.with_name(f"{part.name}.pub")
     part_public.replace(private.with_name(f"{private.name}.pub"))
     part.replace(private)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _keygen(*words: str) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from vmctl.domain.errors import HostKeyChanged, Unreachable
+from vmctl.files import atomic_write
 from vmctl.folders import data_dir
 
 PREFERRED = "ssh-ed25519"
@@ -55,10 +55,8 @@ def pin(instance_id: str, keys: Sequence[str]) -> Path:
                 )
         return pin_file(instance_id)
     target = pin_file(instance_id)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
     lines = "".join(f"compute.{instance_id} {key}\n" for key in offered)
-    part.write_text(lines, encoding="ascii")
-    part.replace(target)
+    atomic_write(target, lines.encode("ascii"))
     return target
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -21,6 +20,7 @@ from vmctl.domain.login.ssh_config import (
     without_include,
 )
 from vmctl.domain.login.ssh_target import Target
+from vmctl.files import FileLock, atomic_write
 from vmctl.folders import data_dir
 
 _FINDING = (
@@ -64,8 +64,7 @@ def changing() -> Iterator[list[Host]]:
     """The names, to be changed in place and written when this ends well; others wait."""
     folder = entry_path().parent
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         known = hosts()
         yield known
         _save(known)
@@ -190,20 +189,7 @@ def _read(file: Path) -> bytes | None:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """Write under another name and rename; a symbolic link stays one, modes stay as they are."""
+    """Replace a file; a symbolic link to it stays one, and its mode stays as it is."""
     file = file.resolve() if file.is_symlink() else file
     mode = file.stat().st_mode & 0o7777 if file.exists() else 0o600
-    part = file.with_name(f".{file.name}.vmctl.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        part.unlink()
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(stream.fileno(), mode)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    atomic_write(file, content, mode=mode, durable=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from vmctl.domain.errors import NotFound, Unreachable
 from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
+from vmctl.files import FileLock, atomic_write
 from vmctl.folders import runtime_dir
 
 PROBE_S = 2.0
@@ -36,7 +35,7 @@ class Master:
         folder = runtime_dir()
         self.socket = folder / f"{target.digest}.s"
         self.config = folder / f"{target.digest}.conf"
-        self.lock = Lock(folder / f"{target.digest}.lock")
+        self.lock = FileLock(folder / f"{target.digest}.lock")
         self._pid = folder / f"{target.digest}.pid"
         self._configure()
 
@@ -138,9 +137,7 @@ class Master:
         """A process that was opened beside takes this master's place, at once for everybody."""
         told = self._control("check", spare)
         found = re.search(r"pid=(\d+)", told)
-        part = self._pid.with_name(f"{spare.name}.pid")
-        part.write_text(found.group(1) if found else "0", encoding="ascii")
-        part.replace(self._pid)
+        atomic_write(self._pid, found.group(1) if found else "0")
         spare.replace(self.socket)
 
     def drop(self, spare: Path) -> None:
@@ -197,31 +194,6 @@ class Master:
             return ""
 
 
-class Lock:
-    """A file lock that dies with its holder; between processes and threads alike."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor = -1
-
-    def acquire(self) -> bool:
-        """Take it if it is free."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        return True
-
-    def release(self) -> None:
-        """Give it back; no harm where it is not held."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
 def _literal(path: Path) -> str:
     """A path for ssh's -S, where '%' would begin a token."""
     return str(path).replace("%", "%%")
@@ -247,9 +219,7 @@ def _write_when_new(path: Path, text: str) -> None:
             return
     except (OSError, ValueError):
         pass
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    atomic_write(path, text)
 
 
 def program(name: str) -> str:

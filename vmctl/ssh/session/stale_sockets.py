@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vmctl.files import is_locked
 from vmctl.folders import runtime_dir
-from vmctl.ssh.session.control_master import EXIT_S, Lock, program, words_of
+from vmctl.ssh.session.control_master import EXIT_S, program, words_of
 
 DAY_S = 86400.0
 STAMP = ".tidied"
 # a connection's own files, its spare sockets and their notes, and the logs of single commands
-_DIGEST = re.compile(r"\.?([0-9a-f]{16})\.(?:s|conf|lock|pid|\d+\.\d+(?:\.pid)?|conf\.\d+\.\d+)")
+_DIGEST = re.compile(
+    r"\.?([0-9a-f]{16})\.(?:s|lock|(?:conf|pid)(?:\.\d+\.\d+)?|\d+\.\d+(?:\.pid)?)"
+)
 _PASSING = re.compile(r"\d+\.\d+\.log|push-[0-9a-f]{16}\.lock")
 
 
@@ -80,10 +83,8 @@ def _group(folder: Path, digest: str) -> Iterator[Path]:
 def _in_use(paths: list[Path]) -> bool:
     for path in paths:
         if path.name.endswith(".lock"):
-            lock = Lock(path)
-            if not lock.acquire():
+            if is_locked(path):
                 return True
-            lock.release()
         elif _is_socket(path) and _listens(path):
             return True
     return False

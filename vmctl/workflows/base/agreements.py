@@ -17,6 +17,7 @@ from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Noted, Story, Warned
 from vmctl.domain.sync.secret_detection import exclude_line, is_secret_variable
 from vmctl.domain.text import one_line
+from vmctl.files import atomic_write
 from vmctl.folders import data_dir
 
 Agree = Callable[[str], bool]  # a question, and whether the user says yes; without a terminal: no
@@ -39,10 +40,8 @@ class Agreements:
         """Remember it; raises OSError where that cannot be."""
         self._said = self._read() | set(what)
         self._file.parent.mkdir(mode=0o700, exist_ok=True)
-        part = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         text = json.dumps({"folder": str(self._root), "agreed": sorted(self._said)}, indent=1)
-        part.write_text(f"{text}\n", encoding="utf-8", errors="surrogateescape")
-        part.replace(self._file)
+        atomic_write(self._file, f"{text}\n".encode(errors="surrogateescape"))
 
     def _read(self) -> set[str]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

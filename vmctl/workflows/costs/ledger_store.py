@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +36,7 @@ from vmctl.domain.money.ledger import (
     with_vm,
     without_vms_missing,
 )
+from vmctl.files import FileLock, atomic_write
 from vmctl.folders import data_dir
 
 T = TypeVar("T")
@@ -73,12 +72,9 @@ def remember_vm(project: Project, compute: Compute, instance: Instance) -> Ledge
 def change(project: Project, google_project: str, merged: Callable[[Ledger], Ledger]) -> Ledger:
     """Put something into the ledger; a disk that cannot be written to is no reason to fail."""
     path = _file(project, google_project)
-    with contextlib.suppress(OSError), path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError), FileLock(path.with_suffix(".lock")):
         ledger = merged(_load(path))
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(dataclasses.asdict(ledger), default=str), encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, json.dumps(dataclasses.asdict(ledger), default=str))
         return ledger
     return merged(_load(path))
 

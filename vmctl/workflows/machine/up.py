@@ -7,11 +7,9 @@ is asked for.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
@@ -26,6 +24,7 @@ from vmctl.domain.machine.placement import Patience, region_of
 from vmctl.domain.network.nat import nat_caution
 from vmctl.domain.readiness.stages import Reached
 from vmctl.domain.settings.vm_settings import VmSettings
+from vmctl.files import FileLock
 from vmctl.folders import cache_dir
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import follow, until
@@ -96,8 +95,10 @@ def up(
     wish = parse_wish(project)
     compute = yield from open_cloud(project, clock)
     preload()
-    with (cache_dir() / f"up-{project.instance_name}.lock").open("w") as lock:
-        yield from _alone(lock)
+    lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")
+    if not lock.acquire():  # two at once could create the VM twice, in two zones
+        yield Noted("Another `vmctl up` is running for this VM; waiting for it.")
+    with lock:
         asking = agree if confirm else None
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
@@ -115,15 +116,6 @@ def up(
         settled = yield from settle(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
-
-
-def _alone(lock: IO[str]) -> Story[None]:
-    """Two `up` on this computer go one after the other: in two zones names do not collide."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield Noted("Another `vmctl up` is at work on it: waiting for that one.")
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _bring_up(

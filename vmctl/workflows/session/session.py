@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from vmctl.clock import Clock
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.login.ssh_keys import time_left
 from vmctl.domain.login.ssh_target import Target
+from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import KeyPair, ensure_keypair
 from vmctl.ssh.identity.known_hosts import pin_file
@@ -216,10 +216,8 @@ def remember(
         "price_dated": price_dated,
     }
     path = _cache_file(project)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
-        part.write_text(json.dumps(record), encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, json.dumps(record))
     from vmctl.ssh.identity.user_ssh_config import learned  # a warm command does without it
 
     with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from vmctl.domain.machine.placement import region_of
 from vmctl.domain.settings.toml_template import JOB, Answers, project_file
 from vmctl.domain.settings.toml_values import refuse_controls
 from vmctl.domain.settings.vm_settings import VmSettings
+from vmctl.files import atomic_write
 from vmctl.workflows.sync.project_root import refuse_unfit_root
 
 TRAINS = ("train.py", "main.py", "run.py")  # looked for in this order
@@ -88,7 +88,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
         local=project.local,
         exclude=_heavy(folder),
     )
-    _write(file, project_file(answers))
+    atomic_write(file, project_file(answers))
     yield Finished("init", f"Wrote {file.name}: look through it, every line says what it is for")
     what = f"{machine.name} + {wanted.title}" if wanted else machine.name
     price = price_table.price(f"{region}-b", machine.name, wanted, spot=False)
@@ -161,15 +161,6 @@ def _heavy(folder: Path) -> tuple[str, ...]:
     found = [f"/{name}/" for name in BIG if (folder / name).is_dir()]
     found += [pattern for pattern in WEIGHTS if any(folder.glob(pattern))]
     return tuple(found)
-
-
-def _write(file: Path, text: str) -> None:
-    """The whole file under its name, or nothing."""
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.unlink(missing_ok=True)  # in a folder from elsewhere it may be a link to a file of ours
-    with part.open("x", encoding="utf-8") as made:
-        made.write(text)
-    part.replace(file)
 
 
 def _region(gpu: Gpu | None, machine: MachineType) -> str:

@@ -21,6 +21,7 @@ from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.leftovers import firewall_description
 from vmctl.domain.machine.placement import candidate_zones
 from vmctl.domain.runs.tunnel import parse_forwarding
+from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.api import open_cloud
@@ -202,7 +203,5 @@ def _kept(key: str, text: str) -> Path:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = cache_dir() / f"{key}-{digest}"
     if not path.exists():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, text)
     return path

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.domain.search_path import without_relative
+from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 
 LIMIT_S = 10.0
@@ -231,9 +232,7 @@ def _empty_repository(repository: Repository) -> Path:
             (ours / name).mkdir(parents=True, exist_ok=True)
         for name, text in (("config", settings), ("HEAD", "ref: refs/heads/none\n")):
             if not (ours / name).exists():
-                unfinished = ours / f".{name}.{os.getpid()}"
-                unfinished.write_text(text)
-                unfinished.replace(ours / name)
+                atomic_write(ours / name, text)
     except OSError as error:
         raise Unanswered(f"{error.filename} cannot be used: {error.strerror}") from error
     with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.sync.tree import Entry
 from vmctl.domain.text import one_line
+from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.transfer.upload import opened
 from vmctl.workflows.sync.selection import LocalEntry
@@ -171,11 +172,9 @@ class Unfinished:
 
 def write_cache(path: Path, record: object) -> None:
     """Replace a cache file at once, if it can be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        part.write_text(json.dumps(record) + "\n", encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, json.dumps(record) + "\n")
 
 
 def _told_file(key: str) -> Path:

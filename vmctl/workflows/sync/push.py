@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from vmctl.domain.sync.excludes import left_behind, paths_named
 from vmctl.domain.sync.rsync_output import LeftOut, Via, group_left_out
 from vmctl.domain.sync.tree import named, tree_id
 from vmctl.domain.text import one_line
+from vmctl.files import FileLock
 from vmctl.folders import runtime_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH
@@ -258,13 +258,10 @@ def _converse(
 def _alone(project: Project) -> Iterator[str]:
     """One push of a project at a time from this computer; yields a name for the pair."""
     digest = pair_key(project)
-    with (runtime_dir() / f"push-{digest}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(
-                "Another push of this project is going on.", hint="Wait until it is done."
-            ) from error
+    lock = FileLock(runtime_dir() / f"push-{digest}.lock")
+    if not lock.acquire():
+        raise Conflict("Another push of this project is going on.", hint="Wait until it is done.")
+    with lock:
         yield digest
 
 

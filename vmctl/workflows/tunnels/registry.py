@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import html
 import json
@@ -18,6 +17,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.runs.tunnel import Forwarding
+from vmctl.files import FileLock, atomic_write, is_locked
 from vmctl.folders import cache_dir, data_dir, runtime_dir
 
 POLL_S = 0.05
@@ -62,12 +62,15 @@ class Entry:
         identity = f"{os.getpid()}-{secrets.token_hex(3)}"
         folder = _folder()
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._lock = folder / f"{identity}.lock"
+        self._lock = FileLock(folder / f"{identity}.lock")
         self._file = folder / f"{identity}.json"
         self._socket = folder / identity
         self._opened = 0
-        self._descriptor = _opened(self._lock)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                self._lock.acquire(wait=True)
+                break
+            folder.mkdir(mode=0o700, exist_ok=True)  # the last tunnel takes it away when it ends
         self.record = TunnelRecord(
             id=identity,
             project=project.name,
@@ -115,19 +118,10 @@ class Entry:
     def close(self) -> None:
         """Nothing of the record is left."""
         _remove(self._file)
-        os.close(self._descriptor)
+        self._lock.release()
 
     def _write(self) -> None:
-        part = self._file.with_suffix(".part")
-        try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(asdict(self.record), file)
-            part.replace(self._file)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            # of a write the system does not say where it was
-            raise OSError(error.errno, error.strerror, str(part.parent)) from error
+        atomic_write(self._file, json.dumps(asdict(self.record)), mode=0o600)
 
 
 def open_tunnels() -> list[TunnelRecord]:
@@ -192,28 +186,9 @@ def _folder() -> Path:
     return runtime_dir() / f"t-{home}"
 
 
-def _opened(lock: Path) -> int:
-    """The lock's file, made; the last tunnel that ends takes the folder away with it."""
-    while True:
-        try:
-            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            lock.parent.mkdir(mode=0o700, exist_ok=True)
-
-
 def _is_held(file: Path) -> bool:
     """Whether the tunnel's process lives: the kernel takes its lock away when it dies."""
-    try:
-        descriptor = os.open(file.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(file.with_suffix(".lock"))
 
 
 def _is_old(lock: Path) -> bool:
@@ -226,8 +201,9 @@ def _is_old(lock: Path) -> bool:
 
 
 def _remove(file: Path) -> None:
-    for left in file.parent.glob(f"{file.stem}.*"):
-        left.unlink(missing_ok=True)
+    for pattern in (f"{file.stem}.*", f".{file.stem}.*"):  # hidden: a record cut while written
+        for left in file.parent.glob(pattern):
+            left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others are open
         file.parent.rmdir()
 

@@ -22,9 +22,9 @@ from scripts.door import trusted
 from tests.harness.emulator import Emulator
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
-from vmctl.emulator.http.app import application, guarded
+from vmctl.emulator.http.app import application, require_secret
 from vmctl.emulator.http.discovery import Discovery, Method
-from vmctl.emulator.http.tls import Papers
+from vmctl.emulator.http.tls import Credentials
 
 SECRET = "0123456789abcdef" * 4
 PORT = 18080
@@ -77,7 +77,9 @@ class Caller:
     def __init__(self, discovery: Discovery) -> None:
         self.stopped = False
         about: dict[str, Any] = {}
-        self._app = application(cast(Any, None), discovery, self._stop, about, PORT, SECRET)
+        self._app = application(
+            cast(Any, None), cast(Any, None), discovery, self._stop, about, PORT, SECRET
+        )
 
     def _stop(self) -> None:
         self.stopped = True
@@ -148,7 +150,7 @@ def test_with_the_secret_every_route_is_open(discovery: Discovery) -> None:
     async def inside(scope: Scope, receive: Receive, send: Send) -> None:
         reached.append(scope["path"])
 
-    door = guarded(inside, SECRET)
+    door = require_secret(inside, SECRET)
 
     async def ask_all() -> None:
         for _, path in routes(discovery):
@@ -227,14 +229,14 @@ def test_secret_and_key_are_for_their_owner_alone(emulator: Emulator) -> None:
 class Impostor:
     """Listens where the emulator did and keeps what it is sent; over TLS with a key of its own."""
 
-    def __init__(self, port: int, papers: Papers | None, status: dict[str, Any]) -> None:
+    def __init__(self, port: int, credentials: Credentials | None, status: dict[str, Any]) -> None:
         self.heard = b""
         self._server = socket.create_server(("127.0.0.1", port))
         self._status = json.dumps(status).encode()
         self._context: ssl.SSLContext | None = None
-        if papers is not None:
+        if credentials is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(papers.certificate, papers.key)
+            self._context.load_cert_chain(credentials.certificate, credentials.key)
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -272,8 +274,10 @@ class Impostor:
 
 
 @contextmanager
-def posing(port: int, papers: Papers | None, status: dict[str, Any]) -> Iterator[Impostor]:
-    made = Impostor(port, papers, status)
+def posing(
+    port: int, credentials: Credentials | None, status: dict[str, Any]
+) -> Iterator[Impostor]:
+    made = Impostor(port, credentials, status)
     try:
         yield made
     finally:
@@ -286,7 +290,7 @@ def test_an_impostor_at_its_port_is_told_nothing(
 ) -> None:
     laptop = Laptop(tmp_path / "home", emulator.home)
     folder = project(tmp_path / "mine", BASE, {"secret.py": "password = 1\n"})
-    other = Papers.ensure(tmp_path / "other") if how.startswith("with") else None
+    other = Credentials.ensure(tmp_path / "other") if how.startswith("with") else None
     record = emulator.home / "emulator.json"
     kept = record.read_text()
     about = emulator.about
@@ -324,7 +328,7 @@ def test_who_takes_the_port_of_a_killed_one_is_not_taken_for_it(tmp_path: Path) 
     about = emulator.about
     try:
         emulator.stop(signal.SIGKILL)
-        with posing(about["port"], Papers.ensure(tmp_path / "other"), about) as impostor:
+        with posing(about["port"], Credentials.ensure(tmp_path / "other"), about) as impostor:
             assert not laptop.json("emulator", "status", cwd=folder)["running"]
             laptop("push", cwd=folder, code=3)
             # one is started anew, with the same key and elsewhere

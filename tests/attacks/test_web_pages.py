@@ -50,7 +50,13 @@ def test_no_page_gets_an_answer_by_rebinding_a_form_or_a_preflight() -> None:
         clock=RunningClock("real", 1.0, None)
     )  # whoever got to one would fail
     app = application(
-        cast(Any, no_cloud), Discovery.load(), lambda: stopped.append(True), {}, PORT, SECRET
+        cast(Any, no_cloud),
+        cast(Any, None),
+        Discovery.load(),
+        lambda: stopped.append(True),
+        {},
+        PORT,
+        SECRET,
     )
 
     async def ask(method: str, path: str, headers: list[tuple[str, str]]) -> tuple[int, Any]:

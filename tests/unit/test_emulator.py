@@ -235,7 +235,7 @@ def offered(catalog: Catalog) -> Iterator[tuple[str, str, list[int]]]:
 
 
 def test_the_table_of_offers_fits_the_zones(catalog: Catalog) -> None:
-    assert {offer.zone for offer in catalog.offers} <= set(catalog.zones)
+    assert {row.zone for row in catalog.rows} <= set(catalog.zones)
     assert len(list(offered(catalog))) > 40
     counts = {gpu: counts for zone, gpu, counts in offered(catalog) if zone == "europe-west1-b"}
     assert counts["nvidia-tesla-t4"] == [1, 2, 4]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vmctl.emulator.cloud.firewall import allowed
+from vmctl.emulator.cloud.firewall import allows_ssh
 from vmctl.emulator.http import urls
 from vmctl.emulator.store import Key, Record, Store
 
@@ -30,7 +30,7 @@ def reached(folder: Path, *rules: dict[str, Any]) -> bool:
         }
         store.save(Record(Key("p", "firewalls", urls.GLOBAL, f"rule-{number}"), body))
     machine = {"tags": {"items": ["vmctl"]}}
-    return allowed(store, Record(Key("p", "instances", "zones/z", "vm"), machine))
+    return allows_ssh(store, Record(Key("p", "instances", "zones/z", "vm"), machine))
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_who_is_not(tmp_path: Path, rules: list[dict[str, Any]]) -> None:
 
 def test_rules_that_nobody_looked_at_are_googles_own(tmp_path: Path) -> None:
     machine = Record(Key("p", "instances", "zones/z", "vm"), {})
-    assert allowed(Store(tmp_path), machine)
+    assert allows_ssh(Store(tmp_path), machine)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vmctl.emulator.faults.schedule import begun, check, is_over, strikes
+from vmctl.emulator.faults.schedule import check, is_over, strikes, with_end
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -27,13 +27,13 @@ def test_without_a_share_every_call_is_struck_and_none_is_counted() -> None:
 
 
 def test_a_fault_is_over_when_its_time_has_passed() -> None:
-    fault = begun({"kind": "stockout", "lasts_s": 600}, NOON)
+    fault = with_end({"kind": "stockout", "lasts_s": 600}, NOON)
     assert not is_over(fault, NOON + timedelta(seconds=599))
     assert is_over(fault, NOON + timedelta(seconds=600))
 
 
 def test_a_fault_without_a_time_stays() -> None:
-    fault = begun({"kind": "stockout"}, NOON)
+    fault = with_end({"kind": "stockout"}, NOON)
     assert not is_over(fault, NOON + timedelta(days=365))
 
 

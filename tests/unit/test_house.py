@@ -222,7 +222,7 @@ def test_the_emulator_is_opened_in_one_module() -> None:
 def test_the_emulator_has_one_door() -> None:
     """Whatever it comes to serve is served by the application that asks for the secret first."""
     text = (PACKAGE / "emulator" / "http" / "app.py").read_text(encoding="utf-8")
-    assert "return guarded(app, secret)" in text
+    assert "return require_secret(app, secret)" in text
     served = [
         path.name
         for path in sorted((PACKAGE / "emulator").rglob("*.py"))

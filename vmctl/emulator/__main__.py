@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code: 2 bad input, 4 another emulator is running."""
-    from .machines.private import UMASK
+    from .machines.file_modes import UMASK
 
     arguments = parser().parse_args(argv)
     os.umask(UMASK)
@@ -96,7 +96,7 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
 def build_image(family: str, home: Path, images: Path) -> int:
     """Build the image of a family, telling each step; prints the folder where it is."""
     from .cloud.catalog import IMAGES
-    from .cloud.machine_host import LoopGuest
+    from .cloud.machine_host import EventLoopBackend
     from .machines import MachineError, MachineHost
 
     machine = next((i.machine for i in IMAGES if family in (i.machine, i.family)), None)
@@ -105,7 +105,7 @@ def build_image(family: str, home: Path, images: Path) -> int:
         print(f"Unknown image family {family!r}: use one of {known}.", file=sys.stderr)
         return EXIT_INPUT
     loop = asyncio.new_event_loop()
-    host = MachineHost(home, images, LoopGuest(loop))
+    host = MachineHost(home, images, EventLoopBackend(loop))
     try:
         host.prepare_image(machine, lambda said: print(said, file=sys.stderr, flush=True))
         if (folder := host.image_folder(machine)) is not None:

@@ -29,6 +29,7 @@ from datetime import datetime
 
 from .clock import parse_stamp, stamp
 from .cloud.cloud import DEFAULT_PROJECT, Cloud
+from .cloud.lifecycle import Lifecycle
 from .cloud.operations import SYSTEM
 from .errors import ApiError, Json, bad_request, not_found
 from .http import urls
@@ -40,8 +41,11 @@ PREFIX = "/emulator/v1/"
 class Admin:
     """Answers admin calls for one cloud; `stop` is called to end the server."""
 
-    def __init__(self, cloud: Cloud, stop: Callable[[], None], about: Json) -> None:
+    def __init__(
+        self, cloud: Cloud, lifecycle: Lifecycle, stop: Callable[[], None], about: Json
+    ) -> None:
         self._cloud = cloud
+        self._lifecycle = lifecycle
         self._stop = stop
         self._about = about
 
@@ -70,15 +74,15 @@ class Admin:
             case "POST", "crash", "":
                 return await self._crash(self._instance(body))
             case "POST", "books", "":
-                return self._books(body)
+                return self._billing(body)
             case "POST", "hold", "":
-                return _checked(lambda: self._cloud.holds.ask(body))
+                return _checked(lambda: self._cloud.breakpoints.set(body))
             case "GET", "hold", "":
-                return self._cloud.holds.status()
+                return self._cloud.breakpoints.status()
             case "DELETE", "hold", "":
-                return self._cloud.holds.let_go()
+                return self._cloud.breakpoints.release()
             case "GET", "forwards", "":
-                return {"forwards": self._cloud.hosting.forwards}
+                return {"forwards": self._cloud.machines.forwards}
             case "POST", "forwards", "":
                 return await self._forward(body.get("port"), wanted=True)
             case "DELETE", "forwards", _:
@@ -91,8 +95,8 @@ class Admin:
                 f"{port} is no port that machines could be given: name one of 1 to "
                 "65535, and not the emulator's own."
             )
-        await self._cloud.hosting.forward(port, wanted)
-        return {"forwards": self._cloud.hosting.forwards}
+        await self._cloud.machines.forward(port, wanted)
+        return {"forwards": self._cloud.machines.forwards}
 
     def _status(self) -> Json:
         cloud = self._cloud
@@ -124,19 +128,19 @@ class Admin:
             raise bad_request(f"{error}.") from None
         for record in self._cloud.store.find("instances"):
             if record.body["status"] == "RUNNING":  # machines live by this clock, too
-                await self._cloud.hosting.metadata_changed(record.body["id"])
+                await self._cloud.machines.metadata_changed(record.body["id"])
         return {"now": stamp(self._cloud.clock.now())}
 
-    def _books(self, body: Json) -> Json:
+    def _billing(self, body: Json) -> Json:
         def moment(name: str) -> datetime | None:
             return parse_stamp(str(body[name])) if name in body else None
 
-        books = self._cloud.books
+        billing = self._cloud.billing
         try:
-            sums = books.sums(moment("since"), moment("until") or self._cloud.clock.now())
+            sums = billing.sum_costs(moment("since"), moment("until") or self._cloud.clock.now())
         except ValueError as error:
             raise bad_request(f"{error}.") from None
-        return {**sums, "starts": books.starts()}
+        return {**sums, "starts": billing.list_starts()}
 
     def _instance(self, body: Json) -> Record:
         key = Key(
@@ -153,21 +157,20 @@ class Admin:
         return record
 
     async def _preempt(self, record: Record) -> Json:
-        lifecycle = self._cloud.lifecycle
         if record.body["scheduling"]["provisioningModel"] != "SPOT":
             raise bad_request(f"{record.key.path} is not a Spot instance.")
         record.private["preempted"] = True
-        lifecycle.enter("stop", record)
+        self._lifecycle.enter("stop", record)
         operation = self._cloud.operations.create(
             "compute.instances.preempted", record.key, record.body["id"], user=SYSTEM
         )
         answer = dict(operation.body)
-        self._cloud.operations.start(operation, lambda op: lifecycle.preempt(op, record))
+        self._cloud.operations.start(operation, lambda op: self._lifecycle.preempt(op, record))
         return answer
 
     async def _crash(self, record: Record) -> Json:
-        await self._cloud.hosting.shutdown(record.body["id"], 0.0)
-        self._cloud.lifecycle.exited(record.body["id"], "crash")
+        await self._cloud.machines.shutdown(record.body["id"], 0.0)
+        self._lifecycle.exited(record.body["id"], "crash")
         return {"crashed": record.key.path}
 
 

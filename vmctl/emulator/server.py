@@ -17,8 +17,8 @@ from typing import Any
 
 from .clock import make_clock, parse_stamp, stamp
 from .errors import Json
-from .http.tls import Papers
-from .machines.private import make_folder, tighten
+from .http.tls import Credentials
+from .machines.file_modes import make_folder, tighten
 from .store import write_json
 
 STATUS_FILE = "emulator.json"
@@ -102,8 +102,8 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     status_file = options.home / STATUS_FILE
-    papers = Papers.ensure(options.home / "state")
-    async with _cloud(options) as (cloud, discovery):
+    credentials = Credentials.ensure(options.home / "state")
+    async with _cloud(options) as (cloud, lifecycle, discovery):
         from .cloud.cloud import DEFAULT_PROJECT
         from .http.app import application
 
@@ -111,23 +111,24 @@ async def serve(options: Options) -> None:
             "pid": os.getpid(),
             "port": port,
             "url": f"https://127.0.0.1:{port}",
-            "certificate": str(papers.certificate),
-            "token_file": str(papers.secret),
+            "certificate": str(credentials.certificate),
+            "token_file": str(credentials.secret),
             "project": DEFAULT_PROJECT,
-            "mode": cloud.hosting.mode,
-            "note": "; ".join(filter(None, (cloud.hosting.note, _unreadable(cloud.store)))),
-            "bounds": cloud.hosting.bounds,
+            "mode": cloud.machines.mode,
+            "note": "; ".join(filter(None, (cloud.machines.note, _unreadable(cloud.store)))),
+            "bounds": cloud.machines.bounds,
             "clock": cloud.clock.kind,
             "home": str(options.home),
             "api_revision": discovery.revision,
             "started": stamp(cloud.clock.now()),
         }
-        app = application(cloud, discovery, stopping.set, about, port, papers.read_secret())
-        server = _make_server(app, papers)
+        secret = credentials.read_secret()
+        app = application(cloud, lifecycle, discovery, stopping.set, about, port, secret)
+        server = _make_server(app, credentials)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        cloud.lifecycle.resume()
+        lifecycle.resume()
         write_json(status_file, about)
         log.info("serving on port %d, mode %s, clock %s", port, about["mode"], about["clock"])
         try:
@@ -146,11 +147,12 @@ async def serve(options: Options) -> None:
 @contextlib.asynccontextmanager
 async def _cloud(options: Options) -> AsyncIterator[Any]:
     """Put the cloud together, and take it apart so that no machine stays behind."""
-    from .cloud.billing import Books
+    from .cloud.billing import Billing
     from .cloud.catalog import Catalog
     from .cloud.cloud import Cloud
+    from .cloud.firewall import SshFirewall
     from .cloud.lifecycle import Lifecycle
-    from .cloud.machine_host import Hosting
+    from .cloud.machine_host import AsyncMachineHost
     from .cloud.operations import Operations
     from .cloud.quotas import Quotas
     from .faults.faults import Faults
@@ -162,11 +164,12 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
     store = Store(options.home / "state" / "projects")
     catalog = Catalog.load()
     quotas = Quotas(store, catalog)
-    books = Books(options.home / "state" / "books.jsonl", clock)
-    store.watch = lambda record, gone: books.changed(record, gone=gone)
-    for kind in books.KINDS:
-        for record in store.find(kind):  # of an emulator that kept no books yet
-            books.changed(record)
+    billing = Billing(options.home / "state" / "books.jsonl", clock)
+    store.watch = lambda record, deleted: billing.update(record, deleted=deleted)
+    for kind in billing.KINDS:
+        for record in store.find(kind):  # made by an emulator without billing
+            billing.update(record)
+    machines = AsyncMachineHost(options.home, options.images)
     cloud = Cloud(
         home=options.home,
         clock=clock,
@@ -175,18 +178,19 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         quotas=quotas,
         faults=Faults(options.home / "state" / "faults.json", catalog, quotas, clock),
         operations=Operations(store, clock),
-        hosting=Hosting(options.home, options.images),
-        books=books,
+        machines=machines,
+        firewall=SshFirewall(store, machines),
+        billing=billing,
     )
-    cloud.lifecycle = Lifecycle(cloud)
-    cloud.hosting.guest.landlord = cloud.lifecycle
+    lifecycle = Lifecycle(cloud)
+    machines.backend.target = lifecycle
     try:
-        yield cloud, Discovery.load()
+        yield cloud, lifecycle, Discovery.load()
     finally:
-        await cloud.lifecycle.close()
+        await lifecycle.close()
         await cloud.operations.close()
         running = [r.body["id"] for r in store.find("instances") if r.body["status"] == "RUNNING"]
-        await cloud.hosting.close(running)
+        await machines.close(running)
         write_json(clock_file, {"now": stamp(clock.now())})
 
 
@@ -207,7 +211,7 @@ def _last_reading(file: Path) -> Any:
         return None
 
 
-def _make_server(app: Any, papers: Papers) -> Any:
+def _make_server(app: Any, credentials: Credentials) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -233,8 +237,8 @@ def _make_server(app: Any, papers: Papers) -> Any:
             lifespan="off",
             http="h11",
             ws="wsproto",
-            ssl_certfile=papers.certificate,
-            ssl_keyfile=papers.key,
+            ssl_certfile=credentials.certificate,
+            ssl_keyfile=credentials.key,
             ssl_ciphers="DEFAULT",
             ws_ping_interval=None,  # Google's proxy sends none: ssh notices a dead link by itself
             server_header=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Json
-from .machines.private import write_file
+from .machines.file_modes import write_file
 
 log = logging.getLogger("vmctl.emulator")
 
@@ -49,7 +49,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.watch: Callable[[Record, bool], None] = lambda record, gone: None
+        self.watch: Callable[[Record, bool], None] = lambda record, deleted: None
         self._records: dict[str, dict[Key, Record]] = {}  # by collection
         for file in sorted(folder.glob("*/*/*/*.json")):
             project, collection, scope = file.relative_to(folder).parts[:3]
@@ -78,10 +78,10 @@ class Store:
         self.watch(record, False)
 
     def delete(self, key: Key) -> None:
-        """Forget a resource; deleting what is not there is fine."""
-        gone = self._collection(key).pop(key, None)
-        if gone is not None:
-            self.watch(gone, True)
+        """Forget a resource; deleting a missing one is fine."""
+        deleted = self._collection(key).pop(key, None)
+        if deleted is not None:
+            self.watch(deleted, True)
         with contextlib.suppress(FileNotFoundError):
             self._file(key).unlink()
 

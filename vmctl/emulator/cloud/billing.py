@@ -35,7 +35,7 @@ log = logging.getLogger("vmctl.emulator")
 
 
 @dataclass(slots=True)
-class Entry:
+class BillLine:
     """One stretch of time in which a resource cost the same by the hour."""
 
     kind: str
@@ -46,48 +46,48 @@ class Entry:
     end: datetime | None = None
 
 
-class Books:
-    """Watches the store; every entry is on disk before the next thing happens."""
+class Billing:
+    """Watches the store; every bill is on disk before the next thing happens."""
 
     KINDS = KINDS
 
     def __init__(self, file: Path, clock: Clock) -> None:
         self._file = file
         self._clock = clock
-        self._entries: list[Entry] = []
-        self._open: dict[tuple[str, str], Entry] = {}  # by resource id and what is paid for
+        self._lines: list[BillLine] = []
+        self._open: dict[tuple[str, str], BillLine] = {}  # by resource id and what is paid for
         self._read()
 
-    def changed(self, record: Record, *, gone: bool = False) -> None:
+    def update(self, record: Record, *, deleted: bool = False) -> None:
         """Take note of a resource that was saved or deleted."""
         if record.key.collection not in KINDS:
             return
         id_ = record.body["id"]
-        costs = {} if gone else dict(self._costs(record, id_))
+        costs = {} if deleted else dict(self._costs(record, id_))
         for known in [key for key in self._open if key[0] == id_]:
             if known[1] not in costs or self._open[known].rate != costs[known[1]]:
-                self._note(known, None, record)
+                self._write(known, None, record)
         for what, rate in costs.items():
             if (id_, what) not in self._open:
-                self._note((id_, what), rate, record, begins=True)
+                self._write((id_, what), rate, record, begins=True)
 
-    def sums(self, since: datetime | None, until: datetime) -> Json:
+    def sum_costs(self, since: datetime | None, until: datetime) -> Json:
         """What was paid between two moments, by resource; all of it without `since`."""
         by_path: dict[str, float] = {}
         unpriced = set()
-        for entry in self._entries:
-            begin = max(entry.begin, since) if since else entry.begin
-            end = min(entry.end or until, until)
+        for bill in self._lines:
+            begin = max(bill.begin, since) if since else bill.begin
+            end = min(bill.end or until, until)
             if end < begin or begin > until:
                 continue
             lasted = end - begin
-            if entry.kind == "instances" and begin == entry.begin:
+            if bill.kind == "instances" and begin == bill.begin:
                 lasted = max(lasted, SHORTEST_START)
-            if entry.rate is None:
-                unpriced.add(f"{entry.path} ({entry.what})")
+            if bill.rate is None:
+                unpriced.add(f"{bill.path} ({bill.what})")
             else:
-                usd = entry.rate * lasted.total_seconds() / 3600
-                by_path[entry.path] = by_path.get(entry.path, 0.0) + usd
+                usd = bill.rate * lasted.total_seconds() / 3600
+                by_path[bill.path] = by_path.get(bill.path, 0.0) + usd
         return {
             "until": stamp(until),
             "usd": sum(by_path.values()),
@@ -95,11 +95,11 @@ class Books:
             "unpriced": sorted(unpriced),
         }
 
-    def starts(self) -> list[Json]:
+    def list_starts(self) -> list[Json]:
         """Every stretch in which an instance was on."""
         return [
             {"path": e.path, "begin": stamp(e.begin), "end": stamp(e.end) if e.end else None}
-            for e in self._entries
+            for e in self._lines
             if e.what == "machine"
         ]
 
@@ -126,7 +126,7 @@ class Books:
             case "addresses":
                 yield "address", IDLE_ADDRESS_RATE
 
-    def _note(
+    def _write(
         self, key: tuple[str, str], rate: float | None, record: Record, *, begins: bool = False
     ) -> None:
         line = {
@@ -138,7 +138,7 @@ class Books:
             "begins": begins,
             "rate": rate,
         }
-        self._enter(line)
+        self._apply(line)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("a", encoding="utf-8") as stream:
@@ -146,13 +146,13 @@ class Books:
         except OSError as error:
             log.error("the books could not be written: %s", error)
 
-    def _enter(self, line: Json) -> None:
+    def _apply(self, line: Json) -> None:
         key = (str(line["id"]), str(line["what"]))
         at = parse_stamp(line["at"])
         if line["begins"]:
-            entry = Entry(line["kind"], line["path"], at, line["rate"], key[1])
-            self._entries.append(entry)
-            self._open[key] = entry
+            bill = BillLine(line["kind"], line["path"], at, line["rate"], key[1])
+            self._lines.append(bill)
+            self._open[key] = bill
         elif (ended := self._open.pop(key, None)) is not None:
             ended.end = at
 
@@ -163,7 +163,7 @@ class Books:
             return
         for line in lines:
             try:
-                self._enter(json.loads(line))
+                self._apply(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 log.error("a line of the books makes no sense: %r", line[:200])
 

@@ -151,8 +151,8 @@ IMAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """One row of the table: this machine type may carry so many of this GPU in this zone."""
+class CatalogRow:
+    """One row of the table: a machine type with a number of one GPU, in one zone."""
 
     zone: str
     gpu: str
@@ -163,10 +163,10 @@ class Offer:
 
 
 class Catalog:
-    """The offers of all zones, indexed for the questions that requests ask."""
+    """The table's rows, indexed by zone."""
 
-    def __init__(self, offers: Iterable[Offer]) -> None:
-        self.offers = tuple(offers)
+    def __init__(self, rows: Iterable[CatalogRow]) -> None:
+        self.rows = tuple(rows)
         self.zones = sorted(f"{region}-{z}" for region, zones in _ZONES.items() for z in zones)
         self.regions = sorted(_ZONES)
 
@@ -178,7 +178,7 @@ class Catalog:
         with file.open(newline="", encoding="utf-8") as stream:
             rows = csv.DictReader(line for line in stream if not line.startswith("#"))
             return cls(
-                Offer(
+                CatalogRow(
                     row["zone"],
                     row["accelerator"],
                     row["machine_type"],
@@ -196,22 +196,22 @@ class Catalog:
     def machine_types(self, zone: str) -> dict[str, MachineType]:
         """Return the machine types of a zone by name."""
         types = dict(_CPU_TYPES)
-        for offer in self._offers_by_zone.get(zone, ()):
-            if not offer.machine_type.startswith("n1-"):
-                types[offer.machine_type] = MachineType(
-                    offer.machine_type,
-                    offer.cpus,
-                    offer.memory_mb,
-                    gpu=offer.gpu,
-                    gpu_count=offer.count,
+        for row in self._rows_by_zone.get(zone, ()):
+            if not row.machine_type.startswith("n1-"):
+                types[row.machine_type] = MachineType(
+                    row.machine_type,
+                    row.cpus,
+                    row.memory_mb,
+                    gpu=row.gpu,
+                    gpu_count=row.count,
                 )
         return dict(sorted(types.items()))
 
     def gpus(self, zone: str) -> dict[str, list[int]]:
         """Return the GPUs of a zone, each with the counts that one machine can have."""
         found: dict[str, set[int]] = {}
-        for offer in self._offers_by_zone.get(zone, ()):
-            found.setdefault(offer.gpu, set()).add(offer.count)
+        for row in self._rows_by_zone.get(zone, ()):
+            found.setdefault(row.gpu, set()).add(row.count)
         return {gpu: sorted(counts) for gpu, counts in sorted(found.items())}
 
     def zones_with(self, gpu: str) -> list[str]:
@@ -219,15 +219,15 @@ class Catalog:
         return [zone for zone in self.zones if gpu in self.gpus(zone)]
 
     def max_host(self, zone: str, gpu: str, count: int) -> tuple[int, int]:
-        """Return the most vCPUs and MB of memory a host with so many of the GPU may have."""
-        hosts = [o for o in self._offers_by_zone.get(zone, ()) if (o.gpu, o.count) == (gpu, count)]
-        return max((o.cpus for o in hosts), default=0), max((o.memory_mb for o in hosts), default=0)
+        """Return the most vCPUs and MB of memory that a host with `count` of the GPU may have."""
+        hosts = [r for r in self._rows_by_zone.get(zone, ()) if (r.gpu, r.count) == (gpu, count)]
+        return max((r.cpus for r in hosts), default=0), max((r.memory_mb for r in hosts), default=0)
 
     @cached_property
-    def _offers_by_zone(self) -> dict[str, list[Offer]]:
-        by_zone: dict[str, list[Offer]] = {}
-        for offer in self.offers:
-            by_zone.setdefault(offer.zone, []).append(offer)
+    def _rows_by_zone(self) -> dict[str, list[CatalogRow]]:
+        by_zone: dict[str, list[CatalogRow]] = {}
+        for row in self.rows:
+            by_zone.setdefault(row.zone, []).append(row)
         return by_zone
 
 

@@ -1,31 +1,25 @@
-"""Everything one emulated cloud consists of, and what a handler is given to answer a call."""
+"""Everything that one emulated cloud consists of, as data."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from ..clock import Clock
-from ..errors import Json, invalid_field, not_found
-from ..faults.breakpoints import Holds
+from ..faults.breakpoints import Breakpoints
 from ..faults.faults import Faults
-from ..http import urls
-from ..store import Key, Record, Store
-from .billing import Books
+from ..store import Store
+from .billing import Billing
 from .catalog import Catalog
-from .machine_host import Hosting
-from .operations import Operations, Work
+from .firewall import SshFirewall
+from .machine_host import AsyncMachineHost
+from .operations import Operations
 from .quotas import Quotas
-
-if TYPE_CHECKING:
-    from .lifecycle import Lifecycle
 
 DEFAULT_PROJECT = "vmctl-local"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cloud:
     """The parts of the cloud; all of them belong to the server's event loop."""
 
@@ -36,80 +30,7 @@ class Cloud:
     quotas: Quotas
     faults: Faults
     operations: Operations
-    hosting: Hosting
-    books: Books
-    holds: Holds = field(default_factory=Holds)
-    lifecycle: Lifecycle = field(init=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One API call, its path parameters and body already checked against Google's document."""
-
-    cloud: Cloud
-    method: str
-    url_path: str
-    path: dict[str, str]
-    query: dict[str, str]
-    body: Json
-
-    @property
-    def project(self) -> str:
-        """The project id; any that is well-formed exists."""
-        return self.path["project"]
-
-    @property
-    def scope(self) -> str:
-        """`zones/ZONE`, `regions/REGION` or `global`; ApiError(400) for one that does not exist."""
-        zone, region = self.path.get("zone"), self.path.get("region")
-        if region is not None and region not in self.cloud.catalog.regions:
-            raise invalid_field("region", region, "Unknown region.")
-        if zone is None:
-            return f"regions/{region}" if region else urls.GLOBAL
-        if zone not in self.cloud.catalog.zones:
-            raise invalid_field("zone", zone, "Unknown zone.")
-        return f"zones/{zone}"
-
-    def key(self, collection: str, name: str) -> Key:
-        """Return the key of a resource in this call's project and scope."""
-        return Key(self.project, collection, self.scope, name)
-
-    def find(self, collection: str, name: str) -> Record:
-        """Return a stored resource; ApiError(404) when there is none."""
-        key = self.key(collection, name)
-        record = self.cloud.store.get(key)
-        if record is None:
-            raise not_found(key.path)
-        return record
-
-    def start(self, kind: str, target: Key, target_id: str, work: Work) -> Json:
-        """Begin an operation on `target` and return it as the API's answer."""
-        operations = self.cloud.operations
-        operation = operations.create(
-            kind, target, target_id, request_id=self.query.get("requestId")
-        )
-        answer = dict(operation.body)
-        operations.start(operation, work)
-        return answer
-
-    def done(self, kind: str, record: Record) -> Json:
-        """Return an operation for a change that `record` has already gone through."""
-        return self.start(kind, record.key, record.body["id"], _nothing_left)
-
-    def require_name(self) -> str:
-        """Return `name` of the body; ApiError(400) when it is missing."""
-        name = self.body.get("name")
-        if not name:
-            raise invalid_field(
-                "resource.name",
-                name or "",
-                "Must be a match of regex '(?:[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?)'",
-            )
-        return str(name)
-
-
-async def _nothing_left(operation: Record) -> None:
-    """The work of an operation whose change is already made."""
-
-
-Handler: TypeAlias = Callable[[Call], Awaitable[Json]]
+    machines: AsyncMachineHost
+    firewall: SshFirewall
+    billing: Billing
+    breakpoints: Breakpoints = field(default_factory=Breakpoints)

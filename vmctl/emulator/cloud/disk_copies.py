@@ -18,7 +18,7 @@ async def take(cloud: Cloud, snapshot: Record) -> None:
     snapshot.body["status"] = "UPLOADING"
     cloud.store.save(snapshot)
     try:
-        size = await cloud.hosting.copy(snapshot.body["sourceDiskId"], snapshot.body["id"])
+        size = await cloud.machines.copy(snapshot.body["sourceDiskId"], snapshot.body["id"])
     except OperationError:
         cloud.store.delete(snapshot.key)
         raise
@@ -35,7 +35,7 @@ async def fill(cloud: Cloud, disk: Record) -> None:
     source = disk.private.get("fill_from")
     if source is None:
         return
-    await cloud.hosting.copy(source, disk.body["id"])
+    await cloud.machines.copy(source, disk.body["id"])
     del disk.private["fill_from"]
     disk.body["status"] = "READY"
     cloud.store.save(disk)

@@ -1,97 +1,94 @@
-"""Which machines can be reached at port 22: what the network's firewall rules say, and when.
+"""Evaluates the network's firewall rules: which machines can be reached at port 22.
 
-Rules are weighed as Compute Engine weighs them: the lowest priority number first, a deny before
-an allow, and what no rule allows is denied. Whoever connects comes from the internet: a rule that
-allows some of its addresses is taken to allow ours, one that denies only some is not about us.
+Rules count as on Compute Engine: the lowest priority number first, a deny before an allow, and
+what no rule allows is denied. Every connection is taken to come from the internet: a rule that
+allows some public addresses allows it, and a rule that denies only some does not concern it.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
 
 from ..errors import Json
 from ..http import urls
 from ..store import Key, Record, Store
-
-if TYPE_CHECKING:
-    from .machine_host import Hosting
+from .machine_host import AsyncMachineHost
 
 PORT = 22
-# Google's own: the proxies of IAP and the health checks; nobody on the internet has them
+# Google's own: IAP's proxies and private networks; no public address is in them
 _NOT_THE_INTERNET = [
     ipaddress.ip_network(text)
     for text in ("35.235.240.0/20", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 ]
 
 
-class Doors:
-    """Opens and closes port 22 of machines; used from the server's event loop only."""
+class SshFirewall:
+    """Opens and closes port 22 of the machines; used from the server's event loop only."""
 
-    def __init__(self, store: Store, hosting: Hosting) -> None:
+    def __init__(self, store: Store, machines: AsyncMachineHost) -> None:
         self._store = store
-        self._hosting = hosting
-        self._late: set[str] = set()
+        self._machines = machines
+        self._blocked: set[str] = set()
 
-    def admits(self, record: Record) -> bool:
-        """Whether somebody on the internet reaches an instance's port 22 now."""
+    def is_open(self, record: Record) -> bool:
+        """Whether an instance's port 22 can be reached from the internet now."""
         if not any(nic.get("accessConfigs") for nic in record.body["networkInterfaces"]):
             return False  # it has no address there
-        return record.body["id"] not in self._late and allowed(self._store, record)
+        return record.body["id"] not in self._blocked and allows_ssh(self._store, record)
 
-    def keep_shut(self, record: Record) -> None:
-        """Nobody gets through in this boot before `open`."""
-        self._late.add(record.body["id"])
+    def block(self, record: Record) -> None:
+        """Let no connection through in this boot before `unblock`."""
+        self._blocked.add(record.body["id"])
 
-    async def open(self, record: Record) -> None:
-        """From now on the firewall alone decides."""
-        self.forget(record)
-        await self._hosting.admit(record.body["id"], self.admits(record))
+    async def unblock(self, record: Record) -> None:
+        """Let the firewall rules alone decide from now on."""
+        self.clear(record)
+        await self._machines.admit(record.body["id"], self.is_open(record))
 
-    def forget(self, record: Record) -> None:
-        """A new boot begins, or the instance is gone."""
-        self._late.discard(record.body["id"])
+    def clear(self, record: Record) -> None:
+        """Forget a block: a new boot begins, or the instance was deleted."""
+        self._blocked.discard(record.body["id"])
 
-    async def refresh(self, project: str) -> None:
-        """The project's firewall rules have changed."""
+    async def apply_rules(self, project: str) -> None:
+        """Apply changed firewall rules to the project's running machines."""
         for record in self._store.find("instances", project):
             if record.body["status"] == "RUNNING":
-                await self._hosting.admit(record.body["id"], self.admits(record))
+                await self._machines.admit(record.body["id"], self.is_open(record))
 
 
-def allowed(store: Store, record: Record, source: ipaddress.IPv4Network | None = None) -> bool:
-    """Whether the rules of the instance's network let tcp:22 in from the internet.
+def allows_ssh(store: Store, record: Record, source: ipaddress.IPv4Network | None = None) -> bool:
+    """Whether the rules of the instance's network allow tcp:22 from the internet.
 
     With `source`: from exactly these addresses."""
     project = record.key.project
     if store.get(Key(project, "networks", urls.GLOBAL, "default")) is None:
-        return True  # its rules were never looked at: they are the ones that Google gives it
+        return True  # the rules were never read: they are Google's defaults
     tags = set(record.body.get("tags", {}).get("items", ()))
     rules = [rule.body for rule in store.find("firewalls", project)]
     for rule in sorted(rules, key=lambda rule: (rule["priority"], "allowed" in rule)):
-        if not _is_about(rule, tags):
+        if not _applies_to_ssh(rule, tags):
             continue
         ranges = rule.get("sourceRanges", ())
         if source is not None:
-            if any(_holds(text, source) for text in ranges):
+            if any(_contains(text, source) for text in ranges):
                 return "allowed" in rule
             continue
         if "denied" in rule and "0.0.0.0/0" in ranges:
             return False
-        if "allowed" in rule and any(map(_on_the_internet, ranges)):
+        if "allowed" in rule and any(map(_is_public, ranges)):
             return True
     return False
 
 
-def _is_about(rule: Json, tags: set[str]) -> bool:
-    """Whether a rule in force speaks of port 22 of machines with such tags."""
+def _applies_to_ssh(rule: Json, tags: set[str]) -> bool:
+    """Whether an enabled rule concerns port 22 of machines with these tags."""
     targets = rule.get("targetTags")
     if rule["direction"] != "INGRESS" or rule["disabled"] or (targets and not tags & set(targets)):
         return False
-    return any(_covers(protocol) for protocol in rule.get("allowed") or rule.get("denied") or ())
+    return any(map(_includes_ssh, rule.get("allowed") or rule.get("denied") or ()))
 
 
-def _covers(protocol: Json) -> bool:
+def _includes_ssh(protocol: Json) -> bool:
     if protocol["IPProtocol"] not in ("tcp", "6", "all"):
         return False
     ports = protocol.get("ports")
@@ -104,12 +101,12 @@ def _covers(protocol: Json) -> bool:
     return False
 
 
-def _holds(text: str, source: ipaddress.IPv4Network) -> bool:
+def _contains(text: str, source: ipaddress.IPv4Network) -> bool:
     found = ipaddress.ip_network(text, strict=False)
     return isinstance(found, ipaddress.IPv4Network) and source.subnet_of(found)
 
 
-def _on_the_internet(text: str) -> bool:
+def _is_public(text: str) -> bool:
     found = ipaddress.ip_network(text, strict=False)
     return not any(
         found.version == inside.version and found.subnet_of(inside)  # type: ignore[arg-type]

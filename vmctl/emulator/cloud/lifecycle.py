@@ -18,10 +18,9 @@ from ..errors import Json, OperationError, not_ready
 from ..store import Record
 from . import disk_copies, metadata
 from .cloud import Cloud
-from .firewall import Doors
 from .operations import SYSTEM
 from .power import Power, grace_s
-from .run_limits import RunLimits, limit_of
+from .run_limits import RunLimits, shown_limit
 
 GUEST_ATTRIBUTES = 100  # of one instance: a machine must not fill this computer's disk
 
@@ -53,8 +52,7 @@ class Lifecycle:
         self._cloud = cloud
         self._locks: dict[str, asyncio.Lock] = {}
         self._limits = RunLimits(cloud.clock, self._enforce)
-        self.doors = Doors(cloud.store, cloud.hosting)
-        self._power = Power(cloud, self._limits, self.doors)
+        self._power = Power(cloud, self._limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_exits: dict[str, str] = {}
         self._closing = False
@@ -93,7 +91,7 @@ class Lifecycle:
             try:
                 await self._power.on(operation, record)
             except Exception:
-                await self._cloud.hosting.shutdown(record.body["id"], 0.0)
+                await self._cloud.machines.shutdown(record.body["id"], 0.0)
                 await self._power.remove(record, all_disks=True)
                 raise
 
@@ -103,7 +101,7 @@ class Lifecycle:
             try:
                 await self._power.on(operation, record)
             except Exception:
-                await self._cloud.hosting.shutdown(record.body["id"], 0.0)
+                await self._cloud.machines.shutdown(record.body["id"], 0.0)
                 if not record.private.get("deleting"):
                     record.body["status"] = "TERMINATED"
                     self._cloud.store.save(record)
@@ -117,20 +115,20 @@ class Lifecycle:
     async def reset(self, operation: Record, record: Record) -> None:
         """Pull the plug and boot again at the same address."""
         async with self._turn(record):
-            await self._cloud.hosting.shutdown(record.body["id"], 0.0)
+            await self._cloud.machines.shutdown(record.body["id"], 0.0)
             await self._power.boot(record)
 
     async def delete(self, operation: Record, record: Record) -> None:
         """Shut an instance down and remove it with its autoDelete disks."""
         async with self._turn(record):
-            await self._cloud.hosting.shutdown(record.body["id"], grace_s(record))
+            await self._cloud.machines.shutdown(record.body["id"], grace_s(record))
             await self._power.remove(record, all_disks=False)
         self._locks.pop(record.body["id"], None)
 
     async def preempt(self, operation: Record, record: Record) -> None:
         """Take a Spot instance back: notice, ACPI grace, then its termination action."""
         self._cloud.operations.report(operation, "Instance was preempted.")
-        await self._cloud.hosting.metadata_changed(record.body["id"])
+        await self._cloud.machines.metadata_changed(record.body["id"])
         async with self._turn(record):
             await self._power.off(record, graceful=True)
             if record.body["scheduling"].get("instanceTerminationAction") == "DELETE":
@@ -173,7 +171,7 @@ class Lifecycle:
             disks |= {record.body["id"] for record in self._cloud.store.find("snapshots")}
             # Never from under a machine, whatever became of its disk's file.
             disks |= {r.private["boot_disk_id"] for r in self._cloud.store.find("instances")}
-            self._run(self._cloud.hosting.sweep(disks))
+            self._run(self._cloud.machines.sweep(disks))
 
     def _forget_disks(self, instance_id: str) -> None:
         """Forget the disks made for an instance that was never saved."""
@@ -198,7 +196,7 @@ class Lifecycle:
             )
             self._cloud.operations.start(operation, lambda op: self.delete(op, record))
         elif status == "RUNNING":
-            limit = limit_of(record)
+            limit = shown_limit(record)
             if limit and limit <= self._cloud.clock.now():
                 self._run(self._enforce(record))
             else:
@@ -240,7 +238,7 @@ class Lifecycle:
         self._power.mark_stopped(record, self._cloud.clock.now())
 
     async def close(self) -> None:
-        """Stop watching; the machines themselves are powered off by the hosting."""
+        """Stop watching; AsyncMachineHost powers the machines off."""
         self._closing = True
         self._limits.close()
         self._power.close()

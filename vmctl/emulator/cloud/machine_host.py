@@ -13,12 +13,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from ..errors import Json, OperationError
-
-if TYPE_CHECKING:
-    from ..machines import Booted, MachineHost, MachineSpec
+from ..errors import OperationError
+from ..machines import (
+    COPYING,
+    Booted,
+    GuestBackend,
+    MachineError,
+    MachineHost,
+    MachineSpec,
+    copy_disk,
+    delete_disk,
+)
 
 T = TypeVar("T")
 ANSWER_LIMIT_S = 10.0
@@ -32,26 +39,16 @@ class CannotHost(Exception):
     """Machines cannot run on this computer; the text says why."""
 
 
-class Landlord(Protocol):
-    """The part of the API that answers for machines; called on the event loop only."""
-
-    def metadata(self, instance_id: str) -> Json: ...
-
-    def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool: ...
-
-    def exited(self, instance_id: str, reason: str) -> None: ...
-
-
-class LoopGuest:
+class EventLoopBackend:
     """What machine threads call: every question is carried to the event loop and back."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.landlord: Landlord | None = None
+        self.target: GuestBackend | None = None
 
     def metadata(self, instance_id: str) -> dict[str, object]:
         """Return the machine's metadata tree; empty when the instance is gone."""
-        return self._ask(lambda landlord: landlord.metadata(instance_id), {})
+        return self._ask(lambda target: target.metadata(instance_id), {})
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
         """Save a guest attribute; False when the instance does not allow them."""
@@ -59,19 +56,19 @@ class LoopGuest:
 
     def exited(self, instance_id: str, reason: str) -> None:
         """Note that a machine went down by itself."""
-        landlord = self.landlord
-        if landlord is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(landlord.exited, instance_id, reason)
+        target = self.target
+        if target is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(target.exited, instance_id, reason)
 
-    def _ask(self, question: Callable[[Landlord], T], otherwise: T) -> T:
+    def _ask(self, question: Callable[[GuestBackend], T], otherwise: T) -> T:
         answer: Future[T] = Future()
-        landlord = self.landlord
-        if landlord is None or self._loop.is_closed():
+        target = self.target
+        if target is None or self._loop.is_closed():
             return otherwise
 
         def on_loop() -> None:
             try:
-                answer.set_result(question(landlord))
+                answer.set_result(question(target))
             except Exception as error:
                 answer.set_exception(error)
 
@@ -82,19 +79,14 @@ class LoopGuest:
             return otherwise
 
 
-class Hosting:
+class AsyncMachineHost:
     """The machine host as coroutines; a MachineError becomes an operation's internal error."""
 
     def __init__(self, home: Path, images: Path) -> None:
-        from ..machines import COPYING, MachineError, MachineHost, copy_disk, delete_disk
-
         self._loop = asyncio.get_running_loop()
-        self.guest = LoopGuest(self._loop)
-        self._error: type[Exception] = MachineError
-        self._delete_disk = delete_disk
-        self._copy_disk, self._copying = copy_disk, COPYING
+        self.backend = EventLoopBackend(self._loop)
         try:
-            self._host: MachineHost = MachineHost(home, images, self.guest)
+            self._host = MachineHost(home, images, self.backend)
         except MachineError as error:
             raise CannotHost(str(error)) from error
         self._disks = home / "machines"
@@ -186,13 +178,13 @@ class Hosting:
         if reading := self._reading.pop(disk_id, None):
             await asyncio.wait(reading)
         try:
-            await self._submit(self._delete_disk, self.disk(disk_id))
+            await self._submit(delete_disk, self.disk(disk_id))
         except OSError as error:
             log.warning("could not remove all of disk %s: %s", disk_id, error)
 
     async def copy(self, source_id: str, target_id: str) -> int:
         """Copy a disk's or snapshot's content to a new one; returns its size in bytes."""
-        copying = self._submit(self._copy_disk, self.disk(source_id), self.disk(target_id))
+        copying = self._submit(copy_disk, self.disk(source_id), self.disk(target_id))
         reading = self._reading.setdefault(source_id, set())
         reading.add(copying)
         try:
@@ -203,7 +195,7 @@ class Hosting:
     async def sweep(self, known_disks: set[str]) -> None:
         """Remove the content of disks that no longer exist, left by a deletion cut short."""
         for folder in list(self._disks.glob("*")):
-            if folder.name.removesuffix(self._copying) not in known_disks:
+            if folder.name.removesuffix(COPYING) not in known_disks:
                 await self.wipe(folder.name)
 
     async def close(self, instance_ids: list[str]) -> None:
@@ -214,7 +206,7 @@ class Hosting:
             *(self.shutdown(instance_id, CLOSE_GRACE_S) for instance_id in instance_ids),
             return_exceptions=True,
         )
-        self.guest.landlord = None
+        self.backend.target = None
         await self._submit(self._host.close)
         self._workers.shutdown(wait=False, cancel_futures=True)
 
@@ -224,7 +216,7 @@ class Hosting:
     async def _translated(self, result: asyncio.Future[T]) -> T:
         try:
             return await result
-        except self._error as error:
+        except MachineError as error:
             raise OperationError(
                 "INTERNAL_ERROR", str(error), http_code=500, http_message="INTERNAL SERVER ERROR"
             ) from error

@@ -5,30 +5,26 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import Json
 from ..http import urls
+from ..machines import MachineSpec
 from ..store import Key, Record, Store
-
-if TYPE_CHECKING:
-    from ..machines import MachineSpec
-    from .cloud import Cloud
+from .cloud import Cloud
 
 PORT_ITEM = "vmctl-ssh-port"
 
 
 def machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
     """Describe an instance to the machine host."""
-    from ..machines import MachineSpec
-
     body = record.body
     accelerator = next(iter(body.get("guestAccelerators", ())), None)
     return MachineSpec(
         instance_id=body["id"],
         name=record.key.name,
         hostname=body.get("hostname", record.key.name),
-        disk=cloud.hosting.disk(record.private["boot_disk_id"]),
+        disk=cloud.machines.disk(record.private["boot_disk_id"]),
         image=record.private["machine"],
         nat_ip=record.private.get("nat_ip"),
         gpu=urls.last(accelerator["acceleratorType"]) if accelerator else None,

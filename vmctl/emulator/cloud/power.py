@@ -13,13 +13,12 @@ from typing import TypeVar
 
 from ..clock import stamp
 from ..errors import OperationError
-from ..faults.boot_faults import BootScripts
+from ..faults.boot_faults import BootFaultTimers
 from ..http import urls
 from ..store import Record
 from . import disk_copies, metadata
 from .cloud import Cloud
-from .firewall import Doors
-from .run_limits import RunLimits, limit_from, limit_of
+from .run_limits import RunLimits, compute_limit, shown_limit
 
 T = TypeVar("T")
 VISIBLE_S = 0.08  # real seconds that PROVISIONING and STAGING stay to be seen
@@ -30,16 +29,15 @@ ACPI_GRACE_SPOT_S = 30.0
 class Power:
     """The steps; their callers see to it that an instance takes one at a time."""
 
-    def __init__(self, cloud: Cloud, limits: RunLimits, doors: Doors) -> None:
+    def __init__(self, cloud: Cloud, limits: RunLimits) -> None:
         self._cloud = cloud
         self._limits = limits
-        self._scripts = BootScripts(cloud.clock, cloud.hosting, doors)
-        self._doors = doors
+        self._boot_faults = BootFaultTimers(cloud.clock, cloud.machines, cloud.firewall)
         self._deleted: dict[str, asyncio.Event] = {}
 
     def close(self) -> None:
         """Nothing more comes of any boot."""
-        self._scripts.close()
+        self._boot_faults.close()
 
     def give_up(self, record: Record) -> None:
         """Let a start that waits for an image or a slow boot end: the instance is to go."""
@@ -60,7 +58,7 @@ class Power:
         )
         cloud.quotas.check(record)
         image = record.private["machine"]
-        preparing = cloud.hosting.prepare_image(
+        preparing = cloud.machines.prepare_image(
             image, lambda message: cloud.operations.report(operation, message)
         )
         await self._unless_deleted(record, preparing)
@@ -78,7 +76,7 @@ class Power:
         await self.boot(record)
         now = cloud.clock.now()
         body["lastStartTimestamp"] = stamp(now)
-        if limit := limit_from(record, now):
+        if limit := compute_limit(record, now):
             body["resourceStatus"]["scheduling"]["terminationTimestamp"] = stamp(limit)
             self._limits.watch(record, limit)
         self._set_status(record, "RUNNING")
@@ -92,35 +90,35 @@ class Power:
 
     async def boot(self, record: Record) -> None:
         """Start the machine and show its address, the one it had before if it is free."""
-        script = self._cloud.faults.boot_script(urls.last(record.key.scope), record.key.name)
-        self._doors.forget(record)
-        if script.silent:
-            self._doors.keep_shut(record)
+        faults = self._cloud.faults.take_boot_faults(urls.last(record.key.scope), record.key.name)
+        self._cloud.firewall.clear(record)
+        if faults.silent:
+            self._cloud.firewall.block(record)
         spec = metadata.machine_spec(self._cloud, record)
-        spec = replace(spec, admits=self._doors.admits(record), trouble=script.trouble)
-        booted = await self._cloud.hosting.boot(spec)
-        self._scripts.begin(record, script)
+        spec = replace(spec, admits=self._cloud.firewall.is_open(record), trouble=faults.trouble)
+        booted = await self._cloud.machines.boot(spec)
+        self._boot_faults.begin(record, faults)
         record.private |= {"nat_ip": booted.nat_ip, "ssh_port": booted.ssh_port}
         for interface in record.body["networkInterfaces"][:1]:
             for access in interface.get("accessConfigs", ()):
                 access["natIP"] = booted.nat_ip
         metadata.show_ssh_port(record)
         self._cloud.store.save(record)
-        limit = limit_of(record)
+        limit = shown_limit(record)
         if limit and record.body["status"] == "RUNNING":
             self._limits.watch(record, limit)
 
     async def off(self, record: Record, graceful: bool) -> None:
         """Press the power button and wait, or pull the plug; then the instance is TERMINATED."""
         self._set_status(record, "STOPPING")
-        await self._cloud.hosting.shutdown(record.body["id"], grace_s(record) if graceful else 0.0)
+        await self._cloud.machines.shutdown(record.body["id"], grace_s(record) if graceful else 0.0)
         self.mark_stopped(record, self._cloud.clock.now())
 
     def mark_stopped(self, record: Record, when: datetime) -> None:
         """Show an instance as TERMINATED: no address, no run limit, stopped at `when`."""
         body = record.body
         self._limits.unwatch(body["id"])
-        self._scripts.end(body["id"])
+        self._boot_faults.end(body["id"])
         for interface in body["networkInterfaces"]:
             for access in interface.get("accessConfigs", ()):
                 access.pop("natIP", None)
@@ -132,8 +130,8 @@ class Power:
         """Delete the instance with its autoDelete disks, or with all that were made with it."""
         store, instance = self._cloud.store, record.body
         self._limits.unwatch(instance["id"])
-        self._scripts.end(instance["id"])
-        self._doors.forget(record)
+        self._boot_faults.end(instance["id"])
+        self._cloud.firewall.clear(record)
         for attached in instance["disks"]:
             name = urls.last(attached.get("source", ""))
             disk = store.get(record.key._replace(collection="disks", name=name))
@@ -142,7 +140,7 @@ class Power:
             created_here = disk.private.get("created_with") == instance["id"]
             if (all_disks and created_here) or (not all_disks and attached["autoDelete"]):
                 store.delete(disk.key)
-                await self._cloud.hosting.wipe(disk.body["id"])
+                await self._cloud.machines.wipe(disk.body["id"])
             else:
                 users = [u for u in disk.body.get("users", ()) if u != instance["selfLink"]]
                 disk.body["users"] = users

@@ -10,7 +10,7 @@ from ..clock import Clock, parse_stamp
 from ..store import Record
 
 
-def limit_from(record: Record, started: datetime) -> datetime | None:
+def compute_limit(record: Record, started: datetime) -> datetime | None:
     """Return when an instance that started then has to end; None when it has no limit."""
     scheduling = record.body["scheduling"]
     if "terminationTime" in scheduling:
@@ -20,7 +20,7 @@ def limit_from(record: Record, started: datetime) -> datetime | None:
     return None
 
 
-def limit_of(record: Record) -> datetime | None:
+def shown_limit(record: Record) -> datetime | None:
     """Return the limit that a running instance shows as its terminationTimestamp."""
     text = record.body["resourceStatus"]["scheduling"].get("terminationTimestamp")
     return parse_stamp(text) if text else None

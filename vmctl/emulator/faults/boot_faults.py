@@ -20,8 +20,8 @@ from datetime import timedelta
 from typing import Any
 
 from ..clock import Clock
-from ..cloud.firewall import Doors
-from ..cloud.machine_host import Hosting
+from ..cloud.firewall import SshFirewall
+from ..cloud.machine_host import AsyncMachineHost
 from ..errors import Json
 from ..store import Record
 
@@ -44,7 +44,7 @@ STATES = {"driver": ("failed", "missing"), "agent": ("dead",)}
 
 
 @dataclass(frozen=True, slots=True)
-class BootScript:
+class BootFaults:
     """What goes wrong in one boot; seconds after RUNNING, None where it never comes right."""
 
     trouble: dict[str, object] = field(default_factory=dict)  # what the machine itself is told
@@ -54,7 +54,7 @@ class BootScript:
     lock_s: float | None = None
 
     @staticmethod
-    def of(faults: Iterable[Json]) -> BootScript:
+    def of(faults: Iterable[Json]) -> BootFaults:
         """Read the faults that act on one boot."""
         trouble: dict[str, object] = {}
         silent, times = False, dict[str, float | None]()
@@ -73,26 +73,26 @@ class BootScript:
                 if "state" in fault:
                     trouble["driver"] = fault["state"]
                     times["driver"] = 0.0
-        return BootScript(trouble, silent, times.get("ssh"), times.get("driver"), times.get("lock"))
+        return BootFaults(trouble, silent, times.get("ssh"), times.get("driver"), times.get("lock"))
 
 
-class BootScripts:
+class BootFaultTimers:
     """Carries out what is left of each boot's script once its machine is RUNNING."""
 
-    def __init__(self, clock: Clock, hosting: Hosting, doors: Doors) -> None:
+    def __init__(self, clock: Clock, machines: AsyncMachineHost, firewall: SshFirewall) -> None:
         self._clock = clock
-        self._hosting = hosting
-        self._doors = doors
+        self._machines = machines
+        self._firewall = firewall
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
 
-    def begin(self, record: Record, script: BootScript) -> None:
+    def begin(self, record: Record, faults: BootFaults) -> None:
         """RUNNING: the times of the script begin."""
         identity = record.body["id"]
         self.end(identity)
         steps: list[tuple[float | None, Step]] = [
-            (script.driver_s, lambda: self._hosting.scripted(identity, "arrive")),
-            (script.lock_s, lambda: self._hosting.scripted(identity, "unlock")),
-            (script.ssh_s, lambda: self._doors.open(record)),
+            (faults.driver_s, lambda: self._machines.scripted(identity, "arrive")),
+            (faults.lock_s, lambda: self._machines.scripted(identity, "unlock")),
+            (faults.ssh_s, lambda: self._firewall.unblock(record)),
         ]
         loop = asyncio.get_running_loop()
         self._tasks[identity] = [

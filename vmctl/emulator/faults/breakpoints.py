@@ -14,7 +14,7 @@ from ..errors import Json
 MOMENTS = ("before", "after")
 
 
-class Holds:
+class Breakpoints:
     """Counts API calls since the last request to hold one, and holds that one."""
 
     def __init__(self) -> None:
@@ -25,9 +25,9 @@ class Holds:
         self._last: object = None  # the question that was asked last
         self._wanted: tuple[int, str] | None = None
         self._held: Json | None = None
-        self._let_go = asyncio.Event()
+        self._released = asyncio.Event()
 
-    def ask(self, body: Json) -> Json:
+    def set(self, body: Json) -> Json:
         """Hold call number `call`, counted from now on; ValueError when the wish is malformed."""
         call, when = body.get("call"), body.get("when", "before")
         changes, method = body.get("changes", False), body.get("method")
@@ -42,15 +42,15 @@ class Holds:
             raise ValueError("repeats must be false (count a question asked again and again once)")
         if not isinstance(method, str | None):
             raise ValueError("method must be the id of a method (count only its calls)")
-        self.let_go()
+        self.release()
         self._method, self._repeats, self._last = method, repeats, None
         self._calls, self._changes_only, self._wanted = 0, changes, (call, when)
         return self.status()
 
-    def let_go(self) -> Json:
+    def release(self) -> Json:
         """End the call that is held, unanswered, and hold none from now on."""
-        self._let_go.set()
-        self._let_go = asyncio.Event()
+        self._released.set()
+        self._released = asyncio.Event()
         self._wanted = self._held = None
         return self.status()
 
@@ -74,10 +74,10 @@ class Holds:
         self._calls += 1
         return self._calls
 
-    async def holds(self, number: int, method: str, when: str) -> bool:
+    async def pause(self, number: int, method: str, when: str) -> bool:
         """Wait here if this is the call and the moment; True when it is to end unanswered."""
         if self._wanted != (number, when):
             return False
         self._held = {"call": number, "method": method, "when": when}
-        await self._let_go.wait()
+        await self._released.wait()
         return True

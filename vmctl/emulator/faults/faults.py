@@ -19,7 +19,7 @@ from ..cloud.quotas import Limit, Quotas
 from ..errors import ApiError, Json, OperationError
 from ..store import write_json
 from . import boot_faults, schedule
-from .boot_faults import BootScript
+from .boot_faults import BootFaults
 
 _NUMBER = (int, float)
 _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, required)
@@ -113,7 +113,7 @@ class Faults:
         if known_states and fault.get("state", known_states[0]) not in known_states:
             raise ValueError(f"state of a {kind} fault is one of {', '.join(known_states)}")
         schedule.check(fault)
-        known = schedule.begun(fault, self._clock.now())
+        known = schedule.with_end(fault, self._clock.now())
         known |= {"id": str(next(self._ids)), "acted": 0}
         self._faults.append(known)
         self._save()
@@ -167,7 +167,7 @@ class Faults:
         """Return how much longer this boot takes, in emulated seconds."""
         return self._take_seconds("slow-boot", zone=zone, instance=instance)
 
-    def boot_script(self, zone: str, instance: str) -> BootScript:
+    def take_boot_faults(self, zone: str, instance: str) -> BootFaults:
         """Return what goes wrong in this boot, and count it."""
         found = [
             fault
@@ -176,7 +176,7 @@ class Faults:
         ]
         for fault in found:
             self._act(fault)
-        return BootScript.of(found)
+        return BootFaults.of(found)
 
     def check_capacity(
         self, project: str, zone: str, machine_type: str, gpu: str | None, count: int

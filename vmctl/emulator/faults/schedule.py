@@ -26,7 +26,7 @@ def check(fault: Json) -> None:
         raise ValueError("share must be above 0 and at most 1")
 
 
-def begun(fault: Json, now: datetime) -> Json:
+def with_end(fault: Json, now: datetime) -> Json:
     """The fault with the time at which it will be over, where it is limited."""
     if "lasts_s" not in fault:
         return fault

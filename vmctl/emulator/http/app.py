@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import admin
 from ..cloud.cloud import Cloud
+from ..cloud.lifecycle import Lifecycle
 from ..errors import ApiError, Json, unparsable
 from ..resources import handlers
 from . import batch, iap
@@ -37,6 +38,7 @@ log = logging.getLogger("vmctl.emulator")
 
 def application(
     cloud: Cloud,
+    lifecycle: Lifecycle,
     discovery: Discovery,
     stop: Callable[[], None],
     about: Json,
@@ -44,8 +46,8 @@ def application(
     secret: str,
 ) -> Application:
     """Return the ASGI application: the API, its batch endpoint, the admin route and the proxy."""
-    dispatcher = Dispatcher(cloud, discovery, handlers())
-    operator = admin.Admin(cloud, stop, about)
+    dispatcher = Dispatcher(cloud, lifecycle, discovery, handlers())
+    operator = admin.Admin(cloud, lifecycle, stop, about)
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     async def answer(request: Request) -> Response | None:
@@ -87,14 +89,14 @@ def application(
         else:
             await response(scope, receive, send)
 
-    return guarded(app, secret)
+    return require_secret(app, secret)
 
 
-def guarded(app: Application, secret: str) -> Application:
+def require_secret(app: Application, secret: str) -> Application:
     """Let only those in who send the secret, whatever they ask for."""
     expected = f"Bearer {secret}".encode("ascii")
 
-    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return  # the server's own business; nobody asked for anything
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -108,7 +110,7 @@ def guarded(app: Application, secret: str) -> Application:
             response.headers["WWW-Authenticate"] = 'Bearer realm="vmctl emulator"'
             await response(scope, receive, send)
 
-    return door
+    return guard
 
 
 def check_caller(request: Request, hosts: set[str]) -> None:

@@ -11,7 +11,9 @@ import logging
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
-from ..cloud.cloud import Call, Cloud, Handler
+from ..cloud.call import Call, Handler
+from ..cloud.cloud import Cloud
+from ..cloud.lifecycle import Lifecycle
 from ..cloud.operations import check_request_id
 from ..errors import ApiError, Json, OperationError, unparsable
 from .discovery import Discovery, Match
@@ -36,8 +38,15 @@ class Reply:
 class Dispatcher:
     """Answers API calls, from HTTP requests and from the parts of batches alike."""
 
-    def __init__(self, cloud: Cloud, discovery: Discovery, handlers: dict[str, Handler]) -> None:
+    def __init__(
+        self,
+        cloud: Cloud,
+        lifecycle: Lifecycle,
+        discovery: Discovery,
+        handlers: dict[str, Handler],
+    ) -> None:
         self._cloud = cloud
+        self._lifecycle = lifecycle
         self._discovery = discovery
         self._handlers = handlers
 
@@ -53,9 +62,9 @@ class Dispatcher:
         try:
             match = self._route(http_method, path)
             method = match.method.id
-            holds = self._cloud.holds
-            number = holds.count(http_method, method, (path, query))
-            if await holds.holds(number, method, "before"):
+            breakpoints = self._cloud.breakpoints
+            number = breakpoints.count(http_method, method, (path, query))
+            if await breakpoints.pause(number, method, "before"):
                 return Reply(500, {}, drop=True)
             await asyncio.sleep(self._cloud.faults.latency_s(method))
             if self._cloud.faults.drops(method, "before"):
@@ -64,7 +73,7 @@ class Dispatcher:
             if refusal is not None:
                 raise refusal
             body = await self._handle(match, path, query, raw)
-            if await holds.holds(number, method, "after"):
+            if await breakpoints.pause(number, method, "after"):
                 return Reply(500, {}, drop=True)
             if self._cloud.faults.drops(method, "after"):
                 return Reply(500, {}, drop=True)
@@ -104,7 +113,8 @@ class Dispatcher:
         handler = self._handlers.get(method.id)
         if handler is None:
             raise ApiError(501, "notImplemented", f"The emulator does not implement {method.id}.")
-        call = Call(self._cloud, method.id, unquote(path[len(PREFIX) :]), match.path, query, body)
+        url_path = unquote(path[len(PREFIX) :])
+        call = Call(self._cloud, self._lifecycle, method.id, url_path, match.path, query, body)
         answer = self._answered_before(call, method.parameters)
         if answer is None:
             answer = await handler(call)

@@ -15,16 +15,13 @@ import socket
 import struct
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.types import Message, Receive, Scope, Send
 
 from ..cloud import firewall
+from ..cloud.cloud import Cloud
 from ..store import Key, Record
-
-if TYPE_CHECKING:
-    from ..cloud.cloud import Cloud
 
 PATH = "/v4/connect"
 SUBPROTOCOL = "relay.tunnel.cloudproxy.app"
@@ -100,7 +97,7 @@ class Relay:
                 outside, caller = await loop.sock_accept(server)
         outside.setblocking(True)
         with outside:
-            if await self._cloud.hosting.enter(record.body["id"], outside):
+            if await self._cloud.machines.enter(record.body["id"], outside):
                 return inside
         inside.close()
         return None
@@ -108,7 +105,7 @@ class Relay:
 
 def admits(cloud: Cloud, record: Record) -> bool:
     """Whether the rules of the instance's network let the proxy's addresses reach port 22."""
-    return firewall.allowed(cloud.store, record, ADDRESSES)
+    return firewall.allows_ssh(cloud.store, record, ADDRESSES)
 
 
 async def _carry(

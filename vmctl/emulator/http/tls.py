@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..machines.private import make_folder, write_file
+from ..machines.file_modes import make_folder, write_file
 
 LIFETIME = timedelta(days=3650)
 SECRET_BYTES = 32
@@ -21,7 +21,7 @@ _EARLIER = ("iap.pem", "iap.key", "iap.token")  # what it had while its API need
 
 
 @dataclass(frozen=True, slots=True)
-class Papers:
+class Credentials:
     """The files, in a folder that nobody else can enter."""
 
     certificate: Path
@@ -29,7 +29,7 @@ class Papers:
     secret: Path
 
     @classmethod
-    def ensure(cls, folder: Path) -> Papers:
+    def ensure(cls, folder: Path) -> Credentials:
         """Make what is not there yet; OSError when the folder cannot be written."""
         made = cls(folder / "door.pem", folder / "door.key", folder / "secret")
         make_folder(folder)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from .host import MachineHost
-from .interface import Booted, Guest, MachineError, MachineSpec
+from .interface import Booted, GuestBackend, MachineError, MachineSpec
 from .storage import COPYING, copy_disk, delete_disk
 
 __all__ = [
     "COPYING",
     "Booted",
-    "Guest",
+    "GuestBackend",
     "MachineError",
     "MachineHost",
     "MachineSpec",

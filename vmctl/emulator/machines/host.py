@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from . import network, plain, sandbox
+from . import network, plain_process, sandbox
 from .bounds import Bounds, DiskWatch
 from .forwards import Forwards
 from .images.image import ImageStore
-from .interface import Booted, Guest, MachineError, MachineSpec
-from .machine import Machine, SerialPort
-from .socket_relay import Switchboard, listen, machine_network
+from .interface import Booted, GuestBackend, MachineError, MachineSpec
+from .machine import HostedMachine, SerialPort
+from .socket_relay import SocketRelay, listen, machine_network
 from .spawner import Spawner
 from .storage import check_traversable, disk_size, enclose, make_seed
 
@@ -28,13 +28,13 @@ class MachineHost:
     mode: str  # "sandbox" or "plain"
     note: str  # one sentence for the user about what this computer does not allow; may be empty
 
-    def __init__(self, home: Path, images: Path, guest: Guest) -> None:
+    def __init__(self, home: Path, images: Path, backend: GuestBackend) -> None:
         """One per home at a time; MachineError when machines cannot run here at all."""
         self._home = home.resolve()
-        self._guest = guest
+        self._backend = backend
         self._lock = threading.Lock()
         machine_network()  # a wrong one is told now, not at the first machine
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, HostedMachine] = {}
         self._silent: set[str] = set()  # told to go down: no exited() for them
         self._disks: dict[str, Path] = {}
         enclose(self._home)
@@ -49,7 +49,7 @@ class MachineHost:
         self.bounds = Bounds(self._home)
         self._watch = DiskWatch(self._home / "machines", disk_size)
         self._spawner = Spawner()
-        self._switchboard = Switchboard()
+        self._relay = SocketRelay()
         self._describe()
         make_seed(self._home, sandboxed=self.mode == "sandbox")
         self._images = ImageStore(images, self._spawner, sandboxed=self.mode == "sandbox")
@@ -63,10 +63,10 @@ class MachineHost:
         self._overlay = abilities.overlay
         self.mode = "sandbox" if abilities.refusal is None else "plain"
         if abilities.refusal is not None:
-            if (reason := plain.refusal()) is not None:
+            if (reason := plain_process.refusal()) is not None:
                 self._close_parts()
                 raise MachineError(f"machines cannot run here: {reason}")
-            notes.append(f"plain machines, because {abilities.refusal}: {plain.LIMITS}")
+            notes.append(f"plain machines, because {abilities.refusal}: {plain_process.LIMITS}")
         else:
             if (reason := network.refusal()) is not None:
                 notes.append(f"machines have no outbound network, because {reason}")
@@ -90,11 +90,11 @@ class MachineHost:
                 raise MachineError(f"machine {spec.name} is running already")
             taken = {machine.listener.nat_ip for machine in self._machines.values()}
             listener = listen(spec.nat_ip, taken)
-            machine = Machine(
+            machine = HostedMachine(
                 spec,
-                self._guest,
+                self._backend,
                 listener,
-                self._switchboard,
+                self._relay,
                 self.forwards,
                 self.bounds,
                 self._watch,
@@ -113,7 +113,7 @@ class MachineHost:
             gone_already = machine.reason
         if gone_already:  # a startup-script may power off before anybody heard of the boot
             threading.Thread(
-                target=self._guest.exited, args=(spec.instance_id, gone_already), daemon=True
+                target=self._backend.exited, args=(spec.instance_id, gone_already), daemon=True
             ).start()
         return booted
 
@@ -183,12 +183,12 @@ class MachineHost:
 
     def _close_parts(self) -> None:
         self._spawner.close()
-        self._switchboard.close()
+        self._relay.close()
         self.forwards.close()
         self._watch.close()
         self.bounds.close()
 
-    def _ended(self, machine: Machine, reason: str) -> bool:
+    def _ended(self, machine: HostedMachine, reason: str) -> bool:
         identity = machine.spec.instance_id
         with self._lock:
             self._machines.pop(identity, None)

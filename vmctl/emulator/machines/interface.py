@@ -36,7 +36,7 @@ class Booted:
     ssh_port: int
 
 
-class Guest(Protocol):
+class GuestBackend(Protocol):
     """What a machine asks of the API side. Called from the machines' threads, also while `boot`
     is going on: an implementation must not need a lock that a caller of MachineHost holds."""
 

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import plain, sandbox
+from . import plain_process, sandbox
 from .bounds import Bounds, Disk, DiskWatch
 from .forwards import Forwards
-from .interface import Booted, Guest, MachineError, MachineSpec
+from .interface import Booted, GuestBackend, MachineError, MachineSpec
 from .network import Uplink, resolver
-from .socket_relay import Listener, Switchboard
+from .socket_relay import Listener, SocketRelay
 from .spawner import Spawner
 from .storage import provision
 
@@ -63,7 +63,7 @@ class SerialPort:
                 return b""
 
 
-class Machine:
+class HostedMachine:
     """Boots in the constructor's caller, runs until it goes down, tells `on_end` why.
 
     `on_end` answers whether the API side is to hear of it."""
@@ -71,20 +71,20 @@ class Machine:
     def __init__(
         self,
         spec: MachineSpec,
-        guest: Guest,
+        backend: GuestBackend,
         listener: Listener,
-        switchboard: Switchboard,
+        relay: SocketRelay,
         forwards: Forwards,
         bounds: Bounds,
         watch: DiskWatch,
-        on_end: Callable[[Machine, str], bool],
+        on_end: Callable[[HostedMachine, str], bool],
     ) -> None:
         self.spec = spec
         self.listener = listener
         self.serial = SerialPort(spec.disk / "serial.log")
         self.ended = threading.Event()
-        self._guest = guest
-        self._switchboard = switchboard
+        self._backend = backend
+        self._relay = relay
         self._forwards = forwards
         self._bounds, self._watch = bounds, watch
         self._on_end = on_end
@@ -101,12 +101,12 @@ class Machine:
         self._sending = threading.Lock()
         self._serial_ended = threading.Event()
         self._admits: bool | None = None  # nobody has said
-        self._door_lock = threading.Lock()
+        self._admit_lock = threading.Lock()
         self._control, self._control_inside = socket.socketpair()
         # A machine that does not read what it is told must not hold up who tells it.
         patience = struct.pack("ll", SENDING_S, 0)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        self._door, self._door_inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._accepted, self._accepted_inside = socket.socketpair(type=socket.SOCK_SEQPACKET)
 
     # -- up ------------------------------------------------------------------------------------
 
@@ -151,11 +151,11 @@ class Machine:
             self._plain = mode == "plain"
             launch = sandbox.Launch(
                 self.spec.disk, seed, self.spec.name, image,
-                self._control_inside.fileno(), self._door_inside.fileno(), self._bounds.memory,
+                self._control_inside.fileno(), self._accepted_inside.fileno(), self._bounds.memory,
             )  # fmt: skip
-            ends = serial_write, self._control_inside, self._door_inside
+            ends = serial_write, self._control_inside, self._accepted_inside
             bind = partial(self._bounds.join, self.spec.instance_id)
-            start = plain.start if mode == "plain" else sandbox.start
+            start = plain_process.start if mode == "plain" else sandbox.start
             self._process = start(launch, spawner, bind, *ends)
             disk = Disk(self.spec.disk, self.spec.disk_gb << 30, self._process.pid, self._end_with)
             self._watch.add(self.spec.instance_id, disk)
@@ -169,8 +169,8 @@ class Machine:
             os.close(serial_write)
         # A machine that printed its last word closes the pipe; a copy per end would keep it open.
         self._control_inside.close()
-        self._door_inside.close()
-        self._switchboard.copy(serial_read, self._hear)
+        self._accepted_inside.close()
+        self._relay.copy(serial_read, self._hear)
 
     def _attach(self, spawner: Spawner) -> None:
         """Gives the machine its way out; without one it runs on and says so."""
@@ -195,7 +195,7 @@ class Machine:
         self, seed: Path, mode: str, image: Path | None, overlay: bool
     ) -> dict[str, Any]:
         spec = self.spec
-        own = plain.paths(spec.disk, seed, image) if mode == "plain" else {
+        own = plain_process.paths(spec.disk, seed, image) if mode == "plain" else {
             "root": "/",
             "seed": sandbox.GUEST,
             "local": "/usr/local",
@@ -207,7 +207,7 @@ class Machine:
         }  # fmt: skip
         return {
             "op": "boot",
-            "metadata": self._guest.metadata(spec.instance_id),
+            "metadata": self._backend.metadata(spec.instance_id),
             "spec": {
                 "instance_id": spec.instance_id,
                 "name": spec.name,
@@ -223,18 +223,18 @@ class Machine:
 
     def admit(self, admits: bool) -> None:
         """Lets connections reach port 22, or drops them as a firewall does."""
-        with self._door_lock:
+        with self._admit_lock:
             if admits != self._admits and not self.ended.is_set():
                 self._admits = admits
                 if admits:
-                    self._switchboard.connect(self.listener, self._door)
+                    self._relay.connect(self.listener, self._accepted)
                 else:
-                    self._switchboard.silence(self.listener)
+                    self._relay.silence(self.listener)
 
     def enter(self, connection: socket.socket) -> bool:
         """Hands one connection to sshd past the firewall; False when the machine takes none."""
         try:
-            socket.send_fds(self._door, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
+            socket.send_fds(self._accepted, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True
@@ -272,7 +272,7 @@ class Machine:
         news = self._on_end(self, self._reason)
         self.ended.set()
         if news:
-            self._guest.exited(self.spec.instance_id, self._reason)
+            self._backend.exited(self.spec.instance_id, self._reason)
 
     def _answer(self, message: dict[str, Any]) -> None:
         op, identity = message["op"], self.spec.instance_id
@@ -288,7 +288,7 @@ class Machine:
             self._reason = str(message.get("reason"))
         elif op == "metadata":
             try:
-                tree: object = self._guest.metadata(identity)
+                tree: object = self._backend.metadata(identity)
             except Exception:
                 logger.exception("metadata of %s", self.spec.name)
                 tree = None
@@ -298,7 +298,7 @@ class Machine:
             stored = False
             if ATTRIBUTE.fullmatch(path) and len(value) <= ATTRIBUTE_BYTES:
                 try:
-                    stored = self._guest.put_guest_attribute(identity, path, value)
+                    stored = self._backend.put_guest_attribute(identity, path, value)
                 except Exception:
                     logger.exception("guest attribute of %s", self.spec.name)
             self._send({"re": message["id"], "result": stored})
@@ -323,18 +323,18 @@ class Machine:
         """Pulls the plug."""
         if self._process is not None and self._process.poll() is None:
             if self._plain:
-                plain.kill(self._process)
+                plain_process.kill(self._process)
             else:
                 self._process.kill()
 
     def _release(self) -> None:
-        self._switchboard.disconnect(self.listener)
+        self._relay.disconnect(self.listener)
         self._forwards.detach(self.spec.instance_id)
         self._watch.remove(self.spec.instance_id)
         self._bounds.leave(self.spec.instance_id)
         if self._uplink is not None:
             self._uplink.close()
-        for end in (self._control, self._control_inside, self._door, self._door_inside):
+        for end in (self._control, self._control_inside, self._accepted, self._accepted_inside):
             end.close()
 
 

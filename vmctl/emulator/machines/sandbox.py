@@ -51,7 +51,7 @@ class Launch:
     hostname: str
     image: Path | None
     control_fd: int
-    door_fd: int
+    accepted_fd: int
     memory: int  # bytes that the machine may take; its /tmp is in there
 
     @property
@@ -61,11 +61,11 @@ class Launch:
         return [n for n in FOLDERS_OF_LINKS if (etc / n).is_dir() and not any((etc / n).iterdir())]
 
 
-def guest_command(seed: Path | str, control_fd: int, door_fd: int, mode: str) -> list[str]:
+def guest_command(seed: Path | str, control_fd: int, accepted_fd: int, mode: str) -> list[str]:
     """Runs the guest's first process on the system's Python, which every sandbox can see."""
     code = f"import sys; sys.path.insert(0, {str(seed)!r}); from guest.init import main; "
     return [PYTHON, "-I", "-S", "-B", "-c", code + "main(sys.argv[1:])",
-            str(control_fd), str(door_fd), mode]  # fmt: skip
+            str(control_fd), str(accepted_fd), mode]  # fmt: skip
 
 
 def base_arguments() -> list[str]:
@@ -133,7 +133,7 @@ def command(launch: Launch, info_fd: int) -> list[str]:
         argv += ["--ro-bind", str(launch.image), IMAGE, "--bind", str(disk / "layer"), LAYER]
     argv += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
     argv += ["--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--"]
-    return argv + guest_command(GUEST, launch.control_fd, launch.door_fd, "sandbox")
+    return argv + guest_command(GUEST, launch.control_fd, launch.accepted_fd, "sandbox")
 
 
 @cache
@@ -213,14 +213,14 @@ def start(
     bind: Callable[[int], None],
     serial: int,
     control: socket.socket,
-    door: socket.socket,
+    accepted: socket.socket,
 ) -> subprocess.Popen[bytes]:
     """Starts the sandbox; returns bwrap, which stays in the network's own namespaces."""
     read, write = os.pipe()
     try:
         process = spawner.start_bound(
             command(launch, write), bind, uid=machine_uid(), stdout=serial, stderr=serial,
-            pass_fds=(control.fileno(), door.fileno(), write),
+            pass_fds=(control.fileno(), accepted.fileno(), write),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip
         os.close(write)

@@ -1,4 +1,4 @@
-"""Addresses and doors: takes connections on a machine's natIP and hands them into its sandbox."""
+"""Accepts connections on each machine's natIP and passes their sockets into its sandbox."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
     raise MachineError(f"no free address in {machine_network() or '127.0.0.0/8'} on this computer")
 
 
-class Switchboard:
+class SocketRelay:
     """One thread that accepts for all machines and copies their serial ports."""
 
     def __init__(self) -> None:
@@ -97,11 +97,13 @@ class Switchboard:
         self._fillers: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
         self._open = True
-        self._thread = threading.Thread(target=self._serve, name="switchboard", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="socket relay", daemon=True)
         self._thread.start()
 
-    def connect(self, listener: Listener, door: socket.socket) -> None:
-        """Passes every connection to the listener through the door, until `disconnect`."""
+    def connect(self, listener: Listener, accepted: socket.socket) -> None:
+        """Passes every connection to the listener into the machine, until `disconnect`.
+
+        `accepted` is the socket whose other end the machine receives descriptors from."""
 
         def accept() -> None:
             try:
@@ -110,7 +112,7 @@ class Switchboard:
                 return
             with connection:
                 try:
-                    socket.send_fds(door, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
+                    socket.send_fds(accepted, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
                 except OSError:
                     pass  # the machine is gone or overrun: the caller sees a closed connection
 
@@ -183,7 +185,7 @@ class Switchboard:
             try:
                 change()
             except Exception:
-                logger.exception("switchboard")
+                logger.exception("socket relay")
             finally:
                 done.set()
 
@@ -199,9 +201,9 @@ class Switchboard:
                     try:
                         key.data()
                     except Exception:
-                        # One machine's trouble (a full disk under its serial port, say) must
-                        # not take the doors of the others.
-                        logger.exception("switchboard")
+                        # A failure of one machine (a full disk under its serial port, say)
+                        # must not cut off the others.
+                        logger.exception("socket relay")
                     continue
                 os.read(self._wake_read, 4096)
                 with self._lock:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from .file_modes import make_folder
 from .interface import MachineError
-from .private import make_folder
 from .sandbox import FOLDERS_OF_LINKS, machine_uid
 
 # Folders of a new disk. `fs` is the machine's whole root, `local` its /usr/local, `layer` what it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cloud.cloud import Handler
+from ..cloud.call import Handler
 from . import addresses, catalog, disks, firewalls, instances, operations, projects, snapshots
 
 

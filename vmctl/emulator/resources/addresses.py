@@ -6,7 +6,7 @@ No instance uses one: an instance's own address comes and goes with it.
 from __future__ import annotations
 
 from ..clock import stamp
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, bad_request
 from ..http import paging, urls

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..cloud.call import Call, Handler
 from ..cloud.catalog import GPU_TITLES, IMAGES, Image, MachineType, find_image
-from ..cloud.cloud import Call, Handler
 from ..errors import Json, not_found
 from ..http import paging, urls
 

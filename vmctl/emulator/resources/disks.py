@@ -6,8 +6,8 @@ from typing import Any
 
 from ..clock import stamp
 from ..cloud import disk_copies
+from ..cloud.call import Call, Handler
 from ..cloud.catalog import DISK_TYPES, DiskType, Image, find_image
-from ..cloud.cloud import Call, Handler
 from ..cloud.metadata import fingerprint
 from ..errors import (
     ApiError,
@@ -178,7 +178,7 @@ async def delete(call: Call) -> Json:
     call.cloud.store.delete(record.key)
 
     async def wipe(operation: Record) -> None:
-        await call.cloud.hosting.wipe(record.body["id"])
+        await call.cloud.machines.wipe(record.body["id"])
 
     return call.start("delete", record.key, record.body["id"], wipe)
 

@@ -1,12 +1,13 @@
 """Firewall rules and the one network, `default`, with the rules that Google gives it.
 
-Rules decide who reaches port 22 of the machines (doors.py); other ports of theirs nobody reaches.
+The rules decide which connections reach port 22 of the machines (cloud/firewall.py); their other
+ports cannot be reached at all.
 """
 
 from __future__ import annotations
 
 from ..clock import stamp
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..errors import Json, already_exists, bad_request, invalid_field, not_found
 from ..http import paging, urls
 from ..store import Key, Record
@@ -36,7 +37,7 @@ async def insert(call: Call) -> Json:
     body = _complete(call, key, dict(call.body))
     record = Record(key, body)
     call.cloud.store.save(record)
-    await call.cloud.lifecycle.doors.refresh(call.project)
+    await call.cloud.firewall.apply_rules(call.project)
     return call.done("insert", record)
 
 
@@ -53,7 +54,7 @@ async def patch(call: Call) -> Json:
         record.body.pop("allowed", None)
     record.body = _complete(call, record.key, record.body | changed)
     call.cloud.store.save(record)
-    await call.cloud.lifecycle.doors.refresh(call.project)
+    await call.cloud.firewall.apply_rules(call.project)
     return call.done("patch", record)
 
 
@@ -75,7 +76,7 @@ async def delete(call: Call) -> Json:
     _ensure_defaults(call)
     record = call.find("firewalls", call.path["firewall"])
     call.cloud.store.delete(record.key)
-    await call.cloud.lifecycle.doors.refresh(call.project)
+    await call.cloud.firewall.apply_rules(call.project)
     return call.done("delete", record)
 
 

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from ..clock import parse_stamp, stamp
+from ..cloud.call import Call
 from ..cloud.catalog import MachineType
-from ..cloud.cloud import Call
 from ..cloud.metadata import fingerprint, metadata_resource
 from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
 from ..http import urls
@@ -68,7 +68,7 @@ def accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
     if (fixed and machine.gpu != gpu) or (not fixed and machine.series != "n1"):
         raise _incompatible(machine.name, gpu)
     if not fixed and not any(
-        o.machine_type.startswith("n1-") for o in call.cloud.catalog.offers if o.gpu == gpu
+        o.machine_type.startswith("n1-") for o in call.cloud.catalog.rows if o.gpu == gpu
     ):
         raise _incompatible(machine.name, gpu)
     allowed = [machine.gpu_count] if fixed else offered[gpu]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..cloud import disk_copies
-from ..cloud.cloud import Call
+from ..cloud.call import Call
 from ..errors import Json, bad_request, in_use, invalid_field, not_found
 from ..http import urls
 from ..store import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint, guest_attributes_enabled, show_ssh_port
 from ..errors import (
     ApiError,
@@ -81,7 +81,7 @@ async def insert(call: Call) -> Json:
         },
     )
     body["fingerprint"] = fingerprint(body["networkInterfaces"])
-    lifecycle = call.cloud.lifecycle
+    lifecycle = call.lifecycle
     answer = call.start("insert", key, instance_id, lambda op: lifecycle.insert(op, record))
     for disk in used:
         disk.body["users"] = [body["selfLink"]]
@@ -148,7 +148,7 @@ async def delete(call: Call) -> Json:
 
 
 def _transition(call: Call, verb: str, record: Record) -> Json:
-    lifecycle = call.cloud.lifecycle
+    lifecycle = call.lifecycle
     if not lifecycle.enter(verb, record):
         return call.done(verb, record)
     graceful = call.query.get("noGracefulShutdown", "false") != "true"
@@ -174,7 +174,7 @@ async def set_metadata(call: Call) -> Json:
 
     async def tell_guest(operation: Record) -> None:
         if record.body["status"] == "RUNNING":
-            await call.cloud.hosting.metadata_changed(record.body["id"])
+            await call.cloud.machines.metadata_changed(record.body["id"])
 
     return call.start("setMetadata", record.key, record.body["id"], tell_guest)
 
@@ -235,7 +235,7 @@ async def guest_attributes(call: Call) -> Json:
         raise ApiError(
             403,
             "forbidden",
-            "Guest attributes endpoint access is disabled. Set the metadata key "
+            "GuestBackend attributes endpoint access is disabled. Set the metadata key "
             "'enable-guest-attributes' to 'TRUE' to enable it.",
         )
     saved: dict[str, str] = record.private.get("guest_attributes", {})
@@ -263,7 +263,7 @@ async def guest_attributes(call: Call) -> Json:
 
 def _no_attribute(path: str) -> ApiError:
     return ApiError(
-        404, "notFound", f"The resource '{path}' of type 'Guest Attribute' was not found."
+        404, "notFound", f"The resource '{path}' of type 'GuestBackend Attribute' was not found."
     )
 
 
@@ -273,7 +273,7 @@ async def serial_port(call: Call) -> Json:
     port = call.query.get("port", "1")
     if port not in ("1", "2", "3", "4"):
         raise invalid_field("port", port, "Must be between 1 and 4, inclusive")
-    output = b"" if port != "1" else await call.cloud.hosting.serial_output(record.body["id"])
+    output = b"" if port != "1" else await call.cloud.machines.serial_output(record.body["id"])
     output = output[-SERIAL_LIMIT:]
     try:
         begin = max(0, int(call.query.get("start", "0")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..errors import Json
 from ..http import paging, urls
 from .disks import by_zone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..clock import stamp
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..cloud.metadata import metadata_resource
 from ..errors import Json, not_found, stale_fingerprint
 from ..http import paging, urls
@@ -55,7 +55,7 @@ async def set_common_metadata(call: Call) -> Json:
     async def tell_guests(operation: Record) -> None:
         for instance in call.cloud.store.find("instances", call.project):
             if instance.body["status"] == "RUNNING":
-                await call.cloud.hosting.metadata_changed(instance.body["id"])
+                await call.cloud.machines.metadata_changed(instance.body["id"])
 
     operations = call.cloud.operations
     operation = operations.create(

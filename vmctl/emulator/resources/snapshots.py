@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..clock import stamp
 from ..cloud import disk_copies
-from ..cloud.cloud import Call, Handler
+from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, in_use, invalid_field, not_found, not_ready
 from ..http import paging, urls
@@ -94,7 +94,7 @@ async def delete(call: Call) -> Json:
     call.cloud.store.delete(record.key)
 
     async def wipe(operation: Record) -> None:
-        await call.cloud.hosting.wipe(record.body["id"])
+        await call.cloud.machines.wipe(record.body["id"])
 
     return call.start("delete", record.key, record.body["id"], wipe)
 

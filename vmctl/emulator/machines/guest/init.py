@@ -35,18 +35,18 @@ ONLINE_S = 10.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-class Machine:
+class GuestInit:
     """One boot, from the host's order to the end of the process."""
 
     def __init__(
         self,
         control: socket.socket,
-        door: socket.socket,
+        accepted: socket.socket,
         plain: bool,
         listening: socket.socket | None = None,
     ) -> None:
         self.plain = plain
-        self.door = door
+        self.accepted = accepted
         self.listening = listening  # for the metadata server
         self.processes = Processes()
         self.watch = Watch()
@@ -99,7 +99,7 @@ class Machine:
         )  # fmt: skip
         self.host_keys.make_first()
         self._configure_sshd(local)
-        threading.Thread(target=self._doorman, name="door", daemon=True).start()
+        threading.Thread(target=self._accept_connections, name="sshd", daemon=True).start()
         self.channel.tell("ready")
         say("vmctl emulator: sshd answers")
         if not self.agent_lives:
@@ -181,13 +181,13 @@ class Machine:
 
     # -- running -------------------------------------------------------------------------------
 
-    def _doorman(self) -> None:
+    def _accept_connections(self) -> None:
         """One `sshd -i` per accepted connection that the host passes in."""
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin") or "/usr/sbin/sshd"
         argv = [sshd, "-i", "-f", str(self.sshd_config), "-E", str(self.sshd_log)]
         while True:
             try:
-                _, descriptors, _, _ = socket.recv_fds(self.door, 1, 4)
+                _, descriptors, _, _ = socket.recv_fds(self.accepted, 1, 4)
             except OSError:
                 return
             if not descriptors:
@@ -302,15 +302,15 @@ def adopt_descendants() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """argv: descriptors of control and door, then `plain`, or `sandbox` and the descriptor of the
-    metadata server's socket."""
+    """argv: descriptors of the control socket and of the one that brings accepted connections, then
+    `plain`, or `sandbox` and the descriptor of the metadata server's socket."""
     control = socket.socket(fileno=int(argv[0]))
-    door = socket.socket(fileno=int(argv[1]))
+    accepted = socket.socket(fileno=int(argv[1]))
     listening = socket.socket(fileno=int(argv[3])) if len(argv) > 3 else None
-    for connection in (control, door, listening):
+    for connection in (control, accepted, listening):
         if connection is not None:
             connection.set_inheritable(False)
-    machine = Machine(control, door, argv[2] == "plain", listening)
+    machine = GuestInit(control, accepted, argv[2] == "plain", listening)
     os.umask(0o022)
     if machine.plain:
         adopt_descendants()
@@ -325,7 +325,7 @@ def main(argv: list[str]) -> None:
     machine.processes.reap_forever()
 
 
-def start(machine: Machine) -> None:
+def start(machine: GuestInit) -> None:
     try:
         machine.boot()
     except Exception as error:

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..file_modes import make_folder
 from ..interface import MachineError
-from ..private import make_folder
 from ..sandbox import IMAGE_TARGET, PYTHON, machine_uid
 from ..spawner import Spawner
 from ..storage import check_traversable, delete_disk

@@ -50,16 +50,16 @@ def start(
     bind: Callable[[int], None],
     serial: int,
     control: socket.socket,
-    door: socket.socket,
+    accepted: socket.socket,
 ) -> subprocess.Popen[bytes]:
     """Starts the machine's keeper, which ends every descendant when this process ends."""
-    argv = guest_command(launch.seed, launch.control_fd, launch.door_fd, "plain")
+    argv = guest_command(launch.seed, launch.control_fd, launch.accepted_fd, "plain")
     uid = machine_uid()
     if uid is not None:
         root = str(launch.disk / "fs")
         argv = ["unshare", "--mount", "--", "/bin/sh", "-c", AS_UID, "sh", str(uid), root, *argv]
     return spawner.start_bound(
-        argv, bind, stdout=serial, stderr=serial, pass_fds=(control.fileno(), door.fileno()),
+        argv, bind, stdout=serial, stderr=serial, pass_fds=(control.fileno(), accepted.fileno()),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.workflows.base.agreements import Agreements
 from vmctl.workflows.sync import git, hash_cache
 from vmctl.workflows.sync.push import _conflict
-from vmctl.workflows.sync.scan import Reading, Unagreed
+from vmctl.workflows.sync.scan import Scan, SecretsFound
 from vmctl.workflows.sync.selection import Selection, select
 
 # -- git's configuration names programs -------------------------------------------------------
@@ -887,16 +887,16 @@ def test_a_dry_run_is_no_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hash_cache, "RACY_NS", -1)  # as if all of it had lain there for long
     here = project(tmp_path / "train", "", {"notes": KEY, "x": "harmless"})
     found = load_project(here, environ={})
-    dry = Reading(found, "pair", may_send=False)
-    dry.wait()
+    dry = Scan(found, "pair", may_send=False)
+    dry.wait_hashed()
     assert dry.unagreed == ["notes"]
     dry.save()
-    again = Reading(found, "pair")
-    with pytest.raises(Unagreed):
-        again.wait_selected()
-    assert [entry.path for entry in again.unread] == ["notes"]
+    again = Scan(found, "pair")
+    with pytest.raises(SecretsFound):
+        again.wait_listed()
+    assert [entry.path for entry in again.unhashed] == ["notes"]
     Agreements(found.root).add(["file notes"])
-    Reading(found, "pair").wait()
+    Scan(found, "pair").wait_hashed()
 
 
 def test_up_asks_before_there_is_a_machine(

@@ -28,7 +28,7 @@ from vmctl.domain.sync.remote_listing import Listing
 from vmctl.ssh import remote_output, rpc
 from vmctl.ssh.boot_reports import Watching
 from vmctl.ssh.remote_output import RemoteOutput, exchange
-from vmctl.ssh.transfer.download import Incoming
+from vmctl.ssh.transfer.download import DownloadStream
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.sync import download
 from vmctl.workflows.sync.fetch import FetchResult, fetch
@@ -208,14 +208,14 @@ LONG = {
 @pytest.mark.usefixtures("memory")
 def test_a_listing_without_end_fills_nothing(machine: LocalMachine, program: str) -> None:
     machine.lie("fetch", f"data = {program}\nsay({{'listing': len(data)}}); raw(data)")
-    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
+    with DownloadStream(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
         Listing.parse(play(stream.listing(waits=False)))
 
 
 @pytest.mark.usefixtures("memory")
 def test_a_line_without_end_is_given_up(machine: LocalMachine) -> None:
     machine.lie("fetch", "while True: raw(b'x' * 100_000)")
-    with Incoming(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
+    with DownloadStream(machine, "fetch", {"ask": False}) as stream, pytest.raises(IntegrityError):
         play(stream.listing(waits=False))
 
 

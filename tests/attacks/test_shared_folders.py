@@ -15,7 +15,7 @@ from tests.harness.laptop import Laptop
 from vmctl.__main__ import main
 from vmctl.domain.errors import InvalidInput
 from vmctl.folders import data_dir, runtime_dir
-from vmctl.ssh.transfer.destination import Landing, part_name
+from vmctl.ssh.transfer.destination import Destination, part_name
 
 NEIGHBOUR = 65533
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes another user's files")
@@ -109,13 +109,13 @@ def test_a_part_file_that_somebody_else_laid_ready_does_not_become_ours(tmp_path
     ready.write_bytes(b"begun")
     os.chown(ready, NEIGHBOUR, NEIGHBOUR)
     ready.chmod(0o666)
-    landing = Landing(tmp_path)
-    part = landing.part("model.pt")
+    destination = Destination(tmp_path)
+    part = destination.open_part("model.pt")
     part.begin(0)
     part.write(b"proven")
     part.finish(0o644, 0)
     part.close()
-    landing.close()
+    destination.close()
     assert (tmp_path / "model.pt").stat().st_uid == os.geteuid()
     assert (tmp_path / "model.pt").read_bytes() == b"proven"
 

@@ -29,7 +29,7 @@ from vmctl.domain.errors import (
 )
 from vmctl.domain.events import Advanced, Event, Noted, Warned
 from vmctl.ssh import rpc
-from vmctl.ssh.transfer.destination import Landing, part_name
+from vmctl.ssh.transfer.destination import Destination, part_name
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.session import reconnect
 from vmctl.workflows.sync.fetch import FetchResult, fetch
@@ -492,9 +492,9 @@ def as_an_ordinary_user() -> Iterator[Path]:
 
 def test_a_part_that_was_killed_with_its_last_mode_is_in_nobodys_way() -> None:
     with as_an_ordinary_user() as folder:
-        landing = Landing(folder)
+        destination = Destination(folder)
         for data in (b"killed", b"whole"):
-            part = landing.part("model.bin")
+            part = destination.open_part("model.bin")
             part.begin(0)
             part.write(data)
             if data == b"killed":
@@ -503,7 +503,7 @@ def test_a_part_that_was_killed_with_its_last_mode_is_in_nobodys_way() -> None:
             else:
                 part.finish(0o444, 0)
                 part.close()
-        landing.close()
+        destination.close()
         assert tree(folder) == {"model.bin": "whole"}
 
 
@@ -536,10 +536,10 @@ def test_a_folder_swapped_for_a_link_at_any_moment_leads_nowhere(tmp_path: Path)
     deadline = time.monotonic() + 20
     try:
         while landed < 10 and time.monotonic() < deadline:
-            landing = Landing(top)
+            destination = Destination(top)
             try:
-                landing.folder("sub", make=False)
-                part = landing.part("sub/file")
+                destination.folder("sub", make=False)
+                part = destination.open_part("sub/file")
                 part.begin(0)
                 part.write(b"x")
                 part.finish(0o600, 0)
@@ -548,7 +548,7 @@ def test_a_folder_swapped_for_a_link_at_any_moment_leads_nowhere(tmp_path: Path)
             except (Conflict, FileNotFoundError):
                 pass  # it was a link, or away, just then
             finally:
-                landing.close()
+                destination.close()
     finally:
         stop.set()
         thread.join()

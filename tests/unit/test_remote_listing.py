@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import IntegrityError
-from vmctl.domain.sync.remote_listing import Asked, Listing, names, safe_link, sane_time
+from vmctl.domain.sync.remote_listing import Listing, RequestedPaths, names, safe_link, sane_time
 from vmctl.domain.text import one_line
 
 GOOD: dict[str, Any] = {
@@ -177,7 +177,7 @@ def saved_as(
     if kind == "file":
         found["files"] = [["file", "", 4, 1, 0o644, ""]]
     (item,) = Listing.parse({**GOOD, "found": [found]}).items
-    asked = Asked((path,), "p", folders=("work", ".work"), outputs=("work/deep/best.pt",))
+    asked = RequestedPaths((path,), "p", folders=("work", ".work"), outputs=("work/deep/best.pt",))
     try:
         return asked.place_of(item, parents=parents)
     except IntegrityError:

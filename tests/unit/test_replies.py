@@ -32,7 +32,7 @@ from vmctl.domain.replies import (
 )
 from vmctl.domain.runs.run import RunFacts, observe, view
 from vmctl.domain.sync.file_names import fits, has_git, is_git, is_obeyed
-from vmctl.domain.sync.remote_listing import Asked, Listing
+from vmctl.domain.sync.remote_listing import Listing, RequestedPaths
 from vmctl.domain.text import Machine
 from vmctl.ssh import rpc
 
@@ -178,7 +178,7 @@ def test_every_damaged_turn_of_a_push_names_files_of_the_tree_or_is_refused(good
 
 
 def test_every_damaged_listing_stays_below_the_target_or_is_refused() -> None:
-    asked = Asked(("out",), "demo", folders=("src",), outputs=("src/out",))
+    asked = RequestedPaths(("out",), "demo", folders=("src",), outputs=("src/out",))
     taken = 0
     for value in tries(LISTING, 3):
         try:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmctl.domain.sync.tree import Entry, difference, named, tree_id
+from vmctl.domain.sync.tree import TreeEntry, difference, named, tree_id
 from vmctl.guest.sync import receiver, record
 
 ENTRY = st.one_of(
@@ -20,14 +20,14 @@ TREE = st.dictionaries(st.text(min_size=1) | st.just("caf\udce9"), ENTRY, max_si
 
 
 @given(TREE)
-def test_both_sides_name_a_tree_alike(tree: dict[str, Entry]) -> None:
+def test_both_sides_name_a_tree_alike(tree: dict[str, TreeEntry]) -> None:
     over_the_wire = json.loads(json.dumps(tree))
     assert tree_id(tree) == record.tree_id(over_the_wire)
 
 
 @given(TREE, TREE)
 def test_the_difference_leads_from_one_tree_to_the_other(
-    base: dict[str, Entry], tree: dict[str, Entry]
+    base: dict[str, TreeEntry], tree: dict[str, TreeEntry]
 ) -> None:
     put, gone = difference(base, tree)
     made = {path: entry for path, entry in {**base, **put}.items() if path not in gone}

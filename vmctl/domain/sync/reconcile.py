@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vmctl.domain.sync.file_names import covers, is_obeyed
-from vmctl.domain.sync.tree import Entry
+from vmctl.domain.sync.tree import TreeEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileState:
     """What stands at a path: a file by its SHA-256, a link by its target, or nothing."""
 
     kind: str = ""  # file, link, other, or "" for nothing
     value: str = ""
 
     @staticmethod
-    def of(entry: Entry | None) -> Content | None:
+    def of(entry: TreeEntry | None) -> FileState | None:
         """From our own record of the last push; None where that put nothing there."""
         if not entry or entry[0] == "d":
             return None
-        return Content("file" if entry[0] == "f" else "link", str(entry[1]))
+        return FileState("file" if entry[0] == "f" else "link", str(entry[1]))
 
 
-NOTHING = Content()
+NOTHING = FileState()
 
 
-class Verdict(Enum):
+class Resolution(Enum):
     """What becomes of a path here."""
 
     SAME = "the same here and there"
@@ -45,46 +45,46 @@ class Verdict(Enum):
     @property
     def needs_name(self) -> bool:
         """Whether not even --force takes it, unless the user names it."""
-        return self in (Verdict.NEW, Verdict.UNKNOWN, Verdict.OBEYED)
+        return self in (Resolution.NEW, Resolution.UNKNOWN, Resolution.OBEYED)
 
     @property
     def is_conflict(self) -> bool:
         """Whether it is left alone until somebody says which side is right."""
-        return self not in (Verdict.SAME, Verdict.TAKE)
+        return self not in (Resolution.SAME, Resolution.TAKE)
 
 
-def decide(before: Content | None, here: Content, there: Content) -> Verdict:
+def decide(before: FileState | None, here: FileState, there: FileState) -> Resolution:
     """Only a file that is still as it was pushed is replaced without being asked for."""
     if here == there:
-        return Verdict.SAME
+        return Resolution.SAME
     if there == NOTHING:
-        return Verdict.GONE_THERE if here == before else Verdict.GONE_THERE_BOTH
+        return Resolution.GONE_THERE if here == before else Resolution.GONE_THERE_BOTH
     if here == before or (before is None and here == NOTHING):
-        return Verdict.TAKE
+        return Resolution.TAKE
     if here == NOTHING:
-        return Verdict.GONE_HERE
-    return Verdict.MADE if before is None else Verdict.BOTH
+        return Resolution.GONE_HERE
+    return Resolution.MADE if before is None else Resolution.BOTH
 
 
-def judge(
+def resolve(
     path: str,
-    pushed: Content | None,
-    here: Content,
-    there: Content,
+    pushed: FileState | None,
+    here: FileState,
+    there: FileState,
     named: Sequence[str],
     has_record: bool,
-) -> Verdict:
+) -> Resolution:
     """As `decide`; but the VM chooses no names here.
 
     What was not pushed from here comes only where the user named it or its folder (`named`, "" for
     the whole project names nothing), and what is obeyed here only where he named just that.
     """
-    verdict = decide(pushed, here, there)
-    if verdict is Verdict.SAME:
-        return verdict
+    resolution = decide(pushed, here, there)
+    if resolution is Resolution.SAME:
+        return resolution
     tops = [top for top in named if top and covers([top], path)]
     if is_obeyed(path) and not any(top == path or is_obeyed(top) for top in tops):
-        return Verdict.OBEYED
+        return Resolution.OBEYED
     if pushed is None and not tops:
-        return Verdict.NEW if here == NOTHING or has_record else Verdict.UNKNOWN
-    return verdict
+        return Resolution.NEW if here == NOTHING or has_record else Resolution.UNKNOWN
+    return resolution

@@ -244,7 +244,7 @@ def safe_relative(relative: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedPaths:
     """What the user asked for. From it, never from the VM, come the names that are used here.
 
     `folders` are where the jobs run, `outputs` what they leave, as paths below the project.

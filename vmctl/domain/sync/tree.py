@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # ["f", sha256, size, mtime_ns, mode], ["l", target] or ["d"] (an empty folder)
-Entry = list[Any]
-Tree = Mapping[str, Entry]
+TreeEntry = list[Any]
+Tree = Mapping[str, TreeEntry]
 
 
 def tree_id(tree: Tree) -> str:
@@ -18,7 +18,7 @@ def tree_id(tree: Tree) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def difference(base: Tree, tree: Tree) -> tuple[dict[str, Entry], list[str]]:
+def difference(base: Tree, tree: Tree) -> tuple[dict[str, TreeEntry], list[str]]:
     """What to put and what is gone, to come from one tree to another."""
     put = {path: entry for path, entry in tree.items() if base.get(path) != entry}
     return put, sorted(base.keys() - tree.keys())

@@ -32,7 +32,7 @@ def part_name(name: str) -> str:
     return part
 
 
-class Landing:
+class Destination:
     """One folder here and all that lands below it; `close` lets go of it."""
 
     def __init__(self, top: Path) -> None:
@@ -106,16 +106,16 @@ class Landing:
         except FileNotFoundError:
             return None
 
-    def sum_of(self, relative: str) -> str:
+    def sha256_of(self, relative: str) -> str:
         """The SHA-256 of a file here; "" where no file stands there."""
         parent, name = _split(relative)
         try:
             folder = self.folder(parent, make=False)
         except FileNotFoundError:
             return ""
-        return _sum_of(name, folder)
+        return _sha256_of(name, folder)
 
-    def kept(self, relative: str, most: int) -> tuple[int, Any]:
+    def partial(self, relative: str, most: int) -> tuple[int, Any]:
         """How many bytes an earlier fetch left, and their running sum; at most `most`."""
         parent, name = _split(relative)
         digest = hashlib.sha256()
@@ -137,16 +137,16 @@ class Landing:
                 offset += len(data)
         return (offset, digest) if offset <= most else (0, hashlib.sha256())
 
-    def part(self, relative: str) -> Part:
+    def open_part(self, relative: str) -> PartFile:
         """The file in which bytes for `relative` gather, locked; the caller closes it."""
         parent, name = _split(relative)
-        return Part(self, relative, self.folder(parent), name)
+        return PartFile(self, relative, self.folder(parent), name)
 
     def link(self, relative: str, target: str) -> None:
         """Make a link, in place of a file or another link."""
         parent, name = _split(relative)
         folder, part = self.folder(parent), part_name(name)
-        _forget(part, folder)
+        _unlink_if_there(part, folder)
         os.symlink(target, part, dir_fd=folder)
         self.rename(part, name, folder, relative)
 
@@ -164,7 +164,7 @@ class Landing:
                 hint="Save elsewhere: --to DIR",
             )
 
-    def give_mode(self, relative: str, mode: int) -> None:
+    def set_mode(self, relative: str, mode: int) -> None:
         """Give a file that is here already the mode that it has there, as far as it may."""
         mode = self.mode_here(mode)
         parent, name = _split(relative)
@@ -206,11 +206,11 @@ class Landing:
         self._touched.clear()
 
 
-class Part:
+class PartFile:
     """One file on its way: bytes are written, hashed, put on the disk, and get their name."""
 
-    def __init__(self, landing: Landing, relative: str, folder: int, name: str) -> None:
-        self._landing = landing
+    def __init__(self, destination: Destination, relative: str, folder: int, name: str) -> None:
+        self._destination = destination
         self._relative = relative
         self._folder = os.dup(folder)
         self._name = name
@@ -250,7 +250,7 @@ class Part:
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENXIO):
                     raise
-                _forget(self._part, self._folder)  # a link or a pipe: not what we left
+                _unlink_if_there(self._part, self._folder)  # a link or a pipe: not what we left
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,17 +262,17 @@ class Part:
                 ) from error
             found = os.fstat(descriptor)
             fits = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in owners
-            if fits and self._is_ours(found):
+            if fits and self._is_still_named(found):
                 self.size = found.st_size
                 return descriptor
             os.close(descriptor)
             if not fits:
-                _forget(self._part, self._folder)
+                _unlink_if_there(self._part, self._folder)
                 if found.st_uid not in owners:  # some file systems give all to one user
                     flags |= os.O_EXCL
                     owners.add(found.st_uid)
 
-    def _is_ours(self, found: os.stat_result) -> bool:
+    def _is_still_named(self, found: os.stat_result) -> bool:
         try:
             now = os.stat(self._part, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -301,10 +301,10 @@ class Part:
 
         `instead_of` is the SHA-256 of what must stand there until then ("": no file must).
         """
-        os.fchmod(self._fd, self._landing.mode_here(mode))
+        os.fchmod(self._fd, self._destination.mode_here(mode))
         os.utime(self._fd, ns=(mtime_ns, mtime_ns))
         os.fsync(self._fd)
-        if instead_of is not None and _sum_of(self._name, self._folder) != instead_of:
+        if instead_of is not None and _sha256_of(self._name, self._folder) != instead_of:
             self.drop()
             raise Conflict(
                 f"{one_line(self._relative)} was changed here while it was on its way.",
@@ -315,12 +315,12 @@ class Part:
             replaced = True
         except FileNotFoundError:
             replaced = False
-        self._landing.rename(self._part, self._name, self._folder, self._relative)
+        self._destination.rename(self._part, self._name, self._folder, self._relative)
         return replaced
 
     def drop(self) -> None:
-        """Nothing of it is kept."""
-        _forget(self._part, self._folder)
+        """Delete what has arrived."""
+        _unlink_if_there(self._part, self._folder)
 
 
 def _umask() -> int:
@@ -337,7 +337,7 @@ def start_writing_out(descriptor: int, offset: int, count: int) -> None:
         advise(descriptor, offset, count, os.POSIX_FADV_DONTNEED)
 
 
-def _sum_of(name: str, folder: int) -> str:
+def _sha256_of(name: str, folder: int) -> str:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(name, flags, dir_fd=folder)
@@ -356,7 +356,7 @@ def _split(relative: str) -> tuple[str, str]:
     return parent, name
 
 
-def _forget(name: str, folder: int) -> None:
+def _unlink_if_there(name: str, folder: int) -> None:
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:

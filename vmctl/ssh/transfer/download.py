@@ -33,7 +33,7 @@ from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import READ_BYTES, RemoteOutput, tail_of, write_to
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.ssh.transfer.destination import Landing, Part
+from vmctl.ssh.transfer.destination import Destination, PartFile
 
 LINE_BYTES = 1 << 16
 LISTING_VALUES = 8 * LISTED + (1 << 16)  # an entry is a list of six, and commas stand in names
@@ -42,8 +42,8 @@ PIPE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
-    """One file of the listing and where it belongs below the landing."""
+class FileRequest:
+    """One file of the listing and where it belongs below the destination."""
 
     number: int
     remote: str
@@ -54,13 +54,13 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ReceivedFile:
     """One file that is here now, whole: its SHA-256 was the same on both sides.
 
     `unchanged` when it was here already, and so nothing had to be sent.
     """
 
-    want: Want
+    want: FileRequest
     bytes: int
     resumed_at: int
     sha256: str
@@ -69,7 +69,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Have:
+class Partial:
     """What is here of a file before it comes: so many bytes, their sum, the running digest.
 
     `whole` when they are the file itself under its name, not the rest of a cut fetch.
@@ -82,7 +82,7 @@ class Have:
     changing_ok: bool = False
 
 
-class Incoming:
+class DownloadStream:
     """One program run on the VM that sends files; a context manager."""
 
     def __init__(self, ssh: OpenSSH, verb: str, request: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Incoming:
         self._output = RemoteOutput(self._process.stdout.fileno())
         _widen(self._process)
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> DownloadStream:
         return self
 
     def __exit__(
@@ -144,25 +144,31 @@ class Incoming:
         self._record(END)
 
     def receive(
-        self, landing: Landing, want: Want, have: Have, instead_of: str | None = None
-    ) -> Generator[int, None, Callable[[], Arrived]]:
+        self,
+        destination: Destination,
+        want: FileRequest,
+        partial: Partial,
+        instead_of: str | None = None,
+    ) -> Generator[int, None, Callable[[], ReceivedFile]]:
         """The next file of the stream; yields bytes as they come, or as they were here before.
 
         What it returns puts the proven file on the disk and gives it its name: in any thread, and
         exactly once. It raises Conflict unless the file with the SHA-256 `instead_of` stands there
         ("": no file must); None: whatever stands there is replaced.
         """
-        begins, left = self._header(want, have.offset)
-        if begins and have.whole:
-            if left or self._record(TRAILER)["sha256"] != have.sha256:
+        begins, left = self._header(want, partial.offset)
+        if begins and partial.whole:
+            if left or self._record(TRAILER)["sha256"] != partial.sha256:
                 raise unfit(f"{one_line(want.relative)} is the same, and is not")
-            landing.give_mode(want.relative, want.mode)
+            destination.set_mode(want.relative, want.mode)
             yield begins
-            same = Arrived(want, begins, begins, have.sha256, replaced=False, unchanged=True)
+            same = ReceivedFile(
+                want, begins, begins, partial.sha256, replaced=False, unchanged=True
+            )
             return lambda: same
-        digest = have.digest if begins else hashlib.sha256()
+        digest = partial.digest if begins else hashlib.sha256()
         total = begins + left
-        part = landing.part(want.relative)
+        part = destination.open_part(want.relative)
         try:
             if part.size < begins:
                 raise Conflict(
@@ -171,7 +177,7 @@ class Incoming:
                 )
             part.begin(begins)
             if left > MUCH_BYTES:
-                landing.require(left)  # the disk here may have filled meanwhile
+                destination.require(left)  # the disk here may have filled meanwhile
             if begins:
                 yield begins
             for data in self._bytes(left):
@@ -180,23 +186,23 @@ class Incoming:
                 yield len(data)
             trailer = self._record(TRAILER)
             sha256 = digest.hexdigest()
-            _prove(part, want, trailer, sha256, have.changing_ok)
+            _prove(part, want, trailer, sha256, partial.changing_ok)
         except BaseException:
             part.close()
             raise
 
-        def finish() -> Arrived:
+        def finish() -> ReceivedFile:
             try:
                 # mode and time of what was sent, which may be newer than the listing
                 times = trailer["mode"] & 0o777, sane_time(trailer["mtime_ns"])
                 replaced = part.finish(*times, instead_of)
             finally:
                 part.close()
-            return Arrived(want, total, begins, sha256, replaced)
+            return ReceivedFile(want, total, begins, sha256, replaced)
 
         return finish
 
-    def _header(self, want: Want, offset: int) -> tuple[int, int]:
+    def _header(self, want: FileRequest, offset: int) -> tuple[int, int]:
         record = self._record(HEADER)
         number, begins, left = record["number"], record["offset"], record["bytes"]
         if number != want.number or begins not in (0, offset):
@@ -246,7 +252,7 @@ class Incoming:
         raise rpc.ended(self._ssh, code, told)
 
 
-def _write(part: Part, data: bytes) -> None:
+def _write(part: PartFile, data: bytes) -> None:
     try:
         part.write(data)
     except OSError as error:
@@ -260,7 +266,9 @@ def _write(part: Part, data: bytes) -> None:
         raise
 
 
-def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changing_ok: bool) -> None:
+def _prove(
+    part: PartFile, want: FileRequest, trailer: dict[str, Any], sha256: str, changing_ok: bool
+) -> None:
     name = one_line(want.relative.rpartition("/")[2])
     if trailer["sha256"] != sha256:
         part.drop()
@@ -270,13 +278,13 @@ def _prove(part: Part, want: Want, trailer: dict[str, Any], sha256: str, changin
         )
     if trailer["changed"] and not changing_ok:
         part.drop()
-        raise Changed(
+        raise FileChanged(
             f"{name} was changed on the VM while it was being fetched.",
             hint="Wait for it: vmctl fetch --wait, or take it as it is: vmctl fetch --force",
         )
 
 
-class Changed(Conflict):
+class FileChanged(Conflict):
     """A file was written to while it was being sent."""
 
 

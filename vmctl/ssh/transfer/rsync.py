@@ -76,7 +76,7 @@ class Rsync:
         end_process(self._process)
 
 
-class HeadStart:
+class SpeculativeRsync:
     """An rsync under way while the VM is still being asked; it is no harm when it fails."""
 
     def __init__(

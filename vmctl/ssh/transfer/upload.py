@@ -13,7 +13,7 @@ from typing import IO, Any
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
 from vmctl.domain.replies import checked, decoded, push_reply, unfit
-from vmctl.domain.sync.tree import Entry
+from vmctl.domain.sync.tree import TreeEntry
 from vmctl.domain.text import one_line
 from vmctl.guest.protocol import CHUNK, FRAME
 from vmctl.ssh import rpc
@@ -28,12 +28,12 @@ GAIN = 0.95  # what compresses to more than this part of itself travels as it is
 LEVEL = 5  # on a link of 100 Mbit/s the bytes saved are worth more than the time
 
 
-class Absent(Exception):
+class HelpersReinstalled(Exception):
     """The helpers were not on the VM, or not whole; they are there now: begin again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Blob:
     """One file to send from an offset on; `sha256` is what it had when it was looked at."""
 
     path: str
@@ -46,12 +46,12 @@ class Content:
 class Sent:
     """So many bytes of a file went out; the VM will have it up to `end`."""
 
-    content: Content
+    content: Blob
     end: int
     bytes: int
 
 
-class Channel:
+class UploadStream:
     """One running "push" verb."""
 
     def __init__(self, ssh: OpenSSH) -> None:
@@ -70,31 +70,31 @@ class Channel:
         """The first line."""
         self._write(json.dumps(request).encode() + b"\n")
 
-    def tree(self, tree: dict[str, Entry]) -> None:
+    def tree(self, tree: dict[str, TreeEntry]) -> None:
         """The whole tree."""
         self._files = len(tree)
         self._frame(b"M", zlib.compress(json.dumps(tree).encode(), LEVEL))
 
-    def difference(self, put: dict[str, Entry], gone: Sequence[str], files: int) -> None:
+    def difference(self, put: dict[str, TreeEntry], gone: Sequence[str], files: int) -> None:
         """What differs from what the VM knows; `files` are in the whole tree then."""
         self._files = files
         told = json.dumps({"put": put, "gone": list(gone)})
         self._frame(b"D", zlib.compress(told.encode(), LEVEL))
 
-    def coming(self, contents: Iterable[Content]) -> None:
+    def announce_rsync(self, contents: Iterable[Blob]) -> None:
         """These are being brought by rsync; the VM may read along."""
-        self._name(b"H", contents)
+        self._announce(b"H", contents)
 
-    def placed(self, contents: Iterable[Content]) -> None:
+    def announce_placed(self, contents: Iterable[Blob]) -> None:
         """These were brought by another program."""
-        self._name(b"P", contents)
+        self._announce(b"P", contents)
 
-    def _name(self, kind: bytes, contents: Iterable[Content]) -> None:
+    def _announce(self, kind: bytes, contents: Iterable[Blob]) -> None:
         told = [[content.sha256, content.size, content.path] for content in contents]
         self._frame(kind, json.dumps(told).encode())
 
     def send(
-        self, root: Path, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
+        self, root: Path, contents: Iterable[Blob], is_enough: Callable[[], bool] = bool
     ) -> Iterator[Sent]:
         """Send contents until it is enough; yields what went out.
 
@@ -119,24 +119,24 @@ class Channel:
         if batch:
             self._pack(batch)
 
-    def ask(self) -> None:
+    def ask_early(self) -> None:
         """Let the VM say at once what it will want; contents may go on."""
         self._frame(b"?")
 
-    def has_answer(self) -> bool:
+    def has_reply(self) -> bool:
         """Whether the VM has said something, or has ended."""
         return self._output.has_line()
 
-    def listen(self) -> dict[str, Any]:
+    def end_turn(self) -> dict[str, Any]:
         """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
         self._frame(b".")
-        return self.answer()
+        return self.reply()
 
-    def answer(self) -> dict[str, Any]:
+    def reply(self) -> dict[str, Any]:
         """Wait for what the VM says; it has been checked."""
         line = self._output.line(PUSH_BYTES)
         if not line:
-            raise self._ended()
+            raise self._end_reason()
         try:
             found = decoded(line, PUSH_BYTES, PUSH_VALUES)
         except ValueError as error:
@@ -160,22 +160,22 @@ class Channel:
         try:
             write_to(self._in, data, self._output)
         except BrokenPipeError as error:
-            raise self._ended() from error
+            raise self._end_reason() from error
         self.sent_bytes += len(data)
 
-    def _ended(self) -> Exception:
+    def _end_reason(self) -> Exception:
         """Why the verb ended before its last turn."""
         told, code = tail_of(self.process)
         said = self._output.came
         if rpc.mended(self.ssh, code, told, said=said):
-            return Absent()
+            return HelpersReinstalled()
         return rpc.ended(self.ssh, code, told)
 
 
-def _pieces(root: Path, contents: Iterable[Content]) -> Iterator[tuple[Content, int, bytes, bool]]:
+def _pieces(root: Path, contents: Iterable[Blob]) -> Iterator[tuple[Blob, int, bytes, bool]]:
     """Each file in pieces: its offset, its bytes, whether they are worth compressing."""
     for content in contents:
-        with opened(root, content.path) as file:
+        with open_file(root, content.path) as file:
             file.seek(content.offset)
             offset, packs = content.offset, True
             while offset < content.size:
@@ -189,7 +189,7 @@ def _pieces(root: Path, contents: Iterable[Content]) -> Iterator[tuple[Content, 
                 offset += len(data)
 
 
-def opened(root: Path, path: str) -> IO[bytes]:
+def open_file(root: Path, path: str) -> IO[bytes]:
     """A file of the folder; one clear error where it cannot be read."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:

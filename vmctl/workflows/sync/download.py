@@ -14,8 +14,14 @@ from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, TimedOut, Unreachable
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.text import one_line
-from vmctl.ssh.transfer.destination import Landing
-from vmctl.ssh.transfer.download import Arrived, Changed, Have, Incoming, Want
+from vmctl.ssh.transfer.destination import Destination
+from vmctl.ssh.transfer.download import (
+    DownloadStream,
+    FileChanged,
+    FileRequest,
+    Partial,
+    ReceivedFile,
+)
 from vmctl.workflows.session.reconnect import ComingBack
 from vmctl.workflows.session.session import Session
 
@@ -30,38 +36,38 @@ WAITING = 32  # files that have come and are not on the disk yet
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DownloadPlan:
     """Which files of a listing are wanted, and where they land.
 
     `instead_of` names, by path, the SHA-256 of what must stand there until it is replaced.
     """
 
-    landing: Landing
-    wants: Sequence[Want]
+    destination: Destination
+    wants: Sequence[FileRequest]
     files: int  # that the VM would send unasked
     instead_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Bringing:
+class Download:
     """One transfer with all its tries; `plan` is made anew for each listing."""
 
     project: Project
     verb: str
     request: Mapping[str, Any]
-    plan: Callable[[Mapping[str, Any]], Story[Plan]]
+    plan: Callable[[Mapping[str, Any]], Story[DownloadPlan]]
     clock: Clock
     step: str
     changing_ok: bool = False
     waits: bool = False
-    arrived: dict[str, Arrived] = field(default_factory=dict)
+    received: dict[str, ReceivedFile] = field(default_factory=dict)
     _done: int = 0
     _total: int = 0
     _shown_at: float = 0.0
     _waited: bool = False
     _waits_until: float | None = None
 
-    def bring(self, session: Session, ask: bool) -> Story[list[Arrived]]:
+    def run(self, session: Session, ask: bool) -> Story[list[ReceivedFile]]:
         """Every file that the plan wants; without `ask` they are sent before they are asked for.
 
         A lost link is come back over for ten minutes, counted from the last byte that came.
@@ -73,8 +79,8 @@ class Bringing:
                 if not (yield from self._one_connection(session, ask)):
                     ask = True
                     continue
-                return sorted(self.arrived.values(), key=lambda found: found.want.number)
-            except Changed as error:
+                return sorted(self.received.values(), key=lambda found: found.want.number)
+            except FileChanged as error:
                 if not self.waits:
                     raise
                 yield Noted(f"{error.message} Waiting for it")
@@ -87,33 +93,35 @@ class Bringing:
     def _one_connection(self, session: Session, ask: bool) -> Story[bool]:
         """Whether all that is wanted came; not where more comes unasked than is wanted."""
         request = {**self.request, "ask": ask}
-        with Incoming(session.ssh, self.verb, request) as stream:
+        with DownloadStream(session.ssh, self.verb, request) as stream:
             listing = yield from self._listing(stream)
             plan = yield from self.plan(listing)
             if not ask and len(plan.wants) != plan.files:
                 return False
-            wants = [want for want in plan.wants if not self._has(want)]
+            wants = [want for want in plan.wants if not self._is_received(want)]
             self._total = sum(want.size for want in plan.wants)
             self._done = self._total - sum(want.size for want in wants)
             yield self._progress()
-            haves = [Have(changing_ok=self.changing_ok)] * len(wants)
+            partials = [Partial(changing_ok=self.changing_ok)] * len(wants)
             if ask:
-                haves = [self._have(plan.landing, want) for want in wants]
+                partials = [self._find_partial(plan.destination, want) for want in wants]
                 asked = [
-                    (want.number, have.offset, have.sha256)
-                    for want, have in zip(wants, haves, strict=True)
+                    (want.number, partial.offset, partial.sha256)
+                    for want, partial in zip(wants, partials, strict=True)
                 ]
-                plan.landing.require(sum(want.size for want in wants) - sum(o for _, o, _ in asked))
+                plan.destination.require(
+                    sum(want.size for want in wants) - sum(o for _, o, _ in asked)
+                )
                 stream.ask(asked)
             else:
-                plan.landing.require(self._total)
-            with _Finishing(self.arrived, len(wants)) as finishing:
-                for want, have in zip(wants, haves, strict=True):
-                    yield from self._receive(stream, plan, want, have, finishing)
+                plan.destination.require(self._total)
+            with _Writeback(self.received, len(wants)) as writeback:
+                for want, partial in zip(wants, partials, strict=True):
+                    yield from self._receive(stream, plan, want, partial, writeback)
                 stream.finish()
         return True
 
-    def _listing(self, stream: Incoming) -> Story[dict[str, Any]]:
+    def _listing(self, stream: DownloadStream) -> Story[dict[str, Any]]:
         words = stream.listing(waits=self.waits)
         told, shown_at = "", 0.0
         if self._waits_until is None:
@@ -137,43 +145,50 @@ class Bringing:
                     self.step, f"Waiting: {one_line(why)} (Ctrl-C ends only the waiting)"
                 )
 
-    def _has(self, want: Want) -> bool:
+    def _is_received(self, want: FileRequest) -> bool:
         """Whether this very file came over an earlier connection."""
-        known = self.arrived.get(want.relative)
+        known = self.received.get(want.relative)
         return known is not None and (
             (known.want.remote, known.want.size, known.want.mtime_ns)
             == (want.remote, want.size, want.mtime_ns)
         )
 
-    def _have(self, landing: Landing, want: Want) -> Have:
+    def _find_partial(self, destination: Destination, want: FileRequest) -> Partial:
         """What is here of it: the rest of a cut fetch, or a file of its size and time."""
-        offset, digest = landing.kept(want.relative, want.size)
+        offset, digest = destination.partial(want.relative, want.size)
         if offset:
-            return Have(offset, digest.hexdigest(), digest, changing_ok=self.changing_ok)
-        found = landing.look(want.relative)
+            return Partial(offset, digest.hexdigest(), digest, changing_ok=self.changing_ok)
+        found = destination.look(want.relative)
         if (
             found is not None
             and stat.S_ISREG(found.st_mode)
             and (found.st_size, found.st_mtime_ns) == (want.size, want.mtime_ns)
-            and (sha256 := landing.sum_of(want.relative))
+            and (sha256 := destination.sha256_of(want.relative))
         ):
-            return Have(want.size, sha256, whole=True)
-        return Have(changing_ok=self.changing_ok, digest=hashlib.sha256())
+            return Partial(want.size, sha256, whole=True)
+        return Partial(changing_ok=self.changing_ok, digest=hashlib.sha256())
 
     def _receive(
-        self, stream: Incoming, plan: Plan, want: Want, have: Have, finishing: _Finishing
+        self,
+        stream: DownloadStream,
+        plan: DownloadPlan,
+        want: FileRequest,
+        partial: Partial,
+        writeback: _Writeback,
     ) -> Story[None]:
         base = self._done
-        coming = stream.receive(plan.landing, want, have, plan.instead_of.get(want.relative))
+        incoming = stream.receive(
+            plan.destination, want, partial, plan.instead_of.get(want.relative)
+        )
         try:
             while True:
-                self._done += next(coming)
+                self._done += next(incoming)
                 if self.clock.monotonic() - self._shown_at > SHOW_S:
                     yield self._progress()
         except StopIteration as end:
-            finishing.add(end.value)
+            writeback.add(end.value)
         finally:
-            coming.close()
+            incoming.close()
         self._done = base + want.size
 
     def _progress(self) -> Advanced:
@@ -181,28 +196,28 @@ class Bringing:
         return Advanced(self.step, done_bytes=self._done, total_bytes=self._total)
 
 
-class _Finishing:
-    """Files that have come are put on the disk beside those that still come, where there are many.
+class _Writeback:
+    """Writes finished files to the disk while others still arrive, if there are many.
 
     Waiting for the disk once per file is most of what a folder of small files costs.
     """
 
-    def __init__(self, arrived: dict[str, Arrived], count: int) -> None:
-        self._arrived = arrived
-        self._going: deque[Future[Arrived]] = deque()
+    def __init__(self, received: dict[str, ReceivedFile], count: int) -> None:
+        self._received = received
+        self._pending: deque[Future[ReceivedFile]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
             from concurrent.futures import ThreadPoolExecutor
 
             self._pool = ThreadPoolExecutor(THREADS)
 
-    def __enter__(self) -> _Finishing:
+    def __enter__(self) -> _Writeback:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """All of them have their names, and what went wrong is raised, if nothing else was."""
         errors = []
-        while self._going:
+        while self._pending:
             try:
                 self._take()
             except Exception as error:
@@ -212,17 +227,17 @@ class _Finishing:
         if errors and kind is None:
             raise errors[0]
 
-    def add(self, finish: Callable[[], Arrived]) -> None:
+    def add(self, finish: Callable[[], ReceivedFile]) -> None:
         """One more, now or in a moment; raises what went wrong with an earlier one."""
         if self._pool is None:
             self._keep(finish())
             return
-        if len(self._going) >= WAITING:
+        if len(self._pending) >= WAITING:
             self._take()
-        self._going.append(self._pool.submit(finish))
+        self._pending.append(self._pool.submit(finish))
 
     def _take(self) -> None:
-        self._keep(self._going.popleft().result())
+        self._keep(self._pending.popleft().result())
 
-    def _keep(self, found: Arrived) -> None:
-        self._arrived[found.want.relative] = found
+    def _keep(self, found: ReceivedFile) -> None:
+        self._received[found.want.relative] = found

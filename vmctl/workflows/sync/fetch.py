@@ -15,18 +15,18 @@ from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.sync.remote_listing import (
-    Asked,
     Listing,
     RemoteEntry,
     RemoteItem,
+    RequestedPaths,
     names,
     safe_link,
 )
 from vmctl.domain.text import one_line
-from vmctl.ssh.transfer.destination import Landing, part_name
-from vmctl.ssh.transfer.download import Arrived, Want
+from vmctl.ssh.transfer.destination import Destination, part_name
+from vmctl.ssh.transfer.download import FileRequest, ReceivedFile
 from vmctl.workflows.session.session import connect
-from vmctl.workflows.sync.download import Bringing, Plan
+from vmctl.workflows.sync.download import Download, DownloadPlan
 
 STEP = "fetch"
 
@@ -79,20 +79,20 @@ def fetch(
     request = {"project": project.name, "paths": list(paths), "force": force, "wait": wait}
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
     planner = _Planner(project, target, tuple(paths), parents)
-    bringing = Bringing(
+    download = Download(
         project, "fetch", request, planner.plan, clock, STEP, changing_ok=force, waits=wait
     )
     try:
         ask = parents or _something_here(project, paths, target)
-        arrived = yield from bringing.bring(session, ask)
+        received = yield from download.run(session, ask)
         links, left_out = planner.make_links()
     finally:
         planner.close()
-    files = tuple(_shown(found, target) for found in arrived)
+    files = tuple(_shown(found, target) for found in received)
     seconds = round(clock.monotonic() - began, 3)
     folders = tuple(_here(target / path) for path in planner.tops)
     result = FetchResult(files, folders, left_out, sum(file.bytes for file in files), seconds)
-    yield Finished(STEP, _told(result, planner.names, links), seconds)
+    yield Finished(STEP, _summary(result, planner.names, links), seconds)
     for file in files:
         if file.replaced and len(files) <= 5:
             yield Noted(f"Replaced {file.path}")
@@ -102,22 +102,22 @@ def fetch(
 
 
 class _Planner:
-    """From a listing to what lands where; the landing is opened once there is something to land."""
+    """Maps a listing to places here; opens the destination only if there is something to write."""
 
     def __init__(
         self, project: Project, target: Path, paths: tuple[str, ...], parents: bool
     ) -> None:
         self._target = target
         self._named = bool(paths)
-        self._asked = asked_of(project, paths)
+        self._asked = requested_paths(project, paths)
         self._parents = parents
-        self._landing: Landing | None = None
+        self._destination: Destination | None = None
         self._items: tuple[RemoteItem, ...] = ()
         self._warned: set[str] = set()
         self.tops: list[str] = []
         self.names = ""
 
-    def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
+    def plan(self, answer: Mapping[str, Any]) -> Story[DownloadPlan]:
         """Checks the listing, makes the folders; refuses what would clash."""
         listing = Listing.parse(answer)
         for item in listing.items:
@@ -128,16 +128,16 @@ class _Planner:
                 yield Warned(text)
         self._items = listing.items
         wants = self._wants(listing.items)
-        if self._landing is None:
-            self._landing = Landing(self._target)
-        landing = self._landing
+        if self._destination is None:
+            self._destination = Destination(self._target)
+        destination = self._destination
         for item in listing.items:
-            self._prepare(landing, item)
+            self._prepare(destination, item)
         self.tops = [self._place(item) for item in listing.items if item.kind == "dir"]
         bases = list(dict.fromkeys(self._place(item) for item in listing.items))
         yield Started(STEP, f"{'Going on with' if self.names else 'Fetching'} {names(bases)}")
         self.names = names(bases)
-        return Plan(landing, wants, listing.files)
+        return DownloadPlan(destination, wants, listing.files)
 
     def _warnings(self, listing: Listing) -> list[str]:
         missing = listing.missing
@@ -164,8 +164,8 @@ class _Planner:
     def _place(self, item: RemoteItem) -> str:
         return self._asked.place_of(item, parents=self._parents)
 
-    def _wants(self, items: Sequence[RemoteItem]) -> list[Want]:
-        wants: dict[str, Want] = {}
+    def _wants(self, items: Sequence[RemoteItem]) -> list[FileRequest]:
+        wants: dict[str, FileRequest] = {}
         folders: dict[str, str] = {}
         for item in items:
             place = self._place(item)
@@ -179,18 +179,18 @@ class _Planner:
                         raise _same_name(want.relative, want.remote, known.remote)
         return list(wants.values())
 
-    def _prepare(self, landing: Landing, item: RemoteItem) -> None:
+    def _prepare(self, destination: Destination, item: RemoteItem) -> None:
         """Every folder is there, and no folder stands where a file must come."""
         place = self._place(item)
         if item.kind == "dir":
-            landing.folder(place)
+            destination.folder(place)
         for entry in item.entries:
             relative = f"{place}/{entry.relative}" if entry.relative else place
             if entry.kind == "dir":
-                landing.folder(relative)
+                destination.folder(relative)
                 continue
-            landing.folder(relative.rpartition("/")[0])
-            found = landing.look(relative)
+            destination.folder(relative.rpartition("/")[0])
+            found = destination.look(relative)
             if found is not None and stat.S_ISDIR(found.st_mode):
                 raise Conflict(
                     f"{_here(self._target / relative)} is a folder here.",
@@ -206,26 +206,26 @@ class _Planner:
             for entry in item.entries:
                 if entry.kind != "link":
                     continue
-                if self._landing is not None and safe_link(entry.relative, entry.link):
-                    self._landing.link(f"{place}/{entry.relative}", entry.link)
+                if self._destination is not None and safe_link(entry.relative, entry.link):
+                    self._destination.link(f"{place}/{entry.relative}", entry.link)
                     made += 1
                 else:
                     left_out.append(one_line(f"{place}/{entry.relative}"))
-        if self._landing is not None:
-            self._landing.sync()
+        if self._destination is not None:
+            self._destination.sync()
         return made, tuple(left_out)
 
     def close(self) -> None:
         """Let go of the folder."""
-        if self._landing is not None:
-            self._landing.close()
+        if self._destination is not None:
+            self._destination.close()
 
 
-def asked_of(project: Project, paths: Sequence[str]) -> Asked:
+def requested_paths(project: Project, paths: Sequence[str]) -> RequestedPaths:
     """What a fetch of these paths asks for; without any: the jobs' outputs."""
     jobs = project.jobs.values()
     below = [(job.directory, output) for job in jobs for output in job.outputs]
-    return Asked(
+    return RequestedPaths(
         paths=tuple(paths) or tuple(output for _, output in below),
         project=project.name,
         folders=tuple(job.directory for job in jobs),
@@ -246,10 +246,10 @@ def _refuse_nameless(paths: Sequence[str]) -> None:
             )
 
 
-def _want(item: RemoteItem, entry: RemoteEntry, place: str) -> Want:
+def _want(item: RemoteItem, entry: RemoteEntry, place: str) -> FileRequest:
     relative = f"{place}/{entry.relative}" if entry.relative else place
     remote = f"{item.path}/{entry.relative}" if entry.relative else item.path
-    return Want(entry.number, remote, relative, entry.size, entry.mtime_ns, entry.mode)
+    return FileRequest(entry.number, remote, relative, entry.size, entry.mtime_ns, entry.mode)
 
 
 def _same_name(place: str, one: str, other: str) -> InvalidInput:
@@ -292,7 +292,7 @@ def _something_here(project: Project, paths: Sequence[str], target: Path) -> boo
     return False
 
 
-def _shown(found: Arrived, target: Path) -> FetchedFile:
+def _shown(found: ReceivedFile, target: Path) -> FetchedFile:
     return FetchedFile(
         path=_here(target / found.want.relative),
         bytes=found.bytes,
@@ -311,7 +311,7 @@ def _here(path: Path) -> str:
         return one_line(str(path))
 
 
-def _told(result: FetchResult, what: str, links: int) -> str:
+def _summary(result: FetchResult, what: str, links: int) -> str:
     count = len(result.files)
     files = "1 file" if count == 1 else f"{count} files"
     if links:

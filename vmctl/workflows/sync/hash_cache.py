@@ -14,11 +14,11 @@ from typing import Any
 
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
-from vmctl.domain.sync.tree import Entry
+from vmctl.domain.sync.tree import TreeEntry
 from vmctl.domain.text import one_line
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
-from vmctl.ssh.transfer.upload import opened
+from vmctl.ssh.transfer.upload import open_file
 from vmctl.workflows.sync.selection import LocalEntry
 
 RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change again unnoticed
@@ -27,7 +27,7 @@ WORKERS = min(4, max(1, (os.cpu_count() or 2) - 1))  # ssh wants a core, too
 ALONE = 16  # so few files are read without helpers
 LINES = 64  # of changes in a cache before it is written anew
 Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
-Tell = Callable[[LocalEntry, str], None]  # a file and its SHA-256
+OnHashed = Callable[[LocalEntry, str], None]  # a file and its SHA-256
 
 
 class Hashes:
@@ -35,10 +35,10 @@ class Hashes:
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
-        self._store = Store(cache_dir() / "hashes" / f"{digest}.json")
-        self._known: dict[str, list[Any]] = dict(self._store.found)
+        self._log = AppendLog(cache_dir() / "hashes" / f"{digest}.json")
+        self._known: dict[str, list[Any]] = dict(self._log.found)
 
-    def unread(self, entries: Sequence[LocalEntry]) -> list[LocalEntry]:
+    def unhashed(self, entries: Sequence[LocalEntry]) -> list[LocalEntry]:
         """The files whose SHA-256 has to be computed."""
         known = self._known
         return [
@@ -48,14 +48,17 @@ class Hashes:
         ]
 
     def tree(
-        self, root: Path, entries: Sequence[LocalEntry], tell: Tell = lambda entry, sha256: None
-    ) -> dict[str, Entry]:
+        self,
+        root: Path,
+        entries: Sequence[LocalEntry],
+        on_hashed: OnHashed = lambda *_: None,
+    ) -> dict[str, TreeEntry]:
         """The tree that these entries make; raises where a file cannot be read.
 
-        Of each file that is read `tell` hears at once.
+        Of each file that is read `on_hashed` hears at once.
         """
         known, now = self._known, time.time_ns()
-        found: dict[str, Entry] = {}
+        found: dict[str, TreeEntry] = {}
         unknown: list[LocalEntry] = []
         kept: dict[str, list[Any]] = {}
         for entry in entries:
@@ -69,7 +72,7 @@ class Hashes:
                     found[entry.path] = []
             else:
                 found[entry.path] = ["l", entry.link] if entry.kind == "link" else ["d"]
-        for entry, sha256 in _hash_all(root, unknown, tell):
+        for entry, sha256 in _hash_all(root, unknown, on_hashed):
             found[entry.path] = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
             if now - max(entry.mtime_ns, entry.ctime_ns) > RACY_NS:
                 kept[entry.path] = [*entry.stamp, sha256]
@@ -78,7 +81,7 @@ class Hashes:
 
     def save(self, but: Collection[str] = ()) -> None:
         """Keep what was computed; a cache that cannot be written is no reason to fail."""
-        self._store.write(
+        self._log.write(
             {path: known for path, known in self._known.items() if path not in but}
             if but
             else self._known
@@ -91,23 +94,23 @@ def pair_key(project: Project) -> str:
     return hashlib.sha256(pair).hexdigest()[:16]
 
 
-class Base:
+class LastPushedTree:
     """Our record of the last push: the tree that a VM has since, and its id; "" is none.
 
     A pull believes it, and nothing that the VM says, about what was pushed.
     """
 
     def __init__(self, key: str) -> None:
-        self._store = Store(cache_dir() / "pushed" / f"{key}.json")
-        self.files: dict[str, Entry] = dict(self._store.found)
+        self._log = AppendLog(cache_dir() / "pushed" / f"{key}.json")
+        self.files: dict[str, TreeEntry] = dict(self._log.found)
         self.id = str(self.files.pop("", ""))  # no file has an empty path
 
-    def write(self, tree: str, files: dict[str, Entry]) -> None:
+    def write(self, tree: str, files: dict[str, TreeEntry]) -> None:
         """Remember the tree that the VM has now."""
-        self._store.write({**files, "": tree})
+        self._log.write({**files, "": tree})
 
 
-class Store:
+class AppendLog:
     """A dictionary in a file: a line with all of it, then lines with what changed since."""
 
     def __init__(self, path: Path) -> None:
@@ -140,18 +143,18 @@ class Store:
             write_cache(self._path, {"put": wanted, "gone": []})
 
 
-def read_told(key: str) -> list[Any]:
+def read_shown_warnings(key: str) -> list[Any]:
     """Which warnings of pushes were shown before."""
-    found = _read(_told_file(key)).get("told")
+    found = _read(_warnings_file(key)).get("told")
     return found if isinstance(found, list) else []
 
 
-def write_told(key: str, told: list[Any]) -> None:
+def write_shown_warnings(key: str, told: list[Any]) -> None:
     """Remember which warnings were shown."""
-    write_cache(_told_file(key), {"told": told})
+    write_cache(_warnings_file(key), {"told": told})
 
 
-class Unfinished:
+class CutMarker:
     """Whether an earlier push was cut after it had begun to send what the VM asked for."""
 
     def __init__(self, key: str) -> None:
@@ -177,7 +180,7 @@ def write_cache(path: Path, record: object) -> None:
         atomic_write(path, json.dumps(record) + "\n")
 
 
-def _told_file(key: str) -> Path:
+def _warnings_file(key: str) -> Path:
     return cache_dir() / "pushed" / f"{key}.told.json"
 
 
@@ -190,13 +193,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _hash_all(
-    root: Path, entries: list[LocalEntry], tell: Tell
+    root: Path, entries: list[LocalEntry], on_hashed: OnHashed
 ) -> Iterable[tuple[LocalEntry, str]]:
     found: dict[str, str] = {}
     if len(entries) < ALONE:
         for entry in entries:
             found[entry.path] = hash_file(root, entry.path)
-            tell(entry, found[entry.path])
+            on_hashed(entry, found[entry.path])
         return [(entry, found[entry.path]) for entry in entries]
     errors: list[VmctlError] = []
     pending = iter(entries)
@@ -210,7 +213,7 @@ def _hash_all(
                 return
             try:
                 found[entry.path] = hash_file(root, entry.path)
-                tell(entry, found[entry.path])
+                on_hashed(entry, found[entry.path])
             except VmctlError as error:
                 errors.append(error)
 
@@ -227,12 +230,12 @@ def _hash_all(
 def hash_file(root: Path, path: str) -> str:
     """The SHA-256 of one file of the folder."""
     digest = hashlib.sha256()
-    with opened(root, path) as file:
+    with open_file(root, path) as file:
         while data := file.read(CHUNK_BYTES):
             digest.update(data)
     return digest.hexdigest()
 
 
-def went_away(path: str) -> Conflict:
+def vanished_error(path: str) -> Conflict:
     """A file was selected and is not there any more."""
     return Conflict(f"{one_line(path)} went away while it was being pushed.", hint="vmctl push")

@@ -18,16 +18,16 @@ from vmctl.domain.events import Finished, Noted, Started, Story, Warned
 from vmctl.domain.limits import LISTED
 from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
 from vmctl.domain.sync.file_names import covers, has_git
-from vmctl.domain.sync.reconcile import NOTHING, Content, Verdict, judge
+from vmctl.domain.sync.reconcile import NOTHING, FileState, Resolution, resolve
 from vmctl.domain.sync.remote_listing import Listing, RemoteItem, names, safe_link, safe_relative
 from vmctl.domain.sync.tree import tree_id
 from vmctl.domain.text import one_line
 from vmctl.ssh import rpc
-from vmctl.ssh.transfer.destination import Landing
-from vmctl.ssh.transfer.download import Arrived, Want
+from vmctl.ssh.transfer.destination import Destination
+from vmctl.ssh.transfer.download import FileRequest, ReceivedFile
 from vmctl.workflows.session.session import connect
-from vmctl.workflows.sync.download import Bringing, Plan
-from vmctl.workflows.sync.hash_cache import Base, pair_key
+from vmctl.workflows.sync.download import Download, DownloadPlan
+from vmctl.workflows.sync.hash_cache import LastPushedTree, pair_key
 from vmctl.workflows.sync.project_root import refuse_unfit_root
 from vmctl.workflows.sync.selection import select
 
@@ -95,35 +95,35 @@ def pull(
     wanted = [_relative(project, path) for path in paths]
     session = yield from connect(project, clock=clock)
     yield Started(STEP, "Looking what changed on the VM")
-    merging = _Merging(project, wanted, dry_run, force)
+    planner = _PullPlanner(project, wanted, dry_run, force)
     request = {"project": project.name, "paths": wanted}
-    bringing = Bringing(project, "pull", request, merging.plan, clock, STEP)
+    download = Download(project, "pull", request, planner.plan, clock, STEP)
     try:
-        arrived = yield from bringing.bring(session, True)
+        received = yield from download.run(session, True)
         if not dry_run:
-            merging.make_links()
-            merging.delete()
-        merging.landing.sync()
-        accepted = [] if dry_run else merging.accepted(arrived)
+            planner.make_links()
+            planner.delete()
+        planner.destination.sync()
+        accepted = [] if dry_run else planner.accepted(received)
     finally:
-        merging.landing.close()
+        planner.destination.close()
     if accepted:
         # a later push then finds what it expects; over another connection, if need be
         session = yield from connect(project, clock=clock)
         told = {"project": project.name, "accept": accepted}
-        merging.remember(accepted, rpc.call(session.ssh, "push-accept", told)["tree"])
+        planner.remember(accepted, rpc.call(session.ssh, "push-accept", told)["tree"])
     seconds = round(clock.monotonic() - began, 3)
-    result = merging.result(arrived, seconds)
-    yield Finished(STEP, _told(result), seconds)
-    for path in merging.same_paths:
+    result = planner.result(received, seconds)
+    yield Finished(STEP, _summary(result), seconds)
+    for path in planner.same_paths:
         yield Noted(f"{one_line(path)} has not changed on the VM since it was pushed")
     if result.links_left_out:
         yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
-    if merging.left_out:
-        yield Warned(f"Left out what is neither file nor link: {names(merging.left_out)}")
+    if planner.left_out:
+        yield Warned(f"Left out what is neither file nor link: {names(planner.left_out)}")
     if result.new:
-        yield Noted(f"New on the VM, not pulled: {names(merging.new)} (bring it: vmctl pull PATH)")
-    if any(verdict is Verdict.UNKNOWN for verdict in merging.verdicts.values()):
+        yield Noted(f"New on the VM, not pulled: {names(planner.new)} (bring it: vmctl pull PATH)")
+    if any(resolution is Resolution.UNKNOWN for resolution in planner.resolutions.values()):
         yield Warned(
             "No push from this folder is on record here: another computer pushed it, or vmctl's "
             "cache was deleted. Compare with vmctl fetch PATH --to DIR; the VM's version of a "
@@ -149,17 +149,17 @@ def _relative(project: Project, path: str) -> str:
 
 
 @dataclass(slots=True)
-class _Merging:
+class _PullPlanner:
     """From the VM's listing to what is taken, path by path."""
 
     project: Project
     wanted: Sequence[str]
     dry_run: bool
     force: bool
-    landing: Landing = field(init=False)
-    pushed: Base = field(init=False)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    there: dict[str, Content] = field(default_factory=dict)
+    destination: Destination = field(init=False)
+    pushed: LastPushedTree = field(init=False)
+    resolutions: dict[str, Resolution] = field(default_factory=dict)
+    there: dict[str, FileState] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     same_paths: tuple[str, ...] = ()
@@ -167,10 +167,10 @@ class _Merging:
     new: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.landing = Landing(self.project.root)
-        self.pushed = Base(pair_key(self.project))
+        self.destination = Destination(self.project.root)
+        self.pushed = LastPushedTree(pair_key(self.project))
 
-    def plan(self, answer: Mapping[str, Any]) -> Story[Plan]:
+    def plan(self, answer: Mapping[str, Any]) -> Story[DownloadPlan]:
         """Decides each path; what was decided on an earlier connection is decided anew."""
         listing = Listing.parse(answer)
         told = checked(_BESIDE, answer, "its listing")
@@ -185,8 +185,8 @@ class _Merging:
                 hint="What changed there: vmctl pull --dry-run",
             )
         self.left_out = listing.left_out
-        self.verdicts.clear()
-        there = {item.inside: _content(item, told["sums"]) for item in listing.items}
+        self.resolutions.clear()
+        there = {item.inside: _state_of(item, told["sums"]) for item in listing.items}
         self.there = {**there, **dict.fromkeys(deleted, NOTHING)}
         self.sizes = {item.inside: item.size for item in listing.items}
         selected = {entry.path for entry in select(self.project.root, self.project.exclude).entries}
@@ -194,43 +194,43 @@ class _Merging:
         for path, content in self.there.items():
             here = self._here(path)
             self._refuse_foreign(path, here, selected)
-            before = Content.of(self.pushed.files.get(path))
+            before = FileState.of(self.pushed.files.get(path))
             known = bool(self.pushed.files)
-            self.verdicts[path] = judge(path, before, here, content, self.wanted, known)
+            self.resolutions[path] = resolve(path, before, here, content, self.wanted, known)
             if not self.force:
                 instead_of[path] = here.value if here.kind == "file" else ""
         self.new = tuple(path for path in told["made"] or () if self._is_new(path))
         wants = [
-            Want(entry.number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
+            FileRequest(entry.number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
             for item in listing.items
             for entry in item.entries
             if entry.kind == "file" and self._taken(item.inside) and not self.dry_run
         ]
         if wants:
             yield Started(STEP, f"Pulling {names([want.relative for want in wants])}")
-        return Plan(self.landing, wants, listing.files, instead_of)
+        return DownloadPlan(self.destination, wants, listing.files, instead_of)
 
     def _is_new(self, path: str) -> bool:
         """Whether a file that the VM says was made there may be one for here."""
         if has_git(safe_relative(path)) or path in self.there:
             return False
         try:
-            return self.landing.look(path) is None
+            return self.destination.look(path) is None
         except Conflict:  # below what is no folder here
             return False
 
-    def _here(self, path: str) -> Content:
-        found = self.landing.look(path)
+    def _here(self, path: str) -> FileState:
+        found = self.destination.look(path)
         if found is None:
             return NOTHING
         if stat.S_ISREG(found.st_mode):
-            return Content("file", self.landing.sum_of(path))
+            return FileState("file", self.destination.sha256_of(path))
         if stat.S_ISLNK(found.st_mode):
             # Path.readlink would tidy the target up
-            return Content("link", os.readlink(self.project.root / path))  # noqa: PTH115
-        return Content("other")
+            return FileState("link", os.readlink(self.project.root / path))  # noqa: PTH115
+        return FileState("other")
 
-    def _refuse_foreign(self, path: str, here: Content, selected: set[str]) -> None:
+    def _refuse_foreign(self, path: str, here: FileState, selected: set[str]) -> None:
         """The VM may only name what a push takes from here or took, or what the user named."""
         if has_git(path):
             raise IntegrityError(
@@ -245,40 +245,40 @@ class _Merging:
             )
 
     def _taken(self, path: str) -> bool:
-        verdict = self.verdicts[path]
-        if verdict is Verdict.SAME or verdict.needs_name or self.there[path] == NOTHING:
+        resolution = self.resolutions[path]
+        if resolution is Resolution.SAME or resolution.needs_name or self.there[path] == NOTHING:
             return False
-        return verdict is Verdict.TAKE or self.force
+        return resolution is Resolution.TAKE or self.force
 
     def _taken_links(self) -> list[str]:
-        return [p for p in self.verdicts if self.there[p].kind == "link" and self._taken(p)]
+        return [p for p in self.resolutions if self.there[p].kind == "link" and self._taken(p)]
 
     def make_links(self) -> None:
         """Links that stay inside the project; others are left out."""
         for path in self._taken_links():
             if safe_link(path, self.there[path].value):
-                self.landing.link(path, self.there[path].value)
+                self.destination.link(path, self.there[path].value)
             else:
                 self.outside += (one_line(path),)
 
     def _deleted(self) -> list[str]:
-        gone = [p for p in self.verdicts if self.there[p] == NOTHING and self.force]
-        spared = [path for path in gone if self.verdicts[path].needs_name]
-        return [p for p in gone if self.verdicts[p] is not Verdict.SAME and p not in spared]
+        gone = [p for p in self.resolutions if self.there[p] == NOTHING and self.force]
+        spared = [path for path in gone if self.resolutions[path].needs_name]
+        return [p for p in gone if self.resolutions[p] is not Resolution.SAME and p not in spared]
 
     def delete(self) -> None:
         """What is gone there goes here, where that was asked for."""
         for path in self._deleted():
-            self.landing.remove(path)
+            self.destination.remove(path)
 
-    def accepted(self, arrived: Sequence[Arrived]) -> list[list[Any]]:
+    def accepted(self, received: Sequence[ReceivedFile]) -> list[list[Any]]:
         """What is now the same on both sides, as the record of a push names it."""
-        came = {found.want.relative: found.sha256 for found in arrived}
+        came = {found.want.relative: found.sha256 for found in received}
         entries: list[list[Any]] = []
-        for path, verdict in self.verdicts.items():
-            found = self.landing.look(path)
+        for path, resolution in self.resolutions.items():
+            found = self.destination.look(path)
             there = self.there[path]
-            sha256 = came.get(path, there.value if verdict is Verdict.SAME else "")
+            sha256 = came.get(path, there.value if resolution is Resolution.SAME else "")
             if there == NOTHING:
                 if found is None:
                     entries.append([path, None])
@@ -302,16 +302,16 @@ class _Merging:
         # where the VM has another tree on record, the next push tells it the whole one
         self.pushed.write(tree if tree == tree_id(files) else "", files)
 
-    def result(self, arrived: Sequence[Arrived], seconds: float) -> PullResult:
+    def result(self, received: Sequence[ReceivedFile], seconds: float) -> PullResult:
         """What was done, or would be."""
-        taken = [found.want.relative for found in arrived]
+        taken = [found.want.relative for found in received]
         if self.dry_run:
-            taken = [p for p in self.verdicts if self.there[p].kind == "file" and self._taken(p)]
+            taken = [p for p in self.resolutions if self.there[p].kind == "file" and self._taken(p)]
         files = tuple(PulledFile(one_line(path), self.sizes.get(path, 0)) for path in taken)
         conflicts = tuple(
-            Refused(one_line(path), verdict.value)
-            for path, verdict in self.verdicts.items()
-            if verdict.needs_name or (verdict.is_conflict and not self.force)
+            Refused(one_line(path), resolution.value)
+            for path, resolution in self.resolutions.items()
+            if resolution.needs_name or (resolution.is_conflict and not self.force)
         )
         links = [one_line(path) for path in self._taken_links()]
         return PullResult(
@@ -327,13 +327,13 @@ class _Merging:
         )
 
 
-def _content(item: RemoteItem, sums: Mapping[str, str]) -> Content:
+def _state_of(item: RemoteItem, sums: Mapping[str, str]) -> FileState:
     if item.kind == "link":
-        return Content("link", item.entries[0].link)
-    return Content("file", sums.get(item.inside, ""))
+        return FileState("link", item.entries[0].link)
+    return FileState("file", sums.get(item.inside, ""))
 
 
-def _told(result: PullResult) -> str:
+def _summary(result: PullResult) -> str:
     """One line for people."""
     count = len(result.files) + len(result.links)
     verb = "Would pull" if result.dry_run else "Pulled"

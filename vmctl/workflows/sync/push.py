@@ -28,14 +28,25 @@ from vmctl.files import FileLock
 from vmctl.folders import runtime_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.ssh.transfer.upload import Absent, Channel
+from vmctl.ssh.transfer.upload import HelpersReinstalled, UploadStream
 from vmctl.workflows.base.agreements import Agree, agree_on_files
 from vmctl.workflows.session.reconnect import ComingBack
 from vmctl.workflows.session.session import connect
-from vmctl.workflows.sync.hash_cache import Unfinished, pair_key, read_told, write_told
+from vmctl.workflows.sync.hash_cache import (
+    CutMarker,
+    pair_key,
+    read_shown_warnings,
+    write_shown_warnings,
+)
 from vmctl.workflows.sync.project_root import refuse_unfit_root
-from vmctl.workflows.sync.push_session import STEP, Early, Talk, Way, goes_ahead
-from vmctl.workflows.sync.scan import Reading, Unagreed, secrets_to_send
+from vmctl.workflows.sync.push_session import (
+    STEP,
+    PushOptions,
+    PushSession,
+    RsyncStarter,
+    is_sent_ahead,
+)
+from vmctl.workflows.sync.scan import Scan, SecretsFound, secrets_to_send
 from vmctl.workflows.sync.selection import LocalEntry, Selection
 
 SHOWN = 20  # names in a message
@@ -88,40 +99,40 @@ def push(
     it, that is refused.
     """
     clock = clock or Clock()
-    began, way = clock.monotonic(), Way(dry_run, force, via)
+    began, options = clock.monotonic(), PushOptions(dry_run, force, via)
     if not project.root.is_dir():
         raise NotFound(f"There is no folder {project.root}.")
     refuse_unfit_root(project.root, project.file)
-    with _alone(project) as key:
+    with _push_lock(project) as key:
         # while the connection is on its way
-        reading = Reading(project, key, may_send=not dry_run)
+        scan = Scan(project, key, may_send=not dry_run)
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
-        crossing, back, installed = _Crossing(), ComingBack(project, clock), False
+        progress, back, installed = _Progress(), ComingBack(project, clock), False
         while True:
-            crossing.begun = False
+            progress.begun = False
             try:
-                told = yield from _converse(session.ssh, project, reading, way, crossing)
+                told = yield from _run_once(session.ssh, project, scan, options, progress)
                 break
-            except Unagreed as found:
+            except SecretsFound as found:
                 yield from agree_on_files(project, found.paths, agree)
-                reading = Reading(project, key)
+                scan = Scan(project, key)
                 continue
-            except Absent:
+            except HelpersReinstalled:
                 if installed:
                     raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
                 installed = True
                 continue
             except (Unreachable, AccessDenied) as error:
-                if not (crossing.begun or back.is_lost):
+                if not (progress.begun or back.is_lost):
                     raise  # there was no link that could come back
                 if type(error) is Unreachable:
                     error.hint = RESUMES
-                yield from back.lost(error, progressed=crossing.has_progressed())
+                yield from back.lost(error, progressed=progress.has_progressed())
             session = (yield from back.session()) or session
             # the folder may have changed meanwhile
-            reading = Reading(project, key, may_send=not dry_run)
-    selection, tree = reading.selection, reading.tree
+            scan = Scan(project, key, may_send=not dry_run)
+    selection, tree = scan.selection, scan.tree
     names = named(told["put"], sorted(tree))
     moved = [path for path in names if tree[path][0] != "d"]
     seconds = round(clock.monotonic() - began, 3)
@@ -138,14 +149,14 @@ def push(
         refused=tuple(path for path, _ in told["conflicts"]),
         left_out=group_left_out(selection.left_out),
         largest=_largest(selection.entries),
-        sent_bytes=crossing.sent_bytes,
+        sent_bytes=progress.sent_bytes,
         seconds=seconds,
     )
-    yield Finished(STEP, _told(result), seconds)
+    yield Finished(STEP, _summary(result), seconds)
     for path in result.kept[:SHOWN]:
         yield Warned(f"{one_line(path)} is gone here but was changed on the VM, so it stays there")
-    if reading.unagreed:  # in a dry run only
-        listed = ", ".join(map(one_line, reading.unagreed[:SHOWN]))
+    if scan.unagreed:  # in a dry run only
+        listed = ", ".join(map(one_line, scan.unagreed[:SHOWN]))
         yield Warned(f"A push would ask first, because of what looks like a secret: {listed}")
     if selection.unanswered:
         yield Warned(
@@ -154,7 +165,7 @@ def push(
         )
     if result.refused:
         yield Warned(_conflict(told["conflicts"]).message)
-    for text in _missed(project, selection, None if dry_run else key):
+    for text in _named_but_left_out(project, selection, None if dry_run else key):
         yield Warned(text)
     return result
 
@@ -167,9 +178,9 @@ def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:
         yield from agree_on_files(project, found, agree)
 
 
-def _missed(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
+def _named_but_left_out(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
     """Jobs that name what stays here; with a key only what was not told before."""
-    told = read_told(key) if key else []
+    told = read_shown_warnings(key) if key else []
     new = []
     for job in project.jobs.values():
         words = [
@@ -183,11 +194,11 @@ def _missed(project: Project, selection: Selection, key: str | None) -> Iterator
                     f"{rule}: it is on the VM only if something makes it there"
                 )
     if key and new:
-        write_told(key, [*told, *new])
+        write_shown_warnings(key, [*told, *new])
 
 
 @dataclass(slots=True)
-class _Crossing:
+class _Progress:
     """What came of the connections so far."""
 
     begun: bool = False  # the VM has taken part in this one
@@ -201,61 +212,61 @@ class _Crossing:
         return self.missing_bytes < missed
 
 
-def _converse(
-    ssh: OpenSSH, project: Project, reading: Reading, way: Way, crossing: _Crossing
+def _run_once(
+    ssh: OpenSSH, project: Project, scan: Scan, options: PushOptions, progress: _Progress
 ) -> Story[dict[str, Any]]:
     """The VM's last answer."""
-    unfinished = Unfinished(reading.key)
-    early = None
-    if way.via is Via.STREAM and not way.dry_run:
-        early = Early(ssh, project.name, reading, unfinished)
-    channel = talk = None
+    cut_marker = CutMarker(scan.key)
+    starter = None
+    if options.via is Via.STREAM and not options.dry_run:
+        starter = RsyncStarter(ssh, project.name, scan, cut_marker)
+    stream = conversation = None
     try:
-        channel = Channel(ssh)
-        crossing.begun = True
-        reading.wait_selected()
-        ahead = goes_ahead(reading, way, unfinished)
+        stream = UploadStream(ssh)
+        progress.begun = True
+        scan.wait_listed()
+        ahead = is_sent_ahead(scan, options, cut_marker)
         if not ahead:
-            reading.wait()
+            scan.wait_hashed()
         signature = hashlib.sha256(ensure_keypair().public_line.encode()).hexdigest()[:16]
-        channel.request(
+        stream.request(
             {
                 "project": project.name,
                 "origin": f"{signature}:{project.root}",
                 "place": f"{os.uname().nodename}:{project.root}",
-                "force": way.force,
-                "dry_run": way.dry_run,
-                "base": reading.base.id,
-                "tree": "" if ahead else reading.id,  # only who knows `base` compares it
+                "force": options.force,
+                "dry_run": options.dry_run,
+                "base": scan.base.id,
+                "tree": "" if ahead else scan.id,  # only who knows `base` compares it
             }
         )
-        head_start = early.begun() if early else None
-        talk = Talk(channel, reading, way, unfinished, head_start)
-        told = yield from talk.hold()
-        reading.save()
+        rsync = starter.begun() if starter else None
+        conversation = PushSession(stream, scan, options, cut_marker, rsync)
+        told = yield from conversation.run()
+        scan.save()
     finally:
-        if talk is not None and talk.missing_bytes is not None:
-            crossing.missing_bytes = talk.missing_bytes
-        if early is not None:
-            early.close()
-        if channel is not None:
-            crossing.sent_bytes += channel.sent_bytes
-            channel.close()
+        if conversation is not None and conversation.missing_bytes is not None:
+            progress.missing_bytes = conversation.missing_bytes
+        if starter is not None:
+            starter.close()
+        if stream is not None:
+            progress.sent_bytes += stream.sent_bytes
+            stream.close()
     if "conflicts" in told and "put" not in told:
         raise _conflict(told["conflicts"])
-    if not way.dry_run:
-        if told["tree"] not in (reading.id, tree_id(reading.tree)):
+    if not options.dry_run:
+        if told["tree"] not in (scan.id, tree_id(scan.tree)):
             raise IntegrityError(
                 "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
             )
-        unfinished.end()
-        if told["tree"] != reading.base.id:
-            reading.base.write(told["tree"], reading.tree)
+        cut_marker.end()
+        if told["tree"] != scan.base.id:
+            scan.base.write(told["tree"], scan.tree)
     return told
 
 
 @contextlib.contextmanager
-def _alone(project: Project) -> Iterator[str]:
+def _push_lock(project: Project) -> Iterator[str]:
     """One push of a project at a time from this computer; yields a name for the pair."""
     digest = pair_key(project)
     lock = FileLock(runtime_dir() / f"push-{digest}.lock")
@@ -287,7 +298,7 @@ def _largest(entries: Sequence[LocalEntry], count: int = 5) -> tuple[Size, ...]:
     return tuple(Size(entry.path, entry.size) for entry in ordered[:count])
 
 
-def _told(result: PushResult) -> str:
+def _summary(result: PushResult) -> str:
     """One line for people."""
     verb = "would move" if result.dry_run else "moved"
     files = "1 file" if result.files == 1 else f"{result.files} files"

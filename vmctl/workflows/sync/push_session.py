@@ -17,29 +17,29 @@ from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.replies import unfit
 from vmctl.domain.sync.rsync_output import RsyncStats, Via
-from vmctl.domain.sync.tree import Entry, difference, named
+from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.ssh.transfer.upload import Channel, Content
-from vmctl.workflows.sync.hash_cache import Unfinished, hash_file, went_away
-from vmctl.workflows.sync.scan import Reading
+from vmctl.ssh.transfer.upload import Blob, UploadStream
+from vmctl.workflows.sync.hash_cache import CutMarker, hash_file, vanished_error
+from vmctl.workflows.sync.scan import Scan
 from vmctl.workflows.sync.selection import entry_of
 
 if TYPE_CHECKING:
-    from vmctl.ssh.transfer.rsync import HeadStart
+    from vmctl.ssh.transfer.rsync import SpeculativeRsync
 
 STEP = "push"
-PLACED = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
-ELSEWHERE = re.compile(r"/[^\x00-\x1f\x7f]+/\.vmctl-push/placed")  # on a disk of its own
+PLACED_FOLDER = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
+OTHER_DISK = re.compile(r"/[^\x00-\x1f\x7f]+/\.vmctl-push/placed")  # on a disk of its own
 TURNS = 64  # of the VM's, in one push: each file is asked for four times at most
-HOPEFUL_BYTES = 1 << 19  # of contents go along without a question
+LIKELY_BYTES = 1 << 19  # of contents go along without a question
 AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the files hold
 DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
 TRIES = 3  # to read a file that changes
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PushOptions:
     """How a push goes."""
 
     dry_run: bool = False
@@ -47,85 +47,85 @@ class Way:
     via: Via = Via.STREAM
 
 
-class Talk:
+class PushSession:
     """One conversation with the VM about one tree, which may still change under it."""
 
     def __init__(
         self,
-        channel: Channel,
-        reading: Reading,
-        way: Way,
-        unfinished: Unfinished,
-        head_start: HeadStart | None,
+        stream: UploadStream,
+        scan: Scan,
+        options: PushOptions,
+        cut_marker: CutMarker,
+        rsync: SpeculativeRsync | None,
     ) -> None:
-        self._channel = channel
-        self._root: Path = reading.root
-        self._name = reading.name
-        self._reading = reading
-        self._tree: dict[str, Entry] = {}
-        self._base = reading.base
-        self._way = way
-        self._unfinished = unfinished
-        self._head_start = head_start
+        self._stream = stream
+        self._root: Path = scan.root
+        self._name = scan.name
+        self._scan = scan
+        self._tree: dict[str, TreeEntry] = {}
+        self._base = scan.base
+        self._options = options
+        self._cut_marker = cut_marker
+        self._rsync = rsync
         self._tries: Counter[str] = Counter()
         self._sent: dict[str, int] = {}  # sha256: up to where it went out
         self._done_bytes = 0
         self._total_bytes: int | None = None
         self.missing_bytes: int | None = None  # when the VM said last what it wants
 
-    def hold(self) -> Story[dict[str, Any]]:
+    def run(self) -> Story[dict[str, Any]]:
         """The VM's last answer."""
         base = self._base
-        if goes_ahead(self._reading, self._way, self._unfinished):
+        if is_sent_ahead(self._scan, self._options, self._cut_marker):
             yield from self._send_ahead()
-        self._reading.wait()
-        self._tree = self._reading.tree
+        self._scan.wait_hashed()
+        self._tree = self._scan.tree
         put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
         if base.id:
-            self._channel.difference(put, gone, len(self._tree))
+            self._stream.difference(put, gone, len(self._tree))
         else:
-            self._channel.tree(self._tree)
-        answer = yield from self._send_unasked(list(self._hopeful(put)))
+            self._stream.tree(self._tree)
+        answer = yield from self._send_unasked(list(self._likely_wanted(put)))
         for _ in range(TURNS):
             if "ask" in answer:
-                self._channel.tree(self._tree)
-            elif "want" in answer and not self._way.dry_run:
-                self._unfinished.begin()
-                yield from self._bring(answer["want"])
+                self._stream.tree(self._tree)
+            elif "want" in answer and not self._options.dry_run:
+                self._cut_marker.begin()
+                yield from self._send_wanted(answer["want"])
             elif "conflicts" in answer:
                 return answer
-            elif (told := answer.get("plan" if self._way.dry_run else "done")) is not None:
+            elif (told := answer.get("plan" if self._options.dry_run else "done")) is not None:
                 return dict(told)
             else:
                 break
-            answer = self._channel.listen()
+            answer = self._stream.end_turn()
         raise unfit("push never comes to its end")
 
     def _send_ahead(self) -> Story[None]:
         """Begin with the first files while the rest are still being read."""
-        before = self._channel.sent_bytes
+        before = self._stream.sent_bytes
         contents = (
-            Content(entry.path, sha256, entry.size)
-            for entry, sha256 in self._reading.fresh()
+            Blob(entry.path, sha256, entry.size)
+            for entry, sha256 in self._scan.new_files()
             if entry.size and sha256 not in self._sent
         )
-        yield from self._send(contents, lambda: self._channel.sent_bytes - before > AHEAD_BYTES)
+        yield from self._send(contents, lambda: self._stream.sent_bytes - before > AHEAD_BYTES)
 
-    def _send_unasked(self, hopeful: Sequence[Content]) -> Story[dict[str, Any]]:
+    def _send_unasked(self, likely: Sequence[Blob]) -> Story[dict[str, Any]]:
         """Contents go along at once; where they are many, until the VM says what it wants."""
-        if sum(content.size for content in hopeful) <= HOPEFUL_BYTES:
-            yield from self._send(hopeful)
-            self._hand_over()
-            return self._channel.listen()
-        self._channel.ask()
-        yield from self._send(hopeful, self._channel.has_answer)
-        answer = self._channel.answer()
-        self._hand_over()
+        if sum(content.size for content in likely) <= LIKELY_BYTES:
+            yield from self._send(likely)
+            self._adopt_rsync()
+            return self._stream.end_turn()
+        self._stream.ask_early()
+        yield from self._send(likely, self._stream.has_reply)
+        answer = self._stream.reply()
+        self._adopt_rsync()
         return answer
 
-    def _hopeful(self, put: dict[str, Entry]) -> Iterable[Content]:
+    def _likely_wanted(self, put: dict[str, TreeEntry]) -> Iterable[Blob]:
         """What the VM will most likely ask for."""
-        if self._way.dry_run or self._way.via is not Via.STREAM or self._unfinished.was:
+        if self._options.dry_run or self._options.via is not Via.STREAM or self._cut_marker.was:
             return
         base = self._base.files
         seen = {entry[1] for entry in base.values() if entry[0] == "f"} | self._sent.keys()
@@ -133,24 +133,24 @@ class Talk:
             entry = put[path]
             if entry[0] != "f" or not entry[2] or entry[1] in seen:
                 continue
-            if travels_as_difference(entry, base.get(path)):
+            if is_sent_as_difference(entry, base.get(path)):
                 continue
             seen.add(entry[1])
-            yield Content(path, entry[1], entry[2])
+            yield Blob(path, entry[1], entry[2])
 
-    def _hand_over(self) -> None:
+    def _adopt_rsync(self) -> None:
         """What rsync has brought before the VM could ask for it."""
-        if self._head_start is None:
+        if self._rsync is None:
             return
-        found = [(path, self._tree[path]) for path in self._head_start.paths]
-        contents = [Content(path, entry[1], entry[2]) for path, entry in found]
-        self._channel.coming(contents)
-        stats = self._head_start.wait()
+        found = [(path, self._tree[path]) for path in self._rsync.paths]
+        contents = [Blob(path, entry[1], entry[2]) for path, entry in found]
+        self._stream.announce_rsync(contents)
+        stats = self._rsync.wait()
         if stats is not None:
-            self._channel.sent_bytes += stats.sent
-            self._channel.placed(contents)
+            self._stream.sent_bytes += stats.sent
+            self._stream.announce_placed(contents)
 
-    def _bring(self, want: dict[str, Any]) -> Story[None]:
+    def _send_wanted(self, want: dict[str, Any]) -> Story[None]:
         """Everything that the VM asks for."""
         names = sorted(self._tree)
         paths = named(want["files"], names)
@@ -159,10 +159,10 @@ class Talk:
         held = {names[number]: size for number, size in want["held"].items()}
         again = [path for path in paths if self._tries[path]]
         self._tries.update(paths)
-        changed = {path: entry for path in again if (entry := self._look_again(path))}
+        changed = {path: entry for path in again if (entry := self._reread(path))}
         if changed:
             self._tree.update(changed)
-            self._channel.difference(changed, [], len(self._tree))
+            self._stream.difference(changed, [], len(self._tree))
             held = {path: size for path, size in held.items() if path not in changed}
         contents = []
         for path in paths:
@@ -171,28 +171,28 @@ class Talk:
             sent = 0 if path in again else self._sent.get(sha256, 0)
             offset = max(held.get(path, 0), sent)
             if offset < size:
-                contents.append(Content(path, sha256, size, offset))
+                contents.append(Blob(path, sha256, size, offset))
         self.missing_bytes = sum(one.size - one.offset for one in contents)
         self._total_bytes = self._done_bytes + self.missing_bytes
         differing = {names[number] for number in want["older"]}
-        apart = [content for content in contents if self._goes_apart(content.path, differing)]
-        yield from self._place(apart, want["placed"])
+        apart = [content for content in contents if self._is_sent_apart(content.path, differing)]
+        yield from self._send_apart(apart, want["placed"])
         taken = {content.path for content in apart}
         yield from self._send(content for content in contents if content.path not in taken)
 
-    def _goes_apart(self, path: str, differing: set[str]) -> bool:
+    def _is_sent_apart(self, path: str, differing: set[str]) -> bool:
         """Whether a file travels by another program than our stream."""
-        if self._way.via is not Via.STREAM:
+        if self._options.via is not Via.STREAM:
             return True
         return path in differing and self._tries[path] == 1 and shutil.which("rsync") is not None
 
-    def _place(self, contents: Sequence[Content], placed: dict[str, Any]) -> Story[None]:
+    def _send_apart(self, contents: Sequence[Blob], placed: dict[str, Any]) -> Story[None]:
         if not contents:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
-        if folder != PLACED.format(name=self._name) and not ELSEWHERE.fullmatch(folder):
+        if folder != PLACED_FOLDER.format(name=self._name) and not OTHER_DISK.fullmatch(folder):
             raise unfit("push names a folder that is none of its own")
-        if self._way.via is Via.SCP:
+        if self._options.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             yield Noted(
                 f"scp waits for the VM about five times per file, {count} now, "
@@ -200,12 +200,12 @@ class Talk:
             )
             from vmctl.ssh.transfer.rsync import by_scp
 
-            by_scp(self._channel.ssh, self._root, paths, folder)
-            self._channel.sent_bytes += sum(content.size for content in contents)
+            by_scp(self._stream.ssh, self._root, paths, folder)
+            self._stream.sent_bytes += sum(content.size for content in contents)
         else:
             from vmctl.ssh.transfer.rsync import Rsync
 
-            rsync = Rsync(self._channel.ssh, self._root, paths, folder, placed["older"])
+            rsync = Rsync(self._stream.ssh, self._root, paths, folder, placed["older"])
             progress, before = rsync.progress(), self._done_bytes
             try:
                 while True:
@@ -213,12 +213,12 @@ class Talk:
                     yield self._advanced()
             except StopIteration as end:
                 stats: RsyncStats = end.value
-                self._channel.sent_bytes += stats.sent
+                self._stream.sent_bytes += stats.sent
             finally:
                 rsync.close()
-        self._channel.placed(contents)
+        self._stream.announce_placed(contents)
 
-    def _look_again(self, path: str) -> Entry | None:
+    def _reread(self, path: str) -> TreeEntry | None:
         """What a file is now whose bytes were not what they should be; None when it is the same."""
         if self._tries[path] > TRIES:
             raise Conflict(
@@ -230,18 +230,16 @@ class Talk:
         try:
             found = place.lstat()
         except OSError as error:
-            raise went_away(path) from error
+            raise vanished_error(path) from error
         if not stat.S_ISREG(found.st_mode):
-            raise went_away(path)
+            raise vanished_error(path)
         entry = entry_of(path, str(place), found)
         sha256 = hash_file(self._root, path)
         now = ["f", sha256, entry.size, entry.mtime_ns, entry.mode]
         return None if now == self._tree[path] else now
 
-    def _send(
-        self, contents: Iterable[Content], is_enough: Callable[[], bool] = bool
-    ) -> Story[None]:
-        for sent in self._channel.send(self._root, contents, is_enough):
+    def _send(self, contents: Iterable[Blob], is_enough: Callable[[], bool] = bool) -> Story[None]:
+        for sent in self._stream.send(self._root, contents, is_enough):
             self._sent[sent.content.sha256] = sent.end
             self._done_bytes += sent.bytes
             yield self._advanced()
@@ -250,59 +248,59 @@ class Talk:
         return Advanced(STEP, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
 
 
-def goes_ahead(reading: Reading, way: Way, unfinished: Unfinished) -> bool:
-    """Whether the VM will most likely ask for everything; the reading has selected."""
-    return not (reading.base.id or unfinished.was or way.dry_run) and way.via is Via.STREAM
+def is_sent_ahead(scan: Scan, options: PushOptions, cut_marker: CutMarker) -> bool:
+    """Whether the VM will most likely ask for everything; the scan has listed."""
+    return not (scan.base.id or cut_marker.was or options.dry_run) and options.via is Via.STREAM
 
 
-def travels_as_difference(entry: Entry, older: Entry | None) -> bool:
+def is_sent_as_difference(entry: TreeEntry, older: TreeEntry | None) -> bool:
     """Whether a file is large and replaces a large one."""
     if entry[0] != "f" or older is None or older[0] != "f":
         return False
     return bool(min(entry[2], older[2]) >= DELTA_BYTES)
 
 
-class Early:
+class RsyncStarter:
     """Starts rsync for large files that changed here as soon as they are seen to have changed.
 
     That is before the VM has answered anything, and before their SHA-256 is known here.
     """
 
-    def __init__(self, ssh: OpenSSH, name: str, reading: Reading, unfinished: Unfinished) -> None:
-        self._reading = reading
-        self._head_start: HeadStart | None = None
+    def __init__(self, ssh: OpenSSH, name: str, scan: Scan, cut_marker: CutMarker) -> None:
+        self._scan = scan
+        self._rsync: SpeculativeRsync | None = None
         self._thread = threading.Thread(
-            target=self._begin, args=(ssh, name, unfinished), daemon=True
+            target=self._start, args=(ssh, name, cut_marker), daemon=True
         )
         self._thread.start()
 
-    def begun(self) -> HeadStart | None:
+    def begun(self) -> SpeculativeRsync | None:
         """The rsync under way, if there is anything for it."""
         self._thread.join()
-        return self._head_start
+        return self._rsync
 
     def close(self) -> None:
         """End it."""
         self._thread.join()
-        if self._head_start is not None:
-            self._head_start.close()
+        if self._rsync is not None:
+            self._rsync.close()
 
-    def _begin(self, ssh: OpenSSH, name: str, unfinished: Unfinished) -> None:
+    def _start(self, ssh: OpenSSH, name: str, cut_marker: CutMarker) -> None:
         try:
-            self._reading.wait_selected()
+            self._scan.wait_listed()
         except Exception:
-            return  # whoever waits for the reading is told
-        base = self._reading.base.files
+            return  # wait_listed raises it for the main thread
+        base = self._scan.base.files
         paths = [
             entry.path
-            for entry in self._reading.unread
-            if travels_as_difference(["f", "", entry.size], base.get(entry.path))
+            for entry in self._scan.unhashed
+            if is_sent_as_difference(["f", "", entry.size], base.get(entry.path))
         ]
-        if not paths or unfinished.was or shutil.which("rsync") is None:
+        if not paths or cut_marker.was or shutil.which("rsync") is None:
             return
-        from vmctl.ssh.transfer.rsync import HeadStart
+        from vmctl.ssh.transfer.rsync import SpeculativeRsync
 
-        unfinished.begin()
-        older, folder = [f"../../../../Workspace/{name}"], PLACED.format(name=name)
+        cut_marker.begin()
+        older, folder = [f"../../../../Workspace/{name}"], PLACED_FOLDER.format(name=name)
         with contextlib.suppress(VmctlError, OSError):  # then they go as the VM asks for them
-            self._head_start = HeadStart(ssh, self._reading.root, paths, folder, older)
+            self._rsync = SpeculativeRsync(ssh, self._scan.root, paths, folder, older)

@@ -15,13 +15,13 @@ from vmctl.domain.sync.secret_detection import (
     is_secret_path,
     may_begin_like_one,
 )
-from vmctl.domain.sync.tree import Entry, tree_id
+from vmctl.domain.sync.tree import TreeEntry, tree_id
 from vmctl.workflows.base.agreements import unagreed_files
-from vmctl.workflows.sync.hash_cache import Base, Hashes
+from vmctl.workflows.sync.hash_cache import Hashes, LastPushedTree
 from vmctl.workflows.sync.selection import LocalEntry, Selection, select
 
 
-class Unagreed(Exception):
+class SecretsFound(Exception):
     """There are files that look like secrets, and nobody has agreed that they go to the VM."""
 
     def __init__(self, paths: list[str]) -> None:
@@ -29,46 +29,46 @@ class Unagreed(Exception):
         self.paths = paths
 
 
-class Reading:
+class Scan:
     """What is selected, its tree, and the tree that this VM had after our last push."""
 
     def __init__(self, project: Project, key: str, *, may_send: bool = True) -> None:
-        """With `may_send` it ends with Unagreed where something looks like a secret."""
+        """With `may_send` it ends with SecretsFound where something looks like a secret."""
         self.root: Path = project.root
         self.name = project.name
         self.key = key
         self.selection: Selection
-        self.base: Base
-        self.unread: list[LocalEntry]  # files whose SHA-256 is not known from before
-        self.tree: dict[str, Entry]
+        self.base: LastPushedTree
+        self.unhashed: list[LocalEntry]  # files whose SHA-256 is not known from before
+        self.tree: dict[str, TreeEntry]
         self.id: str
         self.unagreed: list[str] = []  # what looks like a secret, and has never been sent
         self._exclude = project.exclude
         self._may_send = may_send
         self._hashes: Hashes
         self._error: BaseException | None = None
-        self._is_selected = threading.Event()
-        self._fresh: SimpleQueue[tuple[LocalEntry, str] | None] = SimpleQueue()
+        self._is_listed = threading.Event()
+        self._new_files: SimpleQueue[tuple[LocalEntry, str] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def wait_selected(self) -> None:
+    def wait_listed(self) -> None:
         """Until it is known what there is, by name, size and time; raises what stood in the way."""
-        self._is_selected.wait()
+        self._is_listed.wait()
         if self._error is not None:
             raise self._error
 
-    def wait(self) -> None:
+    def wait_hashed(self) -> None:
         """Until it is known what every file holds; raises what stood in the way."""
         self._thread.join()
         if self._error is not None:
             raise self._error
 
-    def fresh(self) -> Iterator[tuple[LocalEntry, str]]:
+    def new_files(self) -> Iterator[tuple[LocalEntry, str]]:
         """Each file that has to be read, with its SHA-256, as soon as it is known; once."""
-        while (found := self._fresh.get()) is not None:
+        while (found := self._new_files.get()) is not None:
             yield found
-        self._fresh.put(None)  # for who asks again, when a push begins anew
+        self._new_files.put(None)  # for who asks again, when a push begins anew
 
     def save(self) -> None:
         """Keep what was computed, but of what is still to be asked about."""
@@ -76,35 +76,35 @@ class Reading:
 
     def _read(self) -> None:
         try:
-            self.base = Base(self.key)
+            self.base = LastPushedTree(self.key)
             self.selection = select(self.root, self._exclude, pushed=lambda: self.base.files)
             self._hashes = Hashes(self.root)
-            self.unread = self._hashes.unread(self.selection.entries)
-            self.unagreed = secrets_in(self.root, self.selection, self.unread, self.base)
+            self.unhashed = self._hashes.unhashed(self.selection.entries)
+            self.unagreed = secrets_in(self.root, self.selection, self.unhashed, self.base)
             if self.unagreed and self._may_send:
-                raise Unagreed(self.unagreed)  # nothing of what is here has left it
-            self._is_selected.set()
+                raise SecretsFound(self.unagreed)  # nothing of what is here has left it
+            self._is_listed.set()
             self.tree = self._hashes.tree(
-                self.root, self.selection.entries, lambda *found: self._fresh.put(found)
+                self.root, self.selection.entries, lambda *found: self._new_files.put(found)
             )
             self.id = tree_id(self.tree)
         except BaseException as error:
             self._error = error
         finally:
-            self._fresh.put(None)
-            self._is_selected.set()
+            self._new_files.put(None)
+            self._is_listed.set()
 
 
 def secrets_to_send(project: Project, key: str) -> list[str]:
     """What a push would ask about."""
-    base = Base(key)
+    base = LastPushedTree(key)
     selection = select(project.root, project.exclude, pushed=lambda: base.files)
-    unread = Hashes(project.root).unread(selection.entries)
-    return secrets_in(project.root, selection, unread, base)
+    unhashed = Hashes(project.root).unhashed(selection.entries)
+    return secrets_in(project.root, selection, unhashed, base)
 
 
 def secrets_in(
-    root: Path, selection: Selection, unread: Sequence[LocalEntry], base: Base
+    root: Path, selection: Selection, unhashed: Sequence[LocalEntry], base: LastPushedTree
 ) -> list[str]:
     """Files that look like secrets, less what was agreed to or an earlier push has sent."""
     sent = base.files
@@ -115,7 +115,7 @@ def secrets_in(
     }
     found |= {
         entry.path
-        for entry in unread  # what was read before was looked at then
+        for entry in unhashed  # what was read before was looked at then
         if may_begin_like_one(entry.path, entry.size) and is_secret_head(head_of(root, entry.path))
     }
     return unagreed_files(root, sorted(found))

@@ -1,4 +1,4 @@
-"""Fetch a zip of photos in class folders, and unpack it: `download_landscapes.py URL FOLDER`.
+"""Fetch a zip of photos in class folders, and unpack it into FOLDER.
 
 download_landscapes.sh calls this. Standard library only. At every moment FOLDER is absent, whole,
 or what it was before; a kill loses nothing but time, since all work happens in hidden files beside.
@@ -7,6 +7,7 @@ Neither the server nor the zip is trusted: both have limits, and nothing of a re
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import fcntl
@@ -32,6 +33,7 @@ from pathlib import Path, PurePosixPath
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
+PATIENCE_S = 10  # with a server for which there is a substitute
 ATTEMPTS = 5  # in a row that bring nothing new
 CONNECTIONS = 100  # of one call, whatever they bring; the next call goes on
 SLOWEST = 1000  # bytes per second, over SLOW_S: less is a connection that was cut
@@ -51,10 +53,16 @@ BAD_NAMES = {
 }  # fmt: skip
 WEB = ("http://", "https://")
 MARKER = ".downloaded.json"  # in FOLDER: where its photos came from, and how many there were
+SHIPPED = "the project itself"  # in MARKER: nothing was downloaded
+SUMS = "SHA256SUMS"  # of all files that the project brings along
 
 
 class Failure(Exception):
     """One sentence for the user; the program ends with code 1."""
+
+
+class Unavailable(Failure):
+    """The server does not answer, or not with a zip of photos; others may be used instead."""
 
 
 class NotWhole(Exception):
@@ -96,18 +104,20 @@ class WebOnly(urllib.request.HTTPRedirectHandler):
         schemes = ("https://",) if req.full_url.lower().startswith("https://") else WEB
         if not newurl.lower().startswith(schemes):
             fp.close()
-            raise Failure(f"{req.full_url} leads to {clean(newurl)}, which is not followed")
+            raise Unavailable(f"{req.full_url} leads to {clean(newurl)}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def connect(url: str, offset: int, validator: str) -> http.client.HTTPResponse:
+def connect(
+    url: str, offset: int, validator: str, timeout_s: float = TIMEOUT_S
+) -> http.client.HTTPResponse:
     """The answer to GET, from `offset` on if the file is still the one of `validator`."""
     headers = {"User-Agent": "download_landscapes", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     opener = urllib.request.build_opener(WebOnly)
     response: http.client.HTTPResponse = opener.open(
-        urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
+        urllib.request.Request(url, headers=headers), timeout=timeout_s
     )
     return response
 
@@ -118,10 +128,10 @@ def forget(part: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def download(url: str, part: Path) -> bool:
+def download(url: str, part: Path, timeout_s: float = TIMEOUT_S) -> bool:
     """Bring the whole of `url` into `part`, going on from what is there; True if it went on.
 
-    Ends with a Failure after ATTEMPTS in a row that brought nothing new, or after CONNECTIONS.
+    Raises Unavailable after ATTEMPTS in a row that brought nothing new, or after CONNECTIONS.
     """
     resumed, problem = False, ""
     failures = 0
@@ -130,7 +140,7 @@ def download(url: str, part: Path) -> bool:
         validator, length = read_note(part)
         offset = part.stat().st_size if part.exists() and validator else 0
         try:
-            with connect(url, offset, validator) as response:
+            with connect(url, offset, validator, timeout_s) as response:
                 goes_on = offset > 0 and continues(response, offset, validator, length)
                 if offset and not goes_on:  # no ranges here, or the file is another one by now
                     say("The server sends the file from its start.")
@@ -139,7 +149,7 @@ def download(url: str, part: Path) -> bool:
                     if response.status == 206:  # but a part was sent that fits to nothing
                         failures += 1
                         if failures == ATTEMPTS:
-                            raise Failure(f"{url} cannot be downloaded: its parts do not fit")
+                            raise Unavailable(f"{url} cannot be downloaded: its parts do not fit")
                         continue
                 if goes_on:
                     say(f"Going on after {mb(offset)}.")
@@ -156,10 +166,10 @@ def download(url: str, part: Path) -> bool:
                 continue
             if error.code not in RETRIED_STATUS:
                 reason = clean(error.reason)
-                raise Failure(f"{url} answers HTTP {error.code} ({reason})") from None
+                raise Unavailable(f"{url} answers HTTP {error.code} ({reason})") from None
             problem = f"the server answers HTTP {error.code}"
         except urllib.error.URLError as error:
-            raise Failure(f"{url} cannot be reached: {clean(error.reason)}") from None
+            raise Unavailable(f"{url} cannot be reached: {clean(error.reason)}") from None
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             problem = clean(error) or type(error).__name__
         size = part.stat().st_size if part.exists() else 0
@@ -172,7 +182,7 @@ def download(url: str, part: Path) -> bool:
         pause(min(2**failures, 10) / 2)
     else:
         problem = f"{problem} {CONNECTIONS} times"
-    raise Failure(f"{url} cannot be downloaded: {problem}; run this again to go on")
+    raise Unavailable(f"{url} cannot be downloaded: {problem}; run this again to go on")
 
 
 def read_note(part: Path) -> tuple[str, int | None]:
@@ -347,60 +357,113 @@ def alone(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def finished(folder: Path, url: str) -> bool:
-    """True if `folder` holds all that an earlier run unpacked from `url`."""
+def source_of(folder: Path) -> tuple[str, bool]:
+    """Where the photos in `folder` came from, and if all are still there; "" if nobody knows."""
     try:
         marker = json.loads((folder / MARKER).read_text())
-        return bool(marker["url"] == url and marker["photos"] <= count_photos(folder).total())
+        whole = bool(marker["photos"] <= count_photos(folder).total())
+        return clean(marker["url"]), whole
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+        return "", False
 
 
-def fetch(url: str, folder: Path) -> None:
-    """Make `folder` hold the photos of `url`."""
+def fetch(url: str, folder: Path, substitute: Path | None = None) -> None:
+    """Make `folder` hold the photos of `url`, or those of `substitute` if it is unavailable.
+
+    A folder with photos from another server keeps them rather than get the substitute.
+    """
     if not url.lower().startswith(WEB):
         raise Failure(f"LANDSCAPES_URL must start with http:// or https://, and {url!r} does not")
-    if finished(folder, url):
+    here, whole = source_of(folder)
+    if whole and here == clean(url):
         say(f"Already here: {folder} ({count_photos(folder).total()} photos from {url}).")
         return
     if folder.exists() and not (folder / MARKER).exists() and any(folder.iterdir()):
         say(f"{folder} was filled by someone else and is left as it is; remove it to download.")
         return
 
-    key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    part = folder.parent / f".landscapes-{key}.part"
-    whole = part.with_suffix(".zip")
-    fresh, old = folder.parent / ".landscapes-new", folder.parent / ".landscapes-old"
-    for leftover in (fresh, old):
+    fresh = folder.parent / ".landscapes-new"
+    for leftover in (fresh, folder.parent / ".landscapes-old"):
         shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        bring(url, fresh, PATIENCE_S if substitute else TIMEOUT_S)
+    except Unavailable as error:
+        if substitute is None:
+            raise
+        ours = f"{SHIPPED} ({sum_of(substitute / SUMS)[:12]})"
+        if (whole and here == ours) or (here and not here.startswith(SHIPPED)):
+            say(f"{error}. Kept: the photos of {here}. {how_to_get_all()}")
+            return
+        copy_shipped(substitute, fresh)
+        count = count_photos(fresh).total()
+        say(f"{error}. Using the {count} photos of {SHIPPED}. {how_to_get_all()}")
+        put_in_place(fresh, folder, ours)
+        return
+    put_in_place(fresh, folder, url)
+    for leftover in folder.parent.glob(".landscapes-*.*"):
+        leftover.unlink()
+
+
+def bring(url: str, fresh: Path, timeout_s: float) -> None:
+    """Download and unpack `url` into the new folder `fresh`."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:12]
+    part = fresh.parent / f".landscapes-{key}.part"
+    whole = part.with_suffix(".zip")
     resumed = whole.exists()  # from an earlier run: if it is damaged, one more try is due
     while True:
         if not whole.exists():
             say(f"Downloading {url}")
-            resumed = download(url, part)
+            resumed = download(url, part, timeout_s)
             part.replace(whole)
         try:
             unpack(whole, fresh)
-            counts = count_photos(fresh)
-            if not counts:
+            if not count_photos(fresh):
                 raise Refused("it holds no photos in class folders")
-            break
+            return
         except (NotWhole, Refused) as error:
             forget(part)  # the next call asks the server: it may have another zip by then
             shutil.rmtree(fresh, ignore_errors=True)
             if not resumed:
                 if isinstance(error, Refused):
-                    raise Failure(f"the zip of {url} is refused: {error}") from None
-                raise Failure(f"{url} is not a zip of photos: {error}") from None
+                    raise Unavailable(f"the zip of {url} is refused: {error}") from None
+                raise Unavailable(f"{url} is not a zip of photos: {error}") from None
             say("What was there did not fit together: downloading it anew.")
-    (fresh / MARKER).write_text(json.dumps({"url": url, "photos": counts.total()}))
 
+
+def sum_of(file: Path) -> str:
+    """The SHA-256 of a small file that came with the project, in hex."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise Failure(f"{file} came with the project and is gone: {error.strerror}") from None
+
+
+def copy_shipped(source: Path, fresh: Path) -> None:
+    """Copy what came with the project into the new folder `fresh`, each file against its sum."""
+    for line in (source / SUMS).read_text(encoding="utf-8").splitlines():
+        wanted, _, name = line.partition("  ")
+        target = fresh / name
+        if sum_of(source / name) != wanted:
+            raise Failure(f"{source / name} is not as it came with the project")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target)
+
+
+def how_to_get_all() -> str:
+    """The command that fetches the public data set later, in its place, in one sentence."""
+    there = "vmctl exec " if "VMCTL_RUN" in os.environ else ""  # a job on a VM: typed at home
+    return f"For all photos, later: {there}scripts/download_landscapes.sh"
+
+
+def put_in_place(fresh: Path, folder: Path, source: str) -> None:
+    """Give the new folder of photos its name, in place of what had it, and count them."""
+    counts = count_photos(fresh)
+    (fresh / MARKER).write_text(json.dumps({"url": source, "photos": counts.total()}))
+    old = folder.parent / ".landscapes-old"
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    for leftover in folder.parent.glob(".landscapes-*.*"):
-        leftover.unlink()
     shown = {clean(name): count for name, count in counts.items()}
     width = max(map(len, shown))
     for name, count in sorted(shown.items()):
@@ -408,16 +471,27 @@ def fetch(url: str, folder: Path) -> None:
     say(f"{counts.total()} photos in {folder}")
 
 
+def arguments() -> argparse.Namespace:
+    """What the command line says; SystemExit 2 when it makes no sense."""
+    parser = argparse.ArgumentParser(prog="download_landscapes.py", description=__doc__)
+    parser.add_argument("url", metavar="URL", help="a zip with a folder of photos per class")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
+    parser.add_argument(
+        "--substitute", metavar="DIR", type=Path, help="photos to use if URL does not answer"
+    )
+    return parser.parse_args()
+
+
 def main() -> int:
-    url, target = sys.argv[1:]
-    folder = Path(os.path.normpath(target))
+    asked = arguments()
+    folder = Path(os.path.normpath(asked.folder))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with alone(folder.parent / ".landscapes.lock"):
-            fetch(url, folder)
+            fetch(asked.url, folder, asked.substitute and Path(os.path.normpath(asked.substitute)))
     except Failure as error:
         print(f"download_landscapes: {error}.", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """scripts/download_landscapes.sh against a real HTTP server on 127.0.0.1."""
 
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -18,14 +20,23 @@ import pytest
 from conftest import ROOT
 from download_site import MAC, MEMBERS, PHOTO, make_zip
 
+SCRIPTS = ("download_landscapes.sh", "download_landscapes.py")
+SHIPPED = ROOT / "workload/landscapes"
+BROUGHT = ["field/1_a.jpg", "field/1_b.jpg"]
+
 
 @pytest.fixture
 def project(tmp_path):
-    """A project folder with an awkward name that holds only the scripts."""
+    """A project folder with an awkward name: the scripts, and two photos that came with it."""
     root = tmp_path / "mein Projekt's ä"
     (root / "scripts").mkdir(parents=True)
-    (root / "workload").mkdir()
-    for name in ("download_landscapes.sh", "download_landscapes.py"):
+    shipped = root / "workload/landscapes"
+    (shipped / "field").mkdir(parents=True)
+    sums = [f"{hashlib.sha256(PHOTO).hexdigest()}  {name}\n" for name in BROUGHT]
+    (shipped / "SHA256SUMS").write_text("".join(sums))
+    for name in BROUGHT:
+        (shipped / name).write_bytes(PHOTO)
+    for name in SCRIPTS:
         shutil.copy2(ROOT / "scripts" / name, root / "scripts" / name)
     return root
 
@@ -323,3 +334,134 @@ def test_a_plain_file_server_will_do(project, tmp_path):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+# --- what came with the project, while the public data set does not answer
+
+
+def fall_back(project, url, code=0, **environ):
+    """The program as the script starts it without LANDSCAPES_URL, with `url` as the public set."""
+    command = [sys.executable, "-I", "scripts/download_landscapes.py", url, "data/landscapes"]
+    done = subprocess.run(
+        [*command, "--substitute", "workload/landscapes"],
+        cwd=project, env=os.environ | environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_script_falls_back_and_says_so_in_one_line(project):
+    environ = os.environ | {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}  # no way out
+    environ.pop("LANDSCAPES_URL", None)
+    done = subprocess.run(
+        ["scripts/download_landscapes.sh"],
+        cwd=project, env=environ | {"VMCTL_RUN": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (line,) = [line for line in done.stdout.splitlines() if "cannot be reached" in line]
+    assert "Using the 2 photos of the project itself" in line
+    assert line.endswith("For all photos, later: vmctl exec scripts/download_landscapes.sh")
+    assert unpacked(project) == BROUGHT
+
+
+def test_the_public_data_set_comes_first(project, site):
+    assert "project itself" not in fall_back(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("fault", ["404", "a page", "a bad zip"])
+def test_a_server_without_the_photos_is_as_good_as_none(project, site, fault):
+    if fault == "404":
+        site.status = [404]
+    else:
+        site.content = b"<html>Sign in</html>" if fault == "a page" else make_zip(["../evil.jpg"])
+    told = fall_back(project, site.url)
+    assert "For all photos, later: scripts/download_landscapes.sh" in told
+    assert unpacked(project) == BROUGHT
+
+
+def test_the_photos_of_a_named_server_are_never_replaced_by_others(project, site):
+    site.status = [404]
+    download(project, site.url, code=1)
+    assert not (project / "data/landscapes").exists()
+    download(project, site.url)
+    (project / "data/landscapes/lake/1.png").unlink()
+    site.status = [404]
+    assert f"Kept: the photos of {site.url}" in fall_back(project, site.url)
+    assert unpacked(project) == sorted({*MEMBERS} - {"lake/1.png"})
+
+
+def test_the_full_set_replaces_what_came_with_the_project_and_is_not_mixed(project, site):
+    site.status = [404, 404]
+    fall_back(project, site.url)
+    assert "Kept: the photos of the project itself" in fall_back(project, site.url)
+    fall_back(project, site.url)
+    assert unpacked(project) == sorted(MEMBERS)
+    site.status = [404]
+    assert "Already here" in fall_back(project, site.url)
+    assert f"Kept: the photos of {site.url}" in fall_back(project, site.url + "?moved")
+    assert unpacked(project) == sorted(MEMBERS)
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+def test_photos_that_are_not_as_they_came_are_not_used(project, site, harm):
+    photo = project / "workload/landscapes" / BROUGHT[1]
+    photo.write_bytes(b"changed") if harm == "changed" else photo.unlink()
+    site.status = [404, 404]
+    (line,) = [
+        line for line in fall_back(project, site.url, code=1).splitlines() if "came with" in line
+    ]
+    assert str(photo.name) in line
+    assert not (project / "data/landscapes").exists()
+    photo.write_bytes(PHOTO)
+    fall_back(project, site.url)
+    assert unpacked(project) == BROUGHT
+
+
+def test_help_needs_nothing(tmp_path):
+    shutil.copy2(ROOT / "scripts/download_landscapes.sh", tmp_path)  # alone
+    for word, code in {"--help": 0, "-h": 0, "--else": 2}.items():
+        done = subprocess.run(
+            [tmp_path / "download_landscapes.sh", word], capture_output=True, text=True
+        )
+        assert done.returncode == code
+        assert ("LANDSCAPES_URL=" in done.stdout) is (code == 0)
+    assert list(tmp_path.iterdir()) == [tmp_path / "download_landscapes.sh"]
+
+
+def test_the_photos_that_come_with_the_project_are_whole_and_each_has_its_licence():
+    files = {p.relative_to(SHIPPED).as_posix() for p in SHIPPED.rglob("*") if p.is_file()}
+    listed = dict(
+        reversed(line.split("  ")) for line in (SHIPPED / "SHA256SUMS").read_text().splitlines()
+    )
+    assert files - {"SHA256SUMS"} == set(listed)
+    for name, expected in listed.items():
+        assert hashlib.sha256((SHIPPED / name).read_bytes()).hexdigest() == expected, name
+    photos = {name for name in files if name.endswith(".jpg")}
+    assert sum((SHIPPED / name).stat().st_size for name in photos) < 3_000_000
+
+    # a row of the credits is one photo: `NAME_a`–`c` | class | title | author | [licence](…)
+    rows = re.findall(
+        r"^\| `(\S+)_a`(?:–`([bc])`)? \| (\w+) \| .+? \| .+? \| \[([^]]+)\]",
+        (SHIPPED / "CREDITS.md").read_text(encoding="utf-8"),
+        re.M,
+    )
+    assert {licence for *_, licence in rows} <= {"CC0 1.0", "CC BY 2.0", "public domain"}
+    credited = {
+        f"{label}/{name}_{letter}.jpg"
+        for name, last, label, _ in rows
+        for letter in "abc"[: "abc".index(last or "a") + 1]
+    }
+    assert credited == photos
+
+
+def test_git_takes_the_photos_along():
+    listed = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "workload/landscapes",
+    ]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert len([name for name in names.splitlines() if name.endswith(".jpg")]) == 234

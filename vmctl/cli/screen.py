@@ -33,6 +33,7 @@ from vmctl.domain.events import (
     Warned,
 )
 from vmctl.domain.terminal import visible
+from vmctl.workflows.base.stories import drain
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -64,16 +65,14 @@ class Screen:
 
         `watch` sees every event, too, after it was drawn.
         """
+
+        def take(event: Event) -> None:
+            self._draw(event)
+            watch(event)
+
         try:
-            while True:
-                event = next(story)
-                self._draw(event)
-                watch(event)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+            return drain(story, take)
         finally:
-            story.close()
             self._clear()
 
     def _draw(self, event: Event) -> None:

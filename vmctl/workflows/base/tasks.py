@@ -1,39 +1,42 @@
-"""A question asked in the background while the story goes on."""
+"""Calls and stories that run in the background while the story goes on."""
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+from vmctl.domain.events import Event, Story
+from vmctl.workflows.base.stories import drain
 
 T = TypeVar("T")
 
 
-class Errand(Generic[T]):
-    """One call in a thread of its own; nobody waits for it unless its answer is wanted."""
+class Task(Future[T]):
+    """One call in a thread of its own; nobody waits for it unless its result is wanted."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._answer: list[T] = []
-        self._error: Exception | None = None
-        # a daemon: a program that does not need the answer any more ends at once
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__()
+        # a daemon, unlike an executor's: a program that needs no result any more ends at once
+        threading.Thread(target=self._run, args=(call,), daemon=True).start()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether `result` would return, or raise, at once."""
-        return not self._thread.is_alive()
-
-    def result(self) -> T:
-        """The answer once it is there; raises what the call raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._answer[0]
-
-    def _run(self) -> None:
+    def _run(self, call: Callable[[], T]) -> None:
         try:
-            self._answer.append(self._call())
-        except Exception as error:
-            self._error = error
+            self.set_result(call())
+        except BaseException as error:  # raised by result(), in the thread that asks
+            self.set_exception(error)
+
+
+class StoryTask(Task[T]):
+    """Plays a story in a thread of its own; its events wait until somebody asks for them."""
+
+    def __init__(self, story: Story[T]) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        super().__init__(lambda: drain(story, self._events.put))
+
+    def events(self) -> Iterator[Event]:
+        """The events since the last call."""
+        while not self._events.empty():
+            yield self._events.get()

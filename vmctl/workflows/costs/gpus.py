@@ -21,7 +21,7 @@ from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.machine_type import choose_machine
 from vmctl.domain.machine.placement import candidate_zones, region_of
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.tasks import Errand
+from vmctl.workflows.base.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ def gpus(
 def _ask(compute: Compute) -> _Live:
     """Three questions at once, each over a connection of its own."""
     beside, below = compute.beside(), compute.beside()
-    by_region = Errand(lambda: quotas.quotas_by_region(beside))
-    of_project = Errand(lambda: quotas.quotas_of_project(below))
+    by_region = Task(lambda: quotas.quotas_by_region(beside))
+    of_project = Task(lambda: quotas.quotas_of_project(below))
     zones = quotas.gpu_zones(compute)
     return _Live(zones, by_region.result(), of_project.result())
 

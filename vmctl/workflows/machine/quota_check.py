@@ -26,7 +26,7 @@ from vmctl.domain.google.quota import (
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.machine.placement import Patience, region_of, with_other_regions
-from vmctl.workflows.base.tasks import Errand
+from vmctl.workflows.base.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def wanted_for(
     )
 
 
-def ask_ahead(compute: Compute, region: str, patience: Patience) -> Errand[Allowance]:
+def ask_ahead(compute: Compute, region: str, patience: Patience) -> Task[Allowance]:
     """Begin to ask for the limits in one region, or in all where all may be tried."""
     beside = compute.beside()
 
@@ -77,11 +77,11 @@ def ask_ahead(compute: Compute, region: str, patience: Patience) -> Errand[Allow
         meters = quotas.quotas_of_region(beside, region)
         return Allowance(quotas.quotas_of_project(beside), {region: meters})
 
-    return Errand(ask)
+    return Task(ask)
 
 
 def allowed(
-    ahead: Errand[Allowance],
+    ahead: Task[Allowance],
     wanted: Wanted,
     zones: Sequence[str],
     compute: Compute,

@@ -28,7 +28,7 @@ from vmctl.files import FileLock
 from vmctl.folders import cache_dir
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import follow, until
-from vmctl.workflows.base.tasks import Errand
+from vmctl.workflows.base.tasks import Task
 from vmctl.workflows.costs.ledger_store import observe, remember_vm
 from vmctl.workflows.machine.move import start_or_move
 from vmctl.workflows.machine.move_cleanup import give_up, settle
@@ -197,7 +197,7 @@ def _create(
     confirm: Callable[[Plan], bool] | None,
     clock: Clock,
     patience: Patience,
-    ahead: Errand[Allowance],
+    ahead: Task[Allowance],
 ) -> Story[tuple[str, Instance]]:
     from vmctl.ssh.identity.keypair import ensure_keypair
 

@@ -26,7 +26,7 @@ from vmctl.domain.machine.placement import (
 )
 from vmctl.domain.money.prices import Price, disk_usd_per_month
 from vmctl.workflows.base.operations import follow
-from vmctl.workflows.base.tasks import Errand
+from vmctl.workflows.base.tasks import Task
 from vmctl.workflows.machine.quota_check import Allowance, allowed, explain, wanted_for
 from vmctl.workflows.machine.watchdog_setup import in_zone
 from vmctl.workflows.machine.zone_search import search
@@ -95,7 +95,7 @@ def plan_for(
     max_run_s: int,
     compute: Compute,
     patience: Patience,
-    ahead: Errand[Allowance],
+    ahead: Task[Allowance],
 ) -> Story[Plan]:
     """The creation to propose, in zones whose quota allows it.
 

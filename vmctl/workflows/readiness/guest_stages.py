@@ -17,7 +17,7 @@ from vmctl.domain.text import Machine
 from vmctl.ssh.boot_reports import Watching
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.workflows.base.story_tasks import Beside
+from vmctl.workflows.base.tasks import StoryTask
 from vmctl.workflows.readiness.context import Climb
 from vmctl.workflows.readiness.ssh_admission import still_there
 from vmctl.workflows.runs.setup import prepare_machine
@@ -44,7 +44,7 @@ class Inside:
     ) -> None:
         self.climb = climb
         self.pushing = pushing
-        self.push: Beside[PushResult] | None = None
+        self.push: StoryTask[PushResult] | None = None
         self.clock = climb.clock
         self.instance = instance
         self.observed = observed
@@ -63,9 +63,9 @@ class Inside:
 
         Raises Unreachable when the link is lost: then it may be called again.
         """
-        setup: Beside[Machine] | None = None
+        setup: StoryTask[Machine] | None = None
         if not self.prepared:
-            setup = Beside(prepare_machine(remote, clock=self.clock))
+            setup = StoryTask(prepare_machine(remote, clock=self.clock))
         watching = self._watch(remote)
         try:
             while True:
@@ -78,7 +78,7 @@ class Inside:
                     watching = self._watch(remote)
                 if setup is not None:
                     yield from setup.events()
-                    if setup.is_done:
+                    if setup.done():
                         setup.result()
                         yield from setup.events()
                         setup, self.prepared = None, True
@@ -99,7 +99,7 @@ class Inside:
         """What was pushed meanwhile, if anything; that may take longer than the way up."""
         if self.push is None:
             return None
-        while not self.push.is_done:
+        while not self.push.done():
             yield from self.push.events()
             self.clock.sleep(NEWS_S)
         yield from self.push.events()
@@ -107,7 +107,7 @@ class Inside:
 
     def _begin_push(self) -> None:
         if self.pushing is not None and self.push is None:
-            self.push = Beside(self.pushing())
+            self.push = StoryTask(self.pushing())
 
     def _watch(self, remote: OpenSSH | Connection) -> Watching:
         self.heard = self.over = False

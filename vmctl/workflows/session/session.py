@@ -22,6 +22,7 @@ from vmctl.ssh.identity.keypair import KeyPair, ensure_keypair
 from vmctl.ssh.identity.known_hosts import pin_file
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.session.stale_sockets import end_all_of, tidy_now_and_then
+from vmctl.workflows.base.stories import drain
 
 if TYPE_CHECKING:  # a warm command does without them
     from vmctl.config import Project
@@ -82,28 +83,17 @@ def connect(
 
 def reach(project: Project) -> OpenSSH:
     """`connect` for what tells no story: commands that hand this terminal over."""
-    story = connect(project)
-    try:
-        while True:
-            next(story)
-    except StopIteration as end:
-        session: Session = end.value
-        return session.ssh
+    return drain(connect(project)).ssh
 
 
 def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
     """Where the VM is now, for a connection that heals itself in the middle of a command."""
 
     def resolve() -> Target:
-        story = _find(project, _recall(project), clock)
-        try:
-            while True:
-                next(story)  # what it tells is not worth interrupting the command for
-        except StopIteration as end:
-            instance, target = end.value
+        # its events are not worth interrupting the command for
+        instance, target = drain(_find(project, _recall(project), clock))
         remember_instance(project, instance, target, clock)
-        found: Target = target
-        return found
+        return target
 
     return resolve
 

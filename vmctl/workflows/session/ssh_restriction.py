@@ -30,6 +30,7 @@ from vmctl.domain.network.ssh_restriction import (
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.operations import carried_out, deleted, follow
+from vmctl.workflows.base.stories import drain
 
 
 def limit_for(
@@ -108,8 +109,8 @@ class Limit:
         """What was lifted is in force again: nobody was let in, or whoever waits has left."""
         if self._lifting is None:
             return
-        _silently(follow(self.compute, self._lifting, self.clock, "limit"))
-        _silently(self.done(firewall.set_in_force(self.compute, self.names.deny, True)))
+        drain(follow(self.compute, self._lifting, self.clock, "limit"))
+        drain(self.done(firewall.set_in_force(self.compute, self.names.deny, True)))
         allow = firewall.read_rule(self.compute, self.names.allow)
         if allow is not None and allow.sources:
             self._name(label_of(allow.sources[0]))
@@ -160,14 +161,8 @@ class Limit:
 
     def _name(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
-        _silently(self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
+        drain(self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
         self._label = value
-
-
-def _silently(story: Story[object]) -> None:
-    """Play a story of which nothing is told."""
-    for _ in story:
-        pass
 
 
 def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:

@@ -22,6 +22,7 @@ from vmctl.ssh.transfer.download import (
     Partial,
     ReceivedFile,
 )
+from vmctl.workflows.base.stories import as_story
 from vmctl.workflows.session.reconnect import ComingBack
 from vmctl.workflows.session.session import Session
 
@@ -126,14 +127,12 @@ class Download:
         told, shown_at = "", 0.0
         if self._waits_until is None:
             self._waits_until = self.clock.monotonic() + WAIT_LIMIT_S
-        while True:
-            try:
-                why = next(words)
-            except StopIteration as end:
-                found: dict[str, Any] = end.value
-                return found
+
+        def waiting(why: str) -> Advanced | None:
+            nonlocal told, shown_at
             self._waited = True
             now = self.clock.monotonic()
+            assert self._waits_until is not None
             if now > self._waits_until:
                 raise TimedOut(
                     f"Waited for {WAIT_LIMIT_S / 86400:.0f} days: {one_line(why)}",
@@ -141,9 +140,12 @@ class Download:
                 )
             if why != told and now - shown_at > WAIT_SHOW_S:
                 told, shown_at = why, now
-                yield Advanced(
+                return Advanced(
                     self.step, f"Waiting: {one_line(why)} (Ctrl-C ends only the waiting)"
                 )
+            return None
+
+        return (yield from as_story(words, waiting))
 
     def _is_received(self, want: FileRequest) -> bool:
         """Whether this very file came over an earlier connection."""
@@ -177,18 +179,16 @@ class Download:
         writeback: _Writeback,
     ) -> Story[None]:
         base = self._done
+
+        def progress(received: int) -> Advanced | None:
+            self._done += received
+            due = self.clock.monotonic() - self._shown_at > SHOW_S
+            return self._progress() if due else None
+
         incoming = stream.receive(
             plan.destination, want, partial, plan.instead_of.get(want.relative)
         )
-        try:
-            while True:
-                self._done += next(incoming)
-                if self.clock.monotonic() - self._shown_at > SHOW_S:
-                    yield self._progress()
-        except StopIteration as end:
-            writeback.add(end.value)
-        finally:
-            incoming.close()
+        writeback.add((yield from as_story(incoming, progress)))
         self._done = base + want.size
 
     def _progress(self) -> Advanced:

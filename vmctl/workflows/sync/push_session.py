@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Noted, Story
 from vmctl.domain.replies import unfit
-from vmctl.domain.sync.rsync_output import RsyncStats, Via
+from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.upload import Blob, UploadStream
+from vmctl.workflows.base.stories import as_story
 from vmctl.workflows.sync.hash_cache import CutMarker, hash_file, vanished_error
 from vmctl.workflows.sync.scan import Scan
 from vmctl.workflows.sync.selection import entry_of
@@ -206,13 +207,14 @@ class PushSession:
             from vmctl.ssh.transfer.rsync import Rsync
 
             rsync = Rsync(self._stream.ssh, self._root, paths, folder, placed["older"])
-            progress, before = rsync.progress(), self._done_bytes
+            before = self._done_bytes
+
+            def advanced(done: int) -> Advanced:
+                self._done_bytes = before + done
+                return self._advanced()
+
             try:
-                while True:
-                    self._done_bytes = before + next(progress)
-                    yield self._advanced()
-            except StopIteration as end:
-                stats: RsyncStats = end.value
+                stats = yield from as_story(rsync.progress(), advanced)
                 self._stream.sent_bytes += stats.sent
             finally:
                 rsync.close()

@@ -23,7 +23,7 @@ import pytest
 from tests.harness.local_machine import LocalMachine, connected, local_project, play
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, TimedOut, VmctlError
-from vmctl.domain.events import Noted, Warned
+from vmctl.domain.events import Info, Warned
 from vmctl.domain.sync.remote_listing import Listing
 from vmctl.ssh import remote_output, rpc
 from vmctl.ssh.boot_reports import Watching
@@ -481,7 +481,7 @@ def pulled(project: Project, *paths: str, **options: Any) -> tuple[PullResult, l
     told: list[str] = []
     result: PullResult = play(
         pull(project, paths, **options),
-        lambda event: told.append(event.text) if isinstance(event, (Noted, Warned)) else None,
+        lambda event: told.append(event.text) if isinstance(event, (Info, Warned)) else None,
     )
     return result, told
 

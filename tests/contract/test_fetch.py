@@ -27,7 +27,7 @@ from vmctl.domain.errors import (
     Unreachable,
     VmctlError,
 )
-from vmctl.domain.events import Advanced, Event, Noted, Warned
+from vmctl.domain.events import Advanced, Event, Info, Warned
 from vmctl.ssh import rpc
 from vmctl.ssh.transfer.destination import Destination, part_name
 from vmctl.workflows.runs import run as jobs
@@ -392,7 +392,7 @@ def test_a_machine_that_is_away_for_a_while_is_come_back_to(world: World) -> Non
             world.sshd.stop()
             back.append(threading.Timer(2.0, world.sshd.start))
             back[0].start()
-        if isinstance(event, Noted) and "Lost the connection" in event.text:
+        if isinstance(event, Info) and "Lost the connection" in event.text:
             lost.append(event.text)
 
     try:

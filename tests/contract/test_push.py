@@ -22,7 +22,7 @@ from tests.harness.eventually import eventually
 from tests.harness.wire import World, play, write
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable, VmctlError
-from vmctl.domain.events import Advanced, Event, Noted, Warned
+from vmctl.domain.events import Advanced, Event, Info, Warned
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.ssh import rpc
 from vmctl.workflows.session import reconnect
@@ -522,7 +522,7 @@ def test_a_cut_push_comes_back_by_itself(world: World) -> None:
     held: list[int] = []
 
     def watch(event: Event) -> None:
-        if isinstance(event, Noted):
+        if isinstance(event, Info):
             notes.append(event.text)
             held.append(staged(world))
         if isinstance(event, Advanced) and not held and (event.done_bytes or 0) > size // 2:

@@ -22,7 +22,7 @@ from vmctl.domain.errors import (
     Conflict,
     NotFound,
 )
-from vmctl.domain.events import Begun, Event, Output, Warned
+from vmctl.domain.events import Event, Output, RunStarted, Warned
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.runs.setup import prepare_machine
@@ -237,7 +237,7 @@ def test_detached_run_goes_on_and_is_followed_again(world: World) -> None:
 
     def watch(event: Event) -> None:
         collect(seen)(event)
-        if isinstance(event, Begun):
+        if isinstance(event, RunStarted):
             notes.append(event.text)
             (world.sshd.home / "go").touch()
 

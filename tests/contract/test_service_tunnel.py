@@ -22,7 +22,7 @@ from vmctl.domain.errors import (
     Conflict,
     NotFound,
 )
-from vmctl.domain.events import Noted, Ready, Story
+from vmctl.domain.events import Info, Story, UrlReady
 from vmctl.workflows.sync.push import push
 from vmctl.workflows.tunnels.tunnel import tunnel
 
@@ -61,14 +61,14 @@ def test_tunnel_starts_the_service_and_again_after_a_cut_and_a_reboot(web: World
     port = free_port()
     story = tunnel(web.project, "web", port)
     with contextlib.closing(story):
-        assert next_told(story, Ready).url == f"http://127.0.0.1:{port}/"
+        assert next_told(story, UrlReady).url == f"http://127.0.0.1:{port}/"
         assert get(port) == b"hello through the tunnel"
         web.sshd.cut()
-        assert "back" in next_told(story, Noted).text
+        assert "back" in next_told(story, Info).text
         assert get(port) == b"hello through the tunnel"
         web.sshd.power_off()
         web.sshd.start()
-        next_told(story, Noted)
+        next_told(story, Info)
         eventually(lambda: _answers(port))
         assert get(port) == b"hello through the tunnel"
     with pytest.raises(OSError):
@@ -114,7 +114,7 @@ def test_token_is_in_the_url_and_in_no_process_list(web: World) -> None:
     project = dataclasses.replace(web.project, services={"web": service})
     story = tunnel(project, "web", free_port())
     with contextlib.closing(story):
-        token = next_told(story, Ready).url.partition("?token=")[2]
+        token = next_told(story, UrlReady).url.partition("?token=")[2]
         file = Path((web.remote / "where").read_text().strip())
         assert file.read_text() == token
         assert len(token) >= 32

@@ -20,14 +20,14 @@ CHECKS = [
 INSIDE = CHECKS[5:10]  # what can be looked at only where Compute Engine answers
 
 
-def found(document: dict[str, Any], verdict: str) -> list[str]:
+def found(document: dict[str, Any], status: str) -> list[str]:
     """The checks that ended like this."""
-    return [one["check"] for one in document["findings"] if one["verdict"] == verdict]
+    return [one["check"] for one in document["findings"] if one["status"] == status]
 
 
-def the(document: dict[str, Any], check: str, verdict: str = "broken") -> dict[str, Any]:
+def the(document: dict[str, Any], check: str, status: str = "broken") -> dict[str, Any]:
     (one,) = (
-        one for one in document["findings"] if one["check"] == check and one["verdict"] == verdict
+        one for one in document["findings"] if one["check"] == check and one["status"] == status
     )
     return dict(one)
 
@@ -39,7 +39,7 @@ def examine(sky: LocalCloud, *words: str, code: int, cwd: Path | None = None) ->
     assert seen == CHECKS, "every check, in its order"
     assert document["ready"] == (code == 0)
     for one in document["findings"]:
-        if one["verdict"] in ("broken", "warning"):
+        if one["status"] in ("broken", "warning"):
             assert one["fix"], one
     return document
 
@@ -69,7 +69,7 @@ def test_a_quota_of_zero(sky: LocalCloud, metric: str) -> None:
     where = {} if metric.endswith("ALL_REGIONS") else {"region": "europe-west1"}
     sky.fault(kind="quota", metric=metric, limit=0, **where)
     quota = the(examine(sky, code=6), "quota")
-    assert f"{metric} " in quota["said"]
+    assert f"{metric} " in quota["message"]
     assert f"choose: {metric}" in quota["fix"]
 
 
@@ -78,7 +78,7 @@ def test_spot_without_its_own_quota_is_a_warning(sky: LocalCloud, tmp_path: Path
     here = {"region": "europe-west1", "limit": 0}
     sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **here)
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", **here)
-    assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["said"]
+    assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["message"]
 
 
 def test_a_quota_that_google_keeps_elsewhere_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_network_is_gone(sky: LocalCloud) -> None:
 def test_a_network_of_the_settings_that_is_not_there(sky: LocalCloud, tmp_path: Path) -> None:
     other = project(tmp_path / "other", BASE + 'network = "lab"\n')
     network = the(examine(sky, code=2, cwd=other), "network")
-    assert "lab" in network["said"]
+    assert "lab" in network["message"]
     assert "vmctl.toml" in network["fix"]
 
 
@@ -105,7 +105,7 @@ def test_a_subnetwork_brings_its_network(sky: LocalCloud, tmp_path: Path) -> Non
     inner = project(tmp_path / "inner", BASE + 'subnetwork = "default"\n')
     assert found(examine(sky, code=0, cwd=inner), "ok") == CHECKS
     other = project(tmp_path / "other", BASE + 'subnetwork = "lab"\n')
-    assert "lab in europe-west1" in the(examine(sky, code=2, cwd=other), "network")["said"]
+    assert "lab in europe-west1" in the(examine(sky, code=2, cwd=other), "network")["message"]
 
 
 def test_the_firewall_keeps_ssh_out(sky: LocalCloud) -> None:
@@ -114,19 +114,19 @@ def test_the_firewall_keeps_ssh_out(sky: LocalCloud) -> None:
     sky.ask("DELETE", f"{rules}/default-allow-ssh")
     try:
         firewall = the(examine(sky, code=7), "firewall")
-        assert "tcp:22" in firewall["said"]
+        assert "tcp:22" in firewall["message"]
         assert "firewall-rules create" in firewall["fix"]
         ranges = {"sourceRanges": ["35.235.240.0/20"]}
         ssh = {"allowed": [{"IPProtocol": "tcp", "ports": ["22"]}]}
         sky.ask("POST", rules, {"name": "iap", **ssh, **ranges})
-        assert "IAP" in the(examine(sky, code=0), "firewall", "warning")["said"]
+        assert "IAP" in the(examine(sky, code=0), "firewall", "warning")["message"]
         sky.ask("DELETE", f"{rules}/iap")
     finally:
         sky.ask("POST", rules, {"name": "default-allow-ssh", "priority": 65534, **ssh})
     deny = {"name": "no-ssh", "denied": [{"IPProtocol": "tcp"}]}
     sky.ask("POST", rules, deny)
     try:
-        assert "no-ssh" in the(examine(sky, code=7), "firewall")["said"]
+        assert "no-ssh" in the(examine(sky, code=7), "firewall")["message"]
     finally:
         sky.ask("DELETE", f"{rules}/no-ssh")
 
@@ -147,18 +147,18 @@ def test_settings_that_google_cannot_meet(
 ) -> None:
     document = examine(sky, code=code, cwd=project(tmp_path / "wish", toml))
     one = the(document, check)
-    assert named in one["said"] + one["fix"]
+    assert named in one["message"] + one["fix"]
 
 
 def test_an_image_older_than_the_gpus_needs_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
     old = project(tmp_path / "old", '[vm]\ngpu = "p100"\n')
-    assert "P100" in the(examine(sky, code=0, cwd=old), "image", "warning")["said"]
+    assert "P100" in the(examine(sky, code=0, cwd=old), "image", "warning")["message"]
 
 
 def test_settings_that_are_wrong_stop_only_what_needs_them(sky: LocalCloud, tmp_path: Path) -> None:
     wrong = project(tmp_path / "wrong", '[vm]\ngpuu = "t4"\n')
     document = examine(sky, code=2, cwd=wrong)
-    assert "vm.gpuu" in the(document, "settings")["said"]
+    assert "vm.gpuu" in the(document, "settings")["message"]
     assert found(document, "not checked") == INSIDE
     assert {"credentials", "api", "billing", "programs"} <= set(found(document, "ok"))
 
@@ -191,16 +191,16 @@ def test_what_google_said_last_is_told_and_a_machine_that_runs_needs_no_more_quo
     sky.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])
     sky("up", "--zone", "europe-west1-b", code=6)
     last = the(examine(sky, code=0), "machine", "warning")
-    assert "currently unavailable in the europe-west1-b zone" in last["said"]
+    assert "currently unavailable in the europe-west1-b zone" in last["message"]
     assert "us-central1-a" in last["fix"]
     sky.ask("DELETE", "/emulator/v1/faults")
     sky("up")
     sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
     document = examine(sky, code=0)
     assert found(document, "warning") == [], "the last answer was a yes"
-    assert "RUNNING" in the(document, "machine", "ok")["said"]
+    assert "RUNNING" in the(document, "machine", "ok")["message"]
     sky("down")
-    assert "enough" in the(examine(sky, code=0), "quota", "ok")["said"]
+    assert "enough" in the(examine(sky, code=0), "quota", "ok")["message"]
 
 
 def test_the_project_asks_for_os_login(sky: LocalCloud) -> None:
@@ -209,7 +209,7 @@ def test_the_project_asks_for_os_login(sky: LocalCloud) -> None:
     items = [{"key": "enable-oslogin", "value": "TRUE"}]
     sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": items})
     try:
-        assert "OS Login" in the(examine(sky, code=0), "project", "warning")["said"]
+        assert "OS Login" in the(examine(sky, code=0), "project", "warning")["message"]
     finally:
         metadata = sky.ask("GET", path)["commonInstanceMetadata"]
         sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": []})
@@ -221,7 +221,7 @@ def test_a_local_program_is_missing(sky: LocalCloud, tmp_path: Path) -> None:
     environ = {"PATH": str(programs)}
     told = sky.laptop("doctor", "--json", cwd=sky.folder, code=2, environ=environ)
     document = json.loads(told.stdout)
-    assert "ssh is missing" in the(document, "programs")["said"]
+    assert "ssh is missing" in the(document, "programs")["message"]
     assert "openssh-client" in the(document, "programs")["fix"]
     assert found(document, "ok") == CHECKS[:-1]
 
@@ -236,9 +236,9 @@ def test_a_vm_without_an_address_needs_more(sky: LocalCloud, tmp_path: Path) -> 
         (programs / name).symlink_to(path)
     told = sky.laptop("doctor", "--json", cwd=inner, code=2, environ={"PATH": str(programs)})
     document = json.loads(told.stdout)
-    assert "gcloud is missing" in the(document, "programs")["said"]
+    assert "gcloud is missing" in the(document, "programs")["message"]
     assert "routers nats create" in the(document, "network", "warning")["fix"]
-    assert "IAP" in the(document, "firewall", "ok")["said"]
+    assert "IAP" in the(document, "firewall", "ok")["message"]
 
 
 # -- as if it were Google: the same emulator behind real credentials ----------------------------
@@ -276,9 +276,9 @@ def test_with_real_credentials_all_is_well(google: tuple[LocalCloud, Path]) -> N
     document = examine(cloud, code=0)
     assert document["google_project"] == "from-the-key"
     cloud.laptop.extra["GOOGLE_CLOUD_PROJECT"] = "from-variable"
-    said = the(examine(cloud, code=0), "project", "ok")["said"]
+    said = the(examine(cloud, code=0), "project", "ok")["message"]
     assert said == "from-variable (from GOOGLE_CLOUD_PROJECT)"
-    assert "GOOGLE_APPLICATION_CREDENTIALS" in the(document, "credentials", "ok")["said"]
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in the(document, "credentials", "ok")["message"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_credentials_that_do_not_work(
         key.write_text(written)
     document = examine(cloud, code=7 if written == "unreachable" else 5)
     one = the(document, "credentials")
-    assert named in one["said"] + one["fix"]
+    assert named in one["message"] + one["fix"]
     assert found(document, "ok") == ["settings", "programs"]
 
 
@@ -331,7 +331,7 @@ def test_gclouds_own_login_is_enough(google: tuple[LocalCloud, Path]) -> None:
         "CLOUDSDK_CORE_PROJECT": "from-gcloud",
     }
     document = examine(cloud, code=0)
-    assert the(document, "credentials", "ok")["said"] == "gcloud auth login"
+    assert the(document, "credentials", "ok")["message"] == "gcloud auth login"
     assert document["google_project"] == "from-gcloud"
 
 

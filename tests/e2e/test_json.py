@@ -184,7 +184,7 @@ def test_selftest(sky: LocalCloud, tmp_path: Path) -> None:
     trace = str(tmp_path / "trace")
     sky.fault(kind="stockout", plain=True)  # what was not seen is told like what was
     findings = document(sky, "selftest", "--trace", trace, code=6)["findings"]
-    assert {one["verdict"] for one in findings} >= {"holds", "could not be seen"}
+    assert {one["outcome"] for one in findings} >= {"holds", "could not be seen"}
     sky.no_faults()
 
 

@@ -32,8 +32,8 @@ THEIRS = {
 }
 
 
-def verdicts(document: dict[str, Any]) -> dict[str, str]:
-    return {one["id"]: one["verdict"] for one in document["findings"]}
+def outcomes(document: dict[str, Any]) -> dict[str, str]:
+    return {one["id"]: one["outcome"] for one in document["findings"]}
 
 
 def check_nothing(cloud: HeldCloud, at: str = "") -> None:
@@ -73,7 +73,7 @@ def test_all_that_a_small_machine_can_show_holds_and_nothing_stays(cloud: HeldCl
     cloud.api("POST", "setCommonInstanceMetadata", {"items": asked_for})
     document = cloud.laptop.json(*SELFTEST, cwd=cloud.folder)
     cloud.api("POST", "setCommonInstanceMetadata", {"items": []})
-    seen = verdicts(document)
+    seen = outcomes(document)
     held = {name for name in seen if seen[name] == "holds"}
     assert held | FLEETING == {one.id for one in ASSUMPTIONS if one.how}
     assert document["differs"] == 0
@@ -113,7 +113,7 @@ def test_what_does_not_hold_is_named_and_what_a_killed_one_left_goes_with_the_ne
 def test_what_ends_it_early_leaves_nothing_and_says_what_was_not_seen(cloud: HeldCloud) -> None:
     cloud.fault(kind="stockout", plain=True)
     done = cloud(*SELFTEST, "--json", code=6)
-    seen = verdicts(json.loads(done.stdout))
+    seen = outcomes(json.loads(done.stdout))
     assert seen["image-ubuntu"] == "holds"
     assert seen["login"] == "could not be seen"
     assert "enough resources" in json.loads(done.stderr.splitlines()[-1])["message"]

@@ -8,7 +8,7 @@ from vmctl.domain.google.assumptions import (
     ASSUMPTIONS,
     Assumption,
     Basis,
-    Verdict,
+    Outcome,
     completed,
     finding,
 )
@@ -35,10 +35,10 @@ def test_one_is_looked_at_or_out_of_sight_never_both() -> None:
 
 
 def test_what_nobody_looked_at_says_why() -> None:
-    seen = [finding("ssh-rule", Verdict.DIFFERS, "it is not open")]
+    seen = [finding("ssh-rule", Outcome.DIFFERS, "it is not open")]
     every = {one.id: one for one in completed(seen, "it ended early")}
     assert list(every) == [one.id for one in ASSUMPTIONS]
-    assert every["ssh-rule"].verdict is Verdict.DIFFERS
+    assert every["ssh-rule"].outcome is Outcome.DIFFERS
     assert every["login"].evidence == "it ended early"
     assert every["per-second"].evidence == "only the bill tells"
-    assert {one.verdict for name, one in every.items() if name != "ssh-rule"} == {Verdict.UNSEEN}
+    assert {one.outcome for name, one in every.items() if name != "ssh-rule"} == {Outcome.UNSEEN}

@@ -9,11 +9,11 @@ from vmctl.domain.errors import AccessDenied
 from vmctl.domain.machine.image import Image
 from vmctl.domain.readiness.checks import (
     Check,
+    CheckResult,
+    CheckStatus,
     Checkup,
-    Finding,
     Program,
     PublicImage,
-    Verdict,
     image_finding,
     ordered,
     programs_findings,
@@ -24,8 +24,8 @@ IMAGE = Image("some-project", "some-family")
 NEWEST = PublicImage("some-family-v1", 50)
 
 
-def fine(check: Check) -> Finding:
-    return Finding(check, Verdict.OK, "fine")
+def fine(check: Check) -> CheckResult:
+    return CheckResult(check, CheckStatus.OK, "fine")
 
 
 def test_findings_come_in_the_order_of_the_checks() -> None:
@@ -34,18 +34,18 @@ def test_findings_come_in_the_order_of_the_checks() -> None:
 
 
 def test_what_was_not_possible_names_what_to_mend_first() -> None:
-    refused = Finding.of(Check.API, AccessDenied("It is off.", hint="Turn it on."))
+    refused = CheckResult.of(Check.API, AccessDenied("It is off.", hint="Turn it on."))
     found = ordered([fine(Check.CREDENTIALS), refused, fine(Check.PROGRAMS)])
-    skipped = [finding for finding in found if finding.verdict is Verdict.SKIPPED]
+    skipped = [finding for finding in found if finding.status is CheckStatus.SKIPPED]
     assert Check.QUOTA in {finding.check for finding in skipped}
-    assert {finding.said for finding in skipped} == {"mend first: api"}
+    assert {finding.message for finding in skipped} == {"mend first: api"}
     whole = Checkup("p", False, None, False, found)
     assert whole.exit_code == 5
     assert "Mend first: api" in whole.text
 
 
 def test_without_anything_broken_the_exit_code_is_0() -> None:
-    warned = Finding(Check.FIREWALL, Verdict.WARNING, "narrow", "widen it")
+    warned = CheckResult(Check.FIREWALL, CheckStatus.WARNING, "narrow", "widen it")
     whole = Checkup("p", True, "x", True, (fine(Check.API), warned))
     assert whole.exit_code == 0
     assert "vmctl up" in whole.text
@@ -53,39 +53,39 @@ def test_without_anything_broken_the_exit_code_is_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "disk_gb", "cautions", "verdict", "named"),
+    ("found", "disk_gb", "cautions", "status", "named"),
     [
-        (NEWEST, 100, [], Verdict.OK, "some-family-v1"),
-        (None, 100, [], Verdict.BROKEN, "some-family"),
-        (NEWEST, 49, [], Verdict.BROKEN, "50 GB"),
-        (PublicImage("old", 10, "DEPRECATED"), 100, [], Verdict.WARNING, "DEPRECATED"),
-        (NEWEST, 100, ["No code for it."], Verdict.WARNING, "No code for it"),
+        (NEWEST, 100, [], CheckStatus.OK, "some-family-v1"),
+        (None, 100, [], CheckStatus.BROKEN, "some-family"),
+        (NEWEST, 49, [], CheckStatus.BROKEN, "50 GB"),
+        (PublicImage("old", 10, "DEPRECATED"), 100, [], CheckStatus.WARNING, "DEPRECATED"),
+        (NEWEST, 100, ["No code for it."], CheckStatus.WARNING, "No code for it"),
     ],
 )
 def test_an_image(
-    found: PublicImage | None, disk_gb: int, cautions: list[str], verdict: Verdict, named: str
+    found: PublicImage | None, disk_gb: int, cautions: list[str], status: CheckStatus, named: str
 ) -> None:
     finding = image_finding(IMAGE, found, disk_gb, cautions)
-    assert finding.verdict is verdict
-    assert named in finding.said
-    assert bool(finding.fix) == (verdict is not Verdict.OK)
+    assert finding.status is status
+    assert named in finding.message
+    assert bool(finding.fix) == (status is not CheckStatus.OK)
 
 
 def test_a_missing_program_names_its_package() -> None:
     ssh = Program("ssh", "every connection", "openssh-client", "9.2")
     rsync = Program("rsync", "differences", "rsync", None, needed=False)
     (found,) = programs_findings([ssh, rsync])
-    assert found.verdict is Verdict.WARNING
+    assert found.status is CheckStatus.WARNING
     assert found.fix.endswith("install -y rsync")
     (found,) = programs_findings([Program("ssh", "all", "openssh-client", None), rsync])
-    assert found.verdict is Verdict.BROKEN
+    assert found.status is CheckStatus.BROKEN
     assert found.exit_code == 2
     (found,) = programs_findings([ssh])
-    assert found.said == "ssh 9.2"
+    assert found.message == "ssh 9.2"
 
 
 def test_a_finding_is_a_line_and_its_fix_below() -> None:
-    finding = Finding(Check.QUOTA, Verdict.BROKEN, "Too small.", "Ask.\nWait.", 6)
+    finding = CheckResult(Check.QUOTA, CheckStatus.BROKEN, "Too small.", "Ask.\nWait.", 6)
     assert ["".join(map(str, parts)) for parts in finding_lines(finding)] == [
         "✗ quota        Too small",
         "               mend it: Ask.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmctl.domain.network.firewall import ANYWHERE, IAP_RANGE, Door, Rule, is_private, ssh_door
-from vmctl.domain.readiness.checks import Verdict, firewall_finding
+from vmctl.domain.readiness.checks import CheckStatus, firewall_finding
 
 SSH = (("tcp", ("22",)),)
 
@@ -55,35 +55,39 @@ def test_rules_are_read_in_their_order(rules: list[Rule], door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("door", "verdict", "named"),
+    ("door", "status", "named"),
     [
-        (Door((ANYWHERE,), "default-allow-ssh"), Verdict.OK, "default-allow-ssh"),
-        (Door(("203.0.113.7/32",), "mine", "deny"), Verdict.OK, "203.0.113.7/32 only"),
-        (Door((IAP_RANGE,), "iap"), Verdict.WARNING, "IAP"),
-        (Door(("10.0.0.0/8", IAP_RANGE), "iap"), Verdict.WARNING, "IAP"),
-        (Door(()), Verdict.BROKEN, "No firewall rule"),
-        (Door(("10.128.0.0/9",), "default-allow-internal"), Verdict.BROKEN, "No firewall rule"),
-        (Door((), "", "no-ssh"), Verdict.BROKEN, "no-ssh"),
+        (Door((ANYWHERE,), "default-allow-ssh"), CheckStatus.OK, "default-allow-ssh"),
+        (Door(("203.0.113.7/32",), "mine", "deny"), CheckStatus.OK, "203.0.113.7/32 only"),
+        (Door((IAP_RANGE,), "iap"), CheckStatus.WARNING, "IAP"),
+        (Door(("10.0.0.0/8", IAP_RANGE), "iap"), CheckStatus.WARNING, "IAP"),
+        (Door(()), CheckStatus.BROKEN, "No firewall rule"),
+        (Door(("10.128.0.0/9",), "default-allow-internal"), CheckStatus.BROKEN, "No firewall rule"),
+        (Door((), "", "no-ssh"), CheckStatus.BROKEN, "no-ssh"),
     ],
 )
-def test_a_door_becomes_a_finding_with_its_fix(door: Door, verdict: Verdict, named: str) -> None:
+def test_a_door_becomes_a_finding_with_its_fix(door: Door, status: CheckStatus, named: str) -> None:
     found = firewall_finding(door, "default", "vmctl")
-    assert found.verdict is verdict
-    assert named in found.said
-    assert bool(found.fix) == (verdict is not Verdict.OK)
-    assert (found.exit_code == 7) == (verdict is Verdict.BROKEN)
+    assert found.status is status
+    assert named in found.message
+    assert bool(found.fix) == (status is not CheckStatus.OK)
+    assert (found.exit_code == 7) == (status is CheckStatus.BROKEN)
 
 
 @pytest.mark.parametrize(
-    ("sources", "verdict"),
-    [((ANYWHERE,), Verdict.OK), ((IAP_RANGE,), Verdict.OK), (("203.0.113.7/32",), Verdict.BROKEN)],
+    ("sources", "status"),
+    [
+        ((ANYWHERE,), CheckStatus.OK),
+        ((IAP_RANGE,), CheckStatus.OK),
+        (("203.0.113.7/32",), CheckStatus.BROKEN),
+    ],
 )
 def test_a_vm_without_an_address_needs_the_proxy_let_in(
-    sources: tuple[str, ...], verdict: Verdict
+    sources: tuple[str, ...], status: CheckStatus
 ) -> None:
     found = firewall_finding(Door(sources, "a-rule"), "default", "vmctl", proxied=True)
-    assert found.verdict is verdict
-    assert (IAP_RANGE in found.fix) == (verdict is Verdict.BROKEN)
+    assert found.status is status
+    assert (IAP_RANGE in found.fix) == (status is CheckStatus.BROKEN)
 
 
 def test_rules_for_one_vm_are_heard_for_that_vm_only() -> None:

@@ -17,7 +17,7 @@ from vmctl.__main__ import main
 from vmctl.cli.app import app
 from vmctl.cli.json_results import ERROR, RESULTS, of_type, schema_of
 from vmctl.cli.screen import plain
-from vmctl.domain.events import Ready
+from vmctl.domain.events import UrlReady
 from vmctl.domain.machine.instance import Status
 
 # these hand the terminal, or their output, to another program; schema prints a schema itself
@@ -128,4 +128,4 @@ def test_an_error_fits_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_url_is_a_document_too() -> None:
-    jsonschema.validate(plain(Ready("http://localhost:8898")), schema_of("tunnel"))
+    jsonschema.validate(plain(UrlReady("http://localhost:8898")), schema_of("tunnel"))

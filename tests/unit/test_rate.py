@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vmctl.cli.rate import Rate
+from vmctl.cli.rate import TransferRate
 
 
 def test_nothing_is_claimed_before_there_is_something_to_measure() -> None:
-    rate = Rate()
+    rate = TransferRate()
     rate.saw(0, 10.0)
     rate.saw(500, 10.2)
     assert rate.bytes_per_s is None
@@ -16,7 +16,7 @@ def test_nothing_is_claimed_before_there_is_something_to_measure() -> None:
 
 
 def test_rate_and_time_left() -> None:
-    rate = Rate()
+    rate = TransferRate()
     for second in range(4):
         rate.saw(second * 10, float(second))
     assert rate.bytes_per_s == pytest.approx(10)
@@ -24,14 +24,14 @@ def test_rate_and_time_left() -> None:
 
 
 def test_bytes_from_an_earlier_try_are_no_speed() -> None:
-    rate = Rate()
+    rate = TransferRate()
     rate.saw(1_000_000, 0.0)
     rate.saw(1_000_010, 2.0)
     assert rate.bytes_per_s == pytest.approx(5)
 
 
 def test_only_the_last_moments_count() -> None:
-    rate = Rate()
+    rate = TransferRate()
     for second in range(20):
         rate.saw(second * 1000, float(second))
     for second in range(20, 40):
@@ -40,7 +40,7 @@ def test_only_the_last_moments_count() -> None:
 
 
 def test_a_link_that_stands_still_has_no_time_left_to_tell() -> None:
-    rate = Rate()
+    rate = TransferRate()
     rate.saw(5, 0.0)
     rate.saw(5, 10.0)
     assert rate.left_s(10) is None

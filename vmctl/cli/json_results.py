@@ -42,7 +42,7 @@ RESULTS: Mapping[str, str] = {
     "logs": "workflows.runs.run:RunResult",
     "ps": "[domain.runs.run:RunView]",
     "cancel": "workflows.runs.run:CancelResult",
-    "tunnel": "domain.events:Ready",
+    "tunnel": "domain.events:UrlReady",
     "tunnel --background": "workflows.tunnels.registry:TunnelRecord",
     "tunnel stop": "[workflows.tunnels.registry:TunnelRecord]",
     "tunnels": "[workflows.tunnels.registry:TunnelRecord]",

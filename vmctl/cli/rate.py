@@ -8,7 +8,7 @@ WINDOW_S = 5.0  # what happened before says nothing about now
 TOO_EARLY_S = 1.0
 
 
-class Rate:
+class TransferRate:
     """Bytes per second over the last moments; the time is passed in, in seconds."""
 
     def __init__(self) -> None:

@@ -18,18 +18,18 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmctl.cli import terminal
-from vmctl.cli.rate import Rate
+from vmctl.cli.rate import TransferRate
 from vmctl.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Part, Styled
 from vmctl.domain.events import (
     Advanced,
-    Begun,
     Event,
     Finished,
-    Noted,
+    Info,
     Output,
-    Ready,
+    RunStarted,
     Started,
     Story,
+    UrlReady,
     Warned,
 )
 from vmctl.domain.terminal import visible
@@ -56,7 +56,7 @@ class Screen:
         self._task: TaskID | None = None
         self._last_text = ""
         self._mid_line = False
-        self._rate = Rate()
+        self._rate = TransferRate()
 
     # -- stories -----------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class Screen:
                 self._mid_line = not data.endswith(b"\n")
             case Warned(text):
                 self._line(text, Styled("warning: ", YELLOW))
-            case Ready(url):
+            case UrlReady(url):
                 self._clear()
                 if self.as_json:
                     terminal.document({"url": url})
@@ -91,7 +91,7 @@ class Screen:
                     terminal.line(url)
             case _ if self.quiet:
                 pass
-            case Noted(text) | Begun(_, text):
+            case Info(text) | RunStarted(_, text):
                 self._clear()
                 self._line(text)
             case Started(_, text):
@@ -105,7 +105,7 @@ class Screen:
 
     def _begin(self, text: str) -> None:
         self._last_text = text
-        self._rate = Rate()
+        self._rate = TransferRate()
         if not self.live:
             self._line(text, "… ")
             return
@@ -302,7 +302,7 @@ def plain(value: object) -> Any:
     return str(value)
 
 
-def _amount(event: Advanced, rate: Rate) -> str:
+def _amount(event: Advanced, rate: TransferRate) -> str:
     if event.done_bytes is None:
         return ""
     if not event.total_bytes:

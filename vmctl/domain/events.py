@@ -45,7 +45,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Info:
     """A fact worth a line."""
 
     text: str
@@ -66,7 +66,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class RunStarted:
     """A run is on its way on the VM, whatever becomes of us from here on."""
 
     run_id: str
@@ -74,11 +74,11 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class UrlReady:
     """A page answers at this URL."""
 
     url: str
 
 
-Event = Started | Advanced | Finished | Noted | Warned | Output | Begun | Ready
+Event = Started | Advanced | Finished | Info | Warned | Output | RunStarted | UrlReady
 Story = Generator[Event, None, T]

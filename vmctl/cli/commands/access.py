@@ -12,7 +12,7 @@ from vmctl.cli.completion import SERVICES, TUNNELS
 from vmctl.cli.options import Context, command
 from vmctl.cli.print_gcloud import PrintGcloud, show
 from vmctl.cli.terminal import sinks
-from vmctl.domain.events import Event, Ready
+from vmctl.domain.events import Event, UrlReady
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
@@ -222,7 +222,7 @@ def _in_terminal(
 
     def watch(event: Event) -> None:
         nonlocal ready
-        if isinstance(event, Ready):
+        if isinstance(event, UrlReady):
             ready = True
             screen.note("Ctrl-C closes the tunnel; the service goes on.")
             if open_:

@@ -9,7 +9,7 @@ import typer
 from vmctl.cli.completion import JOBS, RUNS
 from vmctl.cli.options import Context, command
 from vmctl.cli.print_gcloud import PrintGcloud, show
-from vmctl.domain.events import Begun, Event
+from vmctl.domain.events import Event, RunStarted
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
@@ -184,7 +184,7 @@ def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult
 
     def watch(event: Event) -> None:
         nonlocal begun
-        begun = begun or isinstance(event, Begun)
+        begun = begun or isinstance(event, RunStarted)
 
     try:
         return screen.play(story, watch)

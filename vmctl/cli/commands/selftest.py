@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
         lines without project, addresses, keys or names, and can be replayed.
         """
-        from vmctl.workflows.selftest.selftest import clear_up, selftest_project
+        from vmctl.workflows.selftest.selftest import clean_up, selftest_project
         from vmctl.workflows.selftest.selftest import selftest as story
 
         project = selftest_project(context.project(), real=real)
@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
             if begun:
                 screen.note("\nDeleting what the self-test made.")
                 try:
-                    screen.play(clear_up(project))
+                    screen.play(clean_up(project))
                 except BaseException:
                     screen.note(LEFT)
                     raise
@@ -90,22 +90,22 @@ def _failed(result: SelftestResult) -> VmctlError:
 
 
 def _report(screen: Screen, result: SelftestResult) -> None:
-    from vmctl.domain.google.assumptions import Verdict
+    from vmctl.domain.google.assumptions import Outcome
 
     screen.table(
         ["ASSUMPTION", "VERDICT", "WHAT IT IS"],
         [
             [
                 one.id,
-                str(one.verdict),
+                str(one.outcome),
                 f"{one.sentence} ({one.evidence})"
-                if one.verdict is Verdict.UNSEEN
+                if one.outcome is Outcome.UNSEEN
                 else one.sentence,
             ]
             for one in result.findings
         ],
     )
     for one in result.findings:
-        if one.verdict is Verdict.DIFFERS:
+        if one.outcome is Outcome.DIFFERS:
             screen.say(f"{one.id}: {one.evidence}")
     screen.say(result.text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.config import Project
     from vmctl.domain.errors import VmctlError
-    from vmctl.domain.readiness.checks import Checkup, Finding
+    from vmctl.domain.readiness.checks import CheckResult, Checkup
 
 PANEL = "First steps"
 CHECK_WIDTH = len("credentials")
@@ -111,18 +111,18 @@ def _draw(screen: Screen, result: Checkup) -> None:
     screen.say(result.text)
 
 
-def finding_lines(finding: Finding) -> Iterator[tuple[Part, ...]]:
+def finding_lines(finding: CheckResult) -> Iterator[tuple[Part, ...]]:
     """One finding: a mark, the check and what was found; below it how to mend it."""
-    from vmctl.domain.readiness.checks import Verdict
+    from vmctl.domain.readiness.checks import CheckStatus
 
     mark = {
-        Verdict.OK: Styled("✓", GREEN),
-        Verdict.WARNING: Styled("!", YELLOW),
-        Verdict.BROKEN: Styled("✗", RED),
-        Verdict.SKIPPED: Styled("-", DIM),
-    }[finding.verdict]
-    said = finding.said.rstrip(".")
-    skipped = f"not checked: {said}" if finding.verdict is Verdict.SKIPPED else said
+        CheckStatus.OK: Styled("✓", GREEN),
+        CheckStatus.WARNING: Styled("!", YELLOW),
+        CheckStatus.BROKEN: Styled("✗", RED),
+        CheckStatus.SKIPPED: Styled("-", DIM),
+    }[finding.status]
+    message = finding.message.rstrip(".")
+    skipped = f"not checked: {message}" if finding.status is CheckStatus.SKIPPED else message
     yield mark, f" {finding.check:{CHECK_WIDTH}}  {skipped}"
     for number, line in enumerate(finding.fix.splitlines()):
         lead = "mend it:" if number == 0 else ""

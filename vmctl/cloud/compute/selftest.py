@@ -15,11 +15,11 @@ from vmctl.domain.machine.instance import Instance
 from vmctl.domain.machine.instance_spec import MachinePlan
 
 
-class Trial(Compute):
+class SelftestCompute(Compute):
     """The same project's machines, and what nobody but a self-test asks about them."""
 
     @classmethod
-    def of(cls, compute: Compute) -> Trial:
+    def of(cls, compute: Compute) -> SelftestCompute:
         """Over the same connection."""
         return cls(
             compute._service,

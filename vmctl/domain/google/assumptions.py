@@ -20,7 +20,7 @@ class Basis(StrEnum):
     SOURCES = "read in Google's tools"
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """What a look at the service says about a belief."""
 
     HOLDS = "holds"
@@ -44,13 +44,13 @@ class Assumption:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AssumptionResult:
     """What was seen of one assumption."""
 
     id: str
     sentence: str
     basis: str
-    verdict: Verdict
+    outcome: Outcome
     evidence: str
 
 
@@ -334,16 +334,16 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
 BY_ID: Mapping[str, Assumption] = {one.id: one for one in ASSUMPTIONS}
 
 
-def finding(name: str, verdict: Verdict, evidence: str) -> Finding:
+def finding(name: str, outcome: Outcome, evidence: str) -> AssumptionResult:
     """What was seen of the assumption of this name."""
     one = BY_ID[name]
-    return Finding(one.id, one.sentence, str(one.basis), verdict, evidence)
+    return AssumptionResult(one.id, one.sentence, str(one.basis), outcome, evidence)
 
 
-def completed(seen: Iterable[Finding], why_not: str) -> tuple[Finding, ...]:
+def completed(seen: Iterable[AssumptionResult], why_not: str) -> tuple[AssumptionResult, ...]:
     """One finding per assumption, in the table's order; what nobody looked at says why."""
     by_id = {one.id: one for one in seen}
     return tuple(
-        by_id.get(one.id) or finding(one.id, Verdict.UNSEEN, one.out_of_sight or why_not)
+        by_id.get(one.id) or finding(one.id, Outcome.UNSEEN, one.out_of_sight or why_not)
         for one in ASSUMPTIONS
     )

@@ -28,7 +28,7 @@ class Check(StrEnum):
     PROGRAMS = "programs"
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -38,19 +38,21 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check found; `fix` is the command or the page that mends it."""
 
     check: Check
-    verdict: Verdict
-    said: str
+    status: CheckStatus
+    message: str
     fix: str = ""
     exit_code: int = 0  # the one with which `vmctl up` would end
 
     @staticmethod
-    def of(check: Check, error: VmctlError) -> Finding:
+    def of(check: Check, error: VmctlError) -> CheckResult:
         """The finding that an error is."""
-        return Finding(check, Verdict.BROKEN, error.message, error.hint, exit_code_of(error))
+        return CheckResult(
+            check, CheckStatus.BROKEN, error.message, error.hint, exit_code_of(error)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +83,40 @@ class Checkup:
     local: bool
     google_project: str | None
     ready: bool  # nothing that was checked stands in the way of `vmctl up`
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
 
     @property
     def exit_code(self) -> int:
         """0 when nothing is broken, else that of the first thing that is."""
-        return next((f.exit_code or 1 for f in self.findings if f.verdict is Verdict.BROKEN), 0)
+        return next((f.exit_code or 1 for f in self.findings if f.status is CheckStatus.BROKEN), 0)
 
     @property
     def text(self) -> str:
         """The outcome in one line."""
-        broken = [str(f.check) for f in self.findings if f.verdict is Verdict.BROKEN]
+        broken = [str(f.check) for f in self.findings if f.status is CheckStatus.BROKEN]
         if not broken:
-            warned = any(f.verdict is Verdict.WARNING for f in self.findings)
+            warned = any(f.status is CheckStatus.WARNING for f in self.findings)
             return "Nothing stands in the way: vmctl up" + (" (see the warnings)" * warned)
         return f"Mend first: {broken[0]}. Then run it again: vmctl doctor"
 
 
-def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def ordered(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     """The findings in the order of the checks; a check without one was not possible.
 
     It names the broken check that it would have needed.
     """
     found = list(findings)
     done = {finding.check for finding in found}
-    broken = {finding.check for finding in found if finding.verdict is Verdict.BROKEN}
+    broken = {finding.check for finding in found if finding.status is CheckStatus.BROKEN}
     way_in = (Check.CREDENTIALS, Check.PROJECT, Check.API, Check.BILLING, Check.SETTINGS)
     needs = next((check for check in way_in if check in broken), None)
     why = f"mend first: {needs}" if needs else "what it needs is missing"
-    found += [Finding(check, Verdict.SKIPPED, why) for check in Check if check not in done]
+    found += [CheckResult(check, CheckStatus.SKIPPED, why) for check in Check if check not in done]
     order = list(Check)
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))
 
 
-def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = False) -> Finding:
+def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = False) -> CheckResult:
     """Whether SSH from outside arrives at a VM of vmctl's; `proxied`: by Google's IAP."""
     source = IAP_RANGE if proxied else ANYWHERE
     create = (
@@ -123,35 +125,37 @@ def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = Fals
     )
     outside = [source for source in door.sources if not is_private(source)]
     if proxied and (IAP_RANGE in outside or ANYWHERE in outside):
-        return Finding(Check.FIREWALL, Verdict.OK, f"Google's IAP tunnel gets in ({door.rule})")
+        return CheckResult(
+            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel gets in ({door.rule})"
+        )
     if ANYWHERE in outside:
-        said = f"SSH is open to everybody ({door.rule}); narrower: vmctl up --restrict-ssh"
-        return Finding(Check.FIREWALL, Verdict.OK, said)
+        message = f"SSH is open to everybody ({door.rule}); narrower: vmctl up --restrict-ssh"
+        return CheckResult(Check.FIREWALL, CheckStatus.OK, message)
     if outside == [IAP_RANGE]:
-        return Finding(
+        return CheckResult(
             Check.FIREWALL,
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             f"SSH arrives only through Google's IAP tunnel ({IAP_RANGE}), not from here",
             f"Go through it: vmctl up --no-external-address. Or let SSH in:\n{create}",
         )
     if outside and not proxied:
-        return Finding(
+        return CheckResult(
             Check.FIREWALL,
-            Verdict.OK,
+            CheckStatus.OK,
             f"SSH is open to {', '.join(outside)} only: from elsewhere it does not arrive",
         )
     if door.closed_by:
-        return Finding(
+        return CheckResult(
             Check.FIREWALL,
-            Verdict.BROKEN,
+            CheckStatus.BROKEN,
             f"The rule {door.closed_by} of the network {network} keeps SSH out",
             f"gcloud compute firewall-rules update {door.closed_by} --disabled",
             7,
         )
     more = "" if proxied else f"\n(or your own address with /32 in place of {ANYWHERE})"
-    return Finding(
+    return CheckResult(
         Check.FIREWALL,
-        Verdict.BROKEN,
+        CheckStatus.BROKEN,
         f"No firewall rule of the network {network} lets SSH (tcp:22) in from "
         f"{'IAP' if proxied else 'outside'}",
         create + more,
@@ -159,14 +163,14 @@ def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = Fals
     )
 
 
-def way_out_finding(region: str, network: str, has_nat: bool) -> Finding:
+def way_out_finding(region: str, network: str, has_nat: bool) -> CheckResult:
     """Whether a VM without an external address can download anything."""
     if has_nat:
-        said = f"{network}, with Cloud NAT in {region} for downloads"
-        return Finding(Check.NETWORK, Verdict.OK, said)
-    return Finding(
+        message = f"{network}, with Cloud NAT in {region} for downloads"
+        return CheckResult(Check.NETWORK, CheckStatus.OK, message)
+    return CheckResult(
         Check.NETWORK,
-        Verdict.WARNING,
+        CheckStatus.WARNING,
         f"{network} has no Cloud NAT in {region} that is seen here: a VM without an external "
         "address can download nothing",
         nat_lines(network, region),
@@ -175,56 +179,56 @@ def way_out_finding(region: str, network: str, has_nat: bool) -> Finding:
 
 def image_finding(
     image: Image, found: PublicImage | None, disk_gb: int, cautions: Sequence[str]
-) -> Finding:
+) -> CheckResult:
     """Whether a disk of this size can be made from the image."""
     if found is None:
-        return Finding(
+        return CheckResult(
             Check.IMAGE,
-            Verdict.BROKEN,
+            CheckStatus.BROKEN,
             f"There is no image of the family {image.family} in the project {image.project}",
             "Look at [vm] image in vmctl.toml. What there is: gcloud compute images list "
             f"--project {image.project} --no-standard-images --format 'value(family)'",
             3,
         )
     if disk_gb < found.disk_gb:
-        return Finding(
+        return CheckResult(
             Check.IMAGE,
-            Verdict.BROKEN,
+            CheckStatus.BROKEN,
             f"The image {found.name} needs a disk of {found.disk_gb} GB, and disk_gb is {disk_gb}",
             f"vmctl up --disk-gb {found.disk_gb}, or [vm] disk_gb = {found.disk_gb} in vmctl.toml",
             2,
         )
     if found.state:
-        return Finding(
+        return CheckResult(
             Check.IMAGE,
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             f"The image {found.name} is {found.state}: Google may take it away",
             "[vm] image in vmctl.toml: another family",
         )
     if cautions:
-        return Finding(
+        return CheckResult(
             Check.IMAGE,
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             " ".join(cautions),
             "[vm] gpu, machine, image or spot in vmctl.toml",
         )
-    return Finding(Check.IMAGE, Verdict.OK, f"{found.name}, {found.disk_gb} GB")
+    return CheckResult(Check.IMAGE, CheckStatus.OK, f"{found.name}, {found.disk_gb} GB")
 
 
-def programs_findings(programs: Sequence[Program]) -> list[Finding]:
+def programs_findings(programs: Sequence[Program]) -> list[CheckResult]:
     """Which programs of this computer are missing, and how to install them."""
     there = [f"{p.name} {p.version}".strip() for p in programs if p.version is not None]
     missing = [program for program in programs if program.version is None]
     if not missing:
-        return [Finding(Check.PROGRAMS, Verdict.OK, ", ".join(there))]
+        return [CheckResult(Check.PROGRAMS, CheckStatus.OK, ", ".join(there))]
     needed = any(program.needed for program in missing)
     packages = " ".join(dict.fromkeys(p.package for p in missing if p.package))
-    said = "; ".join(f"{program.name} is missing: {program.purpose}" for program in missing)
+    message = "; ".join(f"{program.name} is missing: {program.purpose}" for program in missing)
     return [
-        Finding(
+        CheckResult(
             Check.PROGRAMS,
-            Verdict.BROKEN if needed else Verdict.WARNING,
-            said,
+            CheckStatus.BROKEN if needed else CheckStatus.WARNING,
+            message,
             f"sudo apt-get install -y {packages}" if packages else "",
             2 if needed else 0,
         )

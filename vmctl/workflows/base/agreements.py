@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vmctl.config import FILE_NAME, JobSettings, Project
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.events import Noted, Story, Warned
+from vmctl.domain.events import Info, Story, Warned
 from vmctl.domain.sync.secret_detection import exclude_line, is_secret_variable
 from vmctl.domain.text import one_line
 from vmctl.files import atomic_write
@@ -109,7 +109,7 @@ def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story
     key = _job_key(project, job)
     agreements = Agreements(project.root) if secret else None
     if agreements is None or key in agreements:
-        yield Noted(f"Passing {named} on from your shell to the job")
+        yield Info(f"Passing {named} on from your shell to the job")
         return values
     listed = ", ".join(secret)
     look = "looks like a secret" if len(secret) == 1 else "look like secrets"

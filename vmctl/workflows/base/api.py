@@ -8,7 +8,7 @@ from vmctl.cloud.client import open_compute
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
-from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.events import Finished, Info, Started, Story
 
 
 def ensure_emulator(clock: Clock, time_kind: str | None = None) -> Story[emulator_process.Running]:
@@ -23,7 +23,7 @@ def ensure_emulator(clock: Clock, time_kind: str | None = None) -> Story[emulato
     seconds = clock.monotonic() - began
     yield Finished("emulator", f"The embedded Compute Engine answers on {running.port}", seconds)
     if running.note:
-        yield Noted(running.note)
+        yield Info(running.note)
     return running
 
 

@@ -17,7 +17,7 @@ from vmctl.cloud.compute.resources import vm_names, zones_of_name
 from vmctl.cloud.compute.responses import host_keys_in_log
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.login.ssh_keys import key_entry, merged_keys, time_left
 from vmctl.domain.machine.adoption import (
@@ -93,7 +93,7 @@ def adopt(
     if not keys and not known:
         _refuse_faceless(found.instance, clock)
     plan = _plan(project, found, clock)
-    yield Noted(_told(found, plan, project))
+    yield Info(_told(found, plan, project))
     for fact in plan.stays:
         yield Warned(fact)
     if wanted.dry_run:
@@ -119,9 +119,7 @@ def adopt(
         ready = True
     if Gpu.parse(project.vm.gpu) != found.instance.gpu:
         said = f'gpu = "{found.instance.gpu or "none"}"'
-        yield Noted(
-            f"The settings ask for {project.vm.gpu}: write {said} under [vm] in vmctl.toml."
-        )
+        yield Info(f"The settings ask for {project.vm.gpu}: write {said} under [vm] in vmctl.toml.")
     now = compute.get_instance(found.instance.zone, found.instance.name) or found.instance
     return _result(project, now, plan, done=True, ready=ready)
 

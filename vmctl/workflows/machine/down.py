@@ -8,7 +8,7 @@ from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute, not_found, raise_failure
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.money.prices import disk_usd_per_month
 from vmctl.ssh.identity import known_hosts
@@ -105,7 +105,7 @@ def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance |
     operation = compute.pending_insert(project.instance_name)
     if operation is None:
         return instance or compute.find_instance(project.owner, project.name)
-    yield Noted(f"Its creation in {operation.zone} is still under way: waiting for its end.")
+    yield Info(f"Its creation in {operation.zone} is still under way: waiting for its end.")
     yield from follow(compute, operation, clock, "create")
     return compute.find_instance(project.owner, project.name)
 

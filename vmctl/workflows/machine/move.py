@@ -21,7 +21,7 @@ from vmctl.cloud.compute.compute import Compute, already_there, raise_failure
 from vmctl.cloud.compute.owned import delete_belonging, move_snapshots, take_snapshot
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NoCapacity, TimedOut, Unreachable, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.login.ssh_keys import key_entry, merged_keys
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import (
@@ -60,7 +60,7 @@ def start_or_move(
     """
     others = other_zones(project, instance, patience)
     if instance.is_moving:
-        yield Noted(f"The move of {instance.name} out of {instance.zone} was begun: it goes on.")
+        yield Info(f"The move of {instance.name} out of {instance.zone} was begun: it goes on.")
         moved = yield from move(project, compute, instance, others, clock, max_run_s, patience)
         return "moved", moved
     here = replace(patience, wait_s=0.0) if patience.move else patience
@@ -74,8 +74,8 @@ def start_or_move(
             raise
         yield Warned(dry.message)
         plan = plan_again("move", instance, others, max_run_s)
-        yield Noted(plan.text)
-        yield Noted(
+        yield Info(plan.text)
+        yield Info(
             "Its disk goes along as a snapshot, which takes some minutes; the old disk is kept "
             "until the new machine has answered."
         )
@@ -198,7 +198,7 @@ def _snapshot(
                 yield Finished("move", f"Snapshot of the disk of {instance.name} taken", seconds)
                 return found
             why = "is older than the last stop" if found.is_ready else f"is {found.status}"
-            yield Noted(f"The snapshot {name} {why}: it is taken anew.")
+            yield Info(f"The snapshot {name} {why}: it is taken anew.")
             asked = delete_belonging(compute, found)
             yield from deleted(compute, asked, clock, "move", f"the snapshot {name}")
         elif found is not None:  # an earlier attempt began it

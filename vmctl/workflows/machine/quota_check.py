@@ -13,7 +13,7 @@ from vmctl.cloud import price_table
 from vmctl.cloud.compute import quotas
 from vmctl.cloud.compute.compute import Compute
 from vmctl.domain.errors import NoCapacity, VmctlError
-from vmctl.domain.events import Noted, Story, Warned
+from vmctl.domain.events import Info, Story, Warned
 from vmctl.domain.google.api_errors import Failure, Kind, as_error
 from vmctl.domain.google.quota import (
     Need,
@@ -94,14 +94,14 @@ def allowed(
     try:
         allowance = ahead.result()
     except VmctlError as error:
-        yield Noted(f"The quotas could not be read, going on without: {error.message}")
+        yield Info(f"The quotas could not be read, going on without: {error.message}")
         return tuple(zones)
     if _short(allowance, wanted, zones):
         # what was just deleted may still be counted: only a fresh look is believed
         try:
             allowance = _everything(compute)
         except VmctlError as error:
-            yield Noted(f"The quotas could not be read again: {error.message}")
+            yield Info(f"The quotas could not be read again: {error.message}")
             return tuple(zones)
     short = _short(allowance, wanted, zones)
     left = tuple(zone for zone in zones if region_of(zone) not in short)
@@ -114,7 +114,7 @@ def allowed(
         yield Warned(f"{refusal.message} Trying all the same, as --wait says.\n{refusal.hint}")
         return tuple(zones)
     for shortage in (s for some in short.values() for s in some):
-        yield Noted(f"Left out: {shortage}.")
+        yield Info(f"Left out: {shortage}.")
     for shortage in shortages(
         wanted.needs,
         region_of(left[0]),

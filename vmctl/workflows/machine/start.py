@@ -8,7 +8,7 @@ from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute, raise_failure
 from vmctl.config import Project
 from vmctl.domain.errors import NoCapacity, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.machine_type import MachineType
@@ -42,7 +42,7 @@ def start(
         max_run_s = run_limit_s(project, rate_of(instance), instance.machine_type)
     remember_vm(project, compute, instance)  # its last stop is told only until it starts
     plan = plan_again("start", instance, (instance.zone,), max_run_s)
-    yield Noted(plan.text)
+    yield Info(plan.text)
     agree(plan)
     wanted = wanted_for(
         instance.gpu,

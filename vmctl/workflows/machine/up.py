@@ -15,7 +15,7 @@ from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
-from vmctl.domain.events import Noted, Started, Story, Warned
+from vmctl.domain.events import Info, Started, Story, Warned
 from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.drift import Asked, differences
 from vmctl.domain.machine.instance import Instance, Status
@@ -97,7 +97,7 @@ def up(
     preload()
     lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")
     if not lock.acquire():  # two at once could create the VM twice, in two zones
-        yield Noted("Another `vmctl up` is running for this VM; waiting for it.")
+        yield Info("Another `vmctl up` is running for this VM; waiting for it.")
     with lock:
         asking = agree if confirm else None
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
@@ -133,7 +133,7 @@ def _bring_up(
         return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
     yield from _compare(instance, project, wish, patience)
     if instance.status is Status.RUNNING:
-        yield Noted(f"{instance.name} is already running in {instance.zone}: nothing to create.")
+        yield Info(f"{instance.name} is already running in {instance.zone}: nothing to create.")
         if instance.is_moving:  # somebody started it where it was: no move is needed any more
             yield from give_up(project, compute, instance, clock)
         return "running", instance
@@ -209,7 +209,7 @@ def _create(
     if not project.vm.external_address:
         network = project.vm.network or "default"
         yield Warned(nat_caution(network, region_of(plan.zones[0])))
-    yield Noted(plan.text)
+    yield Info(plan.text)
     _agree(confirm, plan)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)

@@ -15,7 +15,7 @@ from vmctl.cloud.compute.guest_attributes import watch_report
 from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.events import Noted, Story, Warned
+from vmctl.domain.events import Info, Story, Warned
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.instance_spec import MachinePlan
 from vmctl.domain.machine.watchdog import (
@@ -137,7 +137,7 @@ def arm(
         yield Warned(f"The watchdog's settings stay as they were: {done.failure.message}")
         return instance
     if running and script and STARTUP_ITEM in changed:
-        yield Noted("This VM's watchdog is new: it begins with the VM's next start.")
+        yield Info("This VM's watchdog is new: it begins with the VM's next start.")
     return compute.get_instance(instance.zone, instance.name) or instance
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import NotFound, VmctlError
-from vmctl.domain.events import Advanced, Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Advanced, Finished, Info, Started, Story, Warned
 from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.readiness.nvidia import Driver
@@ -176,7 +176,7 @@ class Inside:
                 seconds = self.clock.monotonic() - self.rung_began if waited else None
                 yield Finished(str(rung), _found(seen, rung), seconds)
             if rung is Rung.DRIVER and seen.driver and seen.driver.is_simulated:
-                yield Noted("The GPU is simulated: jobs run on this computer's processors.")
+                yield Info("The GPU is simulated: jobs run on this computer's processors.")
         missing = self.missing
         if missing is None:
             return

@@ -14,7 +14,7 @@ from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, TimedOut, Unreachable
-from vmctl.domain.events import Begun, Noted, Output, Started, Story, Warned
+from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
 from vmctl.domain.names import nearest
 from vmctl.domain.replies import unfit
 from vmctl.domain.runs.run import (
@@ -114,9 +114,9 @@ def run(
         raise unfit("start finds nothing prepared, just after it was")
     run_id = started["id"]
     if started["existing"]:
-        yield Begun(run_id, f"{run_id} is running already with these arguments")
+        yield RunStarted(run_id, f"{run_id} is running already with these arguments")
     else:
-        yield Begun(run_id, f"Started {run_id}")
+        yield RunStarted(run_id, f"Started {run_id}")
     if session.stops_at is not None:
         yield _limit(session.stops_at, clock)
     if detach:
@@ -338,12 +338,12 @@ def _result(project: Project, facts: RunFacts, session: Session, lost_because: s
     )
 
 
-def _limit(stops_at: datetime, clock: Clock) -> Noted | Warned:
+def _limit(stops_at: datetime, clock: Clock) -> Info | Warned:
     left_s = (stops_at - clock.now()).total_seconds()
     text = f"Google stops the VM at {stops_at.astimezone():%H:%M on %d %b} ({_span(left_s)} left)"
     if left_s < 1800:
         return Warned(f"{text}; longer at its next start: vmctl up --max-hours H")
-    return Noted(text)
+    return Info(text)
 
 
 def _span(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmctl.clock import Clock
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.text import Machine
 from vmctl.ssh import rpc
 from vmctl.ssh.session.bootstrap import Connection
@@ -24,9 +24,9 @@ def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None)
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:
-        yield Noted(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
+        yield Info(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
     if machine.missing:
-        yield Noted(f"Python on the VM has no {', '.join(machine.missing)}")
+        yield Info(f"Python on the VM has no {', '.join(machine.missing)}")
     if machine.trouble:
         yield Warned(f"Adding what the VM's Python lacks failed: {machine.trouble}")
     return machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.responses import aggregated, last_part
-from vmctl.cloud.compute.selftest import Trial
+from vmctl.cloud.compute.selftest import SelftestCompute
 from vmctl.config import Project
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Finished, Started, Story
@@ -26,7 +26,7 @@ def selftest_labels(project: Project) -> dict[str, str]:
     return {**labels_for(project.owner, project.name), SELFTEST_LABEL: "1"}
 
 
-def clear_away(
+def delete_leftovers(
     project: Project, compute: Compute, clock: Clock, *, interrupted: bool = False
 ) -> Story[int]:
     """Delete every VM and disk of self-tests of this owner; return how many there were.
@@ -41,7 +41,7 @@ def clear_away(
         if operation is not None:
             yield Started("clear", f"Waiting for the creation begun in {operation.zone}")
             yield from follow(compute, operation, clock, "clear")
-        every = Trial.of(compute).called(project.instance_name)
+        every = SelftestCompute.of(compute).called(project.instance_name)
         found = [vm for vm in every if SELFTEST_LABEL in vm.labels]
         for vm in found:
             yield from _delete(compute, vm, clock)

@@ -5,52 +5,52 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vmctl.clock import Clock
-from vmctl.cloud.compute.selftest import Trial
+from vmctl.cloud.compute.selftest import SelftestCompute
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
-from vmctl.domain.events import Event, Finished, Noted, Warned
+from vmctl.domain.events import Event, Finished, Info, Warned
 from vmctl.domain.google.api_errors import Failure
-from vmctl.domain.google.assumptions import Finding, Verdict, finding
+from vmctl.domain.google.assumptions import AssumptionResult, Outcome, finding
 from vmctl.domain.machine.instance_spec import MachinePlan
 
 
 @dataclass(slots=True)
-class Sheet:
+class Findings:
     """The findings in the order in which they were made; each is told as it is written down."""
 
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AssumptionResult] = field(default_factory=list)
 
-    def saw(self, name: str, holds: object, evidence: str) -> Event:
+    def record(self, name: str, holds: object, evidence: str) -> Event:
         """An assumption that was looked at."""
-        verdict = Verdict.HOLDS if holds else Verdict.DIFFERS
-        return self._write(finding(name, verdict, evidence))
+        outcome = Outcome.HOLDS if holds else Outcome.DIFFERS
+        return self._write(finding(name, outcome, evidence))
 
-    def unseen(self, name: str, why: str) -> Event:
+    def skip(self, name: str, why: str) -> Event:
         """An assumption that could not be looked at this time."""
-        return self._write(finding(name, Verdict.UNSEEN, why))
+        return self._write(finding(name, Outcome.UNSEEN, why))
 
-    def _write(self, found: Finding) -> Event:
+    def _write(self, found: AssumptionResult) -> Event:
         self.findings.append(found)
         line = f"{found.id}: {found.evidence}"
-        if found.verdict is Verdict.HOLDS:
+        if found.outcome is Outcome.HOLDS:
             return Finished("selftest", line)
-        said = f"{found.id} {found.verdict}: {found.evidence}"
-        return Warned(said) if found.verdict is Verdict.DIFFERS else Noted(said)
+        said = f"{found.id} {found.outcome}: {found.evidence}"
+        return Warned(said) if found.outcome is Outcome.DIFFERS else Info(said)
 
 
 @dataclass(frozen=True, slots=True)
-class Trials:
+class SelftestRun:
     """Where a self-test works, with what, and where it writes down what it sees."""
 
     project: Project  # its name is the self-test's own
-    trial: Trial
+    compute: SelftestCompute
     plan: MachinePlan
     clock: Clock
-    sheet: Sheet
+    findings: Findings
     recorder: Recorder
 
 
-def told(failure: Failure | None) -> str:
+def failure_text(failure: Failure | None) -> str:
     """A refusal in Google's words, for evidence."""
     if failure is None:
         return "it was accepted"

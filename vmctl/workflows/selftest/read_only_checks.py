@@ -13,36 +13,36 @@ from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.workflows.base.operations import follow
-from vmctl.workflows.selftest.findings import Trials, told
+from vmctl.workflows.selftest.findings import SelftestRun, failure_text
 
 LARGEST_DISK_GB = 65536
 SSD = "SSD_TOTAL_GB"
 SOMEBODY_ELSES = "debian-cloud"  # Google's own: everybody may read its images, nobody its VMs
 
 
-def free_looks(run: Trials) -> Story[None]:
+def check_read_only(run: SelftestRun) -> Story[None]:
     """Images, zones, the network, quotas, and two refusals."""
-    sheet, trial = run.sheet, run.trial
-    refused = trial.refusal("instances", "list", project=SOMEBODY_ELSES, zone=run.plan.zone)
+    findings, compute = run.findings, run.compute
+    refused = compute.refusal("instances", "list", project=SOMEBODY_ELSES, zone=run.plan.zone)
     permission = refused is not None and "compute.instances.list" in refused.message
     forbidden = refused is not None and refused.http_status == 403 and permission
-    yield sheet.saw("forbidden-body", forbidden, told(refused))
+    yield findings.record("forbidden-body", forbidden, failure_text(refused))
     for name in ("pytorch", "ubuntu"):
         image = Image.parse(name)
-        found = trial.ask("images", "getFromFamily", project=image.project, family=image.family)
+        found = compute.ask("images", "getFromFamily", project=image.project, family=image.family)
         said = found["name"] if found else "no such family"
-        yield sheet.saw(f"image-{name}", found, f"{image.project}/{image.family}: {said}")
+        yield findings.record(f"image-{name}", found, f"{image.project}/{image.family}: {said}")
     yield from _gpu_zones(run)
-    rule = trial.ask("firewalls", "get", firewall="default-allow-ssh")
+    rule = compute.ask("firewalls", "get", firewall="default-allow-ssh")
     if rule is None:
-        yield sheet.unseen("ssh-rule", "this project has no rule default-allow-ssh")
+        yield findings.skip("ssh-rule", "this project has no rule default-allow-ssh")
     else:
         opened = any(
             one.get("IPProtocol") == "tcp" and "22" in one.get("ports", ())
             for one in rule.get("allowed", ())
         )
         priority = rule.get("priority")
-        yield sheet.saw(
+        yield findings.record(
             "ssh-rule",
             opened and priority == 65534,
             f"default-allow-ssh: tcp:22 {'open' if opened else 'not open'}, priority {priority}",
@@ -50,12 +50,12 @@ def free_looks(run: Trials) -> Story[None]:
     yield from _quotas(run)
 
 
-def _gpu_zones(run: Trials) -> Story[None]:
+def _gpu_zones(run: SelftestRun) -> Story[None]:
     region = run.plan.region
     try:
-        offered = quotas.gpu_zones(run.trial)
+        offered = quotas.gpu_zones(run.compute)
     except VmctlError as error:
-        yield run.sheet.unseen("gpu-zones", error.message)
+        yield run.findings.skip("gpu-zones", error.message)
         return
     rows = {
         (offer.accelerator, offer.zone)
@@ -68,12 +68,12 @@ def _gpu_zones(run: Trials) -> Story[None]:
         if zone not in offered.get(accelerator, ())
     )
     said = f"not offered: {', '.join(missing)}" if missing else f"all {len(rows)} of {region}"
-    yield run.sheet.saw("gpu-zones", not missing, said)
+    yield run.findings.record("gpu-zones", not missing, said)
 
 
-def _quotas(run: Trials) -> Story[None]:
-    trial, region = run.trial, run.plan.region
-    everywhere, here = quotas.quotas_of_project(trial), quotas.quotas_of_region(trial, region)
+def _quotas(run: SelftestRun) -> Story[None]:
+    compute, region = run.compute, run.plan.region
+    everywhere, here = quotas.quotas_of_project(compute), quotas.quotas_of_region(compute, region)
     host = MachineType.parse("n1-standard-4")
     wanted = {
         (metric, need.everywhere)
@@ -90,29 +90,33 @@ def _quotas(run: Trials) -> Story[None]:
         if metric not in (everywhere if of_project else here)
     )
     said = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} are told"
-    yield run.sheet.saw("quota-metrics", not missing, said)
+    yield run.findings.record("quota-metrics", not missing, said)
     yield from _too_large_a_disk(run, here.get(SSD))
 
 
-def _too_large_a_disk(run: Trials, meter: Meter | None) -> Story[None]:
+def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
     """An empty disk that no quota allows; one that is made all the same goes at once."""
-    name, sheet = "quota-refusal", run.sheet
+    name, findings = "quota-refusal", run.findings
     if meter is None:
-        yield sheet.unseen(name, f"the region tells no quota {SSD}")
+        yield findings.skip(name, f"the region tells no quota {SSD}")
         return
     size_gb = int(meter.left) + 1
     if size_gb > LARGEST_DISK_GB:
-        yield sheet.unseen(name, f"{meter.left:g} GB are left, and no disk is larger than that")
+        yield findings.skip(name, f"{meter.left:g} GB are left, and no disk is larger than that")
         return
     disk = f"{run.plan.name}-quota"
-    asked = run.trial.insert_disk(disk, run.plan.zone, "pd-ssd", max(size_gb, 10), run.plan.labels)
-    done = yield from follow(run.trial, asked, run.clock, "selftest")
+    asked = run.compute.insert_disk(
+        disk, run.plan.zone, "pd-ssd", max(size_gb, 10), run.plan.labels
+    )
+    done = yield from follow(run.compute, asked, run.clock, "selftest")
     failure = done.failure
     if failure is None:
-        gone = run.trial.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
-        gone = yield from follow(run.trial, gone, run.clock, "selftest")
-        left = "" if gone.failure is None or not_found(gone) else f"; {told(gone.failure)}"
-        yield sheet.saw(name, False, f"a disk of {size_gb} GB was made, and is gone again{left}")
+        gone = run.compute.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
+        gone = yield from follow(run.compute, gone, run.clock, "selftest")
+        left = "" if gone.failure is None or not_found(gone) else f"; {failure_text(gone.failure)}"
+        yield findings.record(
+            name, False, f"a disk of {size_gb} GB was made, and is gone again{left}"
+        )
         return
     quota = failure.quota
     readable = (
@@ -120,4 +124,4 @@ def _too_large_a_disk(run: Trials, meter: Meter | None) -> Story[None]:
         and quota is not None
         and (quota.metric, quota.region, quota.limit) == (SSD, run.plan.region, meter.limit)
     )
-    yield sheet.saw(name, readable, told(failure))
+    yield findings.record(name, readable, failure_text(failure))

@@ -15,12 +15,12 @@ from pathlib import Path
 from vmctl import __version__
 from vmctl.clock import Clock
 from vmctl.cloud import price_table
-from vmctl.cloud.compute.selftest import Trial
+from vmctl.cloud.compute.selftest import SelftestCompute
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
-from vmctl.domain.events import Noted, Story, Warned
-from vmctl.domain.google.assumptions import Finding, Verdict, completed
+from vmctl.domain.events import Info, Story, Warned
+from vmctl.domain.google.assumptions import AssumptionResult, Outcome, completed
 from vmctl.domain.google.redaction import PROJECT, Redaction
 from vmctl.domain.login.ssh_keys import KEY_LIFETIME, key_entry
 from vmctl.domain.machine.image import Image
@@ -32,10 +32,16 @@ from vmctl.domain.money.prices import Price, disk_usd_per_month
 from vmctl.folders import data_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.selftest.cleanup import clear_away, selftest_labels
-from vmctl.workflows.selftest.findings import Sheet, Trials
-from vmctl.workflows.selftest.read_only_checks import free_looks
-from vmctl.workflows.selftest.vm_checks import STARTUP_SCRIPT, created, deleted, entered, restarted
+from vmctl.workflows.selftest.cleanup import delete_leftovers, selftest_labels
+from vmctl.workflows.selftest.findings import Findings, SelftestRun
+from vmctl.workflows.selftest.read_only_checks import check_read_only
+from vmctl.workflows.selftest.vm_checks import (
+    STARTUP_SCRIPT,
+    check_create,
+    check_delete,
+    check_login,
+    check_restart,
+)
 
 NAME = "vmctl-selftest"
 MACHINE = "n1-standard-1"  # the smallest of the family that GPUs go on
@@ -81,7 +87,7 @@ class SelftestResult:
     holds: int
     differs: int
     unseen: int
-    findings: tuple[Finding, ...]
+    findings: tuple[AssumptionResult, ...]
     trouble: str | None  # what ended it early
     trouble_kind: str | None  # as errors are called: NoCapacity, TimedOut …
     trace: str
@@ -129,39 +135,38 @@ def selftest(
     real = not project.local
     file = trace or _trace_file(clock, real)
     with _recorder(file, project, real, clock) as recorder:
-        compute = yield from open_cloud(project, clock, recorder)
-        trial = Trial.of(compute)
+        compute = SelftestCompute.of((yield from open_cloud(project, clock, recorder)))
         zones = _zones(project)
-        shown = _plan(project, trial, zones, real)
+        shown = _plan(project, compute, zones, real)
         if real:
-            yield Noted(shown.text)
+            yield Info(shown.text)
         if confirm is not None and not confirm(shown):
             raise InvalidInput("Nothing was created.", hint="vmctl selftest --real --yes")
-        yield from _clear_before(project, trial, clock)
-        sheet = Sheet()
+        yield from _clear_before(project, compute, clock)
+        findings = Findings()
         machine = _machine(project, zones[0], clock)
-        run = Trials(project, trial, machine, clock, sheet, recorder)
+        run = SelftestRun(project, compute, machine, clock, findings, recorder)
         trouble: VmctlError | None = None
         try:
-            yield from free_looks(run)
-            instance = yield from created(run, zones)
-            written = yield from entered(run, instance)
-            yield from restarted(run, instance, written)
-            yield from deleted(run, instance)
+            yield from check_read_only(run)
+            instance = yield from check_create(run, zones)
+            written = yield from check_login(run, instance)
+            yield from check_restart(run, instance, written)
+            yield from check_delete(run, instance)
         except VmctlError as error:
             trouble = error
             yield Warned(f"It ends here: {error.message}")
-        yield from clear_away(project, trial, clock)
+        yield from delete_leftovers(project, compute, clock)
     why_not = f"it ended before: {trouble.message}" if trouble else "nobody looked"
-    findings = completed(sheet.findings, why_not)
-    counts = Counter(one.verdict for one in findings)
+    results = completed(findings.findings, why_not)
+    counts = Counter(one.outcome for one in results)
     return SelftestResult(
         real=real,
-        google_project=trial.project,
-        holds=counts[Verdict.HOLDS],
-        differs=counts[Verdict.DIFFERS],
-        unseen=counts[Verdict.UNSEEN],
-        findings=findings,
+        google_project=compute.project,
+        holds=counts[Outcome.HOLDS],
+        differs=counts[Outcome.DIFFERS],
+        unseen=counts[Outcome.UNSEEN],
+        findings=results,
         trouble=trouble.message if trouble else None,
         trouble_kind=type(trouble).__name__ if trouble else None,
         trace=str(file),
@@ -169,17 +174,17 @@ def selftest(
     )
 
 
-def clear_up(project: Project, *, clock: Clock | None = None) -> Story[int]:
+def clean_up(project: Project, *, clock: Clock | None = None) -> Story[int]:
     """After an interruption: what a self-test made goes; return how many things there were."""
     clock = clock or Clock()
     compute = yield from open_cloud(project, clock)
-    return (yield from clear_away(project, compute, clock, interrupted=True))
+    return (yield from delete_leftovers(project, compute, clock, interrupted=True))
 
 
-def _clear_before(project: Project, trial: Trial, clock: Clock) -> Story[None]:
+def _clear_before(project: Project, compute: SelftestCompute, clock: Clock) -> Story[None]:
     """What an earlier one left goes; a VM of the same name that is not its own stays."""
-    yield from clear_away(project, trial, clock)
-    for vm in trial.called(project.instance_name):
+    yield from delete_leftovers(project, compute, clock)
+    for vm in compute.called(project.instance_name):
         if SELFTEST_LABEL not in vm.labels:
             raise Conflict(
                 f"{vm.name} in {vm.zone} is yours, and the self-test needs its name.",
@@ -213,14 +218,16 @@ def _machine(project: Project, zone: str, clock: Clock) -> MachinePlan:
     )
 
 
-def _plan(project: Project, trial: Trial, zones: tuple[str, ...], real: bool) -> SelftestPlan:
+def _plan(
+    project: Project, compute: SelftestCompute, zones: tuple[str, ...], real: bool
+) -> SelftestPlan:
     price = price_table.price(zones[0], MACHINE, None, spot=False)
     region = region_of(zones[0])
     disk = disk_usd_per_month(region, boot_disk_type(MACHINE), DISK_GB)
     usd = price.usd_per_hour
     return SelftestPlan(
         real=real,
-        google_project=trial.project,
+        google_project=compute.project,
         name=project.instance_name,
         machine_type=MACHINE,
         zones=zones,

@@ -16,7 +16,7 @@ from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection, wait_for_ssh
 from vmctl.workflows.base.operations import carried_out, follow, gap_s, until
-from vmctl.workflows.selftest.findings import Trials, told
+from vmctl.workflows.selftest.findings import SelftestRun, failure_text
 from vmctl.workflows.session.login import pin_host_keys
 from vmctl.workflows.session.session import target_of
 
@@ -48,39 +48,43 @@ INSIDE = (
 )
 
 
-def created(run: Trials, zones: tuple[str, ...]) -> Story[Instance]:
+def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
     """The machine, RUNNING, in the first of the zones that has it, and what creating it showed."""
-    sheet, trial = run.sheet, run.trial
-    before = quotas.quotas_of_region(trial, run.plan.region)
+    findings, compute = run.findings, run.compute
+    before = quotas.quotas_of_region(compute, run.plan.region)
     for zone in zones:
         plan, request_id = run.plan.in_zone(zone), str(uuid.uuid4())
         began = run.clock.monotonic()
         yield Started("create", f"Creating {plan.name} ({plan.machine.name}) in {zone}")
-        asked = trial.insert_as(plan, request_id)
-        raise_failure(asked, trial.project, f"Creating {plan.name}")
-        listed = trial.pending_insert(plan.name)
-        missed = listed is None and not trial.look_at(asked).is_done
-        again = trial.insert_as(plan, request_id)
-        done = yield from follow(trial, asked, run.clock, "create")
+        asked = compute.insert_as(plan, request_id)
+        raise_failure(asked, compute.project, f"Creating {plan.name}")
+        listed = compute.pending_insert(plan.name)
+        missed = listed is None and not compute.look_at(asked).is_done
+        again = compute.insert_as(plan, request_id)
+        done = yield from follow(compute, asked, run.clock, "create")
         if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.ABSENT):
             break
-    raise_failure(done, trial.project, f"Creating {plan.name}")
+    raise_failure(done, compute.project, f"Creating {plan.name}")
     yield Finished("create", f"{plan.name} runs in {zone}", run.clock.monotonic() - began)
     if listed is not None:
-        yield sheet.saw("creation-listed", listed.name == asked.name, f"{listed.name} was listed")
+        yield findings.record(
+            "creation-listed", listed.name == asked.name, f"{listed.name} was listed"
+        )
     elif missed:
-        yield sheet.saw("creation-listed", False, "it was not among the unfinished operations")
+        yield findings.record(
+            "creation-listed", False, "it was not among the unfinished operations"
+        )
     else:
-        yield sheet.unseen("creation-listed", "it had ended before it could be looked for")
+        yield findings.skip("creation-listed", "it had ended before it could be looked for")
     same = again.failure is None and again.name == asked.name
     said = f"the same operation {again.name}" if same else _answered(again)
-    yield sheet.saw("request-replayed", same, said)
-    instance = trial.get_instance(zone, plan.name)
+    yield findings.record("request-replayed", same, said)
+    instance = compute.get_instance(zone, plan.name)
     if instance is None:
         raise VmctlError(f"{plan.name} was created and is not found.", hint="vmctl selftest")
-    taken = trial.insert_as(plan, str(uuid.uuid4()))
-    taken = yield from follow(trial, taken, run.clock, "create")
-    yield sheet.saw("name-taken", already_there(taken), told(taken.failure))
+    taken = compute.insert_as(plan, str(uuid.uuid4()))
+    taken = yield from follow(compute, taken, run.clock, "create")
+    yield findings.record("name-taken", already_there(taken), failure_text(taken.failure))
     yield from _as_asked(run, instance)
     yield from _counted(run, before)
     yield from _while_running(run, instance)
@@ -88,24 +92,28 @@ def created(run: Trials, zones: tuple[str, ...]) -> Story[Instance]:
 
 
 def _answered(operation: Operation) -> str:
-    return told(operation.failure) if operation.failure else f"another operation {operation.name}"
+    return (
+        failure_text(operation.failure)
+        if operation.failure
+        else f"another operation {operation.name}"
+    )
 
 
-def _as_asked(run: Trials, instance: Instance) -> Story[None]:
-    disk = run.trial.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk) or {}
+def _as_asked(run: SelftestRun, instance: Instance) -> Story[None]:
+    disk = run.compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk) or {}
     labels = {key: disk.get("labels", {}).get(key) for key in run.plan.labels}
     right = labels == dict(run.plan.labels)
     there = ", ".join(key for key, value in labels.items() if value is not None)
-    yield run.sheet.saw("disk-labels", right, f"on {instance.boot_disk}: {there or 'none'}")
-    yield run.sheet.saw("run-limit-stamp", *_limit(run, instance, run.plan.max_run_s))
+    yield run.findings.record("disk-labels", right, f"on {instance.boot_disk}: {there or 'none'}")
+    yield run.findings.record("run-limit-stamp", *_limit(run, instance, run.plan.max_run_s))
 
 
-def _limit(run: Trials, instance: Instance, limit_s: int) -> tuple[bool, str]:
+def _limit(run: SelftestRun, instance: Instance, limit_s: int) -> tuple[bool, str]:
     """Whether a running VM will be ended that long after it started, and what it tells."""
     began = run.clock.monotonic()
     while instance.stops_at is None and run.clock.monotonic() - began < STAMP_LIMIT_S:
         run.clock.sleep(gap_s(run.clock.monotonic() - began))
-        instance = run.trial.get_instance(instance.zone, instance.name) or instance
+        instance = run.compute.get_instance(instance.zone, instance.name) or instance
     started, ends = instance.started_at, instance.stops_at
     if started is None or ends is None:
         return False, f"started {started}, to be ended {ends}"
@@ -113,11 +121,11 @@ def _limit(run: Trials, instance: Instance, limit_s: int) -> tuple[bool, str]:
     return right, f"to be ended {(ends - started).total_seconds():.0f} s after its start"
 
 
-def _counted(run: Trials, before: quotas.Meters) -> Story[None]:
+def _counted(run: SelftestRun, before: quotas.Meters) -> Story[None]:
     """Usage may come late, and others in the project may change it: it must reach what we took."""
     began = run.clock.monotonic()
     while True:
-        now = quotas.quotas_of_region(run.trial, run.plan.region)
+        now = quotas.quotas_of_region(run.compute, run.plan.region)
         more = {
             metric: now[metric].usage - before[metric].usage
             for metric in COUNTED
@@ -126,75 +134,83 @@ def _counted(run: Trials, before: quotas.Meters) -> Story[None]:
         right = all(more.get(metric, 0.0) >= amount for metric, amount in COUNTED.items())
         if right or run.clock.monotonic() - began > COUNTED_LIMIT_S:
             said = ", ".join(f"{metric} {amount:+g}" for metric, amount in more.items())
-            yield run.sheet.saw("quota-counts", right, said)
+            yield run.findings.record("quota-counts", right, said)
             return
         run.clock.sleep(gap_s(run.clock.monotonic() - began))
 
 
-def _while_running(run: Trials, instance: Instance) -> Story[None]:
-    trial, sheet = run.trial, run.sheet
+def _while_running(run: SelftestRun, instance: Instance) -> Story[None]:
+    compute, findings = run.compute, run.findings
     moved = yield from follow(
-        trial, trial.set_limit(instance, run.plan.max_run_s + 60), run.clock, "selftest"
+        compute, compute.set_limit(instance, run.plan.max_run_s + 60), run.clock, "selftest"
     )
-    yield sheet.saw("limit-fixed", moved.failure is not None, told(moved.failure))
-    started = yield from follow(trial, trial.start(instance), run.clock, "selftest")
-    yield sheet.saw("start-when-running", started.failure is None, told(started.failure))
+    yield findings.record("limit-fixed", moved.failure is not None, failure_text(moved.failure))
+    started = yield from follow(compute, compute.start(instance), run.clock, "selftest")
+    yield findings.record(
+        "start-when-running", started.failure is None, failure_text(started.failure)
+    )
     old = yield from follow(
-        trial, trial.set_metadata_under(instance, "AAAAAAAAAAA="), run.clock, "selftest"
+        compute, compute.set_metadata_under(instance, "AAAAAAAAAAA="), run.clock, "selftest"
     )
     stale = old.failure is not None and old.failure.http_status == 412
-    yield sheet.saw("stale-fingerprint", stale, told(old.failure))
+    yield findings.record("stale-fingerprint", stale, failure_text(old.failure))
 
 
-def entered(run: Trials, instance: Instance) -> Story[str]:
+def check_login(run: SelftestRun, instance: Instance) -> Story[str]:
     """Inside, over SSH with the pinned host key; at the end it is shut down from there.
 
     Returns what the startup-script of this boot has written; "" for nothing.
     """
-    sheet, clock = run.sheet, run.clock
+    findings, clock = run.findings, run.clock
     began = clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
-    yield from pin_host_keys(run.trial, instance, clock, "ssh")
+    yield from pin_host_keys(run.compute, instance, clock, "ssh")
     waited = clock.monotonic() - began
     pinned = known_hosts.pinned(instance.id)
-    published = run.trial.host_keys(instance)
+    published = run.compute.host_keys(instance)
     wanted = any(key.startswith(f"{known_hosts.PREFERRED} ") for key in published)
     kinds = ", ".join(sorted(key.split()[0] for key in published or pinned))
-    yield sheet.saw("host-keys", wanted, f"{kinds} within {waited:.0f} s")
+    yield findings.record("host-keys", wanted, f"{kinds} within {waited:.0f} s")
     target = target_of(run.project, instance, ensure_keypair())
     with wait_for_ssh(target, clock.monotonic() + SSH_LIMIT_S, clock) as remote:
         lines = remote.run(INSIDE, timeout_s=COMMAND_LIMIT_S).text.splitlines()
         sudo, python, tools, token = (line.strip() for line in (*lines, "", "", "", "")[:4])
         seconds = clock.monotonic() - began
         login = f"logged in as {target.user} after {seconds:.0f} s, {sudo}"
-        yield sheet.saw("login", sudo == "sudo", login)
+        yield findings.record("login", sudo == "sudo", login)
         version = tuple(int(word) for word in python.split() if word.isdigit())
-        yield sheet.saw("guest-python", version >= (3, 10), f"python3 is {python or 'not there'}")
+        yield findings.record(
+            "guest-python", version >= (3, 10), f"python3 is {python or 'not there'}"
+        )
         there = set(tools.split()) == {"tmux", "rsync"}
-        yield sheet.saw("guest-tools", there, f"there: {tools or 'neither'}")
-        reply = run.trial.ask("instances", "get", zone=instance.zone, instance=instance.name) or {}
+        yield findings.record("guest-tools", there, f"there: {tools or 'neither'}")
+        reply = (
+            run.compute.ask("instances", "get", zone=instance.zone, instance=instance.name) or {}
+        )
         accounts = reply.get("serviceAccounts", [])
         alone = not accounts and token == "404"
         said = f"{len(accounts)} on the VM; its token answers HTTP {token}"
-        yield sheet.saw("no-service-account", alone, said)
+        yield findings.record("no-service-account", alone, said)
         yield from _os_login(run)
         written = yield from _wrote(run, instance, "")
         yield from _shut_down(run, instance, remote)
     return written
 
 
-def _os_login(run: Trials) -> Story[None]:
+def _os_login(run: SelftestRun) -> Story[None]:
     """We are in: what did the project ask for?"""
-    reply = run.trial.ask("projects", "get", fields="commonInstanceMetadata") or {}
+    reply = run.compute.ask("projects", "get", fields="commonInstanceMetadata") or {}
     items = reply.get("commonInstanceMetadata", {}).get("items", [])
     asked = {item["key"]: str(item.get("value", "")).upper() for item in items}
     if asked.get("enable-oslogin") == "TRUE":
-        yield run.sheet.saw("os-login-off", True, "the project asks for it, and our key let us in")
+        yield run.findings.record(
+            "os-login-off", True, "the project asks for it, and our key let us in"
+        )
     else:
-        yield run.sheet.unseen("os-login-off", "the project does not ask for OS Login")
+        yield run.findings.skip("os-login-off", "the project does not ask for OS Login")
 
 
-def _wrote(run: Trials, instance: Instance, before: str) -> Story[str]:
+def _wrote(run: SelftestRun, instance: Instance, before: str) -> Story[str]:
     """What the startup-script has written in this boot; "" where it wrote nothing."""
     began, written = run.clock.monotonic(), before
     yield Started("script", "Waiting for the startup-script")
@@ -210,8 +226,8 @@ def _who(written: str) -> str:
     return f"user {written.split()[0]}" if written.split() else "nothing was written"
 
 
-def _attribute(run: Trials, instance: Instance) -> str:
-    reply = run.trial.ask(
+def _attribute(run: SelftestRun, instance: Instance) -> str:
+    reply = run.compute.ask(
         "instances",
         "getGuestAttributes",
         zone=instance.zone,
@@ -222,64 +238,68 @@ def _attribute(run: Trials, instance: Instance) -> str:
     return next((str(item["value"]) for item in items if item.get("key") == ATTRIBUTE), "")
 
 
-def _shut_down(run: Trials, instance: Instance, remote: Connection) -> Story[None]:
-    trial, clock = run.trial, run.clock
+def _shut_down(run: SelftestRun, instance: Instance, remote: Connection) -> Story[None]:
+    compute, clock = run.compute, run.clock
     yield Started("stop", f"Shutting {instance.name} down from inside")
     run.recorder.remark(SHUT_DOWN)
     try:  # in the background: the answer must be on its way before the network goes
         remote.run("nohup sudo -n shutdown -h now >/dev/null 2>&1 </dev/null &", timeout_s=15.0)
     except VmctlError:
         pass  # it was faster than its answer
-    off = yield from until(trial, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     if off is None:
         raise VmctlError(f"{instance.name} went for good when it was shut down.")
     began = clock.monotonic()
-    while not (events := trial.system_events(instance)):
+    while not (events := compute.system_events(instance)):
         if clock.monotonic() - began > EVENT_LIMIT_S:
             break
         clock.sleep(gap_s(clock.monotonic() - began))
     kinds = [event.kind for event in events]
     right = off.status is Status.TERMINATED and kinds == ["compute.instances.guestTerminate"]
     said = f"{off.status}; operations: {', '.join(kinds) or 'none'}"
-    yield run.sheet.saw("shutdown-inside", right, said)
+    yield run.findings.record("shutdown-inside", right, said)
 
 
-def restarted(run: Trials, instance: Instance, written: str) -> Story[None]:
+def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[None]:
     """Off, with another run limit on again, and off once more.
 
     `written` is what the startup-script wrote in the boot before.
     """
-    trial, sheet, clock = run.trial, run.sheet, run.clock
-    off = trial.get_instance(instance.zone, instance.name)
+    compute, findings, clock = run.compute, run.findings, run.clock
+    off = compute.get_instance(instance.zone, instance.name)
     if off is None or not off.status.is_stopped:
         raise TimedOut(f"{instance.name} is not off.")
     free = off.address is None and off.stops_at is None
     said = f"address: {off.address or 'none'}; to be ended: {off.stops_at or 'no time'}"
-    yield sheet.saw("address-released", free, said)
+    yield findings.record("address-released", free, said)
     answers = []
     for seconds in (29, 30):
-        done = yield from follow(trial, trial.set_limit(off, seconds), clock, "selftest")
+        done = yield from follow(compute, compute.set_limit(off, seconds), clock, "selftest")
         answers.append(done.failure)
     right = answers[0] is not None and answers[1] is None
-    yield sheet.saw("shortest-limit", right, f"29 s: {told(answers[0])}; 30 s: {told(answers[1])}")
+    yield findings.record(
+        "shortest-limit",
+        right,
+        f"29 s: {failure_text(answers[0])}; 30 s: {failure_text(answers[1])}",
+    )
     limit_s = run.plan.max_run_s - 60
-    asked = trial.set_limit(off, limit_s)
-    yield from carried_out(trial, asked, clock, "selftest", "Setting the run limit")
+    asked = compute.set_limit(off, limit_s)
+    yield from carried_out(compute, asked, clock, "selftest", "Setting the run limit")
     before = off.started_at
     yield Started("start", f"Starting {instance.name} again")
-    done = yield from follow(trial, trial.start(off), clock, "start")
+    done = yield from follow(compute, compute.start(off), clock, "start")
     if done.failure is not None and done.failure.kind is Kind.STOCKOUT:
         raise NoCapacity(f"Its zone has none any more: {done.failure.message}")
-    raise_failure(done, trial.project, f"Starting {instance.name}")
-    on = yield from until(trial, instance, lambda vm: vm.status is Status.RUNNING, clock, "start")
+    raise_failure(done, compute.project, f"Starting {instance.name}")
+    on = yield from until(compute, instance, lambda vm: vm.status is Status.RUNNING, clock, "start")
     if on is None:
         raise VmctlError(f"{instance.name} is gone.")
     right, said = _limit(run, on, limit_s)
-    yield sheet.saw("limit-anew", right and _later(on.started_at, before), said)
+    yield findings.record("limit-anew", right and _later(on.started_at, before), said)
     again = yield from _wrote(run, on, written)
     as_root = written.startswith("0 ") and again.startswith("0 ")
     said = f"first boot: {_who(written)}; second boot: {_who(again)}"
-    yield sheet.saw("startup-script", as_root, said)
+    yield findings.record("startup-script", as_root, said)
     yield from _stopped(run, on)
 
 
@@ -287,37 +307,41 @@ def _later(now: datetime | None, before: datetime | None) -> bool:
     return now is not None and before is not None and now >= before  # a stepped clock stands still
 
 
-def _stopped(run: Trials, instance: Instance) -> Story[None]:
-    trial, sheet, clock = run.trial, run.sheet, run.clock
+def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
+    compute, findings, clock = run.compute, run.findings, run.clock
     yield Started("stop", f"Stopping {instance.name}")
-    stopping = trial.stop(instance)
-    raise_failure(stopping, trial.project, f"Stopping {instance.name}")
-    early = yield from follow(trial, trial.start(instance), clock, "stop")
-    yield from carried_out(trial, stopping, clock, "stop", f"Stopping {instance.name}")
+    stopping = compute.stop(instance)
+    raise_failure(stopping, compute.project, f"Stopping {instance.name}")
+    early = yield from follow(compute, compute.start(instance), clock, "stop")
+    yield from carried_out(compute, stopping, clock, "stop", f"Stopping {instance.name}")
     name = "start-while-stopping"
     if early.failure is not None:
-        yield sheet.saw(name, early.failure.kind is Kind.TRANSIENT, told(early.failure))
+        yield findings.record(
+            name, early.failure.kind is Kind.TRANSIENT, failure_text(early.failure)
+        )
     else:
-        yield sheet.unseen(name, "it was off, or not yet going, before it could be asked to start")
-        done = yield from follow(trial, trial.stop(instance), clock, "stop")
-    yield from until(trial, instance, lambda vm: vm.status.is_stopped, clock, "stop")
-    done = yield from follow(trial, trial.stop(instance), clock, "stop")
-    yield sheet.saw("stop-twice", done.failure is None, told(done.failure))
+        yield findings.skip(name, "it was off, or not yet going, before it could be asked to start")
+        done = yield from follow(compute, compute.stop(instance), clock, "stop")
+    yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    done = yield from follow(compute, compute.stop(instance), clock, "stop")
+    yield findings.record("stop-twice", done.failure is None, failure_text(done.failure))
 
 
-def deleted(run: Trials, instance: Instance) -> Story[None]:
+def check_delete(run: SelftestRun, instance: Instance) -> Story[None]:
     """Gone, with its disk."""
-    trial, sheet, clock = run.trial, run.sheet, run.clock
+    compute, findings, clock = run.compute, run.findings, run.clock
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name}")
-    asked = trial.delete(instance)
-    yield from carried_out(trial, asked, clock, "delete", f"Deleting {instance.name}")
-    yield from until(trial, instance, lambda vm: False, clock, "delete")
+    asked = compute.delete(instance)
+    yield from carried_out(compute, asked, clock, "delete", f"Deleting {instance.name}")
+    yield from until(compute, instance, lambda vm: False, clock, "delete")
     known_hosts.unpin(instance.id)
     yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
-    disk = trial.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk)
+    disk = compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk)
     said = "is gone, too" if disk is None else "is still there"
-    yield sheet.saw("disk-goes-along", disk is None, f"the disk {instance.boot_disk} {said}")
-    again = yield from follow(trial, trial.delete(instance), clock, "delete")
-    read = trial.get_instance(instance.zone, instance.name)
-    yield sheet.saw("gone-is-404", not_found(again) and read is None, told(again.failure))
+    yield findings.record("disk-goes-along", disk is None, f"the disk {instance.boot_disk} {said}")
+    again = yield from follow(compute, compute.delete(instance), clock, "delete")
+    read = compute.get_instance(instance.zone, instance.name)
+    yield findings.record(
+        "gone-is-404", not_found(again) and read is None, failure_text(again.failure)
+    )

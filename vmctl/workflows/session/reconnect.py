@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
-from vmctl.domain.events import Noted, Story
+from vmctl.domain.events import Info, Story
 from vmctl.domain.runs.tunnel import backoff_s
 from vmctl.workflows.session.session import Session, connect
 
@@ -46,7 +46,7 @@ class ComingBack:
             if isinstance(error, AccessDenied):
                 raise error
             self._lost_at = self.clock.monotonic()
-            yield Noted(f"Lost the connection, coming back: {error.message}")
+            yield Info(f"Lost the connection, coming back: {error.message}")
         patience_s = ACCESS_LOST_S if isinstance(error, AccessDenied) else LINK_LOST_S
         if self.clock.monotonic() - self._lost_at > patience_s:
             raise error

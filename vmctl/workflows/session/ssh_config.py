@@ -8,7 +8,7 @@ from pathlib import Path
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound, VmctlError
-from vmctl.domain.events import Noted, Story, Warned
+from vmctl.domain.events import Info, Story, Warned
 from vmctl.domain.login.ssh_config import Host, names_for
 from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.settings.vm_settings import VmSettings
@@ -48,7 +48,7 @@ def ssh_config(
         session = yield from connect(project, clock=clock, verify=True)
         target = session.ssh.target
     except (NotFound, Conflict) as error:
-        yield Noted(f"{error.message} The name will find it once it runs.")
+        yield Info(f"{error.message} The name will find it once it runs.")
     with user_ssh_config.changing() as known:
         found = _host_of(project, known)
         host = replace(

@@ -14,7 +14,7 @@ from vmctl.cloud.compute.guest_attributes import watch_report
 from vmctl.cloud.compute.resources import ingress_rules
 from vmctl.config import Project
 from vmctl.domain.errors import Unreachable, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.events import Finished, Info, Started, Story
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.network.firewall import IAP_RANGE, rule_to_make
@@ -99,7 +99,7 @@ class Limit:
 
     def lift(self) -> Story[None]:
         """Let in whom the network's own rules let in, until `set` or `shut_again`."""
-        yield Noted("SSH is limited to one address: the limit is lifted until you are let in.")
+        yield Info("SSH is limited to one address: the limit is lifted until you are let in.")
         self._name(LIFTED)  # whoever looks before it is set again reads the truth
         self._lifting = firewall.set_in_force(self.compute, self.names.deny, False)
         yield from self.done(self._lifting)

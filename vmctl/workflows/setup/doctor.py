@@ -19,9 +19,9 @@ from vmctl.domain.google.api_errors import Kind
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
 from vmctl.domain.readiness.checks import (
     Check,
+    CheckResult,
+    CheckStatus,
     Checkup,
-    Finding,
-    Verdict,
     ordered,
     programs_findings,
 )
@@ -41,7 +41,7 @@ def doctor(
     looked at, and `project` brings the rest.
     """
     clock = clock or Clock()
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     wish = _settings(project, trouble, findings)
     yield Started("credentials", "Looking at the credentials")
     found = _credentials(project, findings)
@@ -57,54 +57,62 @@ def doctor(
         project=project.name,
         local=project.local,
         google_project=compute.project if compute else None,
-        ready=all(finding.verdict is not Verdict.BROKEN for finding in done),
+        ready=all(finding.status is not CheckStatus.BROKEN for finding in done),
         findings=done,
     )
 
 
-def _settings(project: Project, trouble: VmctlError | None, findings: list[Finding]) -> Wish | None:
+def _settings(
+    project: Project, trouble: VmctlError | None, findings: list[CheckResult]
+) -> Wish | None:
     if trouble is not None:
-        findings.append(Finding.of(Check.SETTINGS, trouble))
+        findings.append(CheckResult.of(Check.SETTINGS, trouble))
         return None
     try:
         wish = parse_wish(project)
     except VmctlError as error:
-        findings.append(Finding.of(Check.SETTINGS, error))
+        findings.append(CheckResult.of(Check.SETTINGS, error))
         return None
     where = project.file.name if project.file else "no vmctl.toml, so the defaults: vmctl init"
-    findings.append(Finding(Check.SETTINGS, Verdict.OK, f"the project {project.name} ({where})"))
+    findings.append(
+        CheckResult(Check.SETTINGS, CheckStatus.OK, f"the project {project.name} ({where})")
+    )
     return wish
 
 
-def _credentials(project: Project, findings: list[Finding]) -> credentials.Identity | None:
+def _credentials(project: Project, findings: list[CheckResult]) -> credentials.Identity | None:
     """Whoever Google will take us for, proven by a token; None where there is nobody."""
     if project.local:
-        findings.append(Finding(Check.CREDENTIALS, Verdict.OK, "none are needed for --local"))
+        findings.append(
+            CheckResult(Check.CREDENTIALS, CheckStatus.OK, "none are needed for --local")
+        )
         return None
     try:
         found = credentials.find_credentials()
         credentials.prove(found)
     except VmctlError as error:
-        findings.append(Finding.of(Check.CREDENTIALS, error))
+        findings.append(CheckResult.of(Check.CREDENTIALS, error))
         return None
-    findings.append(Finding(Check.CREDENTIALS, Verdict.OK, found.source))
+    findings.append(CheckResult(Check.CREDENTIALS, CheckStatus.OK, found.source))
     return found
 
 
 def _cloud(
-    project: Project, found: credentials.Identity | None, findings: list[Finding], clock: Clock
+    project: Project, found: credentials.Identity | None, findings: list[CheckResult], clock: Clock
 ) -> Story[Compute | None]:
     """The project, the API and billing; None when one of them stands in the way."""
     try:
         compute = yield from open_cloud(project, clock)
     except InvalidInput as error:
         check = Check.API if project.local else Check.PROJECT
-        findings.append(Finding.of(check, error))
+        findings.append(CheckResult.of(check, error))
         return None
     except VmctlError as error:
-        findings.append(Finding.of(Check.API, error))
+        findings.append(CheckResult.of(Check.API, error))
         return None
-    asked = Finding(Check.PROJECT, Verdict.OK, f"{compute.project} ({_chosen(project, found)})")
+    asked = CheckResult(
+        Check.PROJECT, CheckStatus.OK, f"{compute.project} ({_chosen(project, found)})"
+    )
     try:
         shared = resources.project_metadata(compute)
         compute.zones()  # without billing Google may still describe the project, and no more
@@ -114,11 +122,13 @@ def _cloud(
     findings.append(asked)
     if project.local:
         findings += _embedded()
-        findings.append(Finding(Check.BILLING, Verdict.OK, "nothing is paid for --local"))
+        findings.append(CheckResult(Check.BILLING, CheckStatus.OK, "nothing is paid for --local"))
     else:
-        said = "Compute Engine answers; whether you may create VMs shows at the first `vmctl up`"
-        findings.append(Finding(Check.API, Verdict.OK, said))
-        findings.append(Finding(Check.BILLING, Verdict.OK, "on, as far as Compute Engine tells"))
+        message = "Compute Engine answers; whether you may create VMs shows at the first `vmctl up`"
+        findings.append(CheckResult(Check.API, CheckStatus.OK, message))
+        findings.append(
+            CheckResult(Check.BILLING, CheckStatus.OK, "on, as far as Compute Engine tells")
+        )
     findings += _login(compute, shared)
     return compute
 
@@ -132,42 +142,44 @@ def _chosen(project: Project, found: credentials.Identity | None) -> str:
     return f"from {found.project_source}" if found and found.project else "from gcloud's config"
 
 
-def _refusal(error: VmctlError, asked: Finding) -> list[Finding]:
+def _refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
     """Which rung a refusal of the first question is: the project, the API or billing."""
     failure = resources.failure_behind(error)
-    fine = Finding(Check.API, Verdict.OK, "Compute Engine answers")
+    fine = CheckResult(Check.API, CheckStatus.OK, "Compute Engine answers")
     if failure is None:
-        return [asked, Finding.of(Check.API, error)]
+        return [asked, CheckResult.of(Check.API, error)]
     if failure.code == "BILLING_DISABLED":
-        return [asked, fine, Finding.of(Check.BILLING, error)]
+        return [asked, fine, CheckResult.of(Check.BILLING, error)]
     if failure.http_status == 401 or failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
-        return [asked, Finding.of(Check.API, error)]
+        return [asked, CheckResult.of(Check.API, error)]
     if failure.http_status == 404 or "is not found" in failure.message:
         missing = InvalidInput(
             f"Google knows no such project, or you may not see it: {failure.message}",
             hint='See yours: gcloud projects list. Then: project = "ID" in vmctl.toml',
         )
-        return [Finding.of(Check.PROJECT, missing)]
+        return [CheckResult.of(Check.PROJECT, missing)]
     if failure.kind is Kind.TRANSIENT:
-        return [asked, Finding.of(Check.API, error)]
+        return [asked, CheckResult.of(Check.API, error)]
     if isinstance(error, AccessDenied) and failure.code == "forbidden":
-        return [Finding.of(Check.PROJECT, error), fine]
-    return [asked, Finding.of(Check.API, error)]
+        return [CheckResult.of(Check.PROJECT, error), fine]
+    return [asked, CheckResult.of(Check.API, error)]
 
 
-def _embedded() -> Iterator[Finding]:
+def _embedded() -> Iterator[CheckResult]:
     running = emulator_process.find(emulator_process.home())
     if running is not None and running.note:
-        yield Finding(Check.API, Verdict.WARNING, running.note, "See: vmctl emulator status")
+        yield CheckResult(
+            Check.API, CheckStatus.WARNING, running.note, "See: vmctl emulator status"
+        )
     else:
-        yield Finding(Check.API, Verdict.OK, "the embedded Compute Engine answers")
+        yield CheckResult(Check.API, CheckStatus.OK, "the embedded Compute Engine answers")
 
 
-def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
+def _login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
     if shared.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
-        yield Finding(
+        yield CheckResult(
             Check.PROJECT,
-            Verdict.WARNING,
+            CheckStatus.WARNING,
             f"{compute.project} asks for OS Login: vmctl's VMs say no to it for themselves, which "
             "an organisation can forbid",
             "Where `vmctl up` is refused for it: gcloud resource-manager org-policies "
@@ -178,7 +190,7 @@ def _login(compute: Compute, shared: dict[str, str]) -> Iterator[Finding]:
 # -- this computer ---------------------------------------------------------------------------
 
 
-def _programs(project: Project) -> Iterator[Finding]:
+def _programs(project: Project) -> Iterator[CheckResult]:
     """The programs that vmctl calls, and the folders in which it keeps its things."""
     yield from programs_findings(
         installed(machines_here=project.local, proxied=not project.vm.external_address)
@@ -187,4 +199,4 @@ def _programs(project: Project) -> Iterator[Finding]:
         for folder in (data_dir, cache_dir, runtime_dir):
             folder()
     except VmctlError as error:
-        yield Finding.of(Check.PROGRAMS, error)
+        yield CheckResult.of(Check.PROGRAMS, error)

@@ -19,8 +19,8 @@ from vmctl.domain.machine.placement import region_of
 from vmctl.domain.network.firewall import ssh_door
 from vmctl.domain.readiness.checks import (
     Check,
-    Finding,
-    Verdict,
+    CheckResult,
+    CheckStatus,
     firewall_finding,
     image_finding,
     way_out_finding,
@@ -36,7 +36,7 @@ def inside(
     project: Project,
     compute: Compute,
     wish: Wish | None,
-    findings: list[Finding],
+    findings: list[CheckResult],
     now: datetime,
 ) -> Story[None]:
     """The machine, its quota, its network and its image; each one alone may fail."""
@@ -49,12 +49,12 @@ def inside(
         findings.append(_machine(project, compute, wish, instance))
         findings += _last_try(project, compute, instance, now)
     except VmctlError as error:
-        findings.append(Finding.of(Check.MACHINE, error))
+        findings.append(CheckResult.of(Check.MACHINE, error))
     yield Started("quota", "Looking at the quotas")
     try:
         findings += _quota(project, compute, wish, instance)
     except VmctlError as error:
-        findings.append(Finding.of(Check.QUOTA, error))
+        findings.append(CheckResult.of(Check.QUOTA, error))
     yield Started("network", "Looking at the network")
     findings += _network(project, compute, wish, instance)
     yield Started("image", "Looking at the image")
@@ -63,19 +63,21 @@ def inside(
         warned = cautions(wish.gpu, wish.machine, wish.image, project.vm.spot)
         findings.append(image_finding(wish.image, image, project.vm.disk_gb, warned))
     except VmctlError as error:
-        findings.append(Finding.of(Check.IMAGE, error))
+        findings.append(CheckResult.of(Check.IMAGE, error))
 
 
-def _machine(project: Project, compute: Compute, wish: Wish, instance: Instance | None) -> Finding:
+def _machine(
+    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+) -> CheckResult:
     """Whether the region offers the machine, and its name is free."""
     if instance is not None:
-        said = f"{instance.name} exists in {instance.zone} and is {instance.status}"
-        return Finding(Check.MACHINE, Verdict.OK, said)
+        message = f"{instance.name} exists in {instance.zone} and is {instance.status}"
+        return CheckResult(Check.MACHINE, CheckStatus.OK, message)
     taken = resources.zones_of_name(compute, project.instance_name)
     if taken:
-        return Finding(
+        return CheckResult(
             Check.MACHINE,
-            Verdict.BROKEN,
+            CheckStatus.BROKEN,
             f"A VM called {project.instance_name} is in {', '.join(taken)}, and vmctl did not "
             "make it",
             f"Take it over: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
@@ -90,12 +92,12 @@ def _machine(project: Project, compute: Compute, wish: Wish, instance: Instance 
         zone for zone in offering if resources.has_machine_type(compute, zone, wish.machine.name)
     ]
     if having:
-        return Finding(Check.MACHINE, Verdict.OK, f"{what}: offered in {', '.join(having)}")
+        return CheckResult(Check.MACHINE, CheckStatus.OK, f"{what}: offered in {', '.join(having)}")
     regions = list(dict.fromkeys(map(region_of, zones)))
     elsewhere = here if wanted and here else [r for r in regions if r != wish.region]
-    return Finding(
+    return CheckResult(
         Check.MACHINE,
-        Verdict.BROKEN,
+        CheckStatus.BROKEN,
         f"{what} is not offered in {project.vm.zone or wish.region}",
         f"It is in {', '.join(elsewhere)}. See: vmctl gpus"
         if elsewhere and not offering
@@ -106,15 +108,15 @@ def _machine(project: Project, compute: Compute, wish: Wish, instance: Instance 
 
 def _last_try(
     project: Project, compute: Compute, instance: Instance | None, now: datetime
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """What Google said when the VM was last asked for, where that is recent and was a no."""
     tried = resources.last_try(compute, instance.name if instance else project.instance_name)
     if tried is None or tried[0].failure is None or now - tried[1] > RECENT:
         return
     operation, at = tried
-    yield Finding(
+    yield CheckResult(
         Check.MACHINE,
-        Verdict.WARNING,
+        CheckStatus.WARNING,
         f"Google's last answer, in {operation.zone} on {at.astimezone():%a %d %b at %H:%M}: "
         f"{tried[0].failure.message}",
         advice(tried[0].failure, compute.project),
@@ -123,10 +125,10 @@ def _last_try(
 
 def _quota(
     project: Project, compute: Compute, wish: Wish, instance: Instance | None
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Whether the limits would do for the machine; one that runs is counted already."""
     if instance is not None and instance.status.is_billed:
-        yield Finding(Check.QUOTA, Verdict.OK, f"{instance.name} has what it needs already")
+        yield CheckResult(Check.QUOTA, CheckStatus.OK, f"{instance.name} has what it needs already")
         return
     gpu, machine, spot, region = wish.gpu, wish.machine, project.vm.spot, wish.region
     disk_gb, address = project.vm.disk_gb, project.vm.external_address
@@ -141,27 +143,27 @@ def _quota(
     )
     certain = [shortage for shortage in short if shortage.certain]
     if certain:
-        yield Finding.of(Check.QUOTA, diagnosis(certain, allowance, wanted, compute))
+        yield CheckResult.of(Check.QUOTA, diagnosis(certain, allowance, wanted, compute))
     elif short:
-        said = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
-        yield Finding(Check.QUOTA, Verdict.WARNING, said, "vmctl up without --spot")
+        message = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
+        yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, "vmctl up without --spot")
     elif gpu is not None and gpu_metric(gpu.accelerator, spot=spot) is None:
-        said = (
+        message = (
             f"The quota of the {gpu.title} is kept elsewhere and cannot be seen from here; what "
             f"can be seen would do in {region}"
         )
         fix = f"Look for 'GPUs per GPU family' in {region}: {quota_page(compute.project)}"
-        yield Finding(Check.QUOTA, Verdict.WARNING, said, fix)
+        yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, fix)
     else:
         known = {**allowance.by_region.get(region, {}), **allowance.of_project}
         counted = [need.metric for need in wanted.needs if need.metric in known]
-        said = f"enough in {region} for {wanted.what}: {', '.join(counted)}"
-        yield Finding(Check.QUOTA, Verdict.OK, said)
+        message = f"enough in {region} for {wanted.what}: {', '.join(counted)}"
+        yield CheckResult(Check.QUOTA, CheckStatus.OK, message)
 
 
 def _network(
     project: Project, compute: Compute, wish: Wish, instance: Instance | None
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Whether the VM's network is there and lets SSH in."""
     network, subnetwork = project.vm.network, project.vm.subnetwork
     try:
@@ -173,20 +175,20 @@ def _network(
         if not resources.has_network(compute, network):
             return [_no_network(f"network {network}", network)]
     except VmctlError as error:
-        return [Finding.of(Check.NETWORK, error)]
+        return [CheckResult.of(Check.NETWORK, error)]
     name = network.rpartition("/")[2]
     proxied = not project.vm.external_address
-    there = Finding(Check.NETWORK, Verdict.OK, subnetwork or name)
+    there = CheckResult(Check.NETWORK, CheckStatus.OK, subnetwork or name)
     if proxied:
         there = way_out_finding(wish.region, name, _has_nat(compute, wish.region, network))
     try:
         tags = {TAG, *(instance.tags if instance else ())}
         door = ssh_door(resources.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
-        said = f"The rules of {name} cannot be seen: {error.message}"
-        return [there, Finding(Check.FIREWALL, Verdict.WARNING, said, error.hint)]
+        message = f"The rules of {name} cannot be seen: {error.message}"
+        return [there, CheckResult(Check.FIREWALL, CheckStatus.WARNING, message, error.hint)]
     except VmctlError as error:
-        return [there, Finding.of(Check.FIREWALL, error)]
+        return [there, CheckResult.of(Check.FIREWALL, error)]
     return [there, firewall_finding(door, name, TAG, proxied=proxied)]
 
 
@@ -197,7 +199,7 @@ def _has_nat(compute: Compute, region: str, network: str) -> bool:
         return False
 
 
-def _no_network(what: str, name: str) -> Finding:
+def _no_network(what: str, name: str) -> CheckResult:
     if name == "default":  # organisations can forbid it
         fix = (
             "gcloud compute networks create default --subnet-mode auto; "
@@ -205,4 +207,6 @@ def _no_network(what: str, name: str) -> Finding:
         )
     else:
         fix = "[vm] network and subnetwork in vmctl.toml. See: gcloud compute networks list"
-    return Finding(Check.NETWORK, Verdict.BROKEN, f"There is no {what} in the project", fix, 2)
+    return CheckResult(
+        Check.NETWORK, CheckStatus.BROKEN, f"There is no {what} in the project", fix, 2
+    )

@@ -12,7 +12,7 @@ from vmctl.cloud import emulator_process
 from vmctl.cloud.client import LOCAL_PROJECT
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
-from vmctl.domain.events import Finished, Noted, Started, Story
+from vmctl.domain.events import Finished, Info, Started, Story
 from vmctl.workflows.base.api import ensure_emulator
 
 
@@ -178,7 +178,7 @@ def faults(
     if kind in AT_ONCE:
         machine = _machine(running, kind, dict(_setting(text) for text in settings))
         emulator_process.admin(running, "POST", kind, machine)
-        yield Noted(f"{kind}: {machine['instance']} in {machine['zone']}")
+        yield Info(f"{kind}: {machine['instance']} in {machine['zone']}")
     elif kind is not None:
         fault = {"kind": kind, **dict(_setting(text) for text in settings)}
         emulator_process.admin(running, "POST", "faults", fault)

@@ -10,7 +10,7 @@ from pathlib import Path
 from vmctl.cloud import credentials, price_table
 from vmctl.config import FILE_NAME, Project, settings_file
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
 from vmctl.domain.machine.placement import region_of
@@ -66,7 +66,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
     above = None if given.force else settings_file(folder)
     _refuse_unfit(folder, above)
     if above is not None:
-        yield Noted(f"The settings of {above} will not count in this folder any more.")
+        yield Info(f"The settings of {above} will not count in this folder any more.")
     google_project, found_in = given.google_project or "", ""
     if not project.local and not google_project:
         google_project, found_in = yield from _google_project(project)
@@ -92,9 +92,9 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
     yield Finished("init", f"Wrote {file.name}: look through it, every line says what it is for")
     what = f"{machine.name} + {wanted.title}" if wanted else machine.name
     price = price_table.price(f"{region}-b", machine.name, wanted, spot=False)
-    yield Noted(f"{what} in {region}: {price}")
+    yield Info(f"{what} in {region}: {price}")
     if not answers.command:
-        yield Noted(f"No training script was found: write yours under [jobs.{JOB}].")
+        yield Info(f"No training script was found: write yours under [jobs.{JOB}].")
     return InitResult(
         file=str(file),
         name=project.name,

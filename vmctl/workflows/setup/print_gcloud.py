@@ -14,7 +14,7 @@ from vmctl.cloud.compute.requests import insert_body
 from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput, VmctlError
-from vmctl.domain.events import Noted, Story
+from vmctl.domain.events import Info, Story
 from vmctl.domain.gcloud import commands, instance_commands
 from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.login.ssh_keys import key_entry
@@ -161,7 +161,7 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
         compute = yield from open_cloud(project, Clock())
         instance = compute.find_instance(project.owner, project.name)
     except VmctlError as error:
-        yield Noted(f"{error.message} The lines show the zone in which `vmctl up` would begin.")
+        yield Info(f"{error.message} The lines show the zone in which `vmctl up` would begin.")
         google = project.google_project or "PROJECT"
     else:
         if instance is not None:
@@ -169,7 +169,7 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
             hidden = not instance.external
             place = replace(found, through_iap=hidden, instance_id=instance.id)
             return place, instance.machine_type
-        yield Noted("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
+        yield Info("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
         google = compute.project
     wish = parse_wish(project)
     return _place(project, _zones(project, wish)[0], google), wish.machine.name

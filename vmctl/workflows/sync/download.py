@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, TimedOut, Unreachable
-from vmctl.domain.events import Advanced, Noted, Story
+from vmctl.domain.events import Advanced, Info, Story
 from vmctl.domain.text import one_line
 from vmctl.ssh.transfer.destination import Destination
 from vmctl.ssh.transfer.download import (
@@ -84,7 +84,7 @@ class Download:
             except FileChanged as error:
                 if not self.waits:
                     raise
-                yield Noted(f"{error.message} Waiting for it")
+                yield Info(f"{error.message} Waiting for it")
                 back.is_back()
             except (Unreachable, AccessDenied) as error:
                 yield from back.lost(error, progressed=self._done > before or self._waited)

@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.sync.remote_listing import (
     Listing,
     RemoteEntry,
@@ -95,7 +95,7 @@ def fetch(
     yield Finished(STEP, _summary(result, planner.names, links), seconds)
     for file in files:
         if file.replaced and len(files) <= 5:
-            yield Noted(f"Replaced {file.path}")
+            yield Info(f"Replaced {file.path}")
     if left_out:
         yield Warned(f"Left out links that point outside of what was fetched: {names(left_out)}")
     return result

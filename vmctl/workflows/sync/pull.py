@@ -14,7 +14,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain import replies
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
-from vmctl.domain.events import Finished, Noted, Started, Story, Warned
+from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.limits import LISTED
 from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
 from vmctl.domain.sync.file_names import covers, has_git
@@ -116,13 +116,13 @@ def pull(
     result = planner.result(received, seconds)
     yield Finished(STEP, _summary(result), seconds)
     for path in planner.same_paths:
-        yield Noted(f"{one_line(path)} has not changed on the VM since it was pushed")
+        yield Info(f"{one_line(path)} has not changed on the VM since it was pushed")
     if result.links_left_out:
         yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
     if planner.left_out:
         yield Warned(f"Left out what is neither file nor link: {names(planner.left_out)}")
     if result.new:
-        yield Noted(f"New on the VM, not pulled: {names(planner.new)} (bring it: vmctl pull PATH)")
+        yield Info(f"New on the VM, not pulled: {names(planner.new)} (bring it: vmctl pull PATH)")
     if any(resolution is Resolution.UNKNOWN for resolution in planner.resolutions.values()):
         yield Warned(
             "No push from this folder is on record here: another computer pushed it, or vmctl's "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, VmctlError
-from vmctl.domain.events import Advanced, Noted, Story
+from vmctl.domain.events import Advanced, Info, Story
 from vmctl.domain.replies import unfit
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
@@ -195,7 +195,7 @@ class PushSession:
             raise unfit("push names a folder that is none of its own")
         if self._options.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-            yield Noted(
+            yield Info(
                 f"scp waits for the VM about five times per file, {count} now, "
                 "and cannot go on where it was cut: without --via it is faster"
             )

@@ -11,7 +11,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain import errors
 from vmctl.domain.errors import InvalidInput, VmctlError
-from vmctl.domain.events import Advanced, Finished, Noted, Started, Story
+from vmctl.domain.events import Advanced, Finished, Info, Started, Story
 from vmctl.domain.runs.tunnel import parse_forwarding
 from vmctl.domain.text import last_lines
 from vmctl.workflows.tunnels.registry import UP, TunnelRecord, end, log_file, open_tunnels
@@ -39,7 +39,7 @@ def stop(
     for record in found:
         yield Started(STEP, f"Closing the tunnel {record.leads}")
         end(record, clock)
-        yield Noted(f"The tunnel to {record.what} of {record.vm} is closed")
+        yield Info(f"The tunnel to {record.what} of {record.vm} is closed")
     return found
 
 
@@ -79,7 +79,7 @@ def background(
         ours = _is_meant(record, project, wanted.what) and record.what == wanted.what
         fits = any_port or record.local_port == wanted.local_port
         if ours and fits and record.background and record.url:
-            yield Noted(f"It is open already, in the background (process {record.pid})")
+            yield Info(f"It is open already, in the background (process {record.pid})")
             return record
     began = clock.monotonic()
     yield Started(STEP, f"Opening the tunnel to {what} in the background")

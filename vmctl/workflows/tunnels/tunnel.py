@@ -15,7 +15,7 @@ from vmctl.domain.errors import (
     Unreachable,
     VmctlError,
 )
-from vmctl.domain.events import Advanced, Finished, Noted, Ready, Started, Story, Warned
+from vmctl.domain.events import Advanced, Finished, Info, Started, Story, UrlReady, Warned
 from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.text import last_lines
@@ -124,14 +124,14 @@ class _Tunnel:
             if not forwarding.service and not self._listens():
                 yield Warned(f"Nothing listens on port {forwarding.remote_port} of the VM yet")
             self._tell_up()
-            yield Ready(url(forwarding, self.token))
+            yield UrlReady(url(forwarding, self.token))
             while True:
                 yield from self._watch()
                 lost_at = self.clock.monotonic()
                 yield Warned(LOST)
                 yield from self._come_back()
                 self._tell_up()
-                yield Noted(f"The tunnel is back after {self.clock.monotonic() - lost_at:.1f} s")
+                yield Info(f"The tunnel is back after {self.clock.monotonic() - lost_at:.1f} s")
         finally:
             self._disconnect()
 

@@ -15,7 +15,7 @@ from google.auth import exceptions as auth
 from googleapiclient.errors import HttpError, UnknownFileType
 
 from vmctl.cloud.compute.operations import operation_of
-from vmctl.cloud.errors import failure_of_body, translated
+from vmctl.cloud.errors import failure_of_body, map_google_errors
 from vmctl.domain import errors
 from vmctl.domain.errors import AccessDenied, NoCapacity, Unreachable, VmctlError
 from vmctl.domain.google.api_errors import Kind, Quota, as_error, classify
@@ -38,7 +38,7 @@ def content(row: dict[str, Any]) -> bytes:
 def test_an_http_error_has_a_kind_and_a_next_step(row: dict[str, Any]) -> None:
     failure = failure_of_body(row["status"], content(row))
     assert failure.kind == row["kind"]
-    with pytest.raises(VmctlError) as refusal, translated("p1"):
+    with pytest.raises(VmctlError) as refusal, map_google_errors("p1"):
         raise HttpError(httplib2.Response({"status": row["status"]}), content(row))
     error = refusal.value
     assert type(error) is getattr(errors, row["error"])
@@ -141,7 +141,7 @@ FOREIGN: list[tuple[Exception, type[VmctlError], str]] = [
 def test_foreign_errors_become_ours(
     raised: Exception, expected: type[VmctlError], hint: str
 ) -> None:
-    with pytest.raises(VmctlError) as refusal, translated("p1"):
+    with pytest.raises(VmctlError) as refusal, map_google_errors("p1"):
         raise raised
     assert type(refusal.value) is expected
     assert hint in refusal.value.hint
@@ -163,16 +163,19 @@ def test_every_error_of_googles_libraries_is_translated() -> None:
         for kind in subclasses(base) - subclasses(HttpError):
             error = kind.__new__(kind)
             error.args = ("said",)
-            with pytest.raises(VmctlError), translated("p1"):
+            with pytest.raises(VmctlError), map_google_errors("p1"):
                 raise error
 
 
 def test_our_own_errors_pass_through() -> None:
-    with pytest.raises(NoCapacity), translated("p1"):
+    with pytest.raises(NoCapacity), map_google_errors("p1"):
         raise NoCapacity("ours")
 
 
 def test_a_local_endpoint_points_to_the_emulator() -> None:
-    with pytest.raises(Unreachable) as refusal, translated("p", "http://127.0.0.1:9/compute/v1/"):
+    with (
+        pytest.raises(Unreachable) as refusal,
+        map_google_errors("p", "http://127.0.0.1:9/compute/v1/"),
+    ):
         raise ConnectionRefusedError(111, "Connection refused")
     assert "vmctl emulator status" in refusal.value.hint

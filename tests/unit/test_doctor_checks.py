@@ -14,9 +14,9 @@ from vmctl.domain.readiness.checks import (
     Checkup,
     Program,
     PublicImage,
-    image_finding,
-    ordered,
-    programs_findings,
+    check_image,
+    check_programs,
+    in_order,
 )
 from vmctl.ssh.local_programs import version_in
 
@@ -29,13 +29,13 @@ def fine(check: Check) -> CheckResult:
 
 
 def test_findings_come_in_the_order_of_the_checks() -> None:
-    found = ordered([fine(Check.PROGRAMS), fine(Check.CREDENTIALS), fine(Check.SETTINGS)])
+    found = in_order([fine(Check.PROGRAMS), fine(Check.CREDENTIALS), fine(Check.SETTINGS)])
     assert [finding.check for finding in found] == list(Check)
 
 
 def test_what_was_not_possible_names_what_to_mend_first() -> None:
     refused = CheckResult.of(Check.API, AccessDenied("It is off.", hint="Turn it on."))
-    found = ordered([fine(Check.CREDENTIALS), refused, fine(Check.PROGRAMS)])
+    found = in_order([fine(Check.CREDENTIALS), refused, fine(Check.PROGRAMS)])
     skipped = [finding for finding in found if finding.status is CheckStatus.SKIPPED]
     assert Check.QUOTA in {finding.check for finding in skipped}
     assert {finding.message for finding in skipped} == {"mend first: api"}
@@ -65,7 +65,7 @@ def test_without_anything_broken_the_exit_code_is_0() -> None:
 def test_an_image(
     found: PublicImage | None, disk_gb: int, cautions: list[str], status: CheckStatus, named: str
 ) -> None:
-    finding = image_finding(IMAGE, found, disk_gb, cautions)
+    finding = check_image(IMAGE, found, disk_gb, cautions)
     assert finding.status is status
     assert named in finding.message
     assert bool(finding.fix) == (status is not CheckStatus.OK)
@@ -74,13 +74,13 @@ def test_an_image(
 def test_a_missing_program_names_its_package() -> None:
     ssh = Program("ssh", "every connection", "openssh-client", "9.2")
     rsync = Program("rsync", "differences", "rsync", None, needed=False)
-    (found,) = programs_findings([ssh, rsync])
+    (found,) = check_programs([ssh, rsync])
     assert found.status is CheckStatus.WARNING
     assert found.fix.endswith("install -y rsync")
-    (found,) = programs_findings([Program("ssh", "all", "openssh-client", None), rsync])
+    (found,) = check_programs([Program("ssh", "all", "openssh-client", None), rsync])
     assert found.status is CheckStatus.BROKEN
     assert found.exit_code == 2
-    (found,) = programs_findings([ssh])
+    (found,) = check_programs([ssh])
     assert found.message == "ssh 9.2"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmctl.domain.machine.drift import Asked, differences
+from vmctl.domain.machine.drift import DesiredMachine, differences
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance, Status
 
@@ -15,21 +15,24 @@ HAVE = Instance("vm", "1", "europe-west1-b", Status.RUNNING, "n1-standard-4", gp
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (Asked(T4), []),
-        (Asked(T4, "n1-standard-4", "europe-west1-b", "europe-west1", 100), []),
-        (Asked(L4), [("T4", "L4")]),
-        (Asked(None), [("T4", "no GPU")]),
-        (Asked(T4, machine="n1-standard-8"), [("n1-standard-4", "n1-standard-8")]),
-        (Asked(T4, zone="europe-west1-c"), [("europe-west1-b", "europe-west1-c")]),
-        (Asked(T4, region="europe-west4"), [("europe-west1-b", "europe-west4")]),
+        (DesiredMachine(T4), []),
+        (DesiredMachine(T4, "n1-standard-4", "europe-west1-b", "europe-west1", 100), []),
+        (DesiredMachine(L4), [("T4", "L4")]),
+        (DesiredMachine(None), [("T4", "no GPU")]),
+        (DesiredMachine(T4, machine="n1-standard-8"), [("n1-standard-4", "n1-standard-8")]),
+        (DesiredMachine(T4, zone="europe-west1-c"), [("europe-west1-b", "europe-west1-c")]),
+        (DesiredMachine(T4, region="europe-west4"), [("europe-west1-b", "europe-west4")]),
         (
-            Asked(T4, zone="us-central1-a", region="us-central1"),
+            DesiredMachine(T4, zone="us-central1-a", region="us-central1"),
             [("europe-west1-b", "us-central1-a")],
         ),
-        (Asked(T4, spot=True), [("on demand", "Spot")]),
-        (Asked(T4, disk_gb=200), [("a 100 GB disk", "200 GB")]),
-        (Asked(L4, machine="g2-standard-8"), [("T4", "L4"), ("n1-standard-4", "g2-standard-8")]),
+        (DesiredMachine(T4, spot=True), [("on demand", "Spot")]),
+        (DesiredMachine(T4, disk_gb=200), [("a 100 GB disk", "200 GB")]),
+        (
+            DesiredMachine(L4, machine="g2-standard-8"),
+            [("T4", "L4"), ("n1-standard-4", "g2-standard-8")],
+        ),
     ],
 )
-def test_what_differs_is_named(asked: Asked, expected: list[tuple[str, str]]) -> None:
+def test_what_differs_is_named(asked: DesiredMachine, expected: list[tuple[str, str]]) -> None:
     assert differences(HAVE, asked) == expected

@@ -15,16 +15,16 @@ from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import labels_for
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import choose_machine
 
 PLACE = Place("ada-train", "europe-west1-b", "p-1", "ada", "~/Workspace/train")
 WHERE = ("--zone=europe-west1-b", "--project=p-1")
 
 
-def plan(gpu: str, **changes: object) -> MachinePlan:
+def plan(gpu: str, **changes: object) -> InstanceSpec:
     wanted = Gpu.parse(gpu)
-    made = MachinePlan(
+    made = InstanceSpec(
         name="ada-train",
         zone="europe-west1-b",
         machine=choose_machine(wanted, None),

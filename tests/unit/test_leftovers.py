@@ -16,24 +16,26 @@ from vmctl.domain.machine.instance import (
 )
 from vmctl.domain.machine.leftovers import (
     SELFTEST_REST,
-    Belonging,
-    What,
+    OwnedResource,
+    ResourceKind,
     left_by_selftests,
     orphans,
 )
 
 ZONE, REGION = "europe-west1-b", "europe-west1"
-DISK = Belonging(What.DISK, "vm", ZONE, REGION, size_gb=100, disk_type="pd-balanced")
-SNAPSHOT = Belonging(What.SNAPSHOT, "s", "global", REGION, stored_bytes=20 * 2**30, moved_from="7")
-ADDRESS = Belonging(What.ADDRESS, "a", REGION, REGION)
-FIREWALL = Belonging(What.FIREWALL, "vmctl-ssh", "global", "", tags=("vmctl",))
+DISK = OwnedResource(ResourceKind.DISK, "vm", ZONE, REGION, size_gb=100, disk_type="pd-balanced")
+SNAPSHOT = OwnedResource(
+    ResourceKind.SNAPSHOT, "s", "global", REGION, stored_bytes=20 * 2**30, moved_from="7"
+)
+ADDRESS = OwnedResource(ResourceKind.ADDRESS, "a", REGION, REGION)
+FIREWALL = OwnedResource(ResourceKind.FIREWALL, "vmctl-ssh", "global", "", tags=("vmctl",))
 VM = Instance("vm", "9", ZONE, Status.TERMINATED, "n1-standard-4", tags=("vmctl",))
 
 
 @pytest.mark.parametrize(
     ("one", "usd"), [(DISK, 10.0), (SNAPSHOT, 1.0), (ADDRESS, 7.3), (FIREWALL, 0.0)]
 )
-def test_what_nothing_uses_is_an_orphan_with_its_price(one: Belonging, usd: float) -> None:
+def test_what_nothing_uses_is_an_orphan_with_its_price(one: OwnedResource, usd: float) -> None:
     assert orphans([one], [], set()) == (one,)
     assert one.usd_per_month == usd
 
@@ -48,7 +50,9 @@ def test_what_nothing_uses_is_an_orphan_with_its_price(one: Belonging, usd: floa
         (replace(SNAPSHOT, region="asia-east1"), None),
     ],
 )
-def test_a_price_that_the_list_does_not_have_is_unknown(one: Belonging, usd: float | None) -> None:
+def test_a_price_that_the_list_does_not_have_is_unknown(
+    one: OwnedResource, usd: float | None
+) -> None:
     assert one.usd_per_month == usd
 
 
@@ -89,7 +93,12 @@ def test_a_rule_is_used_by_any_vm_with_its_tag() -> None:
 
 def test_the_expensive_kinds_come_first() -> None:
     kinds = [one.what for one in orphans([FIREWALL, ADDRESS, DISK, SNAPSHOT], [], set())]
-    assert kinds == [What.DISK, What.SNAPSHOT, What.ADDRESS, What.FIREWALL]
+    assert kinds == [
+        ResourceKind.DISK,
+        ResourceKind.SNAPSHOT,
+        ResourceKind.ADDRESS,
+        ResourceKind.FIREWALL,
+    ]
 
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -100,7 +109,7 @@ LEFT = replace(
 
 def test_a_self_test_s_vm_that_is_off_is_left_with_the_price_of_its_disk() -> None:
     (one,) = left_by_selftests([LEFT], NOW)
-    assert (one.what, one.name, one.place, one.id) == (What.SELFTEST, "vm", ZONE, "12")
+    assert (one.what, one.name, one.place, one.id) == (ResourceKind.SELFTEST, "vm", ZONE, "12")
     assert one.usd_per_month == 1.0
     assert orphans([one], [LEFT], set()) == (one,)
     assert orphans([one], [LEFT], {"vm"}) == (), "it is going already"

@@ -9,23 +9,23 @@ import pytest
 
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, Instance, Status
-from vmctl.domain.machine.leftovers import Belonging, What
+from vmctl.domain.machine.leftovers import OwnedResource, ResourceKind
 from vmctl.domain.money.bill import Bill, bill, on_seconds
 from vmctl.domain.money.ledger import (
     EMPTY,
-    Happening,
     Ledger,
+    OperationEvent,
+    PowerChange,
     Span,
-    Turn,
-    with_happenings,
-    with_things,
+    with_events,
+    with_resources,
     with_vm,
     without_vms_missing,
 )
-from vmctl.domain.money.prices import Rate, affordable_s
+from vmctl.domain.money.prices import HourlyCost, affordable_s
 
 DAY = datetime(2026, 11, 1, tzinfo=UTC)
-RATE = Rate(machine_usd_h=1.0, disk_usd_month=7.30, dated="of today")
+RATE = HourlyCost(machine_usd_h=1.0, disk_usd_month=7.30, dated="of today")
 
 
 def at(hours: float) -> datetime:
@@ -68,33 +68,36 @@ def test_two_looks_at_two_starts_remember_both() -> None:
 
 def test_operations_tell_what_nobody_looked_at() -> None:
     ledger = with_vm(EMPTY, replace(VM, started_at=at(50), stopped_at=at(51)))
-    ledger = with_happenings(
+    ledger = with_events(
         ledger,
         [
-            Happening("1", Turn.OFF, at(2)),
-            Happening("1", Turn.ON, at(20)),
-            Happening("1", Turn.ON, at(0)),
-            Happening("1", Turn.OFF, at(21)),
-            Happening("other", Turn.ON, at(5)),
+            OperationEvent("1", PowerChange.OFF, at(2)),
+            OperationEvent("1", PowerChange.ON, at(20)),
+            OperationEvent("1", PowerChange.ON, at(0)),
+            OperationEvent("1", PowerChange.OFF, at(21)),
+            OperationEvent("other", PowerChange.ON, at(5)),
         ],
     )
     assert spans(ledger) == [(0, 2), (20, 21), (50, 51)]
 
 
 def test_the_same_told_twice_counts_once() -> None:
-    told = [Happening("1", Turn.ON, at(0.001)), Happening("1", Turn.OFF, at(4.001))]
+    told = [
+        OperationEvent("1", PowerChange.ON, at(0.001)),
+        OperationEvent("1", PowerChange.OFF, at(4.001)),
+    ]
     ledger = with_vm(EMPTY, replace(VM, stopped_at=at(4)))
-    once = with_happenings(ledger, told)
+    once = with_events(ledger, told)
     assert spans(once) == [(0, 4)]
-    assert with_happenings(once, told) == once
+    assert with_events(once, told) == once
     assert with_vm(once, replace(VM, stopped_at=at(4))) == once
 
 
 def test_a_start_of_a_vm_that_runs_and_a_stop_of_one_that_is_off_change_nothing() -> None:
-    ledger = with_happenings(with_vm(EMPTY, VM), [Happening("1", Turn.ON, at(2))])
+    ledger = with_events(with_vm(EMPTY, VM), [OperationEvent("1", PowerChange.ON, at(2))])
     assert spans(ledger) == [(0, None)]
     ledger = with_vm(ledger, replace(VM, stopped_at=at(3)))
-    ledger = with_happenings(ledger, [Happening("1", Turn.OFF, at(8))])
+    ledger = with_events(ledger, [OperationEvent("1", PowerChange.OFF, at(8))])
     assert spans(ledger) == [(0, 3)]
 
 
@@ -111,7 +114,7 @@ def test_up_and_down_in_the_same_instant_leave_nothing_on() -> None:
 
 
 def test_a_deletion_ends_vm_and_disk() -> None:
-    ledger = with_happenings(with_vm(EMPTY, VM), [Happening("1", Turn.GONE, at(5))])
+    ledger = with_events(with_vm(EMPTY, VM), [OperationEvent("1", PowerChange.GONE, at(5))])
     assert spans(ledger) == [(0, 5)]
     made = made_of(ledger, at(0), at(100))
     assert made.vms[0].machine_usd == pytest.approx(5.0)
@@ -174,38 +177,40 @@ def test_each_start_costs_a_minute_at_least() -> None:
 
 def test_an_unknown_price_is_counted_not_guessed() -> None:
     ledger = with_vm(EMPTY, VM)
-    made = bill(ledger, {"1": Rate(None, None)}, at(0), at(1))
+    made = bill(ledger, {"1": HourlyCost(None, None)}, at(0), at(1))
     assert made.prices_missing == 2
     assert made.usd == pytest.approx(0.005)
 
 
-DISK = Belonging(
-    What.DISK, "ann-p", "europe-west1-b", "europe-west1", id="d", project_name="p",
+DISK = OwnedResource(
+    ResourceKind.DISK, "ann-p", "europe-west1-b", "europe-west1", id="d", project_name="p",
     size_gb=73, disk_type="pd-balanced", created_at=at(0),
 )  # fmt: skip
 
 
 def test_a_vms_own_disk_is_counted_with_it_and_alone_once_that_is_gone() -> None:
-    ledger = with_things(with_vm(EMPTY, VM), [DISK], at(1))
+    ledger = with_resources(with_vm(EMPTY, VM), [DISK], at(1))
     assert not made_of(ledger, at(0), at(10)).things
-    ledger = with_happenings(ledger, [Happening("1", Turn.GONE, at(10))])
-    kept = with_things(ledger, [DISK], at(20))
+    ledger = with_events(ledger, [OperationEvent("1", PowerChange.GONE, at(10))])
+    kept = with_resources(ledger, [DISK], at(20))
     (disk,) = made_of(kept, at(0), at(20)).things
     assert disk.hours == 10
     assert disk.usd == pytest.approx(0.1)
-    gone = with_things(ledger, [], at(20))
+    gone = with_resources(ledger, [], at(20))
     assert not made_of(gone, at(0), at(20)).things
 
 
 def test_snapshots_and_addresses_cost_until_they_are_deleted() -> None:
-    snapshot = Belonging(
-        What.SNAPSHOT, "s", "global", "europe-west1", id="s", stored_bytes=73 * 2**30,
+    snapshot = OwnedResource(
+        ResourceKind.SNAPSHOT, "s", "global", "europe-west1", id="s", stored_bytes=73 * 2**30,
         created_at=at(0),
     )  # fmt: skip
-    address = Belonging(What.ADDRESS, "a", "europe-west1", "europe-west1", id="a", created_at=at(0))
-    ledger = with_things(EMPTY, [snapshot, address], at(1))
-    ledger = with_things(ledger, [snapshot], at(50))
-    ledger = with_happenings(ledger, [Happening("a", Turn.GONE, at(40))])
+    address = OwnedResource(
+        ResourceKind.ADDRESS, "a", "europe-west1", "europe-west1", id="a", created_at=at(0)
+    )
+    ledger = with_resources(EMPTY, [snapshot, address], at(1))
+    ledger = with_resources(ledger, [snapshot], at(50))
+    ledger = with_events(ledger, [OperationEvent("a", PowerChange.GONE, at(40))])
     shown = {one.what: one for one in made_of(ledger, at(0), at(100)).things}
     assert shown["snapshot"].usd == pytest.approx(0.5)
     assert shown["address"].usd == pytest.approx(0.4)
@@ -221,7 +226,7 @@ def test_another_projects_things_are_left_out_where_one_is_asked_for() -> None:
 
 def test_a_budget_buys_time_with_disk_and_address() -> None:
     assert affordable_s(1.015, RATE) == pytest.approx(3600)
-    assert affordable_s(5, Rate(None, 1.0)) is None
+    assert affordable_s(5, HourlyCost(None, 1.0)) is None
 
 
 def test_a_span_knows_its_end() -> None:

@@ -14,11 +14,11 @@ from vmctl.domain.machine.instance import (
     labels_for,
     without_left,
 )
-from vmctl.domain.machine.instance_spec import MachinePlan, own_metadata
+from vmctl.domain.machine.instance_spec import InstanceSpec, own_metadata
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.machine.watchdog import OUR_MARK, SETTINGS_ITEM, STARTUP_ITEM
+from vmctl.domain.machine.watchdog import SETTINGS_ITEM, STARTUP_ITEM, WATCHDOG_MARKER
 
-PLAN = MachinePlan(
+PLAN = InstanceSpec(
     name="vm",
     zone="europe-west1-c",
     machine=MachineType("n1-standard-4"),
@@ -86,7 +86,7 @@ def test_only_what_is_a_users_own_goes_along() -> None:
         "enable-guest-attributes": "TRUE",
         SETTINGS_ITEM: "{}",
         "vmctl-ssh-port": "2222",
-        STARTUP_ITEM: f"#!/bin/sh\n{OUR_MARK}, which …",
+        STARTUP_ITEM: f"#!/bin/sh\n{WATCHDOG_MARKER}, which …",
     }
     assert own_metadata(ours) == {}
     own = {"team": "vision", STARTUP_ITEM: "#!/bin/sh\nmake all", "install-nvidia-driver": "False"}

@@ -14,7 +14,7 @@ from vmctl.domain.login.ssh_config import Host, host_block
 from vmctl.domain.login.ssh_target import Target, ssh_config, ssh_failure
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.network.firewall import IAP_RANGE, Rule
-from vmctl.domain.network.nat import admits_iap, nat_caution
+from vmctl.domain.network.nat import allows_iap, nat_caution
 
 TARGET = Target("42", "ada-train", 22, "ada", "/k", "/p", proxy="gcloud start --at 100%")
 
@@ -38,11 +38,11 @@ def rule(priority: int, *sources: str, allows: bool = True, tags: tuple[str, ...
     ],
 )
 def test_who_lets_the_proxy_in(rules: list[Rule], admitted: bool) -> None:
-    assert admits_iap(rules, ("vmctl", "ada-train")) is admitted
+    assert allows_iap(rules, ("vmctl", "ada-train")) is admitted
 
 
 def test_a_rule_for_every_vm_counts_for_one_without_tags() -> None:
-    assert admits_iap([rule(1, IAP_RANGE)], ())
+    assert allows_iap([rule(1, IAP_RANGE)], ())
 
 
 def test_the_proxy_is_said_to_every_ssh() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from vmctl.cloud import price_table
 from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.google.api_errors import Failure, Kind, Quota
+from vmctl.domain.google.api_errors import ApiError, Kind, Quota
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.placement import (
     Attempt,
-    Stop,
-    Try,
+    GiveUp,
+    NextZone,
     candidate_zones,
     decide,
     round_gap_s,
@@ -60,18 +60,18 @@ def test_a_wrong_place_is_named_with_the_right_ones(
     assert hint in refusal.value.hint
 
 
-def stockout(*named: str) -> Failure:
-    return Failure(Kind.STOCKOUT, "ZONE_RESOURCE_POOL_EXHAUSTED", "none", zones_available=named)
+def stockout(*named: str) -> ApiError:
+    return ApiError(Kind.STOCKOUT, "ZONE_RESOURCE_POOL_EXHAUSTED", "none", zones_available=named)
 
 
-def quota(region: str | None) -> Failure:
-    return Failure(Kind.QUOTA, "QUOTA_EXCEEDED", "", quota=Quota("NVIDIA_T4_GPUS", 0, region))
+def quota(region: str | None) -> ApiError:
+    return ApiError(Kind.QUOTA, "QUOTA_EXCEEDED", "", quota=Quota("NVIDIA_T4_GPUS", 0, region))
 
 
-PERMANENT = Failure(Kind.PERMANENT, "forbidden", "no")
-TRANSIENT = Failure(Kind.TRANSIENT, "rateLimitExceeded", "slowly")
-ABSENT = Failure(Kind.ABSENT, "invalid", "Accelerator type with name 'X' does not exist in zone")
-UNKNOWN = Failure(Kind.UNKNOWN, "NEVER_SEEN", "?")
+PERMANENT = ApiError(Kind.PERMANENT, "forbidden", "no")
+TRANSIENT = ApiError(Kind.TRANSIENT, "rateLimitExceeded", "slowly")
+ABSENT = ApiError(Kind.ABSENT, "invalid", "Accelerator type with name 'X' does not exist in zone")
+UNKNOWN = ApiError(Kind.UNKNOWN, "NEVER_SEEN", "?")
 A, B, C = "west1-a", "west1-b", "west1-c"
 HOME = (A, B, C)
 WIDE = (*HOME, "east1-a", "east1-b", "north1-a")
@@ -80,44 +80,44 @@ WIDE = (*HOME, "east1-a", "east1-b", "north1-a")
 @pytest.mark.parametrize(
     ("order", "history", "expected"),
     [
-        (HOME, [], Try(A)),
-        (HOME, [(A, stockout())], Try(B)),
-        (HOME, [(A, stockout(C))], Try(C, named=True)),
-        (HOME, [(A, stockout("east1-a"))], Try(B)),  # not allowed: the normal order
-        (HOME, [(A, stockout(A, C))], Try(C, named=True)),
-        (HOME, [(A, stockout(C, B)), (C, stockout())], Try(B, named=True)),  # an older hint
-        (HOME, [(A, stockout()), (B, stockout()), (C, stockout(A))], Stop(may_pass=True)),
-        ((A,), [(A, stockout(B))], Stop(may_pass=True)),
-        (WIDE, [(A, stockout("north1-a"))], Try("north1-a", named=True)),
-        (HOME, [(A, quota(None))], Stop(may_pass=True)),  # --wait: it may be raised
-        (WIDE, [(A, quota(None))], Stop(may_pass=True)),
-        (HOME, [(A, quota("west1"))], Stop(may_pass=True)),
-        (HOME, [(A, UNKNOWN), (B, quota("west1"))], Stop(may_pass=False)),
-        (WIDE, [(A, UNKNOWN), (B, quota(None))], Stop(may_pass=False)),
-        (WIDE, [(A, quota("west1"))], Try("east1-a")),
-        (WIDE, [(A, stockout(B)), (B, quota("west1"))], Try("east1-a")),
-        (WIDE, [(A, quota("west1")), ("east1-a", quota("east1"))], Try("north1-a")),
-        (HOME, [(A, stockout()), (B, quota("west1"))], Stop(may_pass=True)),
-        (WIDE, [(A, PERMANENT)], Stop(may_pass=False)),
-        (WIDE, [(A, stockout()), (B, PERMANENT)], Stop(may_pass=False)),
-        (HOME, [(A, ABSENT)], Try(B)),
-        (HOME, [(A, stockout()), (B, ABSENT)], Try(C)),
-        (HOME, [(A, stockout()), (B, ABSENT), (C, ABSENT)], Stop(may_pass=True)),
-        (HOME, [(A, ABSENT), (B, ABSENT), (C, ABSENT)], Stop(may_pass=False)),
-        ((A,), [(A, ABSENT)], Stop(may_pass=False)),
-        (HOME, [(A, TRANSIENT)], Try(A, after_s=1)),
-        (HOME, [(A, TRANSIENT)] * 3, Try(A, after_s=4)),
-        (HOME, [(A, TRANSIENT)] * 6, Stop(may_pass=True)),
-        (HOME, [(A, stockout()), (B, TRANSIENT)], Try(B, after_s=1)),
-        (HOME, [(A, TRANSIENT), (A, stockout())], Try(B)),
-        (HOME, [(A, UNKNOWN)], Try(B)),
-        (HOME, [(A, UNKNOWN), (B, UNKNOWN)], Stop(may_pass=False)),
-        (HOME, [(A, UNKNOWN), (B, stockout()), (C, UNKNOWN)], Stop(may_pass=False)),
-        ((A,), [(A, UNKNOWN)], Stop(may_pass=False)),
+        (HOME, [], NextZone(A)),
+        (HOME, [(A, stockout())], NextZone(B)),
+        (HOME, [(A, stockout(C))], NextZone(C, named=True)),
+        (HOME, [(A, stockout("east1-a"))], NextZone(B)),  # not allowed: the normal order
+        (HOME, [(A, stockout(A, C))], NextZone(C, named=True)),
+        (HOME, [(A, stockout(C, B)), (C, stockout())], NextZone(B, named=True)),  # an older hint
+        (HOME, [(A, stockout()), (B, stockout()), (C, stockout(A))], GiveUp(may_pass=True)),
+        ((A,), [(A, stockout(B))], GiveUp(may_pass=True)),
+        (WIDE, [(A, stockout("north1-a"))], NextZone("north1-a", named=True)),
+        (HOME, [(A, quota(None))], GiveUp(may_pass=True)),  # --wait: it may be raised
+        (WIDE, [(A, quota(None))], GiveUp(may_pass=True)),
+        (HOME, [(A, quota("west1"))], GiveUp(may_pass=True)),
+        (HOME, [(A, UNKNOWN), (B, quota("west1"))], GiveUp(may_pass=False)),
+        (WIDE, [(A, UNKNOWN), (B, quota(None))], GiveUp(may_pass=False)),
+        (WIDE, [(A, quota("west1"))], NextZone("east1-a")),
+        (WIDE, [(A, stockout(B)), (B, quota("west1"))], NextZone("east1-a")),
+        (WIDE, [(A, quota("west1")), ("east1-a", quota("east1"))], NextZone("north1-a")),
+        (HOME, [(A, stockout()), (B, quota("west1"))], GiveUp(may_pass=True)),
+        (WIDE, [(A, PERMANENT)], GiveUp(may_pass=False)),
+        (WIDE, [(A, stockout()), (B, PERMANENT)], GiveUp(may_pass=False)),
+        (HOME, [(A, ABSENT)], NextZone(B)),
+        (HOME, [(A, stockout()), (B, ABSENT)], NextZone(C)),
+        (HOME, [(A, stockout()), (B, ABSENT), (C, ABSENT)], GiveUp(may_pass=True)),
+        (HOME, [(A, ABSENT), (B, ABSENT), (C, ABSENT)], GiveUp(may_pass=False)),
+        ((A,), [(A, ABSENT)], GiveUp(may_pass=False)),
+        (HOME, [(A, TRANSIENT)], NextZone(A, after_s=1)),
+        (HOME, [(A, TRANSIENT)] * 3, NextZone(A, after_s=4)),
+        (HOME, [(A, TRANSIENT)] * 6, GiveUp(may_pass=True)),
+        (HOME, [(A, stockout()), (B, TRANSIENT)], NextZone(B, after_s=1)),
+        (HOME, [(A, TRANSIENT), (A, stockout())], NextZone(B)),
+        (HOME, [(A, UNKNOWN)], NextZone(B)),
+        (HOME, [(A, UNKNOWN), (B, UNKNOWN)], GiveUp(may_pass=False)),
+        (HOME, [(A, UNKNOWN), (B, stockout()), (C, UNKNOWN)], GiveUp(may_pass=False)),
+        ((A,), [(A, UNKNOWN)], GiveUp(may_pass=False)),
     ],
 )
 def test_one_place_decides_what_comes_next(
-    order: tuple[str, ...], history: list[tuple[str, Failure]], expected: Try | Stop
+    order: tuple[str, ...], history: list[tuple[str, ApiError]], expected: NextZone | GiveUp
 ) -> None:
     assert decide(order, [Attempt(*one) for one in history]) == expected
 
@@ -130,12 +130,12 @@ FAILURES = st.one_of(
 
 @given(order=st.permutations(WIDE), answers=st.lists(FAILURES, min_size=60, max_size=60))
 def test_a_search_ends_and_never_repeats_a_zone_in_vain(
-    order: list[str], answers: list[Failure]
+    order: list[str], answers: list[ApiError]
 ) -> None:
     attempts: list[Attempt] = []
     for answer in answers:
         step = decide(order, attempts)
-        if isinstance(step, Stop):
+        if isinstance(step, GiveUp):
             break
         before = [attempt.failure.kind for attempt in attempts if attempt.zone == step.zone]
         assert step.zone in order

@@ -14,15 +14,15 @@ from vmctl.domain.readiness.readiness import (
     GRACE_S,
     REFUSED_GRACE_S,
     Diagnosis,
-    Observed,
+    Observation,
     Torch,
     diagnose,
 )
-from vmctl.domain.readiness.stages import Ladder, Rung
+from vmctl.domain.readiness.stages import Stage, StageLog
 from vmctl.domain.replies import BOOT_REPORT, checked
 
 LIMIT_S = 300.0
-SEEN = Observed("ada-vm", "europe-west1-b", user="ada", gpus=2)
+SEEN = Observation("ada-vm", "europe-west1-b", user="ada", gpus=2)
 ONE, TWO = (Driver(("Tesla T4",) * count, "580.95") for count in (1, 2))
 GOOD = Torch(version="2.9.0", cuda="12.9", available=True, count=2, python="/opt/python/bin/python")
 LOCK = "unattended-upgr (process 612)"
@@ -32,7 +32,7 @@ LATER = GRACE_S + 1
 OVER = LIMIT_S + 1
 
 
-def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
+def told(rung: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
     return diagnose(replace(SEEN, **seen), rung, waited_s, LIMIT_S)
 
 
@@ -40,38 +40,38 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
     ("rung", "waited_s", "seen", "culprit", "fix", "code"),
     [
         # off
-        (Rung.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
-        (Rung.DRIVER, SOON, {"went": "It was deleted meanwhile."}, "deleted", "vmctl up", 4),
+        (Stage.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
+        (Stage.DRIVER, SOON, {"went": "It was deleted meanwhile."}, "deleted", "vmctl up", 4),
         # nobody answers
-        (Rung.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
-        (Rung.PORT, OVER, {"allowed": True}, "boot hangs", "restart", 8),
-        (Rung.PORT, OVER, {"allowed": None}, "your own network blocks", "another network", 8),
+        (Stage.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
+        (Stage.PORT, OVER, {"allowed": True}, "boot hangs", "restart", 8),
+        (Stage.PORT, OVER, {"allowed": None}, "your own network blocks", "another network", 8),
         # the key
         (
-            Rung.KEY,
+            Stage.KEY,
             REFUSED_GRACE_S + 1,
             {"refused": True, "os_login": True},
             "OS Login is on",
             "enable-oslogin=FALSE",
             5,
         ),
-        (Rung.KEY, LATER, {"agent_failed": True}, "guest agent on it has failed", "Restart", 5),
-        (Rung.KEY, OVER, {"refused": True}, "refused vmctl's key for the user ada", "Restart", 5),
-        (Rung.KEY, OVER, {}, "host keys", "Restart", 8),
+        (Stage.KEY, LATER, {"agent_failed": True}, "guest agent on it has failed", "Restart", 5),
+        (Stage.KEY, OVER, {"refused": True}, "refused vmctl's key for the user ada", "Restart", 5),
+        (Stage.KEY, OVER, {}, "host keys", "Restart", 8),
         # start-up
-        (Rung.STARTUP, SOON, {"script_code": 3}, "exit status 3", "startup-script=FILE", 4),
+        (Stage.STARTUP, SOON, {"script_code": 3}, "exit status 3", "startup-script=FILE", 4),
         (
-            Rung.STARTUP,
+            Stage.STARTUP,
             SOON,
             {"has_script": True, "startup": "failed"},
             "google-startup-scripts.service",
             "journalctl",
             4,
         ),
-        (Rung.STARTUP, OVER, {"startup": "activating"}, "still at work", "journalctl", 8),
-        (Rung.STARTUP, OVER, {"startup": "inactive"}, "vmctl's set-up", "ps fx", 8),
+        (Stage.STARTUP, OVER, {"startup": "activating"}, "still at work", "journalctl", 8),
+        (Stage.STARTUP, OVER, {"startup": "inactive"}, "vmctl's set-up", "ps fx", 8),
         (
-            Rung.STARTUP,
+            Stage.STARTUP,
             OVER,
             {"startup": "activating", "lock": LOCK},
             f"{LOCK} holds the package manager's lock",
@@ -79,16 +79,16 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
             8,
         ),
         # the driver
-        (Rung.DRIVER, LATER, {"driver_said": "nvidia-smi: not found"}, "not found", "--delete", 4),
-        (Rung.DRIVER, LATER, {"cards": 0}, "no NVIDIA card", "another host", 4),
-        (Rung.DRIVER, LATER, {"driver": ONE}, "sees 1 of 2 GPUs.", "another host", 4),
-        (Rung.DRIVER, LATER, {"driver": ONE, "cards": 2}, "a GPU has failed", "another host", 4),
-        (Rung.DRIVER, OVER, {"lock": LOCK}, LOCK, "Wait for it", 8),
-        (Rung.DRIVER, OVER, {"starting": True}, "not installed", "list-jobs", 8),
+        (Stage.DRIVER, LATER, {"driver_said": "nvidia-smi: not found"}, "not found", "--delete", 4),
+        (Stage.DRIVER, LATER, {"cards": 0}, "no NVIDIA card", "another host", 4),
+        (Stage.DRIVER, LATER, {"driver": ONE}, "sees 1 of 2 GPUs.", "another host", 4),
+        (Stage.DRIVER, LATER, {"driver": ONE, "cards": 2}, "a GPU has failed", "another host", 4),
+        (Stage.DRIVER, OVER, {"lock": LOCK}, LOCK, "Wait for it", 8),
+        (Stage.DRIVER, OVER, {"starting": True}, "not installed", "list-jobs", 8),
         # torch
-        (Rung.TORCH, OVER, {}, "not imported after 5 minutes", "vmstat", 8),
+        (Stage.TORCH, OVER, {}, "not imported after 5 minutes", "vmstat", 8),
         (
-            Rung.TORCH,
+            Stage.TORCH,
             SOON,
             {"torch": replace(GOOD, available=False, cuda="", version="2.9.0+cpu")},
             "torch 2.9.0+cpu at /opt/python/bin/python is a build without CUDA",
@@ -96,7 +96,7 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
             4,
         ),
         (
-            Rung.TORCH,
+            Stage.TORCH,
             SOON,
             {"torch": replace(GOOD, available=False, driver_cuda="11.4")},
             "The driver speaks CUDA 11.4, torch 2.9.0 needs 12.9",
@@ -104,16 +104,16 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
             4,
         ),
         (
-            Rung.TORCH,
+            Stage.TORCH,
             SOON,
             {"torch": replace(GOOD, available=False, driver_cuda="13.0", said="no device")},
             "sees no CUDA: no device",
             "--image pytorch",
             4,
         ),
-        (Rung.TORCH, SOON, {"torch": replace(GOOD, count=1)}, "torch sees 1 of 2", "exec", 4),
+        (Stage.TORCH, SOON, {"torch": replace(GOOD, count=1)}, "torch sees 1 of 2", "exec", 4),
         (
-            Rung.TORCH,
+            Stage.TORCH,
             SOON,
             {"torch": Torch(said="OSError: libcudnn.so.9", python="/usr/bin/python3")},
             "cannot import torch: OSError: libcudnn.so.9",
@@ -123,7 +123,7 @@ def told(rung: Rung, waited_s: float, **seen: Any) -> Diagnosis | None:
     ],
 )
 def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
-    rung: Rung, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
+    rung: Stage, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
 ) -> None:
     found = told(rung, waited_s, **seen)
     assert found is not None
@@ -144,7 +144,7 @@ def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
     ],
 )
 def test_the_rule_to_make_is_for_the_network_of_the_vm(network: str, words: str) -> None:
-    found = told(Rung.PORT, LATER, allowed=False, network=network)
+    found = told(Stage.PORT, LATER, allowed=False, network=network)
     assert found is not None
     assert words in found.fix
     assert found.fix.endswith(" --target-tags vmctl")
@@ -153,33 +153,33 @@ def test_the_rule_to_make_is_for_the_network_of_the_vm(network: str, words: str)
 @pytest.mark.parametrize(
     ("rung", "waited_s", "seen"),
     [
-        (Rung.PORT, SOON, {"allowed": False}),  # a rule that is being made
-        (Rung.PORT, LATER, {"allowed": True}),
-        (Rung.PORT, LATER, {"allowed": None}),
-        (Rung.KEY, SOON, {"refused": True, "os_login": True}),  # it may just have been turned off
-        (Rung.KEY, LATER, {"refused": True}),  # the agent has not written it yet
-        (Rung.STARTUP, LATER, {"startup": "activating"}),
-        (Rung.STARTUP, SOON, {"script_code": 0}),
-        (Rung.STARTUP, LATER, {"startup": "failed"}),  # there is no script: not our affair
-        (Rung.DRIVER, SOON, {"driver_said": "not found"}),
-        (Rung.DRIVER, LATER, {"starting": True}),
-        (Rung.DRIVER, LATER, {"startup": "activating"}),
-        (Rung.DRIVER, LATER, {"lock": LOCK}),
-        (Rung.DRIVER, OVER, {"driver": TWO}),
-        (Rung.TORCH, LATER, {}),
-        (Rung.TORCH, OVER, {"torch": GOOD}),
-        (Rung.TORCH, OVER, {"torch": Torch(simulated=True)}),
-        (Rung.TORCH, OVER, {"torch": Torch(python="/usr/bin/python3")}),  # an image without torch
+        (Stage.PORT, SOON, {"allowed": False}),  # a rule that is being made
+        (Stage.PORT, LATER, {"allowed": True}),
+        (Stage.PORT, LATER, {"allowed": None}),
+        (Stage.KEY, SOON, {"refused": True, "os_login": True}),  # it may just have been turned off
+        (Stage.KEY, LATER, {"refused": True}),  # the agent has not written it yet
+        (Stage.STARTUP, LATER, {"startup": "activating"}),
+        (Stage.STARTUP, SOON, {"script_code": 0}),
+        (Stage.STARTUP, LATER, {"startup": "failed"}),  # there is no script: not our affair
+        (Stage.DRIVER, SOON, {"driver_said": "not found"}),
+        (Stage.DRIVER, LATER, {"starting": True}),
+        (Stage.DRIVER, LATER, {"startup": "activating"}),
+        (Stage.DRIVER, LATER, {"lock": LOCK}),
+        (Stage.DRIVER, OVER, {"driver": TWO}),
+        (Stage.TORCH, LATER, {}),
+        (Stage.TORCH, OVER, {"torch": GOOD}),
+        (Stage.TORCH, OVER, {"torch": Torch(simulated=True)}),
+        (Stage.TORCH, OVER, {"torch": Torch(python="/usr/bin/python3")}),  # an image without torch
     ],
 )
 def test_what_may_still_come_is_waited_for(
-    rung: Rung, waited_s: float, seen: dict[str, Any]
+    rung: Stage, waited_s: float, seen: dict[str, Any]
 ) -> None:
     assert told(rung, waited_s, **seen) is None
 
 
-@pytest.mark.parametrize("rung", [Rung.PORT, Rung.KEY, Rung.STARTUP, Rung.DRIVER, Rung.TORCH])
-def test_past_its_limit_every_rung_has_an_answer(rung: Rung) -> None:
+@pytest.mark.parametrize("rung", [Stage.PORT, Stage.KEY, Stage.STARTUP, Stage.DRIVER, Stage.TORCH])
+def test_past_its_limit_every_rung_has_an_answer(rung: Stage) -> None:
     found = told(rung, OVER)
     assert found is not None
     assert found.rung is rung
@@ -188,13 +188,13 @@ def test_past_its_limit_every_rung_has_an_answer(rung: Rung) -> None:
 
 
 def test_the_evidence_goes_with_the_error() -> None:
-    found = told(Rung.DRIVER, LATER)
+    found = told(Stage.DRIVER, LATER)
     assert found is not None
     error: VmctlError = found.error(replace(SEEN, evidence=("a log: ERROR",)))
     assert error.evidence == ("a log: ERROR",)
 
 
-def seeing(report: object) -> Observed:
+def seeing(report: object) -> Observation:
     """With a report of the VM's, checked as on its way here."""
     return SEEN.seen(checked(BOOT_REPORT, report, "a report"))
 
@@ -239,9 +239,9 @@ def test_torch_says_what_it_sees(torch: Torch, note: str) -> None:
 
 
 def test_the_ladder_times_each_rung_once() -> None:
-    ladder = Ladder().with_rung(Rung.OPERATION, 8.0).with_rung(Rung.RUNNING, 8.5)
-    ladder = ladder.with_rung(Rung.PORT, 40.0).with_rung(Rung.PORT, 55.0)
-    ladder = ladder.with_rung(Rung.DRIVER, 60.25, "simulated")
+    ladder = StageLog().with_rung(Stage.OPERATION, 8.0).with_rung(Stage.RUNNING, 8.5)
+    ladder = ladder.with_rung(Stage.PORT, 40.0).with_rung(Stage.PORT, 55.0)
+    ladder = ladder.with_rung(Stage.DRIVER, 60.25, "simulated")
     assert [(one.rung, one.after_s, one.took_s) for one in ladder.reached] == [
         ("operation", 8.0, 8.0),
         ("running", 8.5, 0.5),
@@ -251,8 +251,8 @@ def test_the_ladder_times_each_rung_once() -> None:
     assert ladder.text == (
         "operation 8.0 s, RUNNING +0.5 s, port 22 +32 s, driver +20 s (simulated)"
     )
-    assert ladder.has(Rung.PORT)
-    assert not ladder.has(Rung.KEY)
+    assert ladder.has(Stage.PORT)
+    assert not ladder.has(Stage.KEY)
 
 
 LOG = """\

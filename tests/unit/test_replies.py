@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmctl.domain.errors import IntegrityError
 from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
-from vmctl.domain.readiness.readiness import Observed
+from vmctl.domain.readiness.readiness import Observation
 from vmctl.domain.replies import (
     BOOT_REPORT,
     END,
@@ -33,7 +33,7 @@ from vmctl.domain.replies import (
 from vmctl.domain.runs.run import RunFacts, observe, view
 from vmctl.domain.sync.file_names import fits, has_git, is_git, is_obeyed
 from vmctl.domain.sync.remote_listing import Listing, RequestedPaths
-from vmctl.domain.text import Machine
+from vmctl.domain.text import SetupReport
 from vmctl.ssh import rpc
 
 MANY = 400
@@ -157,7 +157,7 @@ def test_every_good_answer_is_taken_and_every_damaged_one_is_whole_or_refused(ve
             assert -255 <= (facts.exit_code or 0) <= 255
             observe(facts)
         if verb == "prepare":
-            assert is_text(Machine.parse(told).python)
+            assert is_text(SetupReport.parse(told).python)
 
 
 @pytest.mark.parametrize("good", PUSH, ids=lambda value: next(iter(value)))
@@ -221,7 +221,7 @@ def test_every_damaged_report_is_shown_or_left_out() -> None:
     from datetime import UTC, datetime
 
     now = datetime.fromtimestamp(1.7e9, UTC)
-    seen = Observed("vm", "z", gpus=1)
+    seen = Observation("vm", "z", gpus=1)
     for value in tries(BOOT, 5):
         try:
             seen.seen(checked(BOOT_REPORT, value, "report"))

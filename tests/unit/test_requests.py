@@ -16,12 +16,12 @@ from vmctl.cloud.compute.responses import host_keys_in_log, host_keys_of, instan
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import Instance, Status, labels_for
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import choose_machine
 
 T4 = Gpu("nvidia-tesla-t4")
 ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAIEvXlm1TlGMCqtNSKhsF0J4d9N0YxS2n0Z1mVbUZtJ8R"
-PLAN = MachinePlan(
+PLAN = InstanceSpec(
     name="ada-unet",
     zone="europe-west1-b",
     machine=choose_machine(T4, None),
@@ -34,7 +34,7 @@ PLAN = MachinePlan(
 )
 
 
-def variant(gpu: str, **changes: Any) -> MachinePlan:
+def variant(gpu: str, **changes: Any) -> InstanceSpec:
     wanted = Gpu.parse(gpu)
     return replace(PLAN, gpu=wanted, machine=choose_machine(wanted, None), **changes)
 
@@ -127,7 +127,7 @@ def test_a_t4_is_asked_for_exactly_so() -> None:
     ],
 )
 def test_other_machines_differ_where_they_must(
-    plan: MachinePlan, path: list[Any], value: Any
+    plan: InstanceSpec, path: list[Any], value: Any
 ) -> None:
     found: Any = insert_body(plan)
     for step in path:
@@ -174,7 +174,7 @@ def unknown_fields(schema: dict[str, Any], value: Any, where: str = "") -> list[
     "plan",
     [PLAN, *(variant(gpu, spot=True) for gpu in ("none", "l4", "a100-80gb", "b200:8", "t4:4"))],
 )
-def test_google_knows_every_field_that_is_sent(plan: MachinePlan) -> None:
+def test_google_knows_every_field_that_is_sent(plan: InstanceSpec) -> None:
     assert unknown_fields({"$ref": "Instance"}, insert_body(plan)) == []
     assert unknown_fields({"$ref": "Scheduling"}, scheduling_body(instance(), 60)) == []
     assert unknown_fields({"$ref": "Metadata"}, metadata_body(instance(), {"a": "b"})) == []

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import VmctlError
-from vmctl.domain.network.firewall import IAP_RANGE, Rule, ssh_door
+from vmctl.domain.network.firewall import IAP_RANGE, Rule, evaluate_ssh
 from vmctl.domain.network.ssh_restriction import (
     ALLOW_PRIORITY,
     DENY_PRIORITY,
-    LIFTED,
     LIMIT_LABEL,
+    SUSPENDED,
     RuleNames,
     is_shut_out,
     label_of,
@@ -70,8 +70,8 @@ def test_people_read_from_where() -> None:
     assert limited_to({}) is None
     assert "203.0.113.7; from another one: vmctl up" in limit_text("203.0.113.7")
     assert "Identity-Aware Proxy" in limit_text(label_of(IAP_RANGE))
-    assert limited_to({LIMIT_LABEL: LIFTED}) == LIFTED
-    assert "not limited just now" in limit_text(LIFTED)
+    assert limited_to({LIMIT_LABEL: SUSPENDED}) == SUSPENDED
+    assert "not limited just now" in limit_text(SUSPENDED)
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_the_two_rules_leave_one_way_in_beside_google_s_own() -> None:
         rule("allow", ALLOW_PRIORITY, "203.0.113.7/32", allows=True, tag="ada-train"),
         rule("deny", DENY_PRIORITY, "0.0.0.0/0", allows=False, tag="ada-train"),
     ]
-    assert ssh_door(rules, ("ada-train",)).sources == ("203.0.113.7/32",)
-    assert "0.0.0.0/0" in ssh_door(rules, ("eve-train",)).sources
+    assert evaluate_ssh(rules, ("ada-train",)).sources == ("203.0.113.7/32",)
+    assert "0.0.0.0/0" in evaluate_ssh(rules, ("eve-train",)).sources

@@ -12,7 +12,7 @@ from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.credentials import find_credentials, gcloud_project
-from vmctl.cloud.errors import translated
+from vmctl.cloud.errors import map_google_errors
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
 from vmctl.domain.errors import InvalidInput
@@ -36,7 +36,9 @@ def open_compute(
     return _real(project.google_project, recorder)
 
 
-def _local(running: emulator_process.Running, project: str, recorder: Recorder | None) -> Compute:
+def _local(
+    running: emulator_process.EmulatorProcess, project: str, recorder: Recorder | None
+) -> Compute:
     import http.client
 
     import httplib2
@@ -90,7 +92,7 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
         # around the login, not inside it: its tokens are not witnessed
         return recorder.around(http, project) if recorder else http
 
-    with translated(project, endpoint):
+    with map_google_errors(project, endpoint):
         return _compute(project, endpoint, connect)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vmctl.cloud.errors import CHOSEN_FILE, credentials_error, translated
+from vmctl.cloud.errors import CHOSEN_FILE, credentials_error, map_google_errors
 from vmctl.domain.errors import AccessDenied, Unreachable
 
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
@@ -65,7 +65,7 @@ def prove(identity: Identity) -> None:
     import google_auth_httplib2
     import httplib2
 
-    with translated(identity.project or ""):
+    with map_google_errors(identity.project or ""):
         http = httplib2.Http(timeout=REFRESH_TIMEOUT_S)
         try:
             identity.credentials.refresh(google_auth_httplib2.Request(http))

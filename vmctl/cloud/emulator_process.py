@@ -33,7 +33,7 @@ DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class EmulatorProcess:
     """An embedded Compute Engine that answers."""
 
     pid: int
@@ -108,7 +108,7 @@ def home() -> Path:
     return Path(platformdirs.user_data_dir("vmctl")) / "emulator"
 
 
-def find(folder: Path) -> Running | None:
+def find(folder: Path) -> EmulatorProcess | None:
     """The one that serves this folder; None when none answers.
 
     Raises Unreachable when it runs and somebody else answers in its place, InvalidInput when the
@@ -132,11 +132,11 @@ def find(folder: Path) -> Running | None:
     return replace(running, about=said) if said and said.get("pid") == running.pid else None
 
 
-def _recorded(folder: Path) -> Running | None:
+def _recorded(folder: Path) -> EmulatorProcess | None:
     """What the folder's emulator wrote when it began to serve; None for none of this version."""
     try:
         record = json.loads((folder / "emulator.json").read_text(encoding="utf-8"))
-        return Running(
+        return EmulatorProcess(
             pid=int(record["pid"]),
             port=int(record["port"]),
             project=str(record.get("project", "vmctl-local")),
@@ -162,7 +162,7 @@ def _check_owner(folder: Path) -> None:
         )
 
 
-def status(running: Running) -> dict[str, Any]:
+def status(running: EmulatorProcess) -> dict[str, Any]:
     """What it says about itself; {} when it went away."""
     try:
         return _ask_status(running) or {}
@@ -170,7 +170,7 @@ def status(running: Running) -> dict[str, Any]:
         return {}
 
 
-def admin(running: Running, method: str, route: str, body: object = None) -> dict[str, Any]:
+def admin(running: EmulatorProcess, method: str, route: str, body: object = None) -> dict[str, Any]:
     """What its admin route answers; raises InvalidInput with its words when it refuses."""
     try:
         code, said = _call(running, method, f"/emulator/v1/{route}", body, timeout_s=30)
@@ -186,7 +186,7 @@ def admin(running: Running, method: str, route: str, body: object = None) -> dic
     return dict(said)
 
 
-def bundle(running: Running, folder: Path) -> Path | None:
+def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
     """A file with the certificates that the environment names for Python's requests, and ours.
 
     None where it names none. Where it does, gcloud's own setting would not be looked at.
@@ -210,7 +210,7 @@ def bundle(running: Running, folder: Path) -> Path | None:
     return target
 
 
-def start(folder: Path, clock: Clock, time_kind: str | None = None) -> Running:
+def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorProcess:
     """Start one as a program of its own and wait until it answers; one that runs is kept.
 
     `time_kind` is how its time passes: real (the default), scaled:RATE or stepped.
@@ -264,7 +264,7 @@ def _check_none_of_old(folder: Path) -> None:
         )
 
 
-def stop(running: Running, folder: Path, clock: Clock, limit_s: float = 30.0) -> None:
+def stop(running: EmulatorProcess, folder: Path, clock: Clock, limit_s: float = 30.0) -> None:
     """Ask it to stop and wait until its process is gone; its machines' disks stay."""
     import signal
 
@@ -310,7 +310,7 @@ def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _ask_status(running: Running) -> dict[str, Any] | None:
+def _ask_status(running: EmulatorProcess) -> dict[str, Any] | None:
     """What the status route answers, None without an answer; ssl.SSLError from an impostor."""
     try:
         code, said = _call(running, "GET", "/emulator/v1/status", timeout_s=5)
@@ -322,7 +322,7 @@ def _ask_status(running: Running) -> dict[str, Any] | None:
 
 
 def _call(
-    running: Running, method: str, path: str, body: object = None, *, timeout_s: float
+    running: EmulatorProcess, method: str, path: str, body: object = None, *, timeout_s: float
 ) -> tuple[int, Any]:
     """One request: its HTTP status and the JSON of its answer."""
     connection = running.connect(timeout_s)

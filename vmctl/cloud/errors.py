@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from vmctl.domain.errors import AccessDenied, Unreachable, VmctlError
-from vmctl.domain.google.api_errors import Failure, as_error, classify
+from vmctl.domain.google.api_errors import ApiError, as_error, classify
 
 CHOSEN_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 LOGIN = "gcloud auth application-default login"
 
 
 @contextmanager
-def translated(project: str, endpoint: str = "") -> Iterator[None]:
+def map_google_errors(project: str, endpoint: str = "") -> Iterator[None]:
     """Whatever Google's libraries raise in here leaves as an error of vmctl's tree.
 
     `endpoint` is named when it does not answer.
@@ -30,7 +30,7 @@ def translated(project: str, endpoint: str = "") -> Iterator[None]:
     try:
         yield
     except api.HttpError as error:
-        raise as_error(failure_of(error), project=project) from error
+        raise as_error(api_error_of(error), project=project) from error
     except (auth.RefreshError, auth.DefaultCredentialsError, auth.InvalidValue) as error:
         raise credentials_error(error) from error
     except auth.TransportError as error:
@@ -50,13 +50,13 @@ def translated(project: str, endpoint: str = "") -> Iterator[None]:
         raise VmctlError(f"Google's answer could not be read: {_first_line(error)}") from error
 
 
-def failure_of(error: Any) -> Failure:
+def api_error_of(error: Any) -> ApiError:
     """A googleapiclient HttpError, read in full and classified."""
     status = int(error.resp.status)
     return failure_of_body(status, error.content)
 
 
-def failure_of_body(status: int, content: bytes) -> Failure:
+def failure_of_body(status: int, content: bytes) -> ApiError:
     """An HTTP error's status and body, classified; a body that is no JSON is quoted briefly."""
     try:
         body = json.loads(content)

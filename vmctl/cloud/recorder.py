@@ -31,7 +31,7 @@ class Recorder:
     def around(self, http: Any, project: str) -> Any:
         """The connection with a witness: it is used like the connection itself."""
         self._redaction = replace(self._redaction, project=project)
-        return _Witnessed(http, self)
+        return _RecordingHttp(http, self)
 
     def remark(self, text: str) -> None:
         """Write down what was done to the VM by another way than the API."""
@@ -58,7 +58,7 @@ class Recorder:
             self._stream.flush()  # a killed command leaves what it heard
 
 
-class _Witnessed:
+class _RecordingHttp:
     def __init__(self, http: Any, recorder: Recorder) -> None:
         self._http = http
         self._recorder = recorder

@@ -10,14 +10,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 from vmctl.cloud.compute.operations import operation_of
-from vmctl.cloud.errors import failure_of, translated
+from vmctl.cloud.errors import api_error_of, map_google_errors
 from vmctl.domain.google.operation import Operation, refused
 
 READ_RETRIES = 3  # googleapiclient waits 2, 4, 8 seconds at most before them
 CHANGE_RETRIES = 2  # of the same request with the same requestId: Google does it once
 
 
-class Wire:
+class Transport:
     """What may be asked again is; errors are of vmctl's tree.
 
     One object per thread: httplib2 is not shared. What asks Google to do something returns an
@@ -86,11 +86,11 @@ class Wire:
         request = method(project=self.project, requestId=request_id, **arguments)
         request.http = self._http or request.http
         request.add_response_callback(self._heard)
-        with translated(self.project, self._endpoint):
+        with map_google_errors(self.project, self._endpoint):
             try:
                 reply = _execute(request, CHANGE_RETRIES)
             except HttpError as error:
-                return refused(verb, arguments.get("zone", ""), name, failure_of(error))
+                return refused(verb, arguments.get("zone", ""), name, api_error_of(error))
         return operation_of(reply)
 
     def _get(self, request: Any, *, missing_ok: bool = False) -> Any:
@@ -99,7 +99,7 @@ class Wire:
 
         request.http = self._http or request.http
         request.add_response_callback(self._heard)
-        with translated(self.project, self._endpoint):
+        with map_google_errors(self.project, self._endpoint):
             try:
                 return _execute(request, READ_RETRIES)
             except HttpError as error:

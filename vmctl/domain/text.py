@@ -44,7 +44,7 @@ def last_lines(text: str, count: int = 5) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class SetupReport:
     """What set-up found on a VM: the interpreter for jobs, and what it cannot import."""
 
     python: str
@@ -55,9 +55,9 @@ class Machine:
     done_before: bool = False
 
     @staticmethod
-    def parse(answer: Mapping[str, Any]) -> Machine:
+    def parse(answer: Mapping[str, Any]) -> SetupReport:
         """From the helper's answer, which has been checked."""
-        return Machine(
+        return SetupReport(
             python=one_line(answer["python"]),
             version=one_line(answer["version"]),
             missing=tuple(map(one_line, answer["missing"])),

@@ -50,11 +50,11 @@ def register(app: typer.Typer) -> None:
         limit where Google takes one, a network tag) and what stays as it is, and asks. What was
         on the VM stays; what runs need and it lacks is installed.
         """
-        from vmctl.workflows.machine.adopt import Wanted
+        from vmctl.workflows.machine.adopt import AdoptRequest
         from vmctl.workflows.machine.adopt import adopt as story
 
         screen = context.screen()
-        wanted = Wanted(vm, zone, host_key, dry_run)
+        wanted = AdoptRequest(vm, zone, host_key, dry_run)
         result = screen.play(
             story(
                 context.project(),

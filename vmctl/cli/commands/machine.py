@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmctl.config import Project
     from vmctl.workflows.machine.status import ListResult
     from vmctl.workflows.machine.up import UpResult
-    from vmctl.workflows.machine.zone_plan import Plan
+    from vmctl.workflows.machine.zone_plan import ZonePlan
 
 PANEL = "Machine"
 
@@ -118,13 +118,13 @@ vmctl up --local
         """
         from vmctl.domain.duration import parse_duration
         from vmctl.domain.errors import VmctlError
-        from vmctl.domain.machine.placement import Patience
-        from vmctl.domain.readiness.stages import Ladder
+        from vmctl.domain.machine.placement import SearchPolicy
+        from vmctl.domain.readiness.stages import StageLog
         from vmctl.workflows.machine.up import up as story
         from vmctl.workflows.sync.push import agree_ahead, push
 
         wait_s = parse_duration(wait, of="--wait") if wait else 0.0
-        patience = Patience(any_region, wait_s, move)
+        patience = SearchPolicy(any_region, wait_s, move)
 
         project = context.project(
             gpu=gpu,
@@ -181,7 +181,7 @@ vmctl up --local
             raise
         screen.document(result)
         if result.rungs:
-            screen.note(f"Ready: {Ladder(result.rungs).text}")
+            screen.note(f"Ready: {StageLog(result.rungs).text}")
         _next_steps(screen, project, result)
 
     @command(app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes")
@@ -261,7 +261,7 @@ vmctl up --local
         _list(screen, result)
 
 
-def _agree(screen: Screen, plan: Plan) -> bool:
+def _agree(screen: Screen, plan: ZonePlan) -> bool:
     question = {"create": "Create it?", "start": "Start it?", "move": "Move it?"}[plan.action]
     if screen.quiet:  # the plan was not drawn, and nobody should agree to what is not said
         question = f"{plan.text}\n{question}"

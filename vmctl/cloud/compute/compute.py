@@ -7,18 +7,18 @@ from typing import Any
 
 from vmctl.cloud.compute import requests, responses
 from vmctl.cloud.compute.operations import event_of, operation_of
-from vmctl.cloud.transport import Wire
+from vmctl.cloud.transport import Transport
 from vmctl.domain.errors import Conflict
 from vmctl.domain.google.api_errors import Kind, as_error
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
 
 
-class Compute(Wire):
+class Compute(Transport):
     """One Google project's machines."""
 
     # -- finding ----------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Compute(Wire):
 
     # -- changing ---------------------------------------------------------------------------
 
-    def insert(self, plan: MachinePlan) -> Operation:
+    def insert(self, plan: InstanceSpec) -> Operation:
         """Ask for a new VM."""
         body = requests.insert_body(plan)
         return self.change("instances", "insert", plan.name, zone=plan.zone, body=body)

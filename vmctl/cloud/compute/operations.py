@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vmctl.cloud.compute.responses import last_part, time_of
-from vmctl.domain.google.api_errors import Failure, classify
+from vmctl.domain.google.api_errors import ApiError, classify
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
 
@@ -35,7 +35,7 @@ def event_of(reply: Mapping[str, Any]) -> SystemEvent | None:
     return SystemEvent(kind, str(reply.get("targetId", "")), at)
 
 
-def _failure(reply: Mapping[str, Any]) -> Failure | None:
+def _failure(reply: Mapping[str, Any]) -> ApiError | None:
     errors = reply.get("error", {}).get("errors", [])
     status = reply.get("httpErrorStatusCode")
     if not errors:

@@ -10,41 +10,46 @@ from vmctl.cloud.compute.requests import snapshot_body
 from vmctl.cloud.compute.responses import aggregated, last_part, time_of
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import LABEL, MOVED_FROM_LABEL, NAME_LABEL, OWNER_LABEL, Instance
-from vmctl.domain.machine.leftovers import FIREWALL_PREFIX, Belonging, What, firewall_description
+from vmctl.domain.machine.leftovers import (
+    FIREWALL_PREFIX,
+    OwnedResource,
+    ResourceKind,
+    firewall_description,
+)
 from vmctl.domain.machine.placement import region_of
 
 
-def belongings(compute: Compute, owner: str) -> list[Belonging]:
+def list_owned(compute: Compute, owner: str) -> list[OwnedResource]:
     """Every disk, snapshot, static address and firewall rule that vmctl made for an owner."""
     found = [
         _disk(item)
-        for page in compute.pages("disks", "aggregatedList", filter=_ours(owner))
+        for page in compute.pages("disks", "aggregatedList", filter=_owned_filter(owner))
         for item in aggregated(page, "disks")
-        if _is_ours(item, owner)
+        if _is_owned(item, owner)
     ]
     found += [
         _snapshot(item)
-        for page in compute.pages("snapshots", filter=_ours(owner))
+        for page in compute.pages("snapshots", filter=_owned_filter(owner))
         for item in page.get("items", [])
-        if _is_ours(item, owner)
+        if _is_owned(item, owner)
     ]
     found += [
         _address(item)
-        for page in compute.pages("addresses", "aggregatedList", filter=_ours(owner))
+        for page in compute.pages("addresses", "aggregatedList", filter=_owned_filter(owner))
         for item in aggregated(page, "addresses")
-        if _is_ours(item, owner)
+        if _is_owned(item, owner)
     ]
     return found + list(_firewalls(compute, owner))
 
 
-def move_snapshots(compute: Compute, owner: str, name: str) -> list[Belonging]:
+def move_snapshots(compute: Compute, owner: str, name: str) -> list[OwnedResource]:
     """The snapshots by which VMs of a vmctl project were, or are being, moved."""
-    wanted = f"{_ours(owner)} AND (labels.{NAME_LABEL} = {name})"
+    wanted = f"{_owned_filter(owner)} AND (labels.{NAME_LABEL} = {name})"
     return [
         snapshot
         for page in compute.pages("snapshots", filter=wanted)
         for item in page.get("items", [])
-        if _is_ours(item, owner)
+        if _is_owned(item, owner)
         for snapshot in [_snapshot(item)]
         if snapshot.project_name == name and snapshot.moved_from
     ]
@@ -76,39 +81,39 @@ def vms_under_way(compute: Compute) -> set[str]:
     }
 
 
-def delete_belonging(compute: Compute, one: Belonging) -> Operation:
+def delete_owned(compute: Compute, one: OwnedResource) -> Operation:
     """Ask for one thing to go; Google refuses while anything uses it."""
     match one.what:
-        case What.DISK:
+        case ResourceKind.DISK:
             return compute.change("disks", "delete", one.name, zone=one.place, disk=one.name)
-        case What.SNAPSHOT:
+        case ResourceKind.SNAPSHOT:
             return compute.change("snapshots", "delete", one.name, snapshot=one.name)
-        case What.ADDRESS:
+        case ResourceKind.ADDRESS:
             return compute.change(
                 "addresses", "delete", one.name, region=one.place, address=one.name
             )
-        case What.FIREWALL:
+        case ResourceKind.FIREWALL:
             return compute.change("firewalls", "delete", one.name, firewall=one.name)
-        case What.SELFTEST:
+        case ResourceKind.SELFTEST:
             return compute.change(
                 "instances", "delete", one.name, zone=one.place, instance=one.name
             )
 
 
-def _ours(owner: str) -> str:
+def _owned_filter(owner: str) -> str:
     return f"(labels.{LABEL} = 1) AND (labels.{OWNER_LABEL} = {owner})"
 
 
-def _is_ours(item: Mapping[str, Any], owner: str) -> bool:
+def _is_owned(item: Mapping[str, Any], owner: str) -> bool:
     # trust no filter with somebody else's things
     labels: Mapping[str, str] = item.get("labels", {})
     return labels.get(LABEL) == "1" and labels.get(OWNER_LABEL) == owner
 
 
-def _disk(item: Mapping[str, Any]) -> Belonging:
+def _disk(item: Mapping[str, Any]) -> OwnedResource:
     zone = last_part(item.get("zone", "")) or last_part(item.get("region", ""))
-    return Belonging(
-        What.DISK,
+    return OwnedResource(
+        ResourceKind.DISK,
         item["name"],
         place=zone,
         region=region_of(zone),
@@ -121,11 +126,11 @@ def _disk(item: Mapping[str, Any]) -> Belonging:
     )
 
 
-def _snapshot(item: Mapping[str, Any]) -> Belonging:
+def _snapshot(item: Mapping[str, Any]) -> OwnedResource:
     source = item.get("sourceDisk", "")
     zone = source.partition("/zones/")[2].partition("/")[0]
-    return Belonging(
-        What.SNAPSHOT,
+    return OwnedResource(
+        ResourceKind.SNAPSHOT,
         item["name"],
         place="global",
         region=region_of(zone),
@@ -139,10 +144,10 @@ def _snapshot(item: Mapping[str, Any]) -> Belonging:
     )
 
 
-def _address(item: Mapping[str, Any]) -> Belonging:
+def _address(item: Mapping[str, Any]) -> OwnedResource:
     region = last_part(item.get("region", "")) or "global"
-    return Belonging(
-        What.ADDRESS,
+    return OwnedResource(
+        ResourceKind.ADDRESS,
         item["name"],
         place=region,
         region=region,
@@ -153,14 +158,14 @@ def _address(item: Mapping[str, Any]) -> Belonging:
     )
 
 
-def _firewalls(compute: Compute, owner: str) -> Iterator[Belonging]:
+def _firewalls(compute: Compute, owner: str) -> Iterator[OwnedResource]:
     """Rules carry no labels: their name and description say whose they are."""
     for page in compute.pages("firewalls", filter=f'name eq "{FIREWALL_PREFIX}.*"'):
         for item in page.get("items", []):
             said = item.get("description", "") == firewall_description(owner)
             if said and item["name"].startswith(FIREWALL_PREFIX):
-                yield Belonging(
-                    What.FIREWALL,
+                yield OwnedResource(
+                    ResourceKind.FIREWALL,
                     item["name"],
                     place="global",
                     region="",

@@ -7,11 +7,11 @@ from typing import Any
 
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
 from vmctl.domain.machine.instance import MOVED_FROM_LABEL, Instance
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
 
 
-def insert_body(plan: MachinePlan) -> dict[str, Any]:
+def insert_body(plan: InstanceSpec) -> dict[str, Any]:
     """The body of `instances.insert` for a plan."""
     body: dict[str, Any] = {
         "name": plan.name,
@@ -82,7 +82,7 @@ def scheduling_body(instance: Instance, max_run_s: int) -> dict[str, Any]:
     }
 
 
-def _scheduling(plan: MachinePlan) -> dict[str, Any]:
+def _scheduling(plan: InstanceSpec) -> dict[str, Any]:
     scheduling: dict[str, Any] = {
         # A VM with a GPU cannot migrate; a restart by Google would give an idle VM that is paid
         # for, with a fresh timer.
@@ -104,7 +104,7 @@ def _run_limit(seconds: int) -> dict[str, Any]:
     return {"maxRunDuration": {"seconds": str(seconds)}, "instanceTerminationAction": "STOP"}
 
 
-def _boot_disk(plan: MachinePlan) -> dict[str, Any]:
+def _boot_disk(plan: InstanceSpec) -> dict[str, Any]:
     return {
         "boot": True,
         "autoDelete": True,
@@ -119,13 +119,13 @@ def _boot_disk(plan: MachinePlan) -> dict[str, Any]:
     }
 
 
-def _disk_source(plan: MachinePlan) -> dict[str, str]:
+def _disk_source(plan: InstanceSpec) -> dict[str, str]:
     if plan.snapshot:
         return {"sourceSnapshot": f"global/snapshots/{plan.snapshot}"}
     return {"sourceImage": plan.image.source}
 
 
-def _network_interface(plan: MachinePlan) -> dict[str, Any]:
+def _network_interface(plan: InstanceSpec) -> dict[str, Any]:
     interface: dict[str, Any] = {}
     if plan.external_address:
         interface["accessConfigs"] = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
@@ -146,7 +146,7 @@ def _path(given: str, short: str) -> str:
     return given if "/" in given else short
 
 
-def _metadata(plan: MachinePlan) -> dict[str, str]:
+def _metadata(plan: InstanceSpec) -> dict[str, str]:
     return {
         "ssh-keys": plan.ssh_keys,
         # Project-wide keys would let everyone of a shared project in, with sudo.

@@ -9,21 +9,21 @@ from typing import Any
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.operations import operation_of
 from vmctl.cloud.compute.responses import aggregated, last_part, time_of
-from vmctl.cloud.errors import failure_of
+from vmctl.cloud.errors import api_error_of
 from vmctl.domain.errors import NotFound, VmctlError
-from vmctl.domain.google.api_errors import Failure
+from vmctl.domain.google.api_errors import ApiError
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.image import Image
 from vmctl.domain.network.firewall import ANYWHERE, Rule
 from vmctl.domain.readiness.checks import PublicImage
 
 
-def failure_behind(error: VmctlError) -> Failure | None:
+def failure_behind(error: VmctlError) -> ApiError | None:
     """Google's refusal, classified, where an error of vmctl's was one."""
     from googleapiclient.errors import HttpError
 
     cause = error.__cause__
-    return failure_of(cause) if isinstance(cause, HttpError) else None
+    return api_error_of(cause) if isinstance(cause, HttpError) else None
 
 
 def project_metadata(compute: Compute) -> dict[str, str]:

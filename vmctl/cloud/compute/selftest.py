@@ -7,12 +7,12 @@ from typing import Any
 
 from vmctl.cloud.compute import requests, responses
 from vmctl.cloud.compute.compute import Compute
-from vmctl.cloud.errors import failure_of, translated
+from vmctl.cloud.errors import api_error_of, map_google_errors
 from vmctl.cloud.transport import READ_RETRIES
-from vmctl.domain.google.api_errors import Failure
+from vmctl.domain.google.api_errors import ApiError
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 
 
 class SelftestCompute(Compute):
@@ -29,7 +29,7 @@ class SelftestCompute(Compute):
             http=compute._http,
         )
 
-    def insert_as(self, plan: MachinePlan, request_id: str) -> Operation:
+    def insert_as(self, plan: InstanceSpec, request_id: str) -> Operation:
         """Ask for a VM that Google deletes at its run limit, under a chosen request ID."""
         body = _deleted_at_limit(requests.insert_body(plan))
         return self.change(
@@ -74,7 +74,7 @@ class SelftestCompute(Compute):
         reply: Mapping[str, Any] | None = self._get(request, missing_ok=True)
         return reply
 
-    def refusal(self, collection: str, verb: str, **arguments: Any) -> Failure | None:
+    def refusal(self, collection: str, verb: str, **arguments: Any) -> ApiError | None:
         """What Google says to a read that it should refuse; None when it answers.
 
         Raises why there was no answer at all.
@@ -84,11 +84,11 @@ class SelftestCompute(Compute):
         arguments = {"project": self.project, **arguments}
         request = getattr(getattr(self._service, collection)(), verb)(**arguments)
         request.http = self._http or request.http
-        with translated(self.project, self._endpoint):
+        with map_google_errors(self.project, self._endpoint):
             try:
                 request.execute(num_retries=READ_RETRIES)
             except HttpError as error:
-                return failure_of(error)
+                return api_error_of(error)
         return None
 
 

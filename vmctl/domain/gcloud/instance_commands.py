@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vmctl.domain.gcloud.steps import Place, Step, first_login
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.network.firewall import IAP_RANGE
 from vmctl.domain.network.ssh_restriction import ALLOW_PRIORITY, DENY_PRIORITY, RuleNames
@@ -25,7 +25,7 @@ def long_values(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def create(
-    plan: MachinePlan,
+    plan: InstanceSpec,
     metadata: Mapping[str, str],
     files: Mapping[str, str],
     google_project: str,
@@ -135,7 +135,7 @@ def delete(place: Place) -> tuple[Step, ...]:
     )
 
 
-def _network(plan: MachinePlan) -> list[str]:
+def _network(plan: InstanceSpec) -> list[str]:
     parts = []
     if plan.network or not plan.subnetwork:
         parts.append(f"network={plan.network or 'default'}")

@@ -50,7 +50,7 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class ApiError:
     """One refusal: its kind, Google's code for it and Google's own words."""
 
     kind: Kind
@@ -117,7 +117,7 @@ def classify(
     *,
     http_status: int | None = None,
     details: tuple[Mapping[str, object], ...] = (),
-) -> Failure:
+) -> ApiError:
     """One refusal from its code, its text and the details beside it, of either form."""
     reasons = {code, *_reasons(details)}
     metadata = _merged_metadata(details)
@@ -125,7 +125,7 @@ def classify(
     url = _link(message, metadata)
     kind = _kind(code, reasons, message, http_status, quota)
     zones = str(metadata.get("zonesAvailable", ""))
-    return Failure(
+    return ApiError(
         kind=kind,
         code="BILLING_DISABLED" if _is_billing(reasons, message) else code,
         message=" ".join(message.split()),
@@ -160,7 +160,7 @@ def _kind(
     return Kind.UNKNOWN
 
 
-def as_error(failure: Failure, *, project: str, doing: str = "") -> VmctlError:
+def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
     """The failure as an error of vmctl's tree; `doing` says what was refused."""
     said = f"{doing}: {failure.message}" if doing else failure.message
     if failure.kind is Kind.QUOTA:
@@ -206,7 +206,7 @@ def as_error(failure: Failure, *, project: str, doing: str = "") -> VmctlError:
     return _by_status(failure, said)
 
 
-def advice(failure: Failure, project: str) -> str:
+def advice(failure: ApiError, project: str) -> str:
     """What to do about one zone's refusal, in a few words."""
     if failure.kind is Kind.STOCKOUT:
         if failure.zones_available:
@@ -222,7 +222,7 @@ def advice(failure: Failure, project: str) -> str:
     return as_error(failure, project=project).hint or "change the request"
 
 
-def _by_status(failure: Failure, said: str) -> VmctlError:
+def _by_status(failure: ApiError, said: str) -> VmctlError:
     if failure.http_status == 404:
         return NotFound(said, hint="See what there is: vmctl ls")
     if failure.code == "conditionNotMet" and "requireOsLogin" in failure.message:
@@ -254,7 +254,7 @@ def quota_page(project: str) -> str:
     return f"https://console.cloud.google.com/iam-admin/quotas?project={project}"
 
 
-def _quota_error(failure: Failure, project: str) -> NoCapacity:
+def _quota_error(failure: ApiError, project: str) -> NoCapacity:
     page = quota_page(project)
     if failure.quota is None:
         return NoCapacity(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmctl.domain.google.api_errors import Failure
+from vmctl.domain.google.api_errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Operation:
     target: str  # the VM's name
     is_done: bool
     status_message: str = ""
-    failure: Failure | None = None
+    failure: ApiError | None = None
     region: str = ""
 
 
-def refused(kind: str, zone: str, target: str, failure: Failure) -> Operation:
+def refused(kind: str, zone: str, target: str, failure: ApiError) -> Operation:
     """The operation that a refused request would have been."""
     return Operation("", kind, zone, target, is_done=True, failure=failure)

@@ -12,7 +12,7 @@ from vmctl.domain.machine.instance import Instance
 RUN_LIMIT_SLACK = timedelta(seconds=60)  # Google's stop may come a little before or after
 
 
-class Reason(StrEnum):
+class StopCause(StrEnum):
     """What ended a VM's run."""
 
     PREEMPTED = "preempted"
@@ -25,10 +25,10 @@ class Reason(StrEnum):
 
 # Google's operation types for what it does, or notices, by itself
 EVENTS = {
-    "compute.instances.preempted": Reason.PREEMPTED,
-    "compute.instances.hostError": Reason.HOST_ERROR,
-    "compute.instances.terminateOnHostMaintenance": Reason.MAINTENANCE,
-    "compute.instances.guestTerminate": Reason.SHUT_DOWN,
+    "compute.instances.preempted": StopCause.PREEMPTED,
+    "compute.instances.hostError": StopCause.HOST_ERROR,
+    "compute.instances.terminateOnHostMaintenance": StopCause.MAINTENANCE,
+    "compute.instances.guestTerminate": StopCause.SHUT_DOWN,
 }
 
 
@@ -42,10 +42,10 @@ class SystemEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class StopReason:
     """Why and when a VM stopped."""
 
-    reason: Reason
+    reason: StopCause
     at: datetime
     detail: str = ""
 
@@ -54,44 +54,44 @@ class Ending:
         """One sentence for people, in their own time zone."""
         when = f"on {self.at.astimezone():%a %d %b at %H:%M}"
         match self.reason:
-            case Reason.PREEMPTED:
+            case StopCause.PREEMPTED:
                 return (
                     f"Google took it back {when} (a Spot VM was preempted); its disk is kept, "
                     "and what ran on it has ended."
                 )
-            case Reason.HOST_ERROR:
+            case StopCause.HOST_ERROR:
                 return f"The computer under it failed {when}."
-            case Reason.MAINTENANCE:
+            case StopCause.MAINTENANCE:
                 return f"Google stopped it {when} for maintenance of its host."
-            case Reason.SHUT_DOWN:
+            case StopCause.SHUT_DOWN:
                 return f"It was shut down from inside {when}."
-            case Reason.WATCHDOG:
+            case StopCause.WATCHDOG:
                 return f"Its watchdog stopped it {when}: {self.detail}."
-            case Reason.RUN_LIMIT:
+            case StopCause.RUN_LIMIT:
                 return (
                     f"Google stopped it {when}: its run limit was reached "
                     "(longer: vmctl up --max-hours H)."
                 )
 
 
-def ending_of(instance: Instance, events: Iterable[SystemEvent]) -> Ending | None:
+def find_stop_reason(instance: Instance, events: Iterable[SystemEvent]) -> StopReason | None:
     """Why a VM that is off, or going off, stopped; None where it was asked to, or runs."""
     if not (instance.status.is_stopped or instance.status.is_going):
         return None
     began = instance.started_at
-    if found := ending_since(instance, events, began):
+    if found := find_stop_reason_since(instance, events, began):
         return found
     stopped = instance.stopped_at
     if began and stopped and instance.max_run_s:
         limit = began + timedelta(seconds=instance.max_run_s)
         if abs(stopped - limit) <= RUN_LIMIT_SLACK:
-            return Ending(Reason.RUN_LIMIT, stopped)
+            return StopReason(StopCause.RUN_LIMIT, stopped)
     return None
 
 
-def ending_since(
+def find_stop_reason_since(
     instance: Instance, events: Iterable[SystemEvent], since: datetime | None
-) -> Ending | None:
+) -> StopReason | None:
     """The last that Google did to a VM from a moment on, even where it runs again; None: nothing.
 
     None as the moment counts everything that Google remembers.
@@ -106,4 +106,4 @@ def ending_since(
     if not found:
         return None
     last = max(found, key=lambda event: event.at)
-    return Ending(EVENTS[last.kind], last.at)
+    return StopReason(EVENTS[last.kind], last.at)

@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 
 from vmctl.domain.errors import Conflict
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
-from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, Status, labels_for
+from vmctl.domain.machine.instance import (
+    NAME_LABEL,
+    NETWORK_TAG,
+    OWNER_LABEL,
+    Instance,
+    Status,
+    labels_for,
+)
 from vmctl.domain.machine.watchdog import STARTUP_ITEM
 
-TAG = "vmctl"
 GUEST_ATTRIBUTES_ITEM = "enable-guest-attributes"
 SHARED_KEYS_ITEM = "block-project-ssh-keys"
 
@@ -114,7 +120,7 @@ def adoption_of(
         changes.append(Change("labels", "", f"also {_pairs(labels)}"))
     if disk and vm.boot_disk:
         changes.append(Change(f"labels of the disk {vm.boot_disk}", "", f"also {_pairs(disk)}"))
-    tags = () if TAG in vm.tags else (*vm.tags, TAG)
+    tags = () if NETWORK_TAG in vm.tags else (*vm.tags, NETWORK_TAG)
     if tags:
         changes.append(Change("network tags", ", ".join(vm.tags), ", ".join(tags)))
     if not has_key:

@@ -9,7 +9,7 @@ from vmctl.domain.machine.instance import Instance
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DesiredMachine:
     """What was asked for; None where any will do."""
 
     gpu: Gpu | None
@@ -20,7 +20,7 @@ class Asked:
     spot: bool = False
 
 
-def differences(have: Instance, asked: Asked) -> list[tuple[str, str]]:
+def differences(have: Instance, asked: DesiredMachine) -> list[tuple[str, str]]:
     """Pairs of what the machine has and what was asked for, GPU first; [] when it will do."""
     found = []
     if have.gpu != asked.gpu:

@@ -11,6 +11,7 @@ from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import boot_disk_type
 
 LABEL = "vmctl"
+NETWORK_TAG = "vmctl"  # on every VM, for firewall rules
 OWNER_LABEL = "vmctl-owner"
 NAME_LABEL = "vmctl-name"
 MOVING_LABEL = "vmctl-moving"  # on a VM that is being left for another zone

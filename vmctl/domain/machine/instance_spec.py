@@ -9,17 +9,16 @@ from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
 from vmctl.domain.machine.adoption import GUEST_ATTRIBUTES_ITEM
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import OLDEST_CAPABILITY_OF_PYTORCH_IMAGE, Image
-from vmctl.domain.machine.instance import SSH_PORT_ITEM
+from vmctl.domain.machine.instance import NETWORK_TAG, SSH_PORT_ITEM
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
-from vmctl.domain.machine.watchdog import OUR_MARK, SETTINGS_ITEM, STARTUP_ITEM
+from vmctl.domain.machine.watchdog import SETTINGS_ITEM, STARTUP_ITEM, WATCHDOG_MARKER
 
-TAG = "vmctl"
 # what every VM gets anew, or what was true of one VM only
-OURS = {"ssh-keys", OS_LOGIN_ITEM, GUEST_ATTRIBUTES_ITEM, SETTINGS_ITEM, SSH_PORT_ITEM}
+MANAGED_METADATA = {"ssh-keys", OS_LOGIN_ITEM, GUEST_ATTRIBUTES_ITEM, SETTINGS_ITEM, SSH_PORT_ITEM}
 
 
 @dataclass(frozen=True, slots=True)
-class MachinePlan:
+class InstanceSpec:
     """All that `instances.insert` needs to know."""
 
     name: str
@@ -43,7 +42,7 @@ class MachinePlan:
     @property
     def tags(self) -> tuple[str, ...]:
         """What firewall rules know it by: all of vmctl's, and this one alone."""
-        return (TAG, self.name)
+        return (NETWORK_TAG, self.name)
 
     @property
     def region(self) -> str:
@@ -55,15 +54,15 @@ class MachinePlan:
         """The boot disk that the machine type can take."""
         return boot_disk_type(self.machine.name)
 
-    def in_zone(self, zone: str) -> MachinePlan:
+    def in_zone(self, zone: str) -> InstanceSpec:
         """The same machine in another zone."""
         return replace(self, zone=zone)
 
 
 def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """What the user, or another program of his, has set on a VM: it goes along to the next one."""
-    own = {key: value for key, value in metadata.items() if key not in OURS}
-    if OUR_MARK in own.get(STARTUP_ITEM, ""):
+    own = {key: value for key, value in metadata.items() if key not in MANAGED_METADATA}
+    if WATCHDOG_MARKER in own.get(STARTUP_ITEM, ""):
         del own[STARTUP_ITEM]
     return own
 

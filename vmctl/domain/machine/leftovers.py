@@ -18,7 +18,7 @@ FIREWALL_PREFIX = "vmctl-"
 SELFTEST_REST = timedelta(minutes=10)  # a self-test at work starts its VM again sooner
 
 
-class What(StrEnum):
+class ResourceKind(StrEnum):
     """The kinds of things that can be left behind, in people's words."""
 
     DISK = "disk"
@@ -29,10 +29,10 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class OwnedResource:
     """One thing of an owner's in the Google project, and who says that it uses it."""
 
-    what: What
+    what: ResourceKind
     name: str
     place: str  # a zone, a region, or "global"
     region: str  # the one whose prices count; "" where nothing is paid
@@ -61,13 +61,15 @@ class Belonging:
     def usd_per_month(self) -> float | None:
         """What it costs by the list, None where the price is not known."""
         match self.what:
-            case What.DISK | What.SELFTEST:  # of a VM that is off only the disk costs
+            case (
+                ResourceKind.DISK | ResourceKind.SELFTEST
+            ):  # of a VM that is off only the disk costs
                 return disk_usd_per_month(self.region, self.disk_type, self.size_gb)
-            case What.SNAPSHOT:
+            case ResourceKind.SNAPSHOT:
                 return snapshot_usd_per_month(self.region, self.stored_bytes)
-            case What.ADDRESS:
+            case ResourceKind.ADDRESS:
                 return unused_address_usd_per_month()
-            case What.FIREWALL:
+            case ResourceKind.FIREWALL:
                 return 0.0
 
 
@@ -76,11 +78,11 @@ def firewall_description(owner: str) -> str:
     return f"made by vmctl for {owner}"
 
 
-def left_by_selftests(instances: Iterable[Instance], now: datetime) -> tuple[Belonging, ...]:
+def left_by_selftests(instances: Iterable[Instance], now: datetime) -> tuple[OwnedResource, ...]:
     """The VMs of killed self-tests that are off, each with its disk: no run limit ends them."""
     return tuple(
-        Belonging(
-            What.SELFTEST,
+        OwnedResource(
+            ResourceKind.SELFTEST,
             vm.name,
             place=vm.zone,
             region=vm.region,
@@ -99,8 +101,8 @@ def left_by_selftests(instances: Iterable[Instance], now: datetime) -> tuple[Bel
 
 
 def orphans(
-    belongings: Iterable[Belonging], instances: Collection[Instance], under_way: Collection[str]
-) -> tuple[Belonging, ...]:
+    belongings: Iterable[OwnedResource], instances: Collection[Instance], under_way: Collection[str]
+) -> tuple[OwnedResource, ...]:
     """Those that nothing uses: `instances` are all VMs of the owner's.
 
     `under_way` names VMs that are being created or deleted now: their disks come or go with them.
@@ -108,23 +110,25 @@ def orphans(
     return tuple(
         sorted(
             (one for one in belongings if not _is_used(one, instances, under_way)),
-            key=lambda one: (list(What).index(one.what), one.place, one.name),
+            key=lambda one: (list(ResourceKind).index(one.what), one.place, one.name),
         )
     )
 
 
-def _is_used(one: Belonging, instances: Collection[Instance], under_way: Collection[str]) -> bool:
+def _is_used(
+    one: OwnedResource, instances: Collection[Instance], under_way: Collection[str]
+) -> bool:
     match one.what:
-        case What.DISK:
+        case ResourceKind.DISK:
             return one.in_use or one.name in under_way
-        case What.SNAPSHOT:
+        case ResourceKind.SNAPSHOT:
             return bool(one.moved_from) and any(
                 one.moved_from in (vm.id if vm.is_moving else "", vm.labels.get(MOVED_FROM_LABEL))
                 for vm in instances
             )
-        case What.ADDRESS:
+        case ResourceKind.ADDRESS:
             return one.in_use
-        case What.FIREWALL:
+        case ResourceKind.FIREWALL:
             return any(not one.tags or set(one.tags) & set(vm.tags) for vm in instances)
-        case What.SELFTEST:
+        case ResourceKind.SELFTEST:
             return one.name in under_way

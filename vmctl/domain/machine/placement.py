@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.google.api_errors import Failure, Kind
+from vmctl.domain.google.api_errors import ApiError, Kind
 from vmctl.domain.names import nearest
 
 TRANSIENT_GAPS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -18,11 +18,11 @@ class Attempt:
     """A zone that was tried and what Google said there."""
 
     zone: str
-    failure: Failure
+    failure: ApiError
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class NextZone:
     """Ask in this zone, after a pause; `named` when Google itself named the zone."""
 
     zone: str
@@ -31,14 +31,14 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class GiveUp:
     """No zone is left to ask; `may_pass` when the same round may succeed later."""
 
     may_pass: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class SearchPolicy:
     """How far a search may go: to other regions, for how long it is repeated, and whether a
     stopped VM may be moved out of a dry zone without being asked."""
 
@@ -93,7 +93,7 @@ def with_other_regions(
     return (*first, *sorted(set(offering) - set(first), key=rank))
 
 
-def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
+def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> NextZone | GiveUp:
     """What to do after these attempts of one round: the one place where that is decided.
 
     `order` holds every zone that the user allows and that has the machine, best first.
@@ -102,26 +102,26 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> Try | Stop:
     what is the same everywhere ends it, and so does a second riddle.
     """
     if not attempts:
-        return Try(order[0])
+        return NextZone(order[0])
     last = attempts[-1]
     if last.failure.kind is Kind.TRANSIENT:
         return _again(last.zone, attempts)
     riddles = sum(attempt.failure.kind is Kind.UNKNOWN for attempt in attempts)
     if last.failure.kind is Kind.PERMANENT or riddles > 1:
-        return Stop(may_pass=False)
+        return GiveUp(may_pass=False)
     if last.failure.is_quota_everywhere:
-        return Stop(may_pass=not riddles)  # it may be raised, or something may be stopped
+        return GiveUp(may_pass=not riddles)  # it may be raised, or something may be stopped
     tried = {attempt.zone for attempt in attempts}
     closed = {region_of(a.zone) for a in attempts if a.failure.kind is Kind.QUOTA}
     left = [zone for zone in order if zone not in tried and region_of(zone) not in closed]
     for attempt in reversed(attempts):
         for zone in attempt.failure.zones_available:
             if zone in left:
-                return Try(zone, named=True)
+                return NextZone(zone, named=True)
     if left:
-        return Try(left[0])
+        return NextZone(left[0])
     absent = all(attempt.failure.kind is Kind.ABSENT for attempt in attempts)
-    return Stop(may_pass=not riddles and not absent)
+    return GiveUp(may_pass=not riddles and not absent)
 
 
 def round_gap_s(rounds: int) -> float:
@@ -129,15 +129,15 @@ def round_gap_s(rounds: int) -> float:
     return float(min(FIRST_ROUND_GAP_S * 2 ** min(rounds - 1, 16), LONGEST_ROUND_GAP_S))
 
 
-def _again(zone: str, attempts: Sequence[Attempt]) -> Try | Stop:
+def _again(zone: str, attempts: Sequence[Attempt]) -> NextZone | GiveUp:
     times = 0
     for attempt in reversed(attempts):
         if attempt.zone != zone or attempt.failure.kind is not Kind.TRANSIENT:
             break
         times += 1
     if times > len(TRANSIENT_GAPS_S):
-        return Stop(may_pass=True)
-    return Try(zone, after_s=TRANSIENT_GAPS_S[times - 1])
+        return GiveUp(may_pass=True)
+    return NextZone(zone, after_s=TRANSIENT_GAPS_S[times - 1])
 
 
 def _wrong_zone(

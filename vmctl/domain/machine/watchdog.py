@@ -12,7 +12,7 @@ from vmctl.domain.text import printable
 
 SETTINGS_ITEM = "vmctl-watchdog"
 STARTUP_ITEM = "startup-script"
-OUR_MARK = "# Made by vmctl: the watchdog"
+WATCHDOG_MARKER = "# Made by vmctl: the watchdog"
 ATTRIBUTES = "vmctl/"  # guest attributes below it are the watchdog's
 NEVER = {"off", "never", "none", "0"}
 SHORTEST_IDLE_S = 60.0

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.leftovers import What
-from vmctl.domain.money.ledger import Ledger, PaidThing, PaidVm, owner_of
+from vmctl.domain.machine.leftovers import ResourceKind
+from vmctl.domain.money.ledger import Ledger, PaidResource, PaidVm, owner_of
 from vmctl.domain.money.prices import (
     HOURS_PER_MONTH,
     SHORTEST_BILLED_S,
     USED_ADDRESS_USD_H,
-    Rate,
+    HourlyCost,
     disk_usd_per_month,
     snapshot_usd_per_month,
     unused_address_usd_per_month,
@@ -48,7 +48,7 @@ class VmCost:
 
 
 @dataclass(frozen=True, slots=True)
-class ThingCost:
+class ResourceCost:
     """A disk, snapshot or address of its own."""
 
     what: str
@@ -65,7 +65,7 @@ class Bill:
     """All of it between two moments."""
 
     vms: tuple[VmCost, ...]
-    things: tuple[ThingCost, ...]
+    things: tuple[ResourceCost, ...]
 
     @property
     def usd(self) -> float:
@@ -82,7 +82,7 @@ class Bill:
 
 def bill(
     ledger: Ledger,
-    rates: Mapping[str, Rate],
+    rates: Mapping[str, HourlyCost],
     since: datetime,
     until: datetime,
     project: str | None = None,
@@ -121,7 +121,7 @@ def on_seconds(vm: PaidVm, since: datetime, until: datetime) -> float:
     return total
 
 
-def _vm_cost(vm: PaidVm, rate: Rate, since: datetime, until: datetime) -> VmCost | None:
+def _vm_cost(vm: PaidVm, rate: HourlyCost, since: datetime, until: datetime) -> VmCost | None:
     there_h = _overlap_s(vm.created_at, vm.gone_at, since, until) / 3600
     on_h = on_seconds(vm, since, until) / 3600
     if not there_h and not on_h:
@@ -146,8 +146,8 @@ def _vm_cost(vm: PaidVm, rate: Rate, since: datetime, until: datetime) -> VmCost
 
 
 def _thing_cost(
-    thing: PaidThing, ledger: Ledger, since: datetime, until: datetime
-) -> ThingCost | None:
+    thing: PaidResource, ledger: Ledger, since: datetime, until: datetime
+) -> ResourceCost | None:
     begin = thing.created_at
     owner = owner_of(thing, ledger.vms.values())
     if owner is not None:
@@ -158,7 +158,7 @@ def _thing_cost(
     monthly = _usd_per_month(thing)
     if not hours:
         return None
-    return ThingCost(
+    return ResourceCost(
         what=str(thing.what),
         name=thing.name,
         project=thing.project,
@@ -169,13 +169,13 @@ def _thing_cost(
     )
 
 
-def _usd_per_month(thing: PaidThing) -> float | None:
+def _usd_per_month(thing: PaidResource) -> float | None:
     match thing.what:
-        case What.DISK:
+        case ResourceKind.DISK:
             return disk_usd_per_month(thing.region, thing.disk_type, thing.size_gb)
-        case What.SNAPSHOT:
+        case ResourceKind.SNAPSHOT:
             return snapshot_usd_per_month(thing.region, thing.stored_bytes)
-        case What.ADDRESS:  # one that a VM uses is in that VM's part
+        case ResourceKind.ADDRESS:  # one that a VM uses is in that VM's part
             return 0.0 if thing.in_use else unused_address_usd_per_month()
     return 0.0
 

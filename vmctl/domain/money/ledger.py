@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.leftovers import Belonging, What
+from vmctl.domain.machine.leftovers import OwnedResource, ResourceKind
 
 LIMIT_SLACK = timedelta(minutes=2)  # between Google's run limit and its stop
 ASK_AGAIN_AFTER = timedelta(days=3)
 SAME_CREATION = timedelta(minutes=5)  # between a VM's creation and that of its own boot disk
 
 
-class Turn(StrEnum):
+class PowerChange(StrEnum):
     """What an operation did to a thing."""
 
     ON = "on"
@@ -28,28 +28,28 @@ class Turn(StrEnum):
 
 
 # Google's operation types; all others leave a VM as it is
-TURNS = {
-    "insert": Turn.ON,
-    "start": Turn.ON,
-    "resume": Turn.ON,
-    "compute.instances.automaticRestart": Turn.ON,
-    "stop": Turn.OFF,
-    "suspend": Turn.OFF,
-    "compute.instances.preempted": Turn.OFF,
-    "compute.instances.hostError": Turn.OFF,
-    "compute.instances.guestTerminate": Turn.OFF,
-    "compute.instances.terminateOnHostMaintenance": Turn.OFF,
-    "compute.instances.deferredStop": Turn.OFF,
-    "delete": Turn.GONE,
+POWER_CHANGES = {
+    "insert": PowerChange.ON,
+    "start": PowerChange.ON,
+    "resume": PowerChange.ON,
+    "compute.instances.automaticRestart": PowerChange.ON,
+    "stop": PowerChange.OFF,
+    "suspend": PowerChange.OFF,
+    "compute.instances.preempted": PowerChange.OFF,
+    "compute.instances.hostError": PowerChange.OFF,
+    "compute.instances.guestTerminate": PowerChange.OFF,
+    "compute.instances.terminateOnHostMaintenance": PowerChange.OFF,
+    "compute.instances.deferredStop": PowerChange.OFF,
+    "delete": PowerChange.GONE,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class OperationEvent:
     """One operation that ended well, at its end."""
 
     target_id: str
-    turn: Turn
+    turn: PowerChange
     at: datetime
 
 
@@ -84,11 +84,11 @@ class PaidVm:
 
 
 @dataclass(frozen=True, slots=True)
-class PaidThing:
+class PaidResource:
     """A disk, snapshot or address of its own."""
 
     id: str
-    what: What
+    what: ResourceKind
     name: str
     project: str
     place: str
@@ -119,7 +119,7 @@ class Ledger:
     """All that is remembered, each by its id."""
 
     vms: Mapping[str, PaidVm]
-    things: Mapping[str, PaidThing]
+    things: Mapping[str, PaidResource]
     observed_at: datetime | None = None  # when all of it was looked at last
 
     def is_stale(self, now: datetime) -> bool:
@@ -156,21 +156,21 @@ def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
     )
     turns = []
     if instance.started_at is not None:
-        turns.append((instance.started_at, Turn.ON))
+        turns.append((instance.started_at, PowerChange.ON))
     if instance.stopped_at is not None:
-        turns.append((instance.stopped_at, Turn.OFF))
+        turns.append((instance.stopped_at, PowerChange.OFF))
     vm = _turned(vm, turns)
     return replace(ledger, vms={**ledger.vms, vm.id: vm})
 
 
-def with_happenings(ledger: Ledger, happenings: Iterable[Happening]) -> Ledger:
+def with_events(ledger: Ledger, happenings: Iterable[OperationEvent]) -> Ledger:
     """What Google's operations add to VMs and things that are known."""
     vms, things = dict(ledger.vms), dict(ledger.things)
-    by_id: dict[str, list[Happening]] = {}
+    by_id: dict[str, list[OperationEvent]] = {}
     for one in happenings:
         by_id.setdefault(one.target_id, []).append(one)
     for target, found in by_id.items():
-        gone = next((one.at for one in found if one.turn is Turn.GONE), None)
+        gone = next((one.at for one in found if one.turn is PowerChange.GONE), None)
         if target in vms:
             vm = _turned(vms[target], [(one.at, one.turn) for one in found])
             vms[target] = replace(vm, gone_at=vm.gone_at or gone)
@@ -179,7 +179,7 @@ def with_happenings(ledger: Ledger, happenings: Iterable[Happening]) -> Ledger:
     return replace(ledger, vms=vms, things=things)
 
 
-def with_things(ledger: Ledger, found: Iterable[Belonging], now: datetime) -> Ledger:
+def with_resources(ledger: Ledger, found: Iterable[OwnedResource], now: datetime) -> Ledger:
     """What a whole list of an owner's disks, snapshots and addresses adds.
 
     One that was there and is not any more went at its deletion where that is known, else when it
@@ -188,10 +188,10 @@ def with_things(ledger: Ledger, found: Iterable[Belonging], now: datetime) -> Le
     things = dict(ledger.things)
     listed = set()
     for one in found:
-        if one.created_at is None or one.what is What.FIREWALL or not one.id:
+        if one.created_at is None or one.what is ResourceKind.FIREWALL or not one.id:
             continue
         listed.add(one.id)
-        things[one.id] = PaidThing(
+        things[one.id] = PaidResource(
             id=one.id,
             what=one.what,
             name=one.name,
@@ -223,14 +223,14 @@ def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: date
             limit = last.begin + timedelta(seconds=vm.max_run_s or 0) if last else vm.created_at
             at = min(now, limit) if last is None or last.end is None else last.end
             guessed = last is not None and last.end is None
-            vm = replace(_turned(vm, [(at, Turn.GONE)]), gone_at=at, end_guessed=guessed)
+            vm = replace(_turned(vm, [(at, PowerChange.GONE)]), gone_at=at, end_guessed=guessed)
         vms[id_] = vm
     return replace(ledger, vms=vms)
 
 
-def owner_of(thing: PaidThing, vms: Iterable[PaidVm]) -> PaidVm | None:
+def owner_of(thing: PaidResource, vms: Iterable[PaidVm]) -> PaidVm | None:
     """The VM whose boot disk it is: its cost is the VM's while that exists."""
-    if thing.what is not What.DISK:
+    if thing.what is not ResourceKind.DISK:
         return None
     same = [
         vm
@@ -250,26 +250,28 @@ def _not_gone(vm: PaidVm | None) -> PaidVm | None:
     return replace(vm, on=(*vm.on[:-1], replace(vm.on[-1], end=None)))
 
 
-def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, Turn]]) -> PaidVm:
+def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, PowerChange]]) -> PaidVm:
     """The VM's times anew, from those that were known and these turns, each told once or more."""
-    known = [(span.begin, Turn.ON) for span in vm.on]
-    known += [(span.end, Turn.OFF) for span in vm.on if span.end is not None]
-    by_moment: dict[datetime, set[Turn]] = {}
+    known = [(span.begin, PowerChange.ON) for span in vm.on]
+    known += [(span.end, PowerChange.OFF) for span in vm.on if span.end is not None]
+    by_moment: dict[datetime, set[PowerChange]] = {}
     for at, turn in (*known, *turns):
-        by_moment.setdefault(at, set()).add(Turn.ON if turn is Turn.ON else Turn.OFF)
+        by_moment.setdefault(at, set()).add(
+            PowerChange.ON if turn is PowerChange.ON else PowerChange.OFF
+        )
     spans: list[Span] = []
     for at in sorted(by_moment):
         both, last = by_moment[at], spans[-1] if spans else None
         if last is not None and last.end is None:
             latest = last.begin + timedelta(seconds=vm.max_run_s) if vm.max_run_s else at
-            if Turn.OFF in both:
+            if PowerChange.OFF in both:
                 spans[-1] = replace(last, end=at)
             elif at > latest + LIMIT_SLACK:  # its stop was not seen, but Google's limit is known
                 spans[-1] = replace(last, end=latest)
             else:
                 continue
-            if Turn.ON in both:
+            if PowerChange.ON in both:
                 spans.append(Span(at))
-        elif Turn.ON in both:
-            spans.append(Span(at, at if Turn.OFF in both else None))
+        elif PowerChange.ON in both:
+            spans.append(Span(at, at if PowerChange.OFF in both else None))
     return replace(vm, on=tuple(spans))

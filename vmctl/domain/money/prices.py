@@ -51,7 +51,7 @@ def unused_address_usd_per_month() -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class HourlyCost:
     """What one VM costs: by the hour while it runs, by the month for its disk in any case.
 
     In USD by list prices of `dated`; None where a price is not known.
@@ -77,6 +77,6 @@ class Rate:
         return self.on_usd_h + (self.disk_usd_month or 0.0) / HOURS_PER_MONTH
 
 
-def affordable_s(budget_usd: float, rate: Rate) -> float | None:
+def affordable_s(budget_usd: float, rate: HourlyCost) -> float | None:
     """How long a VM may run for so much, its disk included; None where no price is known."""
     return None if not rate.all_usd_h else budget_usd / rate.all_usd_h * 3600

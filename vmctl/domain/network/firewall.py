@@ -40,7 +40,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class SshExposure:
     """The address ranges that are let in, and the rule that decided last."""
 
     sources: tuple[str, ...]
@@ -48,7 +48,7 @@ class Door:
     closed_by: str = ""
 
 
-def ssh_door(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT) -> Door:
+def evaluate_ssh(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT) -> SshExposure:
     """Who may knock at SSH, rule by rule in order of priority, deny before allow among equals."""
     sources: list[str] = []
     last = ""
@@ -61,8 +61,8 @@ def ssh_door(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT)
             if ANYWHERE in rule.sources:
                 break
         elif ANYWHERE in rule.sources:
-            return Door(tuple(sources), last, rule.name)
-    return Door(tuple(sources), last)
+            return SshExposure(tuple(sources), last, rule.name)
+    return SshExposure(tuple(sources), last)
 
 
 def rule_to_make(network: str, source: str = ANYWHERE) -> str:

@@ -28,7 +28,7 @@ def nat_lines(network: str, region: str) -> str:
     )
 
 
-def admits_iap(rules: Iterable[Rule], tags: Collection[str]) -> bool:
+def allows_iap(rules: Iterable[Rule], tags: Collection[str]) -> bool:
     """Whether the proxy's addresses reach SSH on a VM with these tags; deny before allow."""
     proxy = ipaddress.IPv4Network(IAP_RANGE)
     for rule in sorted(rules, key=lambda rule: (rule.priority, rule.allows)):

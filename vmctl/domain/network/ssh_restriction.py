@@ -16,7 +16,7 @@ from vmctl.domain.network.firewall import IAP_RANGE, LONGEST_NAME
 
 LIMIT_LABEL = "vmctl-ssh-from"  # on the VM: for its owner to read; the rules are what counts
 ALLOW_PRIORITY, DENY_PRIORITY = 900, 1000  # the smaller number is heard first
-LIFTED = "lifted"  # the label's value while the rules keep nobody out
+SUSPENDED = "lifted"  # the label's value while the rules keep nobody out
 SILENT_S = 4.0  # a port that lets us in answers sooner
 TOLD_S = 5.0  # SSH is up so long after the VM's own first word
 LONGEST_BOOT_S = 120.0  # until SSH is up, of a VM that tells nothing
@@ -88,6 +88,6 @@ def limit_text(source: str) -> str:
     """For people: from where SSH lets in."""
     if source == _THROUGH_IAP:
         return "SSH to it is limited to Google's Identity-Aware Proxy."
-    if source == LIFTED:
+    if source == SUSPENDED:
         return "SSH to it is not limited just now; to limit it again: vmctl up"
     return f"SSH to it is limited to your address {source}; from another one: vmctl up"

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from vmctl.domain.errors import VmctlError, exit_code_of
 from vmctl.domain.machine.image import Image
-from vmctl.domain.network.firewall import ANYWHERE, IAP_RANGE, Door, is_private
+from vmctl.domain.network.firewall import ANYWHERE, IAP_RANGE, SshExposure, is_private
 from vmctl.domain.network.nat import nat_lines
 
 
@@ -100,7 +100,7 @@ class Checkup:
         return f"Mend first: {broken[0]}. Then run it again: vmctl doctor"
 
 
-def ordered(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
+def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     """The findings in the order of the checks; a check without one was not possible.
 
     It names the broken check that it would have needed.
@@ -116,7 +116,9 @@ def ordered(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))
 
 
-def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = False) -> CheckResult:
+def check_firewall(
+    door: SshExposure, network: str, tag: str, *, proxied: bool = False
+) -> CheckResult:
     """Whether SSH from outside arrives at a VM of vmctl's; `proxied`: by Google's IAP."""
     source = IAP_RANGE if proxied else ANYWHERE
     create = (
@@ -163,7 +165,7 @@ def firewall_finding(door: Door, network: str, tag: str, *, proxied: bool = Fals
     )
 
 
-def way_out_finding(region: str, network: str, has_nat: bool) -> CheckResult:
+def check_nat(region: str, network: str, has_nat: bool) -> CheckResult:
     """Whether a VM without an external address can download anything."""
     if has_nat:
         message = f"{network}, with Cloud NAT in {region} for downloads"
@@ -177,7 +179,7 @@ def way_out_finding(region: str, network: str, has_nat: bool) -> CheckResult:
     )
 
 
-def image_finding(
+def check_image(
     image: Image, found: PublicImage | None, disk_gb: int, cautions: Sequence[str]
 ) -> CheckResult:
     """Whether a disk of this size can be made from the image."""
@@ -215,7 +217,7 @@ def image_finding(
     return CheckResult(Check.IMAGE, CheckStatus.OK, f"{found.name}, {found.disk_gb} GB")
 
 
-def programs_findings(programs: Sequence[Program]) -> list[CheckResult]:
+def check_programs(programs: Sequence[Program]) -> list[CheckResult]:
     """Which programs of this computer are missing, and how to install them."""
     there = [f"{p.name} {p.version}".strip() for p in programs if p.version is not None]
     missing = [program for program in programs if program.version is None]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
-from vmctl.domain.machine.instance_spec import TAG
+from vmctl.domain.machine.instance import NETWORK_TAG
 from vmctl.domain.network.firewall import rule_to_make
 from vmctl.domain.readiness.nvidia import Driver
-from vmctl.domain.readiness.stages import Rung
+from vmctl.domain.readiness.stages import Stage
 from vmctl.domain.text import one_line, printable
 
 GRACE_S = 10.0  # what is wrong for so long, with nothing under way that would mend it, stays wrong
@@ -52,7 +52,7 @@ class Torch:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     """What is known of a VM that is not ready yet; None where nobody has looked."""
 
     name: str
@@ -78,7 +78,7 @@ class Observed:
     torch: Torch | None = None
     evidence: tuple[str, ...] = ()
 
-    def seen(self, report: Mapping[str, Any]) -> Observed:
+    def seen(self, report: Mapping[str, Any]) -> Observation:
         """With what the VM itself reports, which has been checked."""
         answer = report["driver"] or {"code": None, "said": None}
         said = printable(answer["said"] or "")
@@ -111,12 +111,12 @@ class Observed:
 class Diagnosis:
     """The rung that is missing, the culprit in one sentence, and the one thing to do."""
 
-    rung: Rung
+    rung: Stage
     culprit: str
     fix: str
     kind: type[VmctlError] = Conflict
 
-    def error(self, observed: Observed) -> VmctlError:
+    def error(self, observed: Observation) -> VmctlError:
         """As an error: its exit code is its kind's, the evidence goes along."""
         found = self.kind(
             f"{observed.name} is not ready: {self.rung.text} is missing. {self.culprit}",
@@ -126,7 +126,9 @@ class Diagnosis:
         return found
 
 
-def diagnose(observed: Observed, rung: Rung, waited_s: float, limit_s: float) -> Diagnosis | None:
+def diagnose(
+    observed: Observation, rung: Stage, waited_s: float, limit_s: float
+) -> Diagnosis | None:
     """Why a rung is not reached; None as long as waiting for it makes sense.
 
     `waited_s` is how long nothing has changed in what is observed; past `limit_s` in all there
@@ -136,32 +138,32 @@ def diagnose(observed: Observed, rung: Rung, waited_s: float, limit_s: float) ->
         return Diagnosis(rung, observed.went, "vmctl up")
     over = waited_s > limit_s
     match rung:
-        case Rung.PORT:
+        case Stage.PORT:
             return _port(observed, waited_s, limit_s, over=over)
-        case Rung.KEY:
+        case Stage.KEY:
             return _key(observed, waited_s, limit_s, over=over)
-        case Rung.STARTUP:
+        case Stage.STARTUP:
             return _startup(observed, limit_s, over=over)
-        case Rung.DRIVER:
+        case Stage.DRIVER:
             return _driver(observed, waited_s, limit_s, over=over)
-        case Rung.TORCH:
+        case Stage.TORCH:
             return _torch(observed, limit_s, over=over)
     return None
 
 
-def _port(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
+def _port(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
     if seen.allowed is False and waited_s > GRACE_S:
         return Diagnosis(
-            Rung.PORT,
+            Stage.PORT,
             "No firewall rule of its network lets tcp:22 in.",
-            f"{rule_to_make(seen.network)} --target-tags {TAG}",
+            f"{rule_to_make(seen.network)} --target-tags {NETWORK_TAG}",
             Unreachable,
         )
     if not over:
         return None
     though = ", though the firewall lets SSH in" if seen.allowed else ""
     return Diagnosis(
-        Rung.PORT,
+        Stage.PORT,
         f"Nothing answers at its SSH port after {_span(limit_s)}{though}: "
         "its boot hangs, or your own network blocks SSH.",
         "Try another network, or restart it: vmctl down && vmctl up",
@@ -169,10 +171,10 @@ def _port(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Dia
     )
 
 
-def _key(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
+def _key(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
     if seen.refused and seen.os_login and waited_s > REFUSED_GRACE_S:
         return Diagnosis(
-            Rung.KEY,
+            Stage.KEY,
             "OS Login is on (enable-oslogin=TRUE): Google then ignores keys in metadata.",
             f"gcloud compute instances add-metadata {seen.name} --zone {seen.zone} "
             "--metadata enable-oslogin=FALSE",
@@ -180,7 +182,7 @@ def _key(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diag
         )
     if seen.agent_failed and waited_s > REFUSED_GRACE_S:
         return Diagnosis(
-            Rung.KEY,
+            Stage.KEY,
             "Google's guest agent on it has failed: nobody writes keys there.",
             "Restart it: vmctl down && vmctl up",
             AccessDenied,
@@ -189,14 +191,14 @@ def _key(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diag
         return None
     if not seen.refused:
         return Diagnosis(
-            Rung.KEY,
+            Stage.KEY,
             f"It has not shown its host keys, or no SSH server, after {_span(limit_s)}: "
             "Google's guest agent may not run.",
             "Restart it: vmctl down && vmctl up",
             TimedOut,
         )
     return Diagnosis(
-        Rung.KEY,
+        Stage.KEY,
         f"sshd has refused vmctl's key for the user {seen.user} for {_span(limit_s)}: Google's "
         "guest agent may not run.",
         "Restart it: vmctl down && vmctl up",
@@ -204,17 +206,17 @@ def _key(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diag
     )
 
 
-def _startup(seen: Observed, limit_s: float, *, over: bool) -> Diagnosis | None:
+def _startup(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None:
     if seen.script_code:
         return Diagnosis(
-            Rung.STARTUP,
+            Stage.STARTUP,
             f"Its startup-script ended with exit status {seen.script_code}.",
             f"Mend it: gcloud compute instances add-metadata {seen.name} --zone {seen.zone} "
             "--metadata-from-file startup-script=FILE; then: vmctl down && vmctl up",
         )
     if seen.has_script and seen.startup == "failed":
         return Diagnosis(
-            Rung.STARTUP,
+            Stage.STARTUP,
             "google-startup-scripts.service, which runs its startup-script, has failed.",
             "Look: vmctl exec -- sudo journalctl -u google-startup-scripts",
         )
@@ -223,14 +225,14 @@ def _startup(seen: Observed, limit_s: float, *, over: bool) -> Diagnosis | None:
     script = seen.startup == "activating"
     what = "Its startup-script" if script else "vmctl's set-up of it"
     return Diagnosis(
-        Rung.STARTUP,
+        Stage.STARTUP,
         f"{what} is still at work after {_span(limit_s)}.{_held(seen)}",
         _wait_or_look(seen, "sudo journalctl -u google-startup-scripts" if script else "ps fx"),
         TimedOut,
     )
 
 
-def _driver(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
+def _driver(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
     if seen.driver_answers or not (over or (waited_s > GRACE_S and not seen.busy)):
         return None
     again = "Start it on another host: vmctl down && vmctl up"
@@ -239,32 +241,32 @@ def _driver(seen: Observed, waited_s: float, limit_s: float, *, over: bool) -> D
         why = f"nvidia-smi sees {has} of {seen.gpus} GPUs"
         if seen.cards is not None and seen.cards >= seen.gpus:
             why += f", though {seen.cards} are on the VM's bus: a GPU has failed"
-        return Diagnosis(Rung.DRIVER, f"{why}.", again)
+        return Diagnosis(Stage.DRIVER, f"{why}.", again)
     said = seen.driver_said.rstrip(".") or "nvidia-smi says nothing"
     if over and seen.busy:
         return Diagnosis(
-            Rung.DRIVER,
+            Stage.DRIVER,
             f"The driver is not installed after {_span(limit_s)} ({said}).{_held(seen)}",
             _wait_or_look(seen, "systemctl list-jobs"),
             TimedOut,
         )
     if seen.cards == 0:
-        return Diagnosis(Rung.DRIVER, f"The VM has no NVIDIA card on its bus ({said}).", again)
+        return Diagnosis(Stage.DRIVER, f"The VM has no NVIDIA card on its bus ({said}).", again)
     return Diagnosis(
-        Rung.DRIVER,
+        Stage.DRIVER,
         f"No driver answers, and nothing installs one ({said}).",
         "Make it anew from its image: vmctl down --delete, then vmctl up",
     )
 
 
-def _torch(seen: Observed, limit_s: float, *, over: bool) -> Diagnosis | None:
+def _torch(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None:
     torch = seen.torch
     fresh = "Make it anew: vmctl down --delete, then vmctl up --image pytorch"
     if torch is None:
         if not over:
             return None
         return Diagnosis(
-            Rung.TORCH, f"torch is not imported after {_span(limit_s)}.",
+            Stage.TORCH, f"torch is not imported after {_span(limit_s)}.",
             "Look how busy its disk is: vmctl exec -- vmstat 1 5", TimedOut,
         )  # fmt: skip
     if torch.simulated:
@@ -272,36 +274,36 @@ def _torch(seen: Observed, limit_s: float, *, over: bool) -> Diagnosis | None:
     if not torch.version:
         if not torch.said:
             return None  # an image without torch: the user's own choice
-        return Diagnosis(Rung.TORCH, f"{torch.python} cannot import torch: {torch.said}.", fresh)
+        return Diagnosis(Stage.TORCH, f"{torch.python} cannot import torch: {torch.said}.", fresh)
     if torch.available and torch.count >= seen.gpus:
         return None
     if torch.available:
         return Diagnosis(
-            Rung.TORCH, f"torch sees {torch.count} of {seen.gpus} GPUs.",
+            Stage.TORCH, f"torch sees {torch.count} of {seen.gpus} GPUs.",
             "Look whether CUDA_VISIBLE_DEVICES hides one: vmctl exec -- env",
         )  # fmt: skip
     if not torch.cuda:
         return Diagnosis(
-            Rung.TORCH,
+            Stage.TORCH,
             f"torch {torch.version} at {torch.python} is a build without CUDA.",
             f"vmctl exec -- {torch.python} -m pip install --force-reinstall torch torchvision",
         )
     if _older(torch.driver_cuda, torch.cuda):
         return Diagnosis(
-            Rung.TORCH,
+            Stage.TORCH,
             f"The driver speaks CUDA {torch.driver_cuda}, torch {torch.version} needs "
             f"{torch.cuda}.",
             fresh,
         )
     said = f": {torch.said}" if torch.said else ""
-    return Diagnosis(Rung.TORCH, f"torch {torch.version} sees no CUDA{said}.", fresh)
+    return Diagnosis(Stage.TORCH, f"torch {torch.version} sees no CUDA{said}.", fresh)
 
 
-def _held(seen: Observed) -> str:
+def _held(seen: Observation) -> str:
     return f" {seen.lock} holds the package manager's lock." if seen.lock else ""
 
 
-def _wait_or_look(seen: Observed, command: str) -> str:
+def _wait_or_look(seen: Observation, command: str) -> str:
     if seen.lock:
         return "Wait for it and run again: vmctl up"
     return f"Look what it does: vmctl exec -- {command}"

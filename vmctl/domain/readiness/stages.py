@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Rung(StrEnum):
+class Stage(StrEnum):
     """The rungs in their order; each one needs those before it."""
 
     OPERATION = "operation"  # Google has carried out what was asked
@@ -24,18 +24,18 @@ class Rung(StrEnum):
 
 
 _TITLES = {
-    Rung.OPERATION: "operation",
-    Rung.RUNNING: "RUNNING",
-    Rung.PORT: "port 22",
-    Rung.KEY: "key",
-    Rung.STARTUP: "start-up",
-    Rung.DRIVER: "driver",
-    Rung.TORCH: "torch",
+    Stage.OPERATION: "operation",
+    Stage.RUNNING: "RUNNING",
+    Stage.PORT: "port 22",
+    Stage.KEY: "key",
+    Stage.STARTUP: "start-up",
+    Stage.DRIVER: "driver",
+    Stage.TORCH: "torch",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class StageReached:
     """A rung that was reached, in seconds from the beginning and from the rung before."""
 
     rung: str
@@ -45,23 +45,23 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class StageLog:
     """What was reached so far, and when."""
 
-    reached: tuple[Reached, ...] = ()
+    reached: tuple[StageReached, ...] = ()
 
-    def has(self, rung: Rung) -> bool:
+    def has(self, rung: Stage) -> bool:
         """Whether it was reached."""
         return any(one.rung == rung for one in self.reached)
 
-    def with_rung(self, rung: Rung, after_s: float, note: str = "") -> Ladder:
+    def with_rung(self, rung: Stage, after_s: float, note: str = "") -> StageLog:
         """The same with one rung more; one that was reached before keeps its time."""
         if self.has(rung):
             return self
         before = max((one.after_s for one in self.reached), default=0.0)
         took = max(0.0, after_s - before)
-        one = Reached(str(rung), round(after_s, 3), round(took, 3), note)
-        return Ladder((*self.reached, one))
+        one = StageReached(str(rung), round(after_s, 3), round(took, 3), note)
+        return StageLog((*self.reached, one))
 
     @property
     def text(self) -> str:
@@ -70,5 +70,5 @@ class Ladder:
         for number, one in enumerate(self.reached):
             seconds = f"{one.took_s:.1f}" if one.took_s < 10 else f"{one.took_s:.0f}"
             note = f" ({one.note})" if one.note else ""
-            shown.append(f"{Rung(one.rung).text} {'+' if number else ''}{seconds} s{note}")
+            shown.append(f"{Stage(one.rung).text} {'+' if number else ''}{seconds} s{note}")
         return ", ".join(shown)

@@ -11,7 +11,9 @@ from vmctl.config import Project
 from vmctl.domain.events import Finished, Info, Started, Story
 
 
-def ensure_emulator(clock: Clock, time_kind: str | None = None) -> Story[emulator_process.Running]:
+def ensure_emulator(
+    clock: Clock, time_kind: str | None = None
+) -> Story[emulator_process.EmulatorProcess]:
     """The embedded Compute Engine, started when it does not answer, then with such a clock."""
     folder = emulator_process.home()
     running = emulator_process.find(folder)

@@ -21,7 +21,7 @@ def gap_s(waited_s: float) -> float:
     return min(max(waited_s / 10, SHORTEST_GAP_S), LONGEST_GAP_S)
 
 
-def follow(
+def wait_operation(
     compute: Compute,
     operation: Operation,
     clock: Clock,
@@ -51,7 +51,7 @@ def follow(
     return operation
 
 
-def carried_out(
+def wait_done(
     compute: Compute,
     asked: Operation,
     clock: Clock,
@@ -61,18 +61,20 @@ def carried_out(
     limit_s: float = SILENCE_LIMIT_S,
 ) -> Story[None]:
     """Wait until a change is made; raises why it was refused or failed."""
-    done = yield from follow(compute, asked, clock, step, limit_s=limit_s)
+    done = yield from wait_operation(compute, asked, clock, step, limit_s=limit_s)
     raise_failure(done, compute.project, doing)
 
 
-def deleted(compute: Compute, asked: Operation, clock: Clock, step: str, what: str) -> Story[None]:
+def wait_deleted(
+    compute: Compute, asked: Operation, clock: Clock, step: str, what: str
+) -> Story[None]:
     """Wait until a thing is gone, whoever deletes it; raises why it stays."""
-    done = yield from follow(compute, asked, clock, step)
+    done = yield from wait_operation(compute, asked, clock, step)
     if not not_found(done):
         raise_failure(done, compute.project, f"Deleting {what}")
 
 
-def until(
+def wait_until(
     compute: Compute,
     instance: Instance,
     reached: Callable[[Instance], bool],

@@ -14,9 +14,9 @@ from vmctl.domain.errors import VmctlError
 from vmctl.domain.events import Story
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.money.bill import ThingCost, VmCost, bill
+from vmctl.domain.money.bill import ResourceCost, VmCost, bill
 from vmctl.domain.money.ledger import Ledger, PaidRun, PaidVm
-from vmctl.domain.money.prices import Rate
+from vmctl.domain.money.prices import HourlyCost
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.costs import ledger_store as memory
 from vmctl.workflows.machine.status import rate_in, rate_of
@@ -45,7 +45,7 @@ class CostResult:
     prices_missing: int
     priced: tuple[str, ...]  # of what dates the prices are
     machines: tuple[VmCost, ...]
-    others: tuple[ThingCost, ...]
+    others: tuple[ResourceCost, ...]
     runs: tuple[RunCost, ...] = ()
 
     @property
@@ -142,12 +142,12 @@ def stopped_line(
     return f"{line} (an estimate by {priced_text(month.priced)}): vmctl cost"
 
 
-def run_usd(rate: Rate, seconds: float) -> float | None:
+def run_usd(rate: HourlyCost, seconds: float) -> float | None:
     """What a VM's running for so long costs beside its disk."""
     return None if rate.on_usd_h is None else rate.on_usd_h * seconds / 3600
 
 
-def _rate(vm: PaidVm) -> Rate:
+def _rate(vm: PaidVm) -> HourlyCost:
     gpu = Gpu(vm.accelerator, vm.gpu_count) if vm.accelerator else None
     rate = rate_in(vm.zone, vm.machine_type, gpu, vm.disk_gb, spot=vm.spot)
     return replace(rate, has_address=vm.has_address)

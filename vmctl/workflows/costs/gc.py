@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute, not_found
-from vmctl.cloud.compute.owned import belongings, delete_belonging, vms_under_way
+from vmctl.cloud.compute.owned import delete_owned, list_owned, vms_under_way
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Started, Story, Warned
-from vmctl.domain.machine.leftovers import Belonging, left_by_selftests, orphans
+from vmctl.domain.machine.leftovers import OwnedResource, left_by_selftests, orphans
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.operations import follow
+from vmctl.workflows.base.operations import wait_operation
 from vmctl.workflows.machine.status import stamp
 
 
@@ -101,7 +101,7 @@ def gc(
     for one in agreed:
         began = clock.monotonic()
         yield Started("gc", f"Deleting the {one.what} {one.name} ({one.place})")
-        done = yield from follow(compute, delete_belonging(compute, one), clock, "gc")
+        done = yield from wait_operation(compute, delete_owned(compute, one), clock, "gc")
         if done.failure is None or not_found(done):
             deleted.append(one)
             seconds = clock.monotonic() - began
@@ -121,16 +121,16 @@ def gc(
     return GcResult(result.orphans, kept, result.usd_per_month)
 
 
-def _look(compute: Compute, owner: str, clock: Clock) -> tuple[Belonging, ...]:
+def _look(compute: Compute, owner: str, clock: Clock) -> tuple[OwnedResource, ...]:
     # first the operations, then the things: a VM whose creation ends in between is listed
     under_way = vms_under_way(compute)
-    found = belongings(compute, owner)
+    found = list_owned(compute, owner)
     instances = compute.list_instances(owner)
     found += left_by_selftests(instances, compute.now(clock.now()))
     return orphans(found, instances, under_way)
 
 
-def _result(found: tuple[Belonging, ...]) -> OrphansResult:
+def _result(found: tuple[OwnedResource, ...]) -> OrphansResult:
     prices = [one.usd_per_month for one in found]
     return OrphansResult(
         tuple(map(_view, found)),
@@ -139,7 +139,7 @@ def _result(found: tuple[Belonging, ...]) -> OrphansResult:
     )
 
 
-def _view(one: Belonging) -> Orphan:
+def _view(one: OwnedResource) -> Orphan:
     return Orphan(
         what=str(one.what),
         name=one.name,

@@ -18,21 +18,21 @@ from typing import Any, TypeVar
 from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
 from vmctl.cloud.compute.compute import Compute
-from vmctl.cloud.compute.history import happenings
-from vmctl.cloud.compute.owned import belongings
+from vmctl.cloud.compute.history import list_events
+from vmctl.cloud.compute.owned import list_owned
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.leftovers import What
+from vmctl.domain.machine.leftovers import ResourceKind
 from vmctl.domain.money.ledger import (
     EMPTY,
     Ledger,
+    PaidResource,
     PaidRun,
-    PaidThing,
     PaidVm,
     Span,
-    with_happenings,
-    with_things,
+    with_events,
+    with_resources,
     with_vm,
     without_vms_missing,
 )
@@ -47,18 +47,18 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
     instances = compute.list_instances(project.owner)
     now = compute.now(clock.now())
     try:
-        things = belongings(compute, project.owner)
+        things = list_owned(compute, project.owner)
     except AccessDenied:  # who may see the VMs only learns what those came to
         things = None
-    happened = happenings(compute)
+    happened = list_events(compute)
 
     def merged(ledger: Ledger) -> Ledger:
         for instance in instances:
             ledger = with_vm(ledger, instance)
-        ledger = with_happenings(ledger, happened)
+        ledger = with_events(ledger, happened)
         ledger = without_vms_missing(ledger, instances, now)
         if things is not None:
-            ledger = with_happenings(with_things(ledger, things, now), happened)
+            ledger = with_events(with_resources(ledger, things, now), happened)
         return dataclasses.replace(ledger, observed_at=now)
 
     return change(project, compute.project, merged)
@@ -137,8 +137,8 @@ def _vm(value: Mapping[str, Any]) -> PaidVm:
     return dataclasses.replace(vm, on=tuple(_plain(Span, span) for span in value["on"]))
 
 
-def _thing(value: Mapping[str, Any]) -> PaidThing:
-    return dataclasses.replace(_plain(PaidThing, value), what=What(value["what"]))
+def _thing(value: Mapping[str, Any]) -> PaidResource:
+    return dataclasses.replace(_plain(PaidResource, value), what=ResourceKind(value["what"]))
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -21,7 +21,6 @@ from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.login.ssh_keys import key_entry, merged_keys, time_left
 from vmctl.domain.machine.adoption import (
-    TAG,
     Adoption,
     Candidate,
     Change,
@@ -29,14 +28,14 @@ from vmctl.domain.machine.adoption import (
     refuse_unfit,
 )
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.instance import Instance, Status
+from vmctl.domain.machine.instance import NETWORK_TAG, Instance, Status
 from vmctl.domain.machine.watchdog import parse_idle
 from vmctl.domain.names import nearest
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.operations import carried_out
+from vmctl.workflows.base.operations import wait_done
 from vmctl.workflows.machine.status import price_of, stamp
 from vmctl.workflows.machine.up import up
 from vmctl.workflows.setup.completion import remember_vms
@@ -48,7 +47,7 @@ Agree = Callable[[str], bool]  # shown what will change
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AdoptRequest:
     """Which VM, and how far to go."""
 
     name: str
@@ -75,7 +74,7 @@ class AdoptResult:
 
 
 def adopt(
-    project: Project, wanted: Wanted, agree: Agree, *, clock: Clock | None = None
+    project: Project, wanted: AdoptRequest, agree: Agree, *, clock: Clock | None = None
 ) -> Story[AdoptResult]:
     """Take a VM under vmctl's wing; `agree` is shown what will change, False ends it.
 
@@ -124,7 +123,7 @@ def adopt(
     return _result(project, now, plan, done=True, ready=ready)
 
 
-def _zone(compute: Compute, wanted: Wanted) -> str:
+def _zone(compute: Compute, wanted: AdoptRequest) -> str:
     """Where the VM is; raises NotFound, or Conflict when the name is in several zones."""
     zones = zones_of_name(compute, wanted.name)
     if wanted.zone in zones:
@@ -148,7 +147,7 @@ def _zone(compute: Compute, wanted: Wanted) -> str:
     return zones[0]
 
 
-def _host_keys(compute: Compute, found: Candidate, wanted: Wanted) -> list[str]:
+def _host_keys(compute: Compute, found: Candidate, wanted: AdoptRequest) -> list[str]:
     """The keys to pin: those given, published, or on the serial port; [] where there are none."""
     if wanted.host_key:
         try:
@@ -217,7 +216,7 @@ def _carry_out(
     if plan.metadata or plan.key:
         yield from _done(compute, compute.set_metadata(vm, metadata), clock)
     if plan.tags:
-        yield from _done(compute, compute.add_tag(vm, TAG), clock)
+        yield from _done(compute, compute.add_tag(vm, NETWORK_TAG), clock)
     if plan.take_disk_along:
         yield from _done(compute, adoption.take_disk_along(compute, found), clock)
     if plan.disk_labels:
@@ -227,7 +226,7 @@ def _carry_out(
 
 
 def _done(compute: Compute, asked: Operation, clock: Clock) -> Story[None]:
-    yield from carried_out(compute, asked, clock, "adopt", f"{asked.kind} of {asked.target}")
+    yield from wait_done(compute, asked, clock, "adopt", f"{asked.kind} of {asked.target}")
 
 
 def _as_it_is(project: Project, vm: Instance) -> Project:

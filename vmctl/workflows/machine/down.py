@@ -13,9 +13,9 @@ from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.money.prices import disk_usd_per_month
 from vmctl.ssh.identity import known_hosts
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.operations import follow, until
+from vmctl.workflows.base.operations import wait_operation, wait_until
 from vmctl.workflows.costs.cost import stopped_line
-from vmctl.workflows.machine.move_cleanup import forget
+from vmctl.workflows.machine.move_cleanup import clean_up_move
 from vmctl.workflows.machine.status import disk_text
 from vmctl.workflows.session.session import disconnect
 from vmctl.workflows.session.ssh_restriction import remove_limit
@@ -62,7 +62,7 @@ def down(
     if instance is None:
         action = "already gone"
     elif delete:
-        yield from forget(project, compute, instance, clock)
+        yield from clean_up_move(project, compute, instance, clock)
         action = yield from _delete(compute, instance, clock)
     else:
         if instance.is_moving or instance.moved_from:
@@ -106,7 +106,7 @@ def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance |
     if operation is None:
         return instance or compute.find_instance(project.owner, project.name)
     yield Info(f"Its creation in {operation.zone} is still under way: waiting for its end.")
-    yield from follow(compute, operation, clock, "create")
+    yield from wait_operation(compute, operation, clock, "create")
     return compute.find_instance(project.owner, project.name)
 
 
@@ -122,11 +122,11 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     began = clock.monotonic()
     yield Started("stop", f"Stopping {instance.name} in {instance.zone}")
     if not instance.status.is_going:
-        done = yield from follow(compute, compute.stop(instance), clock, "stop")
+        done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
         if not_found(done):
             return "already gone"
         raise_failure(done, compute.project, f"Stopping {instance.name}")
-    off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     if off is None:
         return "already gone"
     yield Finished("stop", f"{instance.name} is off", clock.monotonic() - began)
@@ -137,16 +137,16 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
     if instance.status.is_going:  # Google refuses while it stops, or is being deleted already
-        rest = yield from until(
+        rest = yield from wait_until(
             compute, instance, lambda vm: not vm.status.is_going, clock, "delete"
         )
         if rest is None:
             yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
             return "deleted"
-    done = yield from follow(compute, compute.delete(instance), clock, "delete")
+    done = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
     if not_found(done):
         return "already gone"
     raise_failure(done, compute.project, f"Deleting {instance.name}")
-    yield from until(compute, instance, lambda vm: False, clock, "delete")
+    yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
     yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
     return "deleted"

@@ -12,7 +12,7 @@ from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Status
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchSettings
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.operations import carried_out
+from vmctl.workflows.base.operations import wait_done
 from vmctl.workflows.machine.status import stamp
 
 
@@ -62,7 +62,7 @@ def keep(project: Project, seconds: float, *, clock: Clock | None = None) -> Sto
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
     wanted = replace(settings, keep_until=until.timestamp())
     asked = compute.set_metadata(instance, {SETTINGS_ITEM: wanted.text()})
-    yield from carried_out(compute, asked, clock, "keep", f"Keeping {instance.name}")
+    yield from wait_done(compute, asked, clock, "keep", f"Keeping {instance.name}")
     budget = datetime.fromtimestamp(settings.stop_at, UTC) if settings.stop_at else None
     return KeepResult(
         name=instance.name,

@@ -18,7 +18,7 @@ from dataclasses import replace
 from vmctl.clock import Clock
 from vmctl.cloud import price_table
 from vmctl.cloud.compute.compute import Compute, already_there, raise_failure
-from vmctl.cloud.compute.owned import delete_belonging, move_snapshots, take_snapshot
+from vmctl.cloud.compute.owned import delete_owned, move_snapshots, take_snapshot
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NoCapacity, TimedOut, Unreachable, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
@@ -31,16 +31,22 @@ from vmctl.domain.machine.instance import (
     Status,
     labels_for,
 )
-from vmctl.domain.machine.instance_spec import MachinePlan, own_metadata
-from vmctl.domain.machine.leftovers import Belonging
+from vmctl.domain.machine.instance_spec import InstanceSpec, own_metadata
+from vmctl.domain.machine.leftovers import OwnedResource
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.machine.placement import Patience, region_of, with_other_regions
+from vmctl.domain.machine.placement import SearchPolicy, region_of, with_other_regions
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.workflows.base.operations import carried_out, deleted, follow, gap_s, until
-from vmctl.workflows.machine.move_cleanup import COPY_LIMIT_S, begun, give_up, made_from
+from vmctl.workflows.base.operations import (
+    gap_s,
+    wait_deleted,
+    wait_done,
+    wait_operation,
+    wait_until,
+)
+from vmctl.workflows.machine.move_cleanup import COPY_LIMIT_S, abort_move, find_new_vm, made_from
 from vmctl.workflows.machine.start import start
 from vmctl.workflows.machine.watchdog_setup import watchdog_metadata
-from vmctl.workflows.machine.zone_plan import Plan, create, plan_again
+from vmctl.workflows.machine.zone_plan import ZonePlan, create, plan_again
 
 
 def start_or_move(
@@ -48,10 +54,10 @@ def start_or_move(
     compute: Compute,
     instance: Instance,
     max_run_s: int,
-    agree: Callable[[Plan], None],
-    offer: Callable[[Plan], bool],
+    agree: Callable[[ZonePlan], None],
+    offer: Callable[[ZonePlan], bool],
     clock: Clock,
-    patience: Patience,
+    patience: SearchPolicy,
 ) -> Story[tuple[str, Instance]]:
     """A stopped VM, running again: "started" in its zone, or "moved" to one that has capacity.
 
@@ -87,7 +93,7 @@ def start_or_move(
     return "started", started
 
 
-def other_zones(project: Project, instance: Instance, patience: Patience) -> tuple[str, ...]:
+def other_zones(project: Project, instance: Instance, patience: SearchPolicy) -> tuple[str, ...]:
     """Where a VM could go: the zone that the user chose, else the other zones of its region.
 
     With any region allowed, those of the others follow by price.
@@ -113,7 +119,7 @@ def move(
     zones: Sequence[str],
     clock: Clock,
     max_run_s: int,
-    patience: Patience | None = None,
+    patience: SearchPolicy | None = None,
 ) -> Story[Instance]:
     """The VM that goes on in place of a stopped one, RUNNING in one of `zones`.
 
@@ -128,7 +134,7 @@ def move(
             f"--disk {instance.data_disks[0]}",
         )
     instance = yield from _mark(compute, instance, clock)
-    new = yield from begun(project, compute, instance, clock)
+    new = yield from find_new_vm(project, compute, instance, clock)
     if new is None and not zones:
         raise NoCapacity(
             f"No other zone of {instance.region} has what {instance.name} needs.",
@@ -138,11 +144,11 @@ def move(
         snapshot = yield from _snapshot(project, compute, instance, clock)
         plan = _machine(project, instance, snapshot, zones, max_run_s, clock)
         try:
-            zone = yield from create(compute, plan, zones, clock, patience or Patience())
+            zone = yield from create(compute, plan, zones, clock, patience or SearchPolicy())
         except (TimedOut, Unreachable):
             raise  # Google may still be at it: the next `up` goes on from there
         except VmctlError:
-            yield from give_up(project, compute, instance, clock)
+            yield from abort_move(project, compute, instance, clock)
             raise
         new = compute.get_instance(zone, plan.name) if zone else None
         new = new or made_from(project, compute, instance)
@@ -152,7 +158,7 @@ def move(
             hint=f"See it: gcloud compute instances list --filter name={instance.name}",
         )
     if new.status.is_coming:
-        new = yield from until(compute, new, lambda vm: not vm.status.is_coming, clock, "move")
+        new = yield from wait_until(compute, new, lambda vm: not vm.status.is_coming, clock, "move")
     if new is None or new.status is not Status.RUNNING:
         raise VmctlError(
             f"{instance.name} was created in its new zone and went down again at once.",
@@ -179,13 +185,13 @@ def _mark(compute: Compute, instance: Instance, clock: Clock) -> Story[Instance]
         return instance
     yield Started("move", f"Moving {instance.name} out of {instance.zone}")
     asked = compute.set_labels(instance, {MOVING_LABEL: "1"})
-    yield from carried_out(compute, asked, clock, "move", f"Labelling {instance.name}")
+    yield from wait_done(compute, asked, clock, "move", f"Labelling {instance.name}")
     return compute.get_instance(instance.zone, instance.name) or instance
 
 
 def _snapshot(
     project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[Belonging]:
+) -> Story[OwnedResource]:
     """A snapshot of the VM's disk as it was left at its last stop: an older one is not enough."""
     name = f"vmctl-move-{instance.id}"
     began = clock.monotonic()
@@ -199,8 +205,8 @@ def _snapshot(
                 return found
             why = "is older than the last stop" if found.is_ready else f"is {found.status}"
             yield Info(f"The snapshot {name} {why}: it is taken anew.")
-            asked = delete_belonging(compute, found)
-            yield from deleted(compute, asked, clock, "move", f"the snapshot {name}")
+            asked = delete_owned(compute, found)
+            yield from wait_deleted(compute, asked, clock, "move", f"the snapshot {name}")
         elif found is not None:  # an earlier attempt began it
             if clock.monotonic() - began > COPY_LIMIT_S:
                 raise VmctlError(
@@ -212,12 +218,12 @@ def _snapshot(
         labels = labels_for(project.owner, project.name) | {MOVED_FROM_LABEL: instance.id}
         yield Started("move", f"Taking a snapshot of the disk of {instance.name}")
         asked = take_snapshot(compute, instance, name, labels)
-        done = yield from follow(compute, asked, clock, "move", limit_s=COPY_LIMIT_S)
+        done = yield from wait_operation(compute, asked, clock, "move", limit_s=COPY_LIMIT_S)
         if not already_there(done):
             raise_failure(done, compute.project, f"Taking a snapshot of {instance.boot_disk}")
 
 
-def _snapshot_named(project: Project, compute: Compute, name: str) -> Belonging | None:
+def _snapshot_named(project: Project, compute: Compute, name: str) -> OwnedResource | None:
     every = move_snapshots(compute, project.owner, project.name)
     return next((one for one in every if one.name == name), None)
 
@@ -225,14 +231,14 @@ def _snapshot_named(project: Project, compute: Compute, name: str) -> Belonging 
 def _machine(
     project: Project,
     instance: Instance,
-    snapshot: Belonging,
+    snapshot: OwnedResource,
     zones: Sequence[str],
     max_run_s: int,
     clock: Clock,
-) -> MachinePlan:
+) -> InstanceSpec:
     now = clock.now()
     entry = key_entry(project.login_user, ensure_keypair().public_line, now + project.key_lifetime)
-    return MachinePlan(
+    return InstanceSpec(
         name=instance.name,
         zone=zones[0],
         machine=MachineType(instance.machine_type),

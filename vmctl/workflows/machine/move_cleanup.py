@@ -7,18 +7,26 @@ from __future__ import annotations
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
-from vmctl.cloud.compute.owned import delete_belonging, move_snapshots
+from vmctl.cloud.compute.owned import delete_owned, move_snapshots
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, TimedOut
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.machine.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance
 from vmctl.ssh.identity import known_hosts
-from vmctl.workflows.base.operations import carried_out, deleted, follow, gap_s, until
+from vmctl.workflows.base.operations import (
+    gap_s,
+    wait_deleted,
+    wait_done,
+    wait_operation,
+    wait_until,
+)
 
 COPY_LIMIT_S = 3600.0  # a first snapshot of a full disk takes its time, without any news
 
 
-def settle(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[Instance]:
+def finish_move(
+    project: Project, compute: Compute, instance: Instance, clock: Clock
+) -> Story[Instance]:
     """After a machine has answered: what it was moved from goes, with disk and snapshot.
 
     Nothing happens for a machine that was not moved. Raises Conflict when the old VM was started
@@ -36,32 +44,34 @@ def settle(project: Project, compute: Compute, instance: Instance, clock: Clock)
         if since or not old.status.is_stopped:
             raise _two(old, instance)
         asked = compute.delete(old)
-        yield from deleted(compute, asked, clock, "settle", f"{old.name} in {old.zone}")
+        yield from wait_deleted(compute, asked, clock, "settle", f"{old.name} in {old.zone}")
         known_hosts.unpin(old.id)
     yield from _delete_snapshots(compute, project, clock, "settle")
     asked = compute.set_labels(instance, {MOVED_FROM_LABEL: None})
-    yield from carried_out(compute, asked, clock, "settle", f"Labelling {instance.name}")
+    yield from wait_done(compute, asked, clock, "settle", f"Labelling {instance.name}")
     yield Finished("settle", "The old VM, its disk and the snapshot are gone",
                    clock.monotonic() - began)  # fmt: skip
     return compute.get_instance(instance.zone, instance.name) or instance
 
 
-def give_up(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def abort_move(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
     """A move that came to nothing: the snapshot goes, and the VM may be started here again.
 
     Raises Conflict when the new VM exists: then there are two, and a person has to choose.
     """
-    new = yield from begun(project, compute, instance, clock)
+    new = yield from find_new_vm(project, compute, instance, clock)
     if new is not None:
         raise _two(instance, new)
     yield from _delete_snapshots(compute, project, clock, "move")
     fresh = compute.get_instance(instance.zone, instance.name)
     if fresh is not None and fresh.is_moving:
         asked = compute.set_labels(fresh, {MOVING_LABEL: None})
-        yield from carried_out(compute, asked, clock, "move", f"Labelling {instance.name}")
+        yield from wait_done(compute, asked, clock, "move", f"Labelling {instance.name}")
 
 
-def forget(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def clean_up_move(
+    project: Project, compute: Compute, instance: Instance, clock: Clock
+) -> Story[None]:
     """Before a VM in the middle of a move is deleted: the other VM of the move and the snapshot go.
 
     The VM itself is left to the caller, so that a repetition finds it as long as anything is left.
@@ -75,18 +85,18 @@ def forget(project: Project, compute: Compute, instance: Instance, clock: Clock)
             continue
         yield Started("delete", f"Deleting {old.name} and its disk in {old.zone}, too")
         asked = compute.delete(old)
-        yield from deleted(compute, asked, clock, "delete", f"{old.name} in {old.zone}")
+        yield from wait_deleted(compute, asked, clock, "delete", f"{old.name} in {old.zone}")
         known_hosts.unpin(old.id)
 
 
-def begun(
+def find_new_vm(
     project: Project, compute: Compute, instance: Instance, clock: Clock
 ) -> Story[Instance | None]:
     """The new VM that an earlier attempt has made, or is making."""
     operation = compute.pending_insert(instance.name)
     if operation is not None:
         yield Started("move", f"Taking over the creation begun in {operation.zone}")
-        yield from follow(compute, operation, clock, "move", limit_s=COPY_LIMIT_S)
+        yield from wait_operation(compute, operation, clock, "move", limit_s=COPY_LIMIT_S)
     return made_from(project, compute, instance)
 
 
@@ -121,7 +131,9 @@ def _at_rest(
     """A VM once it is not on its way down any more; None when it went for good."""
     if not instance.status.is_going:
         return instance
-    return (yield from until(compute, instance, lambda vm: not vm.status.is_going, clock, step))
+    return (
+        yield from wait_until(compute, instance, lambda vm: not vm.status.is_going, clock, step)
+    )
 
 
 def _delete_snapshots(compute: Compute, project: Project, clock: Clock, step: str) -> Story[None]:
@@ -131,8 +143,8 @@ def _delete_snapshots(compute: Compute, project: Project, clock: Clock, step: st
         for one in found:
             if one.is_busy:
                 continue
-            asked = delete_belonging(compute, one)
-            yield from deleted(compute, asked, clock, step, f"the snapshot {one.name}")
+            asked = delete_owned(compute, one)
+            yield from wait_deleted(compute, asked, clock, step, f"the snapshot {one.name}")
         if clock.monotonic() - began > COPY_LIMIT_S:
             raise TimedOut(
                 f"The snapshot {found[0].name} is {found[0].status} for too long.",

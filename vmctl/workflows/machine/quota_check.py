@@ -14,7 +14,7 @@ from vmctl.cloud.compute import quotas
 from vmctl.cloud.compute.compute import Compute
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Info, Story, Warned
-from vmctl.domain.google.api_errors import Failure, Kind, as_error
+from vmctl.domain.google.api_errors import ApiError, Kind, as_error
 from vmctl.domain.google.quota import (
     Need,
     Shortage,
@@ -25,7 +25,7 @@ from vmctl.domain.google.quota import (
 )
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.machine.placement import Patience, region_of, with_other_regions
+from vmctl.domain.machine.placement import SearchPolicy, region_of, with_other_regions
 from vmctl.workflows.base.tasks import Task
 
 
@@ -38,7 +38,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class QuotaDemand:
     """The machine whose quotas are looked at."""
 
     what: str  # "n1-standard-4 + T4"
@@ -46,28 +46,28 @@ class Wanted:
     regions: tuple[str, ...]  # those that have it, in the order in which they would be tried
 
 
-def wanted_for(
+def demand_for(
     gpu: Gpu | None,
     machine: MachineType,
     *,
     spot: bool,
     new_disk_gb: int = 0,
     address: bool = True,
-) -> Wanted:
+) -> QuotaDemand:
     """A machine's needs; `new_disk_gb` is 0 for one whose disk is there already."""
     zones = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
     prices = {
         zone: price_table.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in zones
     }
     size = price_table.size_of(machine)
-    return Wanted(
+    return QuotaDemand(
         what=f"{machine.name} + {gpu.title}" if gpu else machine.name,
         needs=needs(gpu, size, spot=spot, new_disk_gb=new_disk_gb, address=address),
         regions=tuple(dict.fromkeys(map(region_of, with_other_regions((), zones, prices)))),
     )
 
 
-def ask_ahead(compute: Compute, region: str, patience: Patience) -> Task[Allowance]:
+def prefetch_quotas(compute: Compute, region: str, patience: SearchPolicy) -> Task[Allowance]:
     """Begin to ask for the limits in one region, or in all where all may be tried."""
     beside = compute.beside()
 
@@ -80,12 +80,12 @@ def ask_ahead(compute: Compute, region: str, patience: Patience) -> Task[Allowan
     return Task(ask)
 
 
-def allowed(
+def filter_zones_by_quota(
     ahead: Task[Allowance],
-    wanted: Wanted,
+    wanted: QuotaDemand,
     zones: Sequence[str],
     compute: Compute,
-    patience: Patience,
+    patience: SearchPolicy,
 ) -> Story[tuple[str, ...]]:
     """Those of the zones whose region has quota for it; raises NoCapacity when none has.
 
@@ -106,7 +106,7 @@ def allowed(
     short = _short(allowance, wanted, zones)
     left = tuple(zone for zone in zones if region_of(zone) not in short)
     if not left:
-        refusal = diagnosis(
+        refusal = shortage_error(
             [s for some in short.values() for s in some], allowance, wanted, compute
         )
         if not patience.wait_s:
@@ -127,8 +127,8 @@ def allowed(
     return left
 
 
-def diagnosis(
-    short: Sequence[Shortage], allowance: Allowance, wanted: Wanted, compute: Compute
+def shortage_error(
+    short: Sequence[Shortage], allowance: Allowance, wanted: QuotaDemand, compute: Compute
 ) -> NoCapacity:
     """What is short, by how much, where there is room, and how to ask for more."""
     found = tuple(dict.fromkeys(short))
@@ -160,7 +160,7 @@ def diagnosis(
     return error
 
 
-def explain(failure: Failure, wanted: Wanted, compute: Compute, doing: str) -> VmctlError:
+def to_error(failure: ApiError, wanted: QuotaDemand, compute: Compute, doing: str) -> VmctlError:
     """Google's refusal as an error; a quota's with the same diagnosis as before the attempt."""
     plain = as_error(failure, project=compute.project, doing=doing)
     if failure.kind is not Kind.QUOTA or failure.quota is None:
@@ -179,10 +179,12 @@ def explain(failure: Failure, wanted: Wanted, compute: Compute, doing: str) -> V
     short = Shortage(quota.metric, quota.region, limit, meter.usage, needed[0])
     if short.short_by <= 0:  # the meter has moved since
         return plain
-    return diagnosis([short], allowance, wanted, compute)
+    return shortage_error([short], allowance, wanted, compute)
 
 
-def _short(allowance: Allowance, wanted: Wanted, zones: Sequence[str]) -> dict[str, list[Shortage]]:
+def _short(
+    allowance: Allowance, wanted: QuotaDemand, zones: Sequence[str]
+) -> dict[str, list[Shortage]]:
     """By region of these zones: the limits that are certainly too small."""
     found: dict[str, list[Shortage]] = {}
     for region in dict.fromkeys(map(region_of, zones)):

@@ -9,16 +9,16 @@ from vmctl.config import Project
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import labels_for
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
 from vmctl.domain.machine.placement import region_of
-from vmctl.domain.money.prices import Rate
+from vmctl.domain.money.prices import HourlyCost
 from vmctl.workflows.machine.status import rate_in
 from vmctl.workflows.machine.watchdog_setup import run_limit_s, watchdog_metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class MachineRequest:
     """The machine that is asked for, where it is looked for first, and how long it may run."""
 
     gpu: Gpu | None
@@ -28,7 +28,7 @@ class Wish:
     max_run_s: int
 
 
-def parse_wish(project: Project) -> Wish:
+def parse_request(project: Project) -> MachineRequest:
     """The [vm] settings as values; raises InvalidInput for what cannot be had."""
     vm = project.vm
     gpu = Gpu.parse(vm.gpu)
@@ -36,11 +36,11 @@ def parse_wish(project: Project) -> Wish:
     image = Image.parse(vm.image)
     region = region_of(vm.zone) if vm.zone else vm.region
     limited = vm.budget is not None
-    rate = _dearest(project, gpu, machine, region) if limited else Rate(None, None)
-    return Wish(gpu, machine, image, region, run_limit_s(project, rate, machine.name))
+    rate = _dearest(project, gpu, machine, region) if limited else HourlyCost(None, None)
+    return MachineRequest(gpu, machine, image, region, run_limit_s(project, rate, machine.name))
 
 
-def _dearest(project: Project, gpu: Gpu | None, machine: MachineType, region: str) -> Rate:
+def _dearest(project: Project, gpu: Gpu | None, machine: MachineType, region: str) -> HourlyCost:
     """What the machine costs where it costs most of the zones that may be tried at home."""
     vm = project.vm
     zones = [zone for zone in price_table.zones() if region_of(zone) == region] or [f"{region}-b"]
@@ -48,9 +48,9 @@ def _dearest(project: Project, gpu: Gpu | None, machine: MachineType, region: st
     return max(rates, key=lambda rate: rate.all_usd_h or 0.0)
 
 
-def machine_plan(project: Project, wish: Wish, zone: str, ssh_keys: str) -> MachinePlan:
+def make_spec(project: Project, wish: MachineRequest, zone: str, ssh_keys: str) -> InstanceSpec:
     """The machine that the settings ask for, in full."""
-    return MachinePlan(
+    return InstanceSpec(
         name=project.instance_name,
         zone=zone,
         machine=wish.machine,

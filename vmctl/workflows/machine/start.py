@@ -12,17 +12,22 @@ from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.machine.placement import Patience, Try
-from vmctl.workflows.base.operations import follow, until
+from vmctl.domain.machine.placement import NextZone, SearchPolicy
+from vmctl.workflows.base.operations import wait_operation, wait_until
 from vmctl.workflows.costs.ledger_store import remember_vm
-from vmctl.workflows.machine.quota_check import allowed, ask_ahead, explain, wanted_for
+from vmctl.workflows.machine.quota_check import (
+    demand_for,
+    filter_zones_by_quota,
+    prefetch_quotas,
+    to_error,
+)
 from vmctl.workflows.machine.status import rate_of
-from vmctl.workflows.machine.watchdog_setup import arm, run_limit_s
-from vmctl.workflows.machine.zone_plan import Plan, plan_again
+from vmctl.workflows.machine.watchdog_setup import run_limit_s, update_watchdog
+from vmctl.workflows.machine.zone_plan import ZonePlan, plan_again
 from vmctl.workflows.machine.zone_search import search
 from vmctl.workflows.session.login import renew_key
 
-Agree = Callable[[Plan], None]
+Agree = Callable[[ZonePlan], None]
 
 
 def start(
@@ -32,7 +37,7 @@ def start(
     max_run_s: int,
     agree: Agree,
     clock: Clock,
-    patience: Patience,
+    patience: SearchPolicy,
 ) -> Story[Instance]:
     """A stopped VM, started; its key is renewed before, so that its first boot knows it.
 
@@ -44,16 +49,16 @@ def start(
     plan = plan_again("start", instance, (instance.zone,), max_run_s)
     yield Info(plan.text)
     agree(plan)
-    wanted = wanted_for(
+    wanted = demand_for(
         instance.gpu,
         MachineType.parse(instance.machine_type),
         spot=instance.spot,
         address=instance.external,
     )
-    ahead = ask_ahead(compute, instance.region, Patience())
+    ahead = prefetch_quotas(compute, instance.region, SearchPolicy())
     yield from renew_key(project, compute, instance, clock)
     if instance.max_run_s != max_run_s:
-        limit = yield from follow(
+        limit = yield from wait_operation(
             compute, compute.set_run_limit(instance, max_run_s), clock, "start"
         )
         if limit.failure is not None:
@@ -62,13 +67,13 @@ def start(
                 raise_failure(limit, compute.project, f"Limiting the run of {instance.name}")
             max_run_s = instance.max_run_s or 0
             yield Warned(f"The run limit stays as it was: {limit.failure.message}")
-    instance = yield from arm(project, compute, instance, max_run_s, clock)
-    yield from allowed(ahead, wanted, (instance.zone,), compute, patience)
+    instance = yield from update_watchdog(project, compute, instance, max_run_s, clock)
+    yield from filter_zones_by_quota(ahead, wanted, (instance.zone,), compute, patience)
     began = clock.monotonic()
 
-    def ask(step: Try) -> Story[Operation]:
+    def ask(step: NextZone) -> Story[Operation]:
         yield Started("start", f"Starting {instance.name} in {instance.zone}")
-        return (yield from follow(compute, compute.start(instance), clock, "start"))
+        return (yield from wait_operation(compute, compute.start(instance), clock, "start"))
 
     try:
         yield from search(
@@ -77,12 +82,12 @@ def start(
             clock,
             patience,
             what=plan.machine,
-            explain=lambda failure: explain(failure, wanted, compute, f"Starting {instance.name}"),
+            explain=lambda failure: to_error(failure, wanted, compute, f"Starting {instance.name}"),
             project=compute.project,
         )
     except NoCapacity as error:
         raise _dry(instance, error) from None
-    running = yield from until(
+    running = yield from wait_until(
         compute, instance, lambda vm: not vm.status.is_coming, clock, "start"
     )
     if running is None or running.status is not Status.RUNNING:

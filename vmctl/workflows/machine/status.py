@@ -11,19 +11,19 @@ from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
 from vmctl.config import Project
 from vmctl.domain.events import Story
-from vmctl.domain.google.stop_reason import Ending, Reason, ending_of
+from vmctl.domain.google.stop_reason import StopCause, StopReason, find_stop_reason
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.machine_type import boot_disk_type
 from vmctl.domain.machine.placement import region_of
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
-from vmctl.domain.money.prices import Price, Rate, disk_usd_per_month
+from vmctl.domain.money.prices import HourlyCost, Price, disk_usd_per_month
 from vmctl.domain.network.ssh_restriction import limit_text, limited_to
 from vmctl.workflows.base.api import open_cloud
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineView:
     """One VM with what it costs; prices are list prices in USD, None where not known."""
 
     name: str
@@ -54,8 +54,8 @@ class StatusResult:
 
     project: str
     local: bool
-    machine: Machine | None
-    ending: Ending | None = None
+    machine: MachineView | None
+    ending: StopReason | None = None
     watch: WatchReport | None = None  # what the running VM's watchdog saw last
     what_stops: str = ""  # one line; of a running VM
 
@@ -91,7 +91,7 @@ class StatusResult:
 class ListResult:
     """Machines of this owner: of this project, or of all; `others` counts those left out."""
 
-    machines: tuple[Machine, ...]
+    machines: tuple[MachineView, ...]
     others: int = 0
 
 
@@ -102,7 +102,7 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
     found = compute.find_instance(project.owner, project.name)
     if found is None:
         return StatusResult(project.name, project.local, None)
-    ending = why_stopped(compute, found)
+    ending = explain_stop(compute, found)
     view = machine_view(found)
     if found.status is not Status.RUNNING:
         return StatusResult(project.name, project.local, view, ending)
@@ -113,15 +113,15 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
     return StatusResult(project.name, project.local, view, ending, report, line)
 
 
-def why_stopped(compute: Compute, instance: Instance) -> Ending | None:
+def explain_stop(compute: Compute, instance: Instance) -> StopReason | None:
     """What ended a VM that is off or going off, a preemption above all; one request, if any."""
     if not (instance.status.is_stopped or instance.status.is_going):
         return None
-    ending = ending_of(instance, compute.system_events(instance))
-    if ending is not None and ending.reason is Reason.SHUT_DOWN:
+    ending = find_stop_reason(instance, compute.system_events(instance))
+    if ending is not None and ending.reason is StopCause.SHUT_DOWN:
         said = watch_report(compute, instance)
         if said is not None and said.stopped and said.is_fresh(ending.at):
-            return replace(ending, reason=Reason.WATCHDOG, detail=said.stopped)
+            return replace(ending, reason=StopCause.WATCHDOG, detail=said.stopped)
     return ending
 
 
@@ -135,10 +135,10 @@ def ls(
     return ListResult(tuple(map(machine_view, shown)), others=len(every) - len(shown))
 
 
-def machine_view(instance: Instance) -> Machine:
+def machine_view(instance: Instance) -> MachineView:
     """A VM with its prices, as plain values."""
     price = price_of(instance)
-    return Machine(
+    return MachineView(
         name=instance.name,
         project=instance.project_name,
         status=str(instance.status),
@@ -169,7 +169,7 @@ def price_of(instance: Instance) -> Price:
     return price_table.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
 
 
-def rate_of(instance: Instance) -> Rate:
+def rate_of(instance: Instance) -> HourlyCost:
     """What the VM and its disk cost, by the shipped tables."""
     rate = rate_in(
         instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
@@ -177,11 +177,13 @@ def rate_of(instance: Instance) -> Rate:
     return replace(rate, has_address=instance.external)
 
 
-def rate_in(zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool) -> Rate:
+def rate_in(
+    zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool
+) -> HourlyCost:
     """What such a VM and its disk would cost in a zone, by the shipped tables."""
     price = price_table.price(zone, machine_type, gpu, spot=spot)
     disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
-    return Rate(price.usd_per_hour, disk, price.dated)
+    return HourlyCost(price.usd_per_hour, disk, price.dated)
 
 
 def disk_text(disk_gb: int, usd_per_month: float | None) -> str:

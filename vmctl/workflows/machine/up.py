@@ -17,28 +17,28 @@ from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Info, Started, Story, Warned
 from vmctl.domain.login.ssh_keys import key_entry
-from vmctl.domain.machine.drift import Asked, differences
+from vmctl.domain.machine.drift import DesiredMachine, differences
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.instance_spec import cautions
-from vmctl.domain.machine.placement import Patience, region_of
+from vmctl.domain.machine.placement import SearchPolicy, region_of
 from vmctl.domain.network.nat import nat_caution
-from vmctl.domain.readiness.stages import Reached
+from vmctl.domain.readiness.stages import StageReached
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.files import FileLock
 from vmctl.folders import cache_dir
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.base.operations import follow, until
+from vmctl.workflows.base.operations import wait_operation, wait_until
 from vmctl.workflows.base.tasks import Task
 from vmctl.workflows.costs.ledger_store import observe, remember_vm
 from vmctl.workflows.machine.move import start_or_move
-from vmctl.workflows.machine.move_cleanup import give_up, settle
-from vmctl.workflows.machine.quota_check import Allowance, ask_ahead
-from vmctl.workflows.machine.request import Wish, machine_plan, parse_wish
+from vmctl.workflows.machine.move_cleanup import abort_move, finish_move
+from vmctl.workflows.machine.quota_check import Allowance, prefetch_quotas
+from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
 from vmctl.workflows.machine.status import machine_view, stamp
-from vmctl.workflows.machine.watchdog_setup import arm, begin
-from vmctl.workflows.machine.zone_plan import Plan, create, plan_for
+from vmctl.workflows.machine.watchdog_setup import start_watchdog_now, update_watchdog
+from vmctl.workflows.machine.zone_plan import ZonePlan, create, plan_creation
 from vmctl.workflows.readiness.bring_up import Readiness, make_ready, preload
-from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.session.ssh_restriction import limit_for
 from vmctl.workflows.sync.push import PushResult
 
@@ -64,15 +64,15 @@ class UpResult:
     stops_at: str | None
     max_hours: float | None
     seconds: float
-    rungs: tuple[Reached, ...] = ()  # what was reached on the way, and when
+    rungs: tuple[StageReached, ...] = ()  # what was reached on the way, and when
     pushed: PushResult | None = None  # with --push
 
 
 def up(
     project: Project,
     *,
-    confirm: Callable[[Plan], bool] | None = None,
-    patience: Patience | None = None,
+    confirm: Callable[[ZonePlan], bool] | None = None,
+    patience: SearchPolicy | None = None,
     clock: Clock | None = None,
     pushing: Callable[[], Story[PushResult]] | None = None,
 ) -> Story[UpResult]:
@@ -82,17 +82,17 @@ def up(
     the story early leaves what Google has begun: the next `up` takes it over. `pushing` begins
     once the VM is set up, beside what else it waits for.
     """
-    clock, patience = clock or Clock(), patience or Patience()
+    clock, patience = clock or Clock(), patience or SearchPolicy()
     began = asked = clock.monotonic()
 
-    def agree(plan: Plan) -> bool:
+    def agree(plan: ZonePlan) -> bool:
         """The time that a person takes to agree is not the machine's."""
         nonlocal asked
         agreed = confirm is not None and confirm(plan)
         asked = clock.monotonic()
         return agreed
 
-    wish = parse_wish(project)
+    wish = parse_request(project)
     compute = yield from open_cloud(project, clock)
     preload()
     lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")
@@ -102,32 +102,32 @@ def up(
         asking = agree if confirm else None
         action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
         if action in ("running", "adopted"):
-            instance = yield from arm(project, compute, instance, wish.max_run_s, clock)
+            instance = yield from update_watchdog(project, compute, instance, wish.max_run_s, clock)
         is_new = action not in ("running", "started")
         limit = yield from limit_for(project, compute, instance, clock, is_new=is_new)
-        climb = Climb(project, compute, clock, asked, limit)
+        climb = BringUp(project, compute, clock, asked, limit)
         ready = yield from make_ready(climb, instance, pushing)
         if action == "running":
-            yield from begin(project, compute, ready.instance, clock)
+            yield from start_watchdog_now(project, compute, ready.instance, clock)
         known = remember_vm(project, compute, ready.instance)
         if known.is_stale(compute.now(clock.now())):
             with suppress(VmctlError):  # a memory is no reason to fail
                 observe(project, compute, clock)
-        settled = yield from settle(project, compute, ready.instance, clock)
+        settled = yield from finish_move(project, compute, ready.instance, clock)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
 
 
 def _bring_up(
     project: Project,
-    wish: Wish,
+    wish: MachineRequest,
     compute: Compute,
-    confirm: Callable[[Plan], bool] | None,
+    confirm: Callable[[ZonePlan], bool] | None,
     clock: Clock,
-    patience: Patience,
+    patience: SearchPolicy,
 ) -> Story[tuple[str, Instance]]:
     """From whatever there is to a RUNNING machine, and the word for how."""
-    ahead = ask_ahead(compute, wish.region, patience)
+    ahead = prefetch_quotas(compute, wish.region, patience)
     instance = yield from _what_there_is(project, compute, clock)
     if instance is None:
         return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
@@ -135,7 +135,7 @@ def _bring_up(
     if instance.status is Status.RUNNING:
         yield Info(f"{instance.name} is already running in {instance.zone}: nothing to create.")
         if instance.is_moving:  # somebody started it where it was: no move is needed any more
-            yield from give_up(project, compute, instance, clock)
+            yield from abort_move(project, compute, instance, clock)
         return "running", instance
     if instance.status.is_stopped:
         return (
@@ -162,7 +162,9 @@ def _bring_up(
             f"gcloud compute instances describe {instance.name} --zone {instance.zone}",
         )
     yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
-    running = yield from until(compute, instance, lambda vm: not vm.status.is_coming, clock, "boot")
+    running = yield from wait_until(
+        compute, instance, lambda vm: not vm.status.is_coming, clock, "boot"
+    )
     if running is None or running.status is not Status.RUNNING:
         # the creation failed in the end, or somebody stopped it meanwhile: look again
         return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
@@ -175,7 +177,9 @@ def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[In
         instance = compute.find_instance(project.owner, project.name)
         if instance is not None and instance.status.is_going:
             yield Started("stop", f"{instance.name} is {instance.status}: waiting until it has")
-            yield from until(compute, instance, lambda vm: not vm.status.is_going, clock, "stop")
+            yield from wait_until(
+                compute, instance, lambda vm: not vm.status.is_going, clock, "stop"
+            )
             continue
         if instance is not None and not instance.status.is_coming:
             return instance
@@ -185,23 +189,23 @@ def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[In
             # it may have ended between the two questions
             return instance or compute.find_instance(project.owner, project.name)
         yield Started("create", f"Taking over the creation begun in {operation.zone}")
-        done = yield from follow(compute, operation, clock, "create")
+        done = yield from wait_operation(compute, operation, clock, "create")
         if done.failure is not None:
             yield Warned(f"The creation begun in {done.zone} failed: {done.failure.message}")
 
 
 def _create(
     project: Project,
-    wish: Wish,
+    wish: MachineRequest,
     compute: Compute,
-    confirm: Callable[[Plan], bool] | None,
+    confirm: Callable[[ZonePlan], bool] | None,
     clock: Clock,
-    patience: Patience,
+    patience: SearchPolicy,
     ahead: Task[Allowance],
 ) -> Story[tuple[str, Instance]]:
     from vmctl.ssh.identity.keypair import ensure_keypair
 
-    plan = yield from plan_for(
+    plan = yield from plan_creation(
         project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience, ahead
     )
     for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
@@ -213,7 +217,7 @@ def _create(
     _agree(confirm, plan)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
-    machine = machine_plan(project, wish, plan.zones[0], entry)
+    machine = make_spec(project, wish, plan.zones[0], entry)
     zone = yield from create(compute, machine, plan.zones, clock, patience)
     if zone is None:  # a VM of this name is there after all: another `up` was faster
         found = compute.find_instance(project.owner, project.name)
@@ -232,10 +236,12 @@ def _create(
     return "created", instance
 
 
-def _compare(instance: Instance, project: Project, wish: Wish, patience: Patience) -> Story[None]:
+def _compare(
+    instance: Instance, project: Project, wish: MachineRequest, patience: SearchPolicy
+) -> Story[None]:
     """Say where the machine that exists is not the one that the settings ask for."""
     vm, default = project.vm, VmSettings()
-    asked = Asked(
+    asked = DesiredMachine(
         gpu=wish.gpu,
         machine=wish.machine.name if vm.machine else None,
         zone=vm.zone,
@@ -252,7 +258,7 @@ def _compare(instance: Instance, project: Project, wish: Wish, patience: Patienc
         )
 
 
-def _agree(confirm: Callable[[Plan], bool] | None, plan: Plan) -> None:
+def _agree(confirm: Callable[[ZonePlan], bool] | None, plan: ZonePlan) -> None:
     if confirm is not None and not confirm(plan):
         raise InvalidInput(
             f"Nothing was {'created' if plan.action == 'create' else 'started'}.",

@@ -17,18 +17,18 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Info, Story, Warned
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.watchdog import (
-    OUR_MARK,
     SETTINGS_ITEM,
     STARTUP_ITEM,
+    WATCHDOG_MARKER,
     WatchSettings,
     parse_idle,
 )
-from vmctl.domain.money.prices import Rate, affordable_s
+from vmctl.domain.money.prices import HourlyCost, affordable_s
 from vmctl.domain.text import one_line
 from vmctl.guest import watchdog
-from vmctl.workflows.base.operations import follow
+from vmctl.workflows.base.operations import wait_operation
 from vmctl.workflows.machine.status import rate_in, rate_of
 from vmctl.workflows.session.session import connect
 
@@ -66,7 +66,7 @@ def watchdog_metadata(project: Project, max_run_s: int) -> dict[str, str]:
     return {SETTINGS_ITEM: settings.text(), STARTUP_ITEM: startup_script()}
 
 
-def run_limit_s(project: Project, rate: Rate, machine: str) -> int:
+def run_limit_s(project: Project, rate: HourlyCost, machine: str) -> int:
     """After how many seconds Google is to stop the VM: `max_hours`, or sooner for a budget.
 
     Raises InvalidInput where there is a budget and no price.
@@ -80,7 +80,7 @@ def run_limit_s(project: Project, rate: Rate, machine: str) -> int:
     return max(SHORTEST_RUN_S, min(hours_s, int(affordable)))
 
 
-def in_zone(plan: MachinePlan, zone: str) -> MachinePlan:
+def limit_in_zone(plan: InstanceSpec, zone: str) -> InstanceSpec:
     """A machine in one of its zones, where a budget may last shorter than in another."""
     there = plan.in_zone(zone)
     if plan.budget_usd is None:
@@ -96,7 +96,7 @@ def in_zone(plan: MachinePlan, zone: str) -> MachinePlan:
     return replace(there, max_run_s=max_run_s, metadata={**plan.metadata, **told})
 
 
-def arm(
+def update_watchdog(
     project: Project, compute: Compute, instance: Instance, max_run_s: int, clock: Clock
 ) -> Story[Instance]:
     """Give a VM that exists the watchdog's settings where it has others; a failure is told.
@@ -123,16 +123,18 @@ def arm(
     script = instance.metadata.get(STARTUP_ITEM, "")
     if wanted.text() != before.text():
         changed[SETTINGS_ITEM] = wanted.text()
-    if not script or (OUR_MARK in script and script != startup_script()):
+    if not script or (WATCHDOG_MARKER in script and script != startup_script()):
         changed[STARTUP_ITEM] = startup_script()
-    elif OUR_MARK not in script and wanted.idle_s:
+    elif WATCHDOG_MARKER not in script and wanted.idle_s:
         yield Warned(
             f"{instance.name} has a start-up script of its own, which stays: it has no watchdog, "
             "and does not stop when it is idle."
         )
     if not changed:
         return instance
-    done = yield from follow(compute, compute.set_metadata(instance, changed), clock, "watchdog")
+    done = yield from wait_operation(
+        compute, compute.set_metadata(instance, changed), clock, "watchdog"
+    )
     if done.failure is not None:
         yield Warned(f"The watchdog's settings stay as they were: {done.failure.message}")
         return instance
@@ -141,14 +143,16 @@ def arm(
     return compute.get_instance(instance.zone, instance.name) or instance
 
 
-def begin(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def start_watchdog_now(
+    project: Project, compute: Compute, instance: Instance, clock: Clock
+) -> Story[None]:
     """A VM that has run since before it had a watchdog need not wait for one until its next boot.
 
     Nothing happens where one has told of itself lately; one that is there makes room for the new.
     """
     script = instance.metadata.get(STARTUP_ITEM, "")
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
-    if OUR_MARK not in script or settings == WatchSettings():
+    if WATCHDOG_MARKER not in script or settings == WatchSettings():
         return
     report = watch_report(compute, instance)
     if report is not None and report.is_fresh(compute.now(clock.now())):

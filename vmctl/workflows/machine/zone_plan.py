@@ -15,20 +15,25 @@ from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
 from vmctl.domain.machine.placement import (
-    Patience,
-    Try,
+    NextZone,
+    SearchPolicy,
     candidate_zones,
     region_of,
     with_other_regions,
 )
 from vmctl.domain.money.prices import Price, disk_usd_per_month
-from vmctl.workflows.base.operations import follow
+from vmctl.workflows.base.operations import wait_operation
 from vmctl.workflows.base.tasks import Task
-from vmctl.workflows.machine.quota_check import Allowance, allowed, explain, wanted_for
-from vmctl.workflows.machine.watchdog_setup import in_zone
+from vmctl.workflows.machine.quota_check import (
+    Allowance,
+    demand_for,
+    filter_zones_by_quota,
+    to_error,
+)
+from vmctl.workflows.machine.watchdog_setup import limit_in_zone
 from vmctl.workflows.machine.zone_search import search
 
 
@@ -43,7 +48,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ZonePlan:
     """What `up` is about to do and what it costs; shown before it is done."""
 
     action: str  # create, start, or move
@@ -87,16 +92,16 @@ class Plan:
         )
 
 
-def plan_for(
+def plan_creation(
     project: Project,
     gpu: Gpu | None,
     machine: MachineType,
     image: Image,
     max_run_s: int,
     compute: Compute,
-    patience: Patience,
+    patience: SearchPolicy,
     ahead: Task[Allowance],
-) -> Story[Plan]:
+) -> Story[ZonePlan]:
     """The creation to propose, in zones whose quota allows it.
 
     Raises InvalidInput naming the valid zones or regions, NoCapacity with what is short.
@@ -104,12 +109,12 @@ def plan_for(
     spot, disk_gb = project.vm.spot, project.vm.disk_gb
     zones = _zones(project, gpu, machine, compute, patience)
     address = project.vm.external_address
-    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
-    zones = yield from allowed(ahead, wanted, zones, compute, patience)
+    wanted = demand_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
+    zones = yield from filter_zones_by_quota(ahead, wanted, zones, compute, patience)
     price = price_table.price(zones[0], machine.name, gpu, spot=spot)
     size = price_table.size_of(machine)
     choices = _choices(zones, gpu, machine, disk_gb)
-    return Plan(
+    return ZonePlan(
         action="create",
         name=project.instance_name,
         zones=zones,
@@ -128,11 +133,11 @@ def plan_for(
     )
 
 
-def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> Plan:
+def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> ZonePlan:
     """The plan for a VM that is there: `start` where it is, or `move` to the first of the zones."""
     machine, spot = instance.machine_type, instance.spot
     price = price_table.price(zones[0], machine, instance.gpu, spot=spot)
-    return Plan(
+    return ZonePlan(
         action=action,
         name=instance.name,
         zones=tuple(zones),
@@ -170,7 +175,7 @@ def _choices(
     )
 
 
-def choice_lines(plan: Plan) -> list[str]:
+def choice_lines(plan: ZonePlan) -> list[str]:
     """The choices as aligned lines: a mark before the one that is tried first."""
     if not plan.choices:
         return []
@@ -202,7 +207,7 @@ def _usd(amount: float | None, digits: int) -> str:
 
 
 def create(
-    compute: Compute, plan: MachinePlan, zones: Sequence[str], clock: Clock, patience: Patience
+    compute: Compute, plan: InstanceSpec, zones: Sequence[str], clock: Clock, patience: SearchPolicy
 ) -> Story[str | None]:
     """Try the zones until one gives the VM: that zone, or None when it exists already.
 
@@ -210,21 +215,21 @@ def create(
     """
     count = 0
 
-    def ask(step: Try) -> Story[Operation]:
+    def ask(step: NextZone) -> Story[Operation]:
         nonlocal count
         count += 1
         began = clock.monotonic()
-        there = in_zone(plan, step.zone)
+        there = limit_in_zone(plan, step.zone)
         named = ", which Google names" if step.named else ""
         nth = f" (attempt {count})" if count > 1 else ""
         yield Started("create", f"Creating {plan.name} ({_what(plan)}) in {step.zone}{named}{nth}")
-        done = yield from follow(compute, compute.insert(there), clock, "create")
+        done = yield from wait_operation(compute, compute.insert(there), clock, "create")
         if done.failure is None:
             seconds = clock.monotonic() - began
             yield Finished("create", f"{plan.name} created in {step.zone}", seconds)
         return done
 
-    wanted = wanted_for(
+    wanted = demand_for(
         plan.gpu,
         plan.machine,
         spot=plan.spot,
@@ -237,7 +242,7 @@ def create(
         clock,
         patience,
         what=_what(plan),
-        explain=lambda failure: explain(failure, wanted, compute, f"Creating {plan.name}"),
+        explain=lambda failure: to_error(failure, wanted, compute, f"Creating {plan.name}"),
         project=compute.project,
         left="and the snapshot of the move stays: `vmctl up` goes on with it"
         if plan.snapshot
@@ -246,12 +251,16 @@ def create(
     return None if done.failure is not None else done.zone
 
 
-def _what(plan: MachinePlan) -> str:
+def _what(plan: InstanceSpec) -> str:
     return f"{plan.machine.name} + {plan.gpu.title}" if plan.gpu else plan.machine.name
 
 
 def _zones(
-    project: Project, gpu: Gpu | None, machine: MachineType, compute: Compute, patience: Patience
+    project: Project,
+    gpu: Gpu | None,
+    machine: MachineType,
+    compute: Compute,
+    patience: SearchPolicy,
 ) -> tuple[str, ...]:
     """The zones to try, in order; with other regions behind them where those are allowed."""
     having = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()

@@ -11,25 +11,25 @@ from vmctl.cloud.compute.compute import already_there
 from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import InvalidInput, NoCapacity, Unreachable, VmctlError
 from vmctl.domain.events import Started, Story, Warned
-from vmctl.domain.google.api_errors import Failure, Kind, advice
+from vmctl.domain.google.api_errors import ApiError, Kind, advice
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.placement import (
     Attempt,
-    Patience,
-    Stop,
-    Try,
+    GiveUp,
+    NextZone,
+    SearchPolicy,
     decide,
     region_of,
     round_gap_s,
 )
 
 DROP_GAP_S = 10.0
-Ask = Callable[[Try], Story[Operation]]
-Explain = Callable[[Failure], VmctlError]
+Ask = Callable[[NextZone], Story[Operation]]
+Explain = Callable[[ApiError], VmctlError]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ZoneRefusal:
     """What became of one zone, for people and for programs."""
 
     zone: str
@@ -44,7 +44,7 @@ def search(
     order: Sequence[str],
     ask: Ask,
     clock: Clock,
-    patience: Patience,
+    patience: SearchPolicy,
     *,
     what: str,
     explain: Explain,
@@ -61,7 +61,7 @@ def search(
     rounds, deadline = 1, clock.monotonic() + patience.wait_s
     step = decide(order, ())
     while True:
-        if isinstance(step, Stop):
+        if isinstance(step, GiveUp):
             left_s = deadline - clock.monotonic()
             if not step.may_pass or left_s <= 0:
                 raise _gave_up(order, every, what, explain, patience, project)
@@ -80,12 +80,12 @@ def search(
         every.append(attempt)
         this_round.append(attempt)
         step = decide(order, this_round)
-        again = isinstance(step, Try) and step.after_s
+        again = isinstance(step, NextZone) and step.after_s
         more = f" Trying again there in {again:g} s." if again else ""
         yield Warned(f"{attempt.zone}: {_told(attempt.failure)}{more}")
 
 
-def _through_drops(ask: Ask, step: Try, deadline: float, clock: Clock) -> Story[Operation]:
+def _through_drops(ask: Ask, step: NextZone, deadline: float, clock: Clock) -> Story[Operation]:
     """Ask in one zone; as long as there is patience, a lost network is no answer.
 
     The same zone is asked again, never another: what was asked before the drop may have been
@@ -102,11 +102,11 @@ def _through_drops(ask: Ask, step: Try, deadline: float, clock: Clock) -> Story[
             clock.sleep(gap_s)
 
 
-def refusals(attempts: Sequence[Attempt], project: str) -> tuple[Refusal, ...]:
+def refusals(attempts: Sequence[Attempt], project: str) -> tuple[ZoneRefusal, ...]:
     """One row per zone, in the order in which they were first tried: what each said last."""
     last = {attempt.zone: attempt.failure for attempt in attempts}
     return tuple(
-        Refusal(
+        ZoneRefusal(
             zone=zone,
             kind=str(failure.kind),
             code=failure.code,
@@ -139,14 +139,14 @@ def _pause(gap_s: float, left_s: float, why: str, stays: str, clock: Clock) -> S
     clock.sleep(gap_s)
 
 
-def _said(failure: Failure) -> str:
+def _said(failure: ApiError) -> str:
     """Google's words; with its code where vmctl does not know what they mean."""
     if failure.kind is Kind.UNKNOWN and failure.code not in failure.message:
         return f"{failure.code}: {failure.message}"
     return failure.message
 
 
-def _told(failure: Failure) -> str:
+def _told(failure: ApiError) -> str:
     """The line of one attempt; of a stockout only what is the matter."""
     if failure.kind is Kind.STOCKOUT and failure.message:
         return f"{failure.first_sentence}."
@@ -158,7 +158,7 @@ def _gave_up(
     attempts: Sequence[Attempt],
     what: str,
     explain: Explain,
-    patience: Patience,
+    patience: SearchPolicy,
     project: str,
 ) -> VmctlError:
     last = _decisive(attempts)
@@ -179,19 +179,19 @@ def _gave_up(
         error = explain(last)
     # what every zone said, in place of what the explanation has to tell about the last one
     error.attempts = [
-        {name: getattr(row, name) for name in Refusal.__dataclass_fields__}
+        {name: getattr(row, name) for name in ZoneRefusal.__dataclass_fields__}
         for row in refusals(attempts, project)
     ]
     return error
 
 
-def _decisive(attempts: Sequence[Attempt]) -> Failure:
+def _decisive(attempts: Sequence[Attempt]) -> ApiError:
     """What the last zone said that offers the machine; if none does, what the last one said."""
     offering = [one for one in attempts if one.failure.kind is not Kind.ABSENT]
     return (offering or attempts)[-1].failure
 
 
-def _hint(order: Sequence[str], attempts: Sequence[Attempt], patience: Patience) -> str:
+def _hint(order: Sequence[str], attempts: Sequence[Attempt], patience: SearchPolicy) -> str:
     named = [zone for attempt in reversed(attempts) for zone in attempt.failure.zones_available]
     outside = [zone for zone in named if zone not in order]
     if outside:

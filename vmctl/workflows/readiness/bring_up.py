@@ -16,14 +16,14 @@ from vmctl.domain.errors import Unreachable
 from vmctl.domain.events import Advanced, Finished, Started, Story
 from vmctl.domain.machine.image import Image, brings_driver, brings_torch
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.readiness.readiness import Observed
-from vmctl.domain.readiness.stages import Ladder, Rung
+from vmctl.domain.readiness.readiness import Observation
+from vmctl.domain.readiness.stages import Stage, StageLog
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection
-from vmctl.workflows.base.operations import until
-from vmctl.workflows.readiness.context import Climb
-from vmctl.workflows.readiness.guest_stages import Inside
-from vmctl.workflows.readiness.ssh_admission import Entrance, gone, still_there
+from vmctl.workflows.base.operations import wait_until
+from vmctl.workflows.readiness.context import BringUp
+from vmctl.workflows.readiness.guest_stages import GuestStages
+from vmctl.workflows.readiness.ssh_admission import SshAdmission, ensure_running, vanished_error
 from vmctl.workflows.session.login import renew_key
 from vmctl.workflows.session.session import remember_instance, target_of
 
@@ -40,7 +40,7 @@ class Readiness:
     instance: Instance
     driver: str | None
     simulated: bool = False
-    ladder: Ladder = field(default_factory=Ladder)
+    ladder: StageLog = field(default_factory=StageLog)
     pushed: PushResult | None = None
 
 
@@ -54,28 +54,28 @@ def preload() -> None:
 
 
 def make_ready(
-    climb: Climb, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
+    climb: BringUp, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
 ) -> Story[Readiness]:
     """Climb from a machine that Google has made or started to one that can train.
 
     A push goes on beside it as soon as the VM is set up. Raises HostKeyChanged, or the error that
     names the missing rung, its culprit and one fix.
     """
-    climb.told(Rung.OPERATION)
+    climb.told(Stage.OPERATION)
     instance = yield from _running(climb, instance)
-    climb.told(Rung.RUNNING)
+    climb.told(Stage.RUNNING)
     started = climb.clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
     instance = yield from renew_key(climb.project, climb.compute, instance, climb.clock)
     observed = _expected(climb.project, instance)
-    entrance = Entrance(climb)
+    entrance = SshAdmission(climb)
     remote = yield from entrance.open(instance, observed)
     target = target_of(climb.project, instance, ensure_keypair())
     remember_instance(climb.project, instance, target, climb.clock)
     where = f"{target.user}@{target.address}"
     yield Finished("ssh", f"SSH answers, host key verified: {where}",
                    climb.clock.monotonic() - started)  # fmt: skip
-    inside = Inside(climb, instance, observed, pushing)
+    inside = GuestStages(climb, instance, observed, pushing)
     while True:
         try:
             driver = yield from inside.wait(remote)
@@ -83,7 +83,7 @@ def make_ready(
         except Unreachable as error:
             # a driver's installation may restart the network, or the whole VM
             yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
-            still_there(climb, instance, inside.missing or Rung.TORCH)
+            ensure_running(climb, instance, inside.missing or Stage.TORCH)
         finally:
             if isinstance(remote, Connection):
                 remote.close()
@@ -98,10 +98,10 @@ def make_ready(
     )
 
 
-def _expected(project: Project, instance: Instance) -> Observed:
+def _expected(project: Project, instance: Instance) -> Observation:
     """What is known of a VM before anybody has looked."""
     image = Image.parse(project.vm.image)
-    return Observed(
+    return Observation(
         instance.name,
         instance.zone,
         network=instance.network,
@@ -113,13 +113,13 @@ def _expected(project: Project, instance: Instance) -> Observed:
     )
 
 
-def _running(climb: Climb, instance: Instance) -> Story[Instance]:
+def _running(climb: BringUp, instance: Instance) -> Story[Instance]:
     """Google's operation may end a moment before the VM is RUNNING and has its address."""
     if instance.status is Status.RUNNING:
         return instance
-    now = yield from until(
+    now = yield from wait_until(
         climb.compute, instance, lambda vm: not vm.status.is_coming, climb.clock, "boot"
     )
     if now is None or now.status is not Status.RUNNING:
-        raise gone(climb, instance, now, Rung.RUNNING)
+        raise vanished_error(climb, instance, now, Stage.RUNNING)
     return now

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.config import Project
-from vmctl.domain.readiness.stages import Ladder, Rung
+from vmctl.domain.readiness.stages import Stage, StageLog
 from vmctl.workflows.session.ssh_restriction import Limit
 
 
 @dataclass(slots=True)
-class Climb:
+class BringUp:
     """From `began`, on clock.monotonic(), to a machine that can train."""
 
     project: Project
@@ -20,8 +20,8 @@ class Climb:
     clock: Clock
     began: float
     limit: Limit | None = None  # of SSH, for the way in to keep to
-    ladder: Ladder = field(default_factory=Ladder)
+    ladder: StageLog = field(default_factory=StageLog)
 
-    def told(self, rung: Rung, note: str = "") -> None:
+    def told(self, rung: Stage, note: str = "") -> None:
         """A rung was reached just now."""
         self.ladder = self.ladder.with_rung(rung, self.clock.monotonic() - self.began, note)

@@ -11,35 +11,35 @@ from vmctl.domain.events import Advanced, Finished, Info, Started, Story, Warned
 from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.readiness.nvidia import Driver
-from vmctl.domain.readiness.readiness import Observed, diagnose
-from vmctl.domain.readiness.stages import Rung
-from vmctl.domain.text import Machine
+from vmctl.domain.readiness.readiness import Observation, diagnose
+from vmctl.domain.readiness.stages import Stage
+from vmctl.domain.text import SetupReport
 from vmctl.ssh.boot_reports import Watching
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.tasks import StoryTask
-from vmctl.workflows.readiness.context import Climb
-from vmctl.workflows.readiness.ssh_admission import still_there
+from vmctl.workflows.readiness.context import BringUp
+from vmctl.workflows.readiness.ssh_admission import ensure_running
 from vmctl.workflows.runs.setup import prepare_machine
 
 if TYPE_CHECKING:
     from vmctl.workflows.sync.push import PushResult
 
-RUNG_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
+STAGE_LIMIT_S = 900.0  # images without a driver build it at first boot: 3 to 8 minutes
 NEWS_S = 0.1
 HELD_UP_S = 5.0  # set-up takes a second when nothing holds it up
 LOOK_GAP_S = 10.0
 EVIDENCE_LINES = 6
 
 
-class Inside:
+class GuestStages:
     """Hears the VM, with set-up and then a push beside it."""
 
     def __init__(
         self,
-        climb: Climb,
+        climb: BringUp,
         instance: Instance,
-        observed: Observed,
+        observed: Observation,
         pushing: Callable[[], Story[PushResult]] | None = None,
     ) -> None:
         self.climb = climb
@@ -48,14 +48,14 @@ class Inside:
         self.clock = climb.clock
         self.instance = instance
         self.observed = observed
-        self.limit = climb.clock.monotonic() + RUNG_LIMIT_S
+        self.limit = climb.clock.monotonic() + STAGE_LIMIT_S
         self.changed_at = self.looked = climb.clock.monotonic()
         self.prepared = False
         self.heard = False
         self.over = False
         self.said = ""
-        self.shown: set[Rung] = set()
-        self.waiting_for: Rung | None = None
+        self.shown: set[Stage] = set()
+        self.waiting_for: Stage | None = None
         self.rung_began = climb.clock.monotonic()
 
     def wait(self, remote: OpenSSH | Connection) -> Story[Driver | None]:
@@ -63,7 +63,7 @@ class Inside:
 
         Raises Unreachable when the link is lost: then it may be called again.
         """
-        setup: StoryTask[Machine] | None = None
+        setup: StoryTask[SetupReport] | None = None
         if not self.prepared:
             setup = StoryTask(prepare_machine(remote, clock=self.clock))
         watching = self._watch(remote)
@@ -148,34 +148,34 @@ class Inside:
     def _reach(self) -> None:
         """Note what was reached."""
         seen, climb = self.observed, self.climb
-        fine = diagnose(seen, Rung.STARTUP, 0.0, RUNG_LIMIT_S) is None
+        fine = diagnose(seen, Stage.STARTUP, 0.0, STAGE_LIMIT_S) is None
         if self.heard and self.prepared and seen.startup != "activating" and fine:
-            climb.told(Rung.STARTUP, "")
+            climb.told(Stage.STARTUP, "")
         if not seen.gpus or not seen.driver_answers:
             return
         simulated = seen.driver is not None and seen.driver.is_simulated
-        climb.told(Rung.DRIVER, "simulated" if simulated else "")
-        if seen.torch and diagnose(seen, Rung.TORCH, 0.0, RUNG_LIMIT_S) is None:
-            climb.told(Rung.TORCH, seen.torch.note)
+        climb.told(Stage.DRIVER, "simulated" if simulated else "")
+        if seen.torch and diagnose(seen, Stage.TORCH, 0.0, STAGE_LIMIT_S) is None:
+            climb.told(Stage.TORCH, seen.torch.note)
 
     @property
-    def missing(self) -> Rung | None:
+    def missing(self) -> Stage | None:
         """The first rung that is not reached."""
-        rungs = [Rung.STARTUP, *([Rung.DRIVER, Rung.TORCH] if self.observed.gpus else [])]
+        rungs = [Stage.STARTUP, *([Stage.DRIVER, Stage.TORCH] if self.observed.gpus else [])]
         return next((rung for rung in rungs if not self.climb.ladder.has(rung)), None)
 
     def _tell(self) -> Story[None]:
         """What is waited for now, in words that change as the VM reports; what was reached."""
         seen, ladder = self.observed, self.climb.ladder
-        for rung in (Rung.STARTUP, Rung.DRIVER, Rung.TORCH):
+        for rung in (Stage.STARTUP, Stage.DRIVER, Stage.TORCH):
             if rung in self.shown or not ladder.has(rung):
                 continue
             self.shown.add(rung)
             waited = rung is self.waiting_for
-            if waited or (rung is Rung.DRIVER) or (rung is Rung.TORCH and _has_torch(seen)):
+            if waited or (rung is Stage.DRIVER) or (rung is Stage.TORCH and _has_torch(seen)):
                 seconds = self.clock.monotonic() - self.rung_began if waited else None
                 yield Finished(str(rung), _found(seen, rung), seconds)
-            if rung is Rung.DRIVER and seen.driver and seen.driver.is_simulated:
+            if rung is Stage.DRIVER and seen.driver and seen.driver.is_simulated:
                 yield Info("The GPU is simulated: jobs run on this computer's processors.")
         missing = self.missing
         if missing is None:
@@ -184,7 +184,7 @@ class Inside:
             if seen.lock and self.clock.monotonic() - self.rung_began > HELD_UP_S:
                 yield from self._say("setup", f"Preparing the VM: {_holder(seen)}")
             return
-        if missing is Rung.TORCH and self._torch_is_quick():
+        if missing is Stage.TORCH and self._torch_is_quick():
             return
         if self.waiting_for is not missing:
             self.waiting_for, self.rung_began = missing, self.clock.monotonic()
@@ -201,10 +201,10 @@ class Inside:
         """Where the GPU is simulated nothing is imported: not worth a line."""
         return self.observed.driver is not None and self.observed.driver.is_simulated
 
-    def _does_without(self, missing: Rung) -> Story[bool]:
+    def _does_without(self, missing: Stage) -> Story[bool]:
         """Whether to go on without a rung that the VM's image does not promise; it is told."""
         seen, image = self.observed, self.climb.project.vm.image
-        if missing is Rung.DRIVER:
+        if missing is Stage.DRIVER:
             if seen.driver_expected or seen.driver is not None or seen.busy or not self.heard:
                 return False
             yield Warned(
@@ -212,67 +212,67 @@ class Inside:
                 "brings none. With one: vmctl down --delete, then vmctl up --image pytorch"
             )
             return True
-        wrong = diagnose(seen, Rung.TORCH, 0.0, RUNG_LIMIT_S)
-        if missing is not Rung.TORCH or wrong is None or seen.torch_expected:
+        wrong = diagnose(seen, Stage.TORCH, 0.0, STAGE_LIMIT_S)
+        if missing is not Stage.TORCH or wrong is None or seen.torch_expected:
             return False
         yield Warned(f"{wrong.culprit} {wrong.fix}")
         return True
 
-    def _look(self, missing: Rung) -> None:
+    def _look(self, missing: Stage) -> None:
         """Now and then, whether it still runs: a link can die without a word."""
         now = self.clock.monotonic()
         if now - self.looked > LOOK_GAP_S:
             self.looked = now
-            still_there(self.climb, self.instance, missing)
+            ensure_running(self.climb, self.instance, missing)
 
-    def _doubt(self, missing: Rung) -> None:
+    def _doubt(self, missing: Stage) -> None:
         """Raise what is wrong, once waiting makes no sense."""
         now = self.clock.monotonic()
         if not self.heard and now < self.limit:
             return
-        waited = now - self.changed_at if now < self.limit else RUNG_LIMIT_S + 1
-        wrong = diagnose(self.observed, missing, waited, RUNG_LIMIT_S)
+        waited = now - self.changed_at if now < self.limit else STAGE_LIMIT_S + 1
+        wrong = diagnose(self.observed, missing, waited, STAGE_LIMIT_S)
         if wrong is not None:
             raise wrong.error(self._proven(missing))
 
-    def _proven(self, missing: Rung) -> Observed:
+    def _proven(self, missing: Stage) -> Observation:
         seen, log = self.observed, self._serial()
-        lines = driver_lines(log) if missing is Rung.DRIVER else script_lines(log)
+        lines = driver_lines(log) if missing is Stage.DRIVER else script_lines(log)
         told = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
         return replace(seen, evidence=(*seen.evidence, *told))
 
 
-def _has_torch(seen: Observed) -> bool:
+def _has_torch(seen: Observation) -> bool:
     return seen.torch is not None and bool(seen.torch.version)
 
 
-def _waiting_text(rung: Rung) -> str:
+def _waiting_text(rung: Stage) -> str:
     return {
-        Rung.STARTUP: "the end of the VM's startup-script",
-        Rung.DRIVER: "NVIDIA's driver",
-        Rung.TORCH: "torch to see CUDA",
+        Stage.STARTUP: "the end of the VM's startup-script",
+        Stage.DRIVER: "NVIDIA's driver",
+        Stage.TORCH: "torch to see CUDA",
     }[rung]
 
 
-def _holder(seen: Observed) -> str:
+def _holder(seen: Observation) -> str:
     return f"{seen.lock} holds the package manager's lock" if seen.lock else ""
 
 
-def _under_way(seen: Observed, rung: Rung) -> str:
+def _under_way(seen: Observation, rung: Stage) -> str:
     """What keeps a rung from being reached, as the VM reports it."""
-    if rung is Rung.TORCH:
+    if rung is Stage.TORCH:
         return ""
     holder = _holder(seen)
-    if rung is Rung.STARTUP:
+    if rung is Stage.STARTUP:
         return holder or "the startup-script is at work"
     why = f"nvidia-smi sees {len(seen.driver.names)} of {seen.gpus} GPUs" if seen.driver else ""
     return "; ".join(filter(None, [why or seen.driver_said, holder]))
 
 
-def _found(seen: Observed, rung: Rung) -> str:
-    if rung is Rung.TORCH and seen.torch is not None:
+def _found(seen: Observation, rung: Stage) -> str:
+    if rung is Stage.TORCH and seen.torch is not None:
         return seen.torch.note
-    if rung is Rung.DRIVER and seen.driver is not None:
+    if rung is Stage.DRIVER and seen.driver is not None:
         names = seen.driver.names
         name = names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
         return f"{name}, driver {seen.driver.version}"

@@ -10,16 +10,16 @@ from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, Vmctl
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.network.firewall import IAP_RANGE, is_private, ssh_door
-from vmctl.domain.readiness.readiness import Diagnosis, Observed, diagnose
-from vmctl.domain.readiness.stages import Rung
+from vmctl.domain.network.firewall import IAP_RANGE, evaluate_ssh, is_private
+from vmctl.domain.readiness.readiness import Diagnosis, Observation, diagnose
+from vmctl.domain.readiness.stages import Stage
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.tunnel.forward import Knock
-from vmctl.workflows.machine.status import why_stopped
-from vmctl.workflows.readiness.context import Climb
+from vmctl.workflows.machine.status import explain_stop
+from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.session.login import try_to_pin
 from vmctl.workflows.session.session import target_of
 
@@ -33,16 +33,16 @@ AGENT_FAILED = "google-guest-agent.service: Failed"
 DELETED = "It was deleted meanwhile."
 
 
-class Entrance:
+class SshAdmission:
     """Waits for one VM to let us in; each rung is noted at the moment it is reached."""
 
-    def __init__(self, climb: Climb) -> None:
+    def __init__(self, climb: BringUp) -> None:
         self.climb = climb
         self.project = climb.project
         self.compute = climb.compute
         self.clock = climb.clock
 
-    def open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+    def open(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
 
         SSH is limited to where we come from by then, where it is to be. Raises HostKeyChanged, or
@@ -62,32 +62,32 @@ class Entrance:
             raise
         return remote
 
-    def _open(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+    def _open(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
         if known_hosts.pinned(instance.id):
             warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
             if warm.probe():
-                self.climb.told(Rung.PORT)
-                self.climb.told(Rung.KEY)
+                self.climb.told(Stage.PORT)
+                self.climb.told(Stage.KEY)
                 return warm
         return (yield from self._wait(instance, observed))
 
-    def _wait(self, instance: Instance, observed: Observed) -> Story[OpenSSH | Connection]:
+    def _wait(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
         clock = self.clock
         began = since = clock.monotonic()
-        looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Rung.PORT, ""
+        looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
         target = target_of(self.project, instance, ensure_keypair())
         knock = Knock(target)
         try:
             while True:
-                if rung is Rung.PORT:
+                if rung is Stage.PORT:
                     if knock.opens(0.0, clock):
-                        rung, since = Rung.KEY, clock.monotonic()
-                        self.climb.told(Rung.PORT)
+                        rung, since = Stage.KEY, clock.monotonic()
+                        self.climb.told(Stage.PORT)
                         continue
                 else:
                     found = self._try(instance, since)
                     if isinstance(found, OpenSSH | Connection):
-                        self.climb.told(Rung.KEY)
+                        self.climb.told(Stage.KEY)
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
                     if found is not None and found.message != said:
@@ -99,7 +99,7 @@ class Entrance:
                     looked = now
                     observed = self._look(instance, observed, rung)
                     limit = self.climb.limit
-                    if rung is Rung.PORT and limit and limit.keeps_out(instance, now - since):
+                    if rung is Stage.PORT and limit and limit.keeps_out(instance, now - since):
                         yield from limit.lift()
                         since = clock.monotonic()
                 wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
@@ -133,14 +133,14 @@ class Entrance:
             return error
         return connection
 
-    def _look(self, instance: Instance, observed: Observed, rung: Rung) -> Observed:
+    def _look(self, instance: Instance, observed: Observation, rung: Stage) -> Observation:
         """What Google says of a VM that does not let us in."""
         now = self.compute.get_instance(instance.zone, instance.name)
         if now is None or now.id != instance.id:
             return replace(observed, went=DELETED)
         if now.status is not Status.RUNNING:
-            return replace(observed, went=went(self.compute, now))
-        if rung is Rung.PORT:
+            return replace(observed, went=describe_stop(self.compute, now))
+        if rung is Stage.PORT:
             return replace(observed, allowed=self._allowed(now))
         shared = now.metadata.get(OS_LOGIN_ITEM)
         if shared is None and observed.refused:
@@ -157,10 +157,10 @@ class Entrance:
             rules = ingress_rules(self.compute, instance.network or "default")
         except VmctlError:
             return None
-        sources = ssh_door(rules, instance.tags).sources
+        sources = evaluate_ssh(rules, instance.tags).sources
         return any(source != IAP_RANGE and not is_private(source) for source in sources)
 
-    def _proven(self, instance: Instance, observed: Observed) -> Observed:
+    def _proven(self, instance: Instance, observed: Observation) -> Observation:
         lines = [line for line in self._serial(instance).splitlines() if line.strip()]
         failures = [line for line in lines[:-SERIAL_LINES] if AGENT_FAILED in line][-1:]
         evidence = [f"serial port: {line}" for line in (*failures, *lines[-SERIAL_LINES:])]
@@ -173,21 +173,23 @@ class Entrance:
             return ""
 
 
-def went(compute: Compute, instance: Instance) -> str:
+def describe_stop(compute: Compute, instance: Instance) -> str:
     """That a VM is not RUNNING, and why where that is known, for a person."""
-    ending = why_stopped(compute, instance)
+    ending = explain_stop(compute, instance)
     return f"It is {instance.status}. {ending.text}" if ending else f"It is {instance.status}."
 
 
-def still_there(climb: Climb, instance: Instance, missing: Rung) -> None:
+def ensure_running(climb: BringUp, instance: Instance, missing: Stage) -> None:
     """Raise what became of a VM that is neither RUNNING nor on its way to it."""
     now = climb.compute.get_instance(instance.zone, instance.name)
     if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
-        raise gone(climb, instance, now, missing)
+        raise vanished_error(climb, instance, now, missing)
 
 
-def gone(climb: Climb, instance: Instance, now: Instance | None, missing: Rung) -> VmctlError:
+def vanished_error(
+    climb: BringUp, instance: Instance, now: Instance | None, missing: Stage
+) -> VmctlError:
     """The error of a VM that went away on its way up."""
-    why = went(climb.compute, now) if now else DELETED
-    seen = Observed(instance.name, instance.zone, went=why)
+    why = describe_stop(climb.compute, now) if now else DELETED
+    seen = Observation(instance.name, instance.zone, went=why)
     return Diagnosis(missing, why, "vmctl up").error(seen)

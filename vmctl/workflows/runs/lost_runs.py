@@ -38,22 +38,22 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
     `since` is from when on: a VM that runs again may have been off in between.
     """
     from vmctl.workflows.base.api import open_cloud
-    from vmctl.workflows.base.operations import until
-    from vmctl.workflows.machine.status import why_stopped
+    from vmctl.workflows.base.operations import wait_until
+    from vmctl.workflows.machine.status import explain_stop
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)
     if instance is not None and instance.status.is_going:
-        if ending := why_stopped(compute, instance):
+        if ending := explain_stop(compute, instance):
             return ending.text
         yield Started("stop", f"{instance.name} is {instance.status}: waiting to learn why")
-        instance = yield from until(
+        instance = yield from wait_until(
             compute, instance, lambda vm: not vm.status.is_going, clock, "stop"
         )
     if instance is None:
         return DELETED
     if instance.status.is_stopped:
-        if ending := why_stopped(compute, instance):
+        if ending := explain_stop(compute, instance):
             return ending.text
         when = f" on {_local(instance.stopped_at)}" if instance.stopped_at else ""
         return f"Its VM was stopped{when}, by vmctl down, gcloud or the console."
@@ -62,11 +62,11 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
 
 def _since(compute: Compute, instance: Instance, since: datetime | None) -> str:
     """What happened to a VM that runs, or is coming, after the moment that counts."""
-    from vmctl.domain.google.stop_reason import ending_since
+    from vmctl.domain.google.stop_reason import find_stop_reason_since
 
     if since is not None:
         events = compute.system_events(instance)
-        if ending := ending_since(instance, events, since - CLOCKS_DIFFER):
+        if ending := find_stop_reason_since(instance, events, since - CLOCKS_DIFFER):
             return ending.text
         if instance.started_at is not None and instance.started_at > since:
             return f"Its VM was stopped, and started again on {_local(instance.started_at)}."

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from vmctl.clock import Clock
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
-from vmctl.domain.text import Machine
+from vmctl.domain.text import SetupReport
 from vmctl.ssh import rpc
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 
 
-def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None) -> Story[Machine]:
+def prepare_machine(
+    remote: OpenSSH | Connection, *, clock: Clock | None = None
+) -> Story[SetupReport]:
     """One conversation that can be repeated: what was done before is not done again."""
     clock = clock or Clock()
     began = clock.monotonic()
@@ -20,7 +22,7 @@ def prepare_machine(remote: OpenSSH | Connection, *, clock: Clock | None = None)
     done = remote.run(line, input=archive, timeout_s=rpc.INSTALL_S)
     if done.code == rpc.NOT_INSTALLED:
         raise rpc.install_failure(done.stderr)
-    machine = Machine.parse(rpc.answer("prepare", done.code, done.stdout, done.stderr))
+    machine = SetupReport.parse(rpc.answer("prepare", done.code, done.stdout, done.stderr))
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:

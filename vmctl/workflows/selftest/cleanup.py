@@ -11,7 +11,7 @@ from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.machine.instance import SELFTEST_LABEL, Instance, labels_for
 from vmctl.ssh.identity import known_hosts
-from vmctl.workflows.base.operations import deleted, follow, gap_s, until
+from vmctl.workflows.base.operations import gap_s, wait_deleted, wait_operation, wait_until
 
 LIMIT_S = 600.0
 SECOND_LOOK_S = 1.0
@@ -40,7 +40,7 @@ def delete_leftovers(
         operation = compute.pending_insert(project.instance_name)
         if operation is not None:
             yield Started("clear", f"Waiting for the creation begun in {operation.zone}")
-            yield from follow(compute, operation, clock, "clear")
+            yield from wait_operation(compute, operation, clock, "clear")
         every = SelftestCompute.of(compute).called(project.instance_name)
         found = [vm for vm in every if SELFTEST_LABEL in vm.labels]
         for vm in found:
@@ -49,7 +49,7 @@ def delete_leftovers(
         for zone, name in disks:
             yield Started("clear", f"Deleting the disk {name} in {zone}")
             asked = compute.change("disks", "delete", name, zone=zone, disk=name)
-            yield from deleted(compute, asked, clock, "clear", f"the disk {name}")
+            yield from wait_deleted(compute, asked, clock, "clear", f"the disk {name}")
         count += len(found) + len(disks)
         if clock.monotonic() - began > LIMIT_S:
             raise TimedOut(
@@ -69,9 +69,11 @@ def _delete(compute: Compute, vm: Instance, clock: Clock) -> Story[None]:
     yield Started("clear", f"Deleting {vm.name} and its disk in {vm.zone}")
     rest: Instance | None = vm
     if vm.status.is_going:  # Google refuses while it stops
-        rest = yield from until(compute, vm, lambda now: not now.status.is_going, clock, "clear")
+        rest = yield from wait_until(
+            compute, vm, lambda now: not now.status.is_going, clock, "clear"
+        )
     if rest is not None:
-        yield from deleted(compute, compute.delete(rest), clock, "clear", vm.name)
+        yield from wait_deleted(compute, compute.delete(rest), clock, "clear", vm.name)
     known_hosts.unpin(vm.id)
 
 

@@ -9,9 +9,9 @@ from vmctl.cloud.compute.selftest import SelftestCompute
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
 from vmctl.domain.events import Event, Finished, Info, Warned
-from vmctl.domain.google.api_errors import Failure
+from vmctl.domain.google.api_errors import ApiError
 from vmctl.domain.google.assumptions import AssumptionResult, Outcome, finding
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 
 
 @dataclass(slots=True)
@@ -44,13 +44,13 @@ class SelftestRun:
 
     project: Project  # its name is the self-test's own
     compute: SelftestCompute
-    plan: MachinePlan
+    plan: InstanceSpec
     clock: Clock
     findings: Findings
     recorder: Recorder
 
 
-def failure_text(failure: Failure | None) -> str:
+def failure_text(failure: ApiError | None) -> str:
     """A refusal in Google's words, for evidence."""
     if failure is None:
         return "it was accepted"

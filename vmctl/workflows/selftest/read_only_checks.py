@@ -12,7 +12,7 @@ from vmctl.domain.google.quota import Meter, needs
 from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.workflows.base.operations import follow
+from vmctl.workflows.base.operations import wait_operation
 from vmctl.workflows.selftest.findings import SelftestRun, failure_text
 
 LARGEST_DISK_GB = 65536
@@ -108,11 +108,11 @@ def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
     asked = run.compute.insert_disk(
         disk, run.plan.zone, "pd-ssd", max(size_gb, 10), run.plan.labels
     )
-    done = yield from follow(run.compute, asked, run.clock, "selftest")
+    done = yield from wait_operation(run.compute, asked, run.clock, "selftest")
     failure = done.failure
     if failure is None:
         gone = run.compute.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
-        gone = yield from follow(run.compute, gone, run.clock, "selftest")
+        gone = yield from wait_operation(run.compute, gone, run.clock, "selftest")
         left = "" if gone.failure is None or not_found(gone) else f"; {failure_text(gone.failure)}"
         yield findings.record(
             name, False, f"a disk of {size_gb} GB was made, and is gone again{left}"

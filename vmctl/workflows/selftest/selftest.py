@@ -25,7 +25,7 @@ from vmctl.domain.google.redaction import PROJECT, Redaction
 from vmctl.domain.login.ssh_keys import KEY_LIFETIME, key_entry
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import SELFTEST_LABEL
-from vmctl.domain.machine.instance_spec import MachinePlan
+from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
 from vmctl.domain.machine.placement import candidate_zones, region_of
 from vmctl.domain.money.prices import Price, disk_usd_per_month
@@ -199,10 +199,10 @@ def _zones(project: Project) -> tuple[str, ...]:
     )
 
 
-def _machine(project: Project, zone: str, clock: Clock) -> MachinePlan:
+def _machine(project: Project, zone: str, clock: Clock) -> InstanceSpec:
     """As `up` would make it, but for the machine type, the size and the labels."""
     keys = ensure_keypair()
-    return MachinePlan(
+    return InstanceSpec(
         name=project.instance_name,
         zone=zone,
         machine=MachineType.parse(MACHINE),

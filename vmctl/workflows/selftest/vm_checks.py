@@ -15,7 +15,7 @@ from vmctl.domain.machine.instance import Instance, Status
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection, wait_for_ssh
-from vmctl.workflows.base.operations import carried_out, follow, gap_s, until
+from vmctl.workflows.base.operations import gap_s, wait_done, wait_operation, wait_until
 from vmctl.workflows.selftest.findings import SelftestRun, failure_text
 from vmctl.workflows.session.login import pin_host_keys
 from vmctl.workflows.session.session import target_of
@@ -61,7 +61,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
         listed = compute.pending_insert(plan.name)
         missed = listed is None and not compute.look_at(asked).is_done
         again = compute.insert_as(plan, request_id)
-        done = yield from follow(compute, asked, run.clock, "create")
+        done = yield from wait_operation(compute, asked, run.clock, "create")
         if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.ABSENT):
             break
     raise_failure(done, compute.project, f"Creating {plan.name}")
@@ -83,7 +83,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
     if instance is None:
         raise VmctlError(f"{plan.name} was created and is not found.", hint="vmctl selftest")
     taken = compute.insert_as(plan, str(uuid.uuid4()))
-    taken = yield from follow(compute, taken, run.clock, "create")
+    taken = yield from wait_operation(compute, taken, run.clock, "create")
     yield findings.record("name-taken", already_there(taken), failure_text(taken.failure))
     yield from _as_asked(run, instance)
     yield from _counted(run, before)
@@ -141,15 +141,15 @@ def _counted(run: SelftestRun, before: quotas.Meters) -> Story[None]:
 
 def _while_running(run: SelftestRun, instance: Instance) -> Story[None]:
     compute, findings = run.compute, run.findings
-    moved = yield from follow(
+    moved = yield from wait_operation(
         compute, compute.set_limit(instance, run.plan.max_run_s + 60), run.clock, "selftest"
     )
     yield findings.record("limit-fixed", moved.failure is not None, failure_text(moved.failure))
-    started = yield from follow(compute, compute.start(instance), run.clock, "selftest")
+    started = yield from wait_operation(compute, compute.start(instance), run.clock, "selftest")
     yield findings.record(
         "start-when-running", started.failure is None, failure_text(started.failure)
     )
-    old = yield from follow(
+    old = yield from wait_operation(
         compute, compute.set_metadata_under(instance, "AAAAAAAAAAA="), run.clock, "selftest"
     )
     stale = old.failure is not None and old.failure.http_status == 412
@@ -246,7 +246,7 @@ def _shut_down(run: SelftestRun, instance: Instance, remote: Connection) -> Stor
         remote.run("nohup sudo -n shutdown -h now >/dev/null 2>&1 </dev/null &", timeout_s=15.0)
     except VmctlError:
         pass  # it was faster than its answer
-    off = yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     if off is None:
         raise VmctlError(f"{instance.name} went for good when it was shut down.")
     began = clock.monotonic()
@@ -274,7 +274,9 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     yield findings.record("address-released", free, said)
     answers = []
     for seconds in (29, 30):
-        done = yield from follow(compute, compute.set_limit(off, seconds), clock, "selftest")
+        done = yield from wait_operation(
+            compute, compute.set_limit(off, seconds), clock, "selftest"
+        )
         answers.append(done.failure)
     right = answers[0] is not None and answers[1] is None
     yield findings.record(
@@ -284,14 +286,16 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     )
     limit_s = run.plan.max_run_s - 60
     asked = compute.set_limit(off, limit_s)
-    yield from carried_out(compute, asked, clock, "selftest", "Setting the run limit")
+    yield from wait_done(compute, asked, clock, "selftest", "Setting the run limit")
     before = off.started_at
     yield Started("start", f"Starting {instance.name} again")
-    done = yield from follow(compute, compute.start(off), clock, "start")
+    done = yield from wait_operation(compute, compute.start(off), clock, "start")
     if done.failure is not None and done.failure.kind is Kind.STOCKOUT:
         raise NoCapacity(f"Its zone has none any more: {done.failure.message}")
     raise_failure(done, compute.project, f"Starting {instance.name}")
-    on = yield from until(compute, instance, lambda vm: vm.status is Status.RUNNING, clock, "start")
+    on = yield from wait_until(
+        compute, instance, lambda vm: vm.status is Status.RUNNING, clock, "start"
+    )
     if on is None:
         raise VmctlError(f"{instance.name} is gone.")
     right, said = _limit(run, on, limit_s)
@@ -312,8 +316,8 @@ def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
     yield Started("stop", f"Stopping {instance.name}")
     stopping = compute.stop(instance)
     raise_failure(stopping, compute.project, f"Stopping {instance.name}")
-    early = yield from follow(compute, compute.start(instance), clock, "stop")
-    yield from carried_out(compute, stopping, clock, "stop", f"Stopping {instance.name}")
+    early = yield from wait_operation(compute, compute.start(instance), clock, "stop")
+    yield from wait_done(compute, stopping, clock, "stop", f"Stopping {instance.name}")
     name = "start-while-stopping"
     if early.failure is not None:
         yield findings.record(
@@ -321,9 +325,9 @@ def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
         )
     else:
         yield findings.skip(name, "it was off, or not yet going, before it could be asked to start")
-        done = yield from follow(compute, compute.stop(instance), clock, "stop")
-    yield from until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
-    done = yield from follow(compute, compute.stop(instance), clock, "stop")
+        done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
+    yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
     yield findings.record("stop-twice", done.failure is None, failure_text(done.failure))
 
 
@@ -333,14 +337,14 @@ def check_delete(run: SelftestRun, instance: Instance) -> Story[None]:
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name}")
     asked = compute.delete(instance)
-    yield from carried_out(compute, asked, clock, "delete", f"Deleting {instance.name}")
-    yield from until(compute, instance, lambda vm: False, clock, "delete")
+    yield from wait_done(compute, asked, clock, "delete", f"Deleting {instance.name}")
+    yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
     known_hosts.unpin(instance.id)
     yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
     disk = compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk)
     said = "is gone, too" if disk is None else "is still there"
     yield findings.record("disk-goes-along", disk is None, f"the disk {instance.boot_disk} {said}")
-    again = yield from follow(compute, compute.delete(instance), clock, "delete")
+    again = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
     read = compute.get_instance(instance.zone, instance.name)
     yield findings.record(
         "gone-is-404", not_found(again) and read is None, failure_text(again.failure)

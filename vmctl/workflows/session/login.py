@@ -12,7 +12,7 @@ from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM, key_entry, merged_keys, t
 from vmctl.domain.machine.instance import Instance
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.workflows.base.operations import follow, gap_s
+from vmctl.workflows.base.operations import gap_s, wait_operation
 
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
 OTHER_KINDS_AFTER_S = 10.0
@@ -45,7 +45,7 @@ def renew_key(
 
     for _ in range(TRIES):
         asked = compute.set_metadata(instance, items)
-        done = yield from follow(compute, asked, clock, "key")
+        done = yield from wait_operation(compute, asked, clock, "key")
         # Google says it at once, or only when the operation ends
         if done.failure is None or done.failure.http_status != 412:
             break

@@ -126,9 +126,9 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     if instance is None:
         raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
     if instance.status is not Status.RUNNING:
-        from vmctl.workflows.machine.status import why_stopped
+        from vmctl.workflows.machine.status import explain_stop
 
-        ending = why_stopped(compute, instance)
+        ending = explain_stop(compute, instance)
         why = f" {ending.text}" if ending else ""
         raise Conflict(
             f"The VM {instance.name} is {instance.status}, not running.{why}",

@@ -18,10 +18,10 @@ from vmctl.domain.events import Finished, Info, Started, Story
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.network.firewall import IAP_RANGE, rule_to_make
-from vmctl.domain.network.nat import admits_iap
+from vmctl.domain.network.nat import allows_iap
 from vmctl.domain.network.ssh_restriction import (
-    LIFTED,
     LIMIT_LABEL,
+    SUSPENDED,
     RuleNames,
     is_shut_out,
     label_of,
@@ -29,7 +29,7 @@ from vmctl.domain.network.ssh_restriction import (
 )
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.workflows.base.operations import carried_out, deleted, follow
+from vmctl.workflows.base.operations import wait_deleted, wait_done, wait_operation
 from vmctl.workflows.base.stories import drain
 
 
@@ -100,7 +100,7 @@ class Limit:
     def lift(self) -> Story[None]:
         """Let in whom the network's own rules let in, until `set` or `shut_again`."""
         yield Info("SSH is limited to one address: the limit is lifted until you are let in.")
-        self._name(LIFTED)  # whoever looks before it is set again reads the truth
+        self._name(SUSPENDED)  # whoever looks before it is set again reads the truth
         self._lifting = firewall.set_in_force(self.compute, self.names.deny, False)
         yield from self.done(self._lifting)
         self.shut = False
@@ -109,7 +109,7 @@ class Limit:
         """What was lifted is in force again: nobody was let in, or whoever waits has left."""
         if self._lifting is None:
             return
-        drain(follow(self.compute, self._lifting, self.clock, "limit"))
+        drain(wait_operation(self.compute, self._lifting, self.clock, "limit"))
         drain(self.done(firewall.set_in_force(self.compute, self.names.deny, True)))
         allow = firewall.read_rule(self.compute, self.names.allow)
         if allow is not None and allow.sources:
@@ -137,7 +137,7 @@ class Limit:
         if tagged is not None:
             yield from self.done(tagged)
         if not self._label:
-            self._name(LIFTED)  # the rules of a labelled VM go with it
+            self._name(SUSPENDED)  # the rules of a labelled VM go with it
         yield from self.done(firewall.put_deny(compute, names, vm, there=deny is not None))
         self._lifting = None
         self.shut = self.instance.external
@@ -157,7 +157,7 @@ class Limit:
     def done(self, operation: Operation) -> Story[None]:
         """Wait for a change; raises why it was refused."""
         doing = f"Changing the firewall of {self.instance.name}"
-        yield from carried_out(self.compute, operation, self.clock, "limit", doing)
+        yield from wait_done(self.compute, operation, self.clock, "limit", doing)
 
     def _name(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
@@ -168,7 +168,7 @@ class Limit:
 def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
     for name in (names.deny, names.allow):  # the door opens before the way through it goes
         asked = firewall.delete_rule(compute, name)
-        yield from deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
+        yield from wait_deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
 
 
 def _check_proxy(compute: Compute, instance: Instance) -> None:
@@ -178,7 +178,7 @@ def _check_proxy(compute: Compute, instance: Instance) -> None:
         rules = ingress_rules(compute, network)
     except VmctlError:
         return  # a shared network's rules may be none of ours to read
-    if not admits_iap(rules, instance.tags):
+    if not allows_iap(rules, instance.tags):
         raise Unreachable(
             f"{instance.name} has no external address, and no firewall rule lets Google's "
             "Identity-Aware Proxy reach its SSH port.",

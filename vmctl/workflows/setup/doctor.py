@@ -22,13 +22,13 @@ from vmctl.domain.readiness.checks import (
     CheckResult,
     CheckStatus,
     Checkup,
-    ordered,
-    programs_findings,
+    check_programs,
+    in_order,
 )
 from vmctl.folders import cache_dir, data_dir, runtime_dir
 from vmctl.ssh.local_programs import installed
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.machine.request import Wish, parse_wish
+from vmctl.workflows.machine.request import MachineRequest, parse_request
 from vmctl.workflows.setup.doctor_checks import inside
 
 
@@ -52,7 +52,7 @@ def doctor(
     if compute is not None:
         yield from inside(project, compute, wish, findings, clock.now())
     findings += _programs(project)
-    done = ordered(findings)
+    done = in_order(findings)
     return Checkup(
         project=project.name,
         local=project.local,
@@ -64,12 +64,12 @@ def doctor(
 
 def _settings(
     project: Project, trouble: VmctlError | None, findings: list[CheckResult]
-) -> Wish | None:
+) -> MachineRequest | None:
     if trouble is not None:
         findings.append(CheckResult.of(Check.SETTINGS, trouble))
         return None
     try:
-        wish = parse_wish(project)
+        wish = parse_request(project)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.SETTINGS, error))
         return None
@@ -192,7 +192,7 @@ def _login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
 
 def _programs(project: Project) -> Iterator[CheckResult]:
     """The programs that vmctl calls, and the folders in which it keeps its things."""
-    yield from programs_findings(
+    yield from check_programs(
         installed(machines_here=project.local, proxied=not project.vm.external_address)
     )
     try:

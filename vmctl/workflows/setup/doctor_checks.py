@@ -16,17 +16,17 @@ from vmctl.domain.machine.instance import Instance
 from vmctl.domain.machine.instance_spec import cautions
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.machine.placement import region_of
-from vmctl.domain.network.firewall import ssh_door
+from vmctl.domain.network.firewall import evaluate_ssh
 from vmctl.domain.readiness.checks import (
     Check,
     CheckResult,
     CheckStatus,
-    firewall_finding,
-    image_finding,
-    way_out_finding,
+    check_firewall,
+    check_image,
+    check_nat,
 )
-from vmctl.workflows.machine.quota_check import Allowance, diagnosis, wanted_for
-from vmctl.workflows.machine.request import Wish
+from vmctl.workflows.machine.quota_check import Allowance, demand_for, shortage_error
+from vmctl.workflows.machine.request import MachineRequest
 
 RECENT = timedelta(hours=24)
 TAG = "vmctl"  # that every VM of vmctl's carries
@@ -35,7 +35,7 @@ TAG = "vmctl"  # that every VM of vmctl's carries
 def inside(
     project: Project,
     compute: Compute,
-    wish: Wish | None,
+    wish: MachineRequest | None,
     findings: list[CheckResult],
     now: datetime,
 ) -> Story[None]:
@@ -61,13 +61,13 @@ def inside(
     try:
         image = resources.newest_image(compute, wish.image)
         warned = cautions(wish.gpu, wish.machine, wish.image, project.vm.spot)
-        findings.append(image_finding(wish.image, image, project.vm.disk_gb, warned))
+        findings.append(check_image(wish.image, image, project.vm.disk_gb, warned))
     except VmctlError as error:
         findings.append(CheckResult.of(Check.IMAGE, error))
 
 
 def _machine(
-    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
 ) -> CheckResult:
     """Whether the region offers the machine, and its name is free."""
     if instance is not None:
@@ -124,7 +124,7 @@ def _last_try(
 
 
 def _quota(
-    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
 ) -> Iterator[CheckResult]:
     """Whether the limits would do for the machine; one that runs is counted already."""
     if instance is not None and instance.status.is_billed:
@@ -136,14 +136,14 @@ def _quota(
         gpu, machine = instance.gpu, MachineType.parse(instance.machine_type)
         spot, region, disk_gb = instance.spot, instance.region, 0
         address = instance.external
-    wanted = wanted_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
+    wanted = demand_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
     allowance = Allowance(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))
     short = shortages(
         wanted.needs, region, allowance.by_region.get(region, {}), allowance.of_project
     )
     certain = [shortage for shortage in short if shortage.certain]
     if certain:
-        yield CheckResult.of(Check.QUOTA, diagnosis(certain, allowance, wanted, compute))
+        yield CheckResult.of(Check.QUOTA, shortage_error(certain, allowance, wanted, compute))
     elif short:
         message = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
         yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, "vmctl up without --spot")
@@ -162,7 +162,7 @@ def _quota(
 
 
 def _network(
-    project: Project, compute: Compute, wish: Wish, instance: Instance | None
+    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
 ) -> list[CheckResult]:
     """Whether the VM's network is there and lets SSH in."""
     network, subnetwork = project.vm.network, project.vm.subnetwork
@@ -180,16 +180,16 @@ def _network(
     proxied = not project.vm.external_address
     there = CheckResult(Check.NETWORK, CheckStatus.OK, subnetwork or name)
     if proxied:
-        there = way_out_finding(wish.region, name, _has_nat(compute, wish.region, network))
+        there = check_nat(wish.region, name, _has_nat(compute, wish.region, network))
     try:
         tags = {TAG, *(instance.tags if instance else ())}
-        door = ssh_door(resources.ingress_rules(compute, network), tags)
+        door = evaluate_ssh(resources.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
         message = f"The rules of {name} cannot be seen: {error.message}"
         return [there, CheckResult(Check.FIREWALL, CheckStatus.WARNING, message, error.hint)]
     except VmctlError as error:
         return [there, CheckResult.of(Check.FIREWALL, error)]
-    return [there, firewall_finding(door, name, TAG, proxied=proxied)]
+    return [there, check_firewall(door, name, TAG, proxied=proxied)]
 
 
 def _has_nat(compute: Compute, region: str, network: str) -> bool:

@@ -204,7 +204,7 @@ def forward(
 
 
 def _machine(
-    running: emulator_process.Running, kind: str, settings: Mapping[str, object]
+    running: emulator_process.EmulatorProcess, kind: str, settings: Mapping[str, object]
 ) -> dict[str, object]:
     """The running machine that a setting `instance` names, as the admin route wants it."""
     every = emulator_process.status(running).get("instances", [])
@@ -274,7 +274,7 @@ def _word(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _told(running: emulator_process.Running) -> EmulatorResult:
+def _told(running: emulator_process.EmulatorProcess) -> EmulatorResult:
     return EmulatorResult(
         running=True,
         home=str(emulator_process.home()),

@@ -25,7 +25,7 @@ from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.machine.request import Wish, machine_plan, parse_wish
+from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
 from vmctl.workflows.runs.run import job_named
 from vmctl.workflows.session.shell import remote_line
 from vmctl.workflows.sync.project_root import refuse_unfit_root
@@ -54,11 +54,11 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Equivalent:
     line are written to files in the cache folder. Raises InvalidInput for wrong settings.
     """
     clock = clock or Clock()
-    wish = parse_wish(project)
+    wish = parse_request(project)
     zones = _zones(project, wish)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
-    plan = machine_plan(project, wish, zones[0], entry)
+    plan = make_spec(project, wish, zones[0], entry)
     metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
     files = {
         key: str(_kept(key, text)) for key, text in instance_commands.long_values(metadata).items()
@@ -171,11 +171,11 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
             return place, instance.machine_type
         yield Info("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
         google = compute.project
-    wish = parse_wish(project)
+    wish = parse_request(project)
     return _place(project, _zones(project, wish)[0], google), wish.machine.name
 
 
-def _zones(project: Project, wish: Wish) -> tuple[str, ...]:
+def _zones(project: Project, wish: MachineRequest) -> tuple[str, ...]:
     gpu, machine = wish.gpu, wish.machine
     having = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
     return candidate_zones(

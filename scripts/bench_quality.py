@@ -12,9 +12,9 @@ from colorize import learning_rate
 from colours import to_batch
 from data_utils import ImageFolderGrayColor, split_by_photo
 from inference import autocast_dtype, predict, validate
-from loader import Batch, Batches
+from loader import Batch, PhotoLoader
 from metrics import psnr
-from models import new_net
+from models import create_net
 from torch import nn
 from torch.nn import functional
 from unet import UNet
@@ -37,7 +37,7 @@ class Trial:
         )
         self.steps, self.side, self.size = steps, side, size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.held_out = Batches(self.pixels, validation[:256], 64, self.device)
+        self.held_out = PhotoLoader(self.pixels, validation[:256], 64, self.device)
 
     def train(self, model: str | None) -> Iterator[tuple[int, float, nn.Module]]:
         """(steps, seconds, net) now and then; of the naive script's net if `model` is None.
@@ -46,7 +46,7 @@ class Trial:
         """
         ours = model is not None
         torch.manual_seed(0)
-        net = new_net(model) if model else UNet()
+        net = create_net(model) if model else UNet()
         net.to(self.device, memory_format=torch.channels_last if ours else torch.contiguous_format)
         optimizer = torch.optim.Adam(net.parameters(), 1e-3)
         dtype = autocast_dtype(self.device) if ours else None
@@ -72,7 +72,7 @@ class Trial:
 
     def photos(self, ours: bool) -> Iterator[Batch]:
         """Batches without end: mirrored at times, or as the course's loader makes them."""
-        batches = Batches(self.pixels, self.training, self.size, self.device, shuffle=True)
+        batches = PhotoLoader(self.pixels, self.training, self.size, self.device, shuffle=True)
         for epoch in range(1, self.steps + 1):
             batches.set_epoch(epoch)
             if ours:
@@ -143,7 +143,7 @@ def reached(curve: Curve, target: float) -> tuple[int, float] | None:
     return next(((photos, spent) for photos, spent, found in curve if found >= target), None)
 
 
-def psnr_alone(net: nn.Module, held_out: Batches) -> float:
+def psnr_alone(net: nn.Module, held_out: PhotoLoader) -> float:
     """The PSNR of the net's output as it is: what the course's own code would show."""
     with torch.inference_mode():
         scores = [psnr(net(gray).float(), truth) for gray, truth, _ in held_out]

@@ -33,7 +33,7 @@ from data_utils import ImageFolderGrayColor, colorization_dataset  # noqa: E402
 from fast_unet import FastUNet  # noqa: E402
 from half_unet import HalfUNet  # noqa: E402
 from inference import autocast_dtype, predict  # noqa: E402
-from loader import Batches  # noqa: E402
+from loader import PhotoLoader  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
@@ -221,7 +221,7 @@ def bench_loader(data: Path, base: Path, rounds: int) -> float:
     start = time.process_time()
     pixels, _ = open_cache(files, SIDE, base / "cache", workers=1)
     decoding = (time.process_time() - start) / len(files)
-    batches = Batches(pixels, range(len(files)), 32, shuffle=True)
+    batches = PhotoLoader(pixels, range(len(files)), 32, shuffle=True)
     order = torch.randperm(len(files)).split(32)
 
     def gather() -> None:

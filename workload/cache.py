@@ -25,7 +25,7 @@ KEPT = 4  # caches in the folder: those not used for longest go first
 # What a disk says when it cannot take the file, whatever the reason.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+ProgressWrapper = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def default_folder() -> Path:
@@ -35,12 +35,12 @@ def default_folder() -> Path:
 
 def digest(files: Sequence[str], image_size: int) -> str:
     """Names what a cache holds: other photos, changed photos or another size, another digest."""
-    facts = [(stat.st_size, stat.st_mtime_ns) for stat in map(stat_of, files)]
+    facts = [(stat.st_size, stat.st_mtime_ns) for stat in map(stat_photo, files)]
     content = json.dumps([LAYOUT, image_size, [os.path.realpath(f) for f in files], facts])
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
-def stat_of(file: str) -> os.stat_result:
+def stat_photo(file: str) -> os.stat_result:
     """A file's facts; those of the link itself if it leads nowhere: decoding will say so."""
     path = Path(file)
     return path.stat() if path.exists() else path.lstat()
@@ -52,7 +52,7 @@ def open_cache(
     folder: Path,
     *,
     workers: int | None = None,
-    progress: Progress = lambda things, total: things,
+    progress: ProgressWrapper = lambda things, total: things,
     say: Callable[[str], None] = print,
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """The photos as (N, S, S, 3) uint8, and why some of them cannot be read, by their index.
@@ -67,15 +67,15 @@ def open_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f"{name}.lock", say):
-            unreadable = read_notes(notes_file, pixels_file, shape)
+            unreadable = read_unreadable(notes_file, pixels_file, shape)
             if unreadable is None:
                 for leftover in folder.glob(f"{name}.*.tmp"):
                     leftover.unlink(missing_ok=True)  # of a start that was killed
                 unreadable = build(files, shape, pixels_file, workers, progress)
-                replace_with(notes_file, json.dumps(unreadable).encode())
+                replace_file(notes_file, json.dumps(unreadable).encode())
                 remove_old(folder, keep=name)
             os.utime(pixels_file)
-            return mapped(pixels_file, shape), unreadable
+            return map_file(pixels_file, shape), unreadable
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -84,7 +84,7 @@ def open_cache(
     return pixels, decode(files, pixels, workers, progress)
 
 
-def read_notes(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int, str] | None:
+def read_unreadable(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int, str] | None:
     """What was said about a finished cache; None if it is not finished or not whole."""
     with suppress(OSError, ValueError, RecursionError):
         if pixels.stat().st_size == np.prod(shape):
@@ -96,7 +96,7 @@ def read_notes(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int, str
     return None
 
 
-def mapped(path: Path, shape: Sequence[int], shared: bool = False) -> torch.Tensor:
+def map_file(path: Path, shape: Sequence[int], shared: bool = False) -> torch.Tensor:
     """A file's bytes as a tensor; writing into it reaches the file only if it is `shared`."""
     count = int(np.prod(shape))
     return torch.from_file(str(path), shared, count, dtype=torch.uint8).view(*shape)
@@ -107,14 +107,14 @@ def build(
     shape: Sequence[int],
     path: Path,
     workers: int | None,
-    progress: Progress,
+    progress: ProgressWrapper,
 ) -> dict[int, str]:
     """Decode all photos into `path`, which appears when it is whole."""
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
             reserve(file, int(np.prod(shape)))
-            pixels = mapped(unfinished, shape, shared=True)
+            pixels = map_file(unfinished, shape, shared=True)
             unreadable = decode(files, pixels, workers, progress)
             del pixels
             os.fsync(file.fileno())
@@ -135,7 +135,7 @@ def reserve(file: BinaryIO, size: int) -> None:
 
 
 def decode(
-    files: Sequence[str], pixels: torch.Tensor, workers: int | None, progress: Progress
+    files: Sequence[str], pixels: torch.Tensor, workers: int | None, progress: ProgressWrapper
 ) -> dict[int, str]:
     """Fill `pixels` with the photos; threads do, because Pillow decodes without Python's lock."""
     side = pixels.shape[1]
@@ -156,7 +156,7 @@ def decode(
     return {index: problem for index, problem in enumerate(problems) if problem is not None}
 
 
-def replace_with(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a small file that appears whole."""
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     unfinished.write_bytes(content)

@@ -13,17 +13,17 @@ from types import FrameType
 from typing import Any
 
 import torch
-from plain_files import UnusualFile, printable, read_plain
+from plain_files import UnusualFile, read_plain, to_printable
 from torch import nn
 
 # What a compiled net and one that is shared by processes put before the names of their weights.
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 MAX_BYTES = 1 << 30  # of a checkpoint; ours have 24 million
 RUN = re.compile(r"runs/UNet/[\w-]+")  # where TensorBoard's files of a training lie
-MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # that Adam keeps of each parameter
+ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}  # that Adam keeps of each parameter
 
 
-class NonFinite(Exception):
+class NonFiniteError(Exception):
     """The training has diverged: its loss or its weights are not finite any more."""
 
 
@@ -69,7 +69,7 @@ class StopRequest:
             raise Stopped(self.signum or signal.SIGTERM)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write a file in one step: whoever reads `path` sees the old content or all of the new."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -84,13 +84,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
-    """Save the state dict; raises NonFinite, and leaves `path` alone, if it is worth nothing."""
+    """Save the state dict; raises NonFiniteError, and leaves `path` alone, if it has diverged."""
     weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     if not all(value.isfinite().all() for value in weights.values()):
-        raise NonFinite("the weights are not finite any more")
+        raise NonFiniteError("the weights are not finite any more")
     buffer = io.BytesIO()
     torch.save(weights, buffer)
-    write_whole(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def read_bytes(path: Path) -> bytes:
@@ -101,13 +101,13 @@ def read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path} is no file of weights ({error})") from None
 
 
-def read(content: bytes, name: Path) -> dict[str, Any]:
+def load_archive(content: bytes, name: Path) -> dict[str, Any]:
     """The dict in a file of torch.save; no code that the file might carry is run."""
     try:
         check_archive(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are not ours fail in as many ways as there are bytes
-        why = printable(str(error).partition("\n")[0])[:160]
+        why = to_printable(str(error).partition("\n")[0])[:160]
         raise CheckpointError(f"{name} is no file of weights ({why})") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{name} holds no weights but a {type(found).__name__}")
@@ -125,7 +125,7 @@ def check_archive(content: bytes) -> None:
         raise ValueError("its parts are larger than the file")
 
 
-def weights_of(found: Mapping[str, Any], name: Path) -> dict[str, Any]:
+def extract_weights(found: Mapping[str, Any], name: Path) -> dict[str, Any]:
     """The state dict in a file that is a checkpoint or the weights alone."""
     weights = found.get("net") if "settings" in found else found
     if not isinstance(weights, dict):
@@ -133,7 +133,7 @@ def weights_of(found: Mapping[str, Any], name: Path) -> dict[str, Any]:
     return {WRAPPERS.sub("", str(key)): value for key, value in weights.items()}
 
 
-def are_numbers(value: object, shape: torch.Size) -> bool:
+def is_finite_tensor(value: object, shape: torch.Size) -> bool:
     """True for a tensor of this shape that holds finite numbers and nothing unusual."""
     return (
         isinstance(value, torch.Tensor)
@@ -145,23 +145,23 @@ def are_numbers(value: object, shape: torch.Size) -> bool:
     )
 
 
-def fill(net: nn.Module, weights: Mapping[str, Any], name: Path) -> None:
+def load_weights(net: nn.Module, weights: Mapping[str, Any], name: Path) -> None:
     """Load a state dict; one of another net, or not of finite numbers, is one sentence."""
     own = net.state_dict()
     for key in own.keys() & weights.keys():
         value = weights[key]
         same_shape = getattr(value, "shape", None) == own[key].shape
-        if same_shape and not are_numbers(value, own[key].shape):
+        if same_shape and not is_finite_tensor(value, own[key].shape):
             raise CheckpointError(f"{name} is damaged: {key} is not of finite numbers")
     try:
         net.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
-        why = printable(" ".join(str(error).split()))[:160]
+        why = to_printable(" ".join(str(error).split()))[:160]
         raise CheckpointError(f"{name} does not fit this net: {why}") from None
 
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a training stands, and what it has reported so far."""
 
     epoch: int = 0  # epochs that are complete
@@ -176,14 +176,14 @@ class Progress:
 def save_checkpoint(
     path: Path,
     settings: Mapping[str, Any],
-    progress: Progress,
+    progress: TrainState,
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
     """Save all that the next step depends on; the order of photos needs only the progress."""
     if not all(value.isfinite().all() for value in net.state_dict().values()):
-        raise NonFinite("the weights are not finite any more")
+        raise NonFiniteError("the weights are not finite any more")
     buffer = io.BytesIO()
     torch.save(
         {
@@ -195,7 +195,7 @@ def save_checkpoint(
         },
         buffer,
     )
-    write_whole(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def parse_settings(found: object) -> dict[str, Any]:
@@ -207,16 +207,16 @@ def parse_settings(found: object) -> dict[str, Any]:
         if not isinstance(name, str) or not isinstance(value, simple):
             raise ValueError("its settings are none")
     return {
-        printable(name)[:40]: printable(value)[:80] if isinstance(value, str) else value
+        to_printable(name)[:40]: to_printable(value)[:80] if isinstance(value, str) else value
         for name, value in found.items()
     }
 
 
-def parse_progress(found: object) -> Progress:
+def parse_progress(found: object) -> TrainState:
     """Where the training of a checkpoint stands; ValueError if it does not say so."""
-    if not isinstance(found, dict) or not found.keys() <= set(Progress.__dataclass_fields__):
+    if not isinstance(found, dict) or not found.keys() <= set(TrainState.__dataclass_fields__):
         raise ValueError("it does not say where the training stands")
-    progress = Progress(**found)
+    progress = TrainState(**found)
     for name in ("epoch", "step", "steps", "photos"):
         if type(count := getattr(progress, name)) is not int or not 0 <= count < 1 << 53:
             raise ValueError(f"its {name} is no count")
@@ -235,7 +235,7 @@ def parse_progress(found: object) -> Progress:
     return progress
 
 
-def parse_moments(found: object, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def parse_optimizer_state(found: object, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's state with a checkpoint's moments; ValueError if they are of another net.
 
     All else, such as the rate, is the optimizer's own: the configuration has said the same.
@@ -245,17 +245,17 @@ def parse_moments(found: object, optimizer: torch.optim.Optimizer) -> dict[str, 
     if not isinstance(moments, dict) or (moments and set(moments) != set(range(len(parameters)))):
         raise ValueError("its optimizer is of another net")
     for index, moment in moments.items():
-        shapes = dict.fromkeys(MOMENTS, parameters[index].shape) | {"step": torch.Size()}
-        if not isinstance(moment, dict) or moment.keys() != MOMENTS:
+        shapes = dict.fromkeys(ADAM_STATE, parameters[index].shape) | {"step": torch.Size()}
+        if not isinstance(moment, dict) or moment.keys() != ADAM_STATE:
             raise ValueError("its optimizer is another one")
-        if not all(are_numbers(moment[name], shape) for name, shape in shapes.items()):
+        if not all(is_finite_tensor(moment[name], shape) for name, shape in shapes.items()):
             raise ValueError("its optimizer's state is not of finite numbers")
         if moment["step"] < 0 or (moment["exp_avg_sq"] < 0).any():
             raise ValueError("its optimizer's state cannot be")
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def parse_scale(found: object, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+def parse_scaler_state(found: object, scaler: torch.amp.GradScaler) -> dict[str, Any]:
     """A scaler's state with a checkpoint's scale; ValueError if that is none."""
     own = scaler.state_dict()
     if not own:  # a scaler that does nothing
@@ -269,7 +269,7 @@ def parse_scale(found: object, scaler: torch.amp.GradScaler) -> dict[str, Any]:
     return own | {"scale": scale, "_growth_tracker": tracker}
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def describe_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """How two configurations differ, a phrase for each setting."""
     return [
         f"{name} was {found.get(name)} and is now {wanted.get(name)}"
@@ -278,8 +278,8 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     ]
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed write_whole left behind; what is being written now stays."""
+def remove_temporary_files(folder: Path) -> None:
+    """Delete what a killed atomic_write left behind; what is being written now stays."""
     for path in folder.glob(".*.tmp"):
         writer = path.suffixes[-2][1:]
         if not (writer.isdigit() and Path(f"/proc/{writer}").exists()):

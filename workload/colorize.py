@@ -23,27 +23,27 @@ import torch
 import torch.nn.functional as F
 from checkpoint import (
     CheckpointError,
-    NonFinite,
-    Progress,
+    NonFiniteError,
     Stopped,
     StopRequest,
-    remove_unfinished,
+    TrainState,
+    atomic_write,
+    remove_temporary_files,
     save_checkpoint,
     save_weights,
-    write_whole,
 )
 from data_utils import DataError
-from dataset import Photos
-from distributed import Team, assembled
+from dataset import PhotoDataset
+from distributed import DistributedContext, init_distributed
 from gallery import colour_folder, save_sample
-from inference import autocast_dtype, colorized, predict, validate
-from loader import Batches
-from models import MODELS, load_net, new_net, sides_of
-from oom import batch_that_fits, is_out_of_memory, memory_of
+from inference import autocast_dtype, colorize_batch, predict, validate
+from loader import PhotoLoader
+from models import MODELS, create_net, get_side_multiple, load_net
+from oom import get_memory_bytes, is_out_of_memory, suggest_batch_size
 from options import CONFIGURATION, parse_arguments
-from progress import LossReader, progress_bar
+from progress import LossMeter, progress_bar
 from resume import find_checkpoint, restore
-from tensorboard_log import Board
+from tensorboard_log import TensorBoardLog
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -69,29 +69,29 @@ def train(
     *,
     highest_rate: float | None = None,
     precision: str = "auto",
-    progress: Progress | None = None,
+    progress: TrainState | None = None,
     scaler: torch.amp.GradScaler | None = None,
-    after_step: Callable[[Progress], None] = lambda progress: None,
-    after_epoch: Callable[[Progress], str] = lambda progress: "",
+    after_step: Callable[[TrainState], None] = lambda progress: None,
+    after_epoch: Callable[[TrainState], str] = lambda progress: "",
     quiet: bool = False,
 ) -> None:
     """Minimise the squared error over the loader's batches (gray, truth), in `epochs` epochs.
 
     Starts where `progress` stands and keeps it up to date. The rate follows learning_rate if
     `highest_rate` is given. `after_step` may raise to end the training; `after_epoch` returns what
-    else is to be said about the epoch. Raises NonFinite when the training diverges.
+    else is to be said about the epoch. Raises NonFiniteError when the training diverges.
     """
     device = next(net.parameters()).device
     dtype = autocast_dtype(device, precision)
     # Gradients in float16 underflow unless the loss is scaled up; other types need no scaling.
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    progress = progress or Progress()
-    reader = LossReader(device, STEPS_PER_POINT)
+    progress = progress or TrainState()
+    reader = LossMeter(device, STEPS_PER_POINT)
 
     def tell(points: list[tuple[int, float]]) -> None:
         for step, loss in points:
             if not math.isfinite(loss):
-                raise NonFinite(f"the loss is {loss} at step {step}")
+                raise NonFiniteError(f"the loss is {loss} at step {step}")
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             if writer is not None:
                 writer.add_scalar("training loss", loss, step)
@@ -125,10 +125,10 @@ def train(
                 progress.loss_sum = loss_sum  # stays on the device until somebody saves it
                 tell(reader.add(progress.steps, loss.detach()))
                 after_step(progress)
-            tell(reader.rest())
+            tell(reader.flush())
         mean_loss = float(progress.loss_sum) / max(1, progress.photos)
         speed = (progress.photos - photos_before) / (time.perf_counter() - start)
-        speed *= getattr(loader, "processes", 1)  # each has about the same share of every batch
+        speed *= getattr(loader, "world_size", 1)  # each has about the same share of every batch
         progress.epoch, progress.step, progress.photos, progress.loss_sum = (
             progress.epoch + 1, 0, 0, 0.0,
         )  # fmt: skip
@@ -141,20 +141,20 @@ def train(
 # --- the program
 
 
-def photos_of(arguments: argparse.Namespace, team: Team) -> Photos:
+def photos_of(arguments: argparse.Namespace, team: DistributedContext) -> PhotoDataset:
     """The photos that the flags name."""
-    return Photos(
+    return PhotoDataset(
         arguments.data_path,
         arguments.image_size,
         train_samples=arguments.train_samples,
         seed=arguments.seed,
         cache_dir=arguments.cache_dir,
         workers=arguments.num_workers,
-        leads=team.leads,
+        is_main=team.is_main,
     )
 
 
-def train_net(arguments: argparse.Namespace, team: Team) -> int:
+def train_net(arguments: argparse.Namespace, team: DistributedContext) -> int:
     """Train as the flags say; returns the exit code."""
     device, out_dir = team.device, arguments.out_dir
     dtype = autocast_dtype(device, arguments.precision)
@@ -167,7 +167,7 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
 
     torch.manual_seed(arguments.seed)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape: find its best kernels
-    net = new_net(arguments.model)
+    net = create_net(arguments.model)
     net.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         net.parameters(),
@@ -180,24 +180,24 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
     progress = restore(found, source, net, optimizer, scaler)
     progress.run = progress.run or time.strftime("runs/UNet/%Y-%m-%d_%H-%M-%S")
 
-    batches = Batches(
+    batches = PhotoLoader(
         photos.pixels, photos.training, arguments.batch_size, device,
         shuffle=True, crop=arguments.crop, seed=arguments.seed,
-        rank=team.rank, processes=team.size,
+        rank=team.rank, world_size=team.world_size,
     )  # fmt: skip
-    held_out = Batches(photos.pixels, photos.validation, arguments.batch_size, device)
+    held_out = PhotoLoader(photos.pixels, photos.validation, arguments.batch_size, device)
     if arguments.initial_epoch is not None:
         progress.epoch, progress.step = arguments.initial_epoch, 0
         progress.steps = progress.epoch * len(batches)
-    team.say(
+    team.print(
         f"{len(photos.training)} photos to train on, {len(photos.validation)} to validate on,"
         f" {arguments.image_size}×{arguments.image_size} pixels, {device.type}, {precision}"
     )
     if progress.steps:
-        team.say(f"Going on from {source}: epoch {progress.epoch + 1}, step {progress.step + 1}")
+        team.print(f"Going on from {source}: epoch {progress.epoch + 1}, step {progress.step + 1}")
 
     started_at = progress.epoch
-    runner = team.shares(net)
+    runner = team.parallelize(net)
     if arguments.compile != "off":
         # An epoch's last, small batch gets code of its own. Left to itself, PyTorch would compile
         # the net for any size when that batch comes, and use this slower code for all from then on.
@@ -207,27 +207,27 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
     early = {1, len(batches) // 4, len(batches) // 2}  # steps of the first epoch with pictures
 
     def save() -> None:
-        if team.leads:
+        if team.is_main:
             save_checkpoint(checkpoint, settings, progress, net, optimizer, scaler)
             save_weights(net, weights)
             history = json.dumps(progress.history, indent=1)
-            write_whole(out_dir / "history.json", history.encode())
+            atomic_write(out_dir / "history.json", history.encode())
 
-    def after_step(progress: Progress) -> None:
+    def after_step(progress: TrainState) -> None:
         if board is not None and progress.steps in early:
-            board.pictures(gray, colorized(net, gray, dtype), truth, progress.steps)
+            board.pictures(gray, colorize_batch(net, gray, dtype), truth, progress.steps)
         # processes must ask each other at the same step, and GPUs should not do so at each
         if device.type == "cpu" or progress.steps % STEPS_PER_POINT == 0:
             stop.check(team.any)
 
-    def after_epoch(progress: Progress) -> str:
+    def after_epoch(progress: TrainState) -> str:
         scores = None
         if board is not None:
-            check = stop.check if team.size == 1 else lambda: None  # the others are not here
+            check = stop.check if team.world_size == 1 else lambda: None  # the others are not here
             scores = validate(net, held_out, dtype, check)
             progress.history[-1] |= scores._asdict()
             board.scores(scores, progress.steps)
-            board.pictures(gray, colorized(net, gray, dtype), truth, progress.steps)
+            board.pictures(gray, colorize_batch(net, gray, dtype), truth, progress.steps)
             if arguments.histograms:
                 board.histograms(net, progress.steps)
         save()
@@ -235,11 +235,13 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
 
     with StopRequest() as stop, ExitStack() as stack:
         board = None
-        if team.leads:
-            remove_unfinished(out_dir)
+        if team.is_main:
+            remove_temporary_files(out_dir)
             run = out_dir / progress.run
-            drawn = MODELS[arguments.model].drawn
-            board = stack.enter_context(Board(run, progress.steps, arguments.image_size, drawn))
+            graph_class = MODELS[arguments.model].graph_class
+            board = stack.enter_context(
+                TensorBoardLog(run, progress.steps, arguments.image_size, graph_class)
+            )
         try:
             train(
                 runner,
@@ -253,27 +255,27 @@ def train_net(arguments: argparse.Namespace, team: Team) -> int:
                 scaler=scaler,
                 after_step=after_step,
                 after_epoch=after_epoch,
-                quiet=not team.leads,
+                quiet=not team.is_main,
             )
         except Stopped as stopped:
             save()
-            if team.leads:
+            if team.is_main:
                 save_sample(photos, weights, dtype)
-            team.say(
+            team.print(
                 f"Stopped by {stopped}: the weights so far are in {weights}; the same command"
                 " goes on from here"
             )
             return 128 + stopped.signum
         if progress.epoch == started_at:  # nothing was left to do, but files of it may be missing
             save()
-    if team.leads:
+    if team.is_main:
         save_sample(photos, weights, dtype)
         checkpoint.replace(out_dir / "trained.pt")  # from here on the same command begins anew
-    team.say(f"Saved {weights} and {weights.with_name('sample.png')}")
+    team.print(f"Saved {weights} and {weights.with_name('sample.png')}")
     return 0
 
 
-def test_net(arguments: argparse.Namespace, team: Team) -> int:
+def test_net(arguments: argparse.Namespace, team: DistributedContext) -> int:
     """Try a net as the flags say; returns the exit code."""
     try:
         net = load_net(arguments.test_net)
@@ -286,12 +288,12 @@ def test_net(arguments: argparse.Namespace, team: Team) -> int:
         history = arguments.test_net.with_name("history.json")
         print(colour_folder(net, arguments.images, arguments.out_dir, dtype, history))
         return 0
-    if arguments.image_size % (sides := sides_of(net)):
+    if arguments.image_size % (sides := get_side_multiple(net)):
         raise CheckpointError(
             f"--image_size: the net in {arguments.test_net} needs a multiple of {sides}"
         )
     photos = photos_of(arguments, team)
-    held_out = Batches(photos.pixels, photos.validation, arguments.batch_size, team.device)
+    held_out = PhotoLoader(photos.pixels, photos.validation, arguments.batch_size, team.device)
     print(f"{len(photos.validation)} photos: {validate(net, held_out, dtype)}")
     return 0
 
@@ -299,16 +301,16 @@ def test_net(arguments: argparse.Namespace, team: Team) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Do as the flags say; returns the exit code."""
     arguments = parse_arguments(argv, __doc__, cuda=torch.cuda.is_available())
-    with assembled() as team:
+    with init_distributed() as team:
         if arguments.shrunk and not arguments.test_net:
             flags = " ".join(arguments.shrunk)
-            team.say(f"No CUDA GPU here, so a small training: {flags} (each can be overridden)")
+            team.print(f"No CUDA GPU here, so a small training: {flags} (each can be overridden)")
         weights = arguments.out_dir / "unet.pth"
         try:
             code = (test_net if arguments.test_net else train_net)(arguments, team)
-            team.part()
+            team.barrier()
             return code
-        except NonFinite as error:
+        except NonFiniteError as error:
             kept = f"; {weights} keeps the last good weights" if weights.exists() else ""
             complain(f"Training diverged: {error}{kept}. Try --resume none with a smaller --lr")
             return 1
@@ -322,11 +324,11 @@ def main(argv: list[str] | None = None) -> int:
                 why = str(error).strip().partition("\n")[0]
                 complain(f"torch.compile failed ({why}): try without --compile")
                 return 1
-            fitting = batch_that_fits(
+            fitting = suggest_batch_size(
                 arguments.batch_size,
                 arguments.image_size,
                 autocast_dtype(team.device, arguments.precision),
-                memory_of(team.device),
+                get_memory_bytes(team.device),
                 MODELS[arguments.model].memory,
             )
             complain(f"The memory of this {team.device.type} is full: try --batch_size {fitting}")

@@ -34,12 +34,12 @@ def gray_copy(gray: torch.Tensor) -> torch.Tensor:
     return (gray * 0.5 + 0.5).expand(-1, 3, -1, -1)
 
 
-def from_hues(hues: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
+def from_chroma(chroma: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
     """Hues (N, 2, H, W), how much redder and bluer than gray -> colour exactly as bright as `gray`.
 
     What red and blue add to the brightness, green takes away.
     """
-    redder, bluer = hues.split(1, dim=1)
+    redder, bluer = chroma.split(1, dim=1)
     greener = (redder * RED + bluer * BLUE) / -GREEN
     return (gray * 0.5 + 0.5) + torch.cat([redder, greener, bluer], dim=1)
 

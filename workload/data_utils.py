@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_files import is_photo, load_rgb, photos_below, why_unreadable
+from image_files import find_photos, is_photo, load_rgb, why_unreadable
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -74,7 +74,7 @@ class ImageFolderGrayColor(ImageFolder):
             if folder.is_dir()
             and folder.name != "__MACOSX"
             and not folder.name.startswith(".")
-            and any(photos_below(folder))
+            and any(find_photos(folder))
         )
         if not classes:
             raise FileNotFoundError(directory)
@@ -88,7 +88,7 @@ class ImageFolderGrayColor(ImageFolder):
         return [
             (path, label)
             for name, label in class_to_idx.items()
-            for path in sorted(photos_below(Path(directory, name)), key=os.path.split)
+            for path in sorted(find_photos(Path(directory, name)), key=os.path.split)
         ]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:

@@ -9,16 +9,16 @@ import torch
 from cache import default_folder, open_cache
 from colours import to_batch
 from data_utils import DataError, ImageFolderGrayColor, split_by_photo, take
-from plain_files import printable
+from plain_files import to_printable
 from progress import progress_bar
 
-VALIDATION_LEAST = 16  # photos: one of TensorBoard's image grids
+MIN_VALIDATION = 16  # photos: one of TensorBoard's image grids
 
 
-class Photos:
+class PhotoDataset:
     """Photos as bytes in memory, and the indices of those for training and for validation.
 
-    Raises DataError if there is nothing to train or to validate with. `leads` is False in all but
+    Raises DataError if there is nothing to train or to validate with. `is_main` is False in all but
     one of several processes: only that one prints.
     """
 
@@ -31,10 +31,10 @@ class Photos:
         seed: int = 0,
         cache_dir: Path | None = None,
         workers: int = 0,
-        leads: bool = True,
+        is_main: bool = True,
     ) -> None:
         def say(text: str) -> None:
-            if leads:
+            if is_main:
                 print(text, flush=True)
 
         say(f"Reading the photos in {folder} ...")
@@ -46,14 +46,16 @@ class Photos:
             image_size,
             cache_dir or default_folder(),
             workers=workers,
-            progress=lambda things, total: progress_bar(things, total, "decoding", quiet=not leads),
+            progress=lambda things, total: progress_bar(
+                things, total, "decoding", quiet=not is_main
+            ),
             say=say,
         )
         training, validation = split_by_photo(found)
         found.leave_out(unreadable)
         if unreadable:
             named = [
-                f"{printable(os.path.relpath(self.files[index], folder))} ({why})"
+                f"{to_printable(os.path.relpath(self.files[index], folder))} ({why})"
                 for index, why in unreadable.items()
             ]
             first = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
@@ -66,7 +68,7 @@ class Photos:
                 f" {len(validation)} to validate on"
             )
         self.training = take(training, train_samples, seed)
-        self.validation = validation[: max(VALIDATION_LEAST, len(self.training) // 4)]
+        self.validation = validation[: max(MIN_VALIDATION, len(self.training) // 4)]
 
     def fingerprint(self) -> str:
         """What is trained on: how many photos, and a digest of their names and sizes."""

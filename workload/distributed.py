@@ -25,49 +25,49 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
-class Team:
+class DistributedContext:
     """Who this process is among `size` processes."""
 
     rank: int
-    size: int
+    world_size: int
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """True in the one process that prints and writes files."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line, once for the whole team."""
-        if self.leads:
+        if self.is_main:
             print(text, flush=True)
 
-    def shares(self, net: nn.Module) -> nn.Module:
+    def parallelize(self, net: nn.Module) -> nn.Module:
         """The net, such that after backward() all processes hold the mean of their gradients."""
-        if self.size == 1:
+        if self.world_size == 1:
             return net
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(net, device_ids=ids, gradient_as_bucket_view=True)
 
-    def any(self, wish: bool) -> bool:
+    def any(self, flag: bool) -> bool:
         """True in all processes if it is true in one; all must ask at the same step."""
-        if self.size == 1:
-            return wish
-        votes = torch.tensor(int(wish))
+        if self.world_size == 1:
+            return flag
+        votes = torch.tensor(int(flag))
         dist.all_reduce(votes)  # a tensor on the CPU goes through gloo: the GPU is not waited for
         return bool(votes)
 
-    def part(self) -> None:
+    def barrier(self) -> None:
         """Wait for the others: nobody hangs up while another still talks.
 
         Not for one that has failed: the others wait for it elsewhere, and end when it hangs up.
         """
-        if self.size > 1:
+        if self.world_size > 1:
             dist.barrier()
 
-    def from_leader(self, content: bytes | None) -> bytes | None:
+    def broadcast_from_main(self, content: bytes | None) -> bytes | None:
         """The leader's bytes, in every process: machines need no common disk."""
-        if self.size == 1:
+        if self.world_size == 1:
             return content
         length = torch.tensor(-1 if content is None else len(content))
         dist.broadcast(length, 0)
@@ -80,7 +80,7 @@ class Team:
         return buffer.numpy().tobytes()
 
 
-def meeting_place() -> dict[str, Any]:
+def rendezvous_store() -> dict[str, Any]:
     """Where the processes find each other, if it has to be another one than torchrun's own.
 
     torchrun keeps one store of addresses over all restarts, where a new process may read the
@@ -100,20 +100,20 @@ def meeting_place() -> dict[str, Any]:
 
 
 @contextmanager
-def assembled() -> Iterator[Team]:
+def init_distributed() -> Iterator[DistributedContext]:
     """The team of this process, as torchrun's environment describes it."""
     cuda = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ:
-        yield Team(0, 1, torch.device("cuda" if cuda else "cpu"))
+        yield DistributedContext(0, 1, torch.device("cuda" if cuda else "cpu"))
         return
     local_rank = int(os.environ["LOCAL_RANK"])
     if cuda:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, **meeting_place())
+    dist.init_process_group(backend, **rendezvous_store())
     try:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-        yield Team(dist.get_rank(), dist.get_world_size(), device)
+        yield DistributedContext(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
         gc.collect()  # a wrapped net that nobody holds any more: with it the group's threads end

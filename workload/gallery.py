@@ -14,41 +14,41 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from checkpoint import write_whole
+from checkpoint import atomic_write
 from colours import gray_copy, keep_luma, to_batch
 from data_utils import DataError
-from dataset import Photos
-from image_files import UnreadableImage, load_rgb, photos_below
+from dataset import PhotoDataset
+from image_files import UnreadableImage, find_photos, load_rgb
 from image_grids import draw_sample
-from inference import colorized
+from inference import colorize_batch
 from metrics import colourfulness, psnr, ssim
-from models import SIDES, load_net
+from models import SIDE_MULTIPLE, load_net
 from PIL import Image
-from plain_files import UnusualFile, printable, read_plain
+from plain_files import UnusualFile, read_plain, to_printable
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
 WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
 SHOWN_SIDE = 640  # pixels, of pictures in the page
-SHOWN_MOST = 100  # pictures in the page; all are in the folder
+MAX_SHOWN = 100  # pictures in the page; all are in the folder
 BAND = 1 << 20  # pixels that are coloured at once in a picture's own size
-HISTORY_BYTES = 1 << 24
+MAX_HISTORY_BYTES = 1 << 24
 SAMPLE_ROWS = 5  # of sample.png
 COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
 
 
-def save_sample(photos: Photos, weights: Path, dtype: torch.dtype | None) -> None:
+def save_sample(photos: PhotoDataset, weights: Path, dtype: torch.dtype | None) -> None:
     """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
     net = load_net(weights)
     chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
     gray, truth = photos.batch(list(chosen.values()))
     picture = io.BytesIO()
-    draw_sample(gray, colorized(net, gray, dtype), truth, list(chosen)).save(picture, "PNG")
-    write_whole(weights.with_name("sample.png"), picture.getvalue())
+    draw_sample(gray, colorize_batch(net, gray, dtype), truth, list(chosen)).save(picture, "PNG")
+    atomic_write(weights.with_name("sample.png"), picture.getvalue())
 
 
 @dataclass(frozen=True)
-class Result:
+class ColouredPicture:
     """One coloured picture: its name, its scores if the truth was known, and how it looks."""
 
     name: str
@@ -69,7 +69,7 @@ def colour_folder(
     made = os.path.realpath(out_dir / "colorized")  # by an earlier call: not coloured again
     files = sorted(
         Path(path)
-        for path in photos_below(images)
+        for path in find_photos(images)
         if not os.path.realpath(path).startswith(made + os.sep)
     )
     results, unreadable = [], []
@@ -78,21 +78,21 @@ def colour_folder(
         try:
             photo = load_rgb(file, upright=True)
         except UnreadableImage as error:
-            unreadable.append(f"{printable(name)} ({error})")
+            unreadable.append(f"{to_printable(name)} ({error})")
             continue
-        picture, result = coloured(net, photo, name, dtype)
+        picture, result = colour_picture(net, photo, name, dtype)
         target = out_dir / "colorized" / name
         if target.suffix.lower() not in (".jpg", ".jpeg"):
             target = target.with_name(target.name + ".jpg")
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, jpeg(picture, 92))
-        if len(results) < SHOWN_MOST:
+        atomic_write(target, encode_jpeg(picture, 92))
+        if len(results) < MAX_SHOWN:
             results.append(result)
     if not results:
         problem = "holds no pictures" if not files else "holds no picture that can be read"
         raise DataError(f"--images: {images} {problem}")
     page = out_dir / "colorized.html"
-    write_whole(page, whole_page(results, history).encode(errors="replace"))
+    atomic_write(page, render_page(results, history).encode(errors="replace"))
     count = len(files) - len(unreadable)
     done = f"Coloured {count} pictures into {out_dir / 'colorized'}: see {page}"
     if unreadable:
@@ -101,15 +101,20 @@ def colour_folder(
     return done
 
 
-def coloured(
+def colour_picture(
     net: nn.Module, photo: Image.Image, name: str, dtype: torch.dtype | None
-) -> tuple[Image.Image, Result]:
+) -> tuple[Image.Image, ColouredPicture]:
     """A picture of any size in the net's hues, and what the page shows of it."""
     width, height = photo.size
     shrink = min(1, WORK_SIDE / max(width, height))
-    small = photo.resize([max(SIDES, round(side * shrink / SIDES) * SIDES) for side in photo.size])
+    small = photo.resize(
+        [
+            max(SIDE_MULTIPLE, round(side * shrink / SIDE_MULTIPLE) * SIDE_MULTIPLE)
+            for side in photo.size
+        ]
+    )
     gray, truth = to_batch(torch.from_numpy(np.array(small)).unsqueeze(0))
-    ours = colorized(net, gray, dtype).cpu()
+    ours = colorize_batch(net, gray, dtype).cpu()
     scores = ""
     if float(colourfulness(truth)) > COLOURLESS:
         copy = gray_copy(gray)
@@ -124,15 +129,15 @@ def coloured(
     for top in range(0, height, rows := max(1, BAND // width)):
         part = photo.crop((0, top, width, min(top + rows, height)))
         sharp, _ = to_batch(torch.from_numpy(np.array(part)).unsqueeze(0))
-        hues = enlarged(ours, width, height, range(top, top + part.height))
-        picture.paste(to_pil_image(keep_luma(hues, sharp).clamp(0, 1)[0]), (0, top))
+        chroma = enlarge_rows(ours, width, height, range(top, top + part.height))
+        picture.paste(to_pil_image(keep_luma(chroma, sharp).clamp(0, 1)[0]), (0, top))
     views = [photo.convert("L").convert("RGB"), picture.copy()] + ([photo] if scores else [])
     for view in views:
         view.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return picture, Result(name, scores, tuple(views))
+    return picture, ColouredPicture(name, scores, tuple(views))
 
 
-def enlarged(small: torch.Tensor, width: int, height: int, rows: range) -> torch.Tensor:
+def enlarge_rows(small: torch.Tensor, width: int, height: int, rows: range) -> torch.Tensor:
     """Some rows of what F.interpolate makes of `small`, as (1, C, rows, width)."""
     most = small.shape[2] - 1
     place = ((torch.tensor(rows) + 0.5) * (small.shape[2] / height) - 0.5).clamp(0, most)
@@ -143,24 +148,24 @@ def enlarged(small: torch.Tensor, width: int, height: int, rows: range) -> torch
     return F.interpolate(lines, (len(rows), width), mode="bilinear", align_corners=False)
 
 
-def jpeg(picture: Image.Image, quality: int) -> bytes:
+def encode_jpeg(picture: Image.Image, quality: int) -> bytes:
     """A picture as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def whole_page(results: Sequence[Result], history: Path) -> str:
+def render_page(results: Sequence[ColouredPicture], history: Path) -> str:
     """The page, with every picture inside."""
-    figures = "\n".join(map(figure, results))
+    figures = "\n".join(map(render_figure, results))
     page = PAGE.replace("{script}", SCRIPT).replace("{script_sum}", SCRIPT_SUM)
-    return page.replace("{curve}", curve(history)).replace("{figures}", figures)
+    return page.replace("{curve}", render_curves(history)).replace("{figures}", figures)
 
 
-def figure(result: Result) -> str:
+def render_figure(result: ColouredPicture) -> str:
     """One picture: gray and coloured under a slider, and the truth beside them."""
     data = [
-        "data:image/jpeg;base64," + base64.b64encode(jpeg(picture, 85)).decode()
+        "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture, 85)).decode()
         for picture in result.pictures
     ]
     name = html.escape(result.name)
@@ -172,10 +177,10 @@ aria-label="how much of {name} is gray"></div>{truth}</div>
 <figcaption><b>{name}</b> {html.escape(result.scores)}</figcaption></figure>"""
 
 
-def curve(history: Path) -> str:
+def render_curves(history: Path) -> str:
     """The loss and the validation PSNR over the epochs as a drawing; nothing if none are known."""
     try:
-        epochs = json.loads(read_plain(history, HISTORY_BYTES))
+        epochs = json.loads(read_plain(history, MAX_HISTORY_BYTES))
         losses = [float(epoch["loss"]) for epoch in epochs]
         scores = [float(epoch["psnr"]) for epoch in epochs if "psnr" in epoch]
     except (
@@ -185,13 +190,13 @@ def curve(history: Path) -> str:
     if not all(map(math.isfinite, losses + scores)):
         return ""
     drawings = [
-        drawing("training loss", losses, "{:.4f}"),
-        drawing("validation PSNR, dB", scores, "{:.2f}"),
+        render_curve("training loss", losses, "{:.4f}"),
+        render_curve("validation PSNR, dB", scores, "{:.2f}"),
     ]
     return "".join(drawings)
 
 
-def drawing(title: str, values: Sequence[float], form: str) -> str:
+def render_curve(title: str, values: Sequence[float], form: str) -> str:
     """A curve with its first and last value; nothing for fewer than two values."""
     if len(values) < 2:
         return ""

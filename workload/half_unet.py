@@ -8,7 +8,7 @@ tell each place where in the picture it is: sky is above, and water below.
 
 import torch
 import torch.nn.functional as F
-from colours import from_hues
+from colours import from_chroma
 from fast_unet import FastUNet
 from torch import nn
 from unet import DownSampleBlock
@@ -30,12 +30,12 @@ class HalfUNet(FastUNet):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         folded = F.pixel_unshuffle(x, FOLD)
-        hues = super().forward(torch.cat([folded, places(folded)], dim=1))
-        hues = F.interpolate(hues, scale_factor=FOLD, mode="bilinear", align_corners=False)
-        return from_hues(hues.float(), x)
+        chroma = super().forward(torch.cat([folded, position_channels(folded)], dim=1))
+        chroma = F.interpolate(chroma, scale_factor=FOLD, mode="bilinear", align_corners=False)
+        return from_chroma(chroma.float(), x)
 
 
-def places(pictures: torch.Tensor) -> torch.Tensor:
+def position_channels(pictures: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) -> (N, 2, H, W): how low each place lies, -1 to 1, and how far from the middle.
 
     Left and right are not told apart: mirrored photos have the same colours.

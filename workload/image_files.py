@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from plain_files import UnusualFile, open_plain, printable
+from plain_files import UnusualFile, open_plain, to_printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")  # Pillow's PPM is PGM and PBM as well
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -56,7 +56,7 @@ def is_photo(path: str | Path) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def photos_below(folder: str | Path) -> Iterator[str]:
+def find_photos(folder: str | Path) -> Iterator[str]:
     """The paths of the pictures below a folder.
 
     Links are followed, but each folder is entered once, however many links lead to it, and none
@@ -97,15 +97,15 @@ def load_rgb(path: str | Path, upright: bool = False, side: int | None = None) -
     square of so many pixels, before the next large picture is decoded.
     """
     try:
-        with open_image(path) as image, _ROOM.taken(image.width * image.height):
-            photo = decoded(image, upright)
+        with open_image(path) as image, _PIXELS_IN_MEMORY.reserve(image.width * image.height):
+            photo = to_rgb(image, upright)
             return photo if side is None else photo.resize((side, side), Image.BILINEAR)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImage(other_kind(path)) from None
+        raise UnreadableImage(describe_other_format(path)) from None
     except Exception as error:  # damaged files fail in as many ways as there are decoders
-        raise UnreadableImage(in_words(error)) from None
+        raise UnreadableImage(describe_error(error)) from None
 
 
 def why_unreadable(path: str | Path) -> str | None:
@@ -117,7 +117,7 @@ def why_unreadable(path: str | Path) -> str | None:
     return None
 
 
-def other_kind(path: str | Path) -> str:
+def describe_other_format(path: str | Path) -> str:
     """What to say of a file that is none of FORMATS."""
     with PictureFile(path) as file:
         start = file.read(8)
@@ -127,17 +127,17 @@ def other_kind(path: str | Path) -> str:
     return f"{kind} is not opened: convert it to JPEG or PNG" if kind else "no picture"
 
 
-def in_words(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """A decoder's error in a few words on one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()  # without the file's name, which is said elsewhere
-    words = printable(" ".join(str(error).split()))
+    words = to_printable(" ".join(str(error).split()))
     return words[:120] or type(error).__name__
 
 
-def decoded(image: Image.Image, upright: bool) -> Image.Image:
+def to_rgb(image: Image.Image, upright: bool) -> Image.Image:
     """An open picture's pixels as 8-bit RGB."""
     if upright:
         ImageOps.exif_transpose(image, in_place=True)
@@ -175,7 +175,7 @@ def check_tiff(image: Image.Image) -> None:
     """Raise UnreadableImage for what a TIFF may be beside a photo."""
     compression = image.info.get("compression")
     if compression not in TIFF_COMPRESSIONS:
-        raise UnreadableImage(f"a TIFF with the compression {printable(str(compression))[:40]}")
+        raise UnreadableImage(f"a TIFF with the compression {to_printable(str(compression))[:40]}")
     width, height = (image.tag_v2.get(tag, 1) for tag in (322, 323))  # of a tile
     check_size(int(width), int(height))
 
@@ -187,11 +187,11 @@ def check_scans(file: "PictureFile") -> None:
     content = file.read()
     file.seek(place)
     # The quick count also finds what only looks like a scan: in a preview, in a film behind it.
-    if content.count(b"\xff\xda") > MAX_SCANS < scans_of(content):
+    if content.count(b"\xff\xda") > MAX_SCANS < count_scans(content):
         raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans")
 
 
-def scans_of(content: bytes) -> int:
+def count_scans(content: bytes) -> int:
     """The scans of a JPEG file up to its end marker, as libjpeg walks from marker to marker."""
     scans = place = 0
     while (found := JPEG_MARKER.search(content, place)) and found[1] != b"\xd9":
@@ -224,7 +224,7 @@ class PictureFile(io.BufferedReader):
         return content
 
 
-class Room:
+class PixelBudget:
     """Room for so many pixels; who needs more than is left waits."""
 
     def __init__(self, pixels: int) -> None:
@@ -233,7 +233,7 @@ class Room:
         self.changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
+    def reserve(self, pixels: int) -> Iterator[None]:
         """Hold room for a picture; one that is larger than all of it has it alone."""
         with self.changed:
             self.changed.wait_for(lambda: not self.used or self.used + pixels <= self.pixels)
@@ -246,4 +246,4 @@ class Room:
                 self.changed.notify_all()
 
 
-_ROOM = Room(MAX_PIXELS_AT_ONCE)
+_PIXELS_IN_MEMORY = PixelBudget(MAX_PIXELS_AT_ONCE)

@@ -35,7 +35,7 @@ def predict(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> to
 
 
 @torch.inference_mode()
-def colorized(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+def colorize_batch(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     """Pictures in [0, 1]: the net's hues, the photos' brightness."""
     device = next(net.parameters()).device
     return keep_luma(predict(net, gray.to(device), dtype), gray.to(device)).clamp(0, 1)
@@ -71,7 +71,7 @@ def validate(
     columns = []
     for gray, truth, *_ in loader:
         gray, truth = gray.to(device), truth.to(device)
-        ours, copy = colorized(net, gray, dtype), gray_copy(gray)
+        ours, copy = colorize_batch(net, gray, dtype), gray_copy(gray)
         scores = [psnr(ours, truth), ssim(ours, truth), colourfulness(ours)]
         scores += [psnr(copy, truth), ssim(copy, truth), colourfulness(truth)]
         columns.append(torch.stack(scores))

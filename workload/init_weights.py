@@ -13,13 +13,13 @@ OTHERS = 0.1  # how loud the other channels of the last layer begin, beside the 
 
 
 @torch.no_grad()
-def start_from_gray(net: UNet) -> None:
+def init_as_gray_copy(net: UNet) -> None:
     """Set first weights such that the net returns about its input, as gray in [0, 1].
 
     All weights are drawn as He et al. (2015) draw them. Then channel 0 is made to carry the gray
     picture through the uppermost level: down block 1, the skip, up block 1, the last layer.
     """
-    start_loud(net)
+    init_he(net)
     into, through = net.downsample_block_1.conv_block[0], net.downsample_block_1.conv_block[2]
     back, out = net.upsample_block_1.conv_block[0], net.upsample_block_1.conv_block[2]
     skip = back.in_channels - through.out_channels  # the skip's first channel, after those below
@@ -33,13 +33,13 @@ def start_from_gray(net: UNet) -> None:
 
 
 @torch.no_grad()
-def start_without_hues(net: UNet) -> None:
+def init_without_chroma(net: UNet) -> None:
     """Set first weights such that a net that returns hues (half_unet.py) begins with none."""
-    start_loud(net)
+    init_he(net)
     net.last_conv.weight.zero_()
 
 
-def start_loud(net: nn.Module) -> None:
+def init_he(net: nn.Module) -> None:
     """He et al.'s weights (2015): a signal stays as loud from layer to layer."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):

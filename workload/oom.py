@@ -6,8 +6,8 @@ import torch
 
 # Bytes that a training step keeps per photo of 224×224, measured: with float32 activations, and
 # with half of them in 16 bits. The cost grows with the number of pixels.
-PER_PHOTO = {None: 88.9e6 * 1.25, torch.bfloat16: 51.2e6 * 1.4, torch.float16: 51.2e6 * 1.4}
-FIXED = 1.0e9  # the libraries' own workspace; weights and Adam's state are 31 MB
+BYTES_PER_PHOTO = {None: 88.9e6 * 1.25, torch.bfloat16: 51.2e6 * 1.4, torch.float16: 51.2e6 * 1.4}
+FIXED_BYTES = 1.0e9  # the libraries' own workspace; weights and Adam's state are 31 MB
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -19,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def memory_of(device: torch.device) -> int | None:
+def get_memory_bytes(device: torch.device) -> int | None:
     """Bytes of memory that the device has for a training; None if it does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
@@ -31,7 +31,7 @@ def memory_of(device: torch.device) -> int | None:
         return None
 
 
-def batch_that_fits(
+def suggest_batch_size(
     batch_size: int,
     image_size: int,
     dtype: torch.dtype | None,
@@ -45,8 +45,8 @@ def batch_that_fits(
     half = max(1, batch_size // 2)
     if memory is None:
         return half
-    per_photo = PER_PHOTO[dtype] * share * (image_size / 224) ** 2
-    fitting = max(1, int((memory - FIXED) * 0.9 / per_photo))
+    per_photo = BYTES_PER_PHOTO[dtype] * share * (image_size / 224) ** 2
+    fitting = max(1, int((memory - FIXED_BYTES) * 0.9 / per_photo))
     if fitting >= batch_size:  # somebody else has the memory
         return half
     return fitting if fitting < 8 else fitting - fitting % 8

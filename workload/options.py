@@ -203,7 +203,7 @@ def parse_arguments(argv: list[str] | None, description: str, cuda: bool) -> arg
             setattr(arguments, flag, with_cuda if cuda else without)
             if not cuda:
                 arguments.shrunk.append(f"--{flag} {without}")
-    if arguments.image_size % (sides := MODELS[arguments.model].sides):
+    if arguments.image_size % (sides := MODELS[arguments.model].side_multiple):
         parser.error(f"--image_size: --model {arguments.model} needs a multiple of {sides}")
     if arguments.crop >= arguments.image_size:
         parser.error(f"--crop: fewer pixels than --image_size {arguments.image_size} are needed")

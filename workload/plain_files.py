@@ -10,7 +10,7 @@ class UnusualFile(Exception):
     """A file that is not plain or too large; the message says which, without its name."""
 
 
-def open_plain(path: str | Path, most_bytes: int) -> io.FileIO:
+def open_plain(path: str | Path, max_bytes: int) -> io.FileIO:
     """Open a file for reading; raises UnusualFile or OSError.
 
     A pipe that nobody writes into is not waited for, and a device not read without end.
@@ -20,21 +20,21 @@ def open_plain(path: str | Path, most_bytes: int) -> io.FileIO:
     problem = ""
     if not stat.S_ISREG(facts.st_mode):
         problem = "not a plain file"
-    elif facts.st_size > most_bytes:
-        problem = f"{facts.st_size / 1e6:.0f} MB, and at most {most_bytes / 1e6:.0f} MB are read"
+    elif facts.st_size > max_bytes:
+        problem = f"{facts.st_size / 1e6:.0f} MB, and at most {max_bytes / 1e6:.0f} MB are read"
     if problem:
         file.close()
         raise UnusualFile(problem)
     return file
 
 
-def read_plain(path: str | Path, most_bytes: int) -> bytes:
+def read_plain(path: str | Path, max_bytes: int) -> bytes:
     """All of a file; raises UnusualFile or OSError."""
-    with io.BufferedReader(open_plain(path, most_bytes)) as file:
-        return file.read(most_bytes)
+    with io.BufferedReader(open_plain(path, max_bytes)) as file:
+        return file.read(max_bytes)
 
 
-def printable(text: str) -> str:
+def to_printable(text: str) -> str:
     """Text of strangers, such as a file's name, without what a terminal would obey."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 
-class LossReader:
+class LossMeter:
     """Means of the loss over `window` steps, read from the device one window late.
 
     Reading a number from a GPU waits until all that was asked of it is done. So the mean is sent
@@ -20,7 +20,7 @@ class LossReader:
         self.device, self.window = device, window
         self.losses: list[torch.Tensor] = []
         self.last_step = 0
-        self.coming: list[tuple[int, torch.Tensor, Any]] = []
+        self.pending: list[tuple[int, torch.Tensor, Any]] = []
 
     def add(self, step: int, loss: torch.Tensor) -> list[tuple[int, float]]:
         """Note the loss of a step; returns the (step, mean) that have become known."""
@@ -29,38 +29,38 @@ class LossReader:
         if len(self.losses) < self.window:
             return []
         if self.device.type != "cuda":
-            return self.rest()  # here nothing runs ahead, so nothing would have to wait
-        known = self.arrived()
-        self.send()
+            return self.flush()  # here nothing runs ahead, so nothing would have to wait
+        known = self._collect()
+        self._start_copy()
         return known
 
-    def rest(self) -> list[tuple[int, float]]:
+    def flush(self) -> list[tuple[int, float]]:
         """All that is not known yet; waits for it."""
         if self.losses:
-            self.send()
-        return self.arrived()
+            self._start_copy()
+        return self._collect()
 
-    def send(self) -> None:
+    def _start_copy(self) -> None:
         """Start the way of a window's mean to the CPU."""
         mean, event = torch.stack(self.losses).mean(), None
         if self.device.type == "cuda":
             mean = torch.empty((), pin_memory=True).copy_(mean, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        self.coming.append((self.last_step, mean, event))
+        self.pending.append((self.last_step, mean, event))
         self.losses.clear()
 
-    def arrived(self) -> list[tuple[int, float]]:
+    def _collect(self) -> list[tuple[int, float]]:
         """What was sent earlier."""
-        for *_, event in self.coming:
+        for *_, event in self.pending:
             if event is not None:
                 event.synchronize()
-        known = [(step, mean.item()) for step, mean, _ in self.coming]
-        self.coming.clear()
+        known = [(step, mean.item()) for step, mean, _ in self.pending]
+        self.pending.clear()
         return known
 
 
-class Lines(io.TextIOBase):
+class LineWriter(io.TextIOBase):
     """Where a progress bar writes when nobody watches a terminal: each state on its own line."""
 
     def write(self, text: str) -> int:
@@ -79,6 +79,6 @@ def progress_bar(
             dynamic_ncols=True,
         )  # fmt: skip
     return tqdm(
-        things, title, total, initial=done, file=Lines(), leave=False, ascii=True, ncols=80,
+        things, title, total, initial=done, file=LineWriter(), leave=False, ascii=True, ncols=80,
         mininterval=5, miniters=1,
     )  # fmt: skip

@@ -7,23 +7,23 @@ from typing import Any
 import torch
 from checkpoint import (
     CheckpointError,
-    Progress,
-    differences,
-    fill,
-    parse_moments,
+    TrainState,
+    describe_differences,
+    extract_weights,
+    load_archive,
+    load_weights,
+    parse_optimizer_state,
     parse_progress,
-    parse_scale,
+    parse_scaler_state,
     parse_settings,
-    read,
     read_bytes,
-    weights_of,
 )
-from distributed import Team
+from distributed import DistributedContext
 from torch import nn
 
 
 def find_checkpoint(
-    out_dir: Path, resume: str, settings: Mapping[str, Any], team: Team
+    out_dir: Path, resume: str, settings: Mapping[str, Any], team: DistributedContext
 ) -> tuple[dict[str, Any] | None, Path]:
     """What to go on from, and its file; None to begin anew.
 
@@ -34,24 +34,24 @@ def find_checkpoint(
     automatic = resume == "auto"
     path = out_dir / "checkpoint.pt" if automatic else Path(resume)
     content = None
-    if team.leads and resume != "none":
+    if team.is_main and resume != "none":
         try:
             content = read_bytes(path)
         except FileNotFoundError:
             if not automatic:
                 raise CheckpointError(f"--resume: there is no file {path}") from None
-    content = team.from_leader(content)
+    content = team.broadcast_from_main(content)
     if content is None:
         return None, path
-    found = read(content, path)
+    found = load_archive(content, path)
     if "settings" in found:
         try:
             was = {"epochs": None, "model": "unet", **parse_settings(found["settings"])}
         except ValueError as error:
-            raise no_checkpoint(path, error) from None
+            raise not_a_checkpoint(path, error) from None
         if not automatic:  # who names the file may train for longer
             was["epochs"] = settings["epochs"]
-        if different := differences(was, settings):
+        if different := describe_differences(was, settings):
             longer = ""
             if was["epochs"] != settings["epochs"]:
                 longer = f", --resume {path} to train for longer"
@@ -68,24 +68,24 @@ def restore(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> Progress:
+) -> TrainState:
     """Put back what a checkpoint holds, and return where it stood; weights alone stand nowhere."""
     if found is None:
-        return Progress()
-    fill(net, weights_of(found, path), path)
+        return TrainState()
+    load_weights(net, extract_weights(found, path), path)
     if "settings" not in found:
-        return Progress()
+        return TrainState()
     try:
-        moments = parse_moments(found.get("optimizer"), optimizer)
-        scale = parse_scale(found.get("scaler"), scaler)
+        moments = parse_optimizer_state(found.get("optimizer"), optimizer)
+        scale = parse_scaler_state(found.get("scaler"), scaler)
         progress = parse_progress(found.get("progress"))
     except ValueError as error:
-        raise no_checkpoint(path, error) from None
+        raise not_a_checkpoint(path, error) from None
     optimizer.load_state_dict(moments)
     scaler.load_state_dict(scale)
     return progress
 
 
-def no_checkpoint(path: Path, why: ValueError) -> CheckpointError:
+def not_a_checkpoint(path: Path, why: ValueError) -> CheckpointError:
     """What to say of a file that is not what it should be."""
     return CheckpointError(f"{path} is no checkpoint of this program: {why}")

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from unet import UNet
 
 
-class Board:
+class TensorBoardLog:
     """Writers `train` and `test` in a run's folder, and the pictures that are watched.
 
     A training that goes on after `steps` steps replaces what an interrupted one wrote later.
@@ -24,7 +24,7 @@ class Board:
         if not steps:
             write_graph(self.train, image_size, drawn)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "TensorBoardLog":
         return self
 
     def __exit__(

@@ -7,12 +7,12 @@ import sys
 import colorize
 import pytest
 import torch
-from checkpoint import CheckpointError, NonFinite, save_weights, write_whole
+from checkpoint import CheckpointError, NonFiniteError, atomic_write, save_weights
 from conftest import WORKLOAD
 from data_utils import get_colorized_dataset_loader
 from inference import predict
-from models import MODELS, load_net, new_net
-from oom import PER_PHOTO, batch_that_fits, is_out_of_memory
+from models import MODELS, create_net, load_net
+from oom import BYTES_PER_PHOTO, is_out_of_memory, suggest_batch_size
 from options import parse_arguments
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -169,7 +169,7 @@ def test_a_diverging_training_stops_and_keeps_the_last_good_file(photos, tmp_pat
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     net = UNet()
     net.last_conv.bias.data[0] = float("nan")
-    with pytest.raises(NonFinite):
+    with pytest.raises(NonFiniteError):
         save_weights(net, tmp_path / "unet.pth")
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     (tmp_path / "unet.pth").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "unet.pth", b"new")
+        atomic_write(tmp_path / "unet.pth", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
@@ -230,13 +230,15 @@ def test_a_full_memory_names_a_batch_that_fits(photos, tmp_path):
 
 
 def test_the_batch_that_fits_grows_with_the_memory_and_is_always_smaller():
-    sizes = [batch_that_fits(512, 224, torch.float16, gb * 10**9) for gb in (2, 4, 8, 16)]
+    sizes = [suggest_batch_size(512, 224, torch.float16, gb * 10**9) for gb in (2, 4, 8, 16)]
     assert sizes == sorted(set(sizes)) and sizes[-1] < 512
-    assert batch_that_fits(512, 112, torch.float16, 16 * 10**9) > sizes[-1]
-    assert batch_that_fits(512, 224, None, 16 * 10**9) < sizes[-1]
-    assert batch_that_fits(32, 224, None, 10**12) == batch_that_fits(32, 224, None, None) == 16
-    assert batch_that_fits(1, 224, None, 0) == 1
-    assert batch_that_fits(512, 224, torch.float16, 8 * 10**9, share=0.3) > 3 * sizes[2]
+    assert suggest_batch_size(512, 112, torch.float16, 16 * 10**9) > sizes[-1]
+    assert suggest_batch_size(512, 224, None, 16 * 10**9) < sizes[-1]
+    assert (
+        suggest_batch_size(32, 224, None, 10**12) == suggest_batch_size(32, 224, None, None) == 16
+    )
+    assert suggest_batch_size(1, 224, None, 0) == 1
+    assert suggest_batch_size(512, 224, torch.float16, 8 * 10**9, share=0.3) > 3 * sizes[2]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -248,12 +250,12 @@ def test_a_step_keeps_no_more_memory_than_is_said(model, dtype):
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    net = new_net(model)
+    net = create_net(model)
     weights = {value.untyped_storage().data_ptr() for value in net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = predict(net, torch.rand(2, 1, 224, 224), dtype).square().mean()
     size = sum(v.untyped_storage().nbytes() for at, v in kept.items() if at not in weights) / 2
-    said = PER_PHOTO[dtype] * MODELS[model].memory
+    said = BYTES_PER_PHOTO[dtype] * MODELS[model].memory
     assert loss.requires_grad and 0.4 * said < size < said
 
 

@@ -10,8 +10,8 @@ import torch
 from checkpoint import save_weights
 from colours import to_batch
 from fast_unet import FastUNet
-from gallery import coloured, drawing
-from init_weights import start_from_gray
+from gallery import colour_picture, render_curve
+from init_weights import init_as_gray_copy
 from PIL import Image
 from unet import UNet
 
@@ -31,7 +31,7 @@ def scene(width, height):
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("net")
     net = UNet()
-    start_from_gray(net)
+    init_as_gray_copy(net)
     save_weights(net, folder / "unet.pth")
     (folder / "history.json").write_text(
         json.dumps([{"loss": 0.02, "psnr": 22.5}, {"loss": 0.01, "psnr": 24.25}])
@@ -134,9 +134,9 @@ def test_the_page_has_a_slider_scores_and_curves(gallery):
 
 def test_a_coloured_picture_is_exactly_as_bright_as_the_photo(weights):
     net = FastUNet()
-    start_from_gray(net)
+    init_as_gray_copy(net)
     photo = scene(61, 47).convert("L").convert("RGB")  # gray: nothing needs to be clipped
-    picture, result = coloured(net, photo, "name", None)
+    picture, result = colour_picture(net, photo, "name", None)
     ours, _ = to_batch(torch.tensor(list(picture.tobytes()), dtype=torch.uint8).view(1, 47, 61, 3))
     truth, _ = to_batch(torch.tensor(list(photo.tobytes()), dtype=torch.uint8).view(1, 47, 61, 3))
     assert ((ours - truth).abs() * 127.5).max() <= 1.001  # gray levels: three roundings to bytes
@@ -198,5 +198,5 @@ def test_a_missing_net_is_one_sentence(tmp_path, capsys):
 
 
 def test_a_curve_needs_two_points():
-    assert drawing("loss", [1.0], "{}") == drawing("loss", [], "{}") == ""
-    assert "polyline" in drawing("loss", [1.0, 1.0], "{}")
+    assert render_curve("loss", [1.0], "{}") == render_curve("loss", [], "{}") == ""
+    assert "polyline" in render_curve("loss", [1.0, 1.0], "{}")

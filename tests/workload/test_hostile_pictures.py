@@ -15,21 +15,21 @@ import pytest
 import torch
 from checkpoint import save_weights
 from data_utils import ImageFolderGrayColor
-from dataset import Photos
+from dataset import PhotoDataset
 from fast_unet import FastUNet
-from gallery import enlarged
+from gallery import enlarge_rows
 from image_files import (
     MAX_DEPTH,
     MAX_SCANS,
-    Room,
+    PixelBudget,
     UnreadableImage,
+    count_scans,
+    find_photos,
     load_rgb,
-    photos_below,
-    scans_of,
     why_unreadable,
 )
 from PIL import Image
-from plain_files import printable
+from plain_files import to_printable
 
 FUZZED = 2000
 
@@ -167,7 +167,7 @@ def test_a_jpeg_that_draws_itself_a_thousand_times_is_no_photo(reason):
     assert reason(progressive(1)) is None
     # an end marker inside of a comment does not end it, a film behind the end does not count
     hidden = progressive(1000).replace(b"\xff\xda", b"\xff\xfe\0\4\xff\xd9\xff\xda", 1)
-    assert scans_of(hidden) > 1000
+    assert count_scans(hidden) > 1000
     assert reason(progressive(1) + b"\xff\xda" * 1000) is None
 
 
@@ -242,10 +242,10 @@ def test_thousands_of_damaged_pictures_are_one_error(tmp_path):
 
 
 def test_large_pictures_take_turns():
-    room, most, inside, lock = Room(10), [], [], threading.Lock()
+    room, most, inside, lock = PixelBudget(10), [], [], threading.Lock()
 
     def take(pixels):
-        with room.taken(pixels):
+        with room.reserve(pixels):
             with lock:
                 inside.append(pixels)
                 most.append(sum(inside))
@@ -280,20 +280,20 @@ def test_folders_nested_without_end_are_left_alone(tmp_path):
     Image.new("RGB", (8, 8)).save(here / "deep.jpg")
     (here / "d").mkdir()
     Image.new("RGB", (8, 8)).save(here / "d/deeper.jpg")
-    assert [path.rpartition("/")[2] for path in photos_below(tmp_path / "data")] == ["deep.jpg"]
+    assert [path.rpartition("/")[2] for path in find_photos(tmp_path / "data")] == ["deep.jpg"]
 
 
 def test_a_name_cannot_command_the_terminal(photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path / "data")
     (tmp_path / "data/field/\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg").touch()
-    Photos(tmp_path / "data", 8, cache_dir=tmp_path / "cache")
+    PhotoDataset(tmp_path / "data", 8, cache_dir=tmp_path / "cache")
     save_weights(FastUNet(), tmp_path / "unet.pth")
     flags = ["--test_net", str(tmp_path / "unet.pth"), "--images", str(tmp_path / "data")]
     assert colorize.main([*flags, "--out_dir", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
     assert told.count(r"\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg (no picture)") == 2
     assert all(line.isprintable() for line in told.splitlines())
-    assert printable("schöne Bilder, 写真") == "schöne Bilder, 写真"
+    assert to_printable("schöne Bilder, 写真") == "schöne Bilder, 写真"
 
 
 def test_hues_are_enlarged_in_bands_as_in_one(tmp_path):
@@ -304,7 +304,7 @@ def test_hues_are_enlarged_in_bands_as_in_one(tmp_path):
             small, (height, width), mode="bilinear", align_corners=False
         )
         bands = [
-            enlarged(small, width, height, range(top, min(top + 7, height)))
+            enlarge_rows(small, width, height, range(top, min(top + 7, height)))
             for top in range(0, height, 7)
         ]
         assert torch.allclose(torch.cat(bands, dim=2), whole, atol=1e-5)

@@ -15,23 +15,23 @@ import pytest
 import torch
 from checkpoint import (
     CheckpointError,
-    Progress,
-    read,
+    TrainState,
+    atomic_write,
+    load_archive,
     read_bytes,
     save_checkpoint,
     save_weights,
-    write_whole,
 )
-from distributed import Team
+from distributed import DistributedContext
 from fast_unet import FastUNet
-from gallery import curve
+from gallery import render_curves
 from models import load_net
 from resume import find_checkpoint, restore
 from torch import nn
 
 FUZZED = 1500
 SETTINGS = {"photos": "8 photos", "epochs": 3, "lr": 1e-3, "model": "unet"}
-ALONE = Team(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 def trained():
@@ -48,9 +48,9 @@ def trained():
 def good(tmp_path_factory):
     """What a checkpoint holds."""
     path = tmp_path_factory.mktemp("good") / "checkpoint.pt"
-    progress = Progress(1, 2, 6, 4, 0.5, "runs/UNet/2026-01-02_03-04-05", [{"loss": 0.5}])
+    progress = TrainState(1, 2, 6, 4, 0.5, "runs/UNet/2026-01-02_03-04-05", [{"loss": 0.5}])
     save_checkpoint(path, SETTINGS, progress, *trained())
-    return read(read_bytes(path), path)
+    return load_archive(read_bytes(path), path)
 
 
 def resumed(found, folder):
@@ -141,7 +141,7 @@ def test_damaged_files_are_one_error(good, tmp_path):
         if dice.random() < 0.2:
             del content[dice.randrange(len(content)) :]
         try:
-            found = read(bytes(content), tmp_path / "file.pt")
+            found = load_archive(bytes(content), tmp_path / "file.pt")
             restore(found, tmp_path / "file.pt", *trained())
             taken += 1
         except CheckpointError as error:
@@ -232,7 +232,7 @@ def test_a_file_is_not_written_through_a_link(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f".unet.pth.{os.getpid()}.tmp").symlink_to("mine")
     save_weights(nn.Linear(1, 1), tmp_path / "unet.pth")
-    write_whole(tmp_path / "other", b"content")
+    atomic_write(tmp_path / "other", b"content")
     assert (tmp_path / "mine").read_text() == "mine"
 
 
@@ -251,4 +251,4 @@ def test_a_file_is_not_written_through_a_link(tmp_path):
 )
 def test_a_history_of_an_odd_shape_draws_nothing(tmp_path, history):
     (tmp_path / "history.json").write_bytes(history)
-    assert curve(tmp_path / "history.json") == ""
+    assert render_curves(tmp_path / "history.json") == ""

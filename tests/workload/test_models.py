@@ -6,33 +6,33 @@ import colorize
 import pytest
 import torch
 from checkpoint import save_weights
-from colours import from_hues, gray_copy, keep_luma, luma, to_batch
-from half_unet import HalfUNet, places
-from models import MODELS, load_net, new_net
+from colours import from_chroma, gray_copy, keep_luma, luma, to_batch
+from half_unet import HalfUNet, position_channels
+from models import MODELS, create_net, load_net
 
 SMALL = ["--image_size", "16", "--train_samples", "8", "--batch_size", "4"]
 
 
 def test_hues_leave_the_brightness_alone():
     torch.manual_seed(0)
-    gray, hues = torch.rand(2, 1, 8, 8) * 2 - 1, torch.randn(2, 2, 8, 8)
-    colour = from_hues(hues, gray)
+    gray, chroma = torch.rand(2, 1, 8, 8) * 2 - 1, torch.randn(2, 2, 8, 8)
+    colour = from_chroma(chroma, gray)
     assert torch.allclose(luma(colour), gray * 0.5 + 0.5, atol=1e-6)
     assert torch.allclose(keep_luma(colour, gray), colour, atol=1e-6)
     redder, bluer = (colour - gray_copy(gray))[:, [0, 2]].unbind(1)
-    assert torch.allclose(torch.stack([redder, bluer], 1), hues, atol=1e-6)
+    assert torch.allclose(torch.stack([redder, bluer], 1), chroma, atol=1e-6)
 
 
 def test_every_colour_there_is_has_hues():
     photos = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     gray, truth = to_batch(photos)
-    hues = (truth - gray_copy(gray))[:, [0, 2]]
+    chroma = (truth - gray_copy(gray))[:, [0, 2]]
     # Pillow's gray is rounded to a whole level, and green alone carries that
-    assert (from_hues(hues, gray) - truth).abs().max() < 1 / 255
+    assert (from_chroma(chroma, gray) - truth).abs().max() < 1 / 255
 
 
 def test_the_half_net_begins_as_a_gray_copy_and_learns_from_its_first_step():
-    net = new_net("half")
+    net = create_net("half")
     gray = torch.rand(2, 1, 32, 48) * 2 - 1
     out = net(gray)
     assert torch.allclose(out, gray_copy(gray), atol=1e-6)
@@ -41,7 +41,7 @@ def test_the_half_net_begins_as_a_gray_copy_and_learns_from_its_first_step():
 
 
 def test_a_place_knows_how_low_it_is_and_not_whether_left_or_right():
-    low, aside = places(torch.zeros(1, 4, 3, 5))[0]
+    low, aside = position_channels(torch.zeros(1, 4, 3, 5))[0]
     assert low[:, 0].tolist() == [-1, 0, 1]
     assert torch.equal(low, low.flip(1))
     assert aside[0].tolist() == [1, 0.5, 0, 0.5, 1]
@@ -50,7 +50,7 @@ def test_a_place_knows_how_low_it_is_and_not_whether_left_or_right():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_of_weights_finds_its_net(tmp_path, name):
     torch.manual_seed(0)
-    net = new_net(name)
+    net = create_net(name)
     save_weights(net, tmp_path / "unet.pth")
     found = load_net(tmp_path / "unet.pth")
     assert type(found) is type(net)

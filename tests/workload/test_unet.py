@@ -1,6 +1,6 @@
 import torch
 from fast_unet import FastUNet
-from init_weights import start_from_gray
+from init_weights import init_as_gray_copy
 from unet import DownSampleBlock, UNet, UpSampleBlock, double_conv
 
 from tests.workload.programs import run
@@ -57,7 +57,7 @@ def test_the_fast_net_is_the_same_function_with_the_same_gradients():
 def test_the_net_starts_as_a_gray_copy():
     torch.manual_seed(0)
     net = UNet()
-    start_from_gray(net)
+    init_as_gray_copy(net)
     gray = torch.rand(4, 1, 32, 32) * 2 - 1
     out = net(gray)
     copy = (gray * 0.5 + 0.5).expand(-1, 3, -1, -1)
@@ -69,7 +69,7 @@ def test_the_net_starts_as_a_gray_copy():
 def test_signals_reach_the_deepest_layer_and_come_back():
     torch.manual_seed(0)
     net = UNet()
-    start_from_gray(net)
+    init_as_gray_copy(net)
     loss = (net(torch.rand(2, 1, 32, 32) * 2 - 1) - torch.rand(2, 3, 32, 32)).square().mean()
     loss.backward()
     norms = [float(weights.grad.norm()) for weights in net.parameters()]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from colorize import learning_rate
 from data_utils import get_colorized_dataset_loader
-from progress import LossReader
+from progress import LossMeter
 from unet import UNet
 
 from tests.workload.programs import run
@@ -11,7 +11,7 @@ from tests.workload.programs import run
 
 def test_the_courses_script_trains_and_saves(photos, tmp_path):
     flags = ["--data_path", str(photos), "--out_dir", str(tmp_path), "--epochs", "1"]
-    done = run(["naive.py", *flags, "--image_size", "16"])
+    done = run(["baseline.py", *flags, "--image_size", "16"])
     assert done.returncode == 0, done.stderr  # it warns where its four loaders are too many
     UNet().load_state_dict(torch.load(tmp_path / "unet.pth", weights_only=True))
     assert done.stdout.startswith("epoch 1/1: loss ")
@@ -44,8 +44,8 @@ def test_the_rate_warms_up_peaks_once_and_ends_near_0():
 
 
 def test_losses_are_told_as_means_over_windows_and_none_is_lost():
-    reader = LossReader(torch.device("cpu"), window=3)
+    reader = LossMeter(torch.device("cpu"), window=3)
     told = [reader.add(step, torch.tensor(float(step))) for step in range(1, 8)]
     assert [points for points in told if points] == [[(3, 2.0)], [(6, 5.0)]]
-    assert reader.rest() == [(7, 7.0)]
-    assert reader.rest() == []
+    assert reader.flush() == [(7, 7.0)]
+    assert reader.flush() == []

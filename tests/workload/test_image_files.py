@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from data_utils import ImageFolderGrayColor
-from dataset import Photos
+from dataset import PhotoDataset
 from image_files import UnreadableImage, load_rgb, why_unreadable
 from PIL import Image
 
@@ -117,7 +117,7 @@ def test_a_training_takes_what_can_be_read_and_names_the_rest(zoo, tmp_path, cap
 
 
 def test_unreadable_photos_are_on_neither_side(zoo, tmp_path):
-    photos = Photos(zoo, 8, cache_dir=tmp_path / "cache")
+    photos = PhotoDataset(zoo, 8, cache_dir=tmp_path / "cache")
     names = {
         photos.files[index].rpartition("/")[2] for index in photos.training + photos.validation
     }

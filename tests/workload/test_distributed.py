@@ -8,7 +8,7 @@ import colorize
 import pytest
 import torch
 from conftest import WORKLOAD
-from loader import Batches
+from loader import PhotoLoader
 from unet import UNet
 
 from tests.workload.programs import Program, run
@@ -19,8 +19,8 @@ import os
 import sys
 import torch
 import torch.nn.functional as F
-from loader import Batches
-from distributed import assembled
+from loader import PhotoLoader
+from distributed import init_distributed
 from unet import UNet
 
 torch.manual_seed(0)
@@ -29,24 +29,25 @@ pixels = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
 def step(team):
     torch.manual_seed(1)  # finding each other may draw numbers
     net = UNet()
-    batches = Batches(pixels, range(5), 5, shuffle=True, rank=team.rank, processes=team.size)
+    shard = {"rank": team.rank, "world_size": team.world_size}
+    batches = PhotoLoader(pixels, range(5), 5, shuffle=True, **shard)
     ((gray, truth, weight),) = batches
-    shared = team.shares(net)
+    shared = team.parallelize(net)
     (F.mse_loss(shared(gray), truth) * weight).backward()
     gradients = {name: weights.grad for name, weights in net.named_parameters()}
-    torch.save(gradients, f"{sys.argv[1]}/{team.size}-{team.rank}.pt")
+    torch.save(gradients, f"{sys.argv[1]}/{team.world_size}-{team.rank}.pt")
 
 def threads():
     return len(os.listdir("/proc/self/task"))
 
 before = threads()
-with assembled() as team:
+with init_distributed() as team:
     step(team)
     assert team.any(False) is False
-    assert team.any(team.rank == team.size - 1) is True
-    assert team.from_leader(b"abc" if team.leads else None) == b"abc"
-    assert team.from_leader(b"" if team.leads else None) == b""
-    assert team.from_leader(None) is None
+    assert team.any(team.rank == team.world_size - 1) is True
+    assert team.broadcast_from_main(b"abc" if team.is_main else None) == b"abc"
+    assert team.broadcast_from_main(b"" if team.is_main else None) == b""
+    assert team.broadcast_from_main(None) is None
 # a thread of the team's that outlives it may abort the process at its end
 assert threads() == before, threads()
 """
@@ -135,7 +136,7 @@ def test_the_speed_of_a_team_is_that_of_all_its_processes(monkeypatch, capsys):
     pixels = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
     net = UNet()
     for processes in (1, 2):
-        batches = Batches(pixels, range(8), 4, shuffle=True, processes=processes)
+        batches = PhotoLoader(pixels, range(8), 4, shuffle=True, world_size=processes)
         colorize.train(net, torch.optim.Adam(net.parameters()), batches, epochs=1)
     assert capsys.readouterr().out.count("8.0 images/s") == 2
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from colours import to_batch
-from loader import Batches, augment
+from loader import PhotoLoader, augment
 
 
 def numbered(count, side=8):
@@ -20,7 +20,7 @@ def numbers(batches):
 
 def test_without_shuffle_the_photos_come_as_they_are():
     pixels = numbered(5)
-    batches = Batches(pixels, [4, 2, 0], 2)
+    batches = PhotoLoader(pixels, [4, 2, 0], 2)
     (gray, truth, weight), (_, last, _) = batches
     assert (len(batches), batches.photos, len(last), weight) == (2, 3, 1, 1.0)
     expected_gray, expected = to_batch(pixels[[4, 2]])
@@ -28,7 +28,7 @@ def test_without_shuffle_the_photos_come_as_they_are():
 
 
 def test_every_photo_comes_once_in_an_order_that_changes_with_the_epoch():
-    batches = Batches(numbered(20), range(20), 6, shuffle=True, seed=3)
+    batches = PhotoLoader(numbered(20), range(20), 6, shuffle=True, seed=3)
     batches.set_epoch(1)
     first, again = numbers(batches), numbers(batches)
     batches.set_epoch(2)
@@ -37,13 +37,13 @@ def test_every_photo_comes_once_in_an_order_that_changes_with_the_epoch():
     assert [len(batch) for batch in first] == [6, 6, 6, 2]
     for epoch in (first, second):
         assert sorted(number for batch in epoch for number in batch) == list(range(20))
-    other_seed = Batches(numbered(20), range(20), 6, shuffle=True, seed=4)
+    other_seed = PhotoLoader(numbered(20), range(20), 6, shuffle=True, seed=4)
     assert numbers(other_seed) != first
 
 
 @pytest.mark.parametrize("crop", [0, 2])
 def test_an_epoch_goes_on_in_its_middle_as_if_it_had_never_stopped(crop):
-    batches = Batches(numbered(20), range(20), 6, shuffle=True, crop=crop)
+    batches = PhotoLoader(numbered(20), range(20), 6, shuffle=True, crop=crop)
     batches.set_epoch(5)
     whole = list(batches)
     batches.set_epoch(5, first_step=2)
@@ -55,7 +55,7 @@ def test_an_epoch_goes_on_in_its_middle_as_if_it_had_never_stopped(crop):
 
 def test_about_half_of_the_photos_are_mirrored_and_nothing_else_happens():
     pixels = numbered(200)
-    batches = Batches(pixels, range(200), 50, shuffle=True)
+    batches = PhotoLoader(pixels, range(200), 50, shuffle=True)
     mirrored = 0
     for _, truth, _ in batches:
         for photo in truth:
@@ -80,9 +80,9 @@ def test_a_moved_photo_is_a_crop_whose_outside_is_mirrored():
 @pytest.mark.parametrize("processes", [2, 3, 5])
 def test_processes_share_each_batch_and_weights_make_up_for_uneven_shares(processes):
     pixels = numbered(9)
-    whole = Batches(pixels, range(9), 4, shuffle=True, crop=1)
+    whole = PhotoLoader(pixels, range(9), 4, shuffle=True, crop=1)
     shares = [
-        Batches(pixels, range(9), 4, shuffle=True, crop=1, rank=rank, processes=processes)
+        PhotoLoader(pixels, range(9), 4, shuffle=True, crop=1, rank=rank, world_size=processes)
         for rank in range(processes)
     ]
     for (_, truth, _), *parts in zip(whole, *shares, strict=True):

@@ -9,7 +9,7 @@ import sys
 import colorize
 import pytest
 import torch
-from checkpoint import remove_unfinished
+from checkpoint import remove_temporary_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
 
@@ -184,7 +184,7 @@ def test_leftovers_of_the_dead_are_deleted_and_the_files_of_the_living_stay(tmp_
     names = [f".unet.pth.{dead.pid}.tmp", f".unet.pth.{os.getpid()}.tmp", "unet.pth"]
     for name in names:
         (tmp_path / name).touch()
-    remove_unfinished(tmp_path)
+    remove_temporary_files(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
 
 

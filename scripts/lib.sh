@@ -1,5 +1,11 @@
 # What the scripts share: install what is missing, make .venv, clean up. Sourced, not run.
+# A script that sources this file answers --help with its own first comment, before anything else.
 # shellcheck shell=bash
+
+case " $* " in *" --help "* | *" -h "*)
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[1]}"
+  exit ;;
+esac
 
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

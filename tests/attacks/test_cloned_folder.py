@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.credentials import logged_out
 from tests.harness.laptop import BASE, Laptop, project
-from tests.harness.logins import logged_out
 from tests.harness.terminal import at_terminal
 from vmctl.__main__ import main
 from vmctl.config import Project, load_project

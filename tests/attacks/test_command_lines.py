@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
+from tests.harness.credentials import logged_out
 from tests.harness.laptop import BASE, project
-from tests.harness.logins import logged_out
 from vmctl.__main__ import main
 from vmctl.cli.app import app
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import Bench, children, needs_sandbox, opened
+from tests.contract.machines.host import Bench, children, needs_sandbox, opened
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import SOMEBODY, Bench, needs_root, needs_sandbox, opened
+from tests.contract.machines.host import SOMEBODY, Bench, needs_root, needs_sandbox, opened
 from tests.harness.emulator import Emulator
 from tests.harness.folders import public_folder, remove
 from vmctl.emulator import machines

@@ -2,7 +2,7 @@
 
 Each call of it takes most of a second, so it judges each kind of reply once: a machine and its
 operations, two names in one batch, ssh and scp, lists with a filter and of all scopes, refusals
-and failed operations. What more is offered is asked for over REST (test_offers.py).
+and failed operations. What more is offered is asked for over REST (test_lists.py).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from scripts.door import trusted
 from tests.harness.emulator import Emulator
+from tests.harness.endpoint import trusted
 
 from .conftest import ZONE, Cloud
 

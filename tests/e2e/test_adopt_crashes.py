@@ -8,7 +8,7 @@ from tests.harness.crash_points import MOMENTS, HeldCloud
 from tests.harness.eventually import eventually
 
 B = "europe-west1-b"
-OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
+OURS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "vm"}
 VM = {
     "name": "console-vm",
     "machineType": f"zones/{B}/machineTypes/e2-small",

@@ -19,7 +19,7 @@ import pytest
 from tests.harness.crash_points import MOMENTS, HeldCloud, Killed
 from tests.harness.laptop import BASE, project
 
-LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
+LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "vm"}
 
 
 def check_one_machine(cloud: HeldCloud, status: str, at: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.door import Door
+from tests.harness.endpoint import Endpoint
 from tests.harness.laptop import BASE, Laptop, project
 
 
@@ -49,16 +49,16 @@ def test_gclouds_own_token_is_used_when_there_is_nothing_else(
 ) -> None:
     folder = project(tmp_path / "token", BASE)
     laptop("emulator", "start", cwd=folder)
-    door = Door(laptop.emulator_home)
-    environ = {**door.gcloud, "CLOUDSDK_CORE_PROJECT": "from-gcloud"}
+    endpoint = Endpoint(laptop.emulator_home)
+    environ = {**endpoint.gcloud, "CLOUDSDK_CORE_PROJECT": "from-gcloud"}
     refused = {"code": "PERMISSIONS_ERROR", "message": "As far as here."}
-    fault = door.admin("POST", "faults", {"kind": "operation", **refused})
+    fault = endpoint.admin("POST", "faults", {"kind": "operation", **refused})
     try:
         told = stranger("up", "--gpu", "none", cwd=folder, code=2, environ=environ).stderr
     finally:
-        door.admin("DELETE", f"faults/{fault['id']}")
+        endpoint.admin("DELETE", f"faults/{fault['id']}")
     assert "As far as here." in told
     # the project is the one that gcloud is set to
-    asked = door.ask("GET", "/compute/v1/projects/from-gcloud/aggregated/operations")["items"]
+    asked = endpoint.ask("GET", "/compute/v1/projects/from-gcloud/aggregated/operations")["items"]
     operations = [one for scope in asked.values() for one in scope.get("operations", [])]
     assert [one["operationType"] for one in operations] == ["insert"]

@@ -20,12 +20,12 @@ from typing import IO
 
 import pytest
 
-from scripts.link import Count
-from tests.harness.door import LIMIT_S
+from tests.harness.endpoint import LIMIT_S
 from tests.harness.eventually import eventually
 from tests.harness.fixtures import Linked
 from tests.harness.fork_server import Forked
 from tests.harness.laptop import BASE, project
+from tests.harness.link import Count
 
 LARGE = 8_000_000
 SMALL = [40_000] * 150

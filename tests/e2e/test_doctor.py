@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.harness.cloud import LocalCloud
+from tests.harness.credentials import logged_out
 from tests.harness.laptop import BASE, Laptop, project
-from tests.harness.logins import logged_out
 
 CHECKS = [
     "settings", "credentials", "project", "api", "billing", "machine", "quota", "network",
@@ -32,8 +32,8 @@ def the(document: dict[str, Any], check: str, status: str = "broken") -> dict[st
     return dict(one)
 
 
-def examine(sky: LocalCloud, *words: str, code: int, cwd: Path | None = None) -> dict[str, Any]:
-    told = sky.laptop(*words, "doctor", "--json", cwd=cwd or sky.folder, code=code)
+def examine(cloud: LocalCloud, *words: str, code: int, cwd: Path | None = None) -> dict[str, Any]:
+    told = cloud.laptop(*words, "doctor", "--json", cwd=cwd or cloud.folder, code=code)
     document: dict[str, Any] = json.loads(told.stdout)
     seen = list(dict.fromkeys(one["check"] for one in document["findings"]))
     assert seen == CHECKS, "every check, in its order"
@@ -47,16 +47,16 @@ def examine(sky: LocalCloud, *words: str, code: int, cwd: Path | None = None) ->
 # -- the embedded Compute Engine, as it is and with faults ------------------------------------
 
 
-def test_nothing_stands_in_the_way(sky: LocalCloud) -> None:
-    document = examine(sky, code=0)
+def test_nothing_stands_in_the_way(cloud: LocalCloud) -> None:
+    document = examine(cloud, code=0)
     assert found(document, "ok") == CHECKS
     assert document["google_project"] == "vmctl-local"
-    assert sky.machines() == [], "it only looks"
+    assert cloud.machines() == [], "it only looks"
 
 
-def test_people_read_lines_with_marks(sky: LocalCloud) -> None:
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
-    lines = sky("doctor", code=6).stdout.splitlines()
+def test_people_read_lines_with_marks(cloud: LocalCloud) -> None:
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    lines = cloud("doctor", code=6).stdout.splitlines()
     assert [line.split()[:2] for line in lines if line[:1] in "✓✗"] == [
         ["✗" if check == "quota" else "✓", check] for check in CHECKS
     ]
@@ -65,70 +65,72 @@ def test_people_read_lines_with_marks(sky: LocalCloud) -> None:
 
 
 @pytest.mark.parametrize("metric", ["GPUS_ALL_REGIONS", "IN_USE_ADDRESSES"])
-def test_a_quota_of_zero(sky: LocalCloud, metric: str) -> None:
+def test_a_quota_of_zero(cloud: LocalCloud, metric: str) -> None:
     where = {} if metric.endswith("ALL_REGIONS") else {"region": "europe-west1"}
-    sky.fault(kind="quota", metric=metric, limit=0, **where)
-    quota = the(examine(sky, code=6), "quota")
+    cloud.fault(kind="quota", metric=metric, limit=0, **where)
+    quota = the(examine(cloud, code=6), "quota")
     assert f"{metric} " in quota["message"]
     assert f"choose: {metric}" in quota["fix"]
 
 
-def test_spot_without_its_own_quota_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
+def test_spot_without_its_own_quota_is_a_warning(cloud: LocalCloud, tmp_path: Path) -> None:
     spot = project(tmp_path / "spot", BASE + "spot = true\n")
     here = {"region": "europe-west1", "limit": 0}
-    sky.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **here)
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", **here)
-    assert "Spot" in the(examine(sky, code=0, cwd=spot), "quota", "warning")["message"]
+    cloud.fault(kind="quota", metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **here)
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", **here)
+    assert "Spot" in the(examine(cloud, code=0, cwd=spot), "quota", "warning")["message"]
 
 
-def test_a_quota_that_google_keeps_elsewhere_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_quota_that_google_keeps_elsewhere_is_a_warning(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
     newest = project(tmp_path / "newest", '[vm]\ngpu = "h100:8"\n')
-    assert "GPU family" in the(examine(sky, code=0, cwd=newest), "quota", "warning")["fix"]
+    assert "GPU family" in the(examine(cloud, code=0, cwd=newest), "quota", "warning")["fix"]
 
 
-def test_the_network_is_gone(sky: LocalCloud) -> None:
-    sky.fault(kind="http", method="compute.networks.get", status=404, reason="notFound")
-    document = examine(sky, code=2)
+def test_the_network_is_gone(cloud: LocalCloud) -> None:
+    cloud.fault(kind="http", method="compute.networks.get", status=404, reason="notFound")
+    document = examine(cloud, code=2)
     assert "networks create default" in the(document, "network")["fix"]
     assert found(document, "not checked") == ["firewall"]
     assert "image" in found(document, "ok")
 
 
-def test_a_network_of_the_settings_that_is_not_there(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_network_of_the_settings_that_is_not_there(cloud: LocalCloud, tmp_path: Path) -> None:
     other = project(tmp_path / "other", BASE + 'network = "lab"\n')
-    network = the(examine(sky, code=2, cwd=other), "network")
+    network = the(examine(cloud, code=2, cwd=other), "network")
     assert "lab" in network["message"]
     assert "vmctl.toml" in network["fix"]
 
 
-def test_a_subnetwork_brings_its_network(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_subnetwork_brings_its_network(cloud: LocalCloud, tmp_path: Path) -> None:
     inner = project(tmp_path / "inner", BASE + 'subnetwork = "default"\n')
-    assert found(examine(sky, code=0, cwd=inner), "ok") == CHECKS
+    assert found(examine(cloud, code=0, cwd=inner), "ok") == CHECKS
     other = project(tmp_path / "other", BASE + 'subnetwork = "lab"\n')
-    assert "lab in europe-west1" in the(examine(sky, code=2, cwd=other), "network")["message"]
+    assert "lab in europe-west1" in the(examine(cloud, code=2, cwd=other), "network")["message"]
 
 
-def test_the_firewall_keeps_ssh_out(sky: LocalCloud) -> None:
+def test_the_firewall_keeps_ssh_out(cloud: LocalCloud) -> None:
     rules = "/compute/v1/projects/vmctl-local/global/firewalls"
-    examine(sky, code=0)  # gives the project its default rules
-    sky.ask("DELETE", f"{rules}/default-allow-ssh")
+    examine(cloud, code=0)  # gives the project its default rules
+    cloud.ask("DELETE", f"{rules}/default-allow-ssh")
     try:
-        firewall = the(examine(sky, code=7), "firewall")
+        firewall = the(examine(cloud, code=7), "firewall")
         assert "tcp:22" in firewall["message"]
         assert "firewall-rules create" in firewall["fix"]
         ranges = {"sourceRanges": ["35.235.240.0/20"]}
         ssh = {"allowed": [{"IPProtocol": "tcp", "ports": ["22"]}]}
-        sky.ask("POST", rules, {"name": "iap", **ssh, **ranges})
-        assert "IAP" in the(examine(sky, code=0), "firewall", "warning")["message"]
-        sky.ask("DELETE", f"{rules}/iap")
+        cloud.ask("POST", rules, {"name": "iap", **ssh, **ranges})
+        assert "IAP" in the(examine(cloud, code=0), "firewall", "warning")["message"]
+        cloud.ask("DELETE", f"{rules}/iap")
     finally:
-        sky.ask("POST", rules, {"name": "default-allow-ssh", "priority": 65534, **ssh})
+        cloud.ask("POST", rules, {"name": "default-allow-ssh", "priority": 65534, **ssh})
     deny = {"name": "no-ssh", "denied": [{"IPProtocol": "tcp"}]}
-    sky.ask("POST", rules, deny)
+    cloud.ask("POST", rules, deny)
     try:
-        assert "no-ssh" in the(examine(sky, code=7), "firewall")["message"]
+        assert "no-ssh" in the(examine(cloud, code=7), "firewall")["message"]
     finally:
-        sky.ask("DELETE", f"{rules}/no-ssh")
+        cloud.ask("DELETE", f"{rules}/no-ssh")
 
 
 @pytest.mark.parametrize(
@@ -143,27 +145,29 @@ def test_the_firewall_keeps_ssh_out(sky: LocalCloud) -> None:
     ],
 )
 def test_settings_that_google_cannot_meet(
-    sky: LocalCloud, tmp_path: Path, toml: str, check: str, code: int, named: str
+    cloud: LocalCloud, tmp_path: Path, toml: str, check: str, code: int, named: str
 ) -> None:
-    document = examine(sky, code=code, cwd=project(tmp_path / "wish", toml))
+    document = examine(cloud, code=code, cwd=project(tmp_path / "wish", toml))
     one = the(document, check)
     assert named in one["message"] + one["fix"]
 
 
-def test_an_image_older_than_the_gpus_needs_is_a_warning(sky: LocalCloud, tmp_path: Path) -> None:
+def test_an_image_older_than_the_gpus_needs_is_a_warning(cloud: LocalCloud, tmp_path: Path) -> None:
     old = project(tmp_path / "old", '[vm]\ngpu = "p100"\n')
-    assert "P100" in the(examine(sky, code=0, cwd=old), "image", "warning")["message"]
+    assert "P100" in the(examine(cloud, code=0, cwd=old), "image", "warning")["message"]
 
 
-def test_settings_that_are_wrong_stop_only_what_needs_them(sky: LocalCloud, tmp_path: Path) -> None:
+def test_settings_that_are_wrong_stop_only_what_needs_them(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
     wrong = project(tmp_path / "wrong", '[vm]\ngpuu = "t4"\n')
-    document = examine(sky, code=2, cwd=wrong)
+    document = examine(cloud, code=2, cwd=wrong)
     assert "vm.gpuu" in the(document, "settings")["message"]
     assert found(document, "not checked") == INSIDE
     assert {"credentials", "api", "billing", "programs"} <= set(found(document, "ok"))
 
 
-def test_a_name_that_somebody_else_has_taken(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_name_that_somebody_else_has_taken(cloud: LocalCloud, tmp_path: Path) -> None:
     body = {
         "name": "tester-taken",
         "machineType": "zones/europe-west1-b/machineTypes/e2-small",
@@ -179,54 +183,54 @@ def test_a_name_that_somebody_else_has_taken(sky: LocalCloud, tmp_path: Path) ->
         "networkInterfaces": [{"network": "global/networks/default"}],
     }
     instances = "/compute/v1/projects/vmctl-local/zones/europe-west1-b/instances"
-    sky.fault(kind="slow-boot", seconds=3600)  # only that it is there matters
-    sky.ask("POST", instances, body)
-    document = examine(sky, code=4, cwd=project(tmp_path / "taken", BASE))
+    cloud.fault(kind="slow-boot", seconds=3600)  # only that it is there matters
+    cloud.ask("POST", instances, body)
+    document = examine(cloud, code=4, cwd=project(tmp_path / "taken", BASE))
     assert "vmctl adopt tester-taken" in the(document, "machine")["fix"]
 
 
 def test_what_google_said_last_is_told_and_a_machine_that_runs_needs_no_more_quota(
-    sky: LocalCloud,
+    cloud: LocalCloud,
 ) -> None:
-    sky.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])
-    sky("up", "--zone", "europe-west1-b", code=6)
-    last = the(examine(sky, code=0), "machine", "warning")
+    cloud.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])
+    cloud("up", "--zone", "europe-west1-b", code=6)
+    last = the(examine(cloud, code=0), "machine", "warning")
     assert "currently unavailable in the europe-west1-b zone" in last["message"]
     assert "us-central1-a" in last["fix"]
-    sky.ask("DELETE", "/emulator/v1/faults")
-    sky("up")
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
-    document = examine(sky, code=0)
+    cloud.ask("DELETE", "/emulator/v1/faults")
+    cloud("up")
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
+    document = examine(cloud, code=0)
     assert found(document, "warning") == [], "the last answer was a yes"
     assert "RUNNING" in the(document, "machine", "ok")["message"]
-    sky("down")
-    assert "enough" in the(examine(sky, code=0), "quota", "ok")["message"]
+    cloud("down")
+    assert "enough" in the(examine(cloud, code=0), "quota", "ok")["message"]
 
 
-def test_the_project_asks_for_os_login(sky: LocalCloud) -> None:
+def test_the_project_asks_for_os_login(cloud: LocalCloud) -> None:
     path = "/compute/v1/projects/vmctl-local"
-    metadata = sky.ask("GET", path)["commonInstanceMetadata"]
+    metadata = cloud.ask("GET", path)["commonInstanceMetadata"]
     items = [{"key": "enable-oslogin", "value": "TRUE"}]
-    sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": items})
+    cloud.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": items})
     try:
-        assert "OS Login" in the(examine(sky, code=0), "project", "warning")["message"]
+        assert "OS Login" in the(examine(cloud, code=0), "project", "warning")["message"]
     finally:
-        metadata = sky.ask("GET", path)["commonInstanceMetadata"]
-        sky.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": []})
+        metadata = cloud.ask("GET", path)["commonInstanceMetadata"]
+        cloud.ask("POST", f"{path}/setCommonInstanceMetadata", metadata | {"items": []})
 
 
-def test_a_local_program_is_missing(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_local_program_is_missing(cloud: LocalCloud, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     environ = {"PATH": str(programs)}
-    told = sky.laptop("doctor", "--json", cwd=sky.folder, code=2, environ=environ)
+    told = cloud.laptop("doctor", "--json", cwd=cloud.folder, code=2, environ=environ)
     document = json.loads(told.stdout)
     assert "ssh is missing" in the(document, "programs")["message"]
     assert "openssh-client" in the(document, "programs")["fix"]
     assert found(document, "ok") == CHECKS[:-1]
 
 
-def test_a_vm_without_an_address_needs_more(sky: LocalCloud, tmp_path: Path) -> None:
+def test_a_vm_without_an_address_needs_more(cloud: LocalCloud, tmp_path: Path) -> None:
     inner = project(tmp_path / "inner", BASE + "external_address = false\n")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -234,7 +238,7 @@ def test_a_vm_without_an_address_needs_more(sky: LocalCloud, tmp_path: Path) -> 
         path = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
         assert path is not None
         (programs / name).symlink_to(path)
-    told = sky.laptop("doctor", "--json", cwd=inner, code=2, environ={"PATH": str(programs)})
+    told = cloud.laptop("doctor", "--json", cwd=inner, code=2, environ={"PATH": str(programs)})
     document = json.loads(told.stdout)
     assert "gcloud is missing" in the(document, "programs")["message"]
     assert "routers nats create" in the(document, "network", "warning")["fix"]
@@ -252,22 +256,22 @@ def key_file(account: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def google(
-    sky: LocalCloud, tmp_path: Path, key_file: dict[str, str], token_server: str
+    cloud: LocalCloud, tmp_path: Path, key_file: dict[str, str], token_server: str
 ) -> tuple[LocalCloud, Path]:
     """The cloud as one reached with a key file, and that file."""
     key = tmp_path / "key.json"
-    uri = f"{token_server}/token/{sky.door.secret}"
+    uri = f"{token_server}/token/{cloud.endpoint.secret}"
     key.write_text(json.dumps({**key_file, "token_uri": uri}))
     extra = {
         **logged_out(tmp_path),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "GOOGLE_APPLICATION_CREDENTIALS": str(key),
-        **sky.door.gcloud,
+        **cloud.endpoint.gcloud,
         "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": "",
     }
     outside = LocalCloud.__new__(LocalCloud)
-    outside.laptop = Laptop(sky.laptop.home, sky.laptop.emulator_home, extra)
-    outside.folder, outside.door, outside.ask = sky.folder, sky.door, sky.ask
+    outside.laptop = Laptop(cloud.laptop.home, cloud.laptop.emulator_home, extra)
+    outside.folder, outside.endpoint, outside.ask = cloud.folder, cloud.endpoint, cloud.ask
     return outside, key
 
 
@@ -327,7 +331,7 @@ def test_gclouds_own_login_is_enough(google: tuple[LocalCloud, Path]) -> None:
     cloud, _ = google
     cloud.laptop.extra |= {
         "GOOGLE_APPLICATION_CREDENTIALS": "",
-        **cloud.door.gcloud,
+        **cloud.endpoint.gcloud,
         "CLOUDSDK_CORE_PROJECT": "from-gcloud",
     }
     document = examine(cloud, code=0)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import cleared
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 from tests.harness.instances import instance, metadata_of
@@ -30,7 +29,7 @@ outputs = ["out.txt"]
 
 
 @pytest.fixture(scope="module")
-def one_sky() -> Iterator[LocalCloud]:
+def one_cloud() -> Iterator[LocalCloud]:
     if shutil.which("gcloud") is None:
         reason = "gcloud is not installed: the lines of --print-gcloud were not run"
         if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
@@ -43,27 +42,27 @@ def one_sky() -> Iterator[LocalCloud]:
 
 
 @pytest.fixture
-def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
-    with cleared(one_sky):
-        yield one_sky
+def cloud(one_cloud: LocalCloud) -> Iterator[LocalCloud]:
+    yield one_cloud
+    one_cloud.clear()
 
 
 pytestmark = pytest.mark.gcloud
 
 
-def lines(sky: LocalCloud, *words: str) -> list[list[str]]:
-    told = sky(words[0], "--print-gcloud", "--json", *words[1:]).stdout
+def lines(cloud: LocalCloud, *words: str) -> list[list[str]]:
+    told = cloud(words[0], "--print-gcloud", "--json", *words[1:]).stdout
     return [step["argv"] for step in json.loads(told)["steps"]]
 
 
-def script(sky: LocalCloud, *words: str) -> str:
-    return sky(words[0], "--print-gcloud", *words[1:]).stdout
+def script(cloud: LocalCloud, *words: str) -> str:
+    return cloud(words[0], "--print-gcloud", *words[1:]).stdout
 
 
-def shell(sky: LocalCloud, text: str) -> str:
+def shell(cloud: LocalCloud, text: str) -> str:
     """Run lines as they are printed, gcloud being pointed at the emulator by them."""
-    home = sky.laptop.home.parent / "home"
-    environ = {k: v for k, v in sky.laptop.environ.items() if not k.startswith("CLOUDSDK_")} | {
+    home = cloud.laptop.home.parent / "home"
+    environ = {k: v for k, v in cloud.laptop.environ.items() if not k.startswith("CLOUDSDK_")} | {
         "HOME": str(home),
         "CLOUDSDK_CONFIG": str(home / "gcloud"),
         "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
@@ -71,7 +70,7 @@ def shell(sky: LocalCloud, text: str) -> str:
         "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
-        ["bash", "-euc", text], env=environ, cwd=sky.folder, capture_output=True, text=True,
+        ["bash", "-euc", text], env=environ, cwd=cloud.folder, capture_output=True, text=True,
         stdin=subprocess.DEVNULL, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
@@ -108,55 +107,55 @@ def compared(vm: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def disk(sky: LocalCloud) -> dict[str, Any]:
-    found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/disks")["items"]
+def disk(cloud: LocalCloud) -> dict[str, Any]:
+    found = cloud.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/disks")["items"]
     (one,) = [one for scope in found.values() for one in scope.get("disks", [])]
     return {key: one.get(key) for key in ("type", "sizeGb", "labels", "sourceImage")}
 
 
 @pytest.mark.slow
-def test_the_printed_lines_make_the_same_machine_push_run_fetch_and_stop(sky: LocalCloud) -> None:
+def test_the_printed_lines_make_the_same_machine_push_run_fetch_and_stop(cloud: LocalCloud) -> None:
     words = ("--spot", "--max-hours", "3")
-    printed = lines(sky, "up", *words)
-    sky("up", *words)
-    by_vmctl, its_disk = compared(instance(sky)), disk(sky)
-    sky.clear()
-    text = script(sky, "up", *words)
+    printed = lines(cloud, "up", *words)
+    cloud("up", *words)
+    by_vmctl, its_disk = compared(instance(cloud)), disk(cloud)
+    cloud.clear()
+    text = script(cloud, "up", *words)
     first, create, labels = text.split("\n\n")[:3]
     assert "instances create" in create
-    shell(sky, "\n".join([first, create, labels]))
-    assert compared(instance(sky)) == by_vmctl
-    assert disk(sky) == its_disk
+    shell(cloud, "\n".join([first, create, labels]))
+    assert compared(instance(cloud)) == by_vmctl
+    assert disk(cloud) == its_disk
     assert printed[0][:4] == ["gcloud", "compute", "instances", "create"]
     # vmctl takes it for its own, as it is
-    again = json.loads(sky("up", *words, "--json").stdout)
+    again = json.loads(cloud("up", *words, "--json").stdout)
     assert again["action"] == "running"
 
     # config-ssh writes where gcloud's HOME is; ssh itself reads the password database's
-    config = sky.laptop.home.parent / "home" / ".ssh" / "config"
+    config = cloud.laptop.home.parent / "home" / ".ssh" / "config"
     with_config = (
         f'ssh() {{ command ssh -F "{config}" "$@"; }}; export RSYNC_RSH="ssh -F {config}"\n'
     )
-    shell(sky, with_config + script(sky, "push"))
-    told = once_named(script(sky, "run", "train"))
-    shell(sky, with_config + told[: told.rindex("#")])  # to attach takes a terminal
-    eventually(lambda: "trained" in sky("exec", "cat", "../../train.log").stdout)
-    said = shell(sky, with_config + once_named(script(sky, "fetch")))
-    assert (sky.folder / "out.txt").read_text() == "pushed\nprepared\n"
+    shell(cloud, with_config + script(cloud, "push"))
+    told = once_named(script(cloud, "run", "train"))
+    shell(cloud, with_config + told[: told.rindex("#")])  # to attach takes a terminal
+    eventually(lambda: "trained" in cloud("exec", "cat", "../../train.log").stdout)
+    said = shell(cloud, with_config + once_named(script(cloud, "fetch")))
+    assert (cloud.folder / "out.txt").read_text() == "pushed\nprepared\n"
     there, here = re.findall(r"^[0-9a-f]{64}(?=  )", said, re.MULTILINE)
     assert there == here
-    (login,) = lines(sky, "ssh")
-    assert [*login, "--command=true"] == lines(sky, "push")[0], "as it was logged in already"
-    shell(sky, script(sky, "down"))
-    assert instance(sky)["status"] == "TERMINATED"
-    shell(sky, script(sky, "down", "--delete"))
-    assert sky.machines() == []
+    (login,) = lines(cloud, "ssh")
+    assert [*login, "--command=true"] == lines(cloud, "push")[0], "as it was logged in already"
+    shell(cloud, script(cloud, "down"))
+    assert instance(cloud)["status"] == "TERMINATED"
+    shell(cloud, script(cloud, "down", "--delete"))
+    assert cloud.machines() == []
 
 
-def test_nothing_is_done(sky: LocalCloud) -> None:
-    sky("up", "--print-gcloud")
-    sky("push", "--print-gcloud")
-    sky("tunnel", "tensorboard", "--print-gcloud")
-    sky("run", "train", "--print-gcloud")  # where other commands take it
-    assert sky.machines() == []
-    assert "no job 'nope'" in sky("run", "--print-gcloud", "nope", code=3).stderr
+def test_nothing_is_done(cloud: LocalCloud) -> None:
+    cloud("up", "--print-gcloud")
+    cloud("push", "--print-gcloud")
+    cloud("tunnel", "tensorboard", "--print-gcloud")
+    cloud("run", "train", "--print-gcloud")  # where other commands take it
+    assert cloud.machines() == []
+    assert "no job 'nope'" in cloud("run", "--print-gcloud", "nope", code=3).stderr

@@ -37,7 +37,7 @@ def strict(schema: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def sky() -> Iterator[LocalCloud]:
+def cloud() -> Iterator[LocalCloud]:
     with LocalCloud.opened("json") as made:
         project(made.folder, TOML, {"a.txt": "a"})
         yield made
@@ -46,28 +46,28 @@ def sky() -> Iterator[LocalCloud]:
 
 
 @pytest.fixture(scope="module")
-def up(sky: LocalCloud) -> Any:
-    return document(sky, "up")
+def up(cloud: LocalCloud) -> Any:
+    return document(cloud, "up")
 
 
 @pytest.fixture(scope="module")
-def pushed(sky: LocalCloud, up: Any) -> Any:
-    return document(sky, "push")
+def pushed(cloud: LocalCloud, up: Any) -> Any:
+    return document(cloud, "push")
 
 
 @pytest.fixture(scope="module")
-def ran(sky: LocalCloud, pushed: Any) -> Any:
-    return document(sky, "run", words=("run", "--json", "train"))
+def ran(cloud: LocalCloud, pushed: Any) -> Any:
+    return document(cloud, "run", words=("run", "--json", "train"))
 
 
 SEEN: set[str] = set()
 
 
 def document(
-    sky: LocalCloud, name: str, *more: str, words: tuple[str, ...] = (), code: int = 0
+    cloud: LocalCloud, name: str, *more: str, words: tuple[str, ...] = (), code: int = 0
 ) -> Any:
     """A command's document, which fits its schema."""
-    told = sky(*(words or (*name.split(), *more, "--json")), code=code)
+    told = cloud(*(words or (*name.split(), *more, "--json")), code=code)
     return fitting(name, told.stdout)
 
 
@@ -78,67 +78,67 @@ def fitting(name: str, text: str) -> Any:
     return found
 
 
-def test_init(sky: LocalCloud, tmp_path: Path) -> None:
+def test_init(cloud: LocalCloud, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    fitting("init", sky.laptop("init", "--json", cwd=tmp_path / "new").stdout)
+    fitting("init", cloud.laptop("init", "--json", cwd=tmp_path / "new").stdout)
 
 
-def test_doctor(sky: LocalCloud) -> None:
-    assert document(sky, "doctor")["ready"]
+def test_doctor(cloud: LocalCloud) -> None:
+    assert document(cloud, "doctor")["ready"]
 
 
-def test_before_there_is_a_machine(sky: LocalCloud) -> None:
-    assert document(sky, "status")["machine"] is None
-    assert document(sky, "ls")["machines"] == []
-    assert document(sky, "ls --orphans")["orphans"] == []
-    assert document(sky, "gpus", "--gpu", "t4")
-    assert document(sky, "gc", "--yes")
-    assert document(sky, "down", "--name", "nothing")["action"] == "already gone"
+def test_before_there_is_a_machine(cloud: LocalCloud) -> None:
+    assert document(cloud, "status")["machine"] is None
+    assert document(cloud, "ls")["machines"] == []
+    assert document(cloud, "ls --orphans")["orphans"] == []
+    assert document(cloud, "gpus", "--gpu", "t4")
+    assert document(cloud, "gc", "--yes")
+    assert document(cloud, "down", "--name", "nothing")["action"] == "already gone"
 
 
 def test_up(up: Any) -> None:
     assert up["action"] == "created"
 
 
-def test_status_and_ls_of_a_machine(sky: LocalCloud, up: Any) -> None:
-    assert document(sky, "status")["machine"]["status"] == "RUNNING"
-    assert len(document(sky, "ls")["machines"]) == 1
-    assert document(sky, "up")["action"] == "running"
+def test_status_and_ls_of_a_machine(cloud: LocalCloud, up: Any) -> None:
+    assert document(cloud, "status")["machine"]["status"] == "RUNNING"
+    assert len(document(cloud, "ls")["machines"]) == 1
+    assert document(cloud, "up")["action"] == "running"
 
 
-def test_keep_and_cost(sky: LocalCloud, ran: Any) -> None:
-    document(sky, "keep", "1h")
-    document(sky, "cost")
+def test_keep_and_cost(cloud: LocalCloud, ran: Any) -> None:
+    document(cloud, "keep", "1h")
+    document(cloud, "cost")
 
 
-def test_adopt(sky: LocalCloud, up: Any) -> None:
-    assert document(sky, "adopt", up["name"])["changed"] == []
+def test_adopt(cloud: LocalCloud, up: Any) -> None:
+    assert document(cloud, "adopt", up["name"])["changed"] == []
 
 
-def test_push_and_pull(sky: LocalCloud, pushed: Any) -> None:
+def test_push_and_pull(cloud: LocalCloud, pushed: Any) -> None:
     assert pushed["moved"]
-    document(sky, "pull")
-    document(sky, "push", "--dry-run")
+    document(cloud, "pull")
+    document(cloud, "push", "--dry-run")
 
 
-def test_runs(sky: LocalCloud, ran: Any) -> None:
+def test_runs(cloud: LocalCloud, ran: Any) -> None:
     assert ran["code"] == 0
-    assert document(sky, "logs")["run_id"] == ran["run_id"]
-    assert document(sky, "ps")[0]["id"] == ran["run_id"]
-    document(sky, "run", words=("run", "--json", "--detach", "long"))
-    assert document(sky, "cancel", "long")["state"] == "cancelled"
+    assert document(cloud, "logs")["run_id"] == ran["run_id"]
+    assert document(cloud, "ps")[0]["id"] == ran["run_id"]
+    document(cloud, "run", words=("run", "--json", "--detach", "long"))
+    assert document(cloud, "cancel", "long")["state"] == "cancelled"
 
 
-def test_fetch(sky: LocalCloud, ran: Any, tmp_path: Path) -> None:
-    assert document(sky, "fetch", "out.txt", "--to", str(tmp_path))
+def test_fetch(cloud: LocalCloud, ran: Any, tmp_path: Path) -> None:
+    assert document(cloud, "fetch", "out.txt", "--to", str(tmp_path))
 
 
-def test_tunnels(sky: LocalCloud, pushed: Any) -> None:
-    opened = document(sky, "tunnel --background", words=(
+def test_tunnels(cloud: LocalCloud, pushed: Any) -> None:
+    opened = document(cloud, "tunnel --background", words=(
         "tunnel", "page", "--port", "auto", "--background", "--json"))  # fmt: skip
-    assert [one["url"] for one in document(sky, "tunnels")] == [opened["url"]]
-    assert len(document(sky, "tunnel stop", "all")) == 1
-    here = sky.laptop.start("tunnel", "page", "--port", "auto", "--json", cwd=sky.folder)
+    assert [one["url"] for one in document(cloud, "tunnels")] == [opened["url"]]
+    assert len(document(cloud, "tunnel stop", "all")) == 1
+    here = cloud.laptop.start("tunnel", "page", "--port", "auto", "--json", cwd=cloud.folder)
     try:
         assert here.stdout is not None
         fitting("tunnel", here.stdout.readline().decode())
@@ -147,49 +147,49 @@ def test_tunnels(sky: LocalCloud, pushed: Any) -> None:
         here.communicate(timeout=30)
 
 
-def test_ssh_config(sky: LocalCloud, up: Any, tmp_path: Path) -> None:
+def test_ssh_config(cloud: LocalCloud, up: Any, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     file = ("ssh-config", "--json")
-    fitting("ssh-config", sky.laptop(*file, cwd=sky.folder, environ=home).stdout)
-    fitting("ssh-config", sky.laptop(*file, "--remove", cwd=sky.folder, environ=home).stdout)
+    fitting("ssh-config", cloud.laptop(*file, cwd=cloud.folder, environ=home).stdout)
+    fitting("ssh-config", cloud.laptop(*file, "--remove", cwd=cloud.folder, environ=home).stdout)
 
 
 @pytest.mark.parametrize("command", ["up", "down", "push", "tunnel", "fetch", "ssh"])
-def test_print_gcloud(sky: LocalCloud, up: Any, command: str) -> None:
+def test_print_gcloud(cloud: LocalCloud, up: Any, command: str) -> None:
     words = (command, *(["page"] if command == "tunnel" else []))
-    document(sky, "--print-gcloud", words=(*words, "--print-gcloud", "--json"))
+    document(cloud, "--print-gcloud", words=(*words, "--print-gcloud", "--json"))
 
 
-def test_the_emulator(sky: LocalCloud) -> None:
-    assert document(sky, "emulator start")["running"]
-    document(sky, "emulator status")
-    document(sky, "emulator env")
-    document(sky, "emulator clock")
-    document(sky, "emulator forward", "65001")
-    document(sky, "emulator forward", "65001", "--end")
-    document(sky, "emulator fault", "latency", "seconds=0", "calls=1")
-    document(sky, "emulator fault", "--clear")
+def test_the_emulator(cloud: LocalCloud) -> None:
+    assert document(cloud, "emulator start")["running"]
+    document(cloud, "emulator status")
+    document(cloud, "emulator env")
+    document(cloud, "emulator clock")
+    document(cloud, "emulator forward", "65001")
+    document(cloud, "emulator forward", "65001", "--end")
+    document(cloud, "emulator fault", "latency", "seconds=0", "calls=1")
+    document(cloud, "emulator fault", "--clear")
 
 
-def test_an_error(sky: LocalCloud) -> None:
-    told = sky("--name", "nothing", "push", "--json", code=3)
+def test_an_error(cloud: LocalCloud) -> None:
+    told = cloud("--name", "nothing", "push", "--json", code=3)
     fitting("error", told.stderr.splitlines()[-1])
-    sky.fault(kind="stockout")
-    told = sky("--name", "nothing", "up", "--json", code=6)
+    cloud.fault(kind="stockout")
+    told = cloud("--name", "nothing", "up", "--json", code=6)
     assert fitting("error", told.stderr.splitlines()[-1])["attempts"]
-    sky.ask("DELETE", "/emulator/v1/faults")
+    cloud.ask("DELETE", "/emulator/v1/faults")
 
 
-def test_selftest(sky: LocalCloud, tmp_path: Path) -> None:
+def test_selftest(cloud: LocalCloud, tmp_path: Path) -> None:
     trace = str(tmp_path / "trace")
-    sky.fault(kind="stockout", plain=True)  # what was not seen is told like what was
-    findings = document(sky, "selftest", "--trace", trace, code=6)["findings"]
+    cloud.fault(kind="stockout", plain=True)  # what was not seen is told like what was
+    findings = document(cloud, "selftest", "--trace", trace, code=6)["findings"]
     assert {one["outcome"] for one in findings} >= {"holds", "could not be seen"}
-    sky.no_faults()
+    cloud.no_faults()
 
 
-def test_down(sky: LocalCloud, up: Any) -> None:
-    assert document(sky, "down", "--delete", "--yes")["action"] == "deleted"
+def test_down(cloud: LocalCloud, up: Any) -> None:
+    assert document(cloud, "down", "--delete", "--yes")["action"] == "deleted"
 
 
 def test_that_was_all(request: pytest.FixtureRequest) -> None:

@@ -65,8 +65,8 @@ def test_round_trips_are_counted(linked: Linked) -> None:
 
 
 def test_one_direction_can_be_cut_alone(linked: Linked) -> None:
-    linked.link.set(cut=True, way="down")
+    linked.link.set(cut=True, direction="down")
     assert connect_s(linked) is None
     assert linked.link.counters().down.cut and not linked.link.counters().up.cut
-    linked.link.set(cut=False, way="down")
+    linked.link.set(cut=False, direction="down")
     assert connect_s(linked) is not None

@@ -37,14 +37,14 @@ class Cloud(SteppedCloud):
 
     @property
     def vm(self) -> dict[str, Any]:
-        (found,) = self.door.admin("GET", "status")["instances"]
+        (found,) = self.endpoint.admin("GET", "status")["instances"]
         return dict(found)
 
     def console(self, verb: str) -> None:
         """Of Compute Engine, as somebody at the console does."""
         path = f"projects/vmctl-local/zones/{self.vm['zone']}/instances/{self.vm['name']}"
         method, last = ("DELETE", "") if verb == "delete" else ("POST", f"/{verb}")
-        status, answer = self.door.send(method, f"/compute/v1/{path}{last}")
+        status, answer = self.endpoint.send(method, f"/compute/v1/{path}{last}")
         assert status == 200, answer
 
 
@@ -69,7 +69,7 @@ def cloud() -> Iterator[Cloud]:
 def test_the_run_limit_is_named_by_logs(cloud: Cloud) -> None:
     cloud("run", "--detach", "train")
     following = cloud.followed("logs", "-f")
-    cloud.door.admin("POST", "clock", {"advance_s": 2 * 3600 + 1})
+    cloud.endpoint.admin("POST", "clock", {"advance_s": 2 * 3600 + 1})
     told = ended(following)
     assert following.returncode == 7, told
     assert "its run limit was reached" in told
@@ -78,7 +78,7 @@ def test_the_run_limit_is_named_by_logs(cloud: Cloud) -> None:
 
 def test_a_preemption_is_named_by_run_and_later_by_logs(cloud: Cloud) -> None:
     following = cloud.followed("run", "train")
-    cloud.door.admin("POST", "clock", {"advance_s": 600})
+    cloud.endpoint.admin("POST", "clock", {"advance_s": 600})
     cloud("emulator", "fault", "preempt", f"instance={cloud.vm['name']}")
     told = ended(following)
     assert following.returncode == 7, told

@@ -14,7 +14,7 @@ from tests.harness.cloud import COLLECTIONS
 from tests.harness.crash_points import MOMENTS, HeldCloud, Killed
 from tests.harness.eventually import eventually
 
-LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "crash"}
+LABELS = {"vmctl": "1", "vmctl-owner": "tester", "vmctl-name": "vm"}
 ZONES = ["europe-west1-b", "europe-west1-c", "europe-west1-d"]
 MOVE = ("up", "--move")
 # all that a move does, in this order

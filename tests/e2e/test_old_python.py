@@ -34,25 +34,27 @@ else:
 
 
 def test_status_says_that_there_is_no_watchdog() -> None:
-    with LocalCloud.opened("old-python") as sky:
-        project(sky.folder, BASE)
-        sky("up")
-        assert "has no watchdog" not in sky("status").stdout
-        (sky.folder / "old.py").write_text(OLD)
-        (sky.folder / "python3").write_text(
+    with LocalCloud.opened("old-python") as cloud:
+        project(cloud.folder, BASE)
+        cloud("up")
+        assert "has no watchdog" not in cloud("status").stdout
+        (cloud.folder / "old.py").write_text(OLD)
+        (cloud.folder / "python3").write_text(
             '#!/bin/sh\nexec /usr/bin/python3.11 -I /usr/local/lib/old.py "$@"\n'
         )
-        sky("push")
-        sky("exec", "sudo", "install", "-D", "old.py", "/usr/local/lib/old.py")
-        sky("exec", "sudo", "install", "python3", "/usr/local/bin/python3")
-        sky("down")
-        sky.ask("POST", f"{VM}/start")
-        eventually(lambda: sky.ask("GET", VM)["status"] == "RUNNING")
+        cloud("push")
+        cloud("exec", "sudo", "install", "-D", "old.py", "/usr/local/lib/old.py")
+        cloud("exec", "sudo", "install", "python3", "/usr/local/bin/python3")
+        cloud("down")
+        cloud.ask("POST", f"{VM}/start")
+        eventually(lambda: cloud.ask("GET", VM)["status"] == "RUNNING")
         words = "It has no watchdog (its Python 3.8 is older than 3.10)"
         told = eventually(
-            lambda: next((line for line in sky("status").stdout.splitlines() if words in line), ""),
+            lambda: next(
+                (line for line in cloud("status").stdout.splitlines() if words in line), ""
+            ),
             what="the VM tells that it has none",
         )
         assert "Google stops it on" in told
-        watch = sky.laptop.json("status", cwd=sky.folder)["watch"]
+        watch = cloud.laptop.json("status", cwd=cloud.folder)["watch"]
         assert watch["missing"] == "its Python 3.8 is older than 3.10"

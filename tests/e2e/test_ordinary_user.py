@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.door import Door
+from tests.harness.endpoint import Endpoint
 from tests.harness.eventually import eventually
 from tests.harness.folders import processes_of, public_folder
 from tests.harness.laptop import BASE, project
@@ -152,11 +152,11 @@ def test_the_main_commands_work(user: OtherUser) -> None:
     assert told[1]
 
     user("down", cwd=folder)  # and its zone runs dry: it moves with its disk
-    door = Door(user.base / "emulator")
-    door.admin("POST", "faults", {"kind": "stockout", "zone": "europe-west1-b"})
+    endpoint = Endpoint(user.base / "emulator")
+    endpoint.admin("POST", "faults", {"kind": "stockout", "zone": "europe-west1-b"})
     told = user("up", "--move", "--json", cwd=folder)
     assert json.loads(told.stdout)["zone"] == "europe-west1-c"
     assert user("exec", "cat", "out.txt", cwd=folder).stdout == "trained\n"
-    door.admin("DELETE", "faults")
+    endpoint.admin("DELETE", "faults")
     user("down", "--delete", "--yes", cwd=folder)
     assert "Nothing to remove" in user("gc", "--yes", cwd=folder).stdout

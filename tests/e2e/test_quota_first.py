@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import B, C, failed, place, told_of
+from tests.harness.attempts import ZONE_B, ZONE_C, output_until, run_failing, zones_of
 from tests.harness.cloud import LocalCloud
 
 IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 
 
-def inserts(sky: LocalCloud) -> int:
+def inserts(cloud: LocalCloud) -> int:
     """How often anybody has asked this emulator for a machine."""
-    found = sky.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
+    found = cloud.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
     items = [op for scope in found["items"].values() for op in scope.get("operations", [])]
     return sum(
         op["operationType"] == "insert" and "/instances/" in op["targetLink"] for op in items
@@ -35,15 +35,15 @@ def inserts(sky: LocalCloud) -> int:
     ids=lambda value: value.get("metric") if isinstance(value, dict) else None,
 )
 def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
-    sky: LocalCloud, words: list[str], limit: dict[str, Any], says: str
+    cloud: LocalCloud, words: list[str], limit: dict[str, Any], says: str
 ) -> None:
     where = {} if limit["metric"].endswith("ALL_REGIONS") else {"region": "europe-west1"}
-    sky.fault(**{"kind": "quota", "limit": 0, **where, **limit})
+    cloud.fault(**{"kind": "quota", "limit": 0, **where, **limit})
     if limit["metric"].startswith("PREEMPTIBLE"):
         words = [*words, "--gpu", "t4:2"]
-    before = inserts(sky)
-    document = failed(sky, *words, code=6)
-    assert inserts(sky) == before
+    before = inserts(cloud)
+    document = run_failing(cloud, *words, code=6)
+    assert inserts(cloud) == before
     assert f"{limit['metric']} " in document["message"]
     assert says in document["message"]
     assert f"choose: {limit['metric']}" in document["hint"]
@@ -52,14 +52,14 @@ def test_a_quota_that_is_too_small_is_known_before_anything_is_asked_for(
     assert document["attempts"][0]["kind"] == "quota"
 
 
-def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: LocalCloud) -> None:
-    sky.fault(kind="slow-boot", seconds=3600)
+def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(cloud: LocalCloud) -> None:
+    cloud.fault(kind="slow-boot", seconds=3600)
     body = {
         "name": "there",
-        "machineType": f"zones/{C}/machineTypes/n1-standard-4",
+        "machineType": f"zones/{ZONE_C}/machineTypes/n1-standard-4",
         "guestAccelerators": [
             {
-                "acceleratorType": f"zones/{C}/acceleratorTypes/nvidia-tesla-t4",
+                "acceleratorType": f"zones/{ZONE_C}/acceleratorTypes/nvidia-tesla-t4",
                 "acceleratorCount": 1,
             }
         ],
@@ -67,68 +67,68 @@ def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(sky: LocalCl
         "disks": [{"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": IMAGE}}],
         "networkInterfaces": [{"network": "global/networks/default"}],
     }
-    sky.api("POST", f"zones/{C}/instances", body)
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="us-central1", limit=0)
+    cloud.api("POST", f"zones/{ZONE_C}/instances", body)
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=1)
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="us-central1", limit=0)
     words = ("--name", "other", "up", "--json")
-    document = json.loads(sky(*words, code=6).stderr.splitlines()[-1])
+    document = json.loads(cloud(*words, code=6).stderr.splitlines()[-1])
     assert "limit 1, 1 in use, 1 needed: short by 1" in document["message"]
     assert "There is room in europe-west4," in document["hint"]
     assert "us-central1" not in document["hint"]
     assert "new value: 2" in document["hint"]
 
 
-def test_a_region_without_quota_is_left_out_of_the_search(sky: LocalCloud) -> None:
-    sky.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
-    told = told_of(sky, "--any-region", last="us-central1-a")
+def test_a_region_without_quota_is_left_out_of_the_search(cloud: LocalCloud) -> None:
+    cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
+    told = output_until(cloud, "--any-region", last="us-central1-a")
     assert "Left out: NVIDIA_T4_GPUS in europe-west1" in told
     assert "(attempt 2)" not in told
     assert "us-central1-a: As far as here." in told
 
 
-def test_spot_without_a_quota_of_its_own_only_warns(sky: LocalCloud) -> None:
+def test_spot_without_a_quota_of_its_own_only_warns(cloud: LocalCloud) -> None:
     none = {"kind": "quota", "region": "europe-west1", "limit": 0}
-    sky.fault(metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **none)
-    told = told_of(sky, "--spot", last=B)
+    cloud.fault(metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **none)
+    told = output_until(cloud, "--spot", last=ZONE_B)
     assert "no quota for Spot" not in told
-    assert f"{B}: As far as here." in told
-    sky.no_faults()
+    assert f"{ZONE_B}: As far as here." in told
+    cloud.no_faults()
     for metric in ("PREEMPTIBLE_NVIDIA_T4_GPUS", "NVIDIA_T4_GPUS"):
-        sky.fault(metric=metric, **none)
-    before = inserts(sky)
-    told = sky("up", "--spot", code=6).stderr
+        cloud.fault(metric=metric, **none)
+    before = inserts(cloud)
+    told = cloud("up", "--spot", code=6).stderr
     assert "no quota for Spot" in told
-    assert inserts(sky) == before + 1
+    assert inserts(cloud) == before + 1
     # Google refuses, names the standard metric, and the diagnosis is the same
     assert "NVIDIA_T4_GPUS in europe-west1: limit 0, 0 in use, 1 needed: short by 1" in told
     assert "choose: NVIDIA_T4_GPUS, europe-west1; new value: 1" in told
 
 
-def test_quotas_that_cannot_be_read_stop_nobody(sky: LocalCloud) -> None:
-    sky.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
-    told = told_of(sky, last=B)
+def test_quotas_that_cannot_be_read_stop_nobody(cloud: LocalCloud) -> None:
+    cloud.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
+    told = output_until(cloud, last=ZONE_B)
     assert "quotas could not be read, going on without" in told
-    assert f"{B}: As far as here." in told
+    assert f"{ZONE_B}: As far as here." in told
 
 
-def test_a_family_of_gpus_is_named_when_google_refuses_it(sky: LocalCloud) -> None:
+def test_a_family_of_gpus_is_named_when_google_refuses_it(cloud: LocalCloud) -> None:
     """No metric tells it ahead: it is known from the refusal."""
     lowered = {"metric": "GPUS_PER_GPU_FAMILY", "region": "europe-west1", "limit": 0}
-    sky.fault(kind="quota", family="NVIDIA_H100", **lowered)
-    document = failed(sky, "--gpu", "h100:8", code=6)
+    cloud.fault(kind="quota", family="NVIDIA_H100", **lowered)
+    document = run_failing(cloud, "--gpu", "h100:8", code=6)
     assert "limit 0 in europe-west1 for NVIDIA_H100" in document["message"]
     assert "console.cloud.google.com/iam-admin/quotas" in document["hint"]
 
 
-def test_with_wait_a_quota_is_waited_for(sky: LocalCloud) -> None:
+def test_with_wait_a_quota_is_waited_for(cloud: LocalCloud) -> None:
     """Those of all regions and of one are raised one after the other."""
     limits = [
         {"metric": "GPUS_ALL_REGIONS"},
         {"metric": "NVIDIA_T4_GPUS", "region": "europe-west1"},
     ]
     faults = "/emulator/v1/faults"
-    added = [sky.ask("POST", faults, {"kind": "quota", "limit": 0, **limit}) for limit in limits]
-    waiting = sky.laptop.start("up", "--wait", "5m", cwd=sky.folder)
+    added = [cloud.ask("POST", faults, {"kind": "quota", "limit": 0, **limit}) for limit in limits]
+    waiting = cloud.laptop.start("up", "--wait", "5m", cwd=cloud.folder)
     assert waiting.stderr is not None
     told = ""
     for short, limit in zip(added, limits, strict=True):
@@ -138,9 +138,9 @@ def test_with_wait_a_quota_is_waited_for(sky: LocalCloud) -> None:
             assert line, told + asked
             asked += line
         told += asked
-        sky.ask("DELETE", f"{faults}/{short['id']}")  # the raise that was asked for is granted
+        cloud.ask("DELETE", f"{faults}/{short['id']}")  # the raise that was asked for is granted
     told += waiting.communicate(timeout=60)[1].decode()
     assert waiting.returncode == 0, told
     assert "as --wait says" in told
     assert "Ask for more at https://console.cloud.google.com" in told
-    assert len(place(sky)) == 1
+    assert len(zones_of(cloud)) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.climbing import DRIVERLESS, Sky
+from tests.harness.bringup_process import DRIVERLESS, BringUpCloud
 from tests.harness.eventually import eventually
 
 DRIVEN = "ubuntu-os-accelerator-images/ubuntu-accelerator-2404-amd64-with-nvidia-580"
@@ -20,53 +20,55 @@ COARSE = "coarse"  # for what is only to be waited out
 
 
 @pytest.fixture(scope="module")
-def one_sky() -> Iterator[Sky]:
-    with Sky.opened("readiness") as made:
+def one_cloud() -> Iterator[BringUpCloud]:
+    with BringUpCloud.opened("readiness") as made:
         yield made
 
 
 @pytest.fixture
-def sky(one_sky: Sky) -> Iterator[Sky]:
+def cloud(one_cloud: BringUpCloud) -> Iterator[BringUpCloud]:
     """There is no machine yet."""
-    one_sky.clear()
-    yield one_sky
-    one_sky.no_faults()
+    one_cloud.clear()
+    yield one_cloud
+    one_cloud.no_faults()
 
 
 @pytest.fixture
-def off(one_sky: Sky) -> Iterator[Sky]:
+def off(one_cloud: BringUpCloud) -> Iterator[BringUpCloud]:
     """Its machine, of an image with a driver and with two GPUs, was ready once and is off."""
-    one_sky.no_faults()
-    vms = one_sky.machines()
+    one_cloud.no_faults()
+    vms = one_cloud.machines()
     if not (vms and vms[0].get("guestAccelerators", [{}])[0].get("acceleratorCount") == 2):
-        one_sky.clear()
-        one_sky.up(DRIVEN, TWO)
-    if one_sky.machines()[0]["status"] != "TERMINATED":
-        one_sky.laptop("down", cwd=one_sky.folder)
-    yield one_sky
-    one_sky.no_faults()
+        one_cloud.clear()
+        one_cloud.up(DRIVEN, TWO)
+    if one_cloud.machines()[0]["status"] != "TERMINATED":
+        one_cloud.laptop("down", cwd=one_cloud.folder)
+    yield one_cloud
+    one_cloud.no_faults()
 
 
 @contextlib.contextmanager
-def ssh_let_in_by(sky: Sky, **changed: Any) -> Iterator[None]:
+def ssh_let_in_by(cloud: BringUpCloud, **changed: Any) -> Iterator[None]:
     """The rule that lets everybody in is another one for the length of a block, or none."""
-    rule = sky.api("GET", "global/firewalls/default-allow-ssh")
+    rule = cloud.api("GET", "global/firewalls/default-allow-ssh")
     names = ("name", "network", "direction", "priority", "allowed", "sourceRanges")
     kept = {name: rule[name] for name in names}
-    sky.api("DELETE", "global/firewalls/default-allow-ssh")
+    cloud.api("DELETE", "global/firewalls/default-allow-ssh")
     if changed:
-        sky.api("POST", "global/firewalls", kept | changed)
+        cloud.api("POST", "global/firewalls", kept | changed)
     try:
         yield
     finally:
         if changed:
-            sky.api("DELETE", f"global/firewalls/{changed['name']}")
-        sky.api("POST", "global/firewalls", kept)
+            cloud.api("DELETE", f"global/firewalls/{changed['name']}")
+        cloud.api("POST", "global/firewalls", kept)
 
 
-def told_until(sky: Sky, words: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
+def told_until(
+    cloud: BringUpCloud, words: str, *options: str
+) -> tuple[subprocess.Popen[bytes], str]:
     """An `up` that goes on, and what it has told up to these words."""
-    climbing = sky.laptop.start("up", *AGAIN, *options, cwd=sky.folder)
+    climbing = cloud.laptop.start("up", *AGAIN, *options, cwd=cloud.folder)
     assert climbing.stderr is not None
     told = ""
     while words not in told and (line := climbing.stderr.readline().decode()):
@@ -86,15 +88,15 @@ def ended(climbing: subprocess.Popen[bytes]) -> str:
         return climbing.communicate()[1].decode()
 
 
-def test_each_rung_is_noticed_within_a_second_of_its_time(sky: Sky) -> None:
+def test_each_rung_is_noticed_within_a_second_of_its_time(cloud: BringUpCloud) -> None:
     """Where a rule for our tag alone lets us in, too: it is seen while the port takes its time."""
     boot_s = 12
     running_s = boot_s / 4
-    sky.fault(kind="slow-boot", seconds=running_s)
-    sky.fault(kind="slow-ssh", seconds=boot_s / 2)
-    sky.fault(kind="slow-driver", seconds=boot_s * 3 / 4)
-    with ssh_let_in_by(sky, name="allow-ssh", targetTags=["vmctl"]):
-        reached = {rung["rung"]: rung for rung in sky.up(DRIVEN, TWO)["rungs"]}
+    cloud.fault(kind="slow-boot", seconds=running_s)
+    cloud.fault(kind="slow-ssh", seconds=boot_s / 2)
+    cloud.fault(kind="slow-driver", seconds=boot_s * 3 / 4)
+    with ssh_let_in_by(cloud, name="allow-ssh", targetTags=["vmctl"]):
+        reached = {rung["rung"]: rung for rung in cloud.up(DRIVEN, TWO)["rungs"]}
     assert list(reached)[:4] == ["operation", "running", "port", "key"]
     assert set(reached) == {"operation", "running", "port", "key", "startup", "driver", "torch"}
     operation, port = reached["operation"]["after_s"], reached["port"]["after_s"]
@@ -109,7 +111,7 @@ def test_each_rung_is_noticed_within_a_second_of_its_time(sky: Sky) -> None:
 
 
 def test_a_port_that_the_firewall_shuts_is_named_and_behind_it_a_driver_that_fails(
-    off: Sky,
+    off: BringUpCloud,
 ) -> None:
     off.fault(kind="driver", state="failed")
     with ssh_let_in_by(off):
@@ -127,7 +129,9 @@ def test_a_port_that_the_firewall_shuts_is_named_and_behind_it_a_driver_that_fai
     assert any("ERROR: Installation has failed" in line for line in error["evidence"])
 
 
-def test_a_startup_script_is_waited_for_and_named_with_its_words_if_it_fails(off: Sky) -> None:
+def test_a_startup_script_is_waited_for_and_named_with_its_words_if_it_fails(
+    off: BringUpCloud,
+) -> None:
     off.set_metadata(**{"startup-script": "echo no such disk; exit 3"})
     told = off.laptop("up", *AGAIN, cwd=off.folder, code=4).stderr
     assert "start-up is missing" in told
@@ -144,18 +148,18 @@ def test_a_startup_script_is_waited_for_and_named_with_its_words_if_it_fails(off
     off.set_metadata(**{"startup-script": "true"})
 
 
-def test_a_host_that_fails_under_the_drivers_installation_is_named(off: Sky) -> None:
+def test_a_host_that_fails_under_the_drivers_installation_is_named(off: BringUpCloud) -> None:
     off.fault(kind="slow-driver", seconds=300)
     climbing, told = told_until(off, "Waiting for NVIDIA's driver")
     vm = off.vm()
-    off.door.admin("POST", "crash", {"zone": vm["zone"], "instance": vm["name"]})
+    off.endpoint.admin("POST", "crash", {"zone": vm["zone"], "instance": vm["name"]})
     rest = ended(climbing)
     assert climbing.returncode == 4, told + rest
     assert "driver is missing" in rest
     assert "The computer under it failed" in rest
 
 
-def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(off: Sky) -> None:
+def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(off: BringUpCloud) -> None:
     off.fault(kind="slow-driver", seconds=30)
     off.fault(kind="dpkg-lock", seconds=60)
     climbing, told = told_until(off, "unattended-upgr (process", "--push")
@@ -164,7 +168,7 @@ def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(off: Sky) 
     eventually(lambda: off.laptop(*here, cwd=off.folder).stdout == "pushed\n", "up --push")
     off.laptop("push", cwd=off.folder)  # and one from elsewhere
     assert climbing.poll() is None, "the driver is not there yet"
-    off.door.admin("POST", "clock", {"advance_s": 60})
+    off.endpoint.admin("POST", "clock", {"advance_s": 60})
     rest = ended(climbing)
     assert climbing.returncode == 0, told + rest
     assert "files at ~/Workspace" in told + rest
@@ -173,28 +177,32 @@ def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(off: Sky) 
     assert "driver +" in rest
 
 
-def test_a_dead_guest_agent_is_named_and_an_image_without_a_driver_is_lived_with(sky: Sky) -> None:
-    sky.fault(kind="agent", state="dead", calls=1)
-    error = sky.fails(DRIVERLESS, "t4", COARSE)
+def test_a_dead_guest_agent_is_named_and_an_image_without_a_driver_is_lived_with(
+    cloud: BringUpCloud,
+) -> None:
+    cloud.fault(kind="agent", state="dead", calls=1)
+    error = cloud.fails(DRIVERLESS, "t4", COARSE)
     assert "key is missing" in error["message"]
     assert "guest agent" in error["message"]
     assert "vmctl down && vmctl up" in error["hint"]
     assert any("google-guest-agent.service: Failed" in line for line in error["evidence"])
-    sky.laptop("down", cwd=sky.folder)
-    sky.fault(kind="driver", state="missing")
-    result = sky.up()
+    cloud.laptop("down", cwd=cloud.folder)
+    cloud.fault(kind="driver", state="missing")
+    result = cloud.up()
     assert result["action"] == "started", "what the hint says helps"
     # that this image brings no driver is the user's choice
     assert result["gpu_driver"] is None
     assert any("brings none" in line for line in result["told"])
 
 
-def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
-    sky.fault(kind="slow-ssh")
-    climbing = sky.climb(DRIVERLESS, "t4", "spot")
-    vm = eventually(lambda: next((vm for vm in sky.machines() if vm["status"] == "RUNNING"), None))
+def test_a_vm_taken_back_while_it_boots_is_named(cloud: BringUpCloud) -> None:
+    cloud.fault(kind="slow-ssh")
+    climbing = cloud.start_up(DRIVERLESS, "t4", "spot")
+    vm = eventually(
+        lambda: next((vm for vm in cloud.machines() if vm["status"] == "RUNNING"), None)
+    )
     zone = vm["zone"].rpartition("/")[2]
-    sky.door.admin("POST", "preempt", {"zone": zone, "instance": vm["name"]})
+    cloud.endpoint.admin("POST", "preempt", {"zone": zone, "instance": vm["name"]})
     error = climbing.error()
     assert "Google took it back" in error["message"]
     assert error["hint"] == "vmctl up"
@@ -202,11 +210,11 @@ def test_a_vm_taken_back_while_it_boots_is_named(sky: Sky) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_too_old_for_torch_is_named(sky: Sky) -> None:
+def test_a_driver_too_old_for_torch_is_named(cloud: BringUpCloud) -> None:
     """Real torch, which sees no CUDA here: a driver that names a version is no excuse."""
-    sky.fault(kind="driver", cuda="9.2")
+    cloud.fault(kind="driver", cuda="9.2")
     words = ("up", "--image", "pytorch", "--json")
-    error = sky.laptop(*words, cwd=sky.folder, code=4, timeout_s=600).stderr
+    error = cloud.laptop(*words, cwd=cloud.folder, code=4, timeout_s=600).stderr
     assert "torch is missing" in error
     assert "The driver speaks CUDA 9.2, torch" in error
     assert "vmctl up --image pytorch" in error

@@ -36,7 +36,7 @@ def test_a_storm_of_refusals_is_sat_out_and_a_spot_machine_taken_back_on_request
     assert "sunny" in cloud("emulator", "fault", "--clear").stdout
     assert [vm["status"] for vm in cloud.all("instances")] == ["RUNNING"]
 
-    cloud("emulator", "fault", "preempt", "instance=tester-crash")
+    cloud("emulator", "fault", "preempt", "instance=tester-vm")
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "taken back")
     assert "preempted" in cloud("status").stdout
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import failed
+from tests.harness.attempts import run_failing
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 
@@ -17,42 +17,42 @@ REFUSED = "compute.instances.setScheduling is denied to you"
 
 
 @pytest.fixture(scope="module")
-def stopped(one_sky: LocalCloud) -> LocalCloud:
+def stopped(one_cloud: LocalCloud) -> LocalCloud:
     """A stopped VM with a limit of two hours."""
-    one_sky("up", "--max-hours", "2")
-    one_sky("down")
-    return one_sky
+    one_cloud("up", "--max-hours", "2")
+    one_cloud("down")
+    return one_cloud
 
 
 @pytest.fixture
-def sky(stopped: LocalCloud) -> Iterator[LocalCloud]:
+def cloud(stopped: LocalCloud) -> Iterator[LocalCloud]:
     """The same VM, stopped again after each test, and no faults are left."""
     yield stopped
     stopped.no_faults()
     stopped("down")
 
 
-def no_limit_may_be_set(sky: LocalCloud) -> None:
+def no_limit_may_be_set(cloud: LocalCloud) -> None:
     method = "compute.instances.setScheduling"
-    sky.fault(kind="http", method=method, status=403, reason="forbidden", message=REFUSED)
+    cloud.fault(kind="http", method=method, status=403, reason="forbidden", message=REFUSED)
 
 
-def scheduling(sky: LocalCloud) -> dict[str, Any]:
-    found: dict[str, Any] = sky.ask("GET", VM)["scheduling"]
+def scheduling(cloud: LocalCloud) -> dict[str, Any]:
+    found: dict[str, Any] = cloud.ask("GET", VM)["scheduling"]
     return found
 
 
-def test_one_that_has_a_limit_starts_with_that(sky: LocalCloud) -> None:
-    no_limit_may_be_set(sky)
-    told = sky("up", "--max-hours", "3").stderr
+def test_one_that_has_a_limit_starts_with_that(cloud: LocalCloud) -> None:
+    no_limit_may_be_set(cloud)
+    told = cloud("up", "--max-hours", "3").stderr
     assert "The run limit stays as it was" in told
-    assert scheduling(sky)["maxRunDuration"]["seconds"] == "7200"
+    assert scheduling(cloud)["maxRunDuration"]["seconds"] == "7200"
 
 
-def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(sky: LocalCloud) -> None:
-    sky.ask("POST", f"{VM}/setScheduling", {"automaticRestart": False})
-    eventually(lambda: "maxRunDuration" not in scheduling(sky), what="it has no limit")
-    no_limit_may_be_set(sky)
-    error = failed(sky, code=5)
+def test_a_vm_without_a_limit_that_cannot_be_given_one_stays_off(cloud: LocalCloud) -> None:
+    cloud.ask("POST", f"{VM}/setScheduling", {"automaticRestart": False})
+    eventually(lambda: "maxRunDuration" not in scheduling(cloud), what="it has no limit")
+    no_limit_may_be_set(cloud)
+    error = run_failing(cloud, code=5)
     assert REFUSED in error["message"]
-    assert [vm["status"] for vm in sky.machines()] == ["TERMINATED"]
+    assert [vm["status"] for vm in cloud.machines()] == ["TERMINATED"]

@@ -14,9 +14,9 @@ import pytest
 
 from tests.harness.cloud import COLLECTIONS
 from tests.harness.crash_points import MOMENTS, HeldCloud
-from tests.harness.door import LIMIT_S
+from tests.harness.credentials import logged_out
+from tests.harness.endpoint import LIMIT_S
 from tests.harness.eventually import eventually
-from tests.harness.logins import logged_out
 from vmctl.domain.google.assumptions import ASSUMPTIONS
 
 SELFTEST = ("selftest", "--trace", "trace.jsonl")
@@ -200,7 +200,7 @@ def real(cloud: HeldCloud, tmp_path: Path) -> dict[str, str]:
     """gcloud's own login, with an endpoint that is the embedded one: the way of `--real`."""
     return {
         **logged_out(tmp_path),
-        **cloud.door.gcloud,
+        **cloud.endpoint.gcloud,
         "CLOUDSDK_CORE_PROJECT": "ada-lovelace-42",
     }
 

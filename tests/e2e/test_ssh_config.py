@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.door import Door
+from tests.harness.endpoint import Endpoint
 from tests.harness.folders import public_folder
 from tests.harness.laptop import Laptop, project
 from vmctl.domain.login.ssh_keys import expiry_of, key_entry
@@ -72,7 +72,7 @@ def desk_up(laptop: Laptop) -> Iterator[Desk]:
 
 
 def is_up(desk: Desk) -> bool:
-    vms = Door(desk.laptop.emulator_home).admin("GET", "status")["instances"]
+    vms = Endpoint(desk.laptop.emulator_home).admin("GET", "status")["instances"]
     return any((vm["name"], vm["status"]) == ("tester-desk", "RUNNING") for vm in vms)
 
 
@@ -140,9 +140,9 @@ def test_using_the_name_renews_the_key(desk: Desk) -> None:
 
 def of_instance(desk: Desk, machine: dict[str, str], verb: str = "") -> list[str]:
     """curl's words for a call about a VM."""
-    door = Door(desk.laptop.emulator_home)
+    endpoint = Endpoint(desk.laptop.emulator_home)
     where = f"projects/vmctl-local/zones/{machine['zone']}/instances/{machine['name']}{verb}"
-    return [*door.curl, "--fail", f"{door.url}/compute/v1/{where}"]
+    return [*endpoint.curl, "--fail", f"{endpoint.url}/compute/v1/{where}"]
 
 
 def instance(desk: Desk, machine: dict[str, str]) -> dict[str, object]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from tests.harness.door import Door
 from tests.harness.emulator import Emulator
+from tests.harness.endpoint import Endpoint
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder, remove
 from tests.harness.fork_server import Forked
@@ -26,9 +26,9 @@ class LocalCloud:
         self.base = base
         self.laptop = Laptop(base / "laptop", base / "emulator")
         self.folder = project(base / name, toml)
-        self.door = Door(self.laptop.emulator_home)
-        self.ask = self.door.ask
-        self.api = self.door.api
+        self.endpoint = Endpoint(self.laptop.emulator_home)
+        self.ask = self.endpoint.ask
+        self.api = self.endpoint.api
 
     @classmethod
     @contextlib.contextmanager

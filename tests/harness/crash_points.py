@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.harness.cloud import LocalCloud
-from tests.harness.door import LIMIT_S
+from tests.harness.endpoint import LIMIT_S
 from tests.harness.eventually import GAP_S
 from tests.harness.fork_server import Forked
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.harness.door import Door
+from tests.harness.endpoint import Endpoint
 from tests.harness.eventually import eventually
 from tests.harness.folders import remove
 from tests.harness.fork_server import ROOT, Forked, fork_server, forkable
@@ -92,7 +92,7 @@ def start_forked(home: Path, environ: Mapping[str, str], clock: str, told: IO[by
         )  # fmt: skip
 
 
-class Emulator(Door):
+class Emulator(Endpoint):
     """One emulator: its home, its process, and the ways to talk to it."""
 
     def __init__(self, home: Path, clock: str = "real") -> None:

@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 
-from scripts.link import Link, refusal
-from tests.harness.attempts import cleared
-from tests.harness.cloud import LocalCloud
 from tests.harness.crash_points import HeldCloud
+from tests.harness.credentials import logged_out, service_account, serving_tokens
 from tests.harness.folders import public_folder, remove
 from tests.harness.fork_server import close_all
 from tests.harness.laptop import BASE, Laptop, project, started
-from tests.harness.logins import logged_out, service_account, serving_tokens
+from tests.harness.link import Link, refusal
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -145,40 +143,23 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     driver.quit()
 
 
-# -- a cloud whose calls can be held ------------------------------------------------------------
+# -- a cloud -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def one_cloud(request: pytest.FixtureRequest) -> Iterator[HeldCloud]:
-    """One for all tests of a file."""
-    with HeldCloud.opened(_named_after(request), name="crash") as made:
+    """One for all tests of a file, whose BASE, if it has one, is the project's vmctl.toml."""
+    toml = getattr(request.module, "BASE", BASE)
+    with HeldCloud.opened(_named_after(request), toml=toml) as made:
         yield made
 
 
 @pytest.fixture
 def cloud(one_cloud: HeldCloud) -> Iterator[HeldCloud]:
-    """Nothing is in it, before a test and after it."""
+    """No faults, no machines and nothing else is in it, before a test and after it."""
     one_cloud.clear()
     yield one_cloud
     one_cloud.clear()
-
-
-# -- a cloud where things go wrong ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def one_sky(request: pytest.FixtureRequest) -> Iterator[LocalCloud]:
-    """One for all tests of a file, whose BASE, if it has one, is the project's vmctl.toml."""
-    toml = getattr(request.module, "BASE", BASE)
-    with LocalCloud.opened(_named_after(request), toml=toml) as made:
-        yield made
-
-
-@pytest.fixture
-def sky(one_sky: LocalCloud) -> Iterator[LocalCloud]:
-    """No faults and no machines are left to the next test."""
-    with cleared(one_sky):
-        yield one_sky
 
 
 def _named_after(request: pytest.FixtureRequest) -> str:

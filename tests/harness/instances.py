@@ -9,9 +9,9 @@ from tests.harness.cloud import LocalCloud
 API = "/compute/v1/projects/vmctl-local"
 
 
-def instance(sky: LocalCloud) -> dict[str, Any]:
+def instance(cloud: LocalCloud) -> dict[str, Any]:
     """The only one there is."""
-    found = sky.ask("GET", f"{API}/aggregated/instances")
+    found = cloud.ask("GET", f"{API}/aggregated/instances")
     (vm,) = [vm for scope in found["items"].values() for vm in scope.get("instances", [])]
     body: dict[str, Any] = vm
     return body

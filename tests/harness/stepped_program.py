@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.harness.door import Door
+from tests.harness.endpoint import Endpoint
 from vmctl.clock import Clock
 from vmctl.config import Flags, load_project
 from vmctl.domain.errors import VmctlError, exit_code_of
@@ -25,7 +25,7 @@ class Together(Clock):
     """The emulator's time and ours are one, and it passes only while we wait."""
 
     def __init__(self, home: Path, least_s: float = 0) -> None:
-        self._door = Door(home)
+        self._endpoint = Endpoint(home)
         self._least_s = least_s  # that passes when somebody waits
         self._passed = 0.0
         self._lock = threading.Lock()
@@ -44,7 +44,7 @@ class Together(Clock):
             self._passed += seconds
 
     def _advanced(self, seconds: float) -> datetime:
-        told = self._door.admin("POST", "clock", {"advance_s": seconds})
+        told = self._endpoint.admin("POST", "clock", {"advance_s": seconds})
         return datetime.fromisoformat(told["now"])
 
 

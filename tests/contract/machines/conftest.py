@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import Bench, opened
+from tests.contract.machines.host import Bench, opened
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import (
+from tests.contract.machines.host import (
     HOSTING,
     PACKAGE,
     ROOT,

@@ -7,7 +7,7 @@ import shlex
 import threading
 from datetime import UTC, datetime, timedelta
 
-from tests.contract.machines.bench import Bench, needs_sandbox
+from tests.contract.machines.host import Bench, needs_sandbox
 from tests.harness.eventually import eventually
 
 ASK = """\

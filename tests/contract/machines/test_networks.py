@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 
-from tests.contract.machines.bench import Bench, needs_sandbox
+from tests.contract.machines.host import Bench, needs_sandbox
 from tests.harness.eventually import eventually
 
 

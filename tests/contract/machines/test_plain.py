@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import (
+from tests.contract.machines.host import (
     LEAVE_BEHIND,
     ROOT,
     alive,

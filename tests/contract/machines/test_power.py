@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.machines.bench import (
+from tests.contract.machines.host import (
     LEAVE_BEHIND,
     ROOT,
     SOMEBODY,

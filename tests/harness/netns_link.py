@@ -67,7 +67,7 @@ def _payload(packet: bytes) -> int:
 
 
 @dataclass
-class Way:
+class Direction:
     """One direction: what it does to packets, and what it has carried."""
 
     delay_s: float = 0.0
@@ -77,9 +77,9 @@ class Way:
     ip_bytes: int = 0  # of IP packets delivered
     payload: int = 0  # of TCP payload delivered
     dropped: int = 0  # packets: a full queue, or a cut
-    turns: int = 0  # times that data went this way and data came back, seen from the laptop
+    turns: int = 0  # times that data went this direction and data came back, seen from the laptop
     free_at: float = 0.0
-    is_asking: bool | None = None  # data went up since data came down; None: it is the way down
+    is_asking: bool | None = None  # data went up since data came down; None: of the downward one
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
 
     def take(self, packet: bytes, now: float) -> None:
@@ -98,8 +98,8 @@ class Way:
             due = self.free_at = start + len(packet) / self.rate
         self.queue.append((due + self.delay_s, packet))
 
-    def release(self, until: float, device: int, asking: Way | None = None) -> None:
-        """Deliver what is due; `asking` is the way back, whose questions this way answers."""
+    def release(self, until: float, device: int, asking: Direction | None = None) -> None:
+        """Deliver what is due; `asking` is the opposite direction, which this one answers."""
         queue = self.queue
         write = os.write
         while queue and queue[0][0] <= until:
@@ -152,23 +152,23 @@ class Carrier:
         # every address of the network is this namespace's own, as 127.0.0.0/8 is everywhere
         _ip("route", "add", "local", CLOUD_NETWORK, "dev", "lo")
         _enter(self.laptop)
-        self.up, self.down = Way(is_asking=False), Way()
+        self.up, self.down = Direction(is_asking=False), Direction()
         self.cut_after: int | None = None  # TCP payload delivered both ways
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what a request says, and tell the counters."""
-        ways = {"up": (self.up,), "down": (self.down,), "both": (self.up, self.down)}[
-            request.get("way", "both")
+        directions = {"up": (self.up,), "down": (self.down,), "both": (self.up, self.down)}[
+            request.get("direction", "both")
         ]
-        for way in ways:
+        for direction in directions:
             if "rtt_ms" in request:
-                way.delay_s = request["rtt_ms"] / 2000
+                direction.delay_s = request["rtt_ms"] / 2000
             if "rate_mbit" in request:
                 rate = request["rate_mbit"]
-                way.rate = None if rate is None else rate * 125_000
-                way.free_at = 0.0
+                direction.rate = None if rate is None else rate * 125_000
+                direction.free_at = 0.0
             if "cut" in request:
-                way.cut = request["cut"]
+                direction.cut = request["cut"]
                 self.cut_after = None
         if "cut_after_bytes" in request:
             self.cut_after = self.up.payload + self.down.payload + request["cut_after_bytes"]
@@ -230,12 +230,12 @@ class Carrier:
                     answer = self.answer(json.loads(line))
                     lines.write(json.dumps(answer).encode() + b"\n")
                     continue
-                way = up if source == laptop else down
+                direction = up if source == laptop else down
                 with contextlib.suppress(BlockingIOError):
                     for _ in range(64):
                         packet = read(source, 2048)
                         if packet[0] >> 4 == 4:  # the kernel's own IPv6 chatter stays here
-                            way.take(packet, now)
+                            direction.take(packet, now)
 
 
 def relay(port: int, inside: int, outside: int) -> None:

@@ -14,20 +14,15 @@ import json
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
 
-from scripts import door
-from scripts.own_emulator import OwnEmulator
+from scripts.benchmarks.cloud import BenchCloud
 
 REGIONS = ("europe-west1", "europe-west4", "us-central1")
 GPU, ACCELERATOR = "t4", "nvidia-tesla-t4"
 
 
-class Market(OwnEmulator):
+class Market(BenchCloud):
     """Zones that are dry on request."""
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        return door.ask(self.record, method, path, body)
 
     def zones(self, region: str) -> list[str]:
         """The zones of a region that have the GPU, in the order in which they are tried."""
@@ -35,7 +30,7 @@ class Market(OwnEmulator):
         return sorted(offer["zone"] for offer in offers["offers"])
 
     def creations(self) -> int:
-        found = self.ask("GET", "/compute/v1/projects/vmctl-local/aggregated/operations")
+        found = self.api("GET", "aggregated/operations")
         operations = [op for scope in found["items"].values() for op in scope.get("operations", [])]
         return sum(
             op["operationType"] == "insert" and "/instances/" in op["targetLink"]
@@ -45,15 +40,11 @@ class Market(OwnEmulator):
     def search(self, region: str, dry: Sequence[str], *, hint: bool) -> tuple[int, float]:
         """Attempts and seconds of one `up` while these zones are dry."""
         for zone in dry:
-            self.ask(
-                "POST",
-                "/emulator/v1/faults",
-                {"kind": "stockout", "zone": zone, "gpu": ACCELERATOR, "plain": not hint},
-            )
+            self.fault(kind="stockout", zone=zone, gpu=ACCELERATOR, plain=not hint)
         before, began = self.creations(), time.perf_counter()
         self.vmctl("up", "--gpu", GPU, "--region", region, "--yes")
         took, attempts = time.perf_counter() - began, self.creations() - before
-        self.ask("DELETE", "/emulator/v1/faults")
+        self.no_faults()
         self.vmctl("down", "--delete", "--yes")
         return attempts, took
 
@@ -63,7 +54,7 @@ def run(regions: Sequence[str] = REGIONS) -> None:
     print(f"\nAttempts until a {GPU} is created, one zone of the region with capacity")
     print(f"  {'the zone that has it':<22} {'blind order':>12} {'with the hint':>14}")
     blind, hinted = [], []
-    with Market.opened() as market:
+    with Market.opened("bench") as market:
         for region in regions:
             zones = market.zones(region)
             for lucky in zones:

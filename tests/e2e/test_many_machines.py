@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scripts.bench_machines import ABREAST, COUNT, machines_of
 from tests.harness.cloud import LocalCloud
+from tests.harness.machine_processes import machines_of
+
+COUNT = 20
+ABREAST = 4  # commands that bring machines up side by side
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,7 +31,7 @@ class Room:
 
     @property
     def emulator(self) -> int:
-        return int(self._cloud.door.about["pid"])
+        return int(self._cloud.endpoint.about["pid"])
 
 
 @pytest.fixture(

@@ -7,84 +7,25 @@ numbers of all machines add up to what this computer really gives.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
-from scripts.own_emulator import VMCTL, OwnEmulator, finished
+from scripts.benchmarks.cloud import VMCTL, BenchCloud, output_of
+from tests.harness.machine_processes import machines_of, processes
 
 COUNT = 20
 ABREAST = 4  # commands that bring machines up side by side
 
 
-@dataclass(frozen=True)
-class Process:
-    """One process of this computer, as /proc tells it."""
-
-    pid: int
-    parent: int
-    words: tuple[str, ...]
-
-    @property
-    def pss_mib(self) -> float:
-        """Its share of the memory that it uses; 0 for one that has just ended."""
-        try:
-            rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
-        except OSError:
-            return 0.0
-        lines = [line for line in rollup.splitlines() if line.startswith("Pss:")]
-        return int(lines[0].split()[1]) / 1024
-
-
-def processes() -> dict[int, Process]:
-    """Every process, by its id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(entry.name)] = Process(int(entry.name), parent, tuple(words))
-    return found
-
-
-def machines_of(emulator: int) -> list[list[Process]]:
-    """The processes of each machine of an emulator: its sandbox with all in it, its network."""
-    every = processes()
-
-    def below(pid: int) -> list[Process]:
-        children = [one for one in every.values() if one.parent == pid]
-        return [*children, *(deeper for child in children for deeper in below(child.pid))]
-
-    machines = []
-    for box in (one for one in every.values() if one.parent == emulator):
-        if not box.words[0].endswith("bwrap"):
-            continue
-        inside = below(box.pid)
-        pids = {str(one.pid) for one in inside}
-        network = [
-            one
-            for one in every.values()
-            if one.parent == emulator
-            and one.words[0].endswith("slirp4netns")
-            and pids & set(one.words)
-        ]
-        machines.append([box, *inside, *network])
-    return machines
-
-
-class Room(OwnEmulator):
+class Room(BenchCloud):
     """As many projects as one likes, each with its machine."""
 
     @property
     def emulator(self) -> int:
         """The emulator's process id."""
-        return int(self.record["pid"])
+        return int(self.endpoint.about["pid"])
 
     def fill(self, names: Sequence[str]) -> None:
         """A machine for each of the names, a few commands side by side."""
@@ -93,14 +34,14 @@ class Room(OwnEmulator):
 
     def ask_all(self, names: Sequence[str], *command: str) -> list[str]:
         """What a command prints on every machine, run on all of them at the same time."""
-        asked = [self.start(VMCTL, "-n", name, "exec", "--", *command) for name in names]
-        return [finished(one).strip() for one in asked]
+        asked = [self.start_program(VMCTL, "-n", name, "exec", "--", *command) for name in names]
+        return [output_of(one).strip() for one in asked]
 
 
 def run(count: int = COUNT) -> None:
     """Print what so many machines weigh, each and together."""
     names = [f"m{number:02d}" for number in range(count)]
-    with Room.opened() as room:
+    with Room.opened("bench") as room:
         itself = processes()[room.emulator]
         empty_mib = itself.pss_mib
         began = time.perf_counter()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import shutil
 import socket
 import statistics
@@ -13,9 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from scripts import bench_capacity, bench_machines, bench_wire, door
-from scripts.own_emulator import VMCTL, OwnEmulator
-from scripts.waiting import eventually
+from scripts.benchmarks.cloud import VMCTL, BenchCloud
+from tests.harness.eventually import eventually
 
 EMPTY_APP = """\
 import typer
@@ -36,7 +33,7 @@ IMPORTS_OF_UP = (
 )
 
 
-class Bench(OwnEmulator):
+class CommandBench(BenchCloud):
     """Commands timed one after the other."""
 
     image = "ubuntu-2404-lts-amd64"
@@ -93,7 +90,7 @@ def show(title: str, seconds: Mapping[str, float], against: str) -> None:
         print(f"  {name:<44} {value:7.3f} s   {value / seconds[against]:6.2f} x")
 
 
-def bench_cli(bench: Bench) -> None:
+def bench_cli(bench: CommandBench) -> None:
     """`--help` and `status` beside an empty typer app and gcloud."""
     empty = bench.base / "empty.py"
     empty.write_text(EMPTY_APP)
@@ -115,7 +112,7 @@ def bench_cli(bench: Bench) -> None:
     bench.once([VMCTL, "down", "--delete", "--yes"])
 
 
-def bench_up(bench: Bench) -> None:
+def bench_up(bench: CommandBench) -> None:
     """`up` beside `gcloud compute instances create`, and what `up` adds to the machine."""
     gcloud = shutil.which("gcloud")
     commands = {"vmctl up (until it can train)": [VMCTL, "up", "--gpu", "t4", "--yes"]}
@@ -152,10 +149,9 @@ def void(_: object) -> None:
     """Forget a result."""
 
 
-def machine_seconds(bench: Bench, turn: int) -> float:
+def machine_seconds(bench: CommandBench, turn: int) -> float:
     """Seconds from the insert request until the machine's sshd sends its banner."""
-    info = bench.record
-    base = f"/compute/v1/projects/{info['project']}/zones/europe-west1-b"
+    zone = "zones/europe-west1-b"
     name = f"bare-{turn}"
     body = {
         "name": name,
@@ -185,7 +181,7 @@ def machine_seconds(bench: Bench, turn: int) -> float:
     def answers() -> bool:
         """Whether its sshd does; not yet, where it has no address or nothing listens there."""
         with contextlib.suppress(OSError, KeyError, IndexError):
-            found = door.ask(info, "GET", f"{base}/instances/{name}")
+            found = bench.api("GET", f"{zone}/instances/{name}")
             address = found["networkInterfaces"][0]["accessConfigs"][0]["natIP"]
             items = found.get("metadata", {}).get("items", [])
             port = next((int(i["value"]) for i in items if i["key"] == "vmctl-ssh-port"), 22)
@@ -194,53 +190,8 @@ def machine_seconds(bench: Bench, turn: int) -> float:
         return False
 
     began = time.perf_counter()
-    door.ask(info, "POST", f"{base}/instances", body)
-    eventually(answers, "the bare machine's sshd answers", within_s=60)
+    bench.api("POST", f"{zone}/instances", body)
+    eventually(answers, "the bare machine's sshd answers", within_s=60, gap_s=0.01)
     took = time.perf_counter() - began
-    door.ask(info, "DELETE", f"{base}/instances/{name}")
+    bench.api("DELETE", f"{zone}/instances/{name}")
     return took
-
-
-PARTS: dict[str, Callable[[Bench], None]] = {"cli": bench_cli, "up": bench_up}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*PARTS, "wire", "capacity", "machines"]
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
-    parser.add_argument("--runs", type=int, default=Bench.runs, help="timed runs of each command")
-    parser.add_argument("--quick", action="store_true", help="3 runs, and smaller files to cut")
-    parser.add_argument(
-        "--realtime",
-        action="store_true",
-        help="run ahead of all else on this computer, so that its load does not count (root)",
-    )
-    parser.add_argument("--rows", default="", help="of wire: " + ",".join(bench_wire.all_rows()))
-    wanted = parser.parse_args()
-    if wanted.quick:
-        wanted.runs = 3
-    if wanted.realtime:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))  # what is started inherits it
-    rows = [row for row in wanted.rows.split(",") if row]
-    if unknown := set(rows) - set(bench_wire.all_rows()):
-        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
-    if shutil.which("gcloud") is None:
-        print("gcloud is not on this computer: its rows are left out")
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {wanted.runs} runs, medians")
-    for part in wanted.parts or parts:
-        if part == "capacity":
-            bench_capacity.run()
-            continue
-        if part == "machines":
-            bench_machines.run(5 if wanted.quick else bench_machines.COUNT)
-            continue
-        if part == "wire":
-            bench_wire.run(wanted.runs, rows)
-            continue
-        with Bench.opened() as bench:
-            bench.runs = wanted.runs
-            PARTS[part](bench)
-
-
-if __name__ == "__main__":
-    main()

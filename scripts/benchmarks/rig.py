@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts import trees
-from scripts.link import Link
-from scripts.own_emulator import VMCTL
+from scripts.benchmarks import trees
+from scripts.benchmarks.cloud import VMCTL
+from tests.harness.link import Link
 
 IMPORTS = "our imports alone"
 TOML = """\

@@ -1,4 +1,4 @@
-"""HTTPS to an embedded Compute Engine, as whoever owns its home may speak it."""
+"""HTTPS to an embedded Compute Engine, with its certificate and its secret: tests and benches."""
 
 from __future__ import annotations
 
@@ -6,31 +6,43 @@ import http.client
 import io
 import json
 import select
+import ssl
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts import door
-from scripts.door import LIMIT_S
-
+LIMIT_S = 60.0
 IDLE_S = 2.0  # the server hangs up after five
 
 
-class Line:
-    """One connection that is kept for the next question: TLS is most of what a short one costs."""
+def trusted(about: Mapping[str, Any]) -> ssl.SSLContext:
+    """Trusts the emulator that wrote this emulator.json, and no other server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(about["certificate"])
+    return context
+
+
+def secret_of(about: Mapping[str, Any]) -> str:
+    """What its callers send as a bearer token."""
+    return Path(about["token_file"]).read_text(encoding="ascii").strip()
+
+
+class KeptConnection:
+    """A connection that is kept for the next request: TLS is most of what a short one costs."""
 
     def __init__(self, about: dict[str, Any]) -> None:
         self.about = about
         address = urllib.parse.urlsplit(about["url"])
         self._connection = http.client.HTTPSConnection(
-            address.hostname or "", address.port, context=door.trusted(about), timeout=LIMIT_S
+            address.hostname or "", address.port, context=trusted(about), timeout=LIMIT_S
         )
-        self._headers = {"Authorization": f"Bearer {door.secret(about)}"}
+        self._headers = {"Authorization": f"Bearer {secret_of(about)}"}
         self._used_at = time.monotonic()
 
     def exchange(
@@ -55,12 +67,12 @@ class Line:
         self._connection.close()
 
 
-class Door:
+class Endpoint:
     """The API and the admin route of the emulator that serves a home."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._lines = threading.local()  # one a thread
+        self._kept = threading.local()  # one a thread
 
     @property
     def about(self) -> dict[str, Any]:
@@ -77,7 +89,7 @@ class Door:
     @property
     def secret(self) -> str:
         """What its callers send as a bearer token."""
-        return door.secret(self.about)
+        return secret_of(self.about)
 
     @property
     def curl(self) -> list[str]:
@@ -96,19 +108,26 @@ class Door:
         }
 
     def open(self, request: urllib.request.Request, limit_s: float = LIMIT_S) -> Any:
-        """Send a request; the response, or urllib's HTTPError."""
-        return door.send(self.about, request, limit_s)
+        """Send a request, with the secret unless it has a token of its own; the response.
+
+        Raises urllib's HTTPError where it is refused.
+        """
+        if not request.has_header("Authorization"):
+            request.add_header("Authorization", f"Bearer {self.secret}")
+        https = urllib.request.HTTPSHandler(context=trusted(self.about))
+        no_proxy = urllib.request.ProxyHandler({})  # one for the internet is not for 127.0.0.1
+        return urllib.request.build_opener(no_proxy, https).open(request, timeout=limit_s)
 
     def exchange(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> tuple[int, str, http.client.HTTPMessage, bytes]:
-        """Send a request over this thread's line to the emulator that serves now."""
+        """Send a request over this thread's connection to the emulator that serves now."""
         about = self.about
-        line: Line | None = getattr(self._lines, "line", None)
+        line: KeptConnection | None = getattr(self._kept, "connection", None)
         if line is None or line.about != about:
             if line is not None:
                 line.close()
-            line = self._lines.line = Line(about)
+            line = self._kept.connection = KeptConnection(about)
             weakref.finalize(self, line.close)
         return line.exchange(method, path, data, headers)
 

@@ -17,15 +17,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts import trees
-from scripts.link import CLOUD_ADDRESS
-from scripts.own_emulator import VMCTL
-from scripts.waiting import eventually
-from scripts.wire_programs import ASKER, LOAD, PAGES
-from scripts.wire_rig import Bench, Machine, RowError, Trees, at_least, title, verdict
+from scripts.benchmarks import trees
+from scripts.benchmarks.cloud import VMCTL
+from scripts.benchmarks.programs import ASKER, LOAD, PAGES
+from scripts.benchmarks.rig import Bench, Machine, RowError, Trees, at_least, title, verdict
+from tests.harness.eventually import NotInTime, eventually
+from tests.harness.link import CLOUD_ADDRESS
 
 CUT_S = 20.0
 LINES_S = 90.0
+GAP_S = 0.01  # so much later than the truth an answer may be: some of them are timed
 
 
 # -- cut at 50 % -----------------------------------------------------------------------------------
@@ -79,6 +80,7 @@ def _cut_once(
             lambda: crossed() - before >= size // 2 - 100_000 or client.poll() is not None,
             "half of the file crossed",
             within_s=120,
+            gap_s=GAP_S,
         )
         if client.poll() is not None:
             raise RowError(f"vmctl {words[0]} ended before the cut, with {client.returncode}")
@@ -169,6 +171,7 @@ def _tunnel(bench: Bench, machine: Machine, port: int) -> Iterator[Tunnel]:
             ),
             "the tunnel says its URL",
             within_s=60,
+            gap_s=GAP_S,
         )
         if tunnel.process.poll() is not None:
             raise RowError(f"the tunnel ended: {tunnel.lines[-3:]}")
@@ -235,8 +238,10 @@ def _heal_once(bench: Bench, tunnel: Tunnel, asker: subprocess.Popen[str]) -> No
     told = len(tunnel.lines)
     bench.link.set(cut=True)
     cut_at = time.monotonic()
-    with contextlib.suppress(TimeoutError):
-        eventually(lambda: len(tunnel.lines) > told, "the tunnel notices", within_s=CUT_S)
+    with contextlib.suppress(NotInTime):
+        eventually(
+            lambda: len(tunnel.lines) > told, "the tunnel notices", within_s=CUT_S, gap_s=GAP_S
+        )
     if len(tunnel.lines) > told:
         at, line = tunnel.lines[told]
         print(f"  it said: {line}")

@@ -18,8 +18,8 @@ from typing import Any, cast
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from scripts.door import trusted
 from tests.harness.emulator import Emulator
+from tests.harness.endpoint import trusted
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
 from vmctl.emulator.http.app import application, require_secret

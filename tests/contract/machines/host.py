@@ -24,7 +24,7 @@ from vmctl.emulator.machines.spawner import Spawner
 
 ROOT = os.geteuid() == 0
 PACKAGE = Path(machines.__file__).parent
-HOSTING = Path(__file__).with_name("hosting_process.py")
+HOSTING = Path(__file__).with_name("host_process.py")
 SOMEBODY = 54_321  # an ordinary uid that owns nothing here
 
 
@@ -166,7 +166,7 @@ def descendants(pid: int) -> set[int]:
     Nor do whole emulators, SSH servers and links, which other tests of the same pytest process
     keep, nor the parent that forks `vmctl` for them.
     """
-    others = ("vmctl.emulator\0serve", "sshd\0-D", "sshd -D", "link_carrier", "fork_server")
+    others = ("vmctl.emulator\0serve", "sshd\0-D", "sshd -D", "netns_link", "fork_server")
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):

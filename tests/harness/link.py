@@ -6,7 +6,7 @@ full queues, and silence when the link is cut (no RST, no ICMP). An embedded Com
 `cloud` and gives its machines addresses on the link; its API is at the same 127.0.0.1:PORT in
 `laptop`, carried past the link, neither delayed nor cut.
 
-In a test (fixtures in tests/harness/fixtures.py; the link is reset before each test):
+In a test (fixtures in fixtures.py; the link is reset before each test):
 
     def test_it(linked: Linked) -> None:            # 30 ms there and back, 100 Mbit/s
         linked.laptop("push", cwd=linked.folder)    # a machine (no torch) is up in linked.folder
@@ -26,7 +26,7 @@ In a script, or by hand:
         link.serve_emulator(home, environ)               # VMCTL_EMULATOR_HOME=home for the client
         subprocess.run([*link.laptop, "vmctl", "up"])    # link.cloud: a command on the other side
 
-    python -m scripts.link --rtt-ms 80 --rate-mbit 100 [--home DIR] [COMMAND...]   # or a shell
+    python -m tests.harness.link --rtt-ms 80 --rate-mbit 100 [--home DIR] [COMMAND...]
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.waiting import eventually
+from tests.harness.eventually import NotInTime, eventually
 
-CLOUD_NETWORK = "10.77.0.0/16"  # as link_carrier.py has it
+CLOUD_NETWORK = "10.77.0.0/16"  # as netns_link.py has it
 CLOUD_ADDRESS = "10.77.0.1"
-CARRIER = Path(__file__).with_name("link_carrier.py")
+PROGRAM = Path(__file__).with_name("netns_link.py")
 
 
 class LinkError(Exception):
@@ -104,7 +104,7 @@ class Link:
         self._control, far = socket.socketpair()
         with far:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(CARRIER), str(far.fileno())],
+                [sys.executable, "-I", "-S", str(PROGRAM), str(far.fileno())],
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
             )
@@ -131,7 +131,7 @@ class Link:
     def set(self, **changes: Any) -> Counters:
         """Change rtt_ms, rate_mbit (None: no limit), cut or cut_after_bytes, from now on.
 
-        way="up" or way="down" changes one direction; rtt_ms gives it half of the time then."""
+        direction="up" or "down" changes one of them; rtt_ms gives it half of the time then."""
         return self._counters(self._ask(changes))
 
     def counters(self) -> Counters:
@@ -181,7 +181,7 @@ class Link:
                 self._ask({"relay": port})
                 self._relayed.add(port)
             eventually(lambda: self._relays(port), "its port is relayed", within_s=limit_s)
-        except TimeoutError as error:
+        except NotInTime as error:
             raise LinkError(
                 f"the embedded Compute Engine did not start ({error}); its log: {log.name}"
             ) from error

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 STARTED = time.perf_counter()
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workload"))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch  # noqa: E402
-from bench_quality import Curve, bench_quality, reached  # noqa: E402
 from cache import open_cache  # noqa: E402
 from data_utils import ImageFolderGrayColor, colorization_dataset  # noqa: E402
 from fast_unet import FastUNet  # noqa: E402
@@ -38,6 +37,8 @@ from PIL import Image  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 from unet import UNet  # noqa: E402
+
+from scripts.benchmarks.quality import Curve, bench_quality, reached  # noqa: E402
 
 SIDE = 224
 FORWARD_AND_BACK = 48.641e9  # floating-point operations per photo of 224×224, counted
@@ -149,10 +150,10 @@ def contest(
     for _ in range(rounds):
         for name in names:
             done = subprocess.run(
-                [sys.executable, __file__, "--child", name, "--batch_size", str(batch_size),
-                 "--steps", str(steps), "--compile", compile_mode,
+                [sys.executable, "-m", "scripts.benchmarks.training", "--child", name,
+                 "--batch_size", str(batch_size), "--steps", str(steps), "--compile", compile_mode,
                  "--threads", str(torch.get_num_threads())],
-                check=False, capture_output=True, text=True,
+                cwd=ROOT, check=False, capture_output=True, text=True,
             )  # fmt: skip
             if done.returncode:
                 raise Failed(f"{name} failed:\n{done.stderr[-2000:]}")

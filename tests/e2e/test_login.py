@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.attempts import failed
+from tests.harness.attempts import run_failing
 from tests.harness.cloud import LocalCloud
 from tests.harness.eventually import eventually
 from tests.harness.instances import API, instance, metadata_of
@@ -24,49 +24,49 @@ def path_of(vm: dict[str, Any]) -> str:
     return f"{API}/zones/{vm['zone'].rpartition('/')[2]}/instances/{vm['name']}"
 
 
-def set_metadata(sky: LocalCloud, **changed: str) -> None:
-    vm = instance(sky)
+def set_metadata(cloud: LocalCloud, **changed: str) -> None:
+    vm = instance(cloud)
     items = {**metadata_of(vm), **{key.replace("_", "-"): value for key, value in changed.items()}}
     body = {
         "fingerprint": vm["metadata"]["fingerprint"],
         "items": [{"key": key, "value": value} for key, value in items.items()],
     }
-    sky.ask("POST", f"{path_of(vm)}/setMetadata", body)
+    cloud.ask("POST", f"{path_of(vm)}/setMetadata", body)
 
 
-def set_project_metadata(sky: LocalCloud, **items: str) -> None:
-    shared = sky.ask("GET", API)["commonInstanceMetadata"]
+def set_project_metadata(cloud: LocalCloud, **items: str) -> None:
+    shared = cloud.ask("GET", API)["commonInstanceMetadata"]
     body = {
         "fingerprint": shared["fingerprint"],
         "items": [{"key": key.replace("_", "-"), "value": text} for key, text in items.items()],
     }
-    sky.ask("POST", f"{API}/setCommonInstanceMetadata", body)
+    cloud.ask("POST", f"{API}/setCommonInstanceMetadata", body)
 
 
 ALLOW, DENY = "vmctl-tester-vm-ssh-allow", "vmctl-tester-vm-ssh-deny"
 
 
-def rules(sky: LocalCloud) -> dict[str, dict[str, Any]]:
-    found = sky.ask("GET", f"{API}/global/firewalls").get("items", [])
+def rules(cloud: LocalCloud) -> dict[str, dict[str, Any]]:
+    found = cloud.ask("GET", f"{API}/global/firewalls").get("items", [])
     return {rule["name"]: rule for rule in found if rule["name"].startswith("vmctl-")}
 
 
-def move_away(sky: LocalCloud) -> None:
+def move_away(cloud: LocalCloud) -> None:
     """As if we came from another address than the one that is let in."""
-    sky.ask("PATCH", f"{API}/global/firewalls/{ALLOW}", {"sourceRanges": ["10.9.9.9/32"]})
+    cloud.ask("PATCH", f"{API}/global/firewalls/{ALLOW}", {"sourceRanges": ["10.9.9.9/32"]})
 
 
-def delete_in_the_console(sky: LocalCloud) -> None:
-    sky.ask("DELETE", path_of(instance(sky)))
-    eventually(lambda: sky.machines() == [])
+def delete_in_the_console(cloud: LocalCloud) -> None:
+    cloud.ask("DELETE", path_of(instance(cloud)))
+    eventually(lambda: cloud.machines() == [])
 
 
-def elsewhere(sky: LocalCloud, name: str) -> Laptop:
+def elsewhere(cloud: LocalCloud, name: str) -> Laptop:
     """The same person at another computer: no connection of hers is warm."""
-    runtime = sky.base / name
+    runtime = cloud.base / name
     runtime.mkdir(mode=0o700)
     extra = {"XDG_RUNTIME_DIR": str(runtime)}
-    return Laptop(sky.base / f"laptop-{name}", sky.laptop.emulator_home, extra)
+    return Laptop(cloud.base / f"laptop-{name}", cloud.laptop.emulator_home, extra)
 
 
 def emptied(cloud: LocalCloud) -> LocalCloud:
@@ -77,19 +77,19 @@ def emptied(cloud: LocalCloud) -> LocalCloud:
 
 
 @pytest.fixture(scope="module")
-def guarded(one_sky: LocalCloud) -> LocalCloud:
+def guarded(one_cloud: LocalCloud) -> LocalCloud:
     """One machine, made in a project that asks for OS Login and forbids guest attributes."""
-    emptied(one_sky)
-    set_project_metadata(one_sky, enable_oslogin="TRUE")
-    one_sky.fault(
+    emptied(one_cloud)
+    set_project_metadata(one_cloud, enable_oslogin="TRUE")
+    one_cloud.fault(
         kind="http",
         method="compute.instances.getGuestAttributes",
         status=412,
         reason="conditionNotMet",
         message="Constraint constraints/compute.disableGuestAttributesAccess violated.",
     )
-    one_sky("up")
-    return one_sky
+    one_cloud("up")
+    return one_cloud
 
 
 # -- OS Login ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_project_that_asks_for_os_login_works(guarded: LocalCloud) -> None:
 
 def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(guarded: LocalCloud) -> None:
     set_metadata(guarded, enable_oslogin="TRUE")
-    error = failed(guarded, code=5)
+    error = run_failing(guarded, code=5)
     assert "OS Login is on for tester-vm" in error["message"]
     zone = instance(guarded)["zone"].rpartition("/")[2]
     assert error["hint"] == (
@@ -146,29 +146,29 @@ def test_rules_of_a_vm_deleted_in_the_console_are_collected(guarded: LocalCloud)
     assert rules(guarded) == {}
 
 
-def test_an_organisation_that_requires_os_login_is_named(one_sky: LocalCloud) -> None:
-    sky = emptied(one_sky)
-    sky.fault(
+def test_an_organisation_that_requires_os_login_is_named(one_cloud: LocalCloud) -> None:
+    cloud = emptied(one_cloud)
+    cloud.fault(
         kind="http",
         method="compute.instances.insert",
         status=412,
         reason="conditionNotMet",
         message="Constraint constraints/compute.requireOsLogin violated for project 1.",
     )
-    error = failed(sky, code=5)
+    error = run_failing(cloud, code=5)
     assert "requires OS Login" in error["message"]
     assert "requireOsLogin" in error["hint"]
-    assert sky.machines() == []
+    assert cloud.machines() == []
 
 
 # -- SSH limited to one address --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def limited(one_sky: LocalCloud) -> LocalCloud:
+def limited(one_cloud: LocalCloud) -> LocalCloud:
     """One machine that only one address is let in to."""
-    emptied(one_sky)("up", "--restrict-ssh")
-    return one_sky
+    emptied(one_cloud)("up", "--restrict-ssh")
+    return one_cloud
 
 
 def test_ssh_is_limited_to_the_address_that_the_vm_sees(limited: LocalCloud) -> None:
@@ -236,16 +236,16 @@ needs_gcloud = pytest.mark.gcloud
 
 
 @pytest.fixture(scope="module")
-def hidden(one_sky: LocalCloud) -> LocalCloud:
+def hidden(one_cloud: LocalCloud) -> LocalCloud:
     """A machine that is reached by the real gcloud through the emulator's own proxy."""
     if shutil.which("gcloud") is None:
         reason = "gcloud is not installed: nothing was tunnelled through the proxy"
         if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
             pytest.fail(reason)
         pytest.skip(reason)
-    told = emptied(one_sky)("up", "--no-external-address").stderr
+    told = emptied(one_cloud)("up", "--no-external-address").stderr
     assert "unless its network has Cloud NAT" in told
-    return one_sky
+    return one_cloud
 
 
 @needs_gcloud
@@ -291,7 +291,7 @@ def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: L
     }
     hidden.ask("POST", f"{API}/global/firewalls", shut)
     try:
-        error = failed(hidden, code=7)
+        error = run_failing(hidden, code=7)
         assert "no firewall rule lets Google's Identity-Aware Proxy" in error["message"]
         assert "--source-ranges 35.235.240.0/20" in error["hint"]
         told = elsewhere(hidden, "shut")("exec", "true", cwd=hidden.folder, code=7).stderr

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from tests.contract.machines.bench import Bench, descendants, needs_root, needs_sandbox
+from tests.contract.machines.host import Bench, descendants, needs_root, needs_sandbox
 from tests.harness.eventually import eventually
 from vmctl.emulator.machines import sandbox
 

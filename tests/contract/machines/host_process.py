@@ -1,6 +1,6 @@
 """A program that hosts machines, for tests that kill it or run it as somebody else.
 
-It needs nothing but the machines' package beside it: `python hosting_process.py PACKAGE_DIR HOME
+It needs nothing but the machines' package beside it: `python host_process.py PACKAGE_DIR HOME
 IMAGES PUBLIC_KEY COUNT` boots COUNT machines, prints one JSON line and lives until its standard
 input ends; `prepare:NAME` as COUNT builds an image instead."""
 

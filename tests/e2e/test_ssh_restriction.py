@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.climbing import Sky
+from tests.harness.bringup_process import BringUpCloud
 from tests.harness.crash_points import HeldCloud
 from tests.harness.laptop import project
 
@@ -24,9 +24,9 @@ ELSEWHERE = "10.9.9.9/32"
 
 
 @pytest.fixture
-def sky() -> Iterator[Sky]:
+def stepped() -> Iterator[BringUpCloud]:
     """Time stands still there until somebody waits."""
-    with Sky.opened("ssh-limit", toml=BASE) as made:
+    with BringUpCloud.opened("ssh-limit", toml=BASE) as made:
         yield made
 
 
@@ -43,18 +43,18 @@ def away(one_cloud: HeldCloud) -> Iterator[HeldCloud]:
 
 
 def come_from_elsewhere(cloud: HeldCloud) -> None:
-    path = f"global/firewalls/{ALLOW.format('crash')}"
+    path = f"global/firewalls/{ALLOW.format('vm')}"
     cloud.api("PATCH", path, {"sourceRanges": [ELSEWHERE]})
 
 
 def is_shut(cloud: HeldCloud) -> bool:
-    rule = cloud.api("GET", f"global/firewalls/{DENY.format('crash')}")
+    rule = cloud.api("GET", f"global/firewalls/{DENY.format('vm')}")
     return not rule["disabled"]
 
 
-def changes(sky: Sky) -> list[dict[str, Any]]:
+def changes(stepped: BringUpCloud) -> list[dict[str, Any]]:
     """What has become of the rule that shuts the door."""
-    done = sky.api("GET", "global/operations").get("items", [])
+    done = stepped.api("GET", "global/operations").get("items", [])
     return [one for one in done if one["targetLink"].endswith(DENY.format("vm"))]
 
 
@@ -63,14 +63,14 @@ def killed_at_the_next_change_of_a_rule(cloud: HeldCloud) -> None:
     assert method == "compute.firewalls.patch"
 
 
-def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(sky: Sky) -> None:
-    sky.up(gpu="none")
-    sky.laptop("down", cwd=sky.folder)
-    before = len(changes(sky))
-    sky.fault(kind="slow-ssh", seconds=8)
-    told = sky.up(gpu="none")["told"]
+def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(stepped: BringUpCloud) -> None:
+    stepped.up(gpu="none")
+    stepped.laptop("down", cwd=stepped.folder)
+    before = len(changes(stepped))
+    stepped.fault(kind="slow-ssh", seconds=8)
+    told = stepped.up(gpu="none")["told"]
     assert not any(LIFTED in line for line in told)
-    assert len(changes(sky)) == before
+    assert len(changes(stepped)) == before
 
 
 def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: HeldCloud) -> None:

@@ -17,7 +17,7 @@ DRIVERLESS = "debian-cloud/debian-12"
 
 
 @dataclass
-class Climb:
+class BringUpProcess:
     """One `up` under way, in a process of its own, and the file that it writes to."""
 
     process: Forked
@@ -40,14 +40,14 @@ class Climb:
         return error
 
 
-class Sky(SteppedCloud):
+class BringUpCloud(SteppedCloud):
     """An emulator whose clock stands still until somebody waits."""
 
     def __init__(self, base: Path, toml: str = f'[vm]\nimage = "{DRIVERLESS}"\n') -> None:
         super().__init__(base, "vm")
         project(self.folder, toml, {"here.txt": "pushed\n"})
 
-    def climb(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> Climb:
+    def start_up(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> BringUpProcess:
         """Begin `up` with a clock that is the emulator's."""
         file = self.base / "climb.json"
         with file.open("wb") as out, Path(os.devnull).open("rb") as nothing:
@@ -58,16 +58,16 @@ class Sky(SteppedCloud):
                 streams=[nothing.fileno(), out.fileno(), sys.__stderr__.fileno()],
                 program="tests.harness.stepped_program:run",
             )
-        return Climb(process, file)
+        return BringUpProcess(process, file)
 
     def up(self, image: str = DRIVERLESS, gpu: str = "t4") -> dict[str, Any]:
-        return self.climb(image, gpu).result()
+        return self.start_up(image, gpu).result()
 
     def fails(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> dict[str, Any]:
-        return self.climb(image, gpu, *more).error()
+        return self.start_up(image, gpu, *more).error()
 
     def vm(self) -> dict[str, Any]:
-        (found,) = self.door.admin("GET", "status")["instances"]
+        (found,) = self.endpoint.admin("GET", "status")["instances"]
         return dict(found)
 
     def set_metadata(self, **items: str) -> None:

@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from scripts import trees
-from scripts.link import CLOUD_ADDRESS, Link, LinkError
-from scripts.own_emulator import VMCTL
-from scripts.wire_programs import RAW_CLIENT, RAW_SERVER
-from scripts.wire_rig import (
+from scripts.benchmarks import trees
+from scripts.benchmarks.cloud import VMCTL
+from scripts.benchmarks.programs import RAW_CLIENT, RAW_SERVER
+from scripts.benchmarks.rig import (
     IMPORTS,
     Bench,
     Machine,
@@ -37,6 +36,8 @@ from scripts.wire_rig import (
     title,
     verdict,
 )
+from tests.harness.eventually import NotInTime
+from tests.harness.link import CLOUD_ADDRESS, Link, LinkError
 from vmctl.workflows.sync.hash_cache import RACY_NS
 
 
@@ -277,7 +278,7 @@ Row = Callable[[Bench, Trees], None]
 
 def all_rows() -> dict[str, Row]:
     """Every row by its name."""
-    from scripts import bench_cuts
+    from scripts.benchmarks import cuts
 
     return {
         "exec": row_exec,
@@ -287,10 +288,10 @@ def all_rows() -> dict[str, Row]:
         "gcloud": row_gcloud,
         "delta": row_delta,
         "fetch": row_fetch,
-        "cut": bench_cuts.row_cut,
-        "tunnel": bench_cuts.row_tunnel,
-        "heal": bench_cuts.row_heal,
-        "stale": bench_cuts.row_stale,
+        "cut": cuts.row_cut,
+        "tunnel": cuts.row_tunnel,
+        "heal": cuts.row_heal,
+        "stale": cuts.row_stale,
     }
 
 
@@ -319,7 +320,7 @@ def run(runs: int, wanted: Sequence[str]) -> None:
             for name in wanted or rows:
                 try:
                     rows[name](bench, machines)
-                except (RowError, subprocess.SubprocessError, OSError) as error:
+                except (RowError, NotInTime, subprocess.SubprocessError, OSError) as error:
                     print(f"  FAILED  {name}: {error}", flush=True)
                     bench.failed.append(f"{name}: not measured")
         finally:

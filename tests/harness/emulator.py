@@ -52,7 +52,6 @@ _PRELOADED = (
     "platformdirs",
     "cryptography.x509",
     "jsonschema",
-    "referencing.jsonschema",
     "cryptography.hazmat.primitives.asymmetric.ec",
     "uvicorn",
     "uvicorn.lifespan.off",
@@ -107,7 +106,7 @@ class Emulator(Endpoint):
 
     def start(self, environ: Mapping[str, str] | None = None, umask: int = -1) -> Self:
         """Start it and wait until it serves: forked, or installed where a umask is asked for."""
-        environ = os.environ if environ is None else environ
+        environ = {**(environ or os.environ), "VMCTL_EMULATOR_CHECK_REPLIES": "1"}
         with tempfile.TemporaryFile() as told:
             if umask == -1 and forkable(environ):
                 process: Any = start_forked(self.home, environ, self.clock, told)

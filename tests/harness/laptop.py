@@ -39,6 +39,7 @@ class Laptop:
             "VMCTL_LOCAL": "1",
             "VMCTL_HOME": str(self.home),
             "VMCTL_EMULATOR_HOME": str(self.emulator_home),
+            "VMCTL_EMULATOR_CHECK_REPLIES": "1",
             "VMCTL_OWNER": "tester",
             "XDG_RUNTIME_DIR": "",
             **({"VMCTL_EMULATOR_IMAGES": images} if images else {}),

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.harness.laptop import Laptop
 from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
 from vmctl.emulator.cloud.catalog import IMAGES, Catalog, find_image
 from vmctl.emulator.cloud.metadata import attributes, metadata_resource, show_ssh_port
+from vmctl.emulator.cloud.quotas import Limit, Quotas
 from vmctl.emulator.errors import ApiError
+from vmctl.emulator.faults.breakpoints import Breakpoints
+from vmctl.emulator.http.app import CHECK_VARIABLE
 from vmctl.emulator.http.discovery import Discovery
+from vmctl.emulator.http.dispatch import Dispatcher
 from vmctl.emulator.http.field_mask import select
 from vmctl.emulator.http.filters import compile_filter
 from vmctl.emulator.http.urls import Reference, link
 from vmctl.emulator.resources import handlers
-from vmctl.emulator.store import Key, Record
+from vmctl.emulator.store import Key, Record, Store
 
 INSTANCE: dict[str, Any] = {
     "name": "vm1",
@@ -82,6 +89,45 @@ def test_our_own_replies_are_held_to_the_schemas(discovery: Discovery) -> None:
     ):
         with pytest.raises(ValueError, match=r"^Instance\."):
             discovery.check_response("Instance", wrong)
+
+
+def test_a_reply_that_breaks_its_schema_is_found_where_replies_are_checked(
+    discovery: Discovery, tmp_path: Path
+) -> None:
+    async def wrong(call: Any) -> dict[str, Any]:
+        return {"name": "vm1", "colour": "red"}
+
+    cloud: Any = SimpleNamespace(
+        breakpoints=Breakpoints(),
+        faults=SimpleNamespace(
+            latency_s=lambda method: 0.0,
+            drops=lambda method, when: False,
+            refuse_call=lambda method: None,
+        ),
+    )
+    path = "/compute/v1/projects/p/zones/z/instances/vm1"
+    statuses = []
+    for checked in (True, False):
+        dispatcher = Dispatcher(
+            cloud, cloud, discovery, {"compute.instances.get": wrong}, check_replies=checked
+        )
+        statuses.append(asyncio.run(dispatcher.answer("GET", path, "", b"")).status)
+    assert statuses == [500, 200]
+    assert Laptop(tmp_path, tmp_path).environ[CHECK_VARIABLE], "the tests' emulators check theirs"
+
+
+def test_quotas_are_counted_again_only_after_a_change(catalog: Catalog, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    quotas = Quotas(store, catalog)
+    first = quotas.of_region("p", "europe-west1")
+    store.save(Record(Key("p", "operations", "zones/europe-west1-b", "o"), {}))
+    assert quotas.of_region("p", "europe-west1") is first
+    disk = {"sizeGb": "10", "type": "pd-ssd"}
+    store.save(Record(Key("p", "disks", "zones/europe-west1-b", "d"), disk))
+    usage = {quota["metric"]: quota["usage"] for quota in quotas.of_region("p", "europe-west1")}
+    assert usage["SSD_TOTAL_GB"] == 10
+    quotas.limits = lambda: [Limit("CPUS", "europe-west1", 8)]
+    assert {"metric": "CPUS", "limit": 8.0, "usage": 0.0} in quotas.of_region("p", "europe-west1")
 
 
 def test_requests_may_carry_64_bit_numbers_as_numbers(discovery: Discovery) -> None:

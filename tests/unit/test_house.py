@@ -53,7 +53,6 @@ SOLE_IMPORTERS = {
     "starlette": {"emulator"},
     "uvicorn": {"emulator"},
     "jsonschema": {"emulator"},
-    "referencing": {"emulator"},
     "typer": {"cli", "__main__"},
     "rich": {"cli"},
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.watch: Callable[[Record, bool], None] = lambda record, deleted: None
         self._records: dict[str, dict[Key, Record]] = {}  # by collection
+        self._changes: Counter[str] = Counter()  # by collection
         for file in sorted(folder.glob("*/*/*/*.json")):
             project, collection, scope = file.relative_to(folder).parts[:3]
             key = Key(project, collection, scope.replace("~", "/"), file.stem)
@@ -74,6 +76,7 @@ class Store:
     def save(self, record: Record) -> None:
         """Keep a new or changed resource, on disk before this returns."""
         self._collection(record.key)[record.key] = record
+        self._changes[record.key.collection] += 1
         write_json(self._file(record.key), {"body": record.body, "private": record.private})
         self.watch(record, False)
 
@@ -81,6 +84,7 @@ class Store:
         """Forget a resource; deleting a missing one is fine."""
         deleted = self._collection(key).pop(key, None)
         if deleted is not None:
+            self._changes[key.collection] += 1
             self.watch(deleted, True)
         with contextlib.suppress(FileNotFoundError):
             self._file(key).unlink()
@@ -95,6 +99,10 @@ class Store:
             for key in sorted(records)
             if project in (None, key.project) and scope in (None, key.scope)
         ]
+
+    def version(self, *collections: str) -> tuple[int, ...]:
+        """Return what differs once a resource of these collections was saved or deleted."""
+        return tuple(self._changes[collection] for collection in collections)
 
     def _collection(self, key: Key) -> dict[Key, Record]:
         return self._records.setdefault(key.collection, {})

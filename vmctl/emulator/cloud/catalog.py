@@ -169,6 +169,7 @@ class Catalog:
         self.rows = tuple(rows)
         self.zones = sorted(f"{region}-{z}" for region, zones in _ZONES.items() for z in zones)
         self.regions = sorted(_ZONES)
+        self.machine_types = cache(self._machine_types)
 
     @classmethod
     @cache
@@ -193,7 +194,7 @@ class Catalog:
         """Return a region's zones."""
         return [zone for zone in self.zones if region_of(zone) == region]
 
-    def machine_types(self, zone: str) -> dict[str, MachineType]:
+    def _machine_types(self, zone: str) -> dict[str, MachineType]:
         """Return the machine types of a zone by name."""
         types = dict(_CPU_TYPES)
         for row in self._rows_by_zone.get(zone, ()):

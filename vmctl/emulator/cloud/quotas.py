@@ -77,23 +77,30 @@ class Quotas:
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self._store = store
         self._catalog = catalog
-        self.limits: Callable[[], list[Limit]] = list  # those in force now; the faults tell
+        self.limits: Callable[[], list[Limit]] = list  # those in force now; set by the faults
+        self._lists: dict[tuple[str, str | None], tuple[object, list[Json]]] = {}
 
     def of_region(self, project: str, region: str) -> list[Json]:
         """Return the `quotas` of a region resource."""
-        usage = self._region_usage(project, region)
-        return [
-            {"metric": metric, "limit": self._limit(metric, region), "usage": float(usage[metric])}
-            for metric in REGION_LIMITS
-        ]
+        return self._list(project, region)
 
     def of_project(self, project: str) -> list[Json]:
         """Return the `quotas` of a project resource."""
-        usage = self._global_usage(project)
-        return [
-            {"metric": metric, "limit": self._limit(metric, None), "usage": float(usage[metric])}
-            for metric in GLOBAL_LIMITS
-        ]
+        return self._list(project, None)
+
+    def _list(self, project: str, region: str | None) -> list[Json]:
+        """Return the quotas of a region or a project; counted again only after a change."""
+        version = (self._store.version("instances", "disks", "firewalls"), self.limits())
+        known = self._lists.get((project, region))
+        if known is None or known[0] != version:
+            used = self._region_usage(project, region) if region else self._global_usage(project)
+            metrics = REGION_LIMITS if region else GLOBAL_LIMITS
+            quotas: list[Json] = [
+                {"metric": name, "limit": self._limit(name, region), "usage": float(used[name])}
+                for name in metrics
+            ]
+            known = self._lists[project, region] = (version, quotas)
+        return known[1]
 
     def check(self, instance: Record) -> None:
         """Raise OperationError QUOTA_EXCEEDED if this instance is one too many.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
 from typing import Any, TypeAlias
@@ -26,6 +27,7 @@ from . import batch, iap
 from .discovery import Discovery
 from .dispatch import BODY_LIMIT, Dispatcher, Reply
 
+CHECK_VARIABLE = "VMCTL_EMULATOR_CHECK_REPLIES"  # set by tests: replies keep to Google's schemas
 BATCH_PATHS = ("/batch/compute/v1", "/batch")
 NO_SECRET = (
     "The emulator answers only those who send its secret as a bearer token. "
@@ -46,7 +48,8 @@ def application(
     secret: str,
 ) -> Application:
     """Return the ASGI application: the API, its batch endpoint, the admin route and the proxy."""
-    dispatcher = Dispatcher(cloud, lifecycle, discovery, handlers())
+    checked = bool(os.environ.get(CHECK_VARIABLE))
+    dispatcher = Dispatcher(cloud, lifecycle, discovery, handlers(), check_replies=checked)
     operator = admin.Admin(cloud, lifecycle, stop, about)
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 

@@ -22,6 +22,7 @@ from ..errors import ApiError, Json, invalid_field, unparsable
 SOUND_KEPT = 4096  # replies
 # Sent by gcloud and by the client libraries, whichever revision of the document they hold.
 _ALWAYS_ALLOWED = {"returnPartialSuccess", "$prettyPrint", "$alt", "$unique"}
+_REFERENCE = re.compile(r'"\$ref": "(\w+)"')
 _TYPE_NAMES = {
     "boolean": "TYPE_BOOL",
     "integer": "TYPE_INT32",
@@ -138,15 +139,14 @@ class Discovery:
 
     def _make_validator(self, direction: str, schema: str) -> Any:
         from jsonschema import Draft202012Validator
-        from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
 
-        def retrieve(uri: str) -> Any:
-            _, way, name = uri.split(":")
-            return DRAFT202012.create_resource(_convert(self._schemas[name], way))
-
-        registry: Any = Registry(retrieve=lru_cache(maxsize=None)(retrieve))  # type: ignore[call-arg]
-        return Draft202012Validator({"$ref": f"compute:{direction}:{schema}"}, registry=registry)
+        needed: Json = {}
+        names = [schema]
+        while names:
+            if (name := names.pop()) not in needed:
+                needed[name] = _convert(self._schemas[name], direction)
+                names += _REFERENCE.findall(json.dumps(self._schemas[name]))
+        return Draft202012Validator({"$ref": f"#/$defs/{schema}", "$defs": needed})
 
 
 def _methods(node: Json) -> Iterator[Method]:
@@ -163,30 +163,34 @@ def _methods(node: Json) -> Iterator[Method]:
         yield from _methods(child)
 
 
-def _convert(schema: Json, way: str) -> Json:
-    """Translate Google's dialect into JSON Schema; `way` is "in" (lenient 64-bit) or "out"."""
+def _convert(schema: Json, direction: str) -> Json:
+    """Translate Google's dialect into JSON Schema, "in" (lenient about 64-bit numbers) or "out"."""
     if "$ref" in schema:
-        return {"$ref": f"compute:{way}:{schema['$ref']}"}
+        return {"$ref": f"#/$defs/{schema['$ref']}"}
     kind = schema.get("type")
     if kind == "object":
         extra = schema.get("additionalProperties")
         return {
             "type": "object",
-            "properties": {k: _convert(v, way) for k, v in schema.get("properties", {}).items()},
-            "additionalProperties": _convert(extra, way) if extra is not None else False,
+            "properties": {
+                k: _convert(v, direction) for k, v in schema.get("properties", {}).items()
+            },
+            "additionalProperties": _convert(extra, direction) if extra is not None else False,
         }
     if kind == "array":
-        return {"type": "array", "items": _convert(schema["items"], way)}
+        return {"type": "array", "items": _convert(schema["items"], direction)}
     if kind == "string":
-        return _convert_string(schema, way)
+        return _convert_string(schema, direction)
     return {} if kind == "any" else {"type": kind}
 
 
-def _convert_string(schema: Json, way: str) -> Json:
+def _convert_string(schema: Json, direction: str) -> Json:
     result: Json = {"type": "string"}
     if schema.get("format") in ("int64", "uint64"):
         result["pattern"] = r"^-?[0-9]{1,19}\Z"
-        if way == "in":  # Google takes a 64-bit number as a number too, and always answers a string
+        if (
+            direction == "in"
+        ):  # Google takes a 64-bit number as a number too, and always answers a string
             result["type"] = ["string", "integer"]
     elif "pattern" in schema:
         # Not `$`, which also matches before a newline at the end.

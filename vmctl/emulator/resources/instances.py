@@ -235,7 +235,7 @@ async def guest_attributes(call: Call) -> Json:
         raise ApiError(
             403,
             "forbidden",
-            "GuestBackend attributes endpoint access is disabled. Set the metadata key "
+            "Guest attributes endpoint access is disabled. Set the metadata key "
             "'enable-guest-attributes' to 'TRUE' to enable it.",
         )
     saved: dict[str, str] = record.private.get("guest_attributes", {})
@@ -263,7 +263,7 @@ async def guest_attributes(call: Call) -> Json:
 
 def _no_attribute(path: str) -> ApiError:
     return ApiError(
-        404, "notFound", f"The resource '{path}' of type 'GuestBackend Attribute' was not found."
+        404, "notFound", f"The resource '{path}' of type 'Guest Attribute' was not found."
     )
 
 

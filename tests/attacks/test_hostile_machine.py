@@ -26,7 +26,7 @@ from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, TimedOut
 from vmctl.domain.events import Info, Warned
 from vmctl.domain.sync.remote_listing import Listing
 from vmctl.ssh import remote_output, rpc
-from vmctl.ssh.boot_reports import Watching
+from vmctl.ssh.boot_reports import BootReports
 from vmctl.ssh.remote_output import RemoteOutput, exchange
 from vmctl.ssh.transfer.download import DownloadStream
 from vmctl.workflows.runs import run as jobs
@@ -280,11 +280,11 @@ def test_reports_without_end_are_not_kept(machine: LocalMachine) -> None:
     report = {"starting": True, "log": ["x" * 1000] * 50}
     lines = f"print({json.dumps(report)!r} + chr(10), end='')"
     machine.lies = {'{"gpus": 1}\'': f"for _ in range(300): {lines}\nprint('{{\"starting\": 7}}')"}
-    watching = Watching(machine, {"gpus": 1})
+    watching = BootReports(machine, {"gpus": 1})
     deadline = time.monotonic() + 30
     with pytest.raises(IntegrityError) as caught:
         while time.monotonic() < deadline:
-            watching.news()
+            watching.next_report()
     assert caught.value.exit_code == 9
     watching.close()
 

@@ -15,7 +15,7 @@ import pytest
 
 from vmctl.domain.errors import Conflict
 from vmctl.ssh.tunnel.local_ports import listen, listen_from
-from vmctl.ssh.tunnel.local_proxy import LocalPort
+from vmctl.ssh.tunnel.local_proxy import LocalProxy
 
 GET = b"GET /page HTTP/1.1\r\nHost: vm\r\n\r\n"
 POST = b"POST /page HTTP/1.1\r\nHost: vm\r\nContent-Length: 0\r\n\r\n"
@@ -23,8 +23,8 @@ LIMIT_S = 20.0
 
 
 @pytest.fixture
-def port() -> Iterator[LocalPort]:
-    made = LocalPort(listen_from(20000))
+def port() -> Iterator[LocalProxy]:
+    made = LocalProxy(listen_from(20000))
     yield made
     made.close()
 
@@ -66,7 +66,7 @@ def far_end(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None
                 thread.join()
 
 
-def client(port: LocalPort) -> socket.socket:
+def client(port: LocalProxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port.port), LIMIT_S)
 
 
@@ -91,14 +91,14 @@ def answer(text: bytes) -> Callable[[socket.socket], None]:
     return serve
 
 
-def test_bytes_arrive_both_ways_and_each_side_may_end_first(port: LocalPort, folder: Path) -> None:
+def test_bytes_arrive_both_ways_and_each_side_may_end_first(port: LocalProxy, folder: Path) -> None:
     def count(connection: socket.socket) -> None:
         data = read_all(connection)
         connection.sendall(hashlib.sha256(data).digest())
 
     data = random.Random(1).randbytes(20_000_000)
     with far_end(folder / "s", count), client(port) as connection:
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == hashlib.sha256(data).digest()
@@ -106,7 +106,7 @@ def test_bytes_arrive_both_ways_and_each_side_may_end_first(port: LocalPort, fol
     assert port.received == 32
 
 
-def test_a_slow_reader_gets_everything_and_is_waited_for(port: LocalPort, folder: Path) -> None:
+def test_a_slow_reader_gets_everything_and_is_waited_for(port: LocalProxy, folder: Path) -> None:
     data = random.Random(2).randbytes(20_000_000)
     sent = 0
 
@@ -117,7 +117,7 @@ def test_a_slow_reader_gets_everything_and_is_waited_for(port: LocalPort, folder
             sent += connection.send(data[sent : sent + 65536])
 
     with far_end(folder / "s", pour), client(port) as connection:
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         connection.sendall(b"x")
         first = connection.recv(1000)
         assert first
@@ -127,51 +127,51 @@ def test_a_slow_reader_gets_everything_and_is_waited_for(port: LocalPort, folder
         assert first + read_all(connection) == data
 
 
-def test_who_comes_before_the_link_waits_for_it(port: LocalPort, folder: Path) -> None:
+def test_who_comes_before_the_link_waits_for_it(port: LocalProxy, folder: Path) -> None:
     with client(port) as connection, far_end(folder / "s", answer(b"at last")):
         connection.sendall(GET)
         connection.settimeout(0.3)
         with pytest.raises(TimeoutError):
             connection.recv(1)
         connection.settimeout(LIMIT_S)
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         assert read_all(connection) == b"at last"
 
 
-def test_a_page_asked_for_in_vain_is_asked_for_again(port: LocalPort, folder: Path) -> None:
+def test_a_page_asked_for_in_vain_is_asked_for_again(port: LocalProxy, folder: Path) -> None:
     heard = threading.Event()
 
     def die(connection: socket.socket) -> None:
         connection.recv(65536)
         heard.set()
-        port.lead_to("")
+        port.retarget("")
 
     with far_end(folder / "old", die), far_end(folder / "new", answer(b"page")):
-        port.lead_to(str(folder / "old"))
+        port.retarget(str(folder / "old"))
         with client(port) as connection:
             connection.sendall(GET)
             assert heard.wait(LIMIT_S)
-            port.lead_to(str(folder / "new"))
+            port.retarget(str(folder / "new"))
             assert read_all(connection) == b"page"
 
 
-def test_what_may_have_had_an_effect_is_never_said_twice(port: LocalPort, folder: Path) -> None:
+def test_what_may_have_had_an_effect_is_never_said_twice(port: LocalProxy, folder: Path) -> None:
     said = []
 
     def note(connection: socket.socket) -> None:
         said.append(connection.recv(65536))
-        port.lead_to("")
+        port.retarget("")
 
     with far_end(folder / "old", note), far_end(folder / "new", note), client(port) as connection:
-        port.lead_to(str(folder / "old"))
+        port.retarget(str(folder / "old"))
         connection.sendall(POST)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""
-        port.lead_to(str(folder / "new"))
+        port.retarget(str(folder / "new"))
     assert said == [POST]
 
 
-def test_half_an_answer_does_not_look_like_a_whole_one(port: LocalPort, folder: Path) -> None:
+def test_half_an_answer_does_not_look_like_a_whole_one(port: LocalProxy, folder: Path) -> None:
     over = threading.Event()
 
     def half(connection: socket.socket) -> None:
@@ -180,33 +180,33 @@ def test_half_an_answer_does_not_look_like_a_whole_one(port: LocalPort, folder: 
         over.wait(LIMIT_S)
 
     with far_end(folder / "s", half), client(port) as connection:
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         connection.sendall(GET)
         assert connection.recv(100) == b"half of it"
-        port.lead_to("")
+        port.retarget("")
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
         over.set()
 
 
-def test_a_service_that_hangs_up_is_not_asked_for_ever(port: LocalPort, folder: Path) -> None:
+def test_a_service_that_hangs_up_is_not_asked_for_ever(port: LocalProxy, folder: Path) -> None:
     with far_end(folder / "s", hang_up), client(port) as connection:
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         connection.sendall(GET)
         assert read_all(connection) == b""
 
 
-def test_many_at_once(port: LocalPort, folder: Path) -> None:
+def test_many_at_once(port: LocalProxy, folder: Path) -> None:
     with far_end(folder / "s", answer(b"hello")), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client(port)) for _ in range(100)]
         for connection in clients:
             connection.sendall(GET)
-        port.lead_to(str(folder / "s"))
+        port.retarget(str(folder / "s"))
         assert {read_all(connection) for connection in clients} == {b"hello"}
 
 
 def test_the_port_is_ours_until_it_is_closed(folder: Path) -> None:
-    port = LocalPort(listen_from(20000))
+    port = LocalProxy(listen_from(20000))
     with client(port) as connection:
         with pytest.raises(Conflict, match=str(port.port)):
             listen(port.port)

@@ -26,7 +26,7 @@ from vmctl.domain.events import Advanced, Event, Info, Warned
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.ssh import rpc
 from vmctl.workflows.session import reconnect
-from vmctl.workflows.session.session import remember
+from vmctl.workflows.session.session import cache_target
 from vmctl.workflows.sync.push import PushResult, push
 
 HOSTILE = [
@@ -618,7 +618,7 @@ def test_a_later_push_ends_one_that_hangs(world: World) -> None:
             break
     [stuck] = eventually(lambda: verbs(world))
     other = dataclasses.replace(world.project, owner="another")  # another computer's lock
-    remember(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
+    cache_target(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
     result: PushResult = play(push(other))
     assert result.moved_files == 1
     assert eventually(lambda: stuck not in verbs(world))
@@ -638,7 +638,7 @@ def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) 
             break
     other = dataclasses.replace(world.project, root=tmp_path / "elsewhere", owner="another")
     write(other.root, {"a": "2"})
-    remember(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
+    cache_target(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
     with pytest.raises(Conflict, match="was pushed from"):
         play(push(other))
     play(story)
@@ -648,7 +648,7 @@ def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) 
 def test_a_project_folder_whose_name_is_no_utf8(world: World, tmp_path: Path) -> None:
     project = dataclasses.replace(world.project, root=tmp_path / os.fsdecode(b"caf\xe9"))
     write(project.root, {"a": "1"})
-    remember(project, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
+    cache_target(project, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
     play(push(project))
     assert shape(world.remote) == shape(project.root)
 

@@ -29,7 +29,7 @@ from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.runs.setup import prepare_machine
-from vmctl.workflows.session.session import reach, remember
+from vmctl.workflows.session.session import cache_target, connect_quietly
 
 INSTANCE = "4711"
 PROJECT = Project(
@@ -74,7 +74,7 @@ class World:
 
     @property
     def ssh(self) -> OpenSSH:
-        return reach(self.project)
+        return connect_quietly(self.project)
 
 
 def play(story: Story[Any], on: Callable[[Event], None] = lambda event: None) -> Any:
@@ -159,7 +159,7 @@ class Machine:
         project = dataclasses.replace(PROJECT, root=root)
         with self.known(data) as patch:
             patch.chdir(root)
-            remember(project, self.target, datetime.now(UTC) + timedelta(days=1), None)
+            cache_target(project, self.target, datetime.now(UTC) + timedelta(days=1), None)
             yield World(project, self.sshd, self.target)
 
     def renew(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vmctl.ssh.session.liveness import Pulse, sends
+from vmctl.ssh.session.liveness import SocketActivity, sends
 
 HEAD = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"
@@ -48,4 +48,4 @@ def test_bytes_under_way_that_are_taken_are_a_sign_of_life(
 
 def test_a_process_that_is_gone_shows_none(tmp_path: Path) -> None:
     assert not sends(tmp_path / "nobody")
-    assert not Pulse(0).beats()
+    assert not SocketActivity(0).is_recent()

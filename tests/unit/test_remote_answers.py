@@ -17,7 +17,8 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 from vmctl.domain.login.ssh_target import Target, rsync_word, ssh_config, ssh_failure
-from vmctl.domain.runs.tunnel import Forwarding, backoff_s, parse_forwarding, url
+from vmctl.domain.runs.heartbeat import backoff_s
+from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.sync.remote_listing import parse_item, safe_link, safe_name, safe_relative
 from vmctl.domain.sync.rsync_output import group_left_out, rsync_progress, rsync_stats
 from vmctl.domain.text import last_lines, printable, refusal

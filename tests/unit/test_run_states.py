@@ -10,7 +10,7 @@ from vmctl.domain.errors import IntegrityError, NotFound
 from vmctl.domain.replies import RUN, checked
 from vmctl.domain.runs.run import (
     RunFacts,
-    State,
+    RunState,
     choose,
     newest_first,
     observe,
@@ -25,27 +25,30 @@ OLD = dataclasses.replace(YOUNG, now=2000.0)
 @pytest.mark.parametrize(
     ("facts", "state"),
     [
-        (dataclasses.replace(OLD, exit_code=0), State.SUCCEEDED),
-        (dataclasses.replace(OLD, exit_code=3), State.FAILED),
-        (dataclasses.replace(OLD, exit_code=0, session=True, phase="running"), State.SUCCEEDED),
-        (dataclasses.replace(OLD, exit_code=143, exit_cancelled=True), State.CANCELLED),
-        (dataclasses.replace(OLD, exit_code=0, exit_cancelled=True), State.CANCELLED),
-        (dataclasses.replace(OLD, exit_code=143, exit_interrupted=True), State.LOST),
-        (dataclasses.replace(OLD, session=True), State.PREPARING),
-        (dataclasses.replace(OLD, session=True, phase="preparing"), State.PREPARING),
-        (dataclasses.replace(OLD, session=True, phase="running"), State.RUNNING),
-        (dataclasses.replace(OLD, session=True, phase="running", cancel_asked=True), State.RUNNING),
-        (dataclasses.replace(OLD, cancel_asked=True), State.CANCELLED),
-        (dataclasses.replace(OLD, phase="running"), State.LOST),
-        (OLD, State.LOST),
-        (YOUNG, State.PREPARING),
-        (dataclasses.replace(YOUNG, phase="running"), State.LOST),
-        (dataclasses.replace(YOUNG, phase="preparing"), State.LOST),
-        (dataclasses.replace(YOUNG, now=999.0), State.LOST),
-        (RunFacts("gone"), State.LOST),
+        (dataclasses.replace(OLD, exit_code=0), RunState.SUCCEEDED),
+        (dataclasses.replace(OLD, exit_code=3), RunState.FAILED),
+        (dataclasses.replace(OLD, exit_code=0, session=True, phase="running"), RunState.SUCCEEDED),
+        (dataclasses.replace(OLD, exit_code=143, exit_cancelled=True), RunState.CANCELLED),
+        (dataclasses.replace(OLD, exit_code=0, exit_cancelled=True), RunState.CANCELLED),
+        (dataclasses.replace(OLD, exit_code=143, exit_interrupted=True), RunState.LOST),
+        (dataclasses.replace(OLD, session=True), RunState.PREPARING),
+        (dataclasses.replace(OLD, session=True, phase="preparing"), RunState.PREPARING),
+        (dataclasses.replace(OLD, session=True, phase="running"), RunState.RUNNING),
+        (
+            dataclasses.replace(OLD, session=True, phase="running", cancel_asked=True),
+            RunState.RUNNING,
+        ),
+        (dataclasses.replace(OLD, cancel_asked=True), RunState.CANCELLED),
+        (dataclasses.replace(OLD, phase="running"), RunState.LOST),
+        (OLD, RunState.LOST),
+        (YOUNG, RunState.PREPARING),
+        (dataclasses.replace(YOUNG, phase="running"), RunState.LOST),
+        (dataclasses.replace(YOUNG, phase="preparing"), RunState.LOST),
+        (dataclasses.replace(YOUNG, now=999.0), RunState.LOST),
+        (RunFacts("gone"), RunState.LOST),
     ],
 )
-def test_state_follows_from_the_facts(facts: RunFacts, state: State) -> None:
+def test_state_follows_from_the_facts(facts: RunFacts, state: RunState) -> None:
     assert observe(facts) is state
 
 
@@ -56,7 +59,7 @@ def parsed(answer: object) -> RunFacts:
 
 def test_an_empty_directory_is_a_lost_run_not_a_failure() -> None:
     facts = parsed({"id": "x", "spec": {}, "phase": None, "exit": None, "now": 5000.0})
-    assert observe(facts) is State.LOST
+    assert observe(facts) is RunState.LOST
     assert view(facts).started_at is None
 
 

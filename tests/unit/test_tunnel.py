@@ -7,19 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.runs.tunnel import DOUBT_S, SILENCE_S, Pulse, asking_gap_s, backoff_s, parse_port
+from vmctl.domain.runs.heartbeat import DOUBT_S, SILENCE_S, Heartbeat, asking_gap_s, backoff_s
+from vmctl.domain.runs.tunnel import parse_port
 
 STEP_S = 0.1
 
 
 def noticed_after(cut_at: float, round_trip_s: float) -> float:
-    """Seconds from the cut of a link until the pulse is dead, looked at every 0.1 s."""
-    pulse, now, back_at = Pulse(0.0), 0.0, None
-    while not pulse.is_dead(now):
+    """Seconds from the cut of a link until the heartbeat is dead, looked at every 0.1 s."""
+    heartbeat, now, back_at = Heartbeat(0.0), 0.0, None
+    while not heartbeat.is_dead(now):
         if back_at is not None and now >= back_at and back_at <= cut_at:
-            pulse, back_at = pulse.answered(), None
-        if pulse.is_due(now):
-            pulse, back_at = pulse.sent(now), now + round_trip_s
+            heartbeat, back_at = heartbeat.answered(), None
+        if heartbeat.is_due(now):
+            heartbeat, back_at = heartbeat.sent(now), now + round_trip_s
         assert now < cut_at + 100
         now += STEP_S
     return now - cut_at
@@ -32,40 +33,40 @@ def test_a_dead_link_is_noticed_within_8_s_whenever_it_is_cut(cut: float, trip: 
 
 @given(st.lists(st.floats(0.01, SILENCE_S - 0.2), max_size=30))
 def test_an_answer_in_time_is_life(trips: list[float]) -> None:
-    pulse, now = Pulse(0.0), 0.0
+    heartbeat, now = Heartbeat(0.0), 0.0
     for trip in trips:
-        now += pulse.wait_s(now)
-        assert pulse.is_due(now)
-        pulse = pulse.sent(now)
-        assert not pulse.is_due(now + trip), "one at a time"
+        now += heartbeat.wait_s(now)
+        assert heartbeat.is_due(now)
+        heartbeat = heartbeat.sent(now)
+        assert not heartbeat.is_due(now + trip), "one at a time"
         now += trip
-        assert not pulse.is_dead(now)
-        pulse = pulse.answered()
+        assert not heartbeat.is_dead(now)
+        heartbeat = heartbeat.answered()
 
 
 def test_a_doubt_asks_at_once_and_waits_shortly() -> None:
-    pulse = Pulse(0.0).sent(0.0).answered()
-    assert not pulse.is_due(0.5)
-    pulse = pulse.doubted(0.5)
-    assert pulse.is_due(0.5)
-    pulse = pulse.sent(0.5)
-    assert not pulse.is_dead(0.5 + DOUBT_S - 0.1)
-    assert pulse.is_dead(0.5 + DOUBT_S)
-    assert not pulse.answered().sent(5.0).is_dead(5.0 + SILENCE_S - 0.1), "trusted again"
+    heartbeat = Heartbeat(0.0).sent(0.0).answered()
+    assert not heartbeat.is_due(0.5)
+    heartbeat = heartbeat.doubted(0.5)
+    assert heartbeat.is_due(0.5)
+    heartbeat = heartbeat.sent(0.5)
+    assert not heartbeat.is_dead(0.5 + DOUBT_S - 0.1)
+    assert heartbeat.is_dead(0.5 + DOUBT_S)
+    assert not heartbeat.answered().sent(5.0).is_dead(5.0 + SILENCE_S - 0.1), "trusted again"
 
 
 def test_after_a_sleep_what_was_awaited_counts_anew() -> None:
-    pulse = Pulse(0.0).sent(0.0)
+    heartbeat = Heartbeat(0.0).sent(0.0)
     woken = 3600.0
-    assert pulse.is_dead(woken)
-    assert not pulse.doubted(woken).is_dead(woken + DOUBT_S - 0.1)
+    assert heartbeat.is_dead(woken)
+    assert not heartbeat.doubted(woken).is_dead(woken + DOUBT_S - 0.1)
 
 
 def test_an_answer_may_queue_behind_a_download() -> None:
-    pulse = Pulse(0.0).sent(0.0)
-    assert not pulse.heard(5.9).is_dead(6.1)
-    assert pulse.heard(5.9).is_dead(5.9 + SILENCE_S)
-    assert Pulse(0.0).heard(50.0) == Pulse(0.0)
+    heartbeat = Heartbeat(0.0).sent(0.0)
+    assert not heartbeat.heard(5.9).is_dead(6.1)
+    assert heartbeat.heard(5.9).is_dead(5.9 + SILENCE_S)
+    assert Heartbeat(0.0).heard(50.0) == Heartbeat(0.0)
 
 
 def test_a_link_that_returns_is_tried_at_once_the_api_ever_less() -> None:

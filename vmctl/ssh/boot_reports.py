@@ -24,7 +24,7 @@ NO_SUCH_COMMAND = 127
 WAITING = 64  # reports: each says how all stands, so an older one may be missed
 
 
-class Watching:
+class BootReports:
     """Reads what guest/machine/boot_report.py says in a thread of its own, until `close`."""
 
     def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ class Watching:
         self._channel = remote.begin(line) if isinstance(remote, Connection) else None
         threading.Thread(target=self._listen, name="watching", daemon=True).start()
 
-    def news(self) -> Mapping[str, Any] | None:
+    def next_report(self) -> Mapping[str, Any] | None:
         """The next report; None when there is none yet.
 
         Raises EOFError when the VM has told everything, Unreachable when the link was lost,

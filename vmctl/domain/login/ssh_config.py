@@ -42,7 +42,7 @@ class Host:
     )  # what vmctl needs when ssh runs it
 
     @property
-    def whose(self) -> tuple[str, str, bool, str, str]:
+    def identity(self) -> tuple[str, str, bool, str, str]:
         """What tells two hosts apart, whatever they are called."""
         return (self.owner, self.project, self.local, self.google_project, self.emulator_home)
 

@@ -14,7 +14,7 @@ from vmctl.domain.text import printable
 STARTING_S = 10.0  # a run this young may not have its tmux session yet
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run is in its life."""
 
     PREPARING = "preparing"
@@ -27,7 +27,7 @@ class State(StrEnum):
     @property
     def is_over(self) -> bool:
         """Nothing more will come of it."""
-        return self not in {State.PREPARING, State.RUNNING}
+        return self not in {RunState.PREPARING, RunState.RUNNING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +77,21 @@ class RunFacts:
         )
 
 
-def observe(facts: RunFacts) -> State:
+def observe(facts: RunFacts) -> RunState:
     """The state of a run; its recorded exit outweighs everything else."""
     if facts.exit_code is not None:
         if facts.exit_cancelled:
-            return State.CANCELLED
+            return RunState.CANCELLED
         if facts.exit_interrupted:
-            return State.LOST
-        return State.SUCCEEDED if facts.exit_code == 0 else State.FAILED
+            return RunState.LOST
+        return RunState.SUCCEEDED if facts.exit_code == 0 else RunState.FAILED
     if facts.session:
-        return State.RUNNING if facts.phase == "running" else State.PREPARING
+        return RunState.RUNNING if facts.phase == "running" else RunState.PREPARING
     if facts.cancel_asked:
-        return State.CANCELLED
+        return RunState.CANCELLED
     young = facts.created_at is not None and 0 <= facts.now - facts.created_at < STARTING_S
     # a phase is written from inside the session: a run that has one has had its session
-    return State.PREPARING if young and not facts.phase else State.LOST
+    return RunState.PREPARING if young and not facts.phase else RunState.LOST
 
 
 @dataclass(frozen=True, slots=True)

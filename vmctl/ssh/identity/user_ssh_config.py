@@ -60,7 +60,7 @@ def hosts() -> list[Host]:
 
 
 @contextlib.contextmanager
-def changing() -> Iterator[list[Host]]:
+def edit_hosts() -> Iterator[list[Host]]:
     """The names, to be changed in place and written when this ends well; others wait."""
     folder = entry_path().parent
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -70,10 +70,10 @@ def changing() -> Iterator[list[Host]]:
         _save(known)
 
 
-def learned(whose: tuple[str, str, bool, str, str], target: Target | None) -> None:
+def update_host(identity: tuple[str, str, bool, str, str], target: Target | None) -> None:
     """The VM of a project was seen at a door (None: it does not run); its name follows.
 
-    `whose` is a Host's; where it lacks the Google project only the very same VM counts.
+    `identity` is a Host's; where it lacks the Google project only the very same VM counts.
     Nothing happens for a VM that ssh has no name for.
     """
     if not _records_path().exists():
@@ -82,14 +82,14 @@ def learned(whose: tuple[str, str, bool, str, str], target: Target | None) -> No
     def moved(host: Host) -> bool:
         if host.target == target:
             return False
-        mine = host.whose
-        if mine == whose:
+        mine = host.identity
+        if mine == identity:
             return True
         there, here = (one.instance_id if one else "" for one in (host.target, target))
-        return mine == (*whose[:3], mine[3], whose[4]) and not whose[3] and there == here
+        return mine == (*identity[:3], mine[3], identity[4]) and not identity[3] and there == here
 
     if any(map(moved, hosts())):
-        with changing() as known:
+        with edit_hosts() as known:
             known[:] = [replace(host, target=target) if moved(host) else host for host in known]
 
 
@@ -125,7 +125,7 @@ def remove_include(file: Path) -> bool:
     return True
 
 
-def forget_hosts() -> None:
+def remove_files() -> None:
     """Remove vmctl's own files of this."""
     folder = entry_path().parent
     for path in (entry_path(), _hosts_path(), _records_path(), folder / ".lock"):

@@ -62,14 +62,14 @@ class Master:
         """
         if not self.inode:
             return False
-        with self.question() as asked:
+        with self.ping() as asked:
             try:
                 return asked.wait(timeout_s) == 0
             except subprocess.TimeoutExpired:
                 asked.kill()
                 return False
 
-    def question(self) -> subprocess.Popen[bytes]:
+    def ping(self) -> subprocess.Popen[bytes]:
         """A harmless command on its way through the master; its exit code 0 means life."""
         return subprocess.Popen(
             self.argv("true", options=("-n", *ONLY_THROUGH_MASTER)),
@@ -81,7 +81,7 @@ class Master:
 
     # -- coming ------------------------------------------------------------------------------
 
-    def open_beside(
+    def spawn_spare(
         self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S
     ) -> Path:
         """Start another process for the same target; its socket waits to be adopted.
@@ -115,10 +115,10 @@ class Master:
             errors.seek(0)
             told = errors.read().decode("utf-8", "replace")
         if code != 0:
-            raise ssh_failure(f"{self._said_by_proxy()}{told}", self.target)
+            raise ssh_failure(f"{self._proxy_errors()}{told}", self.target)
         return spare
 
-    def _said_by_proxy(self) -> str:
+    def _proxy_errors(self) -> str:
         """Why the proxy lets nothing through: a lasting master keeps its words to itself."""
         if not self.target.proxy:
             return ""
@@ -133,14 +133,14 @@ class Master:
             ).stderr.decode("utf-8", "replace")
         return ""
 
-    def adopt(self, spare: Path) -> None:
+    def promote(self, spare: Path) -> None:
         """A process that was opened beside takes this master's place, at once for everybody."""
         told = self._control("check", spare)
         found = re.search(r"pid=(\d+)", told)
         atomic_write(self._pid, found.group(1) if found else "0")
         spare.replace(self.socket)
 
-    def drop(self, spare: Path) -> None:
+    def discard(self, spare: Path) -> None:
         """End a process that was opened beside and is not needed."""
         self._control("exit", spare)
         spare.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ class Master:
         self.kill()
         self.socket.unlink(missing_ok=True)
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         """End the master and leave no file of it."""
         self.close()
         for path in (self.config, self.lock.path):

@@ -12,7 +12,7 @@ RECEIVED_BYTES = 1 << 13  # in a window: more than the small change of a dead co
 ZERO_WINDOW_PROBE = 4  # include/net/inet_connection_sock.h, by way of /proc/net/tcp
 
 
-class Pulse:
+class SocketActivity:
     """A process and its TCP connection, looked at now and then; elsewhere than on Linux, silent."""
 
     def __init__(self, pid: int) -> None:
@@ -20,7 +20,7 @@ class Pulse:
         self._window_at = self._alive_at = time.monotonic()
         self._received = received_bytes(self._process)
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Take note of a sign of life, if there is one now."""
         now = time.monotonic()
         if sends(self._process):
@@ -31,9 +31,9 @@ class Pulse:
                 self._alive_at = now
             self._window_at, self._received = now, received
 
-    def beats(self) -> bool:
+    def is_recent(self) -> bool:
         """Whether there was a sign of life within the last second."""
-        self.look()
+        self.sample()
         return self._received is not None and time.monotonic() - self._alive_at < WINDOW_S
 
 

@@ -25,7 +25,7 @@ STEP_GROWTH = 1.1
 LOG_LIMIT = 1 << 16
 
 _CONFIRMED = b"mux_client_request_session: master session id:"
-_TURNED_AWAY = (b"Session open refused", b"session request failed")
+_REFUSED = (b"Session open refused", b"session request failed")
 # with ProxyCommand=false this is how ssh ends that found no master to hand the command to
 _NOT_HANDED_OVER = (
     b"_exchange_identification",
@@ -38,16 +38,16 @@ _MASTER_ENDED = b"master terminated unexpectedly"
 _numbers = itertools.count()
 
 
-class Begun(enum.Enum):
+class SessionState(enum.Enum):
     """What is known about a command that was handed to the master."""
 
-    YES = "the VM has confirmed its session"
-    NOT_YET = "nothing is known"
+    CONFIRMED = "the VM has confirmed its session"
+    PENDING = "nothing is known"
     NO_MASTER = "it was not handed over: no master took it"
-    TURNED_AWAY = "the VM has no session to spare on this connection"
+    REFUSED = "the VM has no session to spare on this connection"
 
 
-class Running(subprocess.Popen[bytes]):
+class MuxClient(subprocess.Popen[bytes]):
     """An ssh client and, apart from the remote's standard error, what ssh itself says."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Running(subprocess.Popen[bytes]):
         logged: bool = True,
     ) -> None:
         self._log = -1
-        self._said = b""
+        self._output = b""
         self._log_file = ""
         words = list(argv)
         if logged:
@@ -82,31 +82,33 @@ class Running(subprocess.Popen[bytes]):
             self._close_log()
             raise
 
-    def begun(self, timeout_s: float) -> Begun:
+    def state(self, timeout_s: float) -> SessionState:
         """Wait until it is known whether the VM has confirmed the session, so long at most."""
         deadline, step = time.monotonic() + timeout_s, FIRST_STEP_S
         while True:
             over = super().poll() is not None  # asked before reading: then all of it is there
-            if self.confirmed:
-                return Begun.YES
+            if self.is_confirmed:
+                return SessionState.CONFIRMED
             if over or self._log < 0:
-                if any(sign in self._said for sign in _TURNED_AWAY):
-                    return Begun.TURNED_AWAY
-                lost = any(sign in self._said for sign in _NOT_HANDED_OVER)
-                return Begun.NO_MASTER if lost and self.returncode == SSH_FAILED else Begun.YES
+                if any(sign in self._output for sign in _REFUSED):
+                    return SessionState.REFUSED
+                lost = any(sign in self._output for sign in _NOT_HANDED_OVER)
+                if lost and self.returncode == SSH_FAILED:
+                    return SessionState.NO_MASTER
+                return SessionState.CONFIRMED
             left = deadline - time.monotonic()
             if left <= 0:
-                return Begun.NOT_YET
+                return SessionState.PENDING
             time.sleep(min(left, step))
             step = min(step * STEP_GROWTH, STEP_S)
 
     @property
-    def confirmed(self) -> bool:
+    def is_confirmed(self) -> bool:
         """Whether the VM has confirmed the session, so that the command may have begun."""
         self._read()
-        return _CONFIRMED in self._said
+        return _CONFIRMED in self._output
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """End the client; after the master's end its log is complete."""
         if super().poll() is None:
             try:
@@ -120,20 +122,20 @@ class Running(subprocess.Popen[bytes]):
                     stream.close()
 
     @property
-    def ssh_words(self) -> str:
+    def ssh_output(self) -> str:
         """What ssh itself said; "" where it was not asked to keep that apart."""
         self._read()
-        return self._said.decode("utf-8", "replace")
+        return self._output.decode("utf-8", "replace")
 
     @property
-    def lost(self) -> bool | None:
+    def is_link_failure(self) -> bool | None:
         """Whether ssh's exit code 255 is its own, not the remote's; None where it did not say."""
         if self.returncode != SSH_FAILED:
             return False
         self._read()
-        if _REMOTE_CODE in self._said:
+        if _REMOTE_CODE in self._output:
             return False
-        return True if _MASTER_ENDED in self._said else None
+        return True if _MASTER_ENDED in self._output else None
 
     def poll(self) -> int | None:
         """As of any process; what ssh said is kept when it ends."""
@@ -157,8 +159,8 @@ class Running(subprocess.Popen[bytes]):
             data = os.read(self._log, 4096)
             if not data:
                 break
-            self._said = (self._said + data)[-LOG_LIMIT:]
-        if self._said and self._log_file:  # ssh has opened it: nobody else need find it
+            self._output = (self._output + data)[-LOG_LIMIT:]
+        if self._output and self._log_file:  # ssh has opened it: nobody else need find it
             with contextlib.suppress(OSError):
                 os.unlink(self._log_file)  # noqa: PTH108
             self._log_file = ""

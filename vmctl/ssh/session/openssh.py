@@ -16,7 +16,7 @@ from vmctl.domain.login.ssh_target import Target, ssh_failure
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.remote_output import exchange
 from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
-from vmctl.ssh.session.mux_client import SSH_FAILED, Begun, Running
+from vmctl.ssh.session.mux_client import SSH_FAILED, MuxClient, SessionState
 
 if TYPE_CHECKING:
     from vmctl.ssh.session.reconnect import Resolve
@@ -31,7 +31,7 @@ TRIES = 4
 CHUNK = 65536
 COMMAND_S = 120.0  # for a command of ours that does next to nothing
 
-__all__ = ["SSH_FAILED", "OpenSSH", "Result", "Running", "is_ssh_failure"]
+__all__ = ["SSH_FAILED", "MuxClient", "OpenSSH", "Result", "is_ssh_failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,11 @@ class OpenSSH:
     def close(self) -> None:
         """End the master if there is one; nothing of it is left."""
         self._alive_at = 0.0
-        self._master.forget()
+        self._master.remove()
 
     # -- commands ----------------------------------------------------------------------------
 
-    def popen(self, command: str | Command) -> Running:
+    def popen(self, command: str | Command) -> MuxClient:
         """Start a command on the VM with pipes on its three streams; the caller ends it.
 
         Returns when the VM has confirmed it, one round trip later.
@@ -146,8 +146,8 @@ class OpenSSH:
             except BaseException:
                 process.kill()
                 raise
-        if process.lost or (process.lost is None and is_ssh_failure(stderr)):
-            words = process.ssh_words or stderr.decode("utf-8", "replace")
+        if process.is_link_failure or (process.is_link_failure is None and is_ssh_failure(stderr)):
+            words = process.ssh_output or stderr.decode("utf-8", "replace")
             raise ssh_failure(_last_words(words), self.target)
         self._alive_at = time.monotonic()
         return Result(process.returncode, stdout, stderr)
@@ -180,9 +180,9 @@ class OpenSSH:
             _pump(process, sinks)
             code = process.wait()
         except BaseException:  # Ctrl-C: ssh has had it, too
-            process.give_up()
+            process.abandon()
             raise
-        lost = process.lost
+        lost = process.is_link_failure
         return code, not self.probe() if lost is None else lost
 
     def scp(self, words: Sequence[str], stderr: Sink | None = None) -> int:
@@ -195,7 +195,7 @@ class OpenSSH:
 
     # -- the rule by which a command starts --------------------------------------------------
 
-    def _begin(self, line: str, *, inherit: Sinks | None = None) -> Running:
+    def _begin(self, line: str, *, inherit: Sinks | None = None) -> MuxClient:
         """Start a command, exactly once, on a master that answers."""
         for _ in range(TRIES):
             inode = self._master.inode
@@ -204,20 +204,20 @@ class OpenSSH:
                 inode = self._master.inode
             process = self._spawn(line, inherit=inherit)
             try:
-                known = process.begun(HEDGE_S)
-                if known is Begun.NOT_YET:
+                known = process.state(HEDGE_S)
+                if known is SessionState.PENDING:
                     known = self._hedge(process, inode)
-                elif known is Begun.NO_MASTER:
+                elif known is SessionState.NO_MASTER:
                     self._reopen(inode)
             except BaseException:
                 process.kill()
-                process.give_up()
+                process.abandon()
                 raise
-            if known is Begun.YES:
+            if known is SessionState.CONFIRMED:
                 self._alive_at = time.monotonic()
                 return process
-            process.give_up()
-            if known is Begun.TURNED_AWAY:
+            process.abandon()
+            if known is SessionState.REFUSED:
                 _note("the connection's sessions are all in use: one more connection is made")
                 return self._spawn(line, inherit=inherit, alone=True)
         raise Unreachable(
@@ -225,9 +225,9 @@ class OpenSSH:
             hint="Look at it: vmctl status",
         )
 
-    def _spawn(self, line: str, *, inherit: Sinks | None, alone: bool = False) -> Running:
+    def _spawn(self, line: str, *, inherit: Sinks | None, alone: bool = False) -> MuxClient:
         route = ("-o", "ControlPath=none") if alone else ONLY_THROUGH_MASTER
-        return Running(
+        return MuxClient(
             self._master.argv(line, options=("-T", *route)),
             stdin=subprocess.PIPE if inherit is None else None,
             **_streams(inherit),
@@ -237,57 +237,57 @@ class OpenSSH:
 
     def _reopen(self, inode: int) -> None:
         """A new master where there is none that takes commands."""
-        from vmctl.ssh.session.reconnect import Reopening  # a warm command does without it
+        from vmctl.ssh.session.reconnect import MasterReplacement  # a warm command does without it
 
-        attempt = Reopening(self._master, inode, self._resolve, ask_after_s=ASK_AFTER_S)
+        attempt = MasterReplacement(self._master, inode, self._resolve, ask_after_s=ASK_AFTER_S)
         try:
-            self._master = attempt.result().adopt()
+            self._master = attempt.result().promote()
         finally:
             attempt.end()
 
-    def _hedge(self, process: Running, inode: int) -> Begun:
+    def _hedge(self, process: MuxClient, inode: int) -> SessionState:
         """The VM is late: prepare another connection and take whichever answers.
 
         The old master is ended before the command is started anew, so that it cannot begin there;
         one that carries somebody's transfer is waited for.
         """
-        from vmctl.ssh.session.liveness import Pulse
-        from vmctl.ssh.session.reconnect import Reopening
+        from vmctl.ssh.session.liveness import SocketActivity
+        from vmctl.ssh.session.reconnect import MasterReplacement
 
-        began, pulse = time.monotonic() - HEDGE_S, Pulse(self._master.pid)
-        attempt = Reopening(self._master, inode, self._resolve)
-        question = self._master.question()
+        began, activity = time.monotonic() - HEDGE_S, SocketActivity(self._master.pid)
+        attempt = MasterReplacement(self._master, inode, self._resolve)
+        ping = self._master.ping()
         try:
             while True:
-                known = process.begun(STEP_S)
-                pulse.look()
-                if known is Begun.NO_MASTER:  # another vmctl process has replaced it
-                    self._master = attempt.result().adopt()
-                if known is not Begun.NOT_YET:
+                known = process.state(STEP_S)
+                activity.sample()
+                if known is SessionState.NO_MASTER:  # another vmctl process has replaced it
+                    self._master = attempt.result().promote()
+                if known is not SessionState.PENDING:
                     return known
                 if time.monotonic() - began < PATIENCE_S or not attempt.done():
                     continue
-                if question.poll() == 0:
-                    return Begun.YES  # it lives, in words that we do not know
-                if pulse.beats():
+                if ping.poll() == 0:
+                    return SessionState.CONFIRMED  # it lives, in words that we do not know
+                if activity.is_recent():
                     continue
                 try:
                     opened = attempt.result()
                 finally:
                     self._master.kill()
-                    process.give_up()
-                if process.confirmed:
+                    process.abandon()
+                if process.is_confirmed:
                     raise Unreachable(
                         "The connection to the VM was lost just when the command began.",
                         hint="See what it did, then try again.",
                     )
-                self._master = opened.adopt()
-                return Begun.NO_MASTER
+                self._master = opened.promote()
+                return SessionState.NO_MASTER
         finally:
             attempt.end()
-            if question.poll() is None:
-                question.kill()
-            question.wait()
+            if ping.poll() is None:
+                ping.kill()
+            ping.wait()
 
 
 def _streams(sinks: Sinks | None) -> dict[str, int | None]:

@@ -28,19 +28,19 @@ class Opened:
     master: Master
     spare: Path | None
 
-    def adopt(self) -> Master:
+    def promote(self) -> Master:
         """Make it the one that every command takes."""
         if self.spare is not None:
-            self.master.adopt(self.spare)
+            self.master.promote(self.spare)
         return self.master
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """It is not needed."""
         if self.spare is not None:
-            self.master.drop(self.spare)
+            self.master.discard(self.spare)
 
 
-class Reopening:
+class MasterReplacement:
     """Opens, in a thread, what shall replace a master whose socket had the given inode.
 
     The address seen last is tried while the API is asked, which starts `ask_after_s` later: who
@@ -87,7 +87,7 @@ class Reopening:
         self._given_up.set()
         with self._guard:
             if self.opened is not None and not self._handed_over:
-                self.opened.drop()
+                self.opened.discard()
                 self.opened = None
         self._old.lock.release()
 
@@ -104,7 +104,7 @@ class Reopening:
             return
         with self._guard:
             if self._given_up.is_set():
-                opened.drop()
+                opened.discard()
             else:
                 self.opened = opened
 
@@ -128,7 +128,7 @@ class Reopening:
 
     def _race(self) -> Opened:
         news: queue.SimpleQueue[Path | Target | _Failed] = queue.SimpleQueue()
-        here = _Errand(news, lambda: self._old.open_beside(), at_known_address=True)
+        here = _Errand(news, lambda: self._old.spawn_spare(), at_known_address=True)
         asked: _Errand | None = None
         if self._resolve is None:
             refused = _Failed(Unreachable("nobody to ask"), at_known_address=False)
@@ -201,7 +201,7 @@ class _Errand:
             told = _Failed(VmctlError(f"{type(error).__name__}: {error}"), self._at_known_address)
         master = self._abandoned_by
         if master is not None and isinstance(told, Path):
-            master.drop(told)
+            master.discard(told)
         else:
             self._news.put(told)
 
@@ -213,7 +213,7 @@ def _open_at(master: Master) -> Opened:
     limit = time.monotonic() + KEY_WAIT_S
     while True:
         try:
-            return Opened(master, master.open_beside())
+            return Opened(master, master.spawn_spare())
         except AccessDenied:
             if time.monotonic() > limit:
                 raise

@@ -25,7 +25,7 @@ _DIGEST = re.compile(
 _PASSING = re.compile(r"\d+\.\d+\.log|push-[0-9a-f]{16}\.lock")
 
 
-def tidy_now_and_then(now: Callable[[], float] = time.time) -> None:
+def sweep_daily(now: Callable[[], float] = time.time) -> None:
     """Once a day, remove what nobody has used for a day; a live master or a held lock stays."""
     folder = runtime_dir()
     stamp = folder / STAMP
@@ -37,10 +37,10 @@ def tidy_now_and_then(now: Callable[[], float] = time.time) -> None:
             pass
         stamp.touch(mode=0o600)
         os.utime(stamp, (now(), now()))
-        tidy(folder, before=now() - DAY_S)
+        sweep(folder, before=now() - DAY_S)
 
 
-def tidy(folder: Path, before: float) -> None:
+def sweep(folder: Path, before: float) -> None:
     """Remove a connection's files and others' locks and logs that are all older than `before`."""
     groups: dict[str, list[Path]] = {}
     for path in folder.iterdir():
@@ -54,7 +54,7 @@ def tidy(folder: Path, before: float) -> None:
                 _remove(paths)
 
 
-def end_all_of(alias: str) -> None:
+def close_all_for(alias: str) -> None:
     """End every connection to one VM, at whatever address, and leave no file of them."""
     folder = runtime_dir()
     for config in folder.glob("*.conf"):

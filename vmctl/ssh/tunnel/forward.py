@@ -14,18 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vmctl.clock import Clock
 from vmctl.domain.errors import Unreachable
 from vmctl.domain.login.ssh_target import Target, ssh_failure
 from vmctl.domain.replies import unfit
-from vmctl.domain.runs.tunnel import Forwarding, Pulse
+from vmctl.domain.runs.heartbeat import Heartbeat
+from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import Tail
 from vmctl.ssh.session.control_master import Master
 from vmctl.ssh.session.openssh import OpenSSH
 
-# OpenSSH's own keepalive stands behind our Pulse, and watches while the connection is being made
+# OpenSSH's own keepalive stands behind our Heartbeat, and watches while a connection is being made
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
 CONNECT = ("-o", "ConnectTimeout=3")
 READY = b"vmctl-tunnel-ready "
@@ -45,7 +45,7 @@ class LibraryAbsent(Exception):
 class Forward:
     """A Unix socket here that leads to a port of the VM's own 127.0.0.1, while ssh lives.
 
-    A session beside the forward carries the Pulse; without one, small replies stall.
+    A session beside the forward carries the Heartbeat; without one, small replies stall.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Forward:
         self._moved = moved  # bytes that came and went through the forward so far
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: Tail | None = None
-        self._pulse = Pulse(0.0)
+        self._heartbeat = Heartbeat(0.0)
         self._seen = (0, 0)
         self._looked = (0.0, 0.0)
         self._source = ""
@@ -92,7 +92,8 @@ class Forward:
             raise self._failure()
         answer, code = said
         now = time.monotonic()
-        self._pulse, self._seen, self._looked = Pulse(now), self._moved(), (now, time.time())
+        self._heartbeat, self._seen = Heartbeat(now), self._moved()
+        self._looked = (now, time.time())
         self._source = source_address(self.target)
         if request is None:
             return {}
@@ -129,19 +130,19 @@ class Forward:
         limit = time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            wait = min(limit - now, self._pulse.wait_s(now), LOOK_S)
+            wait = min(limit - now, self._heartbeat.wait_s(now), LOOK_S)
             readable, _, _ = select.select([self._process.stdout], [], [], max(wait, 0))
             if readable:
                 if not os.read(self._process.stdout.fileno(), 4096):
                     return False
-                self._pulse = self._pulse.answered()
+                self._heartbeat = self._heartbeat.answered()
             now = time.monotonic()
             self._look(now, wait)
-            if self._pulse.is_dead(now) or not self.path.exists():
+            if self._heartbeat.is_dead(now) or not self.path.exists():
                 return False  # or whoever tidies up has taken the socket away
-            if self._pulse.is_due(now):
+            if self._heartbeat.is_due(now):
                 self._write(b"\n")
-                self._pulse = self._pulse.sent(now)
+                self._heartbeat = self._heartbeat.sent(now)
             if now >= limit:
                 return True
 
@@ -151,10 +152,10 @@ class Forward:
         wall = time.time()  # goes on while the computer sleeps, which the other clock does not
         self._looked = (now, wall)
         if max(now - last, wall - last_wall) > max(waited, 0) + SLEPT_S or self._moved_away():
-            self._pulse = self._pulse.doubted(now)
+            self._heartbeat = self._heartbeat.doubted(now)
         came, went = self._moved()
         if came > self._seen[0] or went - self._seen[1] > MUCH_BYTES:
-            self._pulse = self._pulse.heard(now)
+            self._heartbeat = self._heartbeat.heard(now)
         self._seen = (came, went)
 
     def _moved_away(self) -> bool:
@@ -238,58 +239,3 @@ def source_address(target: Target) -> str:
             return str(asking.getsockname()[0])
     except OSError:
         return ""
-
-
-class Knock:
-    """Tries a VM's port until it opens: every try is new, so that none waits for a lost packet."""
-
-    OPEN_AT_ONCE = 12
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self._tries: list[socket.socket] = []
-
-    def opens(self, seconds: float, clock: Clock) -> bool:
-        """Try once more and wait that long for this try or an earlier one.
-
-        Behind a proxy nothing can be knocked at: the proxy finds out.
-        """
-        if self.target.proxy:
-            return True
-        self._try()
-        deadline = clock.monotonic() + seconds
-        while self._tries:
-            left = deadline - clock.monotonic()
-            _, done, _ = select.select([], self._tries, [], max(left, 0))
-            for attempt in done:
-                failed = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self._tries.remove(attempt)
-                attempt.close()
-                if not failed:
-                    return True
-            if left <= 0:
-                return False
-        # refused, or no network: there was nothing to wait for
-        clock.sleep(max(0.0, deadline - clock.monotonic()))
-        return False
-
-    def _try(self) -> None:
-        while len(self._tries) >= self.OPEN_AT_ONCE:
-            self._tries.pop(0).close()
-        family = socket.AF_INET6 if ":" in self.target.address else socket.AF_INET
-        attempt = socket.socket(family, socket.SOCK_STREAM)
-        attempt.setblocking(False)
-        try:
-            attempt.connect((self.target.address, self.target.port))
-        except BlockingIOError:
-            pass
-        except OSError:
-            attempt.close()
-            return
-        self._tries.append(attempt)
-
-    def close(self) -> None:
-        """Leave no try open."""
-        for attempt in self._tries:
-            attempt.close()
-        self._tries.clear()

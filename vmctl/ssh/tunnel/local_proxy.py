@@ -14,10 +14,10 @@ import socket
 import threading
 import time
 
-from vmctl.ssh.tunnel.proxied_connection import READ, WAITING, Pair
+from vmctl.ssh.tunnel.proxied_connection import READ, WAITING, ProxiedConnection
 
 
-class LocalPort:
+class LocalProxy:
     """Serves a listening socket in a thread of its own until it is closed."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -25,19 +25,19 @@ class LocalPort:
         self.received = 0  # bytes from the VM
         self.sent = 0  # bytes to the VM
         self.path = ""  # the Unix socket that leads to the VM; "" while nothing does
-        self.pairs: set[Pair] = set()
-        self.waiting: set[Pair] = set()  # those that something is due for
+        self.connections: set[ProxiedConnection] = set()
+        self.waiting: set[ProxiedConnection] = set()  # those that something is due for
         self.selector = selectors.DefaultSelector()
         self._listener = listener
         self._listener.setblocking(False)
         self._orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._bell, self._ear = socket.socketpair()
-        self._ear.setblocking(False)
+        self._wake_w, self._wake_r = socket.socketpair()
+        self._wake_r.setblocking(False)
         self._open = True
         self._thread = threading.Thread(target=self._serve, name="local port", daemon=True)
         self._thread.start()
 
-    def lead_to(self, path: str) -> None:
+    def retarget(self, path: str) -> None:
         """Pass connections on to this Unix socket from now on; "" lets them wait."""
         self._order(path)
 
@@ -45,33 +45,33 @@ class LocalPort:
         """Stop listening and end every connection."""
         self._order(None)
         self._thread.join()
-        self._bell.close()
+        self._wake_w.close()
 
     @property
-    def serves(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it is still at work."""
         return self._thread.is_alive()
 
     def _order(self, path: str | None) -> None:
         self._orders.put(path)
         with contextlib.suppress(OSError):  # closed already
-            self._bell.send(b"!")
+            self._wake_w.send(b"!")
 
     # -- the thread --------------------------------------------------------------------------
 
     def _serve(self) -> None:
         self.selector.register(self._listener, READ, self._accept)
-        self.selector.register(self._ear, READ, self._obey)
+        self.selector.register(self._wake_r, READ, self._follow_orders)
         try:
             while self._open:
-                for key, events in self.selector.select(self._patience()):
+                for key, events in self.selector.select(self._timeout_s()):
                     key.data(events)
                 self._expire()
         finally:
-            for pair in list(self.pairs):
-                pair.end()
+            for connection in list(self.connections):
+                connection.end()
             self._listener.close()
-            self._ear.close()
+            self._wake_r.close()
             self.selector.close()
 
     def _accept(self, _: int) -> None:
@@ -82,10 +82,10 @@ class LocalPort:
                 return
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Pair(self, connection).lead_on()
+            ProxiedConnection(self, connection).connect()
 
-    def _obey(self, _: int) -> None:
-        self._ear.recv(4096)
+    def _follow_orders(self, _: int) -> None:
+        self._wake_r.recv(4096)
         while not self._orders.empty():
             path = self._orders.get()
             if path is None:
@@ -93,17 +93,17 @@ class LocalPort:
                 return
             if path != self.path:
                 self.path = path
-                for pair in list(self.pairs):
-                    pair.turn()
+                for connection in list(self.connections):
+                    connection.retarget()
 
-    def _patience(self) -> float | None:
+    def _timeout_s(self) -> float | None:
         if not self.waiting:
             return None
-        return max(0.0, min(pair.due_at for pair in self.waiting) - time.monotonic())
+        return max(0.0, min(connection.due_at for connection in self.waiting) - time.monotonic())
 
     def _expire(self) -> None:
         if not self.waiting:
             return
         now = time.monotonic()
-        for pair in [pair for pair in self.waiting if pair.due_at <= now]:
-            pair.due()
+        for connection in [connection for connection in self.waiting if connection.due_at <= now]:
+            connection.on_timeout()

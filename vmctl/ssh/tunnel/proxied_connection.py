@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmctl.ssh.tunnel.local_proxy import LocalPort
+    from vmctl.ssh.tunnel.local_proxy import LocalProxy
 
 WAIT_S = 60.0  # how long a browser may wait for the VM
 WAITING = 256  # how many may
@@ -23,14 +23,14 @@ PIECE_BYTES = 64 * 1024
 AHEAD_BYTES = 256 * 1024  # what is read from one side before the other takes it
 RETRIES = 5
 # ssh and its listener end together: so long it may take until we are told that it did
-VERDICT_S = 0.4
+LINK_STATE_S = 0.4
 FULL_S = 0.005  # until ssh's queue of new connections is tried again
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 RESET = struct.pack("ii", 1, 0)
 
 
-class _Side:
-    """One of a pair's two sockets, and what it has not taken yet."""
+class _Endpoint:
+    """One of a connection's two sockets, and what it has not taken yet."""
 
     __slots__ = ("ended", "events", "out", "ready", "sock", "told_end")
 
@@ -43,13 +43,13 @@ class _Side:
         self.told_end = False  # it knows that nothing more comes
 
 
-class Pair:
+class ProxiedConnection:
     """One connection of the browser's, and the one that leads on from it."""
 
-    def __init__(self, port: LocalPort, connection: socket.socket) -> None:
-        self._port = port
-        self._client = _Side(connection, self._client_ready)
-        self._onward: _Side | None = None
+    def __init__(self, port: LocalProxy, connection: socket.socket) -> None:
+        self._proxy = port
+        self._client = _Endpoint(connection, self._client_ready)
+        self._onward: _Endpoint | None = None
         self._path = ""  # where `_onward` leads
         self._kept = bytearray()  # said, and not answered yet
         self._answered = False
@@ -57,19 +57,19 @@ class Pair:
         self._over = False  # only what the client has not taken yet is still delivered
         self._then: Callable[[], None] = self.end
         self.due_at = 0.0
-        port.pairs.add(self)
+        port.connections.add(self)
 
     # -- leading on --------------------------------------------------------------------------
 
-    def lead_on(self) -> None:
+    def connect(self) -> None:
         """Connect the client, now or when there is a way."""
-        self._port.waiting.discard(self)
-        if not self._port.path:
-            if self._client.ended or len(self._port.pairs) > WAITING:
+        self._proxy.waiting.discard(self)
+        if not self._proxy.path:
+            if self._client.ended or len(self._proxy.connections) > WAITING:
                 self.end()  # who hangs up meanwhile has lost patience
                 return
             self._await(WAIT_S, self.end)
-        elif not self._dial(self._port.path):
+        elif not self._dial(self._proxy.path):
             return
         self._watch()
 
@@ -80,39 +80,39 @@ class Pair:
             onward.connect(path)
         except BlockingIOError:
             onward.close()
-            self._await(FULL_S, self.lead_on)
+            self._await(FULL_S, self.connect)
             return True
         except OSError:
             onward.close()
-            self._await_verdict(path)
+            self._await_link_state(path)
             return True
         self._path = path
         self._tries += 1
-        self._onward = _Side(onward, self._onward_ready)
+        self._onward = _Endpoint(onward, self._onward_ready)
         if self._kept:
             said = bytes(self._kept)
             if len(said) > KEPT_BYTES:
-                self._settle()  # too much to say it twice
-            self._port.sent += len(said)
+                self._commit()  # too much to say it twice
+            self._proxy.sent += len(said)
             return self._give(self._onward, said)
         return True
 
-    def turn(self) -> None:
+    def retarget(self) -> None:
         """The way to the VM is another one now, or there is none."""
         if self._onward is not None:
             self._lost()
         elif not self._over:
-            self.lead_on()
+            self.connect()
 
-    def due(self) -> None:
+    def on_timeout(self) -> None:
         """What was waited for did not come."""
-        self._port.waiting.discard(self)
+        self._proxy.waiting.discard(self)
         self._then()
 
     def end(self, *, reset: bool = False) -> None:
         """Close both connections; with `reset` the client knows that something is missing."""
-        self._port.waiting.discard(self)
-        self._port.pairs.discard(self)
+        self._proxy.waiting.discard(self)
+        self._proxy.connections.discard(self)
         self._drop_onward()
         if reset:
             with contextlib.suppress(OSError):
@@ -123,28 +123,28 @@ class Pair:
         """What led to the VM has ended without an answer, or in the middle of one."""
         self._drop_onward()
         if not self._answered and self._tries <= RETRIES and _may_be_repeated(self._kept):
-            self._await_verdict(self._path)
-        elif self._path != self._port.path:
+            self._await_link_state(self._path)
+        elif self._path != self._proxy.path:
             self.end(reset=True)  # half an answer must not look like a whole one
         elif self._client.out:
             self._over = self._client.ended = True
         else:
             self.end()
-        if self in self._port.pairs:
+        if self in self._proxy.connections:
             self._watch()
 
-    def _await_verdict(self, path: str) -> None:
+    def _await_link_state(self, path: str) -> None:
         """Wait for the word that the link was lost; else it was the service that hung up."""
-        if self._port.path != path:
-            self.lead_on()
+        if self._proxy.path != path:
+            self.connect()
         else:
-            self._await(VERDICT_S, self.end)
+            self._await(LINK_STATE_S, self.end)
 
     def _await(self, seconds: float, then: Callable[[], None]) -> None:
         self.due_at, self._then = time.monotonic() + seconds, then
-        self._port.waiting.add(self)
+        self._proxy.waiting.add(self)
 
-    def _settle(self) -> None:
+    def _commit(self) -> None:
         """From here on nothing can be said again."""
         self._answered = True
         self._kept.clear()
@@ -161,7 +161,7 @@ class Pair:
                 return
             if not data:
                 side.ended = True
-                if self._onward is None and not self._port.path:
+                if self._onward is None and not self._proxy.path:
                     self.end()
                     return
             else:
@@ -169,8 +169,8 @@ class Pair:
                     self._kept += data
                 if self._onward is not None:
                     if len(self._kept) > KEPT_BYTES:
-                        self._settle()
-                    self._port.sent += len(data)
+                        self._commit()
+                    self._proxy.sent += len(data)
                     if not self._give(self._onward, data):
                         return
         self._pass_ends_on()
@@ -186,9 +186,9 @@ class Pair:
             if data is None:
                 return
             if data:
-                self._port.received += len(data)
+                self._proxy.received += len(data)
                 if not self._answered:
-                    self._settle()
+                    self._commit()
                 if not self._give(self._client, data):
                     return
             elif not self._answered:
@@ -198,8 +198,8 @@ class Pair:
                 side.ended = True
         self._pass_ends_on()
 
-    def _read(self, side: _Side) -> bytes | None:
-        """What came; b"" at its end, None when the pair is no longer what it was."""
+    def _read(self, side: _Endpoint) -> bytes | None:
+        """What came; b"" at its end, None when the connection is no longer what it was."""
         try:
             return side.sock.recv(PIECE_BYTES)
         except BlockingIOError:
@@ -208,7 +208,7 @@ class Pair:
             self._broken(side)
             return None
 
-    def _give(self, side: _Side, data: bytes) -> bool:
+    def _give(self, side: _Endpoint, data: bytes) -> bool:
         """Write, now or later; False when the side is broken."""
         if not side.out:
             try:
@@ -221,11 +221,11 @@ class Pair:
         side.out += data
         return True
 
-    def _flush(self, side: _Side) -> bool:
+    def _flush(self, side: _Endpoint) -> bool:
         waiting, side.out = bytes(side.out), bytearray()
         return self._give(side, waiting)
 
-    def _broken(self, side: _Side) -> None:
+    def _broken(self, side: _Endpoint) -> None:
         if side is self._client:
             self.end()
         else:
@@ -254,11 +254,11 @@ class Pair:
         if onward is not None:
             self._look(onward, reads=not onward.ended and len(client.out) <= AHEAD_BYTES)
 
-    def _look(self, side: _Side, *, reads: bool) -> None:
+    def _look(self, side: _Endpoint, *, reads: bool) -> None:
         events = (READ if reads else 0) | (WRITE if side.out else 0)
         if events == side.events:
             return
-        selector = self._port.selector
+        selector = self._proxy.selector
         if not side.events:
             selector.register(side.sock, events, side.ready)
         elif not events:
@@ -272,9 +272,9 @@ class Pair:
             self._forget(self._onward)
             self._onward = None
 
-    def _forget(self, side: _Side) -> None:
+    def _forget(self, side: _Endpoint) -> None:
         if side.events:
-            self._port.selector.unregister(side.sock)
+            self._proxy.selector.unregister(side.sock)
             side.events = 0
         side.sock.close()
 

@@ -18,7 +18,7 @@ from vmctl.workflows.costs.cost import stopped_line
 from vmctl.workflows.machine.move_cleanup import clean_up_move
 from vmctl.workflows.machine.status import disk_text
 from vmctl.workflows.session.session import disconnect
-from vmctl.workflows.session.ssh_restriction import remove_limit
+from vmctl.workflows.session.ssh_restriction import remove_restriction
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def down(
     gone = action in ("deleted", "already gone")
     if gone and instance is not None:
         known_hosts.unpin(instance.id)
-        yield from remove_limit(compute, instance, clock)
+        yield from remove_restriction(compute, instance, clock)
     kept = None if gone else instance
     return DownResult(
         action=action,

@@ -39,7 +39,7 @@ from vmctl.workflows.machine.watchdog_setup import start_watchdog_now, update_wa
 from vmctl.workflows.machine.zone_plan import ZonePlan, create, plan_creation
 from vmctl.workflows.readiness.bring_up import Readiness, make_ready, preload
 from vmctl.workflows.readiness.context import BringUp
-from vmctl.workflows.session.ssh_restriction import limit_for
+from vmctl.workflows.session.ssh_restriction import restriction_for
 from vmctl.workflows.sync.push import PushResult
 
 
@@ -104,7 +104,7 @@ def up(
         if action in ("running", "adopted"):
             instance = yield from update_watchdog(project, compute, instance, wish.max_run_s, clock)
         is_new = action not in ("running", "started")
-        limit = yield from limit_for(project, compute, instance, clock, is_new=is_new)
+        limit = yield from restriction_for(project, compute, instance, clock, is_new=is_new)
         climb = BringUp(project, compute, clock, asked, limit)
         ready = yield from make_ready(climb, instance, pushing)
         if action == "running":

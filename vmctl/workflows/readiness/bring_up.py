@@ -25,7 +25,7 @@ from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.readiness.guest_stages import GuestStages
 from vmctl.workflows.readiness.ssh_admission import SshAdmission, ensure_running, vanished_error
 from vmctl.workflows.session.login import renew_key
-from vmctl.workflows.session.session import remember_instance, target_of
+from vmctl.workflows.session.session import cache_instance, target_of
 
 if TYPE_CHECKING:
     from vmctl.workflows.sync.push import PushResult
@@ -71,7 +71,7 @@ def make_ready(
     entrance = SshAdmission(climb)
     remote = yield from entrance.open(instance, observed)
     target = target_of(climb.project, instance, ensure_keypair())
-    remember_instance(climb.project, instance, target, climb.clock)
+    cache_instance(climb.project, instance, target, climb.clock)
     where = f"{target.user}@{target.address}"
     yield Finished("ssh", f"SSH answers, host key verified: {where}",
                    climb.clock.monotonic() - started)  # fmt: skip

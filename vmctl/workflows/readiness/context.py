@@ -8,7 +8,7 @@ from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.config import Project
 from vmctl.domain.readiness.stages import Stage, StageLog
-from vmctl.workflows.session.ssh_restriction import Limit
+from vmctl.workflows.session.ssh_restriction import SshRestriction
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class BringUp:
     compute: Compute
     clock: Clock
     began: float
-    limit: Limit | None = None  # of SSH, for the way in to keep to
+    limit: SshRestriction | None = None  # of SSH, for the way in to keep to
     ladder: StageLog = field(default_factory=StageLog)
 
     def told(self, rung: Stage, note: str = "") -> None:

@@ -14,7 +14,7 @@ from vmctl.domain.readiness.nvidia import Driver
 from vmctl.domain.readiness.readiness import Observation, diagnose
 from vmctl.domain.readiness.stages import Stage
 from vmctl.domain.text import SetupReport
-from vmctl.ssh.boot_reports import Watching
+from vmctl.ssh.boot_reports import BootReports
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.tasks import StoryTask
@@ -109,16 +109,16 @@ class GuestStages:
         if self.pushing is not None and self.push is None:
             self.push = StoryTask(self.pushing())
 
-    def _watch(self, remote: OpenSSH | Connection) -> Watching:
+    def _watch(self, remote: OpenSSH | Connection) -> BootReports:
         self.heard = self.over = False
-        return Watching(remote, {"gpus": self.observed.gpus, "torch": bool(self.observed.gpus)})
+        return BootReports(remote, {"gpus": self.observed.gpus, "torch": bool(self.observed.gpus)})
 
-    def _hear(self, watching: Watching) -> None:
+    def _hear(self, watching: BootReports) -> None:
         if self.over:
             self.clock.sleep(NEWS_S)
             return
         try:
-            report = watching.news()
+            report = watching.next_report()
         except EOFError:
             self.over = True
             return

@@ -17,7 +17,7 @@ from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.ssh.tunnel.forward import Knock
+from vmctl.ssh.session.port_probe import PortProbe
 from vmctl.workflows.machine.status import explain_stop
 from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.session.login import try_to_pin
@@ -58,7 +58,7 @@ class SshAdmission:
         except BaseException:
             if isinstance(remote, Connection):
                 remote.close()
-            limit.shut_again()
+            limit.restore()
             raise
         return remote
 
@@ -76,7 +76,7 @@ class SshAdmission:
         began = since = clock.monotonic()
         looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
         target = target_of(self.project, instance, ensure_keypair())
-        knock = Knock(target)
+        knock = PortProbe(target)
         try:
             while True:
                 if rung is Stage.PORT:
@@ -99,8 +99,8 @@ class SshAdmission:
                     looked = now
                     observed = self._look(instance, observed, rung)
                     limit = self.climb.limit
-                    if rung is Stage.PORT and limit and limit.keeps_out(instance, now - since):
-                        yield from limit.lift()
+                    if rung is Stage.PORT and limit and limit.blocks_us(instance, now - since):
+                        yield from limit.suspend()
                         since = clock.monotonic()
                 wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
                 if wrong is not None:
@@ -150,7 +150,7 @@ class SshAdmission:
 
     def _allowed(self, instance: Instance) -> bool | None:
         """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
-        if self.climb.limit and self.climb.limit.shut:
+        if self.climb.limit and self.climb.limit.enforced:
             return None  # it is our own limit that decides
         # the VM's own: an adopted one may be in another than the settings say
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmctl.clock import Clock
 from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Event, Started, Story
-from vmctl.domain.runs.run import RunFacts, State, observe
+from vmctl.domain.runs.run import RunFacts, RunState, observe
 
 if TYPE_CHECKING:  # a run that is not lost does without the Google client
     from vmctl.cloud.compute.compute import Compute
@@ -23,7 +23,7 @@ CLOCKS_DIFFER = timedelta(seconds=5)  # a VM's from Google's, at most
 
 def why_lost(project: Project, facts: RunFacts, clock: Clock) -> Generator[Event, None, str]:
     """Why a run was lost, by what Google says of its VM; "" for one that was not."""
-    if observe(facts) is not State.LOST:
+    if observe(facts) is not RunState.LOST:
         return ""
     since = datetime.fromtimestamp(facts.created_at, UTC) if facts.created_at else None
     try:
@@ -86,7 +86,7 @@ def gone_with_its_vm(run_id: str, why: str) -> Unreachable:
 
 def job_error(result: RunResult) -> VmctlError | None:
     """The error of a run that was lost; None for one whose exit code tells everything."""
-    if result.state != State.LOST:
+    if result.state != RunState.LOST:
         return None
     why = result.lost_because or "The VM stopped or restarted under it."
     return Unreachable(

@@ -17,17 +17,17 @@ from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, TimedOut, Un
 from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
 from vmctl.domain.names import nearest
 from vmctl.domain.replies import unfit
+from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.domain.runs.run import (
     RunFacts,
+    RunState,
     RunView,
-    State,
     choose,
     newest_first,
     observe,
     running_first,
     view,
 )
-from vmctl.domain.runs.tunnel import backoff_s
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import tail_of
@@ -35,7 +35,7 @@ from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.agreements import Agree, values_for
 from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.runs.setup import prepare_machine
-from vmctl.workflows.session.session import Session, connect, reach
+from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
@@ -221,12 +221,12 @@ def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
 
 def ps(project: Project) -> list[RunView]:
     """The runs on the VM, the newest first."""
-    return [view(facts) for facts in newest_first(_facts(reach(project), project))]
+    return [view(facts) for facts in newest_first(_facts(connect_quietly(project), project))]
 
 
 def attach(project: Project, wanted: str | None = None) -> int:
     """Enter a run's tmux session with this terminal; Ctrl-B D leaves it running."""
-    vm = reach(project)
+    vm = connect_quietly(project)
     facts = running_first(_facts(vm, project), wanted)
     if observe(facts).is_over:
         raise Conflict(
@@ -293,7 +293,8 @@ def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
 
 def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
     """The runs on the VM that have ended, with what it cost meanwhile."""
-    found = [_paid(project, facts, usd_per_hour) for facts in _facts(reach(project), project)]
+    runs = _facts(connect_quietly(project), project)
+    found = [_paid(project, facts, usd_per_hour) for facts in runs]
     return [run for run in found if run is not None]
 
 
@@ -317,7 +318,7 @@ def _result(project: Project, facts: RunFacts, session: Session, lost_because: s
     state = observe(facts)
     shown = view(facts)
     code = facts.exit_code if state.is_over else None
-    if state in (State.LOST, State.CANCELLED) and not code:
+    if state in (RunState.LOST, RunState.CANCELLED) and not code:
         code = 1
     stops = session.stops_at.isoformat(timespec="seconds") if session.stops_at else None
     paid = _paid(project, facts, session.usd_per_hour)

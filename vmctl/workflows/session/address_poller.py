@@ -10,9 +10,9 @@ from vmctl.cloud import emulator_process
 from vmctl.config import Project
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import Target
-from vmctl.domain.runs.tunnel import asking_gap_s, backoff_s
-from vmctl.ssh.tunnel.forward import Knock
-from vmctl.workflows.session.session import whereabouts
+from vmctl.domain.runs.heartbeat import asking_gap_s, backoff_s
+from vmctl.ssh.session.port_probe import PortProbe
+from vmctl.workflows.session.session import resolve_target
 
 LEAST_GAP_S = 2.0
 OPEN_S = 15.0
@@ -20,7 +20,7 @@ REOPEN_S = 5.0  # a handshake that takes longer is begun again, with more patien
 HANDSHAKE_GAP_S = 2.0
 
 
-class Inquiry:
+class AddressPoller:
     """Asks the API now and then, in a thread of its own, until it is closed.
 
     Asking also renews our key on the VM and pins its host keys, as every command does.
@@ -33,9 +33,9 @@ class Inquiry:
         self._wake = threading.Event()
         self._over = threading.Event()
         # a daemon: nobody waits for an answer that no longer matters
-        threading.Thread(target=self._ask_on, name="inquiry", daemon=True).start()
+        threading.Thread(target=self._ask_on, name="poller", daemon=True).start()
 
-    def news(self) -> Target | VmctlError | None:
+    def latest(self) -> Target | VmctlError | None:
         """What was learnt since the last call: the VM's door, or why there is none just now.
 
         NotFound: the VM no longer exists.
@@ -45,7 +45,7 @@ class Inquiry:
             found = self._news.get()
         return found
 
-    def hurry(self) -> None:
+    def poll_now(self) -> None:
         """Ask soon: what is known is of no use."""
         self._wake.set()
 
@@ -70,7 +70,7 @@ class Inquiry:
         try:
             if self._project.local:
                 self._look_for_the_emulator()
-            return whereabouts(self._project, self._clock)
+            return resolve_target(self._project, self._clock)
         except VmctlError as error:
             return error
         except Exception as error:  # a library's own trouble is no reason to ask no more
@@ -87,26 +87,26 @@ class Inquiry:
             )
 
 
-class Way:
+class ReconnectRoute:
     """Where the VM is tried, and how patiently."""
 
     def __init__(self, target: Target) -> None:
-        self._knock = Knock(target)
-        self._stranger: Target | None = None  # a door where somebody else answered
+        self._probe = PortProbe(target)
+        self._distrusted: Target | None = None  # a door where somebody else answered
         self._attempts = 0
         self._handshakes = 0
 
     @property
     def target(self) -> Target:
         """The door that is tried now."""
-        return self._knock.target
+        return self._probe.target
 
     @property
     def patience_s(self) -> float:
         """How long the next handshake may take."""
         return min(REOPEN_S * (self._handshakes + 1), OPEN_S)
 
-    def learn(self, news: Target | VmctlError | None, seen: Target | None) -> str:
+    def update(self, news: Target | VmctlError | None, seen: Target | None) -> str:
         """Take what the API said, else what this computer saw last; why there is no door now.
 
         Raises NotFound when the VM no longer exists.
@@ -114,32 +114,32 @@ class Way:
         if isinstance(news, NotFound):
             raise news
         if isinstance(news, Target):
-            self._stranger = None
+            self._distrusted = None
         door = news if isinstance(news, Target) else seen
         if door is not None and door != self.target:
-            self._knock.close()
-            self._knock = Knock(door)
+            self._probe.close()
+            self._probe = PortProbe(door)
             self._attempts = self._handshakes = 0
         return news.message if isinstance(news, VmctlError) else ""
 
-    def opens(self, clock: Clock) -> bool:
+    def try_connect(self, clock: Clock) -> bool:
         """Whether somebody answers there now, or within the pause before the next try."""
         gap = backoff_s(self._attempts)
         self._attempts += 1
-        if self.target == self._stranger:
+        if self.target == self._distrusted:
             clock.sleep(gap)
             return False
-        return self._knock.opens(gap, clock)
+        return self._probe.opens(gap, clock)
 
-    def doubt(self) -> None:
+    def distrust(self) -> None:
         """Somebody else answers there: not again before the API says that it is the VM's."""
-        self._stranger = self.target
+        self._distrusted = self.target
 
-    def pause(self, clock: Clock) -> None:
+    def back_off(self, clock: Clock) -> None:
         """After a handshake in vain: short at first."""
         clock.sleep(min(0.1 * 2**self._handshakes, HANDSHAKE_GAP_S))
         self._handshakes = min(self._handshakes + 1, 10)
 
     def close(self) -> None:
         """Leave no try open."""
-        self._knock.close()
+        self._probe.close()

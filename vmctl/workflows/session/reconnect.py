@@ -8,7 +8,7 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
 from vmctl.domain.events import Info, Story
-from vmctl.domain.runs.tunnel import backoff_s
+from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.workflows.session.session import Session, connect
 
 LINK_LOST_S = 600.0  # how long a transfer tries to come back
@@ -16,7 +16,7 @@ ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a p
 
 
 @dataclass(slots=True)
-class ComingBack:
+class Reconnector:
     """How long a link has been gone, and the way back over it."""
 
     project: Project
@@ -29,19 +29,21 @@ class ComingBack:
         """Whether nothing has come through since the link was lost."""
         return self._lost_at is not None
 
-    def is_back(self) -> None:
+    def connected(self) -> None:
         """The VM has answered: what is lost from now on is lost anew."""
         self._lost_at, self._attempt = None, 0
 
-    def lost(self, error: Unreachable | AccessDenied, *, progressed: bool) -> Story[None]:
-        """Take the loss in; raises the error where coming back is no use, or no use any more.
+    def connection_lost(
+        self, error: Unreachable | AccessDenied, *, progressed: bool
+    ) -> Story[None]:
+        """Note the loss; raises the error where reconnecting is of no use, or no longer of use.
 
         With `progressed` something has come through since the last loss.
         """
         if isinstance(error, HostKeyChanged):
             raise error  # somebody else answers: no link that comes back
         if progressed:
-            self.is_back()
+            self.connected()
         if self._lost_at is None:
             if isinstance(error, AccessDenied):
                 raise error

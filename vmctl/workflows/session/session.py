@@ -21,7 +21,7 @@ from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import KeyPair, ensure_keypair
 from vmctl.ssh.identity.known_hosts import pin_file
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.ssh.session.stale_sockets import end_all_of, tidy_now_and_then
+from vmctl.ssh.session.stale_sockets import close_all_for, sweep_daily
 from vmctl.workflows.base.stories import drain
 
 if TYPE_CHECKING:  # a warm command does without them
@@ -69,8 +69,8 @@ def connect(
     then, too, the API is not asked.
     """
     clock = clock or Clock()
-    tidy_now_and_then()
-    known = None if fresh else _recall(project)
+    sweep_daily()
+    known = None if fresh else _read_cache(project)
     if known is not None and known.is_good(clock.now(), project.key_lifetime / 2):
         ssh = OpenSSH(known.target, _resolver(project, clock))
         if verify:
@@ -81,7 +81,7 @@ def connect(
     return (yield from _through_api(project, known, clock))
 
 
-def reach(project: Project) -> OpenSSH:
+def connect_quietly(project: Project) -> OpenSSH:
     """`connect` for what tells no story: commands that hand this terminal over."""
     return drain(connect(project)).ssh
 
@@ -91,8 +91,8 @@ def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
 
     def resolve() -> Target:
         # its events are not worth interrupting the command for
-        instance, target = drain(_find(project, _recall(project), clock))
-        remember_instance(project, instance, target, clock)
+        instance, target = drain(_find(project, _read_cache(project), clock))
+        cache_instance(project, instance, target, clock)
         return target
 
     return resolve
@@ -102,7 +102,7 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
     instance, target = yield from _find(project, known, clock)
     ssh = OpenSSH(target, _resolver(project, clock))
     _open_patiently(ssh, clock)
-    remember_instance(project, instance, target, clock)
+    cache_instance(project, instance, target, clock)
     from vmctl.workflows.machine.status import rate_of
 
     rate = rate_of(instance)
@@ -122,7 +122,7 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
         disconnect(project)
     elif known is not None and instance is not None and _target_differs(known.target, instance):
         OpenSSH(known.target).close()
-        forget(project)
+        drop_cache(project)
     if instance is None:
         raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
     if instance.status is not Status.RUNNING:
@@ -179,17 +179,18 @@ def _target_differs(target: Target, instance: Instance) -> bool:
 # -- what was seen last: a cache, never trusted without the probe -----------------------------
 
 
-def remember_instance(project: Project, instance: Instance, target: Target, clock: Clock) -> None:
+def cache_instance(project: Project, instance: Instance, target: Target, clock: Clock) -> None:
     """Keep the door of an instance that answered, for as long as our key opens it."""
     now, public_line = clock.now(), ensure_keypair().public_line
     left = time_left(instance.ssh_keys, project.login_user, public_line, now)
     from vmctl.workflows.machine.status import rate_of
 
     rate = rate_of(instance)
-    remember(project, target, now + min(left, NO_END), instance.stops_at, rate.on_usd_h, rate.dated)
+    expires_at = now + min(left, NO_END)
+    cache_target(project, target, expires_at, instance.stops_at, rate.on_usd_h, rate.dated)
 
 
-def remember(
+def cache_target(
     project: Project,
     target: Target,
     key_expires_at: datetime,
@@ -208,13 +209,13 @@ def remember(
     path = _cache_file(project)
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
         atomic_write(path, json.dumps(record))
-    from vmctl.ssh.identity.user_ssh_config import learned  # a warm command does without it
+    from vmctl.ssh.identity.user_ssh_config import update_host  # a warm command does without it
 
     with contextlib.suppress(OSError):
-        learned(whose(project), target)
+        update_host(identity_of(project), target)
 
 
-def whose(project: Project) -> tuple[str, str, bool, str, str]:
+def identity_of(project: Project) -> tuple[str, str, bool, str, str]:
     """What tells a project's VM from all others in the user's ssh configuration."""
     from vmctl.cloud import emulator_process  # it brings an HTTP client along
 
@@ -222,19 +223,19 @@ def whose(project: Project) -> tuple[str, str, bool, str, str]:
     return project.owner, project.name, project.local, project.google_project or "", home
 
 
-def forget(project: Project) -> None:
+def drop_cache(project: Project) -> None:
     """Drop what was seen last."""
     with contextlib.suppress(OSError):
         _cache_file(project).unlink(missing_ok=True)
 
 
-def seen_last(project: Project) -> Target | None:
+def cached_target(project: Project) -> Target | None:
     """The door that answered last, on this computer; whoever uses it must be able to doubt it."""
-    known = _recall(project)
+    known = _read_cache(project)
     return known.target if known else None
 
 
-def whereabouts(project: Project, clock: Clock) -> Target:
+def resolve_target(project: Project, clock: Clock) -> Target:
     """Where the VM is now, from the API, its host keys pinned and our key on it; no connection.
 
     Raises NotFound, Conflict (stopped), Unreachable, and what else the API says.
@@ -244,13 +245,13 @@ def whereabouts(project: Project, clock: Clock) -> Target:
 
 def disconnect(project: Project) -> None:
     """End the warm connection of a VM that stops or goes."""
-    known = _recall(project)
+    known = _read_cache(project)
     if known is not None:
-        end_all_of(known.target.alias)
-    forget(project)
+        close_all_for(known.target.alias)
+    drop_cache(project)
 
 
-def _recall(project: Project) -> _Cached | None:
+def _read_cache(project: Project) -> _Cached | None:
     try:
         record = json.loads(_cache_file(project).read_text(encoding="utf-8"))
         stops_at = record["stops_at"]

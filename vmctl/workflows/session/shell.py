@@ -10,7 +10,7 @@ from vmctl.domain.command import command, quote_path
 from vmctl.domain.errors import InvalidInput, NotFound, Unreachable
 from vmctl.domain.terminal import Sinks
 from vmctl.ssh.session.openssh import SSH_FAILED
-from vmctl.workflows.session.session import reach
+from vmctl.workflows.session.session import connect_quietly
 
 
 def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None) -> int:
@@ -20,14 +20,14 @@ def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None)
     writes goes to the sinks.
     """
     line = remote_line(words) if words else None
-    return reach(project).interactive(line, tty=os.isatty(0), sinks=sinks)
+    return connect_quietly(project).interactive(line, tty=os.isatty(0), sinks=sinks)
 
 
 def exec_(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> int:
     """Run one command in the project's folder, without a terminal; its exit code is ours."""
     if not words:
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
-    vm = reach(project)
+    vm = connect_quietly(project)
     # before the first push there is no such folder: then it is the home
     there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
     return vm.interactive(there, tty=False, sinks=sinks)
@@ -53,7 +53,7 @@ def scp(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> i
             raise NotFound(
                 f"'{path}' is not on this computer.", hint=f"For a path on the VM: :{path}"
             )
-    vm = reach(project)
+    vm = connect_quietly(project)
     vm.verify()  # scp itself would wait for a dead connection
     alias = vm.target.alias
     named = [f"{alias}{path}" if path.startswith(":") else _local(path) for path in paths]

@@ -14,7 +14,7 @@ from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.ssh.identity import user_ssh_config
 from vmctl.workflows.base.api import open_cloud
-from vmctl.workflows.session.session import connect, whose
+from vmctl.workflows.session.session import connect, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def ssh_config(
         target = session.ssh.target
     except (NotFound, Conflict) as error:
         yield Info(f"{error.message} The name will find it once it runs.")
-    with user_ssh_config.changing() as known:
+    with user_ssh_config.edit_hosts() as known:
         found = _host_of(project, known)
         host = replace(
             found,
@@ -80,7 +80,7 @@ def remove(project: Project, *, file: Path | None = None) -> SshConfigResult:
     """Take the Include out of the user's file and delete vmctl's own; repeating it is fine."""
     file = file or user_ssh_config.default_file()
     removed = user_ssh_config.remove_include(file)
-    user_ssh_config.forget_hosts()
+    user_ssh_config.remove_files()
     return SshConfigResult(
         action="removed" if removed else "already gone",
         file=str(file),
@@ -111,17 +111,17 @@ def follow(name: str, *, clock: Clock | None = None) -> Story[Target]:
     try:
         session = yield from connect(project, clock=clock, verify=True)
     except (NotFound, Conflict):
-        user_ssh_config.learned(host.whose, None)
+        user_ssh_config.update_host(host.identity, None)
         raise
-    user_ssh_config.learned(host.whose, session.ssh.target)
+    user_ssh_config.update_host(host.identity, session.ssh.target)
     return session.ssh.target
 
 
 def _host_of(project: Project, known: list[Host]) -> Host:
     """This project's host, under the name that it has already or the first that is free."""
-    wanted = Host("", *whose(project))
+    wanted = Host("", *identity_of(project))
     for host in known:
-        if host.whose == wanted.whose:
+        if host.identity == wanted.identity:
             return host
     taken = {host.name for host in known}
     for name in names_for(wanted):

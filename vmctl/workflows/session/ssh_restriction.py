@@ -33,9 +33,9 @@ from vmctl.workflows.base.operations import wait_deleted, wait_done, wait_operat
 from vmctl.workflows.base.stories import drain
 
 
-def limit_for(
+def restriction_for(
     project: Project, compute: Compute, instance: Instance, clock: Clock, *, is_new: bool
-) -> Story[Limit | None]:
+) -> Story[SshRestriction | None]:
     """The limit that the way into a VM has to keep to; None where SSH is not limited.
 
     What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise, and
@@ -48,27 +48,28 @@ def limit_for(
     limited = bool(instance.labels.get(LIMIT_LABEL))
     if wanted is None and not limited and not is_new:
         return None
-    limit = Limit(compute, instance, clock)
-    deny = firewall.read_rule(compute, limit.names.deny)
+    restriction = SshRestriction(compute, instance, clock)
+    deny = firewall.read_rule(compute, restriction.names.deny)
     if wanted is False:
         if limited or deny is not None:
-            yield from limit.remove()
+            yield from restriction.remove()
         return None
     if deny is None and not wanted and not limited:
         return None
     if deny is not None and not deny.in_force:
-        yield from limit.done(firewall.set_in_force(compute, limit.names.deny, True))
-    limit.shut = deny is not None and instance.external
-    return limit
+        in_force = firewall.set_in_force(compute, restriction.names.deny, True)
+        yield from restriction.wait_done(in_force)
+    restriction.enforced = deny is not None and instance.external
+    return restriction
 
 
-def remove_limit(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def remove_restriction(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
     """The rules of a VM that is gone go, too; nothing happens for one that had none."""
     if instance.labels.get(LIMIT_LABEL):
         yield from _delete(compute, RuleNames.of(instance.name), clock)
 
 
-class Limit:
+class SshRestriction:
     """The limit of one VM; `shut` while its rules keep out whom they do not name."""
 
     def __init__(self, compute: Compute, instance: Instance, clock: Clock) -> None:
@@ -76,41 +77,41 @@ class Limit:
         self.instance = instance
         self.clock = clock
         self.names = RuleNames.of(instance.name)
-        self.shut = False
-        self._lifting: Operation | None = None
+        self.enforced = False
+        self._suspension: Operation | None = None
         self._label = instance.labels.get(LIMIT_LABEL, "")
-        self._told_at: float | None = None  # when the VM's own word of this boot was seen first
+        self._reported_at: float | None = None  # when the VM's own word of this boot was seen first
 
-    def keeps_out(self, instance: Instance, silent_s: float) -> bool:
+    def blocks_us(self, instance: Instance, silent_s: float) -> bool:
         """Whether the port, silent for so long, is shut to our address, and not just not open yet.
 
         The VM's watchdog tells the API that it is up, from whatever address we come.
         """
-        if not self.shut:
+        if not self.enforced:
             return False
         now, clock = self.compute.now(self.clock.now()), self.clock
         started = instance.started_at or instance.created_at or now
-        if self._told_at is None:
+        if self._reported_at is None:
             report = watch_report(self.compute, instance)
             if report is not None and report.is_since(started):
-                self._told_at = clock.monotonic()
-        told_s = clock.monotonic() - self._told_at if self._told_at is not None else None
-        return is_shut_out(silent_s, (now - started).total_seconds(), told_s)
+                self._reported_at = clock.monotonic()
+        reported_s = None if self._reported_at is None else clock.monotonic() - self._reported_at
+        return is_shut_out(silent_s, (now - started).total_seconds(), reported_s)
 
-    def lift(self) -> Story[None]:
-        """Let in whom the network's own rules let in, until `set` or `shut_again`."""
+    def suspend(self) -> Story[None]:
+        """Let in whom the network's own rules let in, until `set` or `restore`."""
         yield Info("SSH is limited to one address: the limit is lifted until you are let in.")
         self._name(SUSPENDED)  # whoever looks before it is set again reads the truth
-        self._lifting = firewall.set_in_force(self.compute, self.names.deny, False)
-        yield from self.done(self._lifting)
-        self.shut = False
+        self._suspension = firewall.set_in_force(self.compute, self.names.deny, False)
+        yield from self.wait_done(self._suspension)
+        self.enforced = False
 
-    def shut_again(self) -> None:
+    def restore(self) -> None:
         """What was lifted is in force again: nobody was let in, or whoever waits has left."""
-        if self._lifting is None:
+        if self._suspension is None:
             return
-        drain(wait_operation(self.compute, self._lifting, self.clock, "limit"))
-        drain(self.done(firewall.set_in_force(self.compute, self.names.deny, True)))
+        drain(wait_operation(self.compute, self._suspension, self.clock, "limit"))
+        drain(self.wait_done(firewall.set_in_force(self.compute, self.names.deny, True)))
         allow = firewall.read_rule(self.compute, self.names.allow)
         if allow is not None and allow.sources:
             self._name(label_of(allow.sources[0]))
@@ -130,17 +131,17 @@ class Limit:
             return
         yield Started("limit", f"Limiting SSH to {source}")
         # first the rule that lets us in, and the one that shuts the door last
-        yield from self.done(
+        yield from self.wait_done(
             firewall.put_allow(compute, names, vm, source, there=allow is not None)
         )
         tagged = firewall.add_own_tag(compute, vm)
         if tagged is not None:
-            yield from self.done(tagged)
+            yield from self.wait_done(tagged)
         if not self._label:
             self._name(SUSPENDED)  # the rules of a labelled VM go with it
-        yield from self.done(firewall.put_deny(compute, names, vm, there=deny is not None))
-        self._lifting = None
-        self.shut = self.instance.external
+        yield from self.wait_done(firewall.put_deny(compute, names, vm, there=deny is not None))
+        self._suspension = None
+        self.enforced = self.instance.external
         self._name(label_of(source))
         yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
                        self.clock.monotonic() - began)  # fmt: skip
@@ -150,18 +151,18 @@ class Limit:
         began = self.clock.monotonic()
         yield Started("limit", f"Lifting the limit on SSH to {self.instance.name}")
         yield from _delete(self.compute, self.names, self.clock)
-        yield from self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
+        yield from self.wait_done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
         yield Finished("limit", "SSH is open to whom the network's rules let in",
                        self.clock.monotonic() - began)  # fmt: skip
 
-    def done(self, operation: Operation) -> Story[None]:
+    def wait_done(self, operation: Operation) -> Story[None]:
         """Wait for a change; raises why it was refused."""
         doing = f"Changing the firewall of {self.instance.name}"
         yield from wait_done(self.compute, operation, self.clock, "limit", doing)
 
     def _name(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
-        drain(self.done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
+        drain(self.wait_done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
         self._label = value
 
 

@@ -16,7 +16,7 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import VmctlError
 from vmctl.folders import cache_dir
 from vmctl.ssh.session.openssh import OpenSSH
-from vmctl.workflows.session.session import seen_last
+from vmctl.workflows.session.session import cached_target
 
 ANSWER_S = 1.0  # who presses Tab does not wait longer
 MOST = 200
@@ -82,7 +82,7 @@ def vms_seen() -> list[str]:
 
 def _lines(project: Project, line: str) -> list[str]:
     """What a command on the VM prints, over the connection that is warm already; else nothing."""
-    target = seen_last(project)
+    target = cached_target(project)
     if target is None:
         return []
     vm = OpenSSH(target)

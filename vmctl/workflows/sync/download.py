@@ -23,7 +23,7 @@ from vmctl.ssh.transfer.download import (
     ReceivedFile,
 )
 from vmctl.workflows.base.stories import as_story
-from vmctl.workflows.session.reconnect import ComingBack
+from vmctl.workflows.session.reconnect import Reconnector
 from vmctl.workflows.session.session import Session
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Download:
 
         A lost link is come back over for ten minutes, counted from the last byte that came.
         """
-        back = ComingBack(self.project, self.clock)
+        reconnector = Reconnector(self.project, self.clock)
         while True:
             before, self._waited = self._done, False
             try:
@@ -85,11 +85,13 @@ class Download:
                 if not self.waits:
                     raise
                 yield Info(f"{error.message} Waiting for it")
-                back.is_back()
+                reconnector.connected()
             except (Unreachable, AccessDenied) as error:
-                yield from back.lost(error, progressed=self._done > before or self._waited)
+                progressed = self._done > before or self._waited
+                yield from reconnector.connection_lost(error, progressed=progressed)
             ask = True
-            session = (yield from back.session()) or session  # the old one is tried, and counted
+            # where there is no new one the old one is tried, and counted
+            session = (yield from reconnector.session()) or session
 
     def _one_connection(self, session: Session, ask: bool) -> Story[bool]:
         """Whether all that is wanted came; not where more comes unasked than is wanted."""

@@ -30,7 +30,7 @@ from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.upload import HelpersReinstalled, UploadStream
 from vmctl.workflows.base.agreements import Agree, agree_on_files
-from vmctl.workflows.session.reconnect import ComingBack
+from vmctl.workflows.session.reconnect import Reconnector
 from vmctl.workflows.session.session import connect
 from vmctl.workflows.sync.hash_cache import (
     CutMarker,
@@ -108,7 +108,7 @@ def push(
         scan = Scan(project, key, may_send=not dry_run)
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
-        progress, back, installed = _Progress(), ComingBack(project, clock), False
+        progress, reconnector, installed = _Progress(), Reconnector(project, clock), False
         while True:
             progress.begun = False
             try:
@@ -124,12 +124,12 @@ def push(
                 installed = True
                 continue
             except (Unreachable, AccessDenied) as error:
-                if not (progress.begun or back.is_lost):
+                if not (progress.begun or reconnector.is_lost):
                     raise  # there was no link that could come back
                 if type(error) is Unreachable:
                     error.hint = RESUMES
-                yield from back.lost(error, progressed=progress.has_progressed())
-            session = (yield from back.session()) or session
+                yield from reconnector.connection_lost(error, progressed=progress.has_progressed())
+            session = (yield from reconnector.session()) or session
             # the folder may have changed meanwhile
             scan = Scan(project, key, may_send=not dry_run)
     selection, tree = scan.selection, scan.tree

@@ -55,7 +55,7 @@ class TunnelRecord:
         return f"127.0.0.1:{self.local_port} -> {self.vm}:{self.remote_port}"
 
 
-class Entry:
+class OwnRecord:
     """Our own tunnel's record; it disappears with us, however we end."""
 
     def __init__(self, project: Project, forwarding: Forwarding, *, background: bool) -> None:
@@ -92,7 +92,7 @@ class Entry:
             self.close()
             raise
 
-    def tell(self, state: str, *, url: str = "", note: str = "") -> None:
+    def update(self, state: str, *, url: str = "", note: str = "") -> None:
         """Say how the tunnel is; an URL once told stays.
 
         A full disk closes no tunnel; but in the background nobody would ever know of one whose

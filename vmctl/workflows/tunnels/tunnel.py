@@ -23,10 +23,10 @@ from vmctl.ssh import rpc
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.tunnel import local_ports
 from vmctl.ssh.tunnel.forward import Forward, LibraryAbsent
-from vmctl.ssh.tunnel.local_proxy import LocalPort
-from vmctl.workflows.session.address_poller import Inquiry, Way
-from vmctl.workflows.session.session import connect, seen_last
-from vmctl.workflows.tunnels.registry import RECONNECTING, UP, Entry, open_tunnels
+from vmctl.ssh.tunnel.local_proxy import LocalProxy
+from vmctl.workflows.session.address_poller import AddressPoller, ReconnectRoute
+from vmctl.workflows.session.session import cached_target, connect
+from vmctl.workflows.tunnels.registry import RECONNECTING, UP, OwnRecord, open_tunnels
 
 STEP = "tunnel"
 OPEN_S = 15.0
@@ -55,16 +55,16 @@ def tunnel(
     clock = clock or Clock()
     services = [(service.name, service.port) for service in project.services.values()]
     forwarding = parse_forwarding(what, services, port)
-    local = LocalPort(_listen(forwarding.local_port, any_port))
-    entry: Entry | None = None
+    local = LocalProxy(_listen(forwarding.local_port, any_port))
+    record: OwnRecord | None = None
     try:
         forwarding = replace(forwarding, local_port=local.port)
-        entry = Entry(project, forwarding, background=background)
-        yield from _Tunnel(project, forwarding, local, entry, clock).story(what)
+        record = OwnRecord(project, forwarding, background=background)
+        yield from _Tunnel(project, forwarding, local, record, clock).story(what)
     finally:
         local.close()
-        if entry is not None:
-            entry.close()
+        if record is not None:
+            record.close()
 
 
 def _listen(port: int, any_port: bool) -> Any:
@@ -93,14 +93,14 @@ class _Tunnel:
         self,
         project: Project,
         forwarding: Forwarding,
-        local: LocalPort,
-        entry: Entry,
+        local: LocalProxy,
+        record: OwnRecord,
         clock: Clock,
     ) -> None:
         self.project = project
         self.forwarding = forwarding
         self.local = local
-        self.entry = entry
+        self.record = record
         self.clock = clock
         self.token = ""
         self._forward: Forward | None = None
@@ -139,7 +139,7 @@ class _Tunnel:
         """Until the connection is lost."""
         assert self._forward is not None
         while self._forward.alive(LOOK_S):
-            if not self.local.serves:
+            if not self.local.is_alive:
                 raise VmctlError(
                     f"Port {self.local.port} of this computer is no longer served.",
                     hint=f"Open it again: vmctl tunnel {self.forwarding.what}",
@@ -170,7 +170,7 @@ class _Tunnel:
         Nothing is led there yet.
         """
         local = self.local
-        path = self.entry.new_socket()
+        path = self.record.new_socket()
         self._last = ssh.target
         self._forward = Forward(ssh, self.forwarding, path, lambda: (local.received, local.sent))
         request = self._service_request()
@@ -188,16 +188,16 @@ class _Tunnel:
 
     def _lead(self) -> None:
         assert self._forward is not None
-        self.local.lead_to(str(self._forward.path))
+        self.local.retarget(str(self._forward.path))
 
     def _disconnect(self) -> None:
-        self.local.lead_to("")
+        self.local.retarget("")
         if self._forward is not None:
             self._forward.close()
             self._forward = None
 
     def _tell_up(self) -> None:
-        self.entry.tell(UP, url=url(self.forwarding, self.token))
+        self.record.update(UP, url=url(self.forwarding, self.token))
 
     def _service_request(self) -> dict[str, Any] | None:
         """What the VM is asked so that the service runs; None for a bare port."""
@@ -222,34 +222,34 @@ class _Tunnel:
         because the VM may have another address, or none. Another command of this computer that
         has reached the VM (`vmctl up`) is followed at once.
         """
-        self.entry.tell(RECONNECTING)
+        self.record.update(RECONNECTING)
         self._said = ""
-        inquiry = Inquiry(self.project, self.clock)
-        way = Way(self._last)
+        poller = AddressPoller(self.project, self.clock)
+        route = ReconnectRoute(self._last)
         try:
             while True:
-                note = way.learn(inquiry.news(), seen_last(self.project))
-                if way.opens(self.clock):
+                note = route.update(poller.latest(), cached_target(self.project))
+                if route.try_connect(self.clock):
                     try:
-                        yield from self._again(way)
+                        yield from self._again(route)
                         return
                     except HostKeyChanged as error:
-                        way.doubt()
+                        route.distrust()
                         note = error.message
                     except LinkLost:
                         note = "the link was lost again"
                     except VmctlError as error:
                         note = error.message
-                    inquiry.hurry()
-                    way.pause(self.clock)
+                    poller.poll_now()
+                    route.back_off(self.clock)
                 yield self._not_yet(note)
         finally:
-            inquiry.close()
-            way.close()
+            poller.close()
+            route.close()
 
-    def _again(self, way: Way) -> Story[None]:
+    def _again(self, route: ReconnectRoute) -> Story[None]:
         """One try to connect again; a service that does not come back is waited for no longer."""
-        started = self._connect(OpenSSH(way.target), way.patience_s)
+        started = self._connect(OpenSSH(route.target), route.patience_s)
         if started:
             try:
                 yield from self._answers()
@@ -262,7 +262,7 @@ class _Tunnel:
         if not note or note == self._said:
             return Advanced(STEP)
         self._said = note
-        self.entry.tell(RECONNECTING, note=note)
+        self.record.update(RECONNECTING, note=note)
         return Advanced(STEP, f"Not back yet: {note}")
 
     # -- the service -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vmctl.guest.watchdog import activity
-from vmctl.guest.watchdog.idle_policy import GAP_S, HOUR_S, Limits, Sample, Verdict, replay
+from vmctl.guest.watchdog.idle_policy import GAP_S, HOUR_S, IdleDecision, Limits, Sample, replay
 
 START = 1_700_000_000.0
 STEP = 30.0
@@ -29,22 +29,22 @@ def history(minutes: float, *changes: tuple[float, float, Sample]) -> list[Sampl
     return samples
 
 
-def minute_of(verdicts: list[Verdict], name: str) -> float | None:
+def minute_of(decisions: list[IdleDecision], name: str) -> float | None:
     """When a field was set first, in minutes from the start."""
-    for number, verdict in enumerate(verdicts):
-        if getattr(verdict, name):
+    for number, decision in enumerate(decisions):
+        if getattr(decision, name):
             return number * STEP / 60
     return None
 
 
 def test_an_unused_vm_is_warned_of_and_stops_after_its_idle_time() -> None:
-    verdicts = replay(history(70), IDLE)
-    assert minute_of(verdicts, "tell_logins") == 50
-    assert minute_of(verdicts, "power_off") == 60
-    assert "idle since" in next(v.power_off for v in verdicts if v.power_off)
-    assert verdicts[0].stops_at == START + 3600
-    assert "vmctl keep 1h" in verdicts[110].notice
-    assert sum(bool(v.tell_logins) for v in verdicts) == 1
+    decisions = replay(history(70), IDLE)
+    assert minute_of(decisions, "tell_logins") == 50
+    assert minute_of(decisions, "power_off") == 60
+    assert "idle since" in next(v.power_off for v in decisions if v.power_off)
+    assert decisions[0].stops_at == START + 3600
+    assert "vmctl keep 1h" in decisions[110].notice
+    assert sum(bool(v.tell_logins) for v in decisions) == 1
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_an_unused_vm_is_warned_of_and_stops_after_its_idle_time() -> None:
 )
 def test_what_is_at_work_begins_the_idle_time_anew(busy: Sample) -> None:
     assert minute_of(replay(history(300, (0, 300, busy)), IDLE), "power_off") is None
-    verdicts = replay(history(150, (40, 45, busy)), IDLE)
-    assert minute_of(verdicts, "power_off") == 44.5 + 60
+    decisions = replay(history(150, (40, 45, busy)), IDLE)
+    assert minute_of(decisions, "power_off") == 44.5 + 60
 
 
 def test_work_after_the_warning_takes_it_back() -> None:
     login = Sample(0, busy=("login of ann on pts/0",))
-    verdicts = replay(history(140, (55, 58, login)), IDLE)
-    assert not verdicts[112].notice
-    assert minute_of(verdicts, "power_off") == 57.5 + 60
+    decisions = replay(history(140, (55, 58, login)), IDLE)
+    assert not decisions[112].notice
+    assert minute_of(decisions, "power_off") == 57.5 + 60
 
 
 def test_what_was_done_between_two_looks_counts_from_when_it_was_done() -> None:
@@ -79,30 +79,30 @@ def test_what_was_done_between_two_looks_counts_from_when_it_was_done() -> None:
 
 def test_keep_postpones_and_no_more() -> None:
     kept = replace(IDLE, keep_until=START + 100 * 60)
-    verdicts = replay(history(130), kept)
-    assert minute_of(verdicts, "power_off") == 100
-    assert minute_of(verdicts, "tell_logins") == 90
+    decisions = replay(history(130), kept)
+    assert minute_of(decisions, "power_off") == 100
+    assert minute_of(decisions, "tell_logins") == 90
 
 
 def test_keep_after_the_warning_takes_it_back() -> None:
     early = replay(history(55), IDLE)
     assert early[-1].notice
-    from vmctl.guest.watchdog.idle_policy import begun, decide
+    from vmctl.guest.watchdog.idle_policy import decide, initial_state
 
-    state = begun(START)
+    state = initial_state(START)
     for sample in history(55):
         state, _ = decide(state, sample, IDLE)
     later = Sample(START + 55.5 * 60)
-    state, verdict = decide(state, later, replace(IDLE, keep_until=START + 120 * 60))
-    assert not verdict.notice
-    assert verdict.stops_at == START + 120 * 60
+    state, decision = decide(state, later, replace(IDLE, keep_until=START + 120 * 60))
+    assert not decision.notice
+    assert decision.stops_at == START + 120 * 60
 
 
 def test_time_in_which_nobody_looked_is_no_idle_time() -> None:
     samples = history(50)
     samples += [replace(s, at=s.at + 50 * 60 + GAP_S + 60) for s in history(70)]
-    verdicts = replay(samples, IDLE)
-    stopped = next(s.at for s, v in zip(samples, verdicts, strict=True) if v.power_off)
+    decisions = replay(samples, IDLE)
+    stopped = next(s.at for s, v in zip(samples, decisions, strict=True) if v.power_off)
     assert stopped == START + 50 * 60 + GAP_S + 60 + 3600
 
 
@@ -113,14 +113,14 @@ def test_a_clock_that_runs_back_stops_nothing() -> None:
 
 
 def test_without_an_idle_limit_nothing_stops_it() -> None:
-    verdicts = replay(history(600), Limits())
-    assert not any(v.power_off or v.notice or v.stops_at for v in verdicts)
+    decisions = replay(history(600), Limits())
+    assert not any(v.power_off or v.notice or v.stops_at for v in decisions)
 
 
 @pytest.mark.parametrize("idle_s", [60, 300, 1800, 7200])
 def test_the_warning_always_comes_before_the_end(idle_s: float) -> None:
-    verdicts = replay(history(200), Limits(idle_s=idle_s))
-    warned, stopped = minute_of(verdicts, "tell_logins"), minute_of(verdicts, "power_off")
+    decisions = replay(history(200), Limits(idle_s=idle_s))
+    warned, stopped = minute_of(decisions, "tell_logins"), minute_of(decisions, "power_off")
     assert warned is not None
     assert stopped is not None
     assert warned < stopped
@@ -132,60 +132,60 @@ RUN = Sample(0, runs=("train-1",))
 
 def test_a_run_is_warned_an_hour_before_googles_limit_and_gets_its_sigterm_in_time() -> None:
     limits = Limits(idle_s=3600, max_run_s=12 * 3600)
-    verdicts = replay(history(12 * 60, (5, 12 * 60, RUN)), limits)
-    assert minute_of(verdicts, "tell_runs") == 11 * 60
-    assert minute_of(verdicts, "end_runs") == 12 * 60 - 5
-    lines = [line for v in verdicts for _, line in v.tell_runs]
+    decisions = replay(history(12 * 60, (5, 12 * 60, RUN)), limits)
+    assert minute_of(decisions, "tell_runs") == 11 * 60
+    assert minute_of(decisions, "end_runs") == 12 * 60 - 5
+    lines = [line for v in decisions for _, line in v.tell_runs]
     assert len(lines) == 2
     assert "SIGTERM comes at" in lines[0]
-    assert minute_of(verdicts, "power_off") is None  # Google does that
-    assert sum(map(len, (v.end_runs for v in verdicts))) == 1
+    assert minute_of(decisions, "power_off") is None  # Google does that
+    assert sum(map(len, (v.end_runs for v in decisions))) == 1
 
 
 def test_a_run_that_begins_in_the_last_hour_is_warned_with_its_first_look() -> None:
-    verdicts = replay(history(120, (90, 120, RUN)), Limits(max_run_s=2 * 3600))
-    assert minute_of(verdicts, "tell_runs") == 90
+    decisions = replay(history(120, (90, 120, RUN)), Limits(max_run_s=2 * 3600))
+    assert minute_of(decisions, "tell_runs") == 90
 
 
 def test_what_a_run_was_told_of_googles_limit_beats_what_we_reckon() -> None:
     told = replace(RUN, google_stops_at=START + 90 * 60)
-    verdicts = replay(history(90, (5, 90, told)), Limits(max_run_s=12 * 3600))
-    assert minute_of(verdicts, "tell_runs") == 30
+    decisions = replay(history(90, (5, 90, told)), Limits(max_run_s=12 * 3600))
+    assert minute_of(decisions, "tell_runs") == 30
 
 
 def test_a_budget_waits_for_a_run_that_was_warned_late() -> None:
     limits = Limits(stop_at=START + 60 * 60)
-    verdicts = replay(history(140, (50, 140, RUN)), limits)
-    assert minute_of(verdicts, "tell_runs") == 50
-    assert minute_of(verdicts, "end_runs") == 105
-    assert minute_of(verdicts, "power_off") == 110
+    decisions = replay(history(140, (50, 140, RUN)), limits)
+    assert minute_of(decisions, "tell_runs") == 50
+    assert minute_of(decisions, "end_runs") == 105
+    assert minute_of(decisions, "power_off") == 110
 
 
 def test_who_looks_late_leaves_a_run_time_to_save_all_the_same() -> None:
     samples = history(55, (0, 56, RUN))
     samples += [replace(RUN, at=START + 100 * 60 + number * STEP) for number in range(40)]
-    verdicts = replay(samples, Limits(stop_at=START + 30 * 60))
-    ended = next(s.at for s, v in zip(samples, verdicts, strict=True) if v.end_runs)
-    stopped = next(s.at for s, v in zip(samples, verdicts, strict=True) if v.power_off)
+    decisions = replay(samples, Limits(stop_at=START + 30 * 60))
+    ended = next(s.at for s, v in zip(samples, decisions, strict=True) if v.end_runs)
+    stopped = next(s.at for s, v in zip(samples, decisions, strict=True) if v.power_off)
     assert ended == START + 100 * 60
     assert stopped - ended >= 60
 
 
 def test_a_budget_stops_an_idle_vm_after_telling_who_is_logged_in() -> None:
-    verdicts = replay(history(80), Limits(stop_at=START + 70 * 60))
-    assert minute_of(verdicts, "tell_logins") == 10
-    assert minute_of(verdicts, "power_off") == 70
+    decisions = replay(history(80), Limits(stop_at=START + 70 * 60))
+    assert minute_of(decisions, "tell_logins") == 10
+    assert minute_of(decisions, "power_off") == 70
 
 
 def test_a_budget_that_is_over_already_still_warns() -> None:
-    verdicts = replay(history(80, (0, 80, RUN)), Limits(stop_at=START + 1))
-    assert minute_of(verdicts, "tell_runs") == 0
-    assert minute_of(verdicts, "power_off") == 60
+    decisions = replay(history(80, (0, 80, RUN)), Limits(stop_at=START + 1))
+    assert minute_of(decisions, "tell_runs") == 0
+    assert minute_of(decisions, "power_off") == 60
 
 
 def test_the_budget_of_an_earlier_start_ends_nothing() -> None:
-    verdicts = replay(history(80), Limits(stop_at=START - 3600))
-    assert not any(v.power_off or v.notice for v in verdicts)
+    decisions = replay(history(80), Limits(stop_at=START - 3600))
+    assert not any(v.power_off or v.notice for v in decisions)
 
 
 @pytest.mark.parametrize("stop_min", [10, 59, 60, 61, 200, 700])
@@ -194,14 +194,14 @@ def test_no_limit_of_ours_ends_a_run_without_an_hours_warning(
     stop_min: int, begin_min: int
 ) -> None:
     samples = history(900, (begin_min, 900, RUN))
-    verdicts = replay(samples, Limits(idle_s=600, stop_at=START + stop_min * 60))
+    decisions = replay(samples, Limits(idle_s=600, stop_at=START + stop_min * 60))
     warned = ended = off = None
-    for sample, verdict in zip(samples, verdicts, strict=True):
-        if verdict.tell_runs and warned is None:
+    for sample, decision in zip(samples, decisions, strict=True):
+        if decision.tell_runs and warned is None:
             warned = sample.at
-        if verdict.end_runs and ended is None:
+        if decision.end_runs and ended is None:
             ended = sample.at
-        if verdict.power_off and sample.runs:
+        if decision.power_off and sample.runs:
             off = sample.at
             break
     if off is not None:

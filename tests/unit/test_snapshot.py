@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from vmctl.guest import paths
 from vmctl.guest.files import lookup
 from vmctl.guest.runs import mirror, run_tree, snapshot
-from vmctl.guest.runs.mirror import Sharing
-from vmctl.guest.runs.run_tree import Tree
+from vmctl.guest.runs.mirror import Mirror
+from vmctl.guest.runs.run_tree import RunTree
 from vmctl.guest.sync import pushed_index, record
 
 
@@ -33,11 +33,11 @@ class World:
         self.root.mkdir(parents=True)
         self.run = home / ".vmctl" / "runs" / "job-1"
         self.top = self.run / "tree"
-        self.opened: list[Tree] = []
+        self.opened: list[RunTree] = []
 
     def push(self, files: dict[str, bytes | None]) -> None:
         """What a push does: the record names what comes, a rename puts it, deletions last."""
-        known = record.Known("p")
+        known = record.PushRecord("p")
         for path, data in files.items():
             place = self.root / path
             if data is None:
@@ -50,9 +50,9 @@ class World:
             sha = hashlib.sha256(data).hexdigest()
             known.files[path] = ["f", sha, len(data), part.stat().st_mtime_ns, 0o644]
             part.replace(place)
-        known.settle()
+        known.commit()
 
-    def start(self, **request: Any) -> Sharing:
+    def start(self, **request: Any) -> Mirror:
         """A run's tree, and its carrier's view of it."""
         self.run.mkdir(parents=True)
         (self.run / "spec.json").write_text("{}")
@@ -61,24 +61,24 @@ class World:
         snapshot.take(self.run, asked)
         return self.again()
 
-    def again(self) -> Sharing:
+    def again(self) -> Mirror:
         """Another carrier's view: what it knows is in the journal."""
-        loaded = Tree.load(self.run, wait=False)
+        loaded = RunTree.load(self.run, wait=False)
         assert loaded is not None
         self.opened.append(loaded)
-        return Sharing(loaded)
+        return Mirror(loaded)
 
-    def end(self, shared: Sharing) -> list[str]:
-        told = snapshot.bring_home(shared)
+    def end(self, shared: Mirror) -> list[str]:
+        told = snapshot.sync_back(shared)
         snapshot.dismantle(shared.tree)
         shared.tree.close()
         return told
 
 
-def settle(shared: Sharing) -> None:
+def settle(shared: Mirror) -> None:
     """Two looks: a removal counts when it was seen twice."""
-    shared.settle()
-    shared.settle()
+    shared.sync()
+    shared.sync()
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def test_a_run_that_starts_during_a_push_has_the_whole_of_it(world: World) -> No
     world.push({"a.py": b"1", "b.py": b"1"})
     lock = paths.STATE / "push" / "p.tree.lock"
     thread = threading.Thread(target=world.start)
-    with record.steady("p"):
+    with record.hold_tree("p"):
         world.push({"a.py": b"2"})
         thread.start()
         while thread.is_alive() and not is_waited_for(lock):
@@ -163,7 +163,7 @@ def test_what_a_run_makes_is_in_the_workspace_at_once_and_grows_there(world: Wor
     with (world.top / "runs/UNet/events").open("wb") as events:
         events.write(b"one")
         events.flush()
-        shared.settle()
+        shared.sync()
         assert (world.root / "runs/UNet/events").read_bytes() == b"one"
         events.write(b"two")
     assert (world.root / "runs/UNet/events").read_bytes() == b"onetwo"
@@ -237,7 +237,7 @@ def test_what_the_workspace_has_lost_since_stays_in_the_tree(world: World) -> No
     world.push({"main.py": b"1"})
     shared = world.start()
     (world.top / "made").write_bytes(b"m")
-    snapshot.bring_home(shared)
+    snapshot.sync_back(shared)
     (world.root / "made").unlink()
     snapshot.dismantle(shared.tree)
     assert content(world.top) == {"made": b"m"}
@@ -266,7 +266,7 @@ def test_what_set_up_makes_and_mends_is_the_runs(world: World) -> None:
     (world.root / "data").mkdir()
     (world.root / "data/made").write_bytes(b"m")
     (world.root / "config").write_bytes(b"vm")
-    shared.settle(after_setup=True)
+    shared.sync(after_setup=True)
     assert content(world.top) == {"main.py": b"1", "config": b"vm", "data/made": b"m"}
 
 
@@ -274,7 +274,7 @@ def test_a_push_during_set_up_is_not_taken_for_set_up(world: World) -> None:
     world.push({"main.py": b"1"})
     shared = world.start()
     world.push({"main.py": b"2"})
-    shared.settle(after_setup=True)
+    shared.sync(after_setup=True)
     assert content(world.top) == {"main.py": b"1"}
 
 
@@ -453,7 +453,7 @@ def test_a_killed_carriers_run_is_brought_home_by_the_next_start(world: World) -
     (world.root / "old").write_bytes(b"old")
     shared = world.start()
     (world.top / "one").write_bytes(b"1")
-    shared.settle()
+    shared.sync()
     (world.top / "one.part").write_bytes(b"2")
     (world.top / "one.part").replace(world.top / "one")
     (world.top / "two").write_bytes(b"2")
@@ -486,7 +486,7 @@ def test_a_journal_that_ends_in_the_middle_of_a_line_is_whole_enough(world: Worl
     with (world.run / "tree.jsonl").open("a") as journal:
         journal.write('["", "mad')
     shared = world.again()
-    shared.settle()
+    shared.sync()
     shared.tree.close()
     world.again().tree.close()
     snapshot.sweep()
@@ -500,10 +500,10 @@ def test_a_tree_on_another_disk_is_beside_the_workspace(world: World, tmp_path: 
     with tempfile.TemporaryDirectory(dir=other) as disk:
         world.root.rmdir()
         world.root.symlink_to(disk)
-        known = record.Known("p")
+        known = record.PushRecord("p")
         (Path(disk) / "main.py").write_bytes(b"1")
         known.files["main.py"] = ["f", hashlib.sha256(b"1").hexdigest(), 1, 0, 0o644]
-        known.settle()
+        known.commit()
         shared = world.start()
         (world.top / "out").write_bytes(b"o")
         world.end(shared)
@@ -569,7 +569,7 @@ def test_whatever_happens_code_stays_and_nothing_is_lost(
                 pushed.pop(name, None)
                 mine.pop(name, None)
             elif act == "look":
-                shared.settle()
+                shared.sync()
             elif act == "carrier dies":
                 shared.tree.close()
                 shared = world.again()

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from .paths import STATE, Refusal
+from .paths import STATE, GuestError
 from .protocol import BROKEN, REFUSED
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
@@ -29,7 +29,7 @@ VERBS = {
     "service-state": ("runs.services", "state"),
 }
 # what somebody does: the watchdog (watchdog/activity.py) reads when that was last
-DOING = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
+ACTIVE_VERBS = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
 # started inside tmux: words, no request
 INSIDE = {"job": ("runs.runner", "main"), "serve": ("runs.services", "serve")}
 
@@ -55,31 +55,31 @@ def _main() -> int:
     module, function = VERBS[verb]
     try:
         # before anything is heard: what a dead link brings late belongs to an earlier turn
-        turn = _function("sync.lock", "draw")() if verb == "push" else 0
+        turn = _function("sync.lock", "draw_number")() if verb == "push" else 0
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
             return 1
         request: dict[str, Any] = json.loads(line)
         if turn:
             request["turn"] = turn
-        if verb in DOING:
-            _mark()
+        if verb in ACTIVE_VERBS:
+            _mark_active()
         answer = _function(module, function)(request)
-    except Refusal as refusal:
-        return _refuse(refusal.kind, refusal.message, refusal.hint)
+    except GuestError as refusal:
+        return _report_error(refusal.kind, refusal.message, refusal.hint)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever asked has left
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         kind = "disk_full" if error.errno in (28, 122) else "failed"
-        return _refuse(kind, f"{error.strerror}{where}", "")
+        return _report_error(kind, f"{error.strerror}{where}", "")
     if answer is not None:
         sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 
-def _mark() -> None:
+def _mark_active() -> None:
     """Note that somebody did something now; a full disk is told by what comes next."""
     try:
         descriptor = os.open(STATE / "active", os.O_WRONLY | os.O_CREAT, 0o600)
@@ -96,7 +96,7 @@ def _function(module: str, name: str) -> Any:
         raise Broken from error
 
 
-def _refuse(kind: str, message: str, hint: str) -> int:
+def _report_error(kind: str, message: str, hint: str) -> int:
     error = {"error": {"kind": kind, "message": message, "hint": hint}}
     sys.stderr.write(json.dumps(error) + "\n")
     return REFUSED

@@ -21,7 +21,7 @@ RUNS = STATE / "runs"
 TMUX = ("tmux", "-u", "-L", "vmctl", "-f", "/dev/null")
 
 
-class Refusal(Exception):
+class GuestError(Exception):
     """A request that cannot be met; `kind` names the class of error on the other side."""
 
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
@@ -40,7 +40,7 @@ def ensure(folder: Path) -> Path:
 def workspace(project: str) -> Path:
     """The folder that holds a project's pushed tree."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", project):
-        raise Refusal("invalid", f"'{project}' is no project name.")
+        raise GuestError("invalid", f"'{project}' is no project name.")
     return HOME / "Workspace" / project
 
 
@@ -101,14 +101,14 @@ def tmux(*words: str) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except FileNotFoundError as error:
-        raise Refusal("conflict", "tmux is not installed on the VM.", "vmctl up") from error
+        raise GuestError("conflict", "tmux is not installed on the VM.", "vmctl up") from error
 
 
 def sessions() -> set[str]:
     """The names of the tmux sessions that are alive; none when no server runs."""
     try:
         found = tmux("list-sessions", "-F", "#{session_name}")
-    except Refusal:
+    except GuestError:
         return set()
     return set(found.stdout.split()) if found.returncode == 0 else set()
 
@@ -120,7 +120,7 @@ def start_session(name: str, *words: str) -> None:
     program = (sys.executable or "/usr/bin/python3", "-ISB", sys.path[0], *words)
     started = tmux("new-session", "-d", "-s", name, "-x", "200", "-y", "50", *program)
     if started.returncode != 0:
-        raise Refusal("conflict", f"tmux did not start: {started.stderr.strip()[-300:]}")
+        raise GuestError("conflict", f"tmux did not start: {started.stderr.strip()[-300:]}")
 
 
 def python_path() -> str:

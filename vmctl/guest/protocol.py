@@ -11,7 +11,7 @@ REFUSED = 96  # standard error ends with {"error": {"kind", "message", "hint"}}
 NOT_INSTALLED = 95
 BROKEN = 94  # it cannot be imported: a full disk or a power cut has cut a file short
 
-# push: a frame is one letter, the length of its payload, the payload; see receiving.py
+# push: a frame is one letter, the length of its payload, the payload; see receiver.py
 FRAME = struct.Struct(">cI")
 CHUNK = struct.Struct(">32sQQI")  # SHA-256, whole size, offset, length; then so many bytes
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..paths import HOME, RUNS, Refusal, read_json, sessions, workspace
+from ..paths import HOME, RUNS, GuestError, read_json, sessions, workspace
 
 PART_SUFFIX = ".vmctl-part"  # of a file that a fetch has not finished: never what is wanted
 
@@ -71,9 +71,9 @@ def last_run(project: str) -> Run | None:
 
 def _outputs(run: Run | None) -> list[str]:
     if run is None:
-        raise Refusal("not_found", "Nothing has run yet.", "Name a path: vmctl fetch PATH")
+        raise GuestError("not_found", "Nothing has run yet.", "Name a path: vmctl fetch PATH")
     if not run["outputs"]:
-        raise Refusal(
+        raise GuestError(
             "not_found",
             f"The job {run['job']} lists no outputs.",
             f"Name a path, or add outputs to [jobs.{run['job']}] in vmctl.toml.",
@@ -96,7 +96,7 @@ def _resolve(path: str, root: Path, run: Run | None) -> list[Path]:
         try:
             place = Path(path).expanduser()
         except RuntimeError as error:
-            raise Refusal("invalid", f"'{path}' names no user's home on the VM.") from error
+            raise GuestError("invalid", f"'{path}' names no user's home on the VM.") from error
         return _matches(Path("/"), str(place)[1:])
     tops = _tops(root, run)
     if os.path.normpath(path) == ".":  # the whole project, wherever its jobs run
@@ -140,7 +140,7 @@ def _matches(folder: Path, path: str) -> list[Path]:
         if place.is_symlink() or place.exists():
             return [place]
     except OSError as error:  # a name that no file system takes
-        raise Refusal("invalid", f"'{path}' cannot be a path: {error.strerror}.") from error
+        raise GuestError("invalid", f"'{path}' cannot be a path: {error.strerror}.") from error
     if not any(sign in path for sign in "*?["):
         return []
     import glob
@@ -167,11 +167,11 @@ def _listing(
     wanted: str, real: Path, root: Path, run: Run | None, left_out: list[str]
 ) -> dict[str, Any]:
     if not real.name or real.name.endswith(PART_SUFFIX):
-        raise Refusal("invalid", f"'{wanted}' has no name to save it under.")
+        raise GuestError("invalid", f"'{wanted}' has no name to save it under.")
     try:
         top = real.stat()
     except FileNotFoundError as error:
-        raise Refusal("not_found", f"'{wanted}' is a link to nothing on the VM.") from error
+        raise GuestError("not_found", f"'{wanted}' is a link to nothing on the VM.") from error
     tops = _tops(root, run)
     item = {
         "wanted": wanted,
@@ -185,7 +185,7 @@ def _listing(
         entry = ["file", "", top.st_size, top.st_mtime_ns, stat.S_IMODE(top.st_mode), ""]
         return {**item, "files": [entry]}
     if not stat.S_ISDIR(top.st_mode):
-        raise Refusal("invalid", f"'{wanted}' is neither a file nor a folder.")
+        raise GuestError("invalid", f"'{wanted}' is neither a file nor a folder.")
     files = _tree(real, left_out)
     if real.is_relative_to(tops[0]) and len(tops) > 1:
         shared = root / real.relative_to(tops[0])

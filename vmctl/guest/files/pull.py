@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import heartbeat
-from ..paths import Refusal, workspace
+from ..paths import GuestError, workspace
 from ..sync.pushed_index import parents
-from ..sync.record import changed, look, pushed, sha256_of
+from ..sync.record import changed, lstat, pushed, sha256_of
 from .lookup import PART_PREFIX, PART_SUFFIX
 from .open_files import unfinished
 from .sender import send
@@ -55,7 +55,7 @@ def pull(request: dict[str, Any]) -> None:
     }
     why = unfinished(listing)
     if why:
-        raise Refusal("conflict", f"{why}.", "When it is done: vmctl pull")
+        raise GuestError("conflict", f"{why}.", "When it is done: vmctl pull")
     send(listing, True)
 
 
@@ -100,12 +100,12 @@ def _named(
             continue
         if any(_covers(path, name) for name in before):
             same.append(path)
-        elif (now := look(f"{root}/{path}")) is None:
+        elif (now := lstat(f"{root}/{path}")) is None:
             missing.append(path)
         elif stat.S_ISDIR(now.st_mode):
             from shlex import quote  # only for this word
 
-            raise Refusal(
+            raise GuestError(
                 "conflict", f"No push put the folder {path} there.", f"vmctl fetch {quote(path)}"
             )
         else:
@@ -115,7 +115,7 @@ def _named(
 
 def _item(root: Path, path: str, left_out: list[str]) -> list[dict[str, Any]]:
     place = f"{root}/{path}"
-    now = look(place)
+    now = lstat(place)
     if now is None:
         return []
     kind = "file" if stat.S_ISREG(now.st_mode) else "link" if stat.S_ISLNK(now.st_mode) else ""

@@ -28,7 +28,7 @@ import zlib
 from typing import Any
 
 from .. import heartbeat
-from ..paths import Refusal
+from ..paths import GuestError
 from ..protocol import LISTED, LISTING_BYTES
 from .lookup import Listing, locate, place_of
 from .open_files import unfinished
@@ -51,7 +51,7 @@ def send(listing: Listing, ask: bool) -> None:
     told = json.dumps(listing).encode()
     count = sum(len(item["files"]) for item in listing["found"])
     if count > LISTED or len(told) > LISTING_BYTES:
-        raise Refusal(
+        raise GuestError(
             "invalid",
             f"These are {count} files and folders, too many for one listing ({LISTED} at most).",
             "Fetch folder by folder, or pack them: vmctl exec -- tar cf all.tar FOLDER",
@@ -88,7 +88,7 @@ def _settled(request: dict[str, Any]) -> Listing | None:
         if not why and not request["force"]:
             why = unfinished(listing)
             if why and not request["wait"]:
-                raise Refusal(
+                raise GuestError(
                     "conflict",
                     f"{why}.",
                     "Wait for it: vmctl fetch --wait, or take it as it is: vmctl fetch --force",
@@ -126,7 +126,7 @@ def _send_one(number: int, path: str, entry: list[Any], offset: int, prefix: str
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
-            raise Refusal("conflict", f"{path} is no longer a file.", "vmctl fetch")
+            raise GuestError("conflict", f"{path} is no longer a file.", "vmctl fetch")
         size = min(before.st_size, entry[2])
         digest = hashlib.sha256()
         if offset > size or not _same_prefix(descriptor, offset, digest, prefix):
@@ -158,7 +158,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise Refusal(
+        raise GuestError(
             "conflict", f"{path} was taken away while it was being fetched.", "vmctl fetch"
         ) from error
 

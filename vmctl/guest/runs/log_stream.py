@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..paths import RUNS, Refusal, sessions
+from ..paths import RUNS, GuestError, sessions
 from .runs import facts
 
 STEP_S = 0.05
@@ -24,7 +24,7 @@ def follow(request: dict[str, Any]) -> None:
     """
     directory = RUNS / Path(request["id"]).name
     if not directory.is_dir():
-        raise Refusal("not_found", f"There is no run {request['id']}.", "vmctl ps")
+        raise GuestError("not_found", f"There is no run {request['id']}.", "vmctl ps")
     offset = int(request["offset"])
     alive = sessions()
     looked = time.monotonic()

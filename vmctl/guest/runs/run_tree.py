@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..paths import HOME, RUNS
-from ..sync.pushed_index import Pushes
+from ..sync.pushed_index import PushedIndex
 
 COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
 SMALL_BYTES = 1 << 20  # a larger pushed file is shared: a push replaces it, never writes into it
@@ -45,10 +45,10 @@ DATABASES = (".db", ".sqlite", ".sqlite3")
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.EOPNOTSUPP)
 
 Identity = list[int]
-Known = tuple[str, Identity, Identity]
+NameRecord = tuple[str, Identity, Identity]
 
 
-class Tree:
+class RunTree:
     """The tree of one run: where it is, and what is known of each name in it."""
 
     def __init__(self, run: Path, about: dict[str, Any]) -> None:
@@ -59,14 +59,14 @@ class Tree:
         self.code = str(Path(self.top).parent / "code")
         self.code_used: set[str] = set()
         self.is_first = Path(self.top).name == "1"
-        self.known: dict[str, dict[str, Known]] = {}
-        self.pushes = Pushes(about["project"])
+        self.known: dict[str, dict[str, NameRecord]] = {}
+        self.pushed = PushedIndex(about["project"])
         self.journal: IO[str] | None = None
 
     # -- the journal ---------------------------------------------------------------------------
 
     @classmethod
-    def load(cls, run: Path, wait: bool = True) -> Tree | None:
+    def load(cls, run: Path, wait: bool = True) -> RunTree | None:
         """The tree of a run, held until `close`; None when it has none or another holds it.
 
         Raises ValueError where the VM went down before its journal was on the disk.
@@ -115,30 +115,31 @@ class Tree:
             self.journal.close()
             self.journal = None
 
-    def know(self, folder: str, name: str, kind: str, here: str, there: str) -> None:
-        """Remember what stands at a name in the tree (`here`) and in the workspace now."""
-        whole = kind == COPY
-        what = (kind, identity(os.lstat(here), whole), identity(os.lstat(there), whole))
+    def record(self, folder: str, name: str, kind: str) -> None:
+        """Remember what stands at a name in the tree and in the workspace now."""
+        path, whole = join(folder, name), kind == COPY
+        here, there = os.lstat(self.in_tree(path)), os.lstat(self.in_workspace(path))
+        what = (kind, identity(here, whole), identity(there, whole))
         self.known.setdefault(folder, {})[name] = what
-        self._tell([folder, name, *what])
+        self._append([folder, name, *what])
 
-    def forget(self, folder: str, name: str) -> None:
+    def drop(self, folder: str, name: str) -> None:
         """Nothing stands at a name any more."""
         if self.known.get(folder, {}).pop(name, None) is not None:
-            self._tell([folder, name])
+            self._append([folder, name])
 
-    def _tell(self, line: list[Any]) -> None:
+    def _append(self, line: list[Any]) -> None:
         if self.journal is not None:
             self.journal.write(json.dumps(line) + "\n")
             self.journal.flush()
 
     # -- the two sides -------------------------------------------------------------------------
 
-    def here(self, path: str) -> str:
+    def in_tree(self, path: str) -> str:
         """Where a path is in the run's tree."""
         return f"{self.top}/{path}" if path else self.top
 
-    def there(self, path: str) -> str:
+    def in_workspace(self, path: str) -> str:
         """Where a path is in the workspace."""
         return f"{self.root}/{path}" if path else self.root
 
@@ -147,15 +148,15 @@ class Tree:
 
         So are modules compiled beside pushed code: two codes must not share them.
         """
-        if name != CACHE or self.pushes.put(join(folder, name)):
+        if name != CACHE or self.pushed.has(join(folder, name)):
             return name in PRIVATE or name.startswith(PART)
         return (
             not folder
-            or folder in self.pushes.folders
+            or folder in self.pushed.folders
             or any(what[0] == COPY for what in self.known.get(folder, {}).values())
         )
 
-    def is_own(self, path: str) -> bool:
+    def is_output(self, path: str) -> bool:
         """Whether the job lists it as an output: another's is never taken for this run's."""
         return any(
             fnmatchcase(path, output) or path.startswith(f"{output}/")
@@ -165,9 +166,9 @@ class Tree:
     def copy(self, folder: str, name: str, found: os.stat_result) -> None:
         """Take a pushed file, or a link, as it is now."""
         path = join(folder, name)
-        here, there = self.here(path), self.there(path)
+        here, there = self.in_tree(path), self.in_workspace(path)
         if stat.S_ISLNK(found.st_mode):
-            os.symlink(self._inside(path, os.readlink(there)), here)  # noqa: PTH115, PTH211
+            os.symlink(self._resolve_link(path, os.readlink(there)), here)  # noqa: PTH115, PTH211
         elif found.st_size <= SMALL_BYTES and stat.S_ISREG(found.st_mode):
             self._copy_small(there, here, found)
         else:
@@ -177,7 +178,7 @@ class Tree:
                 if error.errno not in NO_LINK:
                     raise
                 shutil.copy2(there, here)
-        self.know(folder, name, COPY, here, there)
+        self.record(folder, name, COPY)
 
     def _copy_small(self, there: str, here: str, found: os.stat_result) -> None:
         """A copy; or a second name of the one that an earlier run got of this very state.
@@ -193,7 +194,7 @@ class Tree:
         stored = f"{self.code}/{state}"
         try:
             os.link(stored, here)
-            if _dress(os.lstat(here)) == _dress(found):
+            if _metadata(os.lstat(here)) == _metadata(found):
                 return
             Path(here).unlink()
             Path(stored).unlink()
@@ -212,16 +213,16 @@ class Tree:
             if entry.name not in self.code_used:
                 Path(entry.path).unlink()
 
-    def take(self, folder: str, name: str, *, fresh: bool = True) -> None:
+    def link_in(self, folder: str, name: str, *, fresh: bool = True) -> None:
         """Share a file or a link of the workspace's, or link a folder as a whole."""
         path = join(folder, name)
-        here, there = self.here(path), self.there(path)
+        here, there = self.in_tree(path), self.in_workspace(path)
         found = os.lstat(there)
 
         def make(place: str) -> None:
             if stat.S_ISLNK(found.st_mode):
                 text = os.readlink(there)  # noqa: PTH115
-                inside = self._inside(path, text)
+                inside = self._resolve_link(path, text)
                 if inside != text:
                     os.symlink(inside, place)  # noqa: PTH211
                     return
@@ -235,15 +236,15 @@ class Tree:
             os.symlink(there, place)  # noqa: PTH211
 
         _put(make, here, fresh)
-        self.know(folder, name, SHARED, here, there)
+        self.record(folder, name, SHARED)
 
-    def bring(self, folder: str, name: str, *, fresh: bool) -> None:
+    def link_out(self, folder: str, name: str, *, fresh: bool) -> None:
         """Give what the run made at a name the same name in the workspace.
 
         A fresh name is never taken from somebody else: raises FileExistsError.
         """
         path = join(folder, name)
-        here, there = self.here(path), self.there(path)
+        here, there = self.in_tree(path), self.in_workspace(path)
         Path(there).parent.mkdir(parents=True, exist_ok=True)
 
         def make(place: str) -> None:
@@ -256,20 +257,21 @@ class Tree:
             os.link(here, place, follow_symlinks=False)
 
         _put(make, there, fresh)
-        self.know(folder, name, SHARED, here, there)
+        self.record(folder, name, SHARED)
 
-    def _inside(self, path: str, text: str) -> str:
+    def _resolve_link(self, path: str, text: str) -> str:
         """A link's target, made absolute where it leads out of the tree."""
         if text.startswith("/"):
             return text
-        led = os.path.normpath(join(str(Path(path).parent), text))
-        return os.path.normpath(f"{self.there(path)}/../{text}") if led.startswith("..") else text
+        if not os.path.normpath(join(str(Path(path).parent), text)).startswith(".."):
+            return text
+        return os.path.normpath(f"{self.in_workspace(path)}/../{text}")
 
-    def many(self, path: str) -> bool:
+    def is_linked_whole(self, path: str) -> bool:
         """Whether a workspace's folder is one to link as a whole: very full, or another disk's."""
-        if os.lstat(self.there(path)).st_dev != self.about["device"]:
+        if os.lstat(self.in_workspace(path)).st_dev != self.about["device"]:
             return True
-        seen, folders = 0, [self.there(path)]
+        seen, folders = 0, [self.in_workspace(path)]
         while folders:
             try:
                 with os.scandir(folders.pop()) as entries:
@@ -322,7 +324,7 @@ def _put(make: Callable[[str], None], place: str, fresh: bool) -> None:
         Path(part).unlink(missing_ok=True)  # two names of one file: renaming does nothing
 
 
-def _dress(found: os.stat_result) -> tuple[int, int, int]:
+def _metadata(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_mode
 
 

@@ -22,14 +22,14 @@ from typing import Any
 
 from ..paths import RUNS, STATE, locked, python_path, read_json, workspace, write_json
 from . import job_environment, snapshot
-from .mirror import Sharing
-from .run_tree import Tree, short
+from .mirror import Mirror
+from .run_tree import RunTree, short
 
 GRACE_S = 10.0
 STEP_S = 0.1
-SHARE_S = 1.0
+SYNC_S = 1.0
 RESERVED_BYTES = 512
-SHARE_PART = 30  # a look that takes long is taken less often: a thirtieth of the time at most
+SYNC_SHARE = 30  # a look that takes long is taken less often: a thirtieth of the time at most
 
 
 def main(run_id: str) -> int:
@@ -53,28 +53,28 @@ class Runner:
         self.pane_open = True
         self.stop_signal = 0
         self.child: subprocess.Popen[bytes] | None = None
-        self.tree: Tree | None = None
-        self.sharing: Sharing | None = None
-        self.share_at = 0.0
+        self.tree: RunTree | None = None
+        self.mirror: Mirror | None = None
+        self.sync_at = 0.0
 
     def run(self) -> int:
         """Prepare, execute, record; the exit code is the command's."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._phase("preparing")
+        self._set_phase("preparing")
         reserve = self.directory / ".exit"  # the last word has its place also on a full disk
         reserve.write_bytes(b" " * RESERVED_BYTES)
         code = 1
         try:
-            code = self._carry_out()
+            code = self._execute_all()
         except Stopped:
             code = 128 + self.stop_signal
         except OSError as error:
-            self._say(f"cannot go on: {error}")
+            self._write_line(f"cannot go on: {error}")
             code = 126
         finally:
-            self._bring_home()
-            self._show()
+            self._sync_back()
+            self._copy_to_pane()
             cancelled = (self.directory / "cancel").exists()
             record = {
                 "code": code,
@@ -93,12 +93,12 @@ class Runner:
             snapshot.dismantle(self.tree)
         return code
 
-    def _carry_out(self) -> int:
+    def _execute_all(self) -> int:
         spec = self.spec
         root = workspace(spec["project"])
         folder = root / spec["directory"]
         environment = self._environment()
-        self.tree = Tree.load(self.directory)
+        self.tree = RunTree.load(self.directory)
         if self.tree is None:
             raise FileNotFoundError(f"{short(self.directory)} has no tree")
         steps = spec["setup"]
@@ -106,14 +106,14 @@ class Runner:
             code = self._set_up(step, f"set-up {number}/{len(steps)}", root, folder, environment)
             if code != 0:
                 return code
-        self.sharing = Sharing(self.tree)
-        self.sharing.settle(after_setup=True)
+        self.mirror = Mirror(self.tree)
+        self.mirror.sync(after_setup=True)
         folder = Path(self.tree.top) / spec["directory"]
         line = spec["command"].strip()
         words = [str(word) for word in spec["args"]]
         shown = " ".join([line, *map(shlex.quote, words)])
-        self._phase("running")
-        self._say(f"running in {short(folder)}: {shown}")
+        self._set_phase("running")
+        self._write_line(f"running in {short(folder)}: {shown}")
         script = f'{line} "$@"' if words else line
         return self._execute(["/bin/bash", "-c", script, "job", *words], folder, environment)
 
@@ -132,20 +132,20 @@ class Runner:
         done = STATE / "setup"
         marker = done / self._fingerprint(step, root, folder)
         if marker.exists():
-            self._say(f"{label}: {step}: done before")
+            self._write_line(f"{label}: {step}: done before")
             return 0
         with locked(done / ".lock"):  # two runs at once prepare one after the other
             if marker.exists():
-                self._say(f"{label}: {step}: done before")
+                self._write_line(f"{label}: {step}: done before")
                 return 0
-            self._say(f"{label}: {step}")
+            self._write_line(f"{label}: {step}")
             began = time.monotonic()
             code = self._execute(["/bin/bash", "-c", step], folder, environment)
             if code == 0:
                 write_json(marker, {"step": step, "ended_at": time.time()})
-                self._say(f"{label}: done in {time.monotonic() - began:.1f} s")
+                self._write_line(f"{label}: done in {time.monotonic() - began:.1f} s")
             else:
-                self._say(f"{label} failed with exit code {code}: {step}")
+                self._write_line(f"{label} failed with exit code {code}: {step}")
         return code
 
     def _fingerprint(self, step: str, root: Path, folder: Path) -> str:
@@ -171,34 +171,34 @@ class Runner:
 
     # -- the run's tree ----------------------------------------------------------------------
 
-    def _share(self) -> None:
+    def _sync_now_and_then(self) -> None:
         """Keep tree and workspace one while the job goes on; a failure is no reason to stop."""
         began = time.monotonic()
-        if self.sharing is None or began < self.share_at:
+        if self.mirror is None or began < self.sync_at:
             return
         try:
-            self.sharing.settle()
+            self.mirror.sync()
         except OSError as error:
-            self._say(f"the workspace does not show what the run makes: {error}")
-            self.share_at = began + 60.0
+            self._write_line(f"the workspace does not show what the run makes: {error}")
+            self.sync_at = began + 60.0
             return
         took = time.monotonic() - began
-        self.share_at = began + max(SHARE_S, SHARE_PART * took)
+        self.sync_at = began + max(SYNC_S, SYNC_SHARE * took)
 
-    def _bring_home(self) -> None:
-        if self.sharing is None:
+    def _sync_back(self) -> None:
+        if self.mirror is None:
             return
         try:
-            for line in snapshot.bring_home(self.sharing):
-                self._say(line)
+            for line in snapshot.sync_back(self.mirror):
+                self._write_line(line)
         except OSError as error:
-            self._say(f"what the run made is in {short(self.directory / 'tree')}: {error}")
+            self._write_line(f"what the run made is in {short(self.directory / 'tree')}: {error}")
 
     # -- processes ---------------------------------------------------------------------------
 
     def _execute(self, argv: list[str], folder: Path, environment: dict[str, str]) -> int:
         """Run one program in a process group of its own until it ends."""
-        self._refuse_when_stopped()
+        self._raise_if_stopped()
         self.child = subprocess.Popen(
             argv,
             cwd=folder,
@@ -214,8 +214,8 @@ class Runner:
                 code = self.child.wait(STEP_S)
                 break
             except subprocess.TimeoutExpired:
-                self._show()
-            self._share()
+                self._copy_to_pane()
+            self._sync_now_and_then()
             if self.stop_signal and not kill_at:
                 self._signal_group(signal.SIGTERM)
                 kill_at = time.monotonic() + GRACE_S
@@ -223,8 +223,8 @@ class Runner:
                 self._signal_group(signal.SIGKILL)
         if self.stop_signal:
             self._signal_group(signal.SIGKILL)  # what its children left behind
-        self._show()
-        self._refuse_when_stopped()
+        self._copy_to_pane()
+        self._raise_if_stopped()
         return code if code >= 0 else 128 - code
 
     def _signal_group(self, number: int) -> None:
@@ -237,21 +237,21 @@ class Runner:
     def _on_signal(self, number: int, _frame: object) -> None:
         self.stop_signal = self.stop_signal or number
 
-    def _refuse_when_stopped(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stop_signal:
             raise Stopped
 
     # -- what it tells -----------------------------------------------------------------------
 
-    def _phase(self, name: str) -> None:
+    def _set_phase(self, name: str) -> None:
         write_json(self.directory / "phase", {"phase": name, "since": time.time()})
 
-    def _say(self, text: str) -> None:
+    def _write_line(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk: the exit code must still be told
             os.write(self.log, f"[vmctl] {text}\n".encode("utf-8", "surrogateescape"))
-        self._show()
+        self._copy_to_pane()
 
-    def _show(self) -> None:
+    def _copy_to_pane(self) -> None:
         """Copy what is new in the log to the pane; a pane that is gone is no reason to stop."""
         while self.pane_open:
             data = os.read(self.reader, 65536)

@@ -14,7 +14,7 @@ from typing import Any
 from ..paths import (
     RUNS,
     STATE,
-    Refusal,
+    GuestError,
     ensure,
     locked,
     read_json,
@@ -45,7 +45,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     folder = root / request["directory"]
     if not folder.is_dir():
         missing = f"~/Workspace/{request['project']}/{request['directory']}".rstrip("/")
-        raise Refusal("not_found", f"{missing} is not on the VM.", "vmctl push")
+        raise GuestError("not_found", f"{missing} is not on the VM.", "vmctl push")
     ensure(RUNS)
     with locked(RUNS / ".lock"):
         alive = sessions()
@@ -59,7 +59,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
             same = all(spec.get(key) == request.get(key) for key in SAME)
             if same and job_environment.is_same(spec.get("env"), request["env"]):
                 return {"id": directory.name, "existing": True}
-            raise Refusal(
+            raise GuestError(
                 "conflict",
                 f"{request['job']} is running already with other arguments ({directory.name}).",
                 f"vmctl logs -f {request['job']}, or stop it: vmctl cancel {request['job']}",
@@ -68,7 +68,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
         run_id = _new_directory(request)
         try:
             start_session(run_id, "job", run_id)
-        except Refusal:
+        except GuestError:
             job_environment.drop(RUNS / run_id)
             write_json(RUNS / run_id / "exit", {"code": 1, "ended_at": time.time()})
             raise
@@ -132,7 +132,7 @@ def cancel(request: dict[str, Any]) -> dict[str, Any]:
     """End a run: SIGTERM to its processes, SIGKILL when that does not help; again is no error."""
     directory = RUNS / Path(request["id"]).name
     if not directory.is_dir():
-        raise Refusal("not_found", f"There is no run {request['id']}.", "vmctl ps")
+        raise GuestError("not_found", f"There is no run {request['id']}.", "vmctl ps")
     already = (directory / "exit").exists() or directory.name not in sessions()
     if not already:
         (directory / "cancel").touch(mode=0o600)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..paths import (
     STATE,
-    Refusal,
+    GuestError,
     ensure,
     locked,
     python_path,
@@ -33,7 +33,7 @@ def ensure_running(request: dict[str, Any]) -> dict[str, Any]:
     name = Path(request["name"]).name
     folder = workspace(request["project"]) / request["directory"]
     if not folder.is_dir():
-        raise Refusal("not_found", "The project's folder is not on the VM.", "vmctl push")
+        raise GuestError("not_found", "The project's folder is not on the VM.", "vmctl push")
     place = ensure(STATE / "services" / name)
     keys = ("project", "name", "command", "port", "directory", "token")
     spec = {key: request[key] for key in keys}

@@ -1,7 +1,7 @@
 """A snapshot per run: the code it started with, whatever is pushed while it goes on.
 
 The job runs in ~/.vmctl/runs/ID/tree. There the pushed files are its own; everything else is the
-workspace's under a second name (tree.py), kept so while the run goes on (sharing.py). When the run
+workspace's under a second name (run_tree.py), kept so while the run goes on (mirror.py). When the run
 has ended, and none of its processes is left, what is accounted for in the workspace goes, and what
 is not stays there.
 """
@@ -18,14 +18,14 @@ from typing import Any
 from ..paths import RUNS, STATE, ensure, locked, sessions, workspace
 from ..sync import record
 from ..sync.pushed_index import parents
-from .mirror import Sharing
+from .mirror import Mirror
 from .run_tree import (
     CACHE,
     COPY,
     FOLDER,
     HIDDEN,
     PART,
-    Tree,
+    RunTree,
     identity,
     join,
     run_directories,
@@ -51,11 +51,11 @@ def take(run: Path, request: dict[str, Any]) -> None:
         ],
     }
     # no push puts files in place meanwhile; one that died has left what there is
-    with record.steady(request["project"]):
+    with record.hold_tree(request["project"]):
         _place(run, request["project"], root)
-        tree = Tree(run, about)
-        tree.pushes.read()
-        about["record"] = tree.pushes.stamp
+        tree = RunTree(run, about)
+        tree.pushed.refresh()
+        about["record"] = tree.pushed.stamp
         _fill(tree, request["directory"])
         tree.save()
         tree.tidy_code()
@@ -92,32 +92,32 @@ def discard(run: Path) -> None:
         top.unlink()
 
 
-def _fill(tree: Tree, job: str) -> None:
-    pushes = tree.pushes
+def _fill(tree: RunTree, job: str) -> None:
+    pushes = tree.pushed
     code = parents([path for path in pushes.paths if not _is_placeholder(path)])
     real = {job, *parents([job])} if job else set()
     folders = [""]
     while folders:
         folder = folders.pop()
-        with os.scandir(tree.there(folder)) as entries:
+        with os.scandir(tree.in_workspace(folder)) as entries:
             names = [entry.name for entry in entries]
         for name in names:
             path = join(folder, name)
             if tree.is_private(folder, name):
                 continue
             try:
-                found = os.lstat(tree.there(path))
+                found = os.lstat(tree.in_workspace(path))
                 if not stat.S_ISDIR(found.st_mode):
                     if path in pushes.paths:
                         tree.copy(folder, name, found)
                     else:
-                        tree.take(folder, name)
-                elif path in code or path in real or not tree.many(path):
-                    Path(tree.here(path)).mkdir(mode=stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
-                    tree.know(folder, name, FOLDER, tree.here(path), tree.there(path))
+                        tree.link_in(folder, name)
+                elif path in code or path in real or not tree.is_linked_whole(path):
+                    Path(tree.in_tree(path)).mkdir(mode=stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
+                    tree.record(folder, name, FOLDER)
                     folders.append(path)
                 else:
-                    tree.take(folder, name)
+                    tree.link_in(folder, name)
             except FileNotFoundError:
                 continue  # gone meanwhile
 
@@ -130,18 +130,18 @@ def _is_placeholder(path: str) -> bool:
 # -- the end ---------------------------------------------------------------------------------
 
 
-def bring_home(sharing: Sharing, *, removes: bool = True) -> list[str]:
+def sync_back(mirror: Mirror, *, removes: bool = True) -> list[str]:
     """The last look at a run's tree; what there is to tell about it, in lines."""
-    sharing.settle(last=True, removes=removes)
+    mirror.sync(last=True, removes=removes)
     told = []
-    here = short(sharing.tree.run / "tree")
-    if sharing.conflicts:
-        names = _names(sharing.conflicts)
+    here = short(mirror.tree.run / "tree")
+    if mirror.conflicts:
+        names = _names(mirror.conflicts)
         told.append(f"kept in {here}, because the workspace has another: {names}")
-    if sharing.left:
-        told.append(f"the run removed its link, the workspace still has: {_names(sharing.left)}")
-    for path, why in sorted(sharing.trouble.items())[:5]:
-        if os.path.lexists(sharing.tree.here(path)):
+    if mirror.unlinked:
+        told.append(f"the run removed its link, the workspace still has: {_names(mirror.unlinked)}")
+    for path, why in sorted(mirror.errors.items())[:5]:
+        if os.path.lexists(mirror.tree.in_tree(path)):
             told.append(
                 f"kept in {here}, because it cannot be put into the workspace: "
                 f"{_plain(path)} ({why})"
@@ -149,7 +149,7 @@ def bring_home(sharing: Sharing, *, removes: bool = True) -> list[str]:
     return told
 
 
-def dismantle(tree: Tree) -> None:
+def dismantle(tree: RunTree) -> None:
     """Remove from a tree what the workspace has, or nobody needs.
 
     The rest stays for fetch, in the run's directory. A tree that processes of the run still use
@@ -180,16 +180,16 @@ def _keep(top: Path, link: Path) -> None:
         link.symlink_to(kept)
 
 
-def _clear(tree: Tree, folder: str) -> None:
+def _clear(tree: RunTree, folder: str) -> None:
     known = tree.known.get(folder, {})
     try:
-        with os.scandir(tree.here(folder)) as entries:
+        with os.scandir(tree.in_tree(folder)) as entries:
             names = [entry.name for entry in entries]
     except OSError:
         return
     for name in names:
         path = join(folder, name)
-        here = tree.here(path)
+        here = tree.in_tree(path)
         found = os.lstat(here)
         what = known.get(name)
         try:
@@ -205,15 +205,15 @@ def _clear(tree: Tree, folder: str) -> None:
             continue  # not empty: something in it stays
 
 
-def _is_accounted_for(tree: Tree, path: str, found: os.stat_result, what: Any) -> bool:
+def _is_accounted_for(tree: RunTree, path: str, found: os.stat_result, what: Any) -> bool:
     """Whether nothing is lost with a name: a copy as it was, or what the workspace has too."""
     if what is None:
         return False
     if what[0] == COPY:
-        return identity(found, True) == what[1] or _is_same(found, tree.there(path))
+        return identity(found, True) == what[1] or _is_same(found, tree.in_workspace(path))
     if identity(found, False) != what[1]:
         return False
-    return what[1] != what[2] or _is_same(found, tree.there(path))
+    return what[1] != what[2] or _is_same(found, tree.in_workspace(path))
 
 
 def _is_same(found: os.stat_result, other: str) -> bool:
@@ -258,7 +258,7 @@ def sweep() -> None:
 
 def _sweep_one(run: Path) -> list[str]:
     try:
-        tree = Tree.load(run, wait=False)
+        tree = RunTree.load(run, wait=False)
     except ValueError as error:
         if is_used(run.name):
             return []
@@ -270,7 +270,7 @@ def _sweep_one(run: Path) -> list[str]:
         return []
     try:
         # a tree that was half taken away must remove nothing
-        told = bring_home(Sharing(tree), removes=False)
+        told = sync_back(Mirror(tree), removes=False)
         dismantle(tree)
     finally:
         tree.close()

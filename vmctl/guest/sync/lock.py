@@ -14,9 +14,9 @@ import signal
 import struct
 import time
 
-from ..paths import STATE, Refusal, ensure
+from ..paths import STATE, GuestError, ensure
 
-TYPE_CHECKING = False  # see pushing.py
+TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from typing import Any
 
@@ -26,8 +26,8 @@ TOLD_S = 1.0  # an older vmctl's helper does not say who it is
 TURNS = ".turns"
 
 
-def draw() -> int:
-    """A number that is higher than those of all pushes that have begun on this machine."""
+def draw_number() -> int:
+    """A number that is higher than those of all pushes begun on this machine."""
     folder = ensure(STATE / "push")
     descriptor = os.open(folder / TURNS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -43,7 +43,7 @@ def draw() -> int:
         os.close(descriptor)
 
 
-def take_over(request: dict[str, Any]) -> int:
+def acquire(request: dict[str, Any]) -> int:
     """The lock of a project's pushes; one that hangs on a dead link is ended, not waited for.
 
     The lock's file names who has it: of two from the same folder the one that drew later wins.
@@ -52,7 +52,7 @@ def take_over(request: dict[str, Any]) -> int:
     ensure(path.parent)
     mine = Holder(request["origin"], request["turn"], os.getpid())
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    signal.signal(signal.SIGTERM, _superseded)
+    signal.signal(signal.SIGTERM, _on_superseded)
     began = time.monotonic()
     asked = 0
     while True:
@@ -63,7 +63,7 @@ def take_over(request: dict[str, Any]) -> int:
             holder, is_mine = _holder(descriptor), False
         known = _parsed(os.pread(descriptor, 1 << 16, 0))
         if known.origin == mine.origin and known.turn > mine.turn:
-            _superseded(0, None)
+            _on_superseded(0, None)
         if is_mine:
             record = json.dumps(vars(mine)).encode()
             os.pwrite(descriptor, record, 0)
@@ -107,5 +107,5 @@ def _holder(descriptor: int) -> int:
     return 0 if kind == fcntl.F_UNLCK else int(pid)
 
 
-def _superseded(number: int, frame: object) -> None:
-    raise Refusal("conflict", "Another push of this project began meanwhile.", "vmctl push")
+def _on_superseded(number: int, frame: object) -> None:
+    raise GuestError("conflict", "Another push of this project began meanwhile.", "vmctl push")

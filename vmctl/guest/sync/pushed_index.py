@@ -1,4 +1,4 @@
-"""What pushes have put into a workspace by now, for those who look again and again."""
+"""What pushes have put into a workspace by now, for those who read_stamp again and again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..paths import STATE
 from . import record
 
 
-class Pushes:
+class PushedIndex:
     """The paths that pushes have put into a workspace so far; read again when that changed."""
 
     def __init__(self, project: str) -> None:
@@ -17,7 +17,7 @@ class Pushes:
         self.paths: dict[str, dict[str, Any]] = {}
         self.folders: set[str] = set()
 
-    def look(self) -> list[list[int]]:
+    def read_stamp(self) -> list[list[int]]:
         """Which record is there; [] twice before the first push."""
         stamp = []
         for name in (f"{self.project}.json", f"{self.project}.next.json"):
@@ -28,9 +28,9 @@ class Pushes:
                 stamp.append([])
         return stamp
 
-    def read(self) -> None:
-        """Know what pushes have put by now."""
-        stamp = self.look()
+    def refresh(self) -> None:
+        """Read what pushes have put, if that has changed."""
+        stamp = self.read_stamp()
         if stamp == self.stamp:
             return
         self.paths = record.pushed(self.project)
@@ -38,7 +38,7 @@ class Pushes:
         self.folders |= {path for path, what in self.paths.items() if what["kind"] == "dir"}
         self.stamp = stamp
 
-    def put(self, path: str) -> bool:
+    def has(self, path: str) -> bool:
         """Whether a push put this, or what is in it."""
         return path in self.paths or path in self.folders
 

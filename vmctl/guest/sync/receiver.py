@@ -3,7 +3,7 @@
 The first line is the request. Then each side speaks in turn. The other side's turn is frames,
 each one letter, its length in four bytes and its payload; the frame "." ends the turn:
 
-    M  the whole tree: zlib of JSON, path: ENTRY (see pushing.py)
+    M  the whole tree: zlib of JSON, path: ENTRY (see record.py)
     D  what differs from the tree known as `base`, or later from what was said before:
        zlib of JSON, {"put": {path: ENTRY}, "gone": [path]}
     Z  contents through one zlib stream that is flushed at each frame's end: chunks, each
@@ -32,19 +32,19 @@ from itertools import chain
 from pathlib import Path
 
 from .. import heartbeat
-from ..paths import Refusal, workspace
+from ..paths import GuestError, workspace
 from ..protocol import CHUNK, FRAME
 from . import reconcile, transition
-from .lock import take_over
-from .record import Known, as_pushed, steady, tree_id
-from .staging import Following, Staging
+from .lock import acquire
+from .record import PushRecord, find_as_pushed, hold_tree, tree_id
+from .staging import RunningHash, Staging
 
-TYPE_CHECKING = False  # see pushing.py
+TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from .reconcile import Plan
+    from .reconcile import PushPlan
     from .record import Entry
 
 FRAME_LIMIT = 1 << 28
@@ -53,27 +53,27 @@ SPARE_BYTES = 1 << 20  # for records and folders
 LOOKS = 5  # at a workspace that changes while it is looked at
 
 
-class Gone(Exception):
+class Disconnected(Exception):
     """The other side has left."""
 
 
 def push(request: dict[str, Any]) -> None:
-    """Take part in a push to its end; a Refusal before the last turn has changed nothing."""
+    """Take part in a push to its end; a GuestError before the last turn has changed nothing."""
     lock = -1
     heartbeat.begin()
     try:
         # who has left before the first question must not end another's push
-        turn, first = _turn(), []
+        turn, first = _read_frames(), []
         for frame in turn:
             first.append(frame)
             if frame[0] in (b"?", b"H"):
                 break
         if not request["dry_run"]:
             if not request["force"]:  # who is refused must not end another's push
-                reconcile.guard_origin(Known(request["project"]), request["origin"])
-            lock = take_over(request)
+                reconcile.refuse_other_origin(PushRecord(request["project"]), request["origin"])
+            lock = acquire(request)
         _Conversation(request).hold(chain(first, turn))
-    except Gone:
+    except Disconnected:
         raise SystemExit(1) from None
     finally:
         if lock >= 0:
@@ -88,30 +88,30 @@ class _Conversation:
         self.dry_run: bool = request["dry_run"]
         self.force: bool = request["force"]
         self.root = str(workspace(request["project"]))
-        self.known = Known(request["project"])
+        self.known = PushRecord(request["project"])
         self.staging = Staging(request["project"], Path(self.root))
         self.wanted: dict[str, Entry] | None = None
-        self.following: Following | None = None
+        self.running_hash: RunningHash | None = None
         self.stream = zlib.decompressobj()
 
     def hold(self, first: Iterable[tuple[bytes, bytes]]) -> None:
         """Turn by turn until it is done."""
         turn = first
         while True:
-            self._listen(turn)
+            self._read_turn(turn)
             answer = self._answer()
-            _say(answer)
+            _send(answer)
             if "ask" not in answer and "want" not in answer:
                 return
-            turn = _turn()
+            turn = _read_frames()
 
-    def _listen(self, turn: Iterable[tuple[bytes, bytes]]) -> None:
+    def _read_turn(self, turn: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in one turn of the other side."""
         for kind, data in turn:
             if kind == b"M":
                 self.wanted = _checked(json.loads(zlib.decompress(data)))
             elif kind == b"D":
-                self._differ(json.loads(zlib.decompress(data)))
+                self._apply_difference(json.loads(zlib.decompress(data)))
             elif kind == b"?":
                 self._answer_early()
             elif self.dry_run:
@@ -121,14 +121,14 @@ class _Conversation:
             elif kind == b"R":
                 self._take(memoryview(data))
             elif kind == b"P":
-                seen = self.following.sums() if self.following else {}
+                sums = self.running_hash.sums() if self.running_hash else {}
                 for sha256, length, place in json.loads(data):
-                    self.staging.adopt(sha256, length, place, seen.get(place, ""))
-                self.following = None
+                    self.staging.adopt(sha256, length, place, sums.get(place, ""))
+                self.running_hash = None
             elif kind == b"H":
-                self.following = Following(self.staging, json.loads(data))
+                self.running_hash = RunningHash(self.staging, json.loads(data))
 
-    def _differ(self, told: dict[str, Any]) -> None:
+    def _apply_difference(self, told: dict[str, Any]) -> None:
         first = self.wanted is None
         if first and self.request["base"] != self.known.tree:
             return
@@ -154,20 +154,22 @@ class _Conversation:
     def _answer_early(self) -> None:
         """What will be wanted, told while the other side goes on; nothing is put in place yet."""
         if self.wanted is None:
-            _say({"ask": "tree"})
+            _send({"ask": "tree"})
             return
         numbers, plan = self._compare()
         if plan.conflicts:
-            _say({"conflicts": plan.conflicts})
-            for _ in _turn():  # who is still sending must be able to: he reads our line after it
+            _send({"conflicts": plan.conflicts})
+            for (
+                _
+            ) in _read_frames():  # the other side reads our line when it has sent all of its own
                 pass
             raise SystemExit(0)
-        _say({"want": self._wanting(self._missing(plan), plan, numbers)})
+        _send({"want": self._request_missing(self._missing(plan), plan, numbers)})
 
-    def _compare(self) -> tuple[dict[str, int], Plan]:
+    def _compare(self) -> tuple[dict[str, int], PushPlan]:
         assert self.wanted is not None
         if not self.force:
-            reconcile.guard(self.known, self.wanted, self.request["origin"])
+            reconcile.refuse_wrong_folder(self.known, self.wanted, self.request["origin"])
         numbers = {path: number for number, path in enumerate(sorted(self.wanted))}
         plan = reconcile.compare(self.root, self.wanted, self.known, self.force)
         if not (self.dry_run or plan.conflicts):
@@ -181,24 +183,24 @@ class _Conversation:
         for _ in range(LOOKS):
             numbers, plan = self._compare()
             if self.dry_run:
-                return {"plan": self._told(plan, numbers, plan.delete)}
+                return {"plan": self._done(plan, numbers, plan.delete)}
             if plan.conflicts:
                 return {"conflicts": plan.conflicts}
             looked = time.monotonic()
             missing = self._missing(plan)
             if missing:
-                return {"want": self._wanting(missing, plan, numbers)}
+                return {"want": self._request_missing(missing, plan, numbers)}
             # proving what an earlier push left takes long: what runs here may write meanwhile
             fresh = time.monotonic() - looked < FRESH_S
-            if self.force or fresh or transition.still_so(self.root, plan):
-                return {"done": self._carry_out(plan, numbers)}
-        raise Refusal(
+            if self.force or fresh or transition.is_unchanged(self.root, plan):
+                return {"done": self._apply(plan, numbers)}
+        raise GuestError(
             "conflict",
             "What is on the VM keeps changing while it is being replaced.",
             "See what runs: vmctl ps",
         )
 
-    def _missing(self, plan: Plan) -> dict[str, int]:
+    def _missing(self, plan: PushPlan) -> dict[str, int]:
         """path: bytes held, for one path of each content that is neither staged nor here."""
         needed: dict[str, str] = {}
         for path, entry in plan.put.items():
@@ -210,33 +212,34 @@ class _Conversation:
         missing = {}
         for sha256, path in needed.items():
             size = plan.put[path][2]
-            held = self.staging.have(sha256, size)
+            held = self.staging.held_bytes(sha256, size)
             if held < size:
                 missing[path] = held
         return missing
 
-    def _copy_here(self, needed: dict[str, str], plan: Plan) -> None:
+    def _copy_here(self, needed: dict[str, str], plan: PushPlan) -> None:
         """A file that only moved is copied on this machine."""
         for path, entry in self.known.files.items():
             if entry[0] != "f" or entry[1] not in needed or entry[1] in self.staging.whole:
                 continue
-            if plan.seen.get(path, ()) is None or as_pushed(f"{self.root}/{path}", [entry]) is None:
+            place = f"{self.root}/{path}"
+            if plan.seen.get(path, ()) is None or find_as_pushed(place, [entry]) is None:
                 continue
             try:
-                self.staging.copy(entry[1], f"{self.root}/{path}")
+                self.staging.copy(entry[1], place)
             except OSError:  # a full disk is not kept full
                 self.staging.remove()
                 raise
 
-    def _wanting(
-        self, missing: dict[str, int], plan: Plan, numbers: dict[str, int]
+    def _request_missing(
+        self, missing: dict[str, int], plan: PushPlan, numbers: dict[str, int]
     ) -> dict[str, Any]:
         entries = plan.put
         needed = sum(entries[path][2] - held for path, held in missing.items())
-        free = self.staging.room()
+        free = self.staging.free_bytes()
         if needed + SPARE_BYTES > free:
             self.staging.remove()
-            raise Refusal("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
+            raise GuestError("disk_full", f"this push needs {_mb(needed)}, {_mb(free)} are free")
         older: dict[int, str] = {}
         for path, held in missing.items():
             sha256, size = entries[path][1:3]
@@ -253,24 +256,24 @@ class _Conversation:
             "placed": self.staging.placed(Path(self.root), older.values()),
         }
 
-    def _told(self, plan: Plan, numbers: dict[str, int], deleted: list[str]) -> dict[str, Any]:
+    def _done(self, plan: PushPlan, numbers: dict[str, int], deleted: list[str]) -> dict[str, Any]:
         return {
             "put": _ranges(numbers[path] for path in plan.put),
-            "mended": len(plan.mend),
             "deleted": deleted,
             "kept": plan.keep,
             "conflicts": plan.conflicts,
         }
 
-    def _carry_out(self, plan: Plan, numbers: dict[str, int]) -> dict[str, Any]:
+    def _apply(self, plan: PushPlan, numbers: dict[str, int]) -> dict[str, Any]:
         assert self.wanted is not None
         known, request = self.known, self.request
         kept = {path: known.versions(path)[-1] for path in plan.keep}
         # what will be on record; writing it is left out where it is the same
         same = (
-            not (plan.put or plan.mend or plan.delete or known.may)
+            not (plan.put or plan.touch or plan.delete or known.pending)
             and (known.origin, known.place) == (request["origin"], request["place"])
-            and (known.files, known.met, known.kept) == (self.wanted, plan.met, kept)
+            and (known.files, known.preexisting, known.kept)
+            == (self.wanted, plan.preexisting, kept)
         )
         deleted: list[str] = []
         if not same:
@@ -279,19 +282,19 @@ class _Conversation:
             plan.wanted_folders = reconcile.folders_of(self.wanted) | {
                 path for path, entry in self.wanted.items() if entry[0] == "d"
             }
-            with steady(request["project"]):
+            with hold_tree(request["project"]):
                 deleted = transition.apply(self.root, plan, known, self.staging)
-                known.files, known.met, known.kept = self.wanted, plan.met, kept
-                known.settle()
+                known.files, known.preexisting, known.kept = self.wanted, plan.preexisting, kept
+                known.commit()
         self.staging.remove()
-        return {**self._told(plan, numbers, deleted), "tree": known.tree}
+        return {**self._done(plan, numbers, deleted), "tree": known.tree}
 
 
 def _checked(entries: dict[str, Entry]) -> dict[str, Entry]:
     """Entries whose paths stay in the workspace."""
     for path in entries:
         if not path or path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise Refusal("invalid", f"'{path}' is no path of a project.")
+            raise GuestError("invalid", f"'{path}' is no path of a project.")
     return entries
 
 
@@ -316,26 +319,26 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def _turn() -> Iterator[tuple[bytes, bytes]]:
+def _read_frames() -> Iterator[tuple[bytes, bytes]]:
     """The frames of one turn of the other side, as they come."""
     while True:
-        kind, size = FRAME.unpack(_exactly(FRAME.size))
+        kind, size = FRAME.unpack(_read_exactly(FRAME.size))
         if size > FRAME_LIMIT:
-            raise Refusal("failed", "What arrived is no push", "vmctl push")
-        data = _exactly(size)
+            raise GuestError("failed", "What arrived is no push", "vmctl push")
+        data = _read_exactly(size)
         if kind == b".":
             return
         yield kind, data
 
 
-def _exactly(size: int) -> bytes:
+def _read_exactly(size: int) -> bytes:
     data = sys.stdin.buffer.read(size)
     if len(data) < size:
-        raise Gone
+        raise Disconnected
     return data
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _send(answer: dict[str, Any]) -> None:
     data = memoryview(json.dumps(answer).encode() + b"\n")
     heartbeat.hush()
     while data:

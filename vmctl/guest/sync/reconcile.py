@@ -6,42 +6,42 @@ import os
 import stat
 from pathlib import Path
 
-from ..paths import Refusal
-from .record import as_pushed, is_as, look, same_content
+from ..paths import GuestError
+from .record import find_as_pushed, find_same_content, has_metadata, lstat
 
-TYPE_CHECKING = False  # see pushing.py
+TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .record import Entry, Known
+    from .record import Entry, PushRecord
 
-    Seen = tuple[int, int, int, int]
+    Fingerprint = tuple[int, int, int, int]
 
 SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
 DELTA_BYTES = 4 << 20  # from here on a file travels as its difference to the older one
 
 
-class Plan:
+class PushPlan:
     """What a push does to the workspace; paths are relative to it."""
 
     def __init__(self) -> None:
         self.put: dict[str, Entry] = {}  # files, links, empty folders to come
-        self.mend: dict[str, Entry] = {}  # right content, other times or mode
-        self.met: set[str] = set()  # the same is here, and no push put it here
-        self.clashes: list[str] = []  # of another kind: they go first
+        self.touch: dict[str, Entry] = {}  # right content, other times or mode
+        self.preexisting: set[str] = set()  # the same is here, and no push put it here
+        self.type_conflicts: list[str] = []  # of another kind: they go first
         self.conflicts: list[list[str]] = []  # [path, "changed" or "made"]
         self.delete: list[str] = []
         self.keep: list[str] = []  # no longer pushed, but changed here
         self.older: dict[str, str] = {}  # sha256: path of an older version
-        self.seen: dict[str, Seen | None] = {}  # what stood there when asked
+        self.seen: dict[str, Fingerprint | None] = {}  # what stood there when asked
         self.wanted_folders: set[str] = set()  # stay when deletions empty them
 
 
-def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:
+def refuse_wrong_folder(known: PushRecord, wanted: dict[str, Entry], origin: str) -> None:
     """Refuse what looks like the wrong folder."""
-    guard_origin(known, origin)
+    refuse_other_origin(known, origin)
     if len(wanted) * SHRINK < len(known.files):
-        raise Refusal(
+        raise GuestError(
             "conflict",
             f"Only {len(wanted)} files are here, the last push had {len(known.files)}: "
             "the rest would be deleted on the VM.",
@@ -49,10 +49,10 @@ def guard(known: Known, wanted: dict[str, Entry], origin: str) -> None:
         )
 
 
-def guard_origin(known: Known, origin: str) -> None:
+def refuse_other_origin(known: PushRecord, origin: str) -> None:
     """Refuse another folder, or another computer."""
-    if (known.files or known.may) and known.origin != origin:
-        raise Refusal(
+    if (known.files or known.pending) and known.origin != origin:
+        raise GuestError(
             "conflict",
             f"What is on the VM was pushed from {known.place}.",
             "Give this folder's VM another name (vmctl --name NAME up), "
@@ -60,9 +60,9 @@ def guard_origin(known: Known, origin: str) -> None:
         )
 
 
-def compare(root: str, wanted: dict[str, Entry], known: Known, force: bool) -> Plan:
-    """Look at everything once; raises Refusal where something foreign is in the way."""
-    plan = Plan()
+def compare(root: str, wanted: dict[str, Entry], known: PushRecord, force: bool) -> PushPlan:
+    """Look at everything once; raises GuestError where something foreign is in the way."""
+    plan = PushPlan()
     folders = folders_of(wanted)
     blocked = _blocked(root, folders, known, force, plan)
     for path, entry in wanted.items():
@@ -71,14 +71,14 @@ def compare(root: str, wanted: dict[str, Entry], known: Known, force: bool) -> P
             plan.seen[path] = None
             continue
         place = f"{root}/{path}"
-        now = look(place)
+        now = lstat(place)
         if now is None:
             plan.put[path] = entry
             plan.seen[path] = None
-        elif known.files.get(path) != entry or not is_as(entry, now, place):
+        elif known.files.get(path) != entry or not has_metadata(entry, now, place):
             _compare_one(path, entry, place, now, known, force, plan)
-        elif path in known.met:
-            plan.met.add(path)
+        elif path in known.preexisting:
+            plan.preexisting.add(path)
     _leftovers(root, folders, wanted, known, plan)
     return plan
 
@@ -88,36 +88,36 @@ def _compare_one(
     entry: Entry,
     place: str,
     now: os.stat_result,
-    known: Known,
+    known: PushRecord,
     force: bool,
-    plan: Plan,
+    plan: PushPlan,
 ) -> None:
     """Something stands there that is not known to be exactly what is wanted."""
     versions = known.versions(path)
     is_folder = stat.S_ISDIR(now.st_mode)
-    plan.seen[path] = seen(now)
+    plan.seen[path] = fingerprint(now)
     if is_folder and entry[0] != "d":
-        if any(not _ours(root_of(place, path), leaf, known) for leaf in _leaves(place, path)):
+        if any(not _is_pushed(root_of(place, path), leaf, known) for leaf in _leaves(place, path)):
             raise _in_the_way(path, "a file")
-        plan.clashes.append(path)
+        plan.type_conflicts.append(path)
         plan.put[path] = entry
         return
-    here = next((one for one in versions if is_as(one, now, place)), None)
+    here = next((one for one in versions if has_metadata(one, now, place)), None)
     if here is None:
-        here = same_content(place, now, [entry, *versions])
+        here = find_same_content(place, now, [entry, *versions])
     if here is None and not force:
-        why = "changed" if versions and path not in known.met else "made"
+        why = "changed" if versions and path not in known.preexisting else "made"
         plan.conflicts.append([path, why])
     if here is not None and here[:2] == entry[:2]:
         # a folder that held what was pushed before is ours, although it was no entry itself
         held = entry[0] == "d" and not versions and path in folders_of(known.paths())
-        if path in known.met or not (versions or held):
-            plan.met.add(path)
-        if not is_as(entry, now, place):
-            plan.mend[path] = entry
+        if path in known.preexisting or not (versions or held):
+            plan.preexisting.add(path)
+        if not has_metadata(entry, now, place):
+            plan.touch[path] = entry
         return
     if entry[0] == "d":
-        plan.clashes.append(path)
+        plan.type_conflicts.append(path)
     plan.put[path] = entry
     is_file = entry[0] == "f" and stat.S_ISREG(now.st_mode)
     if is_file and min(entry[2], now.st_size) >= DELTA_BYTES:
@@ -138,7 +138,7 @@ def folders_of(paths: Iterable[str]) -> set[str]:
     return folders
 
 
-def seen(now: os.stat_result | None) -> Seen | None:
+def fingerprint(now: os.stat_result | None) -> Fingerprint | None:
     """What tells that something was replaced or changed in between."""
     if now is None:
         return None
@@ -150,26 +150,28 @@ def root_of(place: str, path: str) -> str:
     return place[: -len(path) - 1]
 
 
-def _blocked(root: str, folders: set[str], known: Known, force: bool, plan: Plan) -> list[str]:
+def _blocked(
+    root: str, folders: set[str], known: PushRecord, force: bool, plan: PushPlan
+) -> list[str]:
     """What stands where a folder must come, and may go: ours, or anything under force."""
     found: list[str] = []
     for folder in sorted(folders):
         if any(folder.startswith(f"{top}/") for top in found):
             continue
         place = f"{root}/{folder}"
-        now = look(place)
+        now = lstat(place)
         if now is None or stat.S_ISDIR(now.st_mode):
             continue
-        if not force and same_content(place, now, known.versions(folder)) is None:
+        if not force and find_same_content(place, now, known.versions(folder)) is None:
             raise _in_the_way(folder, "a folder")
         found.append(folder)
-        plan.seen[folder] = seen(now)
-    plan.clashes += found
+        plan.seen[folder] = fingerprint(now)
+    plan.type_conflicts += found
     return found
 
 
 def _leftovers(
-    root: str, folders: set[str], wanted: dict[str, Entry], known: Known, plan: Plan
+    root: str, folders: set[str], wanted: dict[str, Entry], known: PushRecord, plan: PushPlan
 ) -> None:
     """Of what was pushed and is no longer wanted: what is as pushed, and what changed since."""
     real: dict[str, bool] = {"": True}
@@ -177,34 +179,34 @@ def _leftovers(
         if path in folders or not _is_inside(root, path.rpartition("/")[0], real):
             continue
         place = f"{root}/{path}"
-        now = look(place)
-        if now is None or (path in known.met and path not in known.may):
+        now = lstat(place)
+        if now is None or (path in known.preexisting and path not in known.pending):
             continue
-        plan.seen[path] = seen(now)
+        plan.seen[path] = fingerprint(now)
         if stat.S_ISDIR(now.st_mode):
             if ["d"] in known.versions(path) and not any(os.scandir(place)):
                 plan.delete.append(path)
-        elif _ours(root, path, known):
+        elif _is_pushed(root, path, known):
             plan.delete.append(path)
         else:
             plan.keep.append(path)
 
 
-def _ours(root: str, path: str, known: Known) -> bool:
+def _is_pushed(root: str, path: str, known: PushRecord) -> bool:
     place, versions = f"{root}/{path}", known.versions(path)
-    if path in known.met and path not in known.may:
+    if path in known.preexisting and path not in known.pending:
         return False
-    if as_pushed(place, versions) is not None:
+    if find_as_pushed(place, versions) is not None:
         return True
-    now = look(place)
-    return now is not None and same_content(place, now, versions) is not None
+    now = lstat(place)
+    return now is not None and find_same_content(place, now, versions) is not None
 
 
 def _is_inside(root: str, folder: str, real: dict[str, bool]) -> bool:
     """Whether every folder on the way is a real one: nothing is deleted through a link."""
     if folder not in real:
         above = _is_inside(root, folder.rpartition("/")[0], real)
-        now = look(f"{root}/{folder}") if above else None
+        now = lstat(f"{root}/{folder}") if above else None
         real[folder] = now is not None and stat.S_ISDIR(now.st_mode)
     return real[folder]
 
@@ -219,8 +221,8 @@ def _leaves(place: str, path: str) -> list[str]:
     return found
 
 
-def _in_the_way(path: str, wanted: str) -> Refusal:
-    return Refusal(
+def _in_the_way(path: str, wanted: str) -> GuestError:
+    return GuestError(
         "conflict",
         f"On the VM '{path}' stands where {wanted} must come, and no push put it there.",
         "Move it away with vmctl ssh, then push again.",

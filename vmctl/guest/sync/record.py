@@ -39,7 +39,7 @@ VERSION = 2
 CHUNK_BYTES = 1 << 20
 
 
-class Known:
+class PushRecord:
     """What pushes have put here so far."""
 
     def __init__(self, project: str) -> None:
@@ -49,31 +49,31 @@ class Known:
         self.place: str = found.get("place", "")
         self.tree: str = found.get("tree", "")
         self.files: dict[str, Entry] = found.get("files", {})
-        self.met: set[str] = set(found.get("met", ()))
+        self.preexisting: set[str] = set(found.get("met", ()))
         self.kept: dict[str, Entry] = found.get("kept", {})
         unfinished = read_json(_next_file(project)) or {}
-        self.may: dict[str, list[Entry]] = unfinished.get("may", {})
+        self.pending: dict[str, list[Entry]] = unfinished.get("may", {})
         if not self.origin:
             self.origin, self.place = unfinished.get("origin", ""), unfinished.get("place", "")
 
     def versions(self, path: str) -> list[Entry]:
         """What a push put, or may have put, at a path; the newest last."""
         known = self.files.get(path) or self.kept.get(path)
-        return ([known] if known else []) + self.may.get(path, [])
+        return ([known] if known else []) + self.pending.get(path, [])
 
     def paths(self) -> set[str]:
         """Every path that a push put or met."""
-        return {*self.files, *self.kept, *self.may}
+        return {*self.files, *self.kept, *self.pending}
 
-    def announce(self, may: dict[str, Entry]) -> None:
+    def begin(self, may: dict[str, Entry]) -> None:
         """Put on disk what is about to be put, before any of it is."""
         for path, entry in may.items():
-            self.may[path] = [*self.may.get(path, []), entry][-4:]
-        place = {"origin": self.origin, "place": self.place, "may": self.may}
+            self.pending[path] = [*self.pending.get(path, []), entry][-4:]
+        place = {"origin": self.origin, "place": self.place, "may": self.pending}
         ensure(_next_file(self.project).parent)
         _replace(_next_file(self.project), place)
 
-    def settle(self) -> None:
+    def commit(self) -> None:
         """Put on disk what is here now; nothing is unfinished any more."""
         self.tree = tree_id(self.files)
         ensure(_file(self.project).parent)
@@ -85,12 +85,12 @@ class Known:
                 "place": self.place,
                 "tree": self.tree,
                 "files": self.files,
-                "met": sorted(self.met),
+                "met": sorted(self.preexisting),
                 "kept": self.kept,
             },
         )
         _next_file(self.project).unlink(missing_ok=True)
-        self.may = {}
+        self.pending = {}
 
 
 # -- what others on this machine ask ---------------------------------------------------------
@@ -105,34 +105,34 @@ def record(project: str) -> dict[str, Any]:
 def pushed(project: str) -> dict[str, dict[str, Any]]:
     """Every path of the pushed tree: kind (file, link, dir), sha256, size in bytes, mtime_ns,
     mode, link. After a push that died: what is here of the old tree and the new one."""
-    known, root = Known(project), str(workspace(project))
+    known, root = PushRecord(project), str(workspace(project))
     found = dict(known.files)
-    for path in known.may:
-        here = as_pushed(f"{root}/{path}", known.versions(path))
+    for path in known.pending:
+        here = find_as_pushed(f"{root}/{path}", known.versions(path))
         if here is not None:
             found[path] = here
-    return {path: _told(entry) for path, entry in found.items()}
+    return {path: _describe(entry) for path, entry in found.items()}
 
 
 def changed(project: str) -> list[list[str]]:
     """[path, "changed" or "deleted"] for each pushed path whose content is no longer as pushed."""
-    known, root = Known(project), str(workspace(project))
+    known, root = PushRecord(project), str(workspace(project))
     found = []
-    for path in sorted({*known.files, *known.kept, *known.may}):
+    for path in sorted({*known.files, *known.kept, *known.pending}):
         place = f"{root}/{path}"
         versions = known.versions(path)
-        if as_pushed(place, versions) is not None:
+        if find_as_pushed(place, versions) is not None:
             continue
-        now = look(place)
+        now = lstat(place)
         if now is None:
             if path in known.files:
                 found.append([path, "deleted"])
-        elif same_content(place, now, versions) is None:
+        elif find_same_content(place, now, versions) is None:
             found.append([path, "changed"])
     return found
 
 
-def steady(project: str) -> AbstractContextManager[None]:
+def hold_tree(project: str) -> AbstractContextManager[None]:
     """While it is held no push puts files in place: what reads the tree sees one push's, whole."""
     return locked(STATE / "push" / f"{project}.tree.lock")
 
@@ -144,32 +144,32 @@ def accept(request: dict[str, Any]) -> dict[str, Any]:
     that is not what is here is left alone, so that a change in between stays a change.
     """
     project = request["project"]
-    with steady(project):
-        known, root = Known(project), str(workspace(project))
-        for path, versions in known.may.items():
-            here = as_pushed(f"{root}/{path}", versions)
+    with hold_tree(project):
+        known, root = PushRecord(project), str(workspace(project))
+        for path, versions in known.pending.items():
+            here = find_as_pushed(f"{root}/{path}", versions)
             if here is not None:
                 known.files[path] = here
         taken, pushed_here = [], known.paths()
         for path, entry in request["accept"]:
             place = f"{root}/{path}"
-            now = look(place)
+            now = lstat(place)
             if entry is None:
                 if now is None:
                     known.files.pop(path, None)
                     known.kept.pop(path, None)
                     taken.append(path)
-            elif now is not None and same_content(place, now, [entry]) is not None:
+            elif now is not None and find_same_content(place, now, [entry]) is not None:
                 if path not in pushed_here:
-                    known.met.add(path)  # made here: no push may ever delete it
+                    known.preexisting.add(path)  # made here: no push may ever delete it
                 known.files[path] = entry
                 known.kept.pop(path, None)
                 taken.append(path)
-        known.settle()
+        known.commit()
     return {"accepted": taken, "tree": known.tree}
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _describe(entry: Entry) -> dict[str, Any]:
     kind = entry[0]
     _, sha256, size, mtime_ns, mode = entry if kind == "f" else ("", "", 0, 0, 0)
     return {
@@ -193,7 +193,7 @@ def tree_id(files: dict[str, Entry]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def look(place: str) -> os.stat_result | None:
+def lstat(place: str) -> os.stat_result | None:
     """What stands at a path, links not followed; None when nothing does."""
     try:
         return os.lstat(place)
@@ -201,7 +201,7 @@ def look(place: str) -> os.stat_result | None:
         return None
 
 
-def is_as(entry: Entry, now: os.stat_result, place: str) -> bool:
+def has_metadata(entry: Entry, now: os.stat_result, place: str) -> bool:
     """Whether what stands there has an entry's kind, size, time and mode, or its target."""
     kind = entry[0]
     if kind == "f":
@@ -217,20 +217,20 @@ def is_as(entry: Entry, now: os.stat_result, place: str) -> bool:
     return stat.S_ISDIR(now.st_mode)
 
 
-def as_pushed(place: str, versions: Iterable[Entry]) -> Entry | None:
+def find_as_pushed(place: str, versions: Iterable[Entry]) -> Entry | None:
     """The entry that a path is as, going by its kind, size, time and mode."""
-    now = look(place)
+    now = lstat(place)
     if now is None:
         return None
-    return next((entry for entry in versions if is_as(entry, now, place)), None)
+    return next((entry for entry in versions if has_metadata(entry, now, place)), None)
 
 
-def same_content(place: str, now: os.stat_result, versions: Iterable[Entry]) -> Entry | None:
+def find_same_content(place: str, now: os.stat_result, versions: Iterable[Entry]) -> Entry | None:
     """The entry whose content a path has, going by its SHA-256; times and mode may differ."""
     digest = ""
     for entry in versions:
         if entry[0] != "f":
-            if is_as(entry, now, place):
+            if has_metadata(entry, now, place):
                 return entry
         elif stat.S_ISREG(now.st_mode) and now.st_size == entry[2]:
             digest = digest or sha256_of(place)

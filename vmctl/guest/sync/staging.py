@@ -11,10 +11,10 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..paths import HOME, STATE, Refusal, ensure
+from ..paths import HOME, STATE, GuestError, ensure
 from .record import sha256_of
 
-TYPE_CHECKING = False  # see pushing.py
+TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO, Any
@@ -53,7 +53,7 @@ class Staging:
         """Where a content lies."""
         return f"{self._prefix}{sha256}"
 
-    def have(self, sha256: str, size: int) -> int:
+    def held_bytes(self, sha256: str, size: int) -> int:
         """How many bytes of a content are here; all of them only when they are proven."""
         if sha256 in self.whole:
             return size
@@ -85,7 +85,9 @@ class Staging:
         file, digest = self._now[1:]
         have = file.tell()
         if offset > have:
-            raise Refusal("failed", f"Bytes {have} to {offset} of a file never came", "vmctl push")
+            raise GuestError(
+                "failed", f"Bytes {have} to {offset} of a file are missing", "vmctl push"
+            )
         data = data[have - offset :]
         digest.update(data)
         while data:
@@ -97,16 +99,16 @@ class Staging:
             else:
                 Path(self.path(sha256)).unlink()
 
-    def adopt(self, sha256: str, size: int, name: str, seen: str = "") -> bool:
+    def adopt(self, sha256: str, size: int, name: str, known_sha256: str = "") -> bool:
         """Take a file that another program placed, if it is what it should be.
 
-        `seen` is its SHA-256 as computed while it was being written; "" when it was not.
+        `known_sha256` is its SHA-256 as computed while it was being written; "" when it was not.
         """
         place = self.folder / PLACED / name
         try:
             if place.lstat().st_size != size:
                 return False
-            if seen != sha256:
+            if known_sha256 != sha256:
                 return self._prove(sha256, str(place))
             place.replace(self.path(sha256))
         except OSError:
@@ -122,7 +124,7 @@ class Staging:
         shutil.copyfile(source, self.path(sha256), follow_symlinks=False)
         return self._prove(sha256, self.path(sha256))
 
-    def room(self) -> int:
+    def free_bytes(self) -> int:
         """Bytes that may still be written on this disk."""
         self._prepare()
         found = os.statvfs(self.folder)
@@ -183,7 +185,7 @@ class Staging:
         return True
 
 
-class Following:
+class RunningHash:
     """Computes the SHA-256 of files that rsync is writing, from their beginnings on.
 
     It writes each file once, from its beginning to its end: what was read stays so. Where it

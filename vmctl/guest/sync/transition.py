@@ -13,38 +13,38 @@ import stat
 from itertools import islice
 from pathlib import Path
 
-from ..paths import Refusal
-from .reconcile import folders_of, seen
-from .record import look
+from ..paths import GuestError
+from .reconcile import fingerprint, folders_of
+from .record import lstat
 
-TYPE_CHECKING = False  # see pushing.py
+TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
-    from .reconcile import Plan
-    from .record import Entry, Known
+    from .reconcile import PushPlan
+    from .record import Entry, PushRecord
     from .staging import Staging
 
 HELD = 64  # large files that are replaced
 
 
-def still_so(root: str, plan: Plan) -> bool:
+def is_unchanged(root: str, plan: PushPlan) -> bool:
     """Whether what the plan changes still stands as it was when the plan was made."""
-    return all(seen(look(f"{root}/{path}")) == was for path, was in plan.seen.items())
+    return all(fingerprint(lstat(f"{root}/{path}")) == was for path, was in plan.seen.items())
 
 
-def refuse_locked(root: str, plan: Plan) -> None:
+def refuse_locked(root: str, plan: PushPlan) -> None:
     """Refuse before anything changes where a folder on this machine cannot be written to."""
-    touched = [*plan.put, *plan.delete, *plan.clashes]
+    touched = [*plan.put, *plan.delete, *plan.type_conflicts]
     for folder in sorted({"", *folders_of(touched)}) if touched else ():
         place = f"{root}/{folder}" if folder else root
         if Path(place).is_dir() and not os.access(place, os.W_OK | os.X_OK):
-            raise Refusal(
+            raise GuestError(
                 "conflict",
                 f"On the VM '{folder or root}' cannot be written to by the user who logs in.",
                 "Look at it: vmctl exec ls -la",
             )
 
 
-def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
+def apply(root: str, plan: PushPlan, known: PushRecord, staging: Staging) -> list[str]:
     """Put, mend and delete; the paths that were deleted."""
     try:  # from here on only names change: nothing that a full disk could stop half-way
         sources = _sources(plan.put, staging)
@@ -52,19 +52,19 @@ def apply(root: str, plan: Plan, known: Known, staging: Staging) -> list[str]:
         staging.remove()
         raise
     # also before mere deletions: it tells others here that the tree is being changed
-    known.announce({**plan.put, **plan.mend})
+    known.begin({**plan.put, **plan.touch})
     Path(root).mkdir(parents=True, exist_ok=True)
     _hold_large(root, plan)
-    for path in plan.clashes:
+    for path in plan.type_conflicts:
         _clear(f"{root}/{path}")
     _put_all(root, plan.put, sources, staging)
-    for path, entry in plan.mend.items():
+    for path, entry in plan.touch.items():
         if entry[0] == "f":
-            _mend(f"{root}/{path}", entry, staging)
+            _touch(f"{root}/{path}", entry, staging)
     return _delete(root, plan)
 
 
-def _hold_large(root: str, plan: Plan) -> None:
+def _hold_large(root: str, plan: PushPlan) -> None:
     """Keep the large files that are replaced until this process ends, which nobody waits for.
 
     The file system takes a while to free what they occupied.
@@ -103,7 +103,7 @@ def _put_all(root: str, put: dict[str, Entry], sources: dict[str, str], staging:
             Path(source).symlink_to(entry[1])
         else:
             source = sources[path]
-            _dress(source, entry)
+            _set_metadata(source, entry)
         _rename(source, place)
 
 
@@ -121,19 +121,19 @@ def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> str:
     return copy
 
 
-def _mend(place: str, entry: Entry, staging: Staging) -> None:
+def _touch(place: str, entry: Entry, staging: Staging) -> None:
     try:
-        _dress(place, entry)
+        _set_metadata(place, entry)
     except PermissionError:  # somebody else's, as a container's: the same in a file of ours
         import shutil
 
         copy = staging.temporary(-1)
         shutil.copyfile(place, copy)
-        _dress(copy, entry)
+        _set_metadata(copy, entry)
         _rename(copy, place)
 
 
-def _dress(place: str, entry: Entry) -> None:
+def _set_metadata(place: str, entry: Entry) -> None:
     os.chmod(place, entry[4])  # noqa: PTH101 - 2,000 times in a push
     os.utime(place, ns=(entry[3], entry[3]))
 
@@ -163,7 +163,7 @@ def _folder(place: str) -> None:
 
 def _clear(place: str) -> None:
     """Remove what the plan found to be ours, or nothing but empty folders."""
-    now = look(place)
+    now = lstat(place)
     if now is None:
         return
     if not stat.S_ISDIR(now.st_mode):
@@ -178,12 +178,12 @@ def _clear(place: str) -> None:
     Path(place).rmdir()
 
 
-def _delete(root: str, plan: Plan) -> list[str]:
+def _delete(root: str, plan: PushPlan) -> list[str]:
     """Delete what a push put here; folders that are empty then go too, unless they are wanted."""
     deleted = []
     for path in plan.delete:
         place = Path(f"{root}/{path}")
-        if seen(look(str(place))) != plan.seen[path]:
+        if fingerprint(lstat(str(place))) != plan.seen[path]:
             continue  # a run has just written it
         try:
             if place.is_dir() and not place.is_symlink():

@@ -56,7 +56,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ActivitySample:
     """All of it at one moment; `active_at` is in this computer's time, 0 when nothing tells."""
 
     busy: tuple[str, ...]
@@ -65,14 +65,14 @@ class Sight:
     active_at: float
 
 
-def look() -> Sight:
+def sample() -> ActivitySample:
     """Read every signal once; takes as long as the slowest answer, ANSWER_S at most each."""
     found = processes()
     runs = runs_among(found)
     users, terminals = logins(found)
     kernels, kernels_at = jupyter_work(found)
     busy = [*gpu_work(), *(f"run {run.id}" for run in runs), *users, *transfers(found), *kernels]
-    return Sight(tuple(busy), runs, terminals, max(kernels_at, helpers_at()))
+    return ActivitySample(tuple(busy), runs, terminals, max(kernels_at, helpers_at()))
 
 
 # -- processes -------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class IdleState:
     """What is remembered from one sample to the next."""
 
     began_at: float  # the VM's start
@@ -53,7 +53,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class IdleDecision:
     """What is to be done now, and what will stop the VM next as things are."""
 
     stops_at: float = 0.0  # 0: nothing that is known will
@@ -65,19 +65,19 @@ class Verdict:
     power_off: str = ""  # the reason, in words
 
 
-def begun(at: float) -> State:
+def initial_state(at: float) -> IdleState:
     """The state of a VM that has just started."""
-    return State(began_at=at, seen_at=at, idle_from=at)
+    return IdleState(began_at=at, seen_at=at, idle_from=at)
 
 
-def decide(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict]:
+def decide(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, IdleDecision]:
     """One step: what the sample makes of the state, and what follows from it."""
     state = _seen(state, sample)
     state, idle = _idle(state, sample, limits)
     state, limited = _limited(state, sample, limits)
     ends = [v for v in (idle, limited) if v.stops_at]
-    first = min(ends, key=lambda v: v.stops_at) if ends else Verdict()
-    return state, Verdict(
+    first = min(ends, key=lambda v: v.stops_at) if ends else IdleDecision()
+    return state, IdleDecision(
         stops_at=first.stops_at,
         stops_why=first.stops_why,
         notice="\n".join(filter(None, (idle.notice, limited.notice))),
@@ -88,16 +88,16 @@ def decide(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict
     )
 
 
-def replay(samples: Iterable[Sample], limits: Limits) -> list[Verdict]:
-    """The verdicts on a whole history, the first sample of which is the VM's start."""
-    verdicts, state = [], None
+def replay(samples: Iterable[Sample], limits: Limits) -> list[IdleDecision]:
+    """The decisions on a whole history, the first sample of which is the VM's start."""
+    decisions, state = [], None
     for sample in samples:
-        state, verdict = decide(state or begun(sample.at), sample, limits)
-        verdicts.append(verdict)
-    return verdicts
+        state, decision = decide(state or initial_state(sample.at), sample, limits)
+        decisions.append(decision)
+    return decisions
 
 
-def _seen(state: State, sample: Sample) -> State:
+def _seen(state: IdleState, sample: Sample) -> IdleState:
     """Idle time goes on, or begins anew."""
     at = sample.at
     looked_away = not 0 <= at - state.seen_at <= GAP_S
@@ -108,13 +108,13 @@ def _seen(state: State, sample: Sample) -> State:
     return replace(state, seen_at=at, idle_from=idle_from)
 
 
-def _idle(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict]:
+def _idle(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, IdleDecision]:
     if not limits.idle_s:
-        return replace(state, idle_warned_at=0.0), Verdict()
+        return replace(state, idle_warned_at=0.0), IdleDecision()
     stops_at = max(state.idle_from + limits.idle_s, limits.keep_until)
     before_s = min(LOGIN_WARNING_S, limits.idle_s / 4)
     if sample.at < stops_at - before_s:
-        return replace(state, idle_warned_at=0.0), Verdict(stops_at, "idle")
+        return replace(state, idle_warned_at=0.0), IdleDecision(stops_at, "idle")
     told = ""
     words = (
         f"idle since {clock_text(state.idle_from)}: this VM stops at {clock_text(stops_at)} unless "
@@ -126,10 +126,10 @@ def _idle(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict]
     stops_at = max(stops_at, state.idle_warned_at + before_s)
     over = sample.at >= stops_at and not told
     reason = f"idle since {clock_text(state.idle_from)}" if over else ""
-    return state, Verdict(stops_at, "idle", words, told, power_off=reason)
+    return state, IdleDecision(stops_at, "idle", words, told, power_off=reason)
 
 
-def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdict]:
+def _limited(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, IdleDecision]:
     """Google's run limit, which comes whatever we do, and ours, which waits for warned runs."""
     at = sample.at
     known = [limits.max_run_s and state.began_at + limits.max_run_s, sample.google_stops_at]
@@ -137,7 +137,7 @@ def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdi
     # a budget that ended before this start was an earlier start's
     ours = limits.stop_at > state.began_at and (not google_at or limits.stop_at < google_at)
     if not ours and not google_at:
-        return state, Verdict()
+        return state, IdleDecision()
     limit_at = limits.stop_at if ours else google_at
     who = "the budget ends: this VM stops" if ours else "its run limit: Google stops this VM"
     told_runs, warned, told_logins, notice = [], dict(state.warned), "", ""
@@ -170,7 +170,7 @@ def _limited(state: State, sample: Sample, limits: Limits) -> tuple[State, Verdi
         state = replace(state, limit_warned_at=0.0)
         ending = []
     over = ours and at >= limit_at and not told_logins
-    return state, Verdict(
+    return state, IdleDecision(
         limit_at,
         "budget" if ours else "run limit",
         notice,

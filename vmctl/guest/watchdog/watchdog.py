@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import activity
-from .idle_policy import Limits, Sample, State, Verdict, begun, decide
+from .idle_policy import IdleDecision, IdleState, Limits, Sample, decide, initial_state
 
 SERVER = "169.254.169.254"  # asked without urllib, which takes half as long again to import
 METADATA = "/computeMetadata/v1/instance/"
@@ -40,7 +40,7 @@ case $- in *i*) [ ! -s {PLACE}/notice ] || cat {PLACE}/notice ;; esac
 def main() -> int:
     """Watch until the VM goes down."""
     PLACE.mkdir(exist_ok=True)
-    lock = _only_one()
+    lock = _take_lock()
     watchdog = Watchdog()
     try:
         while True:
@@ -49,7 +49,7 @@ def main() -> int:
         lock.close()
 
 
-def _only_one() -> Any:
+def _take_lock() -> Any:
     """Hold the lock; an older watchdog, of an older vmctl perhaps, makes room."""
     lock = (PLACE / "lock").open("a+")
     try:
@@ -71,7 +71,7 @@ class Watchdog:
     """What one boot of a VM is watched by."""
 
     def __init__(self) -> None:
-        self.state = _remembered()
+        self.state = _load_state()
         self.etag = ""
         self.settings: dict[str, Any] = {}
         self.ahead_s = 0.0  # of the metadata server's clock before this computer's
@@ -80,22 +80,24 @@ class Watchdog:
     def step(self) -> None:
         """Wait half a minute, or for a change of the metadata; look, decide, act."""
         self._read_settings()
-        sight = activity.look()
+        found = activity.sample()
         now = time.time() + self.ahead_s
-        told = [run.google_stops_at for run in sight.runs if run.google_stops_at > now]
+        told = [run.google_stops_at for run in found.runs if run.google_stops_at > now]
         sample = Sample(
             at=now,
-            busy=sight.busy,
-            runs=tuple(run.id for run in sight.runs),
-            active_at=self._active_at(sight.active_at),
+            busy=found.busy,
+            runs=tuple(run.id for run in found.runs),
+            active_at=self._active_at(found.active_at),
             google_stops_at=min(told, default=0.0),
         )
-        self.state, verdict = decide(self.state or begun(now), sample, limits_of(self.settings))
+        self.state, decision = decide(
+            self.state or initial_state(now), sample, limits_of(self.settings)
+        )
         _write(PLACE / "state", json.dumps(asdict(self.state)))
-        self._act(verdict, sight)
-        self._tell(sample, verdict)
-        if verdict.power_off:
-            _power_off(verdict.power_off)
+        self._act(decision, found)
+        self._report(sample, decision)
+        if decision.power_off:
+            _power_off(decision.power_off)
 
     def _active_at(self, mark: float) -> float:
         """A mark in this computer's time, which may jump, is turned into ours when it is new."""
@@ -119,29 +121,29 @@ class Watchdog:
             if self.state is not None:
                 time.sleep(STEP_S)
 
-    def _act(self, verdict: Verdict, sight: activity.Sight) -> None:
-        _write(PLACE / "notice", f"vmctl: {verdict.notice}\n" if verdict.notice else "")
+    def _act(self, decision: IdleDecision, found: activity.ActivitySample) -> None:
+        _write(PLACE / "notice", f"vmctl: {decision.notice}\n" if decision.notice else "")
         if not PROFILE.exists():
             _write(PROFILE, NOTICE_LINE)
-        if verdict.tell_logins:
-            for terminal in sight.terminals:
-                _say(Path("/dev") / terminal, f"\r\nvmctl: {verdict.tell_logins}\r\n")
-        runs = {run.id: run for run in sight.runs}
-        for run_id, text in verdict.tell_runs:
-            _say(runs[run_id].directory / "log", f"[vmctl] {text}\n")
-        for run_id in verdict.end_runs:
+        if decision.tell_logins:
+            for terminal in found.terminals:
+                _append(Path("/dev") / terminal, f"\r\nvmctl: {decision.tell_logins}\r\n")
+        runs = {run.id: run for run in found.runs}
+        for run_id, text in decision.tell_runs:
+            _append(runs[run_id].directory / "log", f"[vmctl] {text}\n")
+        for run_id in decision.end_runs:
             _terminate(runs[run_id])
 
-    def _tell(self, sample: Sample, verdict: Verdict) -> None:
+    def _report(self, sample: Sample, decision: IdleDecision) -> None:
         """What is seen, for `status`, in a guest attribute; a project may forbid those."""
         assert self.state is not None
         seen = {
             "at": round(sample.at),
             "busy": list(sample.busy),
             "idle_from": None if sample.busy else round(self.state.idle_from),
-            "stops_at": round(verdict.stops_at) or None,
-            "stops_why": verdict.stops_why,
-            "stopped": verdict.power_off,
+            "stops_at": round(decision.stops_at) or None,
+            "stops_why": decision.stops_why,
+            "stopped": decision.power_off,
         }
         try:
             _ask("PUT", f"guest-attributes/{ATTRIBUTE}", 10, json.dumps(seen).encode())
@@ -160,13 +162,13 @@ def limits_of(settings: dict[str, Any]) -> Limits:
     return Limits(**numbers)
 
 
-def _remembered() -> State | None:
+def _load_state() -> IdleState | None:
     """The state before a restart of the watchdog in this boot; None in a new one."""
     try:
         found = json.loads((PLACE / "state").read_bytes())
         for name in ("warned", "ended"):
             found[name] = tuple((str(run), float(at)) for run, at in found[name])
-        return State(**found)
+        return IdleState(**found)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -191,7 +193,7 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _say(path: Path, text: str) -> None:
+def _append(path: Path, text: str) -> None:
     """Append to a log or a terminal; one that is gone or stuck hears nothing."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
@@ -218,7 +220,7 @@ def _power_off(reason: str) -> None:
     line = f"vmctl watchdog: power off: {reason}\n"
     sys.stdout.write(line)
     sys.stdout.flush()
-    _say(Path("/dev/ttyS0"), line)
+    _append(Path("/dev/ttyS0"), line)
     environment = {**os.environ, "PATH": activity.PROGRAMS}
     subprocess.run(["shutdown", "-h", "now"], env=environment, check=False)
     time.sleep(STEP_S)  # it takes a moment; where it failed, the next step tries again

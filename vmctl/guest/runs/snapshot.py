@@ -1,9 +1,9 @@
 """A snapshot per run: the code it started with, whatever is pushed while it goes on.
 
 The job runs in ~/.vmctl/runs/ID/tree. There the pushed files are its own; everything else is the
-workspace's under a second name (run_tree.py), kept so while the run goes on (mirror.py). When the run
-has ended, and none of its processes is left, what is accounted for in the workspace goes, and what
-is not stays there.
+workspace's under a second name (run_tree.py), kept in step while the run goes on (mirror.py). When
+the run and all of its processes have ended, what the workspace has too is removed from the tree,
+and the rest stays there.
 """
 
 from __future__ import annotations

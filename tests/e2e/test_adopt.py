@@ -111,7 +111,7 @@ def test_a_running_vm_is_told_changed_and_made_ready(cloud: LocalCloud, lab: Pat
     assert keys[0] == "bob:ssh-ed25519 AAAA bob@x"
     assert "expireOn" in keys[1]
 
-    eventually(lambda: cloud.laptop.json("status", cwd=lab)["watch"], what="its watchdog tells")
+    eventually(lambda: cloud.laptop.json("status", cwd=lab)["watchdog"], what="its watchdog tells")
     assert cloud.laptop("exec", "hostname", cwd=lab).stdout.strip() == "console-vm"
     assert cloud.laptop.json("status", cwd=lab)["machine"]["name"] == "console-vm"
     (lab / "a.txt").write_text("a")

@@ -56,5 +56,5 @@ def test_status_says_that_there_is_no_watchdog() -> None:
             what="the VM tells that it has none",
         )
         assert "Google stops it on" in told
-        watch = cloud.laptop.json("status", cwd=cloud.folder)["watch"]
+        watch = cloud.laptop.json("status", cwd=cloud.folder)["watchdog"]
         assert watch["missing"] == "its Python 3.8 is older than 3.10"

@@ -140,7 +140,7 @@ def test_the_main_commands_work(user: OtherUser) -> None:
     assert (folder / "out.txt").read_text() == "trained\n"
 
     def watched() -> bool:
-        return json.loads(user("status", "--json", cwd=folder).stdout)["watch"] is not None
+        return json.loads(user("status", "--json", cwd=folder).stdout)["watchdog"] is not None
 
     if not plain:  # there a machine cannot tell its own processes from others
         eventually(watched, what="its watchdog looks", gap_s=1)  # a whole program each time

@@ -96,7 +96,7 @@ def test_each_rung_is_noticed_within_a_second_of_its_time(cloud: BringUpCloud) -
     cloud.fault(kind="slow-ssh", seconds=boot_s / 2)
     cloud.fault(kind="slow-driver", seconds=boot_s * 3 / 4)
     with ssh_let_in_by(cloud, name="allow-ssh", targetTags=["vmctl"]):
-        reached = {rung["rung"]: rung for rung in cloud.up(DRIVEN, TWO)["rungs"]}
+        reached = {stage["stage"]: stage for stage in cloud.up(DRIVEN, TWO)["stages"]}
     assert list(reached)[:4] == ["operation", "running", "port", "key"]
     assert set(reached) == {"operation", "running", "port", "key", "startup", "driver", "torch"}
     operation, port = reached["operation"]["after_s"], reached["port"]["after_s"]

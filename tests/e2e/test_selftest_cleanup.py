@@ -29,7 +29,7 @@ def test_gc_knows_the_machine_that_a_killed_one_left_off() -> None:
         cloud("emulator", "start", "--clock", "stepped")
         cloud("emulator", "clock", "11m")
         (left,) = cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"]
-        assert (left["what"], left["name"]) == ("self-test's VM", vm["name"])
+        assert (left["kind"], left["name"]) == ("self-test's VM", vm["name"])
         assert left["usd_per_month"] > 0
         assert "Removed 1 thing: $1.00 a month less" in cloud("gc", "--yes").stdout
         for collection in COLLECTIONS:

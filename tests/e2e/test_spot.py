@@ -21,20 +21,20 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: HeldCloud) -> 
     (vm,) = cloud.all("instances")
     assert vm["scheduling"]["provisioningModel"] == "SPOT"
     assert vm["scheduling"]["instanceTerminationAction"] == "STOP"
-    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    assert cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"] is None
     zone = vm["zone"].rpartition("/")[2]
     cloud.ask("POST", "/emulator/v1/preempt", {"zone": zone, "instance": vm["name"]})
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "preempted")
     told = cloud("status").stdout
     assert "Google took it back" in told
     assert "preempted" in told
-    ending = cloud.laptop.json("status", cwd=cloud.folder)["ending"]
-    assert ending["reason"] == "preempted"
+    stopped = cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"]
+    assert stopped["cause"] == "preempted"
 
     cloud("up", "--spot")
-    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    assert cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"] is None
     cloud("down")
-    assert cloud.laptop.json("status", cwd=cloud.folder)["ending"] is None
+    assert cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"] is None
     assert "took it back" not in cloud("status").stdout
 
 

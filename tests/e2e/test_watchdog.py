@@ -102,7 +102,7 @@ def test_an_unused_machine_says_so_and_stops_itself_whatever_connections_stand(
         up("tunnel", "stop", "all", code=None)
     told = up("status").stdout
     assert "Its watchdog stopped it" in told
-    assert status(up)["ending"]["reason"] == "watchdog"  # type: ignore[index]
+    assert status(up)["stop_reason"]["cause"] == "watchdog"  # type: ignore[index]
 
 
 def notice(cloud: SteppedCloud) -> str:

@@ -133,8 +133,8 @@ def test_what_is_the_same_everywhere_stops_at_once(
     )
     document = run_failing(cloud, "--any-region", "--wait", "1h", code=code)
     assert attempts_of(document) == [(ZONE_B, "permanent")]
-    assert message.partition("'")[0].strip() in document["attempts"][0]["said"]
-    assert document["attempts"][0]["do"]
+    assert message.partition("'")[0].strip() in document["attempts"][0]["message"]
+    assert document["attempts"][0]["advice"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_newer_form_of_what_is_switched_off_names_the_page(
     document = run_failing(cloud, code=5)
     assert attempts_of(document) == [(ZONE_B, "permanent")]
     assert hint in document["hint"]
-    assert hint in document["attempts"][0]["do"]
+    assert hint in document["attempts"][0]["advice"]
 
 
 def test_what_passes_is_sat_out_in_the_same_zone_and_makes_one_machine(cloud: LocalCloud) -> None:
@@ -188,7 +188,7 @@ def test_a_riddle_is_tried_in_one_more_zone_and_shown_as_it_is(cloud: LocalCloud
     cloud.fault(kind="operation", code="NEVER_SEEN", message="Flux capacitor. Try 1.21 GW.")
     document = run_failing(cloud, "--any-region", "--wait", "1h", code=2)
     assert attempts_of(document) == [(ZONE_B, "unknown"), (ZONE_C, "unknown")]
-    assert document["attempts"][1]["said"] == "NEVER_SEEN: Flux capacitor. Try 1.21 GW."
+    assert document["attempts"][1]["message"] == "NEVER_SEEN: Flux capacitor. Try 1.21 GW."
 
 
 def test_waiting_has_an_end(cloud: LocalCloud) -> None:

@@ -8,9 +8,26 @@ from vmctl.cli.attempts import attempt_lines
 
 PAGE = "https://console.cloud.google.com/iam-admin/quotas?project=a-rather-long-project-name"
 ROWS = [
-    {"zone": "europe-west1-b", "kind": "stockout", "said": "None left. Try b.", "do": "wait"},
-    {"zone": "europe-west1-c", "kind": "unknown", "said": "ODD: a. b.", "do": "read", "tries": 3},
-    {"zone": "all regions", "kind": "quota", "said": "GPUS", "do": f"ask: {PAGE}", "tries": 0},
+    {
+        "zone": "europe-west1-b",
+        "kind": "stockout",
+        "message": "None left. Try b.",
+        "advice": "wait",
+    },
+    {
+        "zone": "europe-west1-c",
+        "kind": "unknown",
+        "message": "ODD: a. b.",
+        "advice": "read",
+        "tries": 3,
+    },
+    {
+        "zone": "all regions",
+        "kind": "quota",
+        "message": "GPUS",
+        "advice": f"ask: {PAGE}",
+        "tries": 0,
+    },
 ]
 
 

@@ -92,7 +92,7 @@ def test_a_rule_is_used_by_any_vm_with_its_tag() -> None:
 
 
 def test_the_expensive_kinds_come_first() -> None:
-    kinds = [one.what for one in orphans([FIREWALL, ADDRESS, DISK, SNAPSHOT], [], set())]
+    kinds = [one.kind for one in orphans([FIREWALL, ADDRESS, DISK, SNAPSHOT], [], set())]
     assert kinds == [
         ResourceKind.DISK,
         ResourceKind.SNAPSHOT,
@@ -109,7 +109,7 @@ LEFT = replace(
 
 def test_a_self_test_s_vm_that_is_off_is_left_with_the_price_of_its_disk() -> None:
     (one,) = left_by_selftests([LEFT], NOW)
-    assert (one.what, one.name, one.place, one.id) == (ResourceKind.SELFTEST, "vm", ZONE, "12")
+    assert (one.kind, one.name, one.place, one.id) == (ResourceKind.SELFTEST, "vm", ZONE, "12")
     assert one.usd_per_month == 1.0
     assert orphans([one], [LEFT], set()) == (one,)
     assert orphans([one], [LEFT], {"vm"}) == (), "it is going already"

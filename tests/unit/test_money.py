@@ -211,7 +211,7 @@ def test_snapshots_and_addresses_cost_until_they_are_deleted() -> None:
     ledger = with_resources(EMPTY, [snapshot, address], at(1))
     ledger = with_resources(ledger, [snapshot], at(50))
     ledger = with_events(ledger, [OperationEvent("a", PowerChange.GONE, at(40))])
-    shown = {one.what: one for one in made_of(ledger, at(0), at(100)).things}
+    shown = {one.kind: one for one in made_of(ledger, at(0), at(100)).things}
     assert shown["snapshot"].usd == pytest.approx(0.5)
     assert shown["address"].usd == pytest.approx(0.4)
     assert not shown["address"].exists

@@ -70,7 +70,9 @@ def quota(region: str | None) -> ApiError:
 
 PERMANENT = ApiError(Kind.PERMANENT, "forbidden", "no")
 TRANSIENT = ApiError(Kind.TRANSIENT, "rateLimitExceeded", "slowly")
-ABSENT = ApiError(Kind.ABSENT, "invalid", "Accelerator type with name 'X' does not exist in zone")
+ABSENT = ApiError(
+    Kind.NOT_OFFERED, "invalid", "Accelerator type with name 'X' does not exist in zone"
+)
 UNKNOWN = ApiError(Kind.UNKNOWN, "NEVER_SEEN", "?")
 A, B, C = "west1-a", "west1-b", "west1-c"
 HOME = (A, B, C)

@@ -1,4 +1,4 @@
-"""The ladder: from what is observed of a VM to the missing rung, its culprit and one fix."""
+"""The stage_log: from what is observed of a VM to the missing stage, its culprit and one fix."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ LATER = GRACE_S + 1
 OVER = LIMIT_S + 1
 
 
-def told(rung: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
-    return diagnose(replace(SEEN, **seen), rung, waited_s, LIMIT_S)
+def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
+    return diagnose(replace(SEEN, **seen), stage, waited_s, LIMIT_S)
 
 
 @pytest.mark.parametrize(
-    ("rung", "waited_s", "seen", "culprit", "fix", "code"),
+    ("stage", "waited_s", "seen", "culprit", "fix", "code"),
     [
         # off
         (Stage.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
@@ -123,13 +123,13 @@ def told(rung: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
     ],
 )
 def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
-    rung: Stage, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
+    stage: Stage, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
 ) -> None:
-    found = told(rung, waited_s, **seen)
+    found = told(stage, waited_s, **seen)
     assert found is not None
     error = found.error(SEEN)
     assert culprit in error.message
-    assert error.message.startswith(f"ada-vm is not ready: {rung.text} is missing.")
+    assert error.message.startswith(f"ada-vm is not ready: {stage.text} is missing.")
     assert fix in error.hint
     assert error.exit_code == code
 
@@ -151,7 +151,7 @@ def test_the_rule_to_make_is_for_the_network_of_the_vm(network: str, words: str)
 
 
 @pytest.mark.parametrize(
-    ("rung", "waited_s", "seen"),
+    ("stage", "waited_s", "seen"),
     [
         (Stage.PORT, SOON, {"allowed": False}),  # a rule that is being made
         (Stage.PORT, LATER, {"allowed": True}),
@@ -173,16 +173,16 @@ def test_the_rule_to_make_is_for_the_network_of_the_vm(network: str, words: str)
     ],
 )
 def test_what_may_still_come_is_waited_for(
-    rung: Stage, waited_s: float, seen: dict[str, Any]
+    stage: Stage, waited_s: float, seen: dict[str, Any]
 ) -> None:
-    assert told(rung, waited_s, **seen) is None
+    assert told(stage, waited_s, **seen) is None
 
 
-@pytest.mark.parametrize("rung", [Stage.PORT, Stage.KEY, Stage.STARTUP, Stage.DRIVER, Stage.TORCH])
-def test_past_its_limit_every_rung_has_an_answer(rung: Stage) -> None:
-    found = told(rung, OVER)
+@pytest.mark.parametrize("stage", [Stage.PORT, Stage.KEY, Stage.STARTUP, Stage.DRIVER, Stage.TORCH])
+def test_past_its_limit_every_rung_has_an_answer(stage: Stage) -> None:
+    found = told(stage, OVER)
     assert found is not None
-    assert found.rung is rung
+    assert found.stage is stage
     assert found.kind in {AccessDenied, Conflict, TimedOut, Unreachable}
     assert found.fix
 
@@ -239,20 +239,20 @@ def test_torch_says_what_it_sees(torch: Torch, note: str) -> None:
 
 
 def test_the_ladder_times_each_rung_once() -> None:
-    ladder = StageLog().with_rung(Stage.OPERATION, 8.0).with_rung(Stage.RUNNING, 8.5)
-    ladder = ladder.with_rung(Stage.PORT, 40.0).with_rung(Stage.PORT, 55.0)
-    ladder = ladder.with_rung(Stage.DRIVER, 60.25, "simulated")
-    assert [(one.rung, one.after_s, one.took_s) for one in ladder.reached] == [
+    stage_log = StageLog().with_stage(Stage.OPERATION, 8.0).with_stage(Stage.RUNNING, 8.5)
+    stage_log = stage_log.with_stage(Stage.PORT, 40.0).with_stage(Stage.PORT, 55.0)
+    stage_log = stage_log.with_stage(Stage.DRIVER, 60.25, "simulated")
+    assert [(one.stage, one.after_s, one.took_s) for one in stage_log.reached] == [
         ("operation", 8.0, 8.0),
         ("running", 8.5, 0.5),
         ("port", 40.0, 31.5),
         ("driver", 60.25, 20.25),
     ]
-    assert ladder.text == (
+    assert stage_log.text == (
         "operation 8.0 s, RUNNING +0.5 s, port 22 +32 s, driver +20 s (simulated)"
     )
-    assert ladder.has(Stage.PORT)
-    assert not ladder.has(Stage.KEY)
+    assert stage_log.has(Stage.PORT)
+    assert not stage_log.has(Stage.KEY)
 
 
 LOG = """\

@@ -131,7 +131,7 @@ class Service:
 
 def test_a_call_is_written_down_without_headers_and_passed_on_as_it_is() -> None:
     stream = io.StringIO()
-    witnessed = Recorder(stream, OURS, {"service": "x"}).around(Service(), "ada-lovelace-42")
+    witnessed = Recorder(stream, OURS, {"service": "x"}).wrap(Service(), "ada-lovelace-42")
     response, content = witnessed.request(
         "https://compute.googleapis.com/compute/v1/projects/ada-lovelace-42/zones?alt=json",
         method="POST",

@@ -16,10 +16,10 @@ from vmctl.domain.network.ssh_restriction import (
     LIMIT_LABEL,
     SUSPENDED,
     RuleNames,
-    is_shut_out,
+    is_blocked,
     label_of,
-    limit_text,
-    limited_to,
+    restricted_to,
+    restriction_text,
     source_of,
 )
 
@@ -63,15 +63,15 @@ def test_the_label_can_be_read_back(address: object) -> None:
     value = label_of(source)
     assert re.fullmatch(r"[a-z0-9_-]{1,63}", value)
     if source != IAP_RANGE:
-        assert limited_to({LIMIT_LABEL: value}) == source.partition("/")[0]
+        assert restricted_to({LIMIT_LABEL: value}) == source.partition("/")[0]
 
 
 def test_people_read_from_where() -> None:
-    assert limited_to({}) is None
-    assert "203.0.113.7; from another one: vmctl up" in limit_text("203.0.113.7")
-    assert "Identity-Aware Proxy" in limit_text(label_of(IAP_RANGE))
-    assert limited_to({LIMIT_LABEL: SUSPENDED}) == SUSPENDED
-    assert "not limited just now" in limit_text(SUSPENDED)
+    assert restricted_to({}) is None
+    assert "203.0.113.7; from another one: vmctl up" in restriction_text("203.0.113.7")
+    assert "Identity-Aware Proxy" in restriction_text(label_of(IAP_RANGE))
+    assert restricted_to({LIMIT_LABEL: SUSPENDED}) == SUSPENDED
+    assert "not limited just now" in restriction_text(SUSPENDED)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_people_read_from_where() -> None:
 def test_a_port_is_shut_to_us_when_the_vm_behind_it_must_be_up(
     silent_s: float, up_s: float, told_s: float | None, shut: bool
 ) -> None:
-    assert is_shut_out(silent_s, up_s, told_s) is shut
+    assert is_blocked(silent_s, up_s, told_s) is shut
 
 
 def test_the_two_rules_leave_one_way_in_beside_google_s_own() -> None:

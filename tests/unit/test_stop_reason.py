@@ -37,7 +37,7 @@ def event(kind: str, minutes: float, of: str = "7") -> SystemEvent:
 def test_what_google_did_is_named(kind: str) -> None:
     found = find_stop_reason(VM, [SystemEvent(kind, "7", START + timedelta(minutes=59))])
     assert found is not None
-    assert found.reason is EVENTS[kind]
+    assert found.cause is EVENTS[kind]
     assert found.text.endswith(".")
 
 
@@ -55,7 +55,7 @@ def test_of_an_earlier_run_or_another_vm_is_not_the_reason() -> None:
 def test_the_last_one_counts() -> None:
     found = find_stop_reason(VM, [event("guestTerminate", 59), event("preempted", 58)])
     assert found is not None
-    assert found.reason is StopCause.SHUT_DOWN
+    assert found.cause is StopCause.SHUT_DOWN
 
 
 def test_a_vm_that_runs_has_not_ended_and_one_going_down_has() -> None:
@@ -68,7 +68,7 @@ def test_a_vm_that_runs_has_not_ended_and_one_going_down_has() -> None:
 def test_a_stop_at_the_run_limit_is_the_run_limit(off_by_s: float, named: bool) -> None:
     stopped = START + timedelta(seconds=12 * 3600 + off_by_s)
     found = find_stop_reason(replace(VM, stopped_at=stopped), [])
-    assert (found is not None and found.reason is StopCause.RUN_LIMIT) is named
+    assert (found is not None and found.cause is StopCause.RUN_LIMIT) is named
 
 
 def test_a_stop_that_was_asked_for_needs_no_explanation() -> None:
@@ -81,6 +81,6 @@ def test_a_vm_that_runs_again_still_tells_what_ended_a_run_on_it() -> None:
     assert find_stop_reason(again, events) is None
     found = find_stop_reason_since(again, events, START + timedelta(minutes=30))
     assert found is not None
-    assert (found.reason, found.at) == (StopCause.PREEMPTED, START + timedelta(minutes=59))
+    assert (found.cause, found.at) == (StopCause.PREEMPTED, START + timedelta(minutes=59))
     assert find_stop_reason_since(again, events, START + timedelta(minutes=60)) is None
     assert find_stop_reason_since(again, events, None) == found

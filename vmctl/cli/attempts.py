@@ -15,7 +15,7 @@ def attempt_lines(attempts: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """Lines of three columns that fit the terminal; links are never broken. Nothing for none."""
     if not attempts:
         return
-    rows = [(_zone(row), _said(row), str(row["do"])) for row in attempts]
+    rows = [(_zone(row), _said(row), str(row["advice"])) for row in attempts]
     first = max(len(HEADINGS[0]), *(len(zone) for zone, _, _ in rows))
     room = max(shutil.get_terminal_size((120, 24)).columns - first - 4, 2 * NARROWEST)
     middle = room * 6 // 10
@@ -32,7 +32,7 @@ def _zone(row: Mapping[str, object]) -> str:
 
 def _said(row: Mapping[str, object]) -> str:
     """Google's words; of a stockout its first sentence, as the others are about what to do."""
-    said = str(row["said"])
+    said = str(row["message"])
     return f"{said.partition('. ')[0].rstrip('.')}." if row["kind"] == "stockout" else said
 
 

@@ -64,7 +64,7 @@ def _local(
         # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
         connection = Http(timeout=TIMEOUT_S, proxy_info=None)
         connection.follow_redirects = False  # it sends none
-        return recorder.around(connection, project) if recorder else connection
+        return recorder.wrap(connection, project) if recorder else connection
 
     return _compute(project, running.endpoint, connect)
 
@@ -90,7 +90,7 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
             identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S, ca_certs=trusted)
         )
         # around the login, not inside it: its tokens are not witnessed
-        return recorder.around(http, project) if recorder else http
+        return recorder.wrap(http, project) if recorder else http
 
     with map_google_errors(project, endpoint):
         return _compute(project, endpoint, connect)

@@ -28,16 +28,18 @@ class Recorder:
         self._lock = threading.Lock()
         self._write({"trace": 1, **about})
 
-    def around(self, http: Any, project: str) -> Any:
+    def wrap(self, http: Any, project: str) -> Any:
         """The connection with a witness: it is used like the connection itself."""
         self._redaction = replace(self._redaction, project=project)
         return _RecordingHttp(http, self)
 
-    def remark(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Write down what was done to the VM by another way than the API."""
         self._write({"remark": text})
 
-    def heard(self, method: str, uri: str, body: object, status: int, content: bytes | str) -> None:
+    def record(
+        self, method: str, uri: str, body: object, status: int, content: bytes | str
+    ) -> None:
         """Write one call down."""
         parts = urlsplit(uri)
         # without the root: it names the computer that serves a private endpoint
@@ -70,7 +72,7 @@ class _RecordingHttp:
         response, content = self._http.request(
             uri, method=method, body=body, headers=headers, **more
         )
-        self._recorder.heard(method, uri, body, int(response.status), content)
+        self._recorder.record(method, uri, body, int(response.status), content)
         return response, content
 
     def __getattr__(self, name: str) -> Any:

@@ -47,10 +47,10 @@ class Transport:
         except ValueError:
             return otherwise
 
-    def _heard(self, response: Mapping[str, str]) -> None:
+    def _note_date(self, response: Mapping[str, str]) -> None:
         self._date = response.get("date", self._date)
 
-    def beside(self) -> Self:
+    def clone(self) -> Self:
         """The same project over a connection of its own, for another thread."""
         connect = self._connect
         http = connect() if connect else None
@@ -85,7 +85,7 @@ class Transport:
         request_id = request_id or str(uuid.uuid4())
         request = method(project=self.project, requestId=request_id, **arguments)
         request.http = self._http or request.http
-        request.add_response_callback(self._heard)
+        request.add_response_callback(self._note_date)
         with map_google_errors(self.project, self._endpoint):
             try:
                 reply = _execute(request, CHANGE_RETRIES)
@@ -98,7 +98,7 @@ class Transport:
         from googleapiclient.errors import HttpError
 
         request.http = self._http or request.http
-        request.add_response_callback(self._heard)
+        request.add_response_callback(self._note_date)
         with map_google_errors(self.project, self._endpoint):
             try:
                 return _execute(request, READ_RETRIES)

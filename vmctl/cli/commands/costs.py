@@ -106,7 +106,7 @@ def _tables(screen: Screen, result: CostResult) -> None:
         screen.table(
             ["BESIDES", "NAME", "WHERE", "HOURS", "COST"],
             [
-                [one.what, one.name, one.place, f"{one.hours:.1f}", _usd(one.usd)]
+                [one.kind, one.name, one.place, f"{one.hours:.1f}", _usd(one.usd)]
                 for one in result.others
             ],
         )

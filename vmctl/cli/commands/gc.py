@@ -64,7 +64,7 @@ def _table(screen: Screen, found: OrphansResult) -> None:
         ["WHAT", "NAME", "WHERE", "PROJECT", "SIZE", "SINCE", "PER MONTH"],
         [
             [
-                one.what,
+                one.kind,
                 one.name,
                 one.place,
                 one.project or "-",

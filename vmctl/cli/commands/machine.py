@@ -180,8 +180,8 @@ vmctl up --local
                 screen.note("The VM is there and may cost money until: vmctl down")
             raise
         screen.document(result)
-        if result.rungs:
-            screen.note(f"Ready: {StageLog(result.rungs).text}")
+        if result.stages:
+            screen.note(f"Ready: {StageLog(result.stages).text}")
         _next_steps(screen, project, result)
 
     @command(app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes")

@@ -83,7 +83,7 @@ def vms_under_way(compute: Compute) -> set[str]:
 
 def delete_owned(compute: Compute, one: OwnedResource) -> Operation:
     """Ask for one thing to go; Google refuses while anything uses it."""
-    match one.what:
+    match one.kind:
         case ResourceKind.DISK:
             return compute.change("disks", "delete", one.name, zone=one.place, disk=one.name)
         case ResourceKind.SNAPSHOT:

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     """What to do about a failure."""
 
     STOCKOUT = "stockout"  # another zone may have one
-    ABSENT = "absent"  # the zone does not offer it at all, perhaps no more; another may
+    NOT_OFFERED = "not offered"  # the zone does not offer it at all, perhaps no more; another may
     QUOTA = "quota"  # another region may have quota left
     PERMANENT = "permanent"  # the same everywhere: stop
     TRANSIENT = "transient"  # the same request may succeed in a moment
@@ -150,7 +150,7 @@ def _kind(
     if http_status in {429, 500, 502, 503, 504}:
         return Kind.TRANSIENT
     if _ABSENT.search(message):
-        return Kind.ABSENT
+        return Kind.NOT_OFFERED
     if code in _PERMANENT_CODES:
         return Kind.PERMANENT
     if http_status == 400 and re.fullmatch(r"[A-Z][A-Z0-9_]+", code):
@@ -215,7 +215,7 @@ def advice(failure: ApiError, project: str) -> str:
     if failure.kind is Kind.QUOTA:
         where = "" if failure.is_quota_everywhere else ", or go elsewhere (--any-region)"
         return f"ask for more: {quota_page(project)}{where}"
-    if failure.kind is Kind.ABSENT:
+    if failure.kind is Kind.NOT_OFFERED:
         return "see where it is offered: vmctl gpus"
     if failure.kind is Kind.UNKNOWN:
         return "vmctl does not know this answer: read Google's words"

@@ -45,7 +45,7 @@ class SystemEvent:
 class StopReason:
     """Why and when a VM stopped."""
 
-    reason: StopCause
+    cause: StopCause
     at: datetime
     detail: str = ""
 
@@ -53,7 +53,7 @@ class StopReason:
     def text(self) -> str:
         """One sentence for people, in their own time zone."""
         when = f"on {self.at.astimezone():%a %d %b at %H:%M}"
-        match self.reason:
+        match self.cause:
             case StopCause.PREEMPTED:
                 return (
                     f"Google took it back {when} (a Spot VM was preempted); its disk is kept, "

@@ -32,7 +32,7 @@ class ResourceKind(StrEnum):
 class OwnedResource:
     """One thing of an owner's in the Google project, and who says that it uses it."""
 
-    what: ResourceKind
+    kind: ResourceKind
     name: str
     place: str  # a zone, a region, or "global"
     region: str  # the one whose prices count; "" where nothing is paid
@@ -60,7 +60,7 @@ class OwnedResource:
     @property
     def usd_per_month(self) -> float | None:
         """What it costs by the list, None where the price is not known."""
-        match self.what:
+        match self.kind:
             case (
                 ResourceKind.DISK | ResourceKind.SELFTEST
             ):  # of a VM that is off only the disk costs
@@ -110,7 +110,7 @@ def orphans(
     return tuple(
         sorted(
             (one for one in belongings if not _is_used(one, instances, under_way)),
-            key=lambda one: (list(ResourceKind).index(one.what), one.place, one.name),
+            key=lambda one: (list(ResourceKind).index(one.kind), one.place, one.name),
         )
     )
 
@@ -118,7 +118,7 @@ def orphans(
 def _is_used(
     one: OwnedResource, instances: Collection[Instance], under_way: Collection[str]
 ) -> bool:
-    match one.what:
+    match one.kind:
         case ResourceKind.DISK:
             return one.in_use or one.name in under_way
         case ResourceKind.SNAPSHOT:

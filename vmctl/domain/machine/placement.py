@@ -120,7 +120,7 @@ def decide(order: Sequence[str], attempts: Sequence[Attempt]) -> NextZone | Give
                 return NextZone(zone, named=True)
     if left:
         return NextZone(left[0])
-    absent = all(attempt.failure.kind is Kind.ABSENT for attempt in attempts)
+    absent = all(attempt.failure.kind is Kind.NOT_OFFERED for attempt in attempts)
     return GiveUp(may_pass=not riddles and not absent)
 
 

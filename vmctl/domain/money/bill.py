@@ -51,7 +51,7 @@ class VmCost:
 class ResourceCost:
     """A disk, snapshot or address of its own."""
 
-    what: str
+    kind: str
     name: str
     project: str
     place: str
@@ -159,7 +159,7 @@ def _thing_cost(
     if not hours:
         return None
     return ResourceCost(
-        what=str(thing.what),
+        kind=str(thing.kind),
         name=thing.name,
         project=thing.project,
         place=thing.place,
@@ -170,7 +170,7 @@ def _thing_cost(
 
 
 def _usd_per_month(thing: PaidResource) -> float | None:
-    match thing.what:
+    match thing.kind:
         case ResourceKind.DISK:
             return disk_usd_per_month(thing.region, thing.disk_type, thing.size_gb)
         case ResourceKind.SNAPSHOT:

@@ -49,7 +49,7 @@ class OperationEvent:
     """One operation that ended well, at its end."""
 
     target_id: str
-    turn: PowerChange
+    change: PowerChange
     at: datetime
 
 
@@ -88,7 +88,7 @@ class PaidResource:
     """A disk, snapshot or address of its own."""
 
     id: str
-    what: ResourceKind
+    kind: ResourceKind
     name: str
     project: str
     place: str
@@ -170,9 +170,9 @@ def with_events(ledger: Ledger, happenings: Iterable[OperationEvent]) -> Ledger:
     for one in happenings:
         by_id.setdefault(one.target_id, []).append(one)
     for target, found in by_id.items():
-        gone = next((one.at for one in found if one.turn is PowerChange.GONE), None)
+        gone = next((one.at for one in found if one.change is PowerChange.GONE), None)
         if target in vms:
-            vm = _turned(vms[target], [(one.at, one.turn) for one in found])
+            vm = _turned(vms[target], [(one.at, one.change) for one in found])
             vms[target] = replace(vm, gone_at=vm.gone_at or gone)
         elif target in things and gone is not None:
             things[target] = replace(things[target], gone_at=gone)
@@ -188,12 +188,12 @@ def with_resources(ledger: Ledger, found: Iterable[OwnedResource], now: datetime
     things = dict(ledger.things)
     listed = set()
     for one in found:
-        if one.created_at is None or one.what is ResourceKind.FIREWALL or not one.id:
+        if one.created_at is None or one.kind is ResourceKind.FIREWALL or not one.id:
             continue
         listed.add(one.id)
         things[one.id] = PaidResource(
             id=one.id,
-            what=one.what,
+            kind=one.kind,
             name=one.name,
             project=one.project_name,
             place=one.place,
@@ -230,7 +230,7 @@ def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: date
 
 def owner_of(thing: PaidResource, vms: Iterable[PaidVm]) -> PaidVm | None:
     """The VM whose boot disk it is: its cost is the VM's while that exists."""
-    if thing.what is not ResourceKind.DISK:
+    if thing.kind is not ResourceKind.DISK:
         return None
     same = [
         vm

@@ -18,7 +18,7 @@ LIMIT_LABEL = "vmctl-ssh-from"  # on the VM: for its owner to read; the rules ar
 ALLOW_PRIORITY, DENY_PRIORITY = 900, 1000  # the smaller number is heard first
 SUSPENDED = "lifted"  # the label's value while the rules keep nobody out
 SILENT_S = 4.0  # a port that lets us in answers sooner
-TOLD_S = 5.0  # SSH is up so long after the VM's own first word
+AFTER_REPORT_S = 5.0  # SSH is up so long after the VM's own first word
 LONGEST_BOOT_S = 120.0  # until SSH is up, of a VM that tells nothing
 _THROUGH_IAP = "iap"
 
@@ -41,12 +41,12 @@ class RuleNames:
         return cls(f"{FIREWALL_PREFIX}{stem}-ssh-allow", f"{FIREWALL_PREFIX}{stem}-ssh-deny")
 
 
-def is_shut_out(silent_s: float, up_s: float, told_s: float | None) -> bool:
+def is_blocked(silent_s: float, up_s: float, told_s: float | None) -> bool:
     """Whether a port is shut to our address: silent, though the VM behind it must be up.
 
     `up_s` is the time since its start, `told_s` since its first word of itself, None before that.
     """
-    up = up_s >= LONGEST_BOOT_S or (told_s is not None and told_s >= TOLD_S)
+    up = up_s >= LONGEST_BOOT_S or (told_s is not None and told_s >= AFTER_REPORT_S)
     return up and silent_s >= SILENT_S
 
 
@@ -78,13 +78,13 @@ def label_of(source: str) -> str:
     return source.partition("/")[0].replace(".", "-").replace(":", "_")
 
 
-def limited_to(labels: Mapping[str, str]) -> str | None:
+def restricted_to(labels: Mapping[str, str]) -> str | None:
     """The address that SSH is limited to, "iap", "lifted", or None."""
     value = labels.get(LIMIT_LABEL, "")
     return (value.replace("_", ":") if "_" in value else value.replace("-", ".")) or None
 
 
-def limit_text(source: str) -> str:
+def restriction_text(source: str) -> str:
     """For people: from where SSH lets in."""
     if source == _THROUGH_IAP:
         return "SSH to it is limited to Google's Identity-Aware Proxy."

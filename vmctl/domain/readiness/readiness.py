@@ -1,4 +1,4 @@
-"""A rung that is missing on the way up: who is to blame by what is observed, and one fix."""
+"""A stage that is missing on the way up: who is to blame by what is observed, and one fix."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Torch:
 
     @property
     def note(self) -> str:
-        """What the rung says when it is reached."""
+        """What the stage says when it is reached."""
         if self.simulated:
             return f"torch {self.version}, CUDA simulated" if self.version else "simulated"
         if not self.version:
@@ -109,9 +109,9 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The rung that is missing, the culprit in one sentence, and the one thing to do."""
+    """The stage that is missing, the culprit in one sentence, and the one thing to do."""
 
-    rung: Stage
+    stage: Stage
     culprit: str
     fix: str
     kind: type[VmctlError] = Conflict
@@ -119,7 +119,7 @@ class Diagnosis:
     def error(self, observed: Observation) -> VmctlError:
         """As an error: its exit code is its kind's, the evidence goes along."""
         found = self.kind(
-            f"{observed.name} is not ready: {self.rung.text} is missing. {self.culprit}",
+            f"{observed.name} is not ready: {self.stage.text} is missing. {self.culprit}",
             hint=self.fix,
         )
         found.evidence = observed.evidence
@@ -127,17 +127,17 @@ class Diagnosis:
 
 
 def diagnose(
-    observed: Observation, rung: Stage, waited_s: float, limit_s: float
+    observed: Observation, stage: Stage, waited_s: float, limit_s: float
 ) -> Diagnosis | None:
-    """Why a rung is not reached; None as long as waiting for it makes sense.
+    """Why a stage is not reached; None as long as waiting for it makes sense.
 
     `waited_s` is how long nothing has changed in what is observed; past `limit_s` in all there
     is always an answer, the likeliest one.
     """
     if observed.went:
-        return Diagnosis(rung, observed.went, "vmctl up")
+        return Diagnosis(stage, observed.went, "vmctl up")
     over = waited_s > limit_s
-    match rung:
+    match stage:
         case Stage.PORT:
             return _port(observed, waited_s, limit_s, over=over)
         case Stage.KEY:

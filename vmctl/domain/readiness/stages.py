@@ -1,4 +1,4 @@
-"""The rungs from "asked for" to "can train", and when each one was reached."""
+"""The stages from "asked for" to "can train", and when each one was reached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The rungs in their order; each one needs those before it."""
+    """The stages in their order; each one needs those before it."""
 
     OPERATION = "operation"  # Google has carried out what was asked
     RUNNING = "running"
@@ -36,9 +36,9 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class StageReached:
-    """A rung that was reached, in seconds from the beginning and from the rung before."""
+    """A stage that was reached, in seconds from the beginning and from the stage before."""
 
-    rung: str
+    stage: str
     after_s: float
     took_s: float
     note: str = ""  # what was found there; "simulated" on the embedded Compute Engine
@@ -50,17 +50,17 @@ class StageLog:
 
     reached: tuple[StageReached, ...] = ()
 
-    def has(self, rung: Stage) -> bool:
+    def has(self, stage: Stage) -> bool:
         """Whether it was reached."""
-        return any(one.rung == rung for one in self.reached)
+        return any(one.stage == stage for one in self.reached)
 
-    def with_rung(self, rung: Stage, after_s: float, note: str = "") -> StageLog:
-        """The same with one rung more; one that was reached before keeps its time."""
-        if self.has(rung):
+    def with_stage(self, stage: Stage, after_s: float, note: str = "") -> StageLog:
+        """The same with one stage more; one that was reached before keeps its time."""
+        if self.has(stage):
             return self
         before = max((one.after_s for one in self.reached), default=0.0)
         took = max(0.0, after_s - before)
-        one = StageReached(str(rung), round(after_s, 3), round(took, 3), note)
+        one = StageReached(str(stage), round(after_s, 3), round(took, 3), note)
         return StageLog((*self.reached, one))
 
     @property
@@ -70,5 +70,5 @@ class StageLog:
         for number, one in enumerate(self.reached):
             seconds = f"{one.took_s:.1f}" if one.took_s < 10 else f"{one.took_s:.0f}"
             note = f" ({one.note})" if one.note else ""
-            shown.append(f"{Stage(one.rung).text} {'+' if number else ''}{seconds} s{note}")
+            shown.append(f"{Stage(one.stage).text} {'+' if number else ''}{seconds} s{note}")
         return ", ".join(shown)

@@ -77,12 +77,12 @@ def cost(
     compute = yield from open_cloud(project, clock)
     ledger = memory.observe(project, compute, clock)
     now = compute.now(clock.now())
-    made = made_of(ledger, since or month_of(now), now, None if all_projects else project.name)
+    made = make_bill(ledger, since or month_start(now), now, None if all_projects else project.name)
     instance = compute.find_instance(project.owner, project.name)
     if instance is not None and instance.status is Status.RUNNING:
         _note_runs(project, instance)
     begin = datetime.fromisoformat(made.since)
-    shown = sorted(memory.runs(project).values(), key=lambda run: run.began_at)
+    shown = sorted(memory.load_runs(project).values(), key=lambda run: run.began_at)
     return replace(
         made,
         runs=tuple(
@@ -101,12 +101,12 @@ def _note_runs(project: Project, instance: Instance) -> None:
             memory.note_run(project, run)
 
 
-def month_of(moment: datetime) -> datetime:
+def month_start(moment: datetime) -> datetime:
     """When its month began, in UTC."""
     return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def made_of(ledger: Ledger, since: datetime, until: datetime, project: str | None) -> CostResult:
+def make_bill(ledger: Ledger, since: datetime, until: datetime, project: str | None) -> CostResult:
     """The bill for what is in a ledger."""
     rates = {vm.id: _rate(vm) for vm in ledger.vms.values()}
     made = bill(ledger, rates, since, until, project)
@@ -131,18 +131,18 @@ def stopped_line(
     ledger = memory.observe(project, compute, clock)
     now = compute.now(clock.now())
     vm = ledger.vms.get(instance.id) if instance else None
-    month = made_of(ledger, month_of(now), now, project.name)
+    month = make_bill(ledger, month_start(now), now, project.name)
     line = f"This month so far: about ${month.usd:.2f}"
     if vm is not None and vm.on:
         last = vm.on[-1]
         seconds = ((last.end or now) - last.begin).total_seconds()
-        usd = run_usd(_rate(vm), seconds)
+        usd = run_cost_usd(_rate(vm), seconds)
         if usd is not None:
             line = f"This start: about ${usd:.2f}. {line}"
     return f"{line} (an estimate by {priced_text(month.priced)}): vmctl cost"
 
 
-def run_usd(rate: HourlyCost, seconds: float) -> float | None:
+def run_cost_usd(rate: HourlyCost, seconds: float) -> float | None:
     """What a VM's running for so long costs beside its disk."""
     return None if rate.on_usd_h is None else rate.on_usd_h * seconds / 3600
 

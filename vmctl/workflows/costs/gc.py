@@ -21,7 +21,7 @@ from vmctl.workflows.machine.status import stamp
 class Orphan:
     """One thing that nothing uses; the price is the list's, None where it is not known."""
 
-    what: str
+    kind: str
     name: str
     place: str
     project: str
@@ -100,17 +100,17 @@ def gc(
     deleted, failed = [], []
     for one in agreed:
         began = clock.monotonic()
-        yield Started("gc", f"Deleting the {one.what} {one.name} ({one.place})")
+        yield Started("gc", f"Deleting the {one.kind} {one.name} ({one.place})")
         done = yield from wait_operation(compute, delete_owned(compute, one), clock, "gc")
         if done.failure is None or not_found(done):
             deleted.append(one)
             seconds = clock.monotonic() - began
-            yield Finished("gc", f"The {one.what} {one.name} is gone", seconds)
+            yield Finished("gc", f"The {one.kind} {one.name} is gone", seconds)
         else:
             failed.append(one)
-            yield Warned(f"The {one.what} {one.name} stays: {done.failure.message}")
+            yield Warned(f"The {one.kind} {one.name} stays: {done.failure.message}")
     if failed:
-        names = ", ".join(f"{one.what} {one.name}" for one in failed)
+        names = ", ".join(f"{one.kind} {one.name}" for one in failed)
         raise Conflict(
             f"{len(deleted)} of {len(agreed)} were removed; these stay: {names}.",
             hint="See what there is now: vmctl ls --orphans",
@@ -141,7 +141,7 @@ def _result(found: tuple[OwnedResource, ...]) -> OrphansResult:
 
 def _view(one: OwnedResource) -> Orphan:
     return Orphan(
-        what=str(one.what),
+        kind=str(one.kind),
         name=one.name,
         place=one.place,
         project=one.project_name,

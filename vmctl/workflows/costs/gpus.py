@@ -110,7 +110,7 @@ def gpus(
 
 def _ask(compute: Compute) -> _Live:
     """Three questions at once, each over a connection of its own."""
-    beside, below = compute.beside(), compute.beside()
+    beside, below = compute.clone(), compute.clone()
     by_region = Task(lambda: quotas.quotas_by_region(beside))
     of_project = Task(lambda: quotas.quotas_of_project(below))
     zones = quotas.gpu_zones(compute)

@@ -61,15 +61,17 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
             ledger = with_events(with_resources(ledger, things, now), happened)
         return dataclasses.replace(ledger, observed_at=now)
 
-    return change(project, compute.project, merged)
+    return update_ledger(project, compute.project, merged)
 
 
 def remember_vm(project: Project, compute: Compute, instance: Instance) -> Ledger:
     """Put what one look at a VM shows into the ledger; Google is not asked."""
-    return change(project, compute.project, lambda known: with_vm(known, instance))
+    return update_ledger(project, compute.project, lambda known: with_vm(known, instance))
 
 
-def change(project: Project, google_project: str, merged: Callable[[Ledger], Ledger]) -> Ledger:
+def update_ledger(
+    project: Project, google_project: str, merged: Callable[[Ledger], Ledger]
+) -> Ledger:
     """Put something into the ledger; a disk that cannot be written to is no reason to fail."""
     path = _file(project, google_project)
     with contextlib.suppress(OSError), FileLock(path.with_suffix(".lock")):
@@ -86,7 +88,7 @@ def note_run(project: Project, run: PaidRun) -> None:
         stream.write(line)
 
 
-def runs(project: Project) -> dict[str, PaidRun]:
+def load_runs(project: Project) -> dict[str, PaidRun]:
     """The runs that were noted, by id."""
     found: dict[str, PaidRun] = {}
     try:
@@ -125,7 +127,7 @@ def _load(path: Path) -> Ledger:
         found = json.loads(path.read_text(encoding="utf-8"))
         return Ledger(
             vms={key: _vm(value) for key, value in found["vms"].items()},
-            things={key: _thing(value) for key, value in found["things"].items()},
+            things={key: _resource(value) for key, value in found["things"].items()},
             observed_at=_moment(found.get("observed_at")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -137,8 +139,10 @@ def _vm(value: Mapping[str, Any]) -> PaidVm:
     return dataclasses.replace(vm, on=tuple(_plain(Span, span) for span in value["on"]))
 
 
-def _thing(value: Mapping[str, Any]) -> PaidResource:
-    return dataclasses.replace(_plain(PaidResource, value), what=ResourceKind(value["what"]))
+def _resource(value: Mapping[str, Any]) -> PaidResource:
+    fields = {**value, "kind": ResourceKind(value.get("kind") or value["what"])}
+    fields.pop("what", None)  # the older name
+    return _plain(PaidResource, fields)
 
 
 def _moment(text: str | None) -> datetime | None:

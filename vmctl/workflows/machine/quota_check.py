@@ -69,7 +69,7 @@ def demand_for(
 
 def prefetch_quotas(compute: Compute, region: str, patience: SearchPolicy) -> Task[Allowance]:
     """Begin to ask for the limits in one region, or in all where all may be tried."""
-    beside = compute.beside()
+    beside = compute.clone()
 
     def ask() -> Allowance:
         if patience.any_region:
@@ -150,8 +150,8 @@ def shortage_error(
             "zone": shortage.region or "all regions",
             "kind": str(Kind.QUOTA),
             "code": shortage.metric,
-            "said": str(shortage),
-            "do": f"ask for {shortage.wanted_limit:g}"
+            "message": str(shortage),
+            "advice": f"ask for {shortage.wanted_limit:g}"
             + (", or go elsewhere (--any-region)" if shortage.region and room else ""),
             "tries": 0,
         }

@@ -18,7 +18,7 @@ from vmctl.domain.machine.machine_type import boot_disk_type
 from vmctl.domain.machine.placement import region_of
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
 from vmctl.domain.money.prices import HourlyCost, Price, disk_usd_per_month
-from vmctl.domain.network.ssh_restriction import limit_text, limited_to
+from vmctl.domain.network.ssh_restriction import restricted_to, restriction_text
 from vmctl.workflows.base.api import open_cloud
 
 
@@ -55,8 +55,8 @@ class StatusResult:
     project: str
     local: bool
     machine: MachineView | None
-    ending: StopReason | None = None
-    watch: WatchReport | None = None  # what the running VM's watchdog saw last
+    stop_reason: StopReason | None = None
+    watchdog: WatchReport | None = None  # what the running VM's watchdog saw last
     what_stops: str = ""  # one line; of a running VM
 
     @property
@@ -75,10 +75,10 @@ class StatusResult:
             lines.append(f"Costs {price}, and {disk}.")
             lines.append(self.what_stops)
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
-            lines += [self.ending.text] if self.ending else []
+            lines += [self.stop_reason.text] if self.stop_reason else []
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
         if vm.ssh_from:
-            lines.append(limit_text(vm.ssh_from))
+            lines.append(restriction_text(vm.ssh_from))
         if vm.move_unfinished:
             lines.append(
                 "Its move to another zone is not finished, and the old disk or a snapshot costs "
@@ -118,10 +118,10 @@ def explain_stop(compute: Compute, instance: Instance) -> StopReason | None:
     if not (instance.status.is_stopped or instance.status.is_going):
         return None
     ending = find_stop_reason(instance, compute.system_events(instance))
-    if ending is not None and ending.reason is StopCause.SHUT_DOWN:
+    if ending is not None and ending.cause is StopCause.SHUT_DOWN:
         said = watch_report(compute, instance)
         if said is not None and said.stopped and said.is_fresh(ending.at):
-            return replace(ending, reason=StopCause.WATCHDOG, detail=said.stopped)
+            return replace(ending, cause=StopCause.WATCHDOG, detail=said.stopped)
     return ending
 
 
@@ -159,7 +159,7 @@ def machine_view(instance: Instance) -> MachineView:
         disk_usd_per_month=disk_usd_per_month(
             instance.region, instance.disk_type, instance.disk_gb
         ),
-        ssh_from=limited_to(instance.labels),
+        ssh_from=restricted_to(instance.labels),
         move_unfinished=instance.is_moving or bool(instance.moved_from),
     )
 

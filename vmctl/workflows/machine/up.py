@@ -64,7 +64,7 @@ class UpResult:
     stops_at: str | None
     max_hours: float | None
     seconds: float
-    rungs: tuple[StageReached, ...] = ()  # what was reached on the way, and when
+    stages: tuple[StageReached, ...] = ()  # what was reached on the way, and when
     pushed: PushResult | None = None  # with --push
 
 
@@ -105,8 +105,8 @@ def up(
             instance = yield from update_watchdog(project, compute, instance, wish.max_run_s, clock)
         is_new = action not in ("running", "started")
         limit = yield from restriction_for(project, compute, instance, clock, is_new=is_new)
-        climb = BringUp(project, compute, clock, asked, limit)
-        ready = yield from make_ready(climb, instance, pushing)
+        bring_up = BringUp(project, compute, clock, asked, limit)
+        ready = yield from make_ready(bring_up, instance, pushing)
         if action == "running":
             yield from start_watchdog_now(project, compute, ready.instance, clock)
         known = remember_vm(project, compute, ready.instance)
@@ -287,6 +287,6 @@ def _result(project: Project, action: str, ready: Readiness, seconds: float) -> 
         stops_at=stamp(instance.stops_at),
         max_hours=view.max_hours,
         seconds=round(seconds, 3),
-        rungs=ready.ladder.reached,
+        stages=ready.stage_log.reached,
         pushed=ready.pushed,
     )

@@ -35,8 +35,8 @@ class ZoneRefusal:
     zone: str
     kind: str
     code: str
-    said: str
-    do: str
+    message: str
+    advice: str
     tries: int
 
 
@@ -68,7 +68,7 @@ def search(
             why = _why_not_now(_decisive(every).kind, what)
             yield from _pause(min(round_gap_s(rounds), left_s), left_s, f"{why}.", left, clock)
             # a zone that does not offer it is not asked again
-            this_round = [one for one in this_round if one.failure.kind is Kind.ABSENT]
+            this_round = [one for one in this_round if one.failure.kind is Kind.NOT_OFFERED]
             rounds, step = rounds + 1, decide(order, this_round)
             continue
         if step.after_s:
@@ -110,8 +110,8 @@ def refusals(attempts: Sequence[Attempt], project: str) -> tuple[ZoneRefusal, ..
             zone=zone,
             kind=str(failure.kind),
             code=failure.code,
-            said=_said(failure),
-            do=advice(failure, project),
+            message=_said(failure),
+            advice=advice(failure, project),
             tries=sum(attempt.zone == zone for attempt in attempts),
         )
         for zone, failure in last.items()
@@ -162,7 +162,7 @@ def _gave_up(
     project: str,
 ) -> VmctlError:
     last = _decisive(attempts)
-    if last.kind is Kind.ABSENT:
+    if last.kind is Kind.NOT_OFFERED:
         zones = ", ".join(dict.fromkeys(attempt.zone for attempt in attempts))
         error: VmctlError = InvalidInput(
             f"Google does not offer {what} in {zones}, whatever the shipped table says.",
@@ -187,7 +187,7 @@ def _gave_up(
 
 def _decisive(attempts: Sequence[Attempt]) -> ApiError:
     """What the last zone said that offers the machine; if none does, what the last one said."""
-    offering = [one for one in attempts if one.failure.kind is not Kind.ABSENT]
+    offering = [one for one in attempts if one.failure.kind is not Kind.NOT_OFFERED]
     return (offering or attempts)[-1].failure
 
 

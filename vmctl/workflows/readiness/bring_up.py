@@ -1,4 +1,4 @@
-"""From RUNNING to a machine that can train: each rung is waited for, named and timed.
+"""From RUNNING to a machine that can train: each stage is waited for, named and timed.
 
 What the VM tells of itself comes over one command that runs there all the while; set-up goes on
 beside it, so that neither waits for the other.
@@ -35,12 +35,12 @@ SCRIPT_ITEMS = ("startup-script", "startup-script-url")
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """A machine that answers, what it said about its GPUs, and when each rung was reached."""
+    """A machine that answers, what it said about its GPUs, and when each stage was reached."""
 
     instance: Instance
     driver: str | None
     simulated: bool = False
-    ladder: StageLog = field(default_factory=StageLog)
+    stage_log: StageLog = field(default_factory=StageLog)
     pushed: PushResult | None = None
 
 
@@ -54,46 +54,46 @@ def preload() -> None:
 
 
 def make_ready(
-    climb: BringUp, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
+    bring_up: BringUp, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
 ) -> Story[Readiness]:
     """Climb from a machine that Google has made or started to one that can train.
 
     A push goes on beside it as soon as the VM is set up. Raises HostKeyChanged, or the error that
-    names the missing rung, its culprit and one fix.
+    names the missing stage, its culprit and one fix.
     """
-    climb.told(Stage.OPERATION)
-    instance = yield from _running(climb, instance)
-    climb.told(Stage.RUNNING)
-    started = climb.clock.monotonic()
+    bring_up.reached(Stage.OPERATION)
+    instance = yield from _running(bring_up, instance)
+    bring_up.reached(Stage.RUNNING)
+    started = bring_up.clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
-    instance = yield from renew_key(climb.project, climb.compute, instance, climb.clock)
-    observed = _expected(climb.project, instance)
-    entrance = SshAdmission(climb)
-    remote = yield from entrance.open(instance, observed)
-    target = target_of(climb.project, instance, ensure_keypair())
-    cache_instance(climb.project, instance, target, climb.clock)
+    instance = yield from renew_key(bring_up.project, bring_up.compute, instance, bring_up.clock)
+    observed = _expected(bring_up.project, instance)
+    admission = SshAdmission(bring_up)
+    remote = yield from admission.open(instance, observed)
+    target = target_of(bring_up.project, instance, ensure_keypair())
+    cache_instance(bring_up.project, instance, target, bring_up.clock)
     where = f"{target.user}@{target.address}"
     yield Finished("ssh", f"SSH answers, host key verified: {where}",
-                   climb.clock.monotonic() - started)  # fmt: skip
-    inside = GuestStages(climb, instance, observed, pushing)
+                   bring_up.clock.monotonic() - started)  # fmt: skip
+    guest_stages = GuestStages(bring_up, instance, observed, pushing)
     while True:
         try:
-            driver = yield from inside.wait(remote)
+            driver = yield from guest_stages.wait(remote)
             break
         except Unreachable as error:
             # a driver's installation may restart the network, or the whole VM
             yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
-            ensure_running(climb, instance, inside.missing or Stage.TORCH)
+            ensure_running(bring_up, instance, guest_stages.missing or Stage.TORCH)
         finally:
             if isinstance(remote, Connection):
                 remote.close()
-        remote = yield from entrance.open(instance, observed)
-    pushed = yield from inside.pushed()
+        remote = yield from admission.open(instance, observed)
+    pushed = yield from guest_stages.pushed()
     return Readiness(
         instance,
         driver=driver.version if driver else None,
         simulated=driver is not None and driver.is_simulated,
-        ladder=climb.ladder,
+        stage_log=bring_up.stage_log,
         pushed=pushed,
     )
 
@@ -113,13 +113,13 @@ def _expected(project: Project, instance: Instance) -> Observation:
     )
 
 
-def _running(climb: BringUp, instance: Instance) -> Story[Instance]:
+def _running(bring_up: BringUp, instance: Instance) -> Story[Instance]:
     """Google's operation may end a moment before the VM is RUNNING and has its address."""
     if instance.status is Status.RUNNING:
         return instance
     now = yield from wait_until(
-        climb.compute, instance, lambda vm: not vm.status.is_coming, climb.clock, "boot"
+        bring_up.compute, instance, lambda vm: not vm.status.is_coming, bring_up.clock, "boot"
     )
     if now is None or now.status is not Status.RUNNING:
-        raise vanished_error(climb, instance, now, Stage.RUNNING)
+        raise vanished_error(bring_up, instance, now, Stage.RUNNING)
     return now

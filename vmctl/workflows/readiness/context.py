@@ -20,8 +20,8 @@ class BringUp:
     clock: Clock
     began: float
     limit: SshRestriction | None = None  # of SSH, for the way in to keep to
-    ladder: StageLog = field(default_factory=StageLog)
+    stage_log: StageLog = field(default_factory=StageLog)
 
-    def told(self, rung: Stage, note: str = "") -> None:
-        """A rung was reached just now."""
-        self.ladder = self.ladder.with_rung(rung, self.clock.monotonic() - self.began, note)
+    def reached(self, stage: Stage, note: str = "") -> None:
+        """A stage was reached just now."""
+        self.stage_log = self.stage_log.with_stage(stage, self.clock.monotonic() - self.began, note)

@@ -1,4 +1,4 @@
-"""The rungs that the VM itself tells of: start-up, driver, torch; set-up goes on meanwhile."""
+"""The stages that the VM itself tells of: start-up, driver, torch; set-up goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ class GuestStages:
 
     def __init__(
         self,
-        climb: BringUp,
+        bring_up: BringUp,
         instance: Instance,
         observed: Observation,
         pushing: Callable[[], Story[PushResult]] | None = None,
     ) -> None:
-        self.climb = climb
+        self.bring_up = bring_up
         self.pushing = pushing
         self.push: StoryTask[PushResult] | None = None
-        self.clock = climb.clock
+        self.clock = bring_up.clock
         self.instance = instance
         self.observed = observed
-        self.limit = climb.clock.monotonic() + STAGE_LIMIT_S
-        self.changed_at = self.looked = climb.clock.monotonic()
+        self.limit = bring_up.clock.monotonic() + STAGE_LIMIT_S
+        self.changed_at = self.looked = bring_up.clock.monotonic()
         self.prepared = False
-        self.heard = False
-        self.over = False
-        self.said = ""
+        self.has_report = False
+        self.has_ended = False
+        self.last_text = ""
         self.shown: set[Stage] = set()
         self.waiting_for: Stage | None = None
-        self.rung_began = climb.clock.monotonic()
+        self.stage_began = bring_up.clock.monotonic()
 
     def wait(self, remote: OpenSSH | Connection) -> Story[Driver | None]:
-        """What nvidia-smi says once every rung is reached; None where no driver is to come.
+        """What nvidia-smi says once every stage is reached; None where no driver is to come.
 
         Raises Unreachable when the link is lost: then it may be called again.
         """
@@ -70,7 +70,7 @@ class GuestStages:
         try:
             while True:
                 try:
-                    self._hear(watching)
+                    self._poll(watching)
                 except NotFound:  # no python3 there yet: set-up brings it
                     if setup is None:
                         raise
@@ -85,13 +85,15 @@ class GuestStages:
                         self._begin_push()
                 if self.push is not None:
                     yield from self.push.events()
-                self._reach()
-                yield from self._tell()
+                self._note_reached()
+                yield from self._show_progress()
                 missing = self.missing
-                if missing is None or (self.prepared and (yield from self._does_without(missing))):
+                if missing is None or (
+                    self.prepared and (yield from self._accept_missing(missing))
+                ):
                     return self.observed.driver if self.observed.driver_answers else None
-                self._doubt(missing)
-                self._look(missing)
+                self._raise_if_hopeless(missing)
+                self._check_running(missing)
         finally:
             watching.close()
 
@@ -110,25 +112,25 @@ class GuestStages:
             self.push = StoryTask(self.pushing())
 
     def _watch(self, remote: OpenSSH | Connection) -> BootReports:
-        self.heard = self.over = False
+        self.has_report = self.has_ended = False
         return BootReports(remote, {"gpus": self.observed.gpus, "torch": bool(self.observed.gpus)})
 
-    def _hear(self, watching: BootReports) -> None:
-        if self.over:
+    def _poll(self, watching: BootReports) -> None:
+        if self.has_ended:
             self.clock.sleep(NEWS_S)
             return
         try:
             report = watching.next_report()
         except EOFError:
-            self.over = True
+            self.has_ended = True
             return
         if report is not None:
-            self._saw(report)
+            self._apply_report(report)
         else:
             self.clock.sleep(NEWS_S)
 
-    def _saw(self, report: Mapping[str, Any]) -> None:
-        self.heard = True
+    def _apply_report(self, report: Mapping[str, Any]) -> None:
+        self.has_report = True
         seen = self.observed.seen(report)
         if seen.has_script and seen.startup != "activating" and seen.script_code is None:
             seen = replace(seen, script_code=self._script_code())
@@ -141,71 +143,71 @@ class GuestStages:
 
     def _serial(self) -> str:
         try:
-            return self.climb.compute.serial_output(self.instance)
+            return self.bring_up.compute.serial_output(self.instance)
         except VmctlError:  # not everybody may read it
             return ""
 
-    def _reach(self) -> None:
+    def _note_reached(self) -> None:
         """Note what was reached."""
-        seen, climb = self.observed, self.climb
+        seen, bring_up = self.observed, self.bring_up
         fine = diagnose(seen, Stage.STARTUP, 0.0, STAGE_LIMIT_S) is None
-        if self.heard and self.prepared and seen.startup != "activating" and fine:
-            climb.told(Stage.STARTUP, "")
+        if self.has_report and self.prepared and seen.startup != "activating" and fine:
+            bring_up.reached(Stage.STARTUP, "")
         if not seen.gpus or not seen.driver_answers:
             return
         simulated = seen.driver is not None and seen.driver.is_simulated
-        climb.told(Stage.DRIVER, "simulated" if simulated else "")
+        bring_up.reached(Stage.DRIVER, "simulated" if simulated else "")
         if seen.torch and diagnose(seen, Stage.TORCH, 0.0, STAGE_LIMIT_S) is None:
-            climb.told(Stage.TORCH, seen.torch.note)
+            bring_up.reached(Stage.TORCH, seen.torch.note)
 
     @property
     def missing(self) -> Stage | None:
-        """The first rung that is not reached."""
-        rungs = [Stage.STARTUP, *([Stage.DRIVER, Stage.TORCH] if self.observed.gpus else [])]
-        return next((rung for rung in rungs if not self.climb.ladder.has(rung)), None)
+        """The first stage that is not reached."""
+        stages = [Stage.STARTUP, *([Stage.DRIVER, Stage.TORCH] if self.observed.gpus else [])]
+        return next((stage for stage in stages if not self.bring_up.stage_log.has(stage)), None)
 
-    def _tell(self) -> Story[None]:
+    def _show_progress(self) -> Story[None]:
         """What is waited for now, in words that change as the VM reports; what was reached."""
-        seen, ladder = self.observed, self.climb.ladder
-        for rung in (Stage.STARTUP, Stage.DRIVER, Stage.TORCH):
-            if rung in self.shown or not ladder.has(rung):
+        seen, stage_log = self.observed, self.bring_up.stage_log
+        for stage in (Stage.STARTUP, Stage.DRIVER, Stage.TORCH):
+            if stage in self.shown or not stage_log.has(stage):
                 continue
-            self.shown.add(rung)
-            waited = rung is self.waiting_for
-            if waited or (rung is Stage.DRIVER) or (rung is Stage.TORCH and _has_torch(seen)):
-                seconds = self.clock.monotonic() - self.rung_began if waited else None
-                yield Finished(str(rung), _found(seen, rung), seconds)
-            if rung is Stage.DRIVER and seen.driver and seen.driver.is_simulated:
+            self.shown.add(stage)
+            waited = stage is self.waiting_for
+            if waited or (stage is Stage.DRIVER) or (stage is Stage.TORCH and _has_torch(seen)):
+                seconds = self.clock.monotonic() - self.stage_began if waited else None
+                yield Finished(str(stage), _found(seen, stage), seconds)
+            if stage is Stage.DRIVER and seen.driver and seen.driver.is_simulated:
                 yield Info("The GPU is simulated: jobs run on this computer's processors.")
         missing = self.missing
         if missing is None:
             return
         if not self.prepared:
-            if seen.lock and self.clock.monotonic() - self.rung_began > HELD_UP_S:
-                yield from self._say("setup", f"Preparing the VM: {_holder(seen)}")
+            if seen.lock and self.clock.monotonic() - self.stage_began > HELD_UP_S:
+                yield from self._show("setup", f"Preparing the VM: {_holder(seen)}")
             return
         if missing is Stage.TORCH and self._torch_is_quick():
             return
         if self.waiting_for is not missing:
-            self.waiting_for, self.rung_began = missing, self.clock.monotonic()
+            self.waiting_for, self.stage_began = missing, self.clock.monotonic()
             yield Started(str(missing), f"Waiting for {_waiting_text(missing)}")
-        yield from self._say(str(missing), _under_way(seen, missing))
+        yield from self._show(str(missing), _under_way(seen, missing))
 
-    def _say(self, step: str, text: str) -> Story[None]:
+    def _show(self, step: str, text: str) -> Story[None]:
         """What is new of a step."""
-        if text and text != self.said:
-            self.said = text
+        if text and text != self.last_text:
+            self.last_text = text
             yield Advanced(step, text)
 
     def _torch_is_quick(self) -> bool:
         """Where the GPU is simulated nothing is imported: not worth a line."""
         return self.observed.driver is not None and self.observed.driver.is_simulated
 
-    def _does_without(self, missing: Stage) -> Story[bool]:
-        """Whether to go on without a rung that the VM's image does not promise; it is told."""
-        seen, image = self.observed, self.climb.project.vm.image
+    def _accept_missing(self, missing: Stage) -> Story[bool]:
+        """Whether to go on without a stage that the VM's image does not promise; it is told."""
+        seen, image = self.observed, self.bring_up.project.vm.image
         if missing is Stage.DRIVER:
-            if seen.driver_expected or seen.driver is not None or seen.busy or not self.heard:
+            if seen.driver_expected or seen.driver is not None or seen.busy or not self.has_report:
                 return False
             yield Warned(
                 f"No driver answers on {seen.name} ({seen.driver_said}): the image {image} "
@@ -218,24 +220,24 @@ class GuestStages:
         yield Warned(f"{wrong.culprit} {wrong.fix}")
         return True
 
-    def _look(self, missing: Stage) -> None:
+    def _check_running(self, missing: Stage) -> None:
         """Now and then, whether it still runs: a link can die without a word."""
         now = self.clock.monotonic()
         if now - self.looked > LOOK_GAP_S:
             self.looked = now
-            ensure_running(self.climb, self.instance, missing)
+            ensure_running(self.bring_up, self.instance, missing)
 
-    def _doubt(self, missing: Stage) -> None:
+    def _raise_if_hopeless(self, missing: Stage) -> None:
         """Raise what is wrong, once waiting makes no sense."""
         now = self.clock.monotonic()
-        if not self.heard and now < self.limit:
+        if not self.has_report and now < self.limit:
             return
         waited = now - self.changed_at if now < self.limit else STAGE_LIMIT_S + 1
         wrong = diagnose(self.observed, missing, waited, STAGE_LIMIT_S)
         if wrong is not None:
-            raise wrong.error(self._proven(missing))
+            raise wrong.error(self._with_evidence(missing))
 
-    def _proven(self, missing: Stage) -> Observation:
+    def _with_evidence(self, missing: Stage) -> Observation:
         seen, log = self.observed, self._serial()
         lines = driver_lines(log) if missing is Stage.DRIVER else script_lines(log)
         told = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
@@ -246,33 +248,33 @@ def _has_torch(seen: Observation) -> bool:
     return seen.torch is not None and bool(seen.torch.version)
 
 
-def _waiting_text(rung: Stage) -> str:
+def _waiting_text(stage: Stage) -> str:
     return {
         Stage.STARTUP: "the end of the VM's startup-script",
         Stage.DRIVER: "NVIDIA's driver",
         Stage.TORCH: "torch to see CUDA",
-    }[rung]
+    }[stage]
 
 
 def _holder(seen: Observation) -> str:
     return f"{seen.lock} holds the package manager's lock" if seen.lock else ""
 
 
-def _under_way(seen: Observation, rung: Stage) -> str:
-    """What keeps a rung from being reached, as the VM reports it."""
-    if rung is Stage.TORCH:
+def _under_way(seen: Observation, stage: Stage) -> str:
+    """What keeps a stage from being reached, as the VM reports it."""
+    if stage is Stage.TORCH:
         return ""
     holder = _holder(seen)
-    if rung is Stage.STARTUP:
+    if stage is Stage.STARTUP:
         return holder or "the startup-script is at work"
     why = f"nvidia-smi sees {len(seen.driver.names)} of {seen.gpus} GPUs" if seen.driver else ""
     return "; ".join(filter(None, [why or seen.driver_said, holder]))
 
 
-def _found(seen: Observation, rung: Stage) -> str:
-    if rung is Stage.TORCH and seen.torch is not None:
+def _found(seen: Observation, stage: Stage) -> str:
+    if stage is Stage.TORCH and seen.torch is not None:
         return seen.torch.note
-    if rung is Stage.DRIVER and seen.driver is not None:
+    if stage is Stage.DRIVER and seen.driver is not None:
         names = seen.driver.names
         name = names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
         return f"{name}, driver {seen.driver.version}"

@@ -34,21 +34,21 @@ DELETED = "It was deleted meanwhile."
 
 
 class SshAdmission:
-    """Waits for one VM to let us in; each rung is noted at the moment it is reached."""
+    """Waits for one VM to let us in; each stage is noted at the moment it is reached."""
 
-    def __init__(self, climb: BringUp) -> None:
-        self.climb = climb
-        self.project = climb.project
-        self.compute = climb.compute
-        self.clock = climb.clock
+    def __init__(self, bring_up: BringUp) -> None:
+        self.bring_up = bring_up
+        self.project = bring_up.project
+        self.compute = bring_up.compute
+        self.clock = bring_up.clock
 
     def open(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
 
         SSH is limited to where we come from by then, where it is to be. Raises HostKeyChanged, or
-        what the missing rung's diagnosis says.
+        what the missing stage's diagnosis says.
         """
-        limit = self.climb.limit
+        limit = self.bring_up.limit
         if limit is None:
             return (yield from self._open(instance, observed))
         remote = None
@@ -66,28 +66,28 @@ class SshAdmission:
         if known_hosts.pinned(instance.id):
             warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
             if warm.probe():
-                self.climb.told(Stage.PORT)
-                self.climb.told(Stage.KEY)
+                self.bring_up.reached(Stage.PORT)
+                self.bring_up.reached(Stage.KEY)
                 return warm
         return (yield from self._wait(instance, observed))
 
     def _wait(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
         clock = self.clock
         began = since = clock.monotonic()
-        looked, rung, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
+        looked, stage, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
         target = target_of(self.project, instance, ensure_keypair())
         knock = PortProbe(target)
         try:
             while True:
-                if rung is Stage.PORT:
+                if stage is Stage.PORT:
                     if knock.opens(0.0, clock):
-                        rung, since = Stage.KEY, clock.monotonic()
-                        self.climb.told(Stage.PORT)
+                        stage, since = Stage.KEY, clock.monotonic()
+                        self.bring_up.reached(Stage.PORT)
                         continue
                 else:
                     found = self._try(instance, since)
                     if isinstance(found, OpenSSH | Connection):
-                        self.climb.told(Stage.KEY)
+                        self.bring_up.reached(Stage.KEY)
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
                     if found is not None and found.message != said:
@@ -97,14 +97,14 @@ class SshAdmission:
                 now = clock.monotonic()
                 if now - looked > LOOK_GAP_S:
                     looked = now
-                    observed = self._look(instance, observed, rung)
-                    limit = self.climb.limit
-                    if rung is Stage.PORT and limit and limit.blocks_us(instance, now - since):
+                    observed = self._look(instance, observed, stage)
+                    limit = self.bring_up.limit
+                    if stage is Stage.PORT and limit and limit.blocks_us(instance, now - since):
                         yield from limit.suspend()
                         since = clock.monotonic()
-                wrong = diagnose(observed, rung, now - since, SSH_LIMIT_S)
+                wrong = diagnose(observed, stage, now - since, SSH_LIMIT_S)
                 if wrong is not None:
-                    raise wrong.error(self._proven(instance, observed))
+                    raise wrong.error(self._with_evidence(instance, observed))
         finally:
             knock.close()
 
@@ -133,14 +133,14 @@ class SshAdmission:
             return error
         return connection
 
-    def _look(self, instance: Instance, observed: Observation, rung: Stage) -> Observation:
+    def _look(self, instance: Instance, observed: Observation, stage: Stage) -> Observation:
         """What Google says of a VM that does not let us in."""
         now = self.compute.get_instance(instance.zone, instance.name)
         if now is None or now.id != instance.id:
             return replace(observed, went=DELETED)
         if now.status is not Status.RUNNING:
             return replace(observed, went=describe_stop(self.compute, now))
-        if rung is Stage.PORT:
+        if stage is Stage.PORT:
             return replace(observed, allowed=self._allowed(now))
         shared = now.metadata.get(OS_LOGIN_ITEM)
         if shared is None and observed.refused:
@@ -150,7 +150,7 @@ class SshAdmission:
 
     def _allowed(self, instance: Instance) -> bool | None:
         """Whether a firewall rule lets anybody in; None where vmctl may not read the rules."""
-        if self.climb.limit and self.climb.limit.enforced:
+        if self.bring_up.limit and self.bring_up.limit.enforced:
             return None  # it is our own limit that decides
         # the VM's own: an adopted one may be in another than the settings say
         try:
@@ -160,7 +160,7 @@ class SshAdmission:
         sources = evaluate_ssh(rules, instance.tags).sources
         return any(source != IAP_RANGE and not is_private(source) for source in sources)
 
-    def _proven(self, instance: Instance, observed: Observation) -> Observation:
+    def _with_evidence(self, instance: Instance, observed: Observation) -> Observation:
         lines = [line for line in self._serial(instance).splitlines() if line.strip()]
         failures = [line for line in lines[:-SERIAL_LINES] if AGENT_FAILED in line][-1:]
         evidence = [f"serial port: {line}" for line in (*failures, *lines[-SERIAL_LINES:])]
@@ -179,17 +179,17 @@ def describe_stop(compute: Compute, instance: Instance) -> str:
     return f"It is {instance.status}. {ending.text}" if ending else f"It is {instance.status}."
 
 
-def ensure_running(climb: BringUp, instance: Instance, missing: Stage) -> None:
+def ensure_running(bring_up: BringUp, instance: Instance, missing: Stage) -> None:
     """Raise what became of a VM that is neither RUNNING nor on its way to it."""
-    now = climb.compute.get_instance(instance.zone, instance.name)
+    now = bring_up.compute.get_instance(instance.zone, instance.name)
     if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
-        raise vanished_error(climb, instance, now, missing)
+        raise vanished_error(bring_up, instance, now, missing)
 
 
 def vanished_error(
-    climb: BringUp, instance: Instance, now: Instance | None, missing: Stage
+    bring_up: BringUp, instance: Instance, now: Instance | None, missing: Stage
 ) -> VmctlError:
     """The error of a VM that went away on its way up."""
-    why = describe_stop(climb.compute, now) if now else DELETED
+    why = describe_stop(bring_up.compute, now) if now else DELETED
     seen = Observation(instance.name, instance.zone, went=why)
     return Diagnosis(missing, why, "vmctl up").error(seen)

@@ -62,7 +62,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
         missed = listed is None and not compute.look_at(asked).is_done
         again = compute.insert_as(plan, request_id)
         done = yield from wait_operation(compute, asked, run.clock, "create")
-        if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.ABSENT):
+        if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.NOT_OFFERED):
             break
     raise_failure(done, compute.project, f"Creating {plan.name}")
     yield Finished("create", f"{plan.name} runs in {zone}", run.clock.monotonic() - began)
@@ -241,7 +241,7 @@ def _attribute(run: SelftestRun, instance: Instance) -> str:
 def _shut_down(run: SelftestRun, instance: Instance, remote: Connection) -> Story[None]:
     compute, clock = run.compute, run.clock
     yield Started("stop", f"Shutting {instance.name} down from inside")
-    run.recorder.remark(SHUT_DOWN)
+    run.recorder.note(SHUT_DOWN)
     try:  # in the background: the answer must be on its way before the network goes
         remote.run("nohup sudo -n shutdown -h now >/dev/null 2>&1 </dev/null &", timeout_s=15.0)
     except VmctlError:

@@ -23,7 +23,7 @@ from vmctl.domain.network.ssh_restriction import (
     LIMIT_LABEL,
     SUSPENDED,
     RuleNames,
-    is_shut_out,
+    is_blocked,
     label_of,
     source_of,
 )
@@ -96,12 +96,12 @@ class SshRestriction:
             if report is not None and report.is_since(started):
                 self._reported_at = clock.monotonic()
         reported_s = None if self._reported_at is None else clock.monotonic() - self._reported_at
-        return is_shut_out(silent_s, (now - started).total_seconds(), reported_s)
+        return is_blocked(silent_s, (now - started).total_seconds(), reported_s)
 
     def suspend(self) -> Story[None]:
         """Let in whom the network's own rules let in, until `set` or `restore`."""
         yield Info("SSH is limited to one address: the limit is lifted until you are let in.")
-        self._name(SUSPENDED)  # whoever looks before it is set again reads the truth
+        self._set_label(SUSPENDED)  # whoever looks before it is set again reads the truth
         self._suspension = firewall.set_in_force(self.compute, self.names.deny, False)
         yield from self.wait_done(self._suspension)
         self.enforced = False
@@ -114,7 +114,7 @@ class SshRestriction:
         drain(self.wait_done(firewall.set_in_force(self.compute, self.names.deny, True)))
         allow = firewall.read_rule(self.compute, self.names.allow)
         if allow is not None and allow.sources:
-            self._name(label_of(allow.sources[0]))
+            self._set_label(label_of(allow.sources[0]))
 
     def set(self, remote: OpenSSH | Connection) -> Story[None]:
         """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
@@ -138,11 +138,11 @@ class SshRestriction:
         if tagged is not None:
             yield from self.wait_done(tagged)
         if not self._label:
-            self._name(SUSPENDED)  # the rules of a labelled VM go with it
+            self._set_label(SUSPENDED)  # the rules of a labelled VM go with it
         yield from self.wait_done(firewall.put_deny(compute, names, vm, there=deny is not None))
         self._suspension = None
         self.enforced = self.instance.external
-        self._name(label_of(source))
+        self._set_label(label_of(source))
         yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
                        self.clock.monotonic() - began)  # fmt: skip
 
@@ -160,7 +160,7 @@ class SshRestriction:
         doing = f"Changing the firewall of {self.instance.name}"
         yield from wait_done(self.compute, operation, self.clock, "limit", doing)
 
-    def _name(self, value: str) -> None:
+    def _set_label(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
         drain(self.wait_done(self.compute.set_labels(self.instance, {LIMIT_LABEL: value})))
         self._label = value

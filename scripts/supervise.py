@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -158,9 +159,10 @@ def _stop(number: int, _frame: object) -> None:
     raise Stopped(number)
 
 
-def _prctl() -> object:
+def _prctl() -> Callable[[int, int], int]:
     try:
-        return ctypes.CDLL(None, use_errno=True).prctl
+        prctl: Callable[[int, int], int] = ctypes.CDLL(None, use_errno=True).prctl
+        return prctl
     except (OSError, AttributeError):  # no Linux: the run is neither counted whole nor cleaned up
         return lambda *_: 0
 

@@ -49,7 +49,8 @@ class BringUpCloud(SteppedCloud):
 
     def start_up(self, image: str = DRIVERLESS, gpu: str = "t4", *more: str) -> BringUpProcess:
         """Begin `up` with a clock that is the emulator's."""
-        file = self.base / "climb.json"
+        assert sys.__stderr__ is not None
+        file = self.base / "up.json"
         with file.open("wb") as out, Path(os.devnull).open("rb") as nothing:
             process = fork_server().start(
                 [str(self.laptop.emulator_home), image, gpu, *more],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import urllib.error
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class LocalCloud:
         # asked again and again until they are off: a list of all zones costs ten times as much
         eventually(self._no_machine_left, "no VM left")
         for collection in (*COLLECTIONS[1:], "firewalls"):
-            eventually(lambda c=collection: self._none_left(c), f"no {collection} left")
+            eventually(functools.partial(self._none_left, collection), f"no {collection} left")
 
     def _no_machine_left(self) -> bool:
         found = self.ask("GET", "/emulator/v1/status")["instances"]

@@ -149,11 +149,12 @@ class Emulator(Endpoint):
             from googleapiclient.discovery import build_from_document
             from httplib2 import Http
 
+            credentials = Credentials(self.secret)  # type: ignore[no-untyped-call]
             http = Http(ca_certs=self.about["certificate"])
             self._service = Collections(
                 build_from_document(
                     google_document(),
-                    http=AuthorizedHttp(Credentials(self.secret), http=http),
+                    http=AuthorizedHttp(credentials, http=http),
                     client_options={"api_endpoint": f"{self.url}/compute/v1/"},
                 )
             )

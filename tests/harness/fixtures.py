@@ -53,8 +53,8 @@ def _no_program_is_left_to_the_next_test() -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A project folder of the user's own, named after the test."""
-    name = request.node.originalname.removeprefix("test_")[:30]
-    made = tmp_path / name
+    name: str = request.node.originalname
+    made = tmp_path / name.removeprefix("test_")[:30]
     made.mkdir()
     return made
 

@@ -295,8 +295,9 @@ def _serve(asked: socket.socket) -> list[Any]:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for thing in (watched, woken, waker, asked, answer, *children.values()):
-                thing.close()
+            watched.close()
+            for end in (woken, waker, asked, answer, *children.values()):
+                end.close()
             found: list[Any] = [*json.loads(message), list(descriptors[:_STREAMS])]
             return found
         children[pid] = answer
@@ -339,7 +340,7 @@ def _become(words: list[str], cwd: str, environ: dict[str, str], new_session: bo
             buffering=1 if os.isatty(number) or number == 2 else -1,
         )  # fmt: skip
         if unbuffered:
-            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+            stream.reconfigure(write_through=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

@@ -36,7 +36,8 @@ def main(package: str, home: str, images: str, key: str, count: str, user: str =
     answers = Answers(key, user)
     host = machines.MachineHost(Path(home), Path(images), answers)
     if count.startswith("prepare:"):
-        machines.image.RECIPES["tiny"] = machines.image.Recipe((), ("pip",), 0.1)
+        image = importlib.import_module(f"{machines.__name__}.images.image")
+        image.RECIPES["tiny"] = image.Recipe((), ("pip",), 0.1)
         host.prepare_image(count.removeprefix("prepare:"), lambda line: print(line, flush=True))
         return
     booted = []

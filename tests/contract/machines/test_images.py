@@ -62,13 +62,13 @@ def killed_build(base: Path) -> None:
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(HOSTING, base / "hosting.py")
     words = [package, base / "home", base / "images", "key", "prepare:tiny"]
-    process = subprocess.Popen(
-        [sys.executable, "-B", base / "hosting.py", *words], stdout=subprocess.DEVNULL
-    )
-    eventually(lambda: list((base / "images").glob(".building-*/python/bin")))
-    family = descendants(process.pid)
-    process.kill()
-    process.wait()
+    program = [sys.executable, "-B", base / "hosting.py", *words]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(lambda: list((base / "images").glob(".building-*/python/bin")))
+            family = descendants(process.pid)
+        finally:
+            process.kill()
     eventually(lambda: not alive(family), "the killed build's processes end")
 
 

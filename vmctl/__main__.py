@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
 from vmctl.domain.search_path import without_relative
+
+if TYPE_CHECKING:
+    from vmctl.cli.options import Invocation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from vmctl.cli import terminal
     from vmctl.cli.app import command_tree
-    from vmctl.cli.options import forget
+    from vmctl.cli.options import Invocation
 
     words = list(sys.argv[1:] if argv is None else argv)
     # the base of all that typer's own click raises, wherever that version of typer keeps it
@@ -30,29 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.guard()
     # ssh, rsync or gcloud of the current folder's own would run where those are not installed
     os.environ["PATH"] = without_relative(os.environ.get("PATH", os.defpath))
-    forget()  # what an earlier call in this process was asked
+    invocation = Invocation(words)
     try:
-        code = command_tree().main(args=words, prog_name="vmctl", standalone_mode=False)
+        code = command_tree().main(
+            args=words, prog_name="vmctl", standalone_mode=False, obj=invocation
+        )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VmctlError as error:
-        return _tell(error, words)
+        return _show_error(error, invocation)
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         terminal.note("\nStopped.")
         return 130
     except click_exception as error:
-        return _tell_usage(error, words)
+        return _show_usage_error(error, invocation)
     except BrokenPipeError:
         # the reader of our output left (`vmctl logs | head`): nothing more to say, nor to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _tell(_local_trouble(error), words)
+        return _show_error(_os_error(error), invocation)
     except Exception as error:
         hint = "Run it again with --verbose to see where."
-        return _tell(VmctlError(f"Unexpected {type(error).__name__}: {error}", hint=hint), words)
+        unexpected = VmctlError(f"Unexpected {type(error).__name__}: {error}", hint=hint)
+        return _show_error(unexpected, invocation)
     finally:
         with contextlib.suppress(OSError, ValueError):
             terminal.settle()
@@ -88,19 +94,19 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _tell_usage(error: Any, words: Sequence[str]) -> int:
+def _show_usage_error(error: Any, invocation: Invocation) -> int:
     """A command line that typer does not accept."""
     message = error.format_message()
     if not message:  # the bare program name: typer has printed the help already
         return 2
     path = error.ctx.command_path if getattr(error, "ctx", None) else "vmctl"
-    return _tell(InvalidInput(message, hint=f"See: {path} --help"), words)
+    return _show_error(InvalidInput(message, hint=f"See: {path} --help"), invocation)
 
 
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-def _local_trouble(error: OSError) -> VmctlError:
+def _os_error(error: OSError) -> VmctlError:
     """An operating system error of this computer in one sentence."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" ({error.filename})" if error.filename else ""
@@ -108,25 +114,24 @@ def _local_trouble(error: OSError) -> VmctlError:
             f"This computer's disk is full{where}.", hint="Free some space, then run it again."
         )
     what = error.strerror or str(error)
-    if error.filename and error.errno in _NOT_OURS:
+    if error.filename and error.errno in _NO_ACCESS:
         return InvalidInput(
             f"{error.filename} cannot be used: {what}.",
-            hint="Check the path and your rights to it.",
+            hint="Check the path and its permissions.",
         )
     name = f": {error.filename}" if error.filename else ""
     return VmctlError(f"{what}{name}", hint="Run it again with --verbose to see where.")
 
 
-def _tell(error: VmctlError, words: Sequence[str]) -> int:
+def _show_error(error: VmctlError, invocation: Invocation) -> int:
     from vmctl.cli import terminal
-    from vmctl.cli.options import wants_json, wants_verbose
 
     code = exit_code_of(error)
-    if wants_verbose(words):
+    if invocation.wants_verbose:
         import traceback
 
         terminal.note(traceback.format_exc(), end="")
-    if wants_json(words):
+    if invocation.wants_json:
         body: dict[str, Any] = {
             "error": type(error).__name__,
             "message": error.message,
@@ -139,7 +144,7 @@ def _tell(error: VmctlError, words: Sequence[str]) -> int:
         terminal.document({**body, "exit_code": code}, errors=True)
         return code
     from vmctl.cli.attempts import attempt_lines
-    from vmctl.cli.screen import error_lines
+    from vmctl.cli.text import error_lines
 
     for line in attempt_lines(error.attempts):
         terminal.note(line)

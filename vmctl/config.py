@@ -13,7 +13,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -104,22 +104,11 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What the command line says; None where it says nothing."""
+    """Flags of the command line, None where not given; `vm` holds those for the [vm] table."""
 
     local: bool | None = None
     name: str | None = None
-    gpu: str | None = None
-    machine: str | None = None
-    zone: str | None = None
-    region: str | None = None
-    image: str | None = None
-    disk_gb: int | None = None
-    max_hours: float | None = None
-    idle: str | None = None
-    budget: float | None = None
-    spot: bool | None = None
-    restrict_ssh: bool | None = None
-    external_address: bool | None = None
+    vm: Mapping[str, object] = field(default_factory=dict)
 
 
 DEFAULT_SERVICES: Mapping[str, ServiceSettings] = {
@@ -148,14 +137,14 @@ def load_project(
     where = str(file) if file else "the environment"
     for variable in (*OWN_VARIABLES, *vm_settings.variables()):
         refuse_controls(environ.get(variable), variable, "")
-    for flag, value in asdict(flags).items():
+    for flag, value in {"name": flags.name, **flags.vm}.items():
         refuse_controls(value, "--" + flag.replace("_", "-"), "")
     known = {"name", "project", "local", "vm", "push", "jobs", "services"}
     refuse_unknown(table, known, file=where, prefix="")
 
     vm = vm_settings.from_table(table.get("vm", {}), where)
     vm = vm_settings.with_environment(vm, environ)
-    vm = vm_settings.with_flags(vm, asdict(flags))
+    vm = vm_settings.with_flags(vm, flags.vm)
     push = table_at(table.get("push", {}), "push", where)
     refuse_unknown(push, {"exclude"}, file=where, prefix="push.")
 

@@ -50,7 +50,7 @@ class Together(Clock):
 
 def run() -> None:
     home, image, gpu, *more = sys.argv[1:]
-    found = load_project(Path.cwd(), flags=Flags(gpu=gpu, image=image))
+    found = load_project(Path.cwd(), flags=Flags(vm={"gpu": gpu, "image": image}))
     found = replace(found, vm=replace(found.vm, spot="spot" in more))
     story = up(found, clock=Together(Path(home), 1 if "coarse" in more else 0))
     told: list[str] = []

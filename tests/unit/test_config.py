@@ -32,17 +32,19 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
     toml = '[vm]\ngpu = "l4"\nmax_hours = 3\ndisk_gb = 60\n'
     assert project(tmp_path, toml).vm.gpu == "l4"
     assert project(tmp_path, VMCTL_GPU="v100").vm.gpu == "v100"
-    made = project(tmp_path, flags=Flags(gpu="a100"), VMCTL_GPU="v100", VMCTL_MAX_HOURS="5")
+    made = project(tmp_path, flags=Flags(vm={"gpu": "a100"}), VMCTL_GPU="v100", VMCTL_MAX_HOURS="5")
     assert (made.vm.gpu, made.vm.max_hours, made.vm.disk_gb) == ("a100", 5, 60)
 
 
 def test_a_zone_brings_its_region(tmp_path: Path) -> None:
     assert project(tmp_path, '[vm]\nzone = "us-central1-a"\n').vm.region == "us-central1"
-    moved = project(tmp_path, flags=Flags(region="europe-west4"))
+    moved = project(tmp_path, flags=Flags(vm={"region": "europe-west4"}))
     assert (moved.vm.zone, moved.vm.region) == (None, "europe-west4")
     moved = project(tmp_path, VMCTL_REGION="europe-west4")
     assert (moved.vm.zone, moved.vm.region) == (None, "europe-west4")
-    moved = project(tmp_path, VMCTL_REGION="europe-west4", flags=Flags(zone="europe-west2-a"))
+    moved = project(
+        tmp_path, VMCTL_REGION="europe-west4", flags=Flags(vm={"zone": "europe-west2-a"})
+    )
     assert (moved.vm.zone, moved.vm.region) == ("europe-west2-a", "europe-west2")
 
 

@@ -15,8 +15,7 @@ import typer
 
 from vmctl.__main__ import main
 from vmctl.cli.app import app
-from vmctl.cli.json_results import ERROR, RESULTS, of_type, schema_of
-from vmctl.cli.screen import plain
+from vmctl.cli.json_results import ERROR, RESULTS, of_type, plain, schema_of
 from vmctl.domain.events import UrlReady
 from vmctl.domain.machine.instance import Status
 

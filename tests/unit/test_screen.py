@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from vmctl.cli.screen import Screen, error_lines, human_bytes, human_price, human_seconds, plain
+from vmctl.cli.json_results import plain
+from vmctl.cli.screen import Screen
+from vmctl.cli.text import error_lines, human_bytes, human_price, human_seconds
 from vmctl.domain.machine.instance import Status
 
 

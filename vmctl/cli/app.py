@@ -1,4 +1,4 @@
-"""The program: its commands in the order in which a person meets them."""
+"""The program: its commands in the order in which users meet them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from typing import Any
 
 import typer
 
-from vmctl.cli import json_results
 from vmctl.cli.commands import (
     access,
-    adopt,
     costs,
     emulator,
     files,
-    gc,
-    gpus,
     jobs,
     machine,
+    schema,
     selftest,
     setup,
 )
-from vmctl.cli.options import Context, Json, Local, Name, Quiet, Verbose, Yes, remember
+from vmctl.cli.options import Context, Invocation, Json, Local, Name, Quiet, Verbose, Yes
 
 app = typer.Typer(
     name="vmctl",
@@ -52,6 +49,7 @@ def _version(wanted: bool) -> None:
     "With --local (or VMCTL_LOCAL=1) the same commands run on this computer, without an account."
 )
 def root(
+    ctx: typer.Context,
     local: Local = None,
     name: Name = None,
     yes: Yes = False,
@@ -62,25 +60,27 @@ def root(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    """Your GPU work on Google Compute Engine, as if the machine stood under the desk."""
-    remember(Context(local, name, yes, json, quiet, verbose))
+    """Your GPU work on Google Compute Engine, as if it sat under your desk."""
+    before = Context(local, name, yes, json, quiet, verbose)
+    ctx.ensure_object(Invocation).before = before
 
 
-setup.register(app)
-machine.register(app)
-adopt.register(app)
-costs.register(app)
-gc.register(app)
-gpus.register(app)
-files.register(app)
-jobs.register(app)
-access.register(app)
-emulator.register(app)
-selftest.register(app)
-json_results.register(app)
+for panel in (
+    setup.PANEL,
+    machine.PANEL,
+    costs.PANEL,
+    files.PANEL,
+    jobs.PANEL,
+    access.PANEL,
+):
+    panel.add_to(app)
+emulator.PANEL.add_to(emulator.group)
+app.add_typer(emulator.group, rich_help_panel="Local rehearsal")
+selftest.PANEL.add_to(app)
+schema.PANEL.add_to(app)
 
 
 @functools.cache
 def command_tree() -> Any:
-    """What typer makes of all this; it takes a third of a short command's time."""
+    """The parsed commands, built once: that takes a third of a short command's time."""
     return typer.main.get_command(app)

@@ -85,7 +85,7 @@ def _names(project: Project, _: str) -> Iterable[str]:
     return projects_seen(project)
 
 
-def _strangers(project: Project, _: str) -> Iterable[str]:
+def _foreign_vms(project: Project, _: str) -> Iterable[str]:
     from vmctl.workflows.setup.completion import vms_seen
 
     return vms_seen()
@@ -127,7 +127,7 @@ SERVICES = completing(_services)
 TUNNELS = completing(_tunnels)
 PATHS = completing(_paths)
 NAMES = completing(_names)
-STRANGERS = completing(_strangers)
+FOREIGN_VMS = completing(_foreign_vms)
 GPUS = completing(_gpus)
 IMAGES = completing(_images)
 ZONES = completing(_zones)

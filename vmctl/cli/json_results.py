@@ -1,4 +1,4 @@
-"""schema: what each command prints under --json, as JSON Schema made from the results."""
+"""The documents that commands print under --json, and their JSON Schemas, made from the results."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import PurePath
-from typing import Annotated, Any
-
-import typer
-
-from vmctl.cli.completion import DOCUMENTS
-from vmctl.cli.options import Context, command
+from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -72,42 +67,23 @@ ERROR: Mapping[str, Any] = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-
-    @command(app, "schema", panel="Reference", examples="vmctl schema\nvmctl schema up")
-    def schema(
-        context: Context,
-        words: Annotated[
-            list[str] | None,
-            typer.Argument(
-                metavar="[COMMAND]",
-                help="A command, or 'error'; none: all names.",
-                autocompletion=DOCUMENTS,
-            ),
-        ] = None,
-    ) -> None:
-        """Print the JSON Schema of what a command prints under --json.
-
-        Fields may be added in later versions; those that are there keep name and type.
-        """
-        from vmctl.cli import terminal
-        from vmctl.domain.errors import NotFound
-        from vmctl.domain.names import nearest
-
-        name = " ".join(words or ())
-        names = [*RESULTS, "error"]
-        if not name:
-            if context.json:
-                terminal.document(names)
-            else:
-                terminal.line("\n".join(names))
-            return
-        if name not in names:
-            close = nearest(name, names)
-            hint = f"vmctl schema {close}" if close else "All that there are: vmctl schema"
-            raise NotFound(f"There is no command '{name}' with a JSON document.", hint=hint)
-        terminal.document(schema_of(name), indent=2)
+def plain(value: object) -> Any:
+    """A result as JSON's types: dataclasses to objects, times to ISO 8601."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, (dt.datetime, dt.date)):
+        return value.isoformat()
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return str(value)
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -123,7 +99,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def of_type(wanted: Any) -> dict[str, Any]:
-    """The schema of what `render.plain` makes of a value of this type."""
+    """The schema of what `plain` makes of a value of this type."""
     origin, inside = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [of_type(one) for one in inside]}

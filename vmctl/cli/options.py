@@ -1,25 +1,28 @@
-"""The options that every command takes, before or after its name, and what they make."""
+"""The global options, which stand before or after a command's name, and the command decorator."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from vmctl.cli.completion import GPUS, NAMES
+from vmctl.cli.print_gcloud import PrintGcloud, show_gcloud
 from vmctl.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.config import Project
+    from vmctl.domain.events import Story
+    from vmctl.workflows.setup.print_gcloud import Equivalent
 
+Function = TypeVar("Function", bound=Callable[..., None])
 PANEL = "Global options"
 
 Local = Annotated[
@@ -42,7 +45,7 @@ Name = Annotated[
     ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Ask nothing, go ahead.", rich_help_panel=PANEL)
+    bool, typer.Option("--yes", "-y", help="Answer yes to every question.", rich_help_panel=PANEL)
 ]
 Json = Annotated[
     bool,
@@ -56,7 +59,7 @@ Verbose = Annotated[
     typer.Option("--verbose", help="Show where an error came from.", rich_help_panel=PANEL),
 ]
 
-# of some commands
+# used by several commands
 GpuOption = Annotated[
     str | None,
     typer.Option(
@@ -79,7 +82,7 @@ class Context:
     verbose: bool = False
 
     def under(self, outer: Context) -> Context:
-        """These options where given, else those that stood before the command's name."""
+        """These options where given, else those before the command's name."""
         return Context(
             local=outer.local if self.local is None else self.local,
             name=outer.name if self.name is None else self.name,
@@ -89,23 +92,50 @@ class Context:
             verbose=self.verbose or outer.verbose,
         )
 
-    def project(self, **vm_flags: Any) -> Project:
-        """The project of the current folder under these options and the command's own flags."""
+    def project(self, **vm: Any) -> Project:
+        """The project of the current folder under these options and flags for its [vm] table."""
         from vmctl.config import Flags, load_project
 
-        flags = replace(Flags(**vm_flags), local=self.local, name=self.name)
         try:
-            here = Path.cwd()
+            folder = Path.cwd()
         except FileNotFoundError as error:
             raise NotFound(
                 "The current folder no longer exists.", hint="Change to your project's folder: cd …"
             ) from error
-        return load_project(here, flags=flags)
+        return load_project(folder, flags=Flags(self.local, self.name, vm))
 
     def screen(self) -> Screen:
         from vmctl.cli.screen import Screen
 
         return Screen(as_json=self.json, quiet=self.quiet, assume_yes=self.yes)
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One command line (click's `ctx.obj`): its words, and the global options parsed so far.
+
+    Until a command's own options are parsed, the raw words decide how an error is shown.
+    """
+
+    words: Sequence[str] = ()
+    before: Context = Context()  # the options before the command's name
+    context: Context | None = None
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether errors are JSON as well."""
+        return self.context.json if self.context else "--json" in self._own_words()
+
+    @property
+    def wants_verbose(self) -> bool:
+        """Whether to show a traceback: `--verbose`, or VMCTL_VERBOSE in the environment."""
+        wanted = self.context.verbose if self.context else "--verbose" in self._own_words()
+        return wanted or bool(os.environ.get("VMCTL_VERBOSE"))
+
+    def _own_words(self) -> Sequence[str]:
+        """The words before `--`; what follows belongs to the program on the VM."""
+        words = self.words
+        return words[: words.index("--")] if "--" in words else words
 
 
 _COMMON: dict[str, tuple[Any, Any]] = {
@@ -117,94 +147,109 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "verbose": (Verbose, False),
 }
 
-_outer = Context()
-_reached: Context | None = None
+
+class Panel:
+    """One panel of `vmctl --help`; `command` collects its commands, `add_to` registers them."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._registrations: list[Callable[[typer.Typer], None]] = []
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Register the commands with an app, in the order of their definitions."""
+        for register in self._registrations:
+            register(app)
+
+    def command(
+        self,
+        name: str,
+        *,
+        examples: str,
+        print_gcloud: Callable[..., Story[Equivalent]] | None = None,
+        passes_words_on: bool = False,
+        passes_options_on: bool = False,
+    ) -> Callable[[Function], Function]:
+        """Collect a command: its own parameters, the global options, its help with examples.
+
+        The function's first parameter receives the Context; parameters in a `**` TypedDict are
+        options as well. `print_gcloud` adds that option: called with the module of the same name,
+        the context and the command's own values, it makes the equivalent lines. With
+        `passes_words_on` all that follows the first argument belongs to the program on the VM;
+        with `passes_options_on` unknown options belong to it as well.
+        """
+
+        def collect(function: Function) -> Function:
+            wrapper = _wrapped(function, print_gcloud)
+            paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+            lines = "\n\n".join(f"    {line}" for line in examples.strip().splitlines())
+
+            def register(app: typer.Typer) -> None:
+                app.command(
+                    name,
+                    help="\n\n".join(" ".join(part.split()) for part in paragraphs),
+                    rich_help_panel=self.title,
+                    epilog=f"Examples:\n\n{lines}",
+                    context_settings={
+                        "allow_interspersed_args": not passes_words_on,
+                        "ignore_unknown_options": passes_options_on,
+                    },
+                )(wrapper)
+
+            self._registrations.append(register)
+            return function
+
+        return collect
 
 
-def remember(context: Context) -> None:
-    """Keep the options given before the command's name, for the command that follows."""
-    global _outer, _reached
-    _outer, _reached = context, None
+def _wrapped(
+    function: Callable[..., None], print_gcloud: Callable[..., Story[Equivalent]] | None
+) -> Callable[..., None]:
+    """The function as typer shall see it: with the global options instead of a Context."""
+
+    def wrapper(ctx: typer.Context, **values: Any) -> None:
+        invocation = ctx.ensure_object(Invocation)
+        common = {key: values.pop(key) for key in _COMMON}
+        context = invocation.context = Context(**common).under(invocation.before)
+        if invocation.wants_verbose:
+            from vmctl.cli import terminal
+
+            terminal.log_to_stderr()
+        try:
+            if print_gcloud and values.pop("print_gcloud"):
+                show_gcloud(context, lambda lines: print_gcloud(lines, context, **values))
+            else:
+                function(context, **values)
+        except KeyboardInterrupt:  # typer would end without a word
+            raise typer.Abort from None
+
+    parameters = [
+        inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context),
+        *_own_parameters(function),
+        *([_option("print_gcloud", PrintGcloud, False)] if print_gcloud else []),
+        *(_option(key, annotation, default) for key, (annotation, default) in _COMMON.items()),
+    ]
+    wrapper.__name__ = function.__name__
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
+    return wrapper
 
 
-def forget() -> None:
-    """Begin a new command line: nothing of an earlier one in this process counts."""
-    remember(Context())
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def command(
-    app: typer.Typer,
-    name: str,
-    *,
-    panel: str,
-    examples: str,
-    passes_words_on: bool = False,
-    passes_options_on: bool = False,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command: its own parameters, the global options, its help with examples.
-
-    The function's first parameter receives the Context. With `passes_words_on` everything
-    after the first argument belongs to the program that runs on the VM; with
-    `passes_options_on` an option that is none of ours is that program's, too.
-    """
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        hints = typing.get_type_hints(function, include_extras=True)
-        own = list(inspect.signature(function).parameters.values())[1:]
-        own = [item.replace(annotation=hints[item.name]) for item in own]
-
-        @functools.wraps(function)
-        def wrapper(**values: Any) -> None:
-            global _reached
-            common = {key: values.pop(key) for key in _COMMON}
-            _reached = Context(**common).under(_outer)
-            if wants_verbose(()):
-                from vmctl.cli import terminal
-
-                terminal.log_to_stderr()
-            try:
-                function(_reached, **values)
-            except KeyboardInterrupt:  # typer would end without a word
-                raise typer.Abort from None
-
-        extra = [
-            inspect.Parameter(
-                key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-            )
-            for key, (annotation, default) in _COMMON.items()
-        ]
-        own = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own]
-        del wrapper.__wrapped__  # typer would read the old signature
-        wrapper.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {item.name: item.annotation for item in [*own, *extra]}
-        paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-        lines = "\n\n".join(f"    {line}" for line in examples.strip().splitlines())
-        app.command(
-            name,
-            help="\n\n".join(" ".join(part.split()) for part in paragraphs),
-            rich_help_panel=panel,
-            epilog=f"Examples:\n\n{lines}",
-            context_settings={
-                "allow_interspersed_args": not passes_words_on,
-                "ignore_unknown_options": passes_options_on,
-            },
-        )(wrapper)
-        return function
-
-    return register
+def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """A command's parameters but its Context; those of a `**` TypedDict come first."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    own: list[inspect.Parameter] = []
+    for item in list(inspect.signature(function).parameters.values())[1:]:
+        if item.kind is inspect.Parameter.VAR_KEYWORD:
+            (options,) = typing.get_args(hints[item.name])
+            inner = typing.get_type_hints(options, include_extras=True)
+            own[:0] = [_option(name, annotation, None) for name, annotation in inner.items()]
+        else:
+            own.append(item.replace(annotation=hints[item.name], kind=_KEYWORD))
+    return own
 
 
-def wants_json(words: Sequence[str]) -> bool:
-    """Whether an error, too, should be JSON; the raw words tell where they were not understood."""
-    return _reached.json if _reached else "--json" in _ours(words)
-
-
-def wants_verbose(words: Sequence[str]) -> bool:
-    """Whether to show a traceback: `--verbose`, or VMCTL_VERBOSE in the environment."""
-    wanted = _reached.verbose if _reached else "--verbose" in _ours(words)
-    return wanted or bool(os.environ.get("VMCTL_VERBOSE"))
-
-
-def _ours(words: Sequence[str]) -> Sequence[str]:
-    """The words up to `--`: what follows belongs to somebody else's program."""
-    return words[: words.index("--")] if "--" in words else words
+def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)

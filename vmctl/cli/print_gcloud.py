@@ -1,13 +1,15 @@
-"""`--print-gcloud`, which several commands take: the lines that do the same."""
+"""`--print-gcloud`, an option of several commands: the lines that do the same."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from vmctl.cli.screen import Screen
+    from vmctl.cli.options import Context
+    from vmctl.domain.events import Story
     from vmctl.workflows.setup.print_gcloud import Equivalent
 
 PrintGcloud = Annotated[
@@ -19,7 +21,11 @@ PrintGcloud = Annotated[
 ]
 
 
-def show(screen: Screen, equivalent: Equivalent) -> None:
-    """The lines as a script, or as JSON: each with its words and what it is for."""
-    screen.document(equivalent)
-    screen.say(equivalent.text)
+def show_gcloud(context: Context, make: Callable[[Any], Story[Equivalent]]) -> None:
+    """The lines as a script, or as JSON: each with its words and what it is for.
+
+    `make` gets the module that makes them, which is imported only now.
+    """
+    from vmctl.workflows.setup import print_gcloud
+
+    context.screen().report(make(print_gcloud))

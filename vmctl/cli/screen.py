@@ -6,20 +6,17 @@ Results go to standard output, everything on the way to standard error, so that
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import enum
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vmctl.cli import terminal
 from vmctl.cli.rate import TransferRate
-from vmctl.cli.terminal import BOLD, DIM, GREEN, RED, YELLOW, Part, Styled
+from vmctl.cli.terminal import BOLD, GREEN, YELLOW, Part, Styled
+from vmctl.cli.text import human_seconds, progress_text
 from vmctl.domain.events import (
     Advanced,
     Event,
@@ -38,7 +35,16 @@ from vmctl.workflows.base.stories import drain
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+
+class HasText(Protocol):
+    """A result with a few lines for people."""
+
+    @property
+    def text(self) -> str: ...
+
+
 T = TypeVar("T")
+Result = TypeVar("Result", bound=HasText)
 NARROW = 60  # columns
 
 
@@ -129,7 +135,7 @@ class Screen:
     def _advance(self, event: Advanced) -> None:
         if event.done_bytes is not None:
             self._rate.saw(event.done_bytes, time.monotonic())
-        amount = _amount(event, self._rate)
+        amount = progress_text(event, self._rate)
         if self._progress is not None and self._task is not None:
             text = visible(event.text or self._last_text)
             self._progress.update(self._task, description=text, amount=amount)
@@ -207,7 +213,16 @@ class Screen:
     def document(self, result: object) -> None:
         """The result as JSON, under --json."""
         if self.as_json:
+            from vmctl.cli.json_results import plain
+
             terminal.document(plain(result), indent=2)
+
+    def report(self, story: Story[Result]) -> Result:
+        """Play a story and show its result: its text, or JSON under --json."""
+        result = self.play(story)
+        self.document(result)
+        self.say(result.text)
+        return result
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Aligned columns; no cell is ever broken, so that names can be copied from any width.
@@ -237,79 +252,3 @@ class Screen:
             for heading, cell in zip(headings, row, strict=True):
                 if cell:
                     terminal.line(Styled(heading.ljust(width), BOLD), f"  {cell}".rstrip())
-
-
-# -- words and numbers for people ------------------------------------------------------------
-
-
-def error_lines(message: str, hint: str) -> list[tuple[Part, ...]]:
-    """How an error reads: `error: …` and, below it, what to do."""
-    lines: list[tuple[Part, ...]] = [(Styled("error:", RED), f" {message}")]
-    for number, line in enumerate(hint.split("\n") if hint else ()):
-        lead: Part = " " * len("hint:") if number else Styled("hint:", DIM)
-        lines.append((lead, f"  {line}"))
-    return lines
-
-
-def human_seconds(seconds: float) -> str:
-    """0.4 s · 12 s · 3 min 5 s · 2 h 10 min"""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def human_bytes(count: float) -> str:
-    """512 B · 1.4 kB · 30 MB: powers of ten, as disks and networks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_price(usd_per_hour: float | None) -> str:
-    return "price unknown" if usd_per_hour is None else f"${usd_per_hour:.3f}/h"
-
-
-def human_time(stamp: str | None) -> str:
-    """An ISO 8601 stamp in the user's own time zone."""
-    if not stamp:
-        return ""
-    return dt.datetime.fromisoformat(stamp).astimezone().strftime("%a %d %b %H:%M")
-
-
-def plain(value: object) -> Any:
-    """A result as JSON's types: dataclasses to objects, times to ISO 8601."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if isinstance(value, (dt.datetime, dt.date)):
-        return value.isoformat()
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Iterable):
-        return [plain(item) for item in value]
-    return str(value)
-
-
-def _amount(event: Advanced, rate: TransferRate) -> str:
-    if event.done_bytes is None:
-        return ""
-    if not event.total_bytes:
-        return human_bytes(event.done_bytes)
-    share = min(100, 100 * event.done_bytes // event.total_bytes)
-    text = f"{human_bytes(event.done_bytes)} of {human_bytes(event.total_bytes)} ({share} %)"
-    if rate.bytes_per_s:
-        text += f", {human_bytes(rate.bytes_per_s)}/s"
-    left_s = rate.left_s(event.total_bytes)
-    return f"{text}, {human_seconds(left_s)} left" if left_s is not None else text

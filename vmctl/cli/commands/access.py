@@ -9,207 +9,190 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmctl.cli.completion import SERVICES, TUNNELS
-from vmctl.cli.options import Context, command
-from vmctl.cli.print_gcloud import PrintGcloud, show
+from vmctl.cli.options import Context, Panel
 from vmctl.cli.terminal import sinks
 from vmctl.domain.events import Event, UrlReady
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
 
-PANEL = "Access"
+PANEL = Panel("Access")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+@PANEL.command(
+    "tunnel",
+    examples="vmctl tunnel tensorboard\nvmctl tunnel jupyter --open\nvmctl tunnel 8000:80\n"
+    "vmctl tunnel tensorboard --port auto --background\nvmctl tunnel stop tensorboard\n"
+    "vmctl tunnel stop all",
+    print_gcloud=lambda lines, context, what, which, port, **_: lines.of_tunnel(
+        context.project(), what, which, port
+    ),
+)
+def tunnel(
+    context: Context,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE|PORT[:REMOTE]|stop",
+            help="tensorboard, jupyter, a service of vmctl.toml, or a port of the VM; "
+            "stop closes tunnels.",
+            autocompletion=SERVICES,
+        ),
+    ],
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[X|all]",
+            help="After stop: what to close, a service or a local port; "
+            "by default all tunnels of this VM, with all those of every VM.",
+            autocompletion=TUNNELS,
+        ),
+    ] = None,
+    port: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT|auto",
+            help="Local port; by default the service's own. auto: the next that is free.",
+        ),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    background: Annotated[
+        bool,
+        typer.Option(
+            "--background", help="Return when the URL answers; the tunnel goes on by itself."
+        ),
+    ] = False,
+    supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
+) -> None:
+    """Reach a service on the VM at localhost; starts it there if it is not running.
 
-    @command(
-        app,
-        "tunnel",
-        panel=PANEL,
-        examples="vmctl tunnel tensorboard\nvmctl tunnel jupyter --open\nvmctl tunnel 8000:80\n"
-        "vmctl tunnel tensorboard --port auto --background\nvmctl tunnel stop tensorboard\n"
-        "vmctl tunnel stop all",
-    )
-    def tunnel(
-        context: Context,
-        what: Annotated[
-            str,
-            typer.Argument(
-                metavar="SERVICE|PORT[:REMOTE]|stop",
-                help="tensorboard, jupyter, a service of vmctl.toml, or a port of the VM; "
-                "stop closes tunnels.",
-                autocompletion=SERVICES,
-            ),
+    Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C, also when
+    this computer slept, its network changed, or the VM has another address. A tunnel in the
+    background ends with `vmctl tunnel stop`, or when its VM is deleted.
+    """
+    from vmctl.domain.runs.tunnel import parse_port
+    from vmctl.workflows.tunnels.background import refuse_second_word
+
+    if what == "stop":
+        _stop(context, which)
+        return
+    refuse_second_word(what, which)
+    number, any_port = parse_port(port)
+    if background:
+        _in_background(context, what, number, any_port, open_)
+    else:
+        _in_terminal(context, what, number, any_port, open_, supervise)
+
+
+@PANEL.command(
+    "tunnels",
+    examples="vmctl tunnels\nvmctl tunnels --json | jq -r '.[].url'",
+)
+def tunnels(context: Context) -> None:
+    """List your open tunnels, those of other projects too, and how each one is."""
+    from vmctl.cli.text import human_time
+    from vmctl.workflows.tunnels.background import tunnels as listing
+
+    screen = context.screen()
+    found = listing()
+    screen.document(found)
+    if not found:
+        screen.say("No tunnel is open.")
+        return
+    screen.table(
+        ("TO", "VM", "LOCAL", "REMOTE", "STATE", "SINCE", "PROCESS", "URL"),
+        [
+            (
+                record.what,
+                record.vm,
+                str(record.local_port),
+                str(record.remote_port),
+                record.state,
+                human_time(record.since),
+                f"{record.pid} {'background' if record.background else 'terminal'}",
+                record.url or "-",
+            )
+            for record in found
         ],
-        which: Annotated[
-            str | None,
-            typer.Argument(
-                metavar="[X|all]",
-                help="After stop: what to close, a service or a local port; "
-                "by default all tunnels of this VM, with all those of every VM.",
-                autocompletion=TUNNELS,
-            ),
-        ] = None,
-        port: Annotated[
-            str | None,
-            typer.Option(
-                metavar="PORT|auto",
-                help="Local port; by default the service's own. auto: the next that is free.",
-            ),
-        ] = None,
-        open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
-        background: Annotated[
-            bool,
-            typer.Option(
-                "--background", help="Return when the URL answers; the tunnel goes on by itself."
-            ),
-        ] = False,
-        print_gcloud: PrintGcloud = False,
-        supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
-    ) -> None:
-        """Reach a service on the VM at localhost; starts it there if it is not running.
-
-        Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C, also when
-        this computer slept, its network changed, or the VM has another address. A tunnel in the
-        background ends with `vmctl tunnel stop`, or when its VM is deleted.
-        """
-        from vmctl.domain.runs.tunnel import parse_port
-        from vmctl.workflows.tunnels.background import refuse_second_word
-
-        if what == "stop":
-            _stop(context, which)
-            return
-        refuse_second_word(what, which)
-        number, any_port = parse_port(port)
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_tunnel
-
-            screen = context.screen()
-            show(screen, screen.play(of_tunnel(context.project(), what, number)))
-            return
-        if background:
-            _in_background(context, what, number, any_port, open_)
-        else:
-            _in_terminal(context, what, number, any_port, open_, supervise)
-
-    @command(
-        app,
-        "tunnels",
-        panel=PANEL,
-        examples="vmctl tunnels\nvmctl tunnels --json | jq -r '.[].url'",
     )
-    def tunnels(context: Context) -> None:
-        """List your open tunnels, those of other projects too, and how each one is."""
-        from vmctl.cli.screen import human_time
-        from vmctl.workflows.tunnels.background import tunnels as listing
 
-        screen = context.screen()
-        found = listing()
-        screen.document(found)
-        if not found:
-            screen.say("No tunnel is open.")
-            return
-        screen.table(
-            ("TO", "VM", "LOCAL", "REMOTE", "STATE", "SINCE", "PROCESS", "URL"),
-            [
-                (
-                    record.what,
-                    record.vm,
-                    str(record.local_port),
-                    str(record.remote_port),
-                    record.state,
-                    human_time(record.since),
-                    f"{record.pid} {'background' if record.background else 'terminal'}",
-                    record.url or "-",
-                )
-                for record in found
-            ],
-        )
 
-    @command(
-        app, "ssh", panel=PANEL, passes_words_on=True, examples="vmctl ssh\nvmctl ssh -- nvidia-smi"
-    )
-    def ssh(
-        context: Context,
-        words: Annotated[
-            list[str] | None, typer.Argument(metavar="COMMAND", help="Run this, then leave.")
-        ] = None,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Log in to the VM, over the warm connection."""
-        from vmctl.workflows.session.shell import ssh as login
+@PANEL.command(
+    "ssh",
+    passes_words_on=True,
+    examples="vmctl ssh\nvmctl ssh -- nvidia-smi",
+    print_gcloud=lambda lines, context, words: lines.of_ssh(context.project(), tuple(words or ())),
+)
+def ssh(
+    context: Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Run this, then leave.")
+    ] = None,
+) -> None:
+    """Log in to the VM, over the warm connection."""
+    from vmctl.workflows.session.shell import ssh as login
 
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_ssh
+    raise typer.Exit(login(context.project(), tuple(words or ()), sinks()))
 
-            screen = context.screen()
-            show(screen, screen.play(of_ssh(context.project(), tuple(words or ()))))
-            return
-        raise typer.Exit(login(context.project(), tuple(words or ()), sinks()))
 
-    @command(
-        app,
-        "exec",
-        panel=PANEL,
-        passes_words_on=True,
-        examples="vmctl exec nvidia-smi\nvmctl exec -- bash -lc 'python -V'",
-    )
-    def exec_(
-        context: Context,
-        words: Annotated[list[str], typer.Argument(metavar="COMMAND")],
-    ) -> None:
-        """Run one command on the VM, in the project's folder; its exit code is ours."""
-        from vmctl.workflows.session.shell import exec_ as execute
+@PANEL.command(
+    "exec",
+    passes_words_on=True,
+    examples="vmctl exec nvidia-smi\nvmctl exec -- bash -lc 'python -V'",
+)
+def exec_(
+    context: Context,
+    words: Annotated[list[str], typer.Argument(metavar="COMMAND")],
+) -> None:
+    """Run one command on the VM, in the project's folder; its exit code is ours."""
+    from vmctl.workflows.session.shell import exec_ as execute
 
-        raise typer.Exit(execute(context.project(), tuple(words), sinks()))
+    raise typer.Exit(execute(context.project(), tuple(words), sinks()))
 
-    @command(
-        app,
-        "ssh-config",
-        panel=PANEL,
-        examples="vmctl ssh-config\nvmctl ssh-config --json | jq -r .host\n"
-        "vmctl ssh-config --remove",
-    )
-    def ssh_config(
-        context: Context,
-        remove: Annotated[
-            bool, typer.Option("--remove", help="Take all of it away again, without a trace.")
-        ] = False,
-        file: Annotated[
-            Path | None,
-            typer.Option(metavar="PATH", help="Another file than ~/.ssh/config."),
-        ] = None,
-        follow: Annotated[str | None, typer.Option(hidden=True)] = None,
-    ) -> None:
-        """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
 
-        The name is PROJECT.vmctl (PROJECT.local.vmctl with --local). It follows the VM when its
-        address changes or it is made anew, its host key is verified, and using it renews
-        vmctl's login key. One marked Include at the top of the file is all that is added there.
-        """
-        from vmctl.workflows.session import ssh_config as workflow
+@PANEL.command(
+    "ssh-config",
+    examples="vmctl ssh-config\nvmctl ssh-config --json | jq -r .host\nvmctl ssh-config --remove",
+)
+def ssh_config(
+    context: Context,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take all of it away again, without a trace.")
+    ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Another file than ~/.ssh/config."),
+    ] = None,
+    follow: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
 
-        screen = context.screen()
-        if follow is not None:
-            replace(context, quiet=True).screen().play(workflow.follow(follow))
-            return
-        if remove:
-            result = workflow.remove(context.project(), file=file)
-            screen.document(result)
-            screen.say(f"{result.file}: {result.action}.")
-            return
-        result = screen.play(workflow.ssh_config(context.project(), file=file))
+    The name is PROJECT.vmctl (PROJECT.local.vmctl with --local). It follows the VM when its
+    address changes or it is made anew, its host key is verified, and using it renews
+    vmctl's login key. One marked Include at the top of the file is all that is added there.
+    """
+    from vmctl.workflows.session import ssh_config as workflow
+
+    screen = context.screen()
+    if follow is not None:
+        replace(context, quiet=True).screen().play(workflow.follow(follow))
+        return
+    if remove:
+        result = workflow.remove(context.project(), file=file)
         screen.document(result)
-        screen.say(f"{result.host} ({result.address or 'not running'}): {result.action}.")
-        home = result.workspace.replace("~", f"/home/{result.user}", 1)
-        screen.next_steps(
-            [
-                (f"ssh {result.host}", "log in"),
-                (f"rsync -av data/ {result.host}:{result.workspace[2:]}/data/", "send a folder"),
-                (f"code --remote ssh-remote+{result.host} {home}", "VS Code on the VM"),
-            ]
-        )
+        screen.say(f"{result.file}: {result.action}.")
+        return
+    result = screen.play(workflow.ssh_config(context.project(), file=file))
+    screen.document(result)
+    screen.say(f"{result.host} ({result.address or 'not running'}): {result.action}.")
+    home = result.workspace.replace("~", f"/home/{result.user}", 1)
+    screen.next_steps(
+        [
+            (f"ssh {result.host}", "log in"),
+            (f"rsync -av data/ {result.host}:{result.workspace[2:]}/data/", "send a folder"),
+            (f"code --remote ssh-remote+{result.host} {home}", "VS Code on the VM"),
+        ]
+    )
 
 
 def _in_terminal(

@@ -1,4 +1,4 @@
-"""keep: how long a machine stays; cost: what it all came to."""
+"""cost, gpus, gc, and `ls --orphans`: what is billed, offered, and billed without being used."""
 
 from __future__ import annotations
 
@@ -6,66 +6,97 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmctl.cli.options import Context, command
+from vmctl.cli.options import Context, Panel
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from vmctl.cli.screen import Screen
     from vmctl.workflows.costs.cost import CostResult
+    from vmctl.workflows.costs.gc import OrphansResult
+    from vmctl.workflows.costs.gpus import GpuOffer, GpusResult
 
-PANEL = "Machine"
+PANEL = Panel("Costs")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+@PANEL.command(
+    "cost",
+    examples="vmctl cost\nvmctl cost --all\nvmctl cost --since 2026-11-01 --json",
+)
+def cost(
+    context: Context,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="From this day on (UTC); by default this month."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Your machines of all projects.")
+    ] = False,
+) -> None:
+    """What the machines came to: while they ran, their disks all the time, and each run.
 
-    @command(app, "keep", panel=PANEL, examples="vmctl keep 1h\nvmctl keep 30m")
-    def keep(
-        context: Context,
-        duration: Annotated[
-            str, typer.Argument(metavar="DURATION", help="From now on: 30m, 2h, 1h30m.")
-        ],
-    ) -> None:
-        """Keep an idle machine for longer; what Google stops, and budgets, stay as they are."""
-        from vmctl.domain.duration import parse_duration
-        from vmctl.workflows.machine.keep import keep as story
+    Reckoned from Google's own times and the shipped list prices, so it is right also for a
+    machine that was stopped from the console or from inside; an estimate before discounts.
+    """
+    from vmctl.workflows.costs.cost import cost as story
 
-        screen = context.screen()
-        seconds = parse_duration(duration, of="vmctl keep")
-        result = screen.play(story(context.project(), seconds))
-        screen.document(result)
-        screen.say(result.text)
+    screen = context.screen()
+    begin = _day(since) if since else None
+    result = screen.play(story(context.project(), begin, every))
+    screen.document(result)
+    _show_costs(screen, result)
+    screen.say(result.text)
 
-    @command(
-        app,
-        "cost",
-        panel=PANEL,
-        examples="vmctl cost\nvmctl cost --all\nvmctl cost --since 2026-11-01 --json",
-    )
-    def cost(
-        context: Context,
-        since: Annotated[
-            str | None,
-            typer.Option(metavar="DATE", help="From this day on (UTC); by default this month."),
-        ] = None,
-        every: Annotated[
-            bool, typer.Option("--all", "-a", help="Your machines of all projects.")
-        ] = False,
-    ) -> None:
-        """What the machines came to: while they ran, their disks all the time, and each run.
 
-        Reckoned from Google's own times and the shipped list prices, so it is right also for a
-        machine that was stopped from the console or from inside; an estimate before discounts.
-        """
-        from vmctl.workflows.costs.cost import cost as story
+@PANEL.command(
+    "gpus",
+    examples="vmctl gpus --region europe-west1\nvmctl gpus --gpu l4:2 --spot\n"
+    "vmctl gpus --gpu t4 --json",
+)
+def gpus(
+    context: Context,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="GPU[:N]", help="Only this GPU, such as t4 or l4:2.")
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="Only the zones of this region.")] = None,
+    spot: Annotated[
+        bool, typer.Option("--spot", help="Cheapest Spot price first, and the quota of Spot.")
+    ] = False,
+) -> None:
+    """Which zone has which GPU, at what price an hour on demand and as Spot.
 
-        screen = context.screen()
-        begin = _day(since) if since else None
-        result = screen.play(story(context.project(), begin, every))
-        screen.document(result)
-        _tables(screen, result)
-        screen.say(result.text)
+    With Google credentials also what each zone really offers to your project and how much
+    your quotas allow; without them from the table that comes with vmctl.
+    """
+    from vmctl.workflows.costs.gpus import gpus as story
+
+    screen = context.screen()
+    result = screen.play(story(context.project(), gpu=gpu, region=region, spot=spot))
+    screen.document(result)
+    _show_offers(screen, result)
+
+
+@PANEL.command("gc", examples="vmctl gc\nvmctl gc --yes")
+def gc(context: Context) -> None:
+    """Remove what vmctl made for you and nothing uses: disks, snapshots, addresses, rules.
+
+    Shows what it found with its price per month and asks first; without a terminal it needs
+    --yes. Things of other people in the Google project are never touched.
+    """
+    from vmctl.workflows.costs.gc import gc as story
+
+    screen = context.screen()
+
+    def agree(found: OrphansResult) -> bool:
+        if not screen.quiet and not screen.as_json:
+            _show_orphans(screen, found)
+        count = len(found.orphans)
+        what = "this" if count == 1 else f"these {count}"
+        return screen.confirm(
+            f"Remove {what} for good ({found.total})?", without_terminal=False, by_default=False
+        )
+
+    screen.report(story(context.project(), confirm=agree))
 
 
 def _day(text: str) -> datetime:
@@ -82,8 +113,8 @@ def _day(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _tables(screen: Screen, result: CostResult) -> None:
-    from vmctl.cli.screen import human_time
+def _show_costs(screen: Screen, result: CostResult) -> None:
+    from vmctl.cli.text import human_time
 
     rows = [
         [
@@ -122,3 +153,74 @@ def _tables(screen: Screen, result: CostResult) -> None:
 
 def _usd(amount: float | None) -> str:
     return "unknown" if amount is None else f"${amount:.2f}"
+
+
+def _show_offers(screen: Screen, result: GpusResult) -> None:
+    from vmctl.cli.text import human_price
+
+    headings = ["GPU", "ZONE", "MACHINE", "ON DEMAND", "SPOT"]
+    if result.asked_google:
+        headings += ["OFFERED", "SPOT QUOTA" if result.spot else "QUOTA"]
+    rows = []
+    for offer in result.offers:
+        row = [
+            offer.gpu,
+            offer.zone,
+            offer.machine_type,
+            human_price(offer.usd_per_hour),
+            human_price(offer.spot_usd_per_hour),
+        ]
+        if result.asked_google:
+            row += ["yes" if offer.offered else "no", _quota(offer)]
+        rows.append(row)
+    screen.table(headings, rows)
+    for date in sorted({o.price_dated for o in result.offers if o.price_dated}):
+        names = sorted({o.gpu.partition(":")[0] for o in result.offers if o.price_dated == date})
+        screen.note(f"List prices with the host, {date}: {', '.join(names)}. Spot prices move.")
+    if not result.asked_google:
+        screen.note(f"From vmctl's own table, Google was not asked: {result.why_not_asked}")
+    elif result.all_regions_limit is not None:
+        screen.note(
+            f"GPUs over all regions (GPUS_ALL_REGIONS): {result.all_regions_usage:g} of "
+            f"{result.all_regions_limit:g} in use."
+        )
+
+
+def _quota(offer: GpuOffer) -> str:
+    if offer.quota_limit is None or offer.quota_usage is None:
+        return "not told"
+    return f"{offer.quota_usage:g} of {offer.quota_limit:g} used"
+
+
+def list_orphans(context: Context) -> None:
+    """What `vmctl ls --orphans` shows."""
+    from vmctl.workflows.costs.gc import find_orphans as story
+
+    screen = context.screen()
+    result = screen.play(story(context.project()))
+    screen.document(result)
+    if not result.orphans:
+        screen.note("Nothing is left behind: all that vmctl made for you is in use.")
+        return
+    _show_orphans(screen, result)
+    screen.note(f"{result.total}. Remove them: vmctl gc")
+
+
+def _show_orphans(screen: Screen, found: OrphansResult) -> None:
+    from vmctl.cli.text import human_time
+
+    screen.table(
+        ["WHAT", "NAME", "WHERE", "PROJECT", "SIZE", "SINCE", "PER MONTH"],
+        [
+            [
+                one.kind,
+                one.name,
+                one.place,
+                one.project or "-",
+                f"{one.size_gb} GB" if one.size_gb else "-",
+                human_time(one.created_at) or "-",
+                "unknown" if one.usd_per_month is None else f"${one.usd_per_month:.2f}",
+            ]
+            for one in found.orphans
+        ],
+    )

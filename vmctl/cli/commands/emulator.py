@@ -2,127 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated
 
 import typer
 
-from vmctl.cli.options import Context, command
+from vmctl.cli.options import Context, Panel
 
-if TYPE_CHECKING:
-    from vmctl.config import Project
-    from vmctl.domain.events import Story
+group = typer.Typer(
+    name="emulator",
+    help="The embedded Compute Engine: rehearse on this computer, without an account.",
+    no_args_is_help=True,
+    epilog="Examples:\n\n    vmctl emulator status\n\n"
+    '    eval "$(vmctl emulator env)" && gcloud compute instances list',
+)
+PANEL = Panel("Commands")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the `emulator` group."""
-    group = typer.Typer(
-        name="emulator",
-        help="The embedded Compute Engine: rehearse on this computer, without an account.",
-        no_args_is_help=True,
-        epilog="Examples:\n\n    vmctl emulator status\n\n"
-        '    eval "$(vmctl emulator env)" && gcloud compute instances list',
-    )
-    app.add_typer(group, rich_help_panel="Local rehearsal")
-    panel = "Commands"
+@PANEL.command(
+    "start",
+    examples="vmctl emulator start\nvmctl emulator start --clock stepped",
+)
+def start(
+    context: Context,
+    clock: Annotated[
+        str | None,
+        typer.Option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
+    ] = None,
+) -> None:
+    """Start it, if it is not running. Every local command does this by itself.
 
-    @command(
-        group,
-        "start",
-        panel=panel,
-        examples="vmctl emulator start\nvmctl emulator start --clock stepped",
-    )
-    def start(
-        context: Context,
-        clock: Annotated[
-            str | None,
-            typer.Option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
-        ] = None,
-    ) -> None:
-        """Start it, if it is not running. Every local command does this by itself.
+    With --clock scaled:60 an hour of Google's passes in a minute; with --clock stepped time
+    stands still until `vmctl emulator clock 1h` moves it: run limits, slow boots and every
+    timestamp follow.
+    """
+    from vmctl.workflows.setup.emulator import start as story
 
-        With --clock scaled:60 an hour of Google's passes in a minute; with --clock stepped time
-        stands still until `vmctl emulator clock 1h` moves it: run limits, slow boots and every
-        timestamp follow.
-        """
-        from vmctl.workflows.setup.emulator import start as story
+    context.screen().report(story(context.project(), clock))
 
-        _report(context, lambda project: story(project, clock))
 
-    @command(group, "stop", panel=panel, examples="vmctl emulator stop")
-    def stop(context: Context) -> None:
-        """Stop it with all its machines; their disks stay, and they come back at the next start."""
-        from vmctl.workflows.setup.emulator import stop as story
+@PANEL.command("stop", examples="vmctl emulator stop")
+def stop(context: Context) -> None:
+    """Stop it with all its machines; their disks stay, and they come back at the next start."""
+    from vmctl.workflows.setup.emulator import stop as story
 
-        _report(context, story)
+    context.screen().report(story(context.project()))
 
-    @command(group, "status", panel=panel, examples="vmctl emulator status --json")
-    def status(context: Context) -> None:
-        """Where it listens, what runs on it, and what it cannot do here."""
-        from vmctl.workflows.setup.emulator import status as story
 
-        _report(context, story)
+@PANEL.command("status", examples="vmctl emulator status --json")
+def status(context: Context) -> None:
+    """Where it listens, what runs on it, and what it cannot do here."""
+    from vmctl.workflows.setup.emulator import status as story
 
-    @command(
-        group,
-        "env",
-        panel=panel,
-        examples='eval "$(vmctl emulator env)" && gcloud compute instances list',
-    )
-    def env(context: Context) -> None:
-        """Print shell exports that point gcloud at it.
+    context.screen().report(story(context.project()))
 
-        gcloud needs nothing else. Other clients are to be given the certificate that it answers
-        with (VMCTL_EMULATOR_CERTIFICATE), its secret as a bearer token (the text in
-        VMCTL_EMULATOR_TOKEN_FILE) and its address (VMCTL_EMULATOR_URL).
-        """
-        from vmctl.workflows.setup.emulator import env as story
 
-        _report(context, story)
+@PANEL.command(
+    "env",
+    examples='eval "$(vmctl emulator env)" && gcloud compute instances list',
+)
+def env(context: Context) -> None:
+    """Print shell exports that point gcloud at it.
 
-    @command(
-        group,
-        "forward",
-        panel=panel,
-        examples="vmctl emulator forward 8000\nvmctl emulator forward 8000 --end",
-    )
-    def forward(
-        context: Context,
-        ports: Annotated[
-            list[int] | None,
-            typer.Argument(metavar="[PORT]...", help="Of 127.0.0.1.", min=1, max=65535),
-        ] = None,
-        end: Annotated[bool, typer.Option("--end", help="No longer.")] = False,
-    ) -> None:
-        """Let machines reach a port of this computer; without PORT: show which they do.
+    gcloud needs nothing else. Other clients are to be given the certificate that it answers
+    with (VMCTL_EMULATOR_CERTIFICATE), its secret as a bearer token (the text in
+    VMCTL_EMULATOR_TOKEN_FILE) and its address (VMCTL_EMULATOR_URL).
+    """
+    from vmctl.workflows.setup.emulator import env as story
 
-        They reach nothing else of it. A port that is forwarded answers in every machine at
-        10.0.2.2, until the emulator stops; VMCTL_EMULATOR_FORWARD=PORT,PORT names some for each
-        start.
-        """
-        from vmctl.workflows.setup.emulator import forward as story
+    context.screen().report(story(context.project()))
 
-        _report(context, lambda project: story(project, ports or (), end=end))
 
-    @command(group, "clock", panel=panel, examples="vmctl emulator clock\nvmctl emulator clock 90m")
-    def clock(
-        context: Context,
-        step: Annotated[
-            str | None, typer.Argument(metavar="[DURATION]", help="Move a stepped clock on.")
-        ] = None,
-    ) -> None:
-        """What time it is there; with DURATION a stepped clock is moved on, event by event."""
-        from vmctl.domain.duration import parse_duration
-        from vmctl.workflows.setup.emulator import tick as story
+@PANEL.command(
+    "forward",
+    examples="vmctl emulator forward 8000\nvmctl emulator forward 8000 --end",
+)
+def forward(
+    context: Context,
+    ports: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[PORT]...", help="Of 127.0.0.1.", min=1, max=65535),
+    ] = None,
+    end: Annotated[bool, typer.Option("--end", help="No longer.")] = False,
+) -> None:
+    """Let machines reach a port of this computer; without PORT: show which they do.
 
-        advance_s = parse_duration(step, of="DURATION") if step else None
-        _report(context, lambda project: story(project, advance_s))
+    They reach nothing else of it. A port that is forwarded answers in every machine at
+    10.0.2.2, until the emulator stops; VMCTL_EMULATOR_FORWARD=PORT,PORT names some for each
+    start.
+    """
+    from vmctl.workflows.setup.emulator import forward as story
 
-    @command(
-        group,
-        "fault",
-        panel=panel,
-        examples="""
+    context.screen().report(story(context.project(), ports or (), end=end))
+
+
+@PANEL.command("clock", examples="vmctl emulator clock\nvmctl emulator clock 90m")
+def clock(
+    context: Context,
+    step: Annotated[
+        str | None, typer.Argument(metavar="[DURATION]", help="Move a stepped clock on.")
+    ] = None,
+) -> None:
+    """What time it is there; with DURATION a stepped clock is moved on, event by event."""
+    from vmctl.domain.duration import parse_duration
+    from vmctl.workflows.setup.emulator import tick as story
+
+    advance_s = parse_duration(step, of="DURATION") if step else None
+    context.screen().report(story(context.project(), advance_s))
+
+
+@PANEL.command(
+    "fault",
+    examples="""
 vmctl emulator fault stockout zone=europe-west1-b
 vmctl emulator fault capacity gpu=nvidia-tesla-t4 count=1 lasts_s=600
 vmctl emulator fault quota metric=NVIDIA_T4_GPUS region=europe-west1 limit=0
@@ -133,65 +123,48 @@ vmctl emulator fault slow-boot seconds=90
 vmctl emulator fault preempt instance=me-project
 vmctl emulator fault --clear
 """,
-    )
-    def fault(
-        context: Context,
-        kind: Annotated[
-            str | None, typer.Argument(metavar="[KIND]", help="One of those above.")
-        ] = None,
-        settings: Annotated[
-            list[str] | None,
-            typer.Argument(metavar="[NAME=VALUE]...", help="What it is about, and how long."),
-        ] = None,
-        clear: Annotated[bool, typer.Option("--clear", help="End all that are in force.")] = False,
-    ) -> None:
-        """Rehearse a bad day. Without KIND: show what is in force.
+)
+def fault(
+    context: Context,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="One of those above.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=VALUE]...", help="What it is about, and how long."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="End all that are in force.")] = False,
+) -> None:
+    """Rehearse a bad day. Without KIND: show what is in force.
 
-        Any fault takes calls=N (it acts so often) and lasts_s=SECONDS; without them it stays until
-        --clear. Where a fault takes method=, zone= or gpu=, patterns such as
-        compute.instances.* are understood.
+    Any fault takes calls=N (it acts so often) and lasts_s=SECONDS; without them it stays until
+    --clear. Where a fault takes method=, zone= or gpu=, patterns such as
+    compute.instances.* are understood.
 
-        stockout zone= gpu= machineType= zonesAvailable=A,B plain=true: no capacity; the error
-        names the zones that have some, or with plain none.
+    stockout zone= gpu= machineType= zonesAvailable=A,B plain=true: no capacity; the error
+    names the zones that have some, or with plain none.
 
-        capacity gpu= count= zone=: a zone has so many of a GPU, for all together.
+    capacity gpu= count= zone=: a zone has so many of a GPU, for all together.
 
-        quota metric= limit= region= family=: the project may have so much; without region over
-        all; family=NVIDIA_H100 for metric=GPUS_PER_GPU_FAMILY.
+    quota metric= limit= region= family=: the project may have so much; without region over
+    all; family=NVIDIA_H100 for metric=GPUS_PER_GPU_FAMILY.
 
-        operation code= message= httpStatus= zone= gpu=: a creation or start that is accepted and
-        then fails so.
+    operation code= message= httpStatus= zone= gpu=: a creation or start that is accepted and
+    then fails so.
 
-        http status= method= share=: calls refused at once with 401, 403, 429, 500, 503 or another
-        status; share=0.5 refuses every second one: a storm.
+    http status= method= share=: calls refused at once with 401, 403, 429, 500, 503 or another
+    status; share=0.5 refuses every second one: a storm.
 
-        latency seconds= method= share= and drop method= when=before|after share=: slow answers,
-        and connections that break before the call acts, or after.
+    latency seconds= method= share= and drop method= when=before|after share=: slow answers,
+    and connections that break before the call acts, or after.
 
-        slow-boot seconds= instance= zone=: so long until RUNNING, on the emulator's clock.
+    slow-boot seconds= instance= zone=: so long until RUNNING, on the emulator's clock.
 
-        slow-ssh seconds=, slow-driver seconds=, driver state=failed|missing count=,
-        dpkg-lock seconds= and agent state=dead: boots that come late, or never right.
+    slow-ssh seconds=, slow-driver seconds=, driver state=failed|missing count=,
+    dpkg-lock seconds= and agent state=dead: boots that come late, or never right.
 
-        preempt instance= and crash instance=: at once, Google takes a Spot VM back; a host fails.
-        """
-        from vmctl.workflows.setup.emulator import faults as story
+    preempt instance= and crash instance=: at once, Google takes a Spot VM back; a host fails.
+    """
+    from vmctl.workflows.setup.emulator import faults as story
 
-        screen = context.screen()
-        result = screen.play(story(context.project(), kind, settings or (), clear=clear))
-        screen.document(result)
-        screen.say(result.text)
-
-
-class Told(Protocol):
-    """A result that can say itself in a few lines."""
-
-    @property
-    def text(self) -> str: ...
-
-
-def _report(context: Context, story: Callable[[Project], Story[Told]]) -> None:
-    screen = context.screen()
-    result = screen.play(story(context.project()))
-    screen.document(result)
-    screen.say(result.text)
+    context.screen().report(story(context.project(), kind, settings or (), clear=clear))

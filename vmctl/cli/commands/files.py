@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmctl.cli.completion import PATHS
-from vmctl.cli.options import Context, command
-from vmctl.cli.print_gcloud import PrintGcloud, show
+from vmctl.cli.options import Context, Panel
 from vmctl.cli.terminal import sinks
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.text import one_line
@@ -18,227 +17,208 @@ if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.workflows.sync.push import PushResult
 
-PANEL = "Files"
+PANEL = Panel("Files")
 SHOWN = 20  # lines of a list before it is cut
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+@PANEL.command(
+    "push",
+    examples="vmctl push\nvmctl push --dry-run\nvmctl push --via rsync",
+    print_gcloud=lambda lines, context, **_: lines.of_push(context.project()),
+)
+def push(
+    context: Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on where a guard says no: overwrite what was changed or made on the VM, "
+            "replace another folder's push, delete nearly everything.",
+        ),
+    ] = False,
+    via: Annotated[
+        Via,
+        typer.Option(
+            "--via",
+            help="What carries the files: one compressed stream (large files that are there "
+            "in an older version go by rsync's difference), rsync for all, or scp -r.",
+        ),
+    ] = Via.STREAM,
+) -> None:
+    """Mirror the project folder to the VM.
 
-    @command(
-        app,
-        "push",
-        panel=PANEL,
-        examples="vmctl push\nvmctl push --dry-run\nvmctl push --via rsync",
+    What .gitignore and vmctl.toml's `exclude` leave out stays here, and so do .git and
+    virtual environments; on the VM only files that an earlier push put there are ever
+    deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
+    a push that was cut goes on where it stopped when it is typed again. What was changed on
+    the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
+
+    What looks like a secret is named and asked about before it first goes out. With no
+    terminal that ends the push; --yes sends what was named.
+    """
+    from vmctl.workflows.sync.push import push as story
+
+    screen = context.screen()
+    result = screen.play(
+        story(context.project(), dry_run=dry_run, force=force, via=via, agree=screen.agree)
     )
-    def push(
-        context: Context,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")
-        ] = False,
-        force: Annotated[
-            bool,
-            typer.Option(
-                "--force",
-                help="Go on where a guard says no: overwrite what was changed or made on the VM, "
-                "replace another folder's push, delete nearly everything.",
-            ),
-        ] = False,
-        via: Annotated[
-            Via,
-            typer.Option(
-                "--via",
-                help="What carries the files: one compressed stream (large files that are there "
-                "in an older version go by rsync's difference), rsync for all, or scp -r.",
-            ),
-        ] = Via.STREAM,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Mirror the project folder to the VM.
+    screen.document(result)
+    if dry_run:
+        _plan(screen, result)
 
-        What .gitignore and vmctl.toml's `exclude` leave out stays here, and so do .git and
-        virtual environments; on the VM only files that an earlier push put there are ever
-        deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
-        a push that was cut goes on where it stopped when it is typed again. What was changed on
-        the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
 
-        What looks like a secret is named and asked about before it first goes out. With no
-        terminal that ends the push; --yes sends what was named.
-        """
-        from vmctl.workflows.sync.push import push as story
+@PANEL.command(
+    "fetch",
+    examples="vmctl fetch\nvmctl fetch unet.pth runs --to results\n"
+    "vmctl fetch '*.png' 'runs/**/events*' --parents\nvmctl fetch --wait",
+    print_gcloud=lambda lines, context, paths, to, **_: lines.of_fetch(
+        context.project(), paths or (), to
+    ),
+)
+def fetch(
+    context: Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Looked for in the last run's outputs, its job's folder, the project's root; "
+            "a quoted pattern ('*.pth', 'runs/**/x') is matched on the VM.",
+            autocompletion=PATHS,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Save here instead of '.'.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Fetch even a file that is still being written.")
+    ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="Wait for a file that is still being written, and for what a run that goes "
+            "on has not written yet; a week at most.",
+        ),
+    ] = False,
+    parents: Annotated[
+        bool,
+        typer.Option(
+            "--parents",
+            help="Keep the paths below the project's folder: a/x.pth is saved as a/x.pth, "
+            "not as x.pth.",
+        ),
+    ] = False,
+) -> None:
+    """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
 
-        screen = context.screen()
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_push
+    A cut link resumes where it stopped; a wrong checksum is an error, never a file. What is
+    here already, and the same, is not sent again. Files are saved under their base names; two
+    with the same one need --parents or a --to DIR each.
+    """
+    from vmctl.workflows.sync.fetch import fetch as story
 
-            show(screen, screen.play(of_push(context.project())))
-            return
-        result = screen.play(
-            story(context.project(), dry_run=dry_run, force=force, via=via, agree=screen.agree)
+    screen = context.screen()
+    result = screen.play(
+        story(
+            context.project(),
+            tuple(paths or ()),
+            to=to,
+            force=force,
+            wait=wait,
+            parents=parents,
         )
-        screen.document(result)
-        if dry_run:
-            _plan(screen, result)
-
-    @command(
-        app,
-        "fetch",
-        panel=PANEL,
-        examples="vmctl fetch\nvmctl fetch unet.pth runs --to results\n"
-        "vmctl fetch '*.png' 'runs/**/events*' --parents\nvmctl fetch --wait",
     )
-    def fetch(
-        context: Context,
-        paths: Annotated[
-            list[str] | None,
-            typer.Argument(
-                metavar="PATH",
-                help="Looked for in the last run's outputs, its job's folder, the project's root; "
-                "a quoted pattern ('*.pth', 'runs/**/x') is matched on the VM.",
-                autocompletion=PATHS,
-            ),
-        ] = None,
-        to: Annotated[
-            Path | None, typer.Option("--to", metavar="DIR", help="Save here instead of '.'.")
-        ] = None,
-        force: Annotated[
-            bool, typer.Option("--force", help="Fetch even a file that is still being written.")
-        ] = False,
-        wait: Annotated[
-            bool,
-            typer.Option(
-                "--wait",
-                help="Wait for a file that is still being written, and for what a run that goes "
-                "on has not written yet; a week at most.",
-            ),
-        ] = False,
-        parents: Annotated[
-            bool,
-            typer.Option(
-                "--parents",
-                help="Keep the paths below the project's folder: a/x.pth is saved as a/x.pth, "
-                "not as x.pth.",
-            ),
-        ] = False,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
+    screen.document(result)
 
-        A cut link resumes where it stopped; a wrong checksum is an error, never a file. What is
-        here already, and the same, is not sent again. Files are saved under their base names; two
-        with the same one need --parents or a --to DIR each.
-        """
-        from vmctl.workflows.sync.fetch import fetch as story
 
-        screen = context.screen()
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_fetch
+@PANEL.command(
+    "pull",
+    examples="vmctl pull --dry-run\nvmctl pull\nvmctl pull notebook.ipynb --force",
+)
+def pull(
+    context: Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH",
+            help="Files or folders of the project, as they are here; without one: everything "
+            "that a push put there.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would come, and change nothing.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Take the VM's side where both changed, and delete here what was deleted there.",
+        ),
+    ] = False,
+) -> None:
+    """Bring home what changed on the VM since it was pushed.
 
-            show(screen, screen.play(of_fetch(context.project(), paths or (), to)))
-            return
-        result = screen.play(
-            story(
-                context.project(),
-                tuple(paths or ()),
-                to=to,
-                force=force,
-                wait=wait,
-                parents=parents,
-            )
+    Files that changed here, too, are left alone and listed (exit code 4), as is what was
+    deleted on the VM; the others come. A push after it has nothing to do. A file that was
+    made on the VM comes when you name it, or its folder; one that programs of this computer
+    obey by its name (.envrc, .vscode, *.pth) only when you name just that, changed or new.
+    What a run made is for fetch.
+    """
+    from vmctl.domain.errors import Conflict
+    from vmctl.workflows.sync.pull import pull as story
+
+    screen = context.screen()
+    result = screen.play(story(context.project(), paths or (), dry_run=dry_run, force=force))
+    screen.document(result)
+    if dry_run:
+        for file in result.files:
+            screen.say(f"would come: {one_line(file.path)}")
+        for path in result.links:
+            screen.say(f"would come: {one_line(path)}")
+        for path in result.deleted:
+            screen.say(f"would be deleted here: {one_line(path)}")
+        for refused in result.conflicts:
+            screen.say(f"left alone: {one_line(refused.path)} {refused.why}")
+    elif result.conflicts:
+        lines = [f"{one_line(refused.path)} {refused.why}" for refused in result.conflicts[:SHOWN]]
+        if len(result.conflicts) > SHOWN:
+            lines.append(f"… and {len(result.conflicts) - SHOWN} more (all: --json)")
+        raise Conflict(
+            "\n  ".join(["Left alone:", *lines]) if len(lines) > 1 else f"{lines[0]}.",
+            hint="The VM's side: vmctl pull --force PATH; yours: vmctl push --force; "
+            "a look at the VM's: vmctl fetch PATH --to DIR",
         )
-        screen.document(result)
 
-    @command(
-        app,
-        "pull",
-        panel=PANEL,
-        examples="vmctl pull --dry-run\nvmctl pull\nvmctl pull notebook.ipynb --force",
-    )
-    def pull(
-        context: Context,
-        paths: Annotated[
-            list[str] | None,
-            typer.Argument(
-                metavar="PATH",
-                help="Files or folders of the project, as they are here; without one: everything "
-                "that a push put there.",
-            ),
-        ] = None,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Say what would come, and change nothing.")
-        ] = False,
-        force: Annotated[
-            bool,
-            typer.Option(
-                "--force",
-                help="Take the VM's side where both changed, and delete here what was deleted "
-                "there.",
-            ),
-        ] = False,
-    ) -> None:
-        """Bring home what changed on the VM since it was pushed.
 
-        Files that changed here, too, are left alone and listed (exit code 4), as is what was
-        deleted on the VM; the others come. A push after it has nothing to do. A file that was
-        made on the VM comes when you name it, or its folder; one that programs of this computer
-        obey by its name (.envrc, .vscode, *.pth) only when you name just that, changed or new.
-        What a run made is for fetch.
-        """
-        from vmctl.domain.errors import Conflict
-        from vmctl.workflows.sync.pull import pull as story
+@PANEL.command(
+    "scp",
+    passes_words_on=True,
+    passes_options_on=True,
+    examples="vmctl scp notes.txt :Workspace/\nvmctl scp -r :Workspace/runs .",
+)
+def scp(
+    context: Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Sources, then the target; ':' in front: on the VM. Options: -r -p -q -C -v.",
+        ),
+    ],
+) -> None:
+    """Copy with scp over the warm connection; ':path' is a path on the VM."""
+    from vmctl.workflows.session.shell import scp as copy
 
-        screen = context.screen()
-        result = screen.play(story(context.project(), paths or (), dry_run=dry_run, force=force))
-        screen.document(result)
-        if dry_run:
-            for file in result.files:
-                screen.say(f"would come: {one_line(file.path)}")
-            for path in result.links:
-                screen.say(f"would come: {one_line(path)}")
-            for path in result.deleted:
-                screen.say(f"would be deleted here: {one_line(path)}")
-            for refused in result.conflicts:
-                screen.say(f"left alone: {one_line(refused.path)} {refused.why}")
-        elif result.conflicts:
-            lines = [
-                f"{one_line(refused.path)} {refused.why}" for refused in result.conflicts[:SHOWN]
-            ]
-            if len(result.conflicts) > SHOWN:
-                lines.append(f"… and {len(result.conflicts) - SHOWN} more (all: --json)")
-            raise Conflict(
-                "\n  ".join(["Left alone:", *lines]) if len(lines) > 1 else f"{lines[0]}.",
-                hint="The VM's side: vmctl pull --force PATH; yours: vmctl push --force; "
-                "a look at the VM's: vmctl fetch PATH --to DIR",
-            )
-
-    @command(
-        app,
-        "scp",
-        panel=PANEL,
-        passes_words_on=True,
-        passes_options_on=True,
-        examples="vmctl scp notes.txt :Workspace/\nvmctl scp -r :Workspace/runs .",
-    )
-    def scp(
-        context: Context,
-        words: Annotated[
-            list[str],
-            typer.Argument(
-                metavar="PATH",
-                help="Sources, then the target; ':' in front: on the VM. Options: -r -p -q -C -v.",
-            ),
-        ],
-    ) -> None:
-        """Copy with scp over the warm connection; ':path' is a path on the VM."""
-        from vmctl.workflows.session.shell import scp as copy
-
-        quiet = ("-q",) if context.quiet else ()
-        raise typer.Exit(copy(context.project(), (*quiet, *words), sinks()))
+    quiet = ("-q",) if context.quiet else ()
+    raise typer.Exit(copy(context.project(), (*quiet, *words), sinks()))
 
 
 def _plan(screen: Screen, result: PushResult) -> None:
     """What a push would do: what moves, how much, the largest, what stays here and why."""
-    from vmctl.cli.screen import human_bytes
+    from vmctl.cli.text import human_bytes
 
     total = human_bytes(result.bytes)
     moving = human_bytes(result.moved_bytes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmctl.cli.completion import JOBS, RUNS
-from vmctl.cli.options import Context, command
-from vmctl.cli.print_gcloud import PrintGcloud, show
+from vmctl.cli.options import Context, Panel
+from vmctl.cli.print_gcloud import show_gcloud
 from vmctl.domain.events import Event, RunStarted
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vmctl.domain.events import Story
     from vmctl.workflows.runs.run import RunResult
 
-PANEL = "Jobs"
+PANEL = Panel("Jobs")
 
 LastRun = Annotated[
     str | None,
@@ -24,156 +25,160 @@ LastRun = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+@PANEL.command(
+    "run",
+    passes_words_on=True,
+    examples="vmctl run colorize\nvmctl run --detach colorize --epochs 20",
+    print_gcloud=lambda lines, context, job, args, **_: lines.of_run(
+        context.project(), job, _split(args)[0]
+    ),
+)
+def run(
+    context: Context,
+    job: Annotated[str, typer.Argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="Added to the job's command as they are.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return.")] = False,
+) -> None:
+    """Start a job in tmux on the VM and follow its output.
 
-    @command(
-        app,
-        "run",
-        panel=PANEL,
-        passes_words_on=True,
-        examples="vmctl run colorize\nvmctl run --detach colorize --epochs 20",
-    )
-    def run(
-        context: Context,
-        job: Annotated[str, typer.Argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
-        args: Annotated[
-            list[str] | None, typer.Argument(help="Added to the job's command as they are.")
-        ] = None,
-        detach: Annotated[
-            bool, typer.Option("--detach", "-d", help="Start it and return.")
-        ] = False,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Start a job in tmux on the VM and follow its output.
+    Ctrl-C only stops following: the job goes on (`vmctl logs -f` follows again). The job's
+    exit code is this command's. Options of vmctl come before the job's name; everything
+    after it belongs to the job.
 
-        Ctrl-C only stops following: the job goes on (`vmctl logs -f` follows again). The job's
-        exit code is this command's. Options of vmctl come before the job's name; everything
-        after it belongs to the job.
+    Set-up runs in ~/Workspace/PROJECT on the VM, the job in a snapshot of it: pushing
+    meanwhile changes nothing under the job, and what the job makes is in the workspace
+    within a second. What was installed with `pip install -e` still reads the workspace.
 
-        Set-up runs in ~/Workspace/PROJECT on the VM, the job in a snapshot of it: pushing
-        meanwhile changes nothing under the job, and what the job makes is in the workspace
-        within a second. What was installed with `pip install -e` still reads the workspace.
+    Variables of the job's `env` are named before they are passed on; one that looks like a
+    secret is asked about, once. With no terminal that needs --yes, before the job's name.
+    """
+    from vmctl.workflows.runs.run import run as story
 
-        Variables of the job's `env` are named before they are passed on; one that looks like a
-        secret is asked about, once. With no terminal that needs --yes, before the job's name.
-        """
-        from vmctl.workflows.runs.run import run as story
+    words, flags = _split(args)
+    if "--print-gcloud" in flags:
+        show_gcloud(context, lambda lines: lines.of_run(context.project(), job, words))
+        return
+    detach = detach or "--detach" in flags
+    screen = context.screen()
+    events = story(context.project(), job, words, detach, agree=screen.agree)
+    result = _followed(screen, events, False)
+    screen.document(result)
+    if result.cost_text:
+        screen.note(result.cost_text)
+    if detach:
+        screen.next_steps(
+            [
+                ("vmctl logs -f", "follow it"),
+                ("vmctl tunnel tensorboard", "watch it learn"),
+                (f"vmctl cancel {job}", "stop it"),
+                ("vmctl down", "stop the meter, and the run with it"),
+            ]
+        )
+    elif result.code == 0:
+        brings = ", ".join(context.project().jobs[job].outputs)
+        screen.next_steps(
+            [
+                (
+                    "vmctl fetch" if brings else "vmctl fetch PATH",
+                    f"bring {brings or 'a file'}",
+                ),
+                (f"vmctl logs {result.run_id}", "read it again"),
+                ("vmctl tunnel tensorboard", "look at its curves"),
+                ("vmctl down", "stop the meter"),
+            ]
+        )
+    _end(result)
 
-        words = tuple(args or ())
-        if words[:1] == ("--",):  # `run JOB -- ARGS`: all that follows is the job's
-            words = words[1:]
-        else:  # a habit from other tools and commands: after the job's name
-            detach = detach or "--detach" in words
-            print_gcloud = print_gcloud or "--print-gcloud" in words
-            words = tuple(word for word in words if word not in ("--detach", "--print-gcloud"))
-        screen = context.screen()
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_run
 
-            show(screen, screen.play(of_run(context.project(), job, words)))
-            return
-        telling = story(context.project(), job, words, detach, agree=screen.agree)
-        result = _followed(screen, telling, False)
-        screen.document(result)
+@PANEL.command("logs", examples="vmctl logs\nvmctl logs -f colorize")
+def logs(
+    context: Context,
+    job: LastRun = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
+    ] = False,
+) -> None:
+    """What a run has written; with -f, what it writes from now on too.
+
+    With -f the run's exit code is this command's; Ctrl-C only stops following.
+    """
+    from vmctl.workflows.runs.run import logs as story
+
+    screen = context.screen()
+    result = _followed(screen, story(context.project(), job, follow), True)
+    screen.document(result)
+    if follow:
         if result.cost_text:
             screen.note(result.cost_text)
-        if detach:
-            screen.next_steps(
-                [
-                    ("vmctl logs -f", "follow it"),
-                    ("vmctl tunnel tensorboard", "watch it learn"),
-                    (f"vmctl cancel {job}", "stop it"),
-                    ("vmctl down", "stop the meter, and the run with it"),
-                ]
-            )
-        elif result.code == 0:
-            brings = ", ".join(context.project().jobs[job].outputs)
-            screen.next_steps(
-                [
-                    (
-                        "vmctl fetch" if brings else "vmctl fetch PATH",
-                        f"bring {brings or 'a file'}",
-                    ),
-                    (f"vmctl logs {result.run_id}", "read it again"),
-                    ("vmctl tunnel tensorboard", "look at its curves"),
-                    ("vmctl down", "stop the meter"),
-                ]
-            )
         _end(result)
 
-    @command(app, "logs", panel=PANEL, examples="vmctl logs\nvmctl logs -f colorize")
-    def logs(
-        context: Context,
-        job: LastRun = None,
-        follow: Annotated[
-            bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
-        ] = False,
-    ) -> None:
-        """What a run has written; with -f, what it writes from now on too.
 
-        With -f the run's exit code is this command's; Ctrl-C only stops following.
-        """
-        from vmctl.workflows.runs.run import logs as story
+@PANEL.command("ps", examples="vmctl ps\nvmctl ps --json")
+def ps(context: Context) -> None:
+    """The runs on the VM, newest first, with their state and exit code."""
+    from vmctl.cli.text import human_seconds, human_time
+    from vmctl.workflows.runs.run import ps as runs_of
 
-        screen = context.screen()
-        result = _followed(screen, story(context.project(), job, follow), True)
-        screen.document(result)
-        if follow:
-            if result.cost_text:
-                screen.note(result.cost_text)
-            _end(result)
-
-    @command(app, "ps", panel=PANEL, examples="vmctl ps\nvmctl ps --json")
-    def ps(context: Context) -> None:
-        """The runs on the VM, newest first, with their state and exit code."""
-        from vmctl.cli.screen import human_seconds, human_time
-        from vmctl.workflows.runs.run import ps as runs_of
-
-        screen = context.screen()
-        runs = runs_of(context.project())
-        screen.document(runs)
-        if not runs:
-            screen.note("No runs yet. Start one: vmctl run JOB")
-            return
-        screen.table(
-            ["RUN", "JOB", "STATE", "EXIT", "STARTED", "TOOK"],
+    screen = context.screen()
+    runs = runs_of(context.project())
+    screen.document(runs)
+    if not runs:
+        screen.note("No runs yet. Start one: vmctl run JOB")
+        return
+    screen.table(
+        ["RUN", "JOB", "STATE", "EXIT", "STARTED", "TOOK"],
+        [
             [
-                [
-                    run.id,
-                    run.job,
-                    run.state,
-                    "" if run.exit_code is None else str(run.exit_code),
-                    human_time(run.started_at),
-                    "" if run.seconds is None else human_seconds(run.seconds),
-                ]
-                for run in runs
-            ],
-        )
+                run.id,
+                run.job,
+                run.state,
+                "" if run.exit_code is None else str(run.exit_code),
+                human_time(run.started_at),
+                "" if run.seconds is None else human_seconds(run.seconds),
+            ]
+            for run in runs
+        ],
+    )
 
-    @command(app, "attach", panel=PANEL, examples="vmctl attach colorize")
-    def attach(
-        context: Context,
-        job: LastRun = None,
-    ) -> None:
-        """Enter the run's tmux session; Ctrl-B D leaves it running."""
-        from vmctl.workflows.runs.run import attach as enter
 
-        raise typer.Exit(enter(context.project(), job))
+@PANEL.command("attach", examples="vmctl attach colorize")
+def attach(
+    context: Context,
+    job: LastRun = None,
+) -> None:
+    """Enter the run's tmux session; Ctrl-B D leaves it running."""
+    from vmctl.workflows.runs.run import attach as enter
 
-    @command(app, "cancel", panel=PANEL, examples="vmctl cancel colorize")
-    def cancel(
-        context: Context,
-        job: Annotated[str, typer.Argument(help="A job or a run.", autocompletion=RUNS)],
-    ) -> None:
-        """Stop a run: SIGTERM first, so that it can save, then SIGKILL."""
-        from vmctl.workflows.runs.run import cancel as story
+    raise typer.Exit(enter(context.project(), job))
 
-        screen = context.screen()
-        result = screen.play(story(context.project(), job))
-        screen.document(result)
-        what = f"had already ended ({result.state})" if result.already else f"is {result.state}"
-        screen.say(f"{result.run_id} {what}.")
+
+@PANEL.command("cancel", examples="vmctl cancel colorize")
+def cancel(
+    context: Context,
+    job: Annotated[str, typer.Argument(help="A job or a run.", autocompletion=RUNS)],
+) -> None:
+    """Stop a run: SIGTERM first, so that it can save, then SIGKILL."""
+    from vmctl.workflows.runs.run import cancel as story
+
+    screen = context.screen()
+    result = screen.play(story(context.project(), job))
+    screen.document(result)
+    what = f"had already ended ({result.state})" if result.already else f"is {result.state}"
+    screen.say(f"{result.run_id} {what}.")
+
+
+def _split(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]:
+    """The job's own words, and vmctl's flags among them, which other tools allow there.
+
+    In `run JOB -- ARGS` all that follows belongs to the job.
+    """
+    words = tuple(args or ())
+    if words[:1] == ("--",):
+        return words[1:], set()
+    flags = {"--detach", "--print-gcloud"}
+    return tuple(word for word in words if word not in flags), flags.intersection(words)
 
 
 def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
 import typer
 
-from vmctl.cli.completion import IMAGES, REGIONS, ZONES
-from vmctl.cli.options import Context, GpuOption, command
-from vmctl.cli.print_gcloud import PrintGcloud, show
+from vmctl.cli.completion import FOREIGN_VMS, IMAGES, REGIONS, ZONES
+from vmctl.cli.options import Context, GpuOption, Panel
 from vmctl.domain.events import Event, Finished, Started
 
 if TYPE_CHECKING:
@@ -18,17 +17,70 @@ if TYPE_CHECKING:
     from vmctl.workflows.machine.up import UpResult
     from vmctl.workflows.machine.zone_plan import ZonePlan
 
-PANEL = "Machine"
+PANEL = Panel("Machine")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+class VmOptions(TypedDict):
+    """Flags for the [vm] table of vmctl.toml, with its names; None where not given."""
 
-    @command(
-        app,
-        "up",
-        panel=PANEL,
-        examples="""
+    gpu: GpuOption
+    machine: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
+    ]
+    zone: Annotated[
+        str | None, typer.Option(help="One zone, such as europe-west1-b.", autocompletion=ZONES)
+    ]
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Region whose zones are tried. Default: europe-west1.", autocompletion=REGIONS
+        ),
+    ]
+    spot: Annotated[
+        bool | None, typer.Option("--spot/--on-demand", help="Cheaper, may be preempted.")
+    ]
+    disk_gb: Annotated[int | None, typer.Option(metavar="GB", help="Boot disk size.")]
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="Image family, or project/family. Default: pytorch.", autocompletion=IMAGES
+        ),
+    ]
+    max_hours: Annotated[
+        float | None,
+        typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
+    ]
+    idle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="The VM stops itself after being idle this long, or off. Default: 1h.",
+        ),
+    ]
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Spending limit for this start; may shorten --max-hours."),
+    ]
+    restrict_ssh: Annotated[
+        bool | None,
+        typer.Option(
+            "--restrict-ssh/--open-ssh",
+            help="Only your own address reaches the SSH port; stays so until --open-ssh.",
+        ),
+    ]
+    external_address: Annotated[
+        bool | None,
+        typer.Option(
+            "--external-address/--no-external-address",
+            help="Without one the VM is reached through Google's Identity-Aware Proxy (gcloud) "
+            "and needs Cloud NAT for downloads.",
+        ),
+    ]
+
+
+@PANEL.command(
+    "up",
+    examples="""
 vmctl up --gpu t4
 vmctl up --gpu t4:2 --zone europe-west1-d --max-hours 6
 vmctl up --gpu none --machine e2-standard-4
@@ -36,229 +88,233 @@ vmctl up --gpu l4 --spot --any-region --wait 2h
 vmctl up --budget 5 --idle 30m
 vmctl up --local
 """,
-    )
-    def up(
-        context: Context,
-        gpu: GpuOption = None,
-        machine: Annotated[
-            str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
-        ] = None,
-        zone: Annotated[
-            str | None, typer.Option(help="One zone, such as europe-west1-b.", autocompletion=ZONES)
-        ] = None,
-        region: Annotated[
-            str | None,
-            typer.Option(
-                help="Region whose zones are tried. Default: europe-west1.", autocompletion=REGIONS
-            ),
-        ] = None,
-        spot: Annotated[
-            bool | None, typer.Option("--spot/--on-demand", help="Cheaper, may be preempted.")
-        ] = None,
-        disk_gb: Annotated[int | None, typer.Option(metavar="GB", help="Boot disk size.")] = None,
-        image: Annotated[
-            str | None,
-            typer.Option(
-                help="Image family, or project/family. Default: pytorch.", autocompletion=IMAGES
-            ),
-        ] = None,
-        max_hours: Annotated[
-            float | None,
-            typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
-        ] = None,
-        idle: Annotated[
-            str | None,
-            typer.Option(
-                metavar="DURATION",
-                help="The VM stops itself when nothing was done on it for so long, or off. "
-                "Default: 1h.",
-            ),
-        ] = None,
-        budget: Annotated[
-            float | None,
-            typer.Option(metavar="USD", help="What this start may cost: --max-hours from money."),
-        ] = None,
-        restrict_ssh: Annotated[
-            bool | None,
-            typer.Option(
-                "--restrict-ssh/--open-ssh",
-                help="Only your own address reaches its SSH port; stays so until --open-ssh.",
-            ),
-        ] = None,
-        external_address: Annotated[
-            bool | None,
-            typer.Option(
-                "--external-address/--no-external-address",
-                help="Without one it is reached through Google's Identity-Aware Proxy (gcloud), "
-                "and needs Cloud NAT to download anything.",
-            ),
-        ] = None,
-        any_region: Annotated[
-            bool,
-            typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
-        ] = False,
-        wait: Annotated[
-            str | None,
-            typer.Option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
-        ] = None,
-        move: Annotated[
-            bool,
-            typer.Option("--move", help="Move a stopped VM, disk and all, out of a dry zone."),
-        ] = False,
-        also_push: Annotated[
-            bool, typer.Option("--push", help="Push the project while the driver is installed.")
-        ] = False,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Create or start the GPU machine, and return when it can train.
+    print_gcloud=lambda lines, context, any_region, wait, move, also_push, **vm: lines.of_up(
+        context.project(**vm)
+    ),
+)
+def up(
+    context: Context,
+    any_region: Annotated[
+        bool,
+        typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
+    ] = False,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
+    ] = None,
+    move: Annotated[
+        bool,
+        typer.Option(
+            "--move",
+            help="If the zone has no capacity, move the stopped VM and its disk to another zone.",
+        ),
+    ] = False,
+    also_push: Annotated[
+        bool, typer.Option("--push", help="Push the project while the driver is installed.")
+    ] = False,
+    **vm: Unpack[VmOptions],
+) -> None:
+    """Create or start the GPU machine, and return when it can train.
 
-        Shows the choice and its price per hour and asks first (with no terminal it goes on).
-        Running it again is safe: a machine that is up stays as it is. What it waits for is timed;
-        what does not come is named, with its culprit and what to do.
-        """
-        from vmctl.domain.duration import parse_duration
-        from vmctl.domain.errors import VmctlError
-        from vmctl.domain.machine.placement import SearchPolicy
-        from vmctl.domain.readiness.stages import StageLog
-        from vmctl.workflows.machine.up import up as story
-        from vmctl.workflows.sync.push import agree_ahead, push
+    Shows the choice and its price per hour and asks first (without a terminal it goes on).
+    Running it again is safe: a machine that is up stays as it is. Each stage is timed; if one
+    fails, the error names the cause and the fix.
+    """
+    from vmctl.domain.duration import parse_duration
+    from vmctl.domain.errors import VmctlError
+    from vmctl.domain.machine.placement import SearchPolicy
+    from vmctl.domain.readiness.stages import StageLog
+    from vmctl.workflows.machine.up import up as story
+    from vmctl.workflows.sync.push import agree_ahead, push
 
-        wait_s = parse_duration(wait, of="--wait") if wait else 0.0
-        patience = SearchPolicy(any_region, wait_s, move)
+    wait_s = parse_duration(wait, of="--wait") if wait else 0.0
+    policy = SearchPolicy(any_region, wait_s, move)
+    project = context.project(**vm)
+    screen = context.screen()
+    if also_push:
+        screen.play(agree_ahead(project, screen.agree))
+    requested = exists = False
 
-        project = context.project(
-            gpu=gpu,
-            machine=machine,
-            zone=zone,
-            region=region,
-            spot=spot,
-            disk_gb=disk_gb,
-            image=image,
-            max_hours=max_hours,
-            restrict_ssh=restrict_ssh,
-            external_address=external_address,
-            idle=idle,
-            budget=budget,
+    def watch(event: Event) -> None:
+        nonlocal requested, exists
+        if isinstance(event, Started) and event.step != "emulator":
+            requested = event.step != "wait"  # between two rounds no request is pending
+            exists = exists or event.step == "ssh"
+        if isinstance(event, Finished) and event.step in ("create", "start", "move"):
+            exists = True
+
+    try:
+        result = screen.play(
+            story(
+                project,
+                confirm=lambda plan: _agree(screen, plan),
+                patience=policy,
+                pushing=(lambda: push(project)) if also_push else None,
+            ),
+            watch,
         )
-        screen = context.screen()
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_up
-
-            show(screen, of_up(project))
-            return
-        if also_push:
-            screen.play(agree_ahead(project, screen.agree))
-        begun = there = False
-
-        def watch(event: Event) -> None:
-            nonlocal begun, there
-            if isinstance(event, Started) and event.step != "emulator":
-                begun = event.step != "wait"  # between two rounds Google has nothing in hand
-                there = there or event.step == "ssh"
-            if isinstance(event, Finished) and event.step in ("create", "start", "move"):
-                there = True
-
-        try:
-            result = screen.play(
-                story(
-                    project,
-                    confirm=lambda plan: _agree(screen, plan),
-                    patience=patience,
-                    pushing=(lambda: push(project)) if also_push else None,
-                ),
-                watch,
+    except (KeyboardInterrupt, SystemExit):
+        if requested:
+            screen.note(
+                "\nGoogle may still finish the request: `vmctl up` resumes it, "
+                "`vmctl down --delete` removes it."
             )
-        except (KeyboardInterrupt, SystemExit):
-            if begun:
-                screen.note(
-                    "\nWhat Google has begun goes on: `vmctl up` takes it over, "
-                    "`vmctl down --delete` removes it."
-                )
-            raise
-        except VmctlError:
-            if there:
-                screen.note("The VM is there and may cost money until: vmctl down")
-            raise
-        screen.document(result)
-        if result.stages:
-            screen.note(f"Ready: {StageLog(result.stages).text}")
-        _next_steps(screen, project, result)
+        raise
+    except VmctlError:
+        if exists:
+            screen.note("The VM exists and may be billed. Stop it: vmctl down")
+        raise
+    screen.document(result)
+    if result.stages:
+        screen.note(f"Ready: {StageLog(result.stages).text}")
+    _next_steps(screen, project, result)
 
-    @command(app, "down", panel=PANEL, examples="vmctl down\nvmctl down --delete --yes")
-    def down(
-        context: Context,
-        delete: Annotated[
-            bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
-        ] = False,
-        print_gcloud: PrintGcloud = False,
-    ) -> None:
-        """Stop the meter: stop the machine (its disk stays), or delete it.
 
-        Waits until Google says that it has stopped, and says what still costs money.
-        """
-        from vmctl.domain.errors import InvalidInput
-        from vmctl.workflows.machine.down import down as story
+@PANEL.command(
+    "down",
+    examples="vmctl down\nvmctl down --delete --yes",
+    print_gcloud=lambda lines, context, delete: lines.of_down(context.project(), delete),
+)
+def down(
+    context: Context,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
+    ] = False,
+) -> None:
+    """Stop the meter: stop the machine (its disk stays), or delete it.
 
-        project = context.project()
-        screen = context.screen()
-        if print_gcloud:
-            from vmctl.workflows.setup.print_gcloud import of_down
+    Waits until Google says that it has stopped, and says what still costs money.
+    """
+    from vmctl.domain.errors import InvalidInput
+    from vmctl.workflows.machine.down import down as story
 
-            show(screen, screen.play(of_down(project, delete)))
-            return
-        if delete and not screen.confirm(
-            f"Delete the VM of '{project.name}' and its disk? What is only there is lost.",
-            without_terminal=False,
-            by_default=False,
-        ):
-            raise InvalidInput(
-                "Nothing was deleted.", hint="To delete without being asked: vmctl down --delete -y"
-            )
-        try:
-            result = screen.play(story(project, delete=delete))
-        except (KeyboardInterrupt, SystemExit):
-            screen.note("\nThe VM may go on running, and costing money: `vmctl down` once more.")
-            raise
-        screen.document(result)
-        screen.say(result.text)
+    project = context.project()
+    screen = context.screen()
+    if delete and not screen.confirm(
+        f"Delete the VM of '{project.name}' and its disk? What is only there is lost.",
+        without_terminal=False,
+        by_default=False,
+    ):
+        raise InvalidInput(
+            "Nothing was deleted.", hint="To delete without being asked: vmctl down --delete -y"
+        )
+    try:
+        screen.report(story(project, delete=delete))
+    except (KeyboardInterrupt, SystemExit):
+        screen.note("\nThe VM may still be running and billed. Stop it: vmctl down")
+        raise
 
-    @command(app, "status", panel=PANEL, examples="vmctl status\nvmctl status --json")
-    def status(context: Context) -> None:
-        """This project's machine: its state, address, price, and what will stop it."""
-        from vmctl.workflows.machine.status import status as story
 
-        screen = context.screen()
-        result = screen.play(story(context.project()))
-        screen.document(result)
-        screen.say(result.text)
+@PANEL.command("status", examples="vmctl status\nvmctl status --json")
+def status(context: Context) -> None:
+    """This project's machine: its state, address, price, and what will stop it."""
+    from vmctl.workflows.machine.status import status as story
 
-    @command(app, "ls", panel=PANEL, examples="vmctl ls\nvmctl ls --all --json\nvmctl ls --orphans")
-    def ls(
-        context: Context,
-        every: Annotated[
-            bool, typer.Option("--all", "-a", help="Your machines of all projects.")
-        ] = False,
-        orphans: Annotated[
-            bool,
-            typer.Option("--orphans", help="What vmctl made in all projects and nothing uses."),
-        ] = False,
-    ) -> None:
-        """Your machines in this project, with what they cost an hour.
+    context.screen().report(story(context.project()))
 
-        With --orphans: disks, snapshots, addresses and firewall rules that nothing uses any
-        more, with what they cost a month.
-        """
-        if orphans:
-            from vmctl.cli.commands.gc import list_orphans
 
-            list_orphans(context)
-            return
-        from vmctl.workflows.machine.status import ls as story
+@PANEL.command("ls", examples="vmctl ls\nvmctl ls --all --json\nvmctl ls --orphans")
+def ls(
+    context: Context,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Your machines of all projects.")
+    ] = False,
+    orphans: Annotated[
+        bool,
+        typer.Option("--orphans", help="What vmctl made in all projects and nothing uses."),
+    ] = False,
+) -> None:
+    """Your machines in this project, with what they cost an hour.
 
-        screen = context.screen()
-        result = screen.play(story(context.project(), all_projects=every))
-        screen.document(result)
-        _list(screen, result)
+    With --orphans: disks, snapshots, addresses and firewall rules that nothing uses any
+    more, with what they cost a month.
+    """
+    if orphans:
+        from vmctl.cli.commands.costs import list_orphans
+
+        list_orphans(context)
+        return
+    from vmctl.workflows.machine.status import ls as story
+
+    screen = context.screen()
+    result = screen.play(story(context.project(), all_projects=every))
+    screen.document(result)
+    _list(screen, result)
+
+
+@PANEL.command(
+    "adopt",
+    examples="vmctl adopt my-console-vm --dry-run\nvmctl --name lab adopt my-console-vm",
+)
+def adopt(
+    context: Context,
+    vm: Annotated[
+        str,
+        typer.Argument(
+            metavar="VM", help="The VM's name in Google's list.", autocompletion=FOREIGN_VMS
+        ),
+    ],
+    zone: Annotated[
+        str | None,
+        typer.Option(help="Its zone, where the name is in several.", autocompletion=ZONES),
+    ] = None,
+    host_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LINE",
+            help="Its SSH host key, such as 'ssh-ed25519 AAAA…', where it never published it.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+    ] = False,
+) -> None:
+    """Take a VM made in the console or with gcloud as this project's.
+
+    Says first what will change (labels, vmctl's own key, the way to its host keys, a run
+    limit where Google takes one, a network tag) and what stays as it is, and asks. What was
+    on the VM stays; what runs need and it lacks is installed.
+    """
+    from vmctl.workflows.machine.adopt import AdoptRequest
+    from vmctl.workflows.machine.adopt import adopt as story
+
+    screen = context.screen()
+    wanted = AdoptRequest(vm, zone, host_key, dry_run)
+    result = screen.play(
+        story(
+            context.project(),
+            wanted,
+            lambda name: screen.confirm(f"Adopt {name}?", without_terminal=True),
+        )
+    )
+    screen.document(result)
+    if not result.done:
+        return
+    if result.ready:
+        screen.next_steps(
+            [
+                ("vmctl push", "send the project's folder"),
+                ("vmctl ssh", "log in"),
+                ("vmctl down", "stop the meter"),
+            ]
+        )
+    else:
+        screen.next_steps([("vmctl up", f"start it ({result.status} now)")])
+
+
+@PANEL.command("keep", examples="vmctl keep 1h\nvmctl keep 30m")
+def keep(
+    context: Context,
+    duration: Annotated[
+        str, typer.Argument(metavar="DURATION", help="From now on: 30m, 2h, 1h30m.")
+    ],
+) -> None:
+    """Keep an idle machine for longer; what Google stops, and budgets, stay as they are."""
+    from vmctl.domain.duration import parse_duration
+    from vmctl.workflows.machine.keep import keep as story
+
+    seconds = parse_duration(duration, of="vmctl keep")
+    context.screen().report(story(context.project(), seconds))
 
 
 def _agree(screen: Screen, plan: ZonePlan) -> bool:
@@ -286,7 +342,7 @@ def _next_steps(screen: Screen, project: Project, result: UpResult) -> None:
 
 
 def _list(screen: Screen, result: ListResult) -> None:
-    from vmctl.cli.screen import human_price, human_time
+    from vmctl.cli.text import human_price, human_time
 
     if result.machines:
         screen.table(

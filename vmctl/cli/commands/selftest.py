@@ -7,72 +7,67 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmctl.cli.options import Context, command
+from vmctl.cli.options import Context, Panel
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.domain.errors import VmctlError
     from vmctl.workflows.selftest.selftest import SelftestPlan, SelftestResult
 
-
+PANEL = Panel("Self-test")
 LEFT = (
     "What is left goes with the next `vmctl selftest`, "
     "and Google itself deletes the VM 30 minutes after its start."
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
+@PANEL.command(
+    "selftest",
+    examples="vmctl selftest\nvmctl --cloud selftest --real",
+)
+def selftest(
+    context: Context,
+    real: Annotated[
+        bool, typer.Option("--real", help="Ask Google's Compute Engine: it costs a cent.")
+    ] = False,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="Where to keep the record.")
+    ] = None,
+) -> None:
+    """Check what vmctl believes of Compute Engine, with one small machine in ten minutes.
 
-    @command(
-        app,
-        "selftest",
-        panel="Machine",
-        examples="vmctl selftest\nvmctl --cloud selftest --real",
-    )
-    def selftest(
-        context: Context,
-        real: Annotated[
-            bool, typer.Option("--real", help="Ask Google's Compute Engine: it costs a cent.")
-        ] = False,
-        trace: Annotated[
-            Path | None, typer.Option("--trace", metavar="FILE", help="Where to keep the record.")
-        ] = None,
-    ) -> None:
-        """Check what vmctl believes of Compute Engine, with one small machine in ten minutes.
+    Without --real the embedded one is checked. With it the price is shown and asked about
+    first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
+    lines without project, addresses, keys or names, and can be replayed.
+    """
+    from vmctl.workflows.selftest.selftest import clean_up, selftest_project
+    from vmctl.workflows.selftest.selftest import selftest as story
 
-        Without --real the embedded one is checked. With it the price is shown and asked about
-        first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
-        lines without project, addresses, keys or names, and can be replayed.
-        """
-        from vmctl.workflows.selftest.selftest import clean_up, selftest_project
-        from vmctl.workflows.selftest.selftest import selftest as story
+    project = selftest_project(context.project(), real=real)
+    screen = context.screen()
+    begun = False
 
-        project = selftest_project(context.project(), real=real)
-        screen = context.screen()
-        begun = False
+    def agree(plan: SelftestPlan) -> bool:
+        nonlocal begun
+        question = f"{plan.text}\nGo ahead?" if screen.quiet else "Go ahead?"
+        begun = not plan.real or screen.confirm(question, without_terminal=True)
+        return begun
 
-        def agree(plan: SelftestPlan) -> bool:
-            nonlocal begun
-            question = f"{plan.text}\nGo ahead?" if screen.quiet else "Go ahead?"
-            begun = not plan.real or screen.confirm(question, without_terminal=True)
-            return begun
-
-        try:
-            result = screen.play(story(project, trace=trace, confirm=agree))
-        except BaseException:
-            if begun:
-                screen.note("\nDeleting what the self-test made.")
-                try:
-                    screen.play(clean_up(project))
-                except BaseException:
-                    screen.note(LEFT)
-                    raise
-            raise
-        screen.document(result)
-        _report(screen, result)
-        if result.trouble or result.differs:
-            raise _failed(result)
+    try:
+        result = screen.play(story(project, trace=trace, confirm=agree))
+    except BaseException:
+        if begun:
+            screen.note("\nDeleting what the self-test made.")
+            try:
+                screen.play(clean_up(project))
+            except BaseException:
+                screen.note(LEFT)
+                raise
+        raise
+    screen.document(result)
+    _report(screen, result)
+    if result.trouble or result.differs:
+        raise _failed(result)
 
 
 def _failed(result: SelftestResult) -> VmctlError:

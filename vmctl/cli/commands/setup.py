@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmctl.cli.options import Context, GpuOption, command
+from vmctl.cli.options import Context, GpuOption, Panel
 from vmctl.cli.terminal import DIM, GREEN, RED, YELLOW, Part, Styled
 
 if TYPE_CHECKING:
@@ -18,73 +18,69 @@ if TYPE_CHECKING:
     from vmctl.domain.errors import VmctlError
     from vmctl.domain.readiness.checks import CheckResult, Checkup
 
-PANEL = "First steps"
+PANEL = Panel("First steps")
 CHECK_WIDTH = len("credentials")
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
+@PANEL.command(
+    "init",
+    examples='vmctl init\nvmctl init --gpu l4 --command "python src/train.py --epochs 3"',
+)
+def init(
+    context: Context,
+    gpu: GpuOption = None,
+    train: Annotated[
+        str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
+    ] = None,
+    google_project: Annotated[
+        str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the vmctl.toml that is here.")
+    ] = False,
+) -> None:
+    """Write a vmctl.toml for this folder, each line with what it is for.
 
-    @command(
-        app,
-        "init",
-        panel=PANEL,
-        examples='vmctl init\nvmctl init --gpu l4 --command "python src/train.py --epochs 3"',
-    )
-    def init(
-        context: Context,
-        gpu: GpuOption = None,
-        train: Annotated[
-            str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
-        ] = None,
-        google_project: Annotated[
-            str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
-        ] = None,
-        force: Annotated[
-            bool, typer.Option("--force", help="Replace the vmctl.toml that is here.")
-        ] = False,
-    ) -> None:
-        """Write a vmctl.toml for this folder, each line with what it is for.
+    Finds the Google Cloud project from your login or from gcloud's settings, and the script
+    that trains; asks for the rest (with no terminal, or --yes, it takes the defaults).
+    """
+    from vmctl.config import Flags, load_project
+    from vmctl.workflows.setup.init import Given
+    from vmctl.workflows.setup.init import init as story
 
-        Finds the Google Cloud project from your login or from gcloud's settings, and the script
-        that trains; asks for the rest (with no terminal, or --yes, it takes the defaults).
-        """
-        from vmctl.config import Flags, load_project
-        from vmctl.workflows.setup.init import Given
-        from vmctl.workflows.setup.init import init as story
+    folder = Path.cwd()
+    # what the folder is without any settings of its own
+    flags = Flags(local=context.local, name=context.name or folder.name)
+    project = load_project(Path("/"), flags=flags)
+    screen = context.screen()
+    given = Given(gpu, train, google_project, force)
+    result = screen.play(story(project, folder, given, screen.ask))
+    screen.document(result)
+    steps = [("vmctl doctor", "is all there that `up` needs?")]
+    if not result.local:
+        steps.append(("vmctl --local up", "rehearse here, without an account"))
+    steps.append(("vmctl up", "the machine; shows its price and asks"))
+    if result.job:
+        steps.append((f"vmctl push && vmctl run {result.job}", "send the folder and train"))
+    screen.next_steps(steps)
 
-        folder = Path.cwd()
-        # what the folder is without any settings of its own
-        flags = Flags(local=context.local, name=context.name or folder.name)
-        project = load_project(Path("/"), flags=flags)
-        screen = context.screen()
-        given = Given(gpu, train, google_project, force)
-        result = screen.play(story(project, folder, given, screen.ask))
-        screen.document(result)
-        steps = [("vmctl doctor", "is all there that `up` needs?")]
-        if not result.local:
-            steps.append(("vmctl --local up", "rehearse here, without an account"))
-        steps.append(("vmctl up", "the machine; shows its price and asks"))
-        if result.job:
-            steps.append((f"vmctl push && vmctl run {result.job}", "send the folder and train"))
-        screen.next_steps(steps)
 
-    @command(app, "doctor", panel=PANEL, examples="vmctl doctor\nvmctl doctor --json")
-    def doctor(context: Context) -> None:
-        """Look at everything that `vmctl up` needs, and say how to mend what is broken.
+@PANEL.command("doctor", examples="vmctl doctor\nvmctl doctor --json")
+def doctor(context: Context) -> None:
+    """Look at everything that `vmctl up` needs, and say how to mend what is broken.
 
-        Credentials, project, API, billing, machine, quota, network and firewall, image, and the
-        programs of this computer, in that order. Nothing is changed and nothing costs money. The
-        exit code is the one with which `vmctl up` would end, 0 when nothing stands in its way.
-        """
-        from vmctl.workflows.setup.doctor import doctor as story
+    Credentials, project, API, billing, machine, quota, network and firewall, image, and the
+    programs of this computer, in that order. Nothing is changed and nothing costs money. The
+    exit code is the one with which `vmctl up` would end, 0 when nothing stands in its way.
+    """
+    from vmctl.workflows.setup.doctor import doctor as story
 
-        project, trouble = _project_or_trouble(context)
-        screen = context.screen()
-        result = screen.play(story(project, trouble))
-        screen.document(result)
-        _draw(screen, result)
-        raise typer.Exit(result.exit_code)
+    project, trouble = _project_or_trouble(context)
+    screen = context.screen()
+    result = screen.play(story(project, trouble))
+    screen.document(result)
+    _draw(screen, result)
+    raise typer.Exit(result.exit_code)
 
 
 def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:

@@ -77,8 +77,7 @@ def with_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSett
 
 def with_flags(settings: VmSettings, flags: Mapping[str, object]) -> VmSettings:
     """The settings, those that the command line names in their places; None names nothing."""
-    names = {item.name for item in fields(VmSettings)}
-    given = {k: value for k, value in flags.items() if k in names and value is not None}
+    given = {key: value for key, value in flags.items() if value is not None}
     return _beaten_by(settings, given, lambda key: "--" + key.replace("_", "-"))
 
 

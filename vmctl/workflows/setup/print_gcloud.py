@@ -20,7 +20,7 @@ from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.leftovers import firewall_description
 from vmctl.domain.machine.placement import candidate_zones
-from vmctl.domain.runs.tunnel import parse_forwarding
+from vmctl.domain.runs.tunnel import parse_forwarding, parse_port
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
@@ -29,6 +29,7 @@ from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_req
 from vmctl.workflows.runs.run import job_named
 from vmctl.workflows.session.shell import remote_line
 from vmctl.workflows.sync.project_root import refuse_unfit_root
+from vmctl.workflows.tunnels.background import refuse_second_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,13 @@ class Equivalent:
         return "\n\n".join([*(first if self.environment else []), *steps])
 
 
-def of_up(project: Project, *, clock: Clock | None = None) -> Equivalent:
+def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     """Creating the VM, starting it when it is stopped, and looking at its driver.
 
     Nobody is asked: zones are the shipped table's. The metadata items that are too long for a
     line are written to files in the cache folder. Raises InvalidInput for wrong settings.
     """
+    yield from ()
     clock = clock or Clock()
     wish = parse_request(project)
     zones = _zones(project, wish)
@@ -110,8 +112,12 @@ def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]
     return _equivalent(project, "run", steps)
 
 
-def of_tunnel(project: Project, what: str, port: int | None) -> Story[Equivalent]:
+def of_tunnel(
+    project: Project, what: str, which: str | None, local_port: str | None
+) -> Story[Equivalent]:
     """A service of the VM's, started and forwarded; raises NotFound, InvalidInput."""
+    refuse_second_word(what, which)
+    port, _ = parse_port(local_port)
     ports = [(name, service.port) for name, service in project.services.items()]
     forwarding = parse_forwarding(what, ports, port)
     service = project.services.get(forwarding.service or "")

@@ -1,0 +1,48 @@
+"""schema: the JSON Schema of each command's --json document."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vmctl.cli.completion import DOCUMENTS
+from vmctl.cli.options import Context, Panel
+
+PANEL = Panel("Reference")
+
+
+@PANEL.command("schema", examples="vmctl schema\nvmctl schema up")
+def schema(
+    context: Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[COMMAND]",
+            help="A command, or 'error'; none: all names.",
+            autocompletion=DOCUMENTS,
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of what a command prints under --json.
+
+    Fields may be added in later versions; those that are there keep name and type.
+    """
+    from vmctl.cli import terminal
+    from vmctl.cli.json_results import RESULTS, schema_of
+    from vmctl.domain.errors import NotFound
+    from vmctl.domain.names import nearest
+
+    name = " ".join(words or ())
+    names = [*RESULTS, "error"]
+    if not name:
+        if context.json:
+            terminal.document(names)
+        else:
+            terminal.line("\n".join(names))
+        return
+    if name not in names:
+        close = nearest(name, names)
+        hint = f"vmctl schema {close}" if close else "All that there are: vmctl schema"
+        raise NotFound(f"There is no command '{name}' with a JSON document.", hint=hint)
+    terminal.document(schema_of(name), indent=2)

@@ -20,6 +20,7 @@ from ..errors import ApiError, Json, OperationError
 from ..store import write_json
 from . import boot_faults, schedule
 from .boot_faults import BootFaults
+from .stockout import stockout_error
 
 _NUMBER = (int, float)
 _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, required)
@@ -203,64 +204,11 @@ class Faults:
     def _stockout(
         self, fault: Json, project: str, zone: str, machine: str, gpu: str | None, count: int
     ) -> OperationError:
-        start = (
-            f"The zone 'projects/{project}/zones/{zone}' does not have enough resources available "
-            "to fulfill the request.  "
-        )
-        if fault.get("plain"):
-            return OperationError(
-                "ZONE_RESOURCE_POOL_EXHAUSTED",
-                start + "Try a different zone, or try again later.",
-                http_code=503,
-                http_message="SERVICE UNAVAILABLE",
-            )
         others = fault.get("zonesAvailable")
         if others is None:
             others = self._zones_left(zone, machine, gpu, count)
-        carrying = f" with {count} {gpu} accelerator(s)" if gpu else ""
-        consider = (
-            f"Consider trying your request in the {', '.join(others)} zone(s), which currently has "
-            "capacity to accommodate your request. Alternatively, try"
-            if others
-            else "Alternatively, try"
-        )
-        metadatas = {"vmType": machine, "zone": zone, "zonesAvailable": ",".join(others)}
-        if gpu:
-            metadatas["attachment"] = f"{gpu}:{count}"
-        return OperationError(
-            "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
-            start + "'NULL:0/NULL:0/NULL:0 (state:STOCKOUT, sub-state:STOCKOUT, "
-            "resource type:compute)'.",
-            http_code=503,
-            http_message="SERVICE UNAVAILABLE",
-            details=[
-                {
-                    "help": {
-                        "links": [
-                            {
-                                "description": "Troubleshooting documentation",
-                                "url": "https://cloud.google.com/compute/docs/resource-error",
-                            }
-                        ]
-                    }
-                },
-                {
-                    "localizedMessage": {
-                        "locale": "en-US",
-                        "message": f"A {machine} VM instance{carrying} is currently unavailable in "
-                        f"the {zone} zone. {consider} your request again with a different VM "
-                        "hardware configuration or at a later time.",
-                    }
-                },
-                {
-                    "errorInfo": {
-                        "reason": "resource_availability",
-                        "domain": "compute.googleapis.com",
-                        "metadatas": metadatas,
-                    }
-                },
-            ],
-        )
+        place = f"projects/{project}/zones/{zone}"
+        return stockout_error(place, machine, gpu, count, others, plain=fault.get("plain", False))
 
     def _full(self, zone: str, gpu: str | None, more: int) -> Json | None:
         """The capacity fault that a zone with so many more of a GPU would exceed."""

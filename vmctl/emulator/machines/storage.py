@@ -144,11 +144,11 @@ def make_seed(home: Path, *, sandboxed: bool) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     (partial / "etc").mkdir(parents=True)
     guest = Path(__file__).with_name("guest")
-    # Compiled beside this package, once, where it may be written to: the system's Python reads
-    # that where it is of the same version, and passes it over where it is not.
+    # Compiled inside this package, once, where this user may write: the system's Python uses the
+    # result if its version is the same, and ignores it otherwise.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(guest, maxlevels=0, quiet=2)
-    shutil.copytree(guest, partial / "guest")
+    shutil.copytree(guest, partial / "guest", ignore=unreadable_caches)
     for name in ETC:
         source = Path("/etc") / name
         if sandboxed and name in FOLDERS_OF_LINKS and stays_in_usr(source):
@@ -167,6 +167,17 @@ def make_seed(home: Path, *, sandboxed: bool) -> Path:
                 path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
     partial.rename(seed)
     return seed
+
+
+def unreadable_caches(folder: str, names: list[str]) -> set[str]:
+    """Compiled files of another user, which this one may not read: Python does without them."""
+    paths = [Path(folder) / name for name in names]
+    return {
+        path.name
+        for path in paths
+        if "__pycache__" in (path.name, path.parent.name)
+        and not os.access(path, os.R_OK | os.X_OK * path.is_dir(), effective_ids=True)
+    }
 
 
 def stays_in_usr(folder: Path) -> bool:

@@ -9,9 +9,9 @@ from ..clock import stamp
 from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, bad_request
-from ..http import paging, urls
+from ..http import urls
 from ..store import Record
-from . import instance_body
+from . import instance_body, stored
 
 
 async def insert(call: Call) -> Json:
@@ -53,27 +53,6 @@ def _address(number: int) -> str:
     return f"{blocks[number // 256 % len(blocks)]}.{number % 256}"
 
 
-async def get(call: Call) -> Json:
-    """addresses.get."""
-    return call.find("addresses", call.path["address"]).body
-
-
-async def list_addresses(call: Call) -> Json:
-    """addresses.list."""
-    found = call.cloud.store.find("addresses", call.project, call.scope)
-    return paging.page("compute#addressList", call.url_path, [r.body for r in found], call.query)
-
-
-async def aggregated(call: Call) -> Json:
-    """addresses.aggregatedList."""
-    scopes: dict[str, list[Json]] = {f"regions/{r}": [] for r in call.cloud.catalog.regions}
-    for record in call.cloud.store.find("addresses", call.project):
-        scopes.setdefault(record.key.scope, []).append(record.body)
-    return paging.aggregated(
-        "compute#addressAggregatedList", call.url_path, "addresses", scopes, call.query
-    )
-
-
 async def delete(call: Call) -> Json:
     """addresses.delete."""
     record = call.find("addresses", call.path["address"])
@@ -81,16 +60,11 @@ async def delete(call: Call) -> Json:
     return call.done("delete", record)
 
 
-async def set_labels(call: Call) -> Json:
-    """addresses.setLabels, with the current fingerprint."""
-    return instance_body.update_labels(call, call.find("addresses", call.path["resource"]))
-
-
 METHODS: dict[str, Handler] = {
     "compute.addresses.insert": insert,
-    "compute.addresses.get": get,
-    "compute.addresses.list": list_addresses,
-    "compute.addresses.aggregatedList": aggregated,
+    "compute.addresses.get": stored.get_one("addresses", "address"),
+    "compute.addresses.list": stored.list_scope("addresses", "address"),
+    "compute.addresses.aggregatedList": stored.list_scopes("addresses", "address", regional=True),
     "compute.addresses.delete": delete,
-    "compute.addresses.setLabels": set_labels,
+    "compute.addresses.setLabels": stored.set_labels("addresses"),
 }

@@ -6,6 +6,7 @@ from ..cloud.call import Call, Handler
 from ..cloud.catalog import GPU_TITLES, IMAGES, Image, MachineType, find_image
 from ..errors import Json, not_found
 from ..http import paging, urls
+from . import stored
 
 _BORN = "1969-12-31T16:00:00.000-08:00"
 
@@ -28,9 +29,7 @@ async def list_machine_types(call: Call) -> Json:
 async def aggregated_machine_types(call: Call) -> Json:
     """machineTypes.aggregatedList."""
     scopes = {f"zones/{zone}": _machine_types(call, zone) for zone in call.cloud.catalog.zones}
-    return paging.aggregated(
-        "compute#machineTypeAggregatedList", call.url_path, "machineTypes", scopes, call.query
-    )
+    return stored.aggregate(call, "machineTypes", "machineType", scopes)
 
 
 async def get_accelerator_type(call: Call) -> Json:
@@ -51,13 +50,7 @@ async def list_accelerator_types(call: Call) -> Json:
 async def aggregated_accelerator_types(call: Call) -> Json:
     """acceleratorTypes.aggregatedList."""
     scopes = {f"zones/{zone}": _accelerator_types(call, zone) for zone in call.cloud.catalog.zones}
-    return paging.aggregated(
-        "compute#acceleratorTypeAggregatedList",
-        call.url_path,
-        "acceleratorTypes",
-        scopes,
-        call.query,
-    )
+    return stored.aggregate(call, "acceleratorTypes", "acceleratorType", scopes)
 
 
 async def get_image(call: Call) -> Json:

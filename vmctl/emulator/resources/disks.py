@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..http import paging, urls
 from ..store import Key, Record
-from . import instance_body, snapshots
+from . import instance_body, snapshots, stored
 
 _FEATURES = [{"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}]
 
@@ -150,25 +150,6 @@ async def insert(call: Call) -> Json:
     return call.start("insert", key, record.body["id"], make)
 
 
-async def get(call: Call) -> Json:
-    """disks.get."""
-    return call.find("disks", call.path["disk"]).body
-
-
-async def list_disks(call: Call) -> Json:
-    """disks.list."""
-    found = call.cloud.store.find("disks", call.project, call.scope)
-    return paging.page("compute#diskList", call.url_path, [r.body for r in found], call.query)
-
-
-async def aggregated(call: Call) -> Json:
-    """disks.aggregatedList."""
-    scopes = by_zone(call, "disks")
-    return paging.aggregated(
-        "compute#diskAggregatedList", call.url_path, "disks", scopes, call.query
-    )
-
-
 async def delete(call: Call) -> Json:
     """disks.delete: refused while an instance uses it."""
     record = call.find("disks", call.path["disk"])
@@ -181,12 +162,6 @@ async def delete(call: Call) -> Json:
         await call.cloud.machines.wipe(record.body["id"])
 
     return call.start("delete", record.key, record.body["id"], wipe)
-
-
-async def set_labels(call: Call) -> Json:
-    """disks.setLabels, with the current fingerprint."""
-    record = call.find("disks", call.path["resource"])
-    return instance_body.update_labels(call, record)
 
 
 async def get_type(call: Call) -> Json:
@@ -209,17 +184,7 @@ async def aggregated_types(call: Call) -> Json:
         f"zones/{zone}": [_type_body(call, f"zones/{zone}", kind) for kind in DISK_TYPES.values()]
         for zone in call.cloud.catalog.zones
     }
-    return paging.aggregated(
-        "compute#diskTypeAggregatedList", call.url_path, "diskTypes", scopes, call.query
-    )
-
-
-def by_zone(call: Call, collection: str) -> dict[str, list[Json]]:
-    """Return a collection's resources by scope, with every zone, for an aggregated list."""
-    scopes: dict[str, list[Json]] = {f"zones/{zone}": [] for zone in call.cloud.catalog.zones}
-    for record in call.cloud.store.find(collection, call.project):
-        scopes.setdefault(record.key.scope, []).append(record.body)
-    return scopes
+    return stored.aggregate(call, "diskTypes", "diskType", scopes)
 
 
 def _type_body(call: Call, scope: str, kind: DiskType) -> Json:
@@ -238,11 +203,11 @@ def _type_body(call: Call, scope: str, kind: DiskType) -> Json:
 
 METHODS: dict[str, Handler] = {
     "compute.disks.insert": insert,
-    "compute.disks.get": get,
-    "compute.disks.list": list_disks,
-    "compute.disks.aggregatedList": aggregated,
+    "compute.disks.get": stored.get_one("disks", "disk"),
+    "compute.disks.list": stored.list_scope("disks", "disk"),
+    "compute.disks.aggregatedList": stored.list_scopes("disks", "disk"),
     "compute.disks.delete": delete,
-    "compute.disks.setLabels": set_labels,
+    "compute.disks.setLabels": stored.set_labels("disks"),
     "compute.diskTypes.get": get_type,
     "compute.diskTypes.list": list_types,
     "compute.diskTypes.aggregatedList": aggregated_types,

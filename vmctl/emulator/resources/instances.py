@@ -14,9 +14,9 @@ from ..errors import (
     invalid_field,
     stale_fingerprint,
 )
-from ..http import paging, urls
+from ..http import urls
 from ..store import Record
-from . import disks, instance_body, instance_disks
+from . import instance_body, instance_disks, stored
 
 SERIAL_LIMIT = 1024 * 1024
 _PASSED_ON = (
@@ -91,25 +91,6 @@ async def insert(call: Call) -> Json:
     return answer
 
 
-async def get(call: Call) -> Json:
-    """instances.get."""
-    return call.find("instances", call.path["instance"]).body
-
-
-async def list_instances(call: Call) -> Json:
-    """instances.list."""
-    found = call.cloud.store.find("instances", call.project, call.scope)
-    return paging.page("compute#instanceList", call.url_path, [r.body for r in found], call.query)
-
-
-async def aggregated(call: Call) -> Json:
-    """instances.aggregatedList."""
-    scopes = disks.by_zone(call, "instances")
-    return paging.aggregated(
-        "compute#instanceAggregatedList", call.url_path, "instances", scopes, call.query
-    )
-
-
 async def start(call: Call) -> Json:
     """instances.start: nothing to do when it runs, refused while it is between states."""
     record = call.find("instances", call.path["instance"])
@@ -177,11 +158,6 @@ async def set_metadata(call: Call) -> Json:
             await call.cloud.machines.metadata_changed(record.body["id"])
 
     return call.start("setMetadata", record.key, record.body["id"], tell_guest)
-
-
-async def set_labels(call: Call) -> Json:
-    """instances.setLabels: all labels, under their current fingerprint."""
-    return instance_body.update_labels(call, call.find("instances", call.path["instance"]))
 
 
 async def set_tags(call: Call) -> Json:
@@ -290,15 +266,15 @@ async def serial_port(call: Call) -> Json:
 
 METHODS: dict[str, Handler] = {
     "compute.instances.insert": insert,
-    "compute.instances.get": get,
-    "compute.instances.list": list_instances,
-    "compute.instances.aggregatedList": aggregated,
+    "compute.instances.get": stored.get_one("instances", "instance"),
+    "compute.instances.list": stored.list_scope("instances", "instance"),
+    "compute.instances.aggregatedList": stored.list_scopes("instances", "instance"),
     "compute.instances.start": start,
     "compute.instances.stop": stop,
     "compute.instances.reset": reset,
     "compute.instances.delete": delete,
     "compute.instances.setMetadata": set_metadata,
-    "compute.instances.setLabels": set_labels,
+    "compute.instances.setLabels": stored.set_labels("instances", "instance"),
     "compute.instances.setTags": set_tags,
     "compute.instances.setScheduling": set_scheduling,
     "compute.instances.setDiskAutoDelete": set_disk_auto_delete,

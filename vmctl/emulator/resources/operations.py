@@ -5,12 +5,7 @@ from __future__ import annotations
 from ..cloud.call import Call, Handler
 from ..errors import Json
 from ..http import paging, urls
-from .disks import by_zone
-
-
-async def get(call: Call) -> Json:
-    """zoneOperations.get, regionOperations.get and globalOperations.get."""
-    return call.find("operations", call.path["operation"]).body
+from . import stored
 
 
 async def wait(call: Call) -> Json:
@@ -27,20 +22,17 @@ async def list_operations(call: Call) -> Json:
     return paging.page("compute#operationList", call.url_path, bodies, call.query)
 
 
-async def aggregated(call: Call) -> Json:
-    """globalOperations.aggregatedList: of all zones, and the global ones."""
-    scopes: dict[str, list[Json]] = {urls.GLOBAL: []}
-    scopes |= by_zone(call, "operations")
-    return paging.aggregated(
-        "compute#operationAggregatedList", call.url_path, "operations", scopes, call.query
-    )
-
-
 METHODS: dict[str, Handler] = {
-    "compute.globalOperations.aggregatedList": aggregated,
+    "compute.globalOperations.aggregatedList": stored.list_scopes(
+        "operations", "operation", first=(urls.GLOBAL,)
+    ),
     **{
         f"compute.{place}Operations.{name}": handler
         for place in ("zone", "region", "global")
-        for name, handler in (("get", get), ("wait", wait), ("list", list_operations))
+        for name, handler in (
+            ("get", stored.get_one("operations", "operation")),
+            ("wait", wait),
+            ("list", list_operations),
+        )
     },
 }

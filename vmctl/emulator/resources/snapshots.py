@@ -7,9 +7,9 @@ from ..cloud import disk_copies
 from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
 from ..errors import Json, already_exists, in_use, invalid_field, not_found, not_ready
-from ..http import paging, urls
+from ..http import urls
 from ..store import Key, Record
-from . import instance_body
+from . import instance_body, stored
 
 
 async def create(call: Call) -> Json:
@@ -72,17 +72,6 @@ def _create(call: Call, disk: Record) -> Json:
     return answer
 
 
-async def get(call: Call) -> Json:
-    """snapshots.get."""
-    return call.find("snapshots", call.path["snapshot"]).body
-
-
-async def list_snapshots(call: Call) -> Json:
-    """snapshots.list."""
-    found = call.cloud.store.find("snapshots", call.project)
-    return paging.page("compute#snapshotList", call.url_path, [r.body for r in found], call.query)
-
-
 async def delete(call: Call) -> Json:
     """snapshots.delete: refused while it is being made or a disk is being filled from it."""
     record = call.find("snapshots", call.path["snapshot"])
@@ -99,11 +88,6 @@ async def delete(call: Call) -> Json:
     return call.start("delete", record.key, record.body["id"], wipe)
 
 
-async def set_labels(call: Call) -> Json:
-    """snapshots.setLabels, with the current fingerprint."""
-    return instance_body.update_labels(call, call.find("snapshots", call.path["resource"]))
-
-
 def resolve(call: Call, field: str, text: str) -> Record:
     """Find the READY snapshot that a URL names; ApiError in Google's words otherwise."""
     name = urls.last(text)
@@ -118,8 +102,8 @@ def resolve(call: Call, field: str, text: str) -> Record:
 METHODS: dict[str, Handler] = {
     "compute.disks.createSnapshot": create,
     "compute.snapshots.insert": insert,
-    "compute.snapshots.get": get,
-    "compute.snapshots.list": list_snapshots,
+    "compute.snapshots.get": stored.get_one("snapshots", "snapshot"),
+    "compute.snapshots.list": stored.list_scope("snapshots", "snapshot"),
     "compute.snapshots.delete": delete,
-    "compute.snapshots.setLabels": set_labels,
+    "compute.snapshots.setLabels": stored.set_labels("snapshots"),
 }

@@ -1,0 +1,58 @@
+"""Handlers that all stored resources have in common: get, list, aggregated list, set labels."""
+
+from __future__ import annotations
+
+from ..cloud.call import Call, Handler
+from ..errors import Json
+from ..http import paging
+from . import instance_body
+
+
+def get_one(collection: str, parameter: str) -> Handler:
+    """Return the handler of COLLECTION.get; `parameter` is the path's name for the resource."""
+
+    async def get(call: Call) -> Json:
+        return call.find(collection, call.path[parameter]).body
+
+    return get
+
+
+def list_scope(collection: str, kind: str) -> Handler:
+    """Return the handler of COLLECTION.list, of the zone, region or project that is asked."""
+
+    async def list_resources(call: Call) -> Json:
+        found = [r.body for r in call.cloud.store.find(collection, call.project, call.scope)]
+        return paging.page(f"compute#{kind}List", call.url_path, found, call.query)
+
+    return list_resources
+
+
+def list_scopes(
+    collection: str, kind: str, *, regional: bool = False, first: tuple[str, ...] = ()
+) -> Handler:
+    """Return the handler of COLLECTION.aggregatedList, which names every zone or region."""
+
+    async def list_aggregated(call: Call) -> Json:
+        zones, regions = call.cloud.catalog.zones, call.cloud.catalog.regions
+        names = [f"regions/{r}" for r in regions] if regional else [f"zones/{z}" for z in zones]
+        scopes: dict[str, list[Json]] = {scope: [] for scope in (*first, *names)}
+        for record in call.cloud.store.find(collection, call.project):
+            scopes.setdefault(record.key.scope, []).append(record.body)
+        return aggregate(call, collection, kind, scopes)
+
+    return list_aggregated
+
+
+def aggregate(call: Call, collection: str, kind: str, scopes: dict[str, list[Json]]) -> Json:
+    """Return the reply of an aggregatedList."""
+    full_kind = f"compute#{kind}AggregatedList"
+    return paging.aggregated(full_kind, call.url_path, collection, scopes, call.query)
+
+
+def set_labels(collection: str, parameter: str = "resource") -> Handler:
+    """Return the handler of COLLECTION.setLabels: all labels, under their current fingerprint."""
+
+    async def update(call: Call) -> Json:
+        return instance_body.update_labels(call, call.find(collection, call.path[parameter]))
+
+    return update

@@ -392,7 +392,7 @@ def test_a_machine_that_is_away_for_a_while_is_come_back_to(world: World) -> Non
             world.sshd.stop()
             back.append(threading.Timer(2.0, world.sshd.start))
             back[0].start()
-        if isinstance(event, Info) and "Lost the connection" in event.text:
+        if isinstance(event, Info) and "Connection lost" in event.text:
             lost.append(event.text)
 
     try:

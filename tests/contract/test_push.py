@@ -531,7 +531,7 @@ def test_a_cut_push_comes_back_by_itself(world: World) -> None:
 
     result = play(push(world.project), watch)
     assert len(notes) == 1
-    assert notes[0].startswith("Lost the connection, coming back")
+    assert notes[0].startswith("Connection lost, reconnecting")
     # what lay in buffers on the way is lost; what had arrived is not sent again
     assert held[0] > size // 3
     assert result.sent_bytes < 2 * size - held[0] + 100_000

@@ -224,7 +224,7 @@ def test_a_link_dead_at_half_costs_almost_nothing_again(transfer: Transfer) -> N
     transfer.linked.link.set(cut_after_bytes=SIZE // 2)
     with transfer.at_work() as client:
         transfer.until(client, lambda: transfer.count().cut)
-        eventually(lambda: "Lost the connection" in client.told, within_s=60)
+        eventually(lambda: "Connection lost" in client.told, within_s=60)
         transfer.linked.link.set(cut=False)
         assert client.process.wait(60) == 0, client.told
     transfer.finish()

@@ -128,7 +128,7 @@ def test_a_follower_notices_a_silent_connection_and_loses_no_line(
     sleeper = laptop.start("exec", "--", "sh", "-c", "kill -STOP $PPID; sleep 100", cwd=jobs)
     try:
         began = time.monotonic()
-        while b"coming back" not in client.stderr.readline():
+        while b"reconnecting" not in client.stderr.readline():
             assert time.monotonic() - began < 40, "five seconds, three times, and some"
         rest, told = client.communicate(timeout=120)
     finally:

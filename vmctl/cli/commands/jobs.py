@@ -15,7 +15,7 @@ from vmctl.domain.events import Event, RunStarted
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.domain.events import Story
-    from vmctl.workflows.runs.run import RunResult
+    from vmctl.domain.runs.run import RunResult
 
 PANEL = Panel("Jobs")
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import NotFound
 from vmctl.domain.text import printable
 
@@ -123,6 +124,31 @@ def view(facts: RunFacts) -> RunView:
         seconds=seconds,
         command=" ".join([facts.command, *facts.args]).strip(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run as it stands: `code` is the job's own, None while it goes on."""
+
+    run_id: str
+    job: str
+    state: str
+    code: int | None
+    seconds: float | None
+    stops_at: str | None  # when Google will end the VM, ISO 8601
+    usd: float | None = None  # what the VM cost meanwhile, its disk left out: an estimate
+    price_dated: str | None = None
+    lost_because: str = ""  # what became of the VM under a run that was lost
+
+    @property
+    def cost_text(self) -> str:
+        """What it came to, for people; "" where that is not known."""
+        if self.usd is None or self.seconds is None:
+            return ""
+        return (
+            f"{self.run_id} took {duration_text(self.seconds)}: about ${self.usd:.2f} "
+            f"(an estimate by list prices, {self.price_dated})"
+        )
 
 
 def newest_first(runs: Sequence[RunFacts]) -> list[RunFacts]:

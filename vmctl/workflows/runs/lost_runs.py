@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from vmctl.clock import Clock
 from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Event, Started, Story
-from vmctl.domain.runs.run import RunFacts, RunState, observe
+from vmctl.domain.runs.run import RunFacts, RunResult, RunState, observe
 
 if TYPE_CHECKING:  # a run that is not lost does without the Google client
     from vmctl.cloud.compute.compute import Compute
     from vmctl.config import Project
     from vmctl.domain.machine.instance import Instance
-    from vmctl.workflows.runs.run import RunResult
 
 DELETED = "Its VM was deleted."
 CLOCKS_DIFFER = timedelta(seconds=5)  # a VM's from Google's, at most

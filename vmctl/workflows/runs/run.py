@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
-from vmctl.domain.duration import duration_text
-from vmctl.domain.errors import Conflict, HostKeyChanged, NotFound, TimedOut, Unreachable
+from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
 from vmctl.domain.names import nearest
 from vmctl.domain.replies import unfit
-from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.domain.runs.run import (
     RunFacts,
+    RunResult,
     RunState,
     RunView,
     choose,
@@ -35,41 +34,16 @@ from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.agreements import Agree, values_for
 from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.runs.setup import prepare_machine
+from vmctl.workflows.session.reconnect import Reconnector
 from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
 
-LINK_LOST_S = 600.0  # how long a follower tries to come back
 SESSION_GAP_S = 0.5
 SESSION_LIMIT_S = 60.0  # a run that has no session for so long has none
 STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
 TMUX = ("tmux", "-u", "-L", "vmctl")
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """A run as it stands: `code` is the job's own, None while it goes on."""
-
-    run_id: str
-    job: str
-    state: str
-    code: int | None
-    seconds: float | None
-    stops_at: str | None  # when Google will end the VM, ISO 8601
-    usd: float | None = None  # what the VM cost meanwhile, its disk left out: an estimate
-    price_dated: str | None = None
-    lost_because: str = ""  # what became of the VM under a run that was lost
-
-    @property
-    def cost_text(self) -> str:
-        """What it came to, for people; "" where that is not known."""
-        if self.usd is None or self.seconds is None:
-            return ""
-        return (
-            f"{self.run_id} took {duration_text(self.seconds)}: about ${self.usd:.2f} "
-            f"(an estimate by list prices, {self.price_dated})"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +96,7 @@ def run(
     if detach:
         facts = _one(session.ssh, project, run_id)
     else:
-        facts = yield from _follow(project, session, run_id, 0, True, clock)
+        facts = yield from _follow(project, session, run_id, True, clock)
     lost_because = yield from why_lost(project, facts, clock)
     return _result(project, facts, session, lost_because)
 
@@ -138,7 +112,7 @@ def logs(
     clock = clock or Clock()
     session = yield from connect(project, clock=clock)
     chosen = choose(_facts(session.ssh, project), wanted)
-    facts = yield from _follow(project, session, chosen.id, 0, follow, clock)
+    facts = yield from _follow(project, session, chosen.id, follow, clock)
     lost_because = yield from why_lost(project, facts, clock)
     if lost_because and not follow:
         yield Warned(f"The run {facts.id} was lost. {lost_because} Again: vmctl run {facts.job}")
@@ -146,64 +120,44 @@ def logs(
 
 
 def _follow(
-    project: Project, session: Session, run_id: str, offset: int, wait: bool, clock: Clock
+    project: Project, session: Session, run_id: str, wait: bool, clock: Clock
 ) -> Story[RunFacts]:
-    """The log from a byte offset; a lost link is come back over, at the byte where it broke."""
-    attempt, lost_at = 0, 0.0
-    idle_since: float | None = None
+    """The log from its start; after a lost link it goes on at the byte where it broke off."""
+    reconnector = Reconnector(project, clock, notice=Warned)
+    offset, idle_since = 0, None
     while True:
-        before, began = offset, float("inf")
+        before, opened_at = offset, float("inf")
         request = {"id": run_id, "offset": offset, "wait": wait}
         try:
             process = rpc.stream(session.ssh, "follow", request)
-            began = clock.monotonic()
+            opened_at = clock.monotonic()
             try:
                 assert process.stdout is not None
                 while data := os.read(process.stdout.fileno(), 1 << 16):
                     offset += len(data)
                     yield Output(data)
                 facts = _last_facts(session.ssh, process)
-                if observe(facts).is_over or not wait:
-                    return facts
-                # no session yet: it comes in a moment, or the run is lost
-                if offset > before or idle_since is None:
-                    idle_since = clock.monotonic()
-                elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
-                    raise TimedOut(
-                        f"The VM says that {run_id} goes on, and ends its log all the same.",
-                        hint=f"Look at it: vmctl ps, vmctl logs {run_id}",
-                    )
-                clock.sleep(SESSION_GAP_S)
-                continue
             finally:
                 end_process(process)
-        except HostKeyChanged:
-            raise  # somebody else answers: no link that comes back
+            if observe(facts).is_over or not wait:
+                return facts
+            # no session yet: it comes in a moment, or the run is lost
+            if offset > before or idle_since is None:
+                idle_since = clock.monotonic()
+            elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
+                raise TimedOut(
+                    f"The VM says that {run_id} goes on, and ends its log all the same.",
+                    hint=f"Look at it: vmctl ps, vmctl logs {run_id}",
+                )
+            clock.sleep(SESSION_GAP_S)
         except Unreachable as error:
-            if offset > before or clock.monotonic() - began > STEADY_S:
-                attempt = 0
-            if attempt == 0:
-                lost_at = clock.monotonic()
-                yield Warned(f"Lost the connection, coming back: {error.message}")
-            if clock.monotonic() - lost_at > LINK_LOST_S:
-                raise
-        clock.sleep(backoff_s(attempt))
-        attempt += 1
-        session = yield from _again(project, session, run_id, clock)
-
-
-def _again(project: Project, session: Session, run_id: str, clock: Clock) -> Story[Session]:
-    """The connection once more; while the VM cannot be reached, the old one is kept to try.
-
-    A run does not outlive its VM: raises Unreachable, with the reason, when that is off or gone.
-    """
-    try:
-        return (yield from connect(project, clock=clock, verify=True))
-    except Unreachable:
-        return session
-    except (NotFound, Conflict) as error:
-        why = yield from why_gone(project, clock)
-        raise gone_with_its_vm(run_id, why) from error
+            progressed = offset > before or clock.monotonic() - opened_at > STEADY_S
+            yield from reconnector.connection_lost(error, progressed=progressed)
+            try:  # while the VM cannot be reached, the old connection is kept to try
+                session = (yield from reconnector.session(verify=True)) or session
+            except (NotFound, Conflict) as gone:  # a run does not outlive its VM
+                why = yield from why_gone(project, clock)
+                raise gone_with_its_vm(run_id, why) from gone
 
 
 def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
-from vmctl.domain.events import Info, Story
+from vmctl.domain.events import Event, Info, Story
 from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.workflows.session.session import Session, connect
 
@@ -21,6 +22,7 @@ class Reconnector:
 
     project: Project
     clock: Clock
+    notice: Callable[[str], Event] = Info
     _lost_at: float | None = None
     _attempt: int = 0
 
@@ -48,17 +50,17 @@ class Reconnector:
             if isinstance(error, AccessDenied):
                 raise error
             self._lost_at = self.clock.monotonic()
-            yield Info(f"Lost the connection, coming back: {error.message}")
+            yield self.notice(f"Connection lost, reconnecting: {error.message}")
         patience_s = ACCESS_LOST_S if isinstance(error, AccessDenied) else LINK_LOST_S
         if self.clock.monotonic() - self._lost_at > patience_s:
             raise error
 
-    def session(self) -> Story[Session | None]:
+    def session(self, *, verify: bool = False) -> Story[Session | None]:
         """A new connection, after a moment; None where there is none yet."""
         self.clock.sleep(backoff_s(self._attempt))
         self._attempt += 1
         try:
-            return (yield from connect(self.project, clock=self.clock))
+            return (yield from connect(self.project, clock=self.clock, verify=verify))
         except HostKeyChanged:
             raise
         except Unreachable:

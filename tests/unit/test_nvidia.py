@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from tests.harness.saved_outputs import saved_output
 from vmctl.domain.machine.image import Image, brings_driver
 from vmctl.domain.readiness.nvidia import Driver
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected", "simulated"),
+    ("saved", "expected", "simulated"),
     [
-        ("Tesla T4, 580.95.05\n", Driver(("Tesla T4",), "580.95.05"), False),
-        (
-            "NVIDIA L4, 570.1\nNVIDIA L4, 570.1\n",
-            Driver(("NVIDIA L4", "NVIDIA L4"), "570.1"),
-            False,
-        ),
-        (
-            "Tesla T4 (simulated), 580.00-simulated\n",
-            Driver(("Tesla T4 (simulated)",), "580.00-simulated"),
-            True,
-        ),
+        ("t4", Driver(("Tesla T4",), "580.95.05"), False),
+        ("two-l4", Driver(("NVIDIA L4", "NVIDIA L4"), "570.124.06"), False),
+        ("simulated", Driver(("Tesla T4 (simulated)",), "580.00-simulated"), True),
     ],
 )
-def test_a_line_per_gpu(answer: str, expected: Driver, simulated: bool) -> None:
-    driver = Driver.parse(answer)
+def test_a_line_per_gpu(saved: str, expected: Driver, simulated: bool) -> None:
+    driver = Driver.parse(saved_output(f"nvidia-smi-{saved}"))
     assert driver == expected
     assert driver.is_simulated is simulated
 
 
 @pytest.mark.parametrize(
-    "answer", ["", "No devices were found\n", "NVIDIA-SMI has failed because it couldn't…\n"]
+    "answer", ["", saved_output("nvidia-smi-none"), "NVIDIA-SMI has failed because it couldn't…\n"]
 )
 def test_no_gpu_is_no_driver(answer: str) -> None:
     assert Driver.parse(answer) is None

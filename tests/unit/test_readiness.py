@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness.saved_outputs import saved_output
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
 from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
 from vmctl.domain.readiness.nvidia import Driver
@@ -255,25 +256,17 @@ def test_the_ladder_times_each_rung_once() -> None:
     assert not stage_log.has(Stage.KEY)
 
 
-LOG = """\
-google_metadata_script_runner: Starting startup scripts.
-google_metadata_script_runner: startup-script: first boot
-google_metadata_script_runner: startup-script exit status 1
-google_metadata_script_runner: Finished running startup scripts.
-sshd is up
-google_metadata_script_runner[77]: Starting startup scripts.
-google_metadata_script_runner[77]: startup-script: apt-get: no such thing
-"""
-
-
 def test_the_serial_port_tells_of_the_last_boot_only() -> None:
-    assert script_code(LOG) is None, "the script of this boot has not ended"
-    ended = LOG + "google_metadata_script_runner[77]: startup-script exit status 100\n"
+    ended = saved_output("serial-script-failed")
     assert script_code(ended) == 100
-    assert [line.partition(": ")[2] for line in script_lines(ended)] == [
-        "startup-script: apt-get: no such thing",
-        "startup-script exit status 100",
-    ]
+    texts = [line.partition("google_metadata_script_runner: ")[2] for line in script_lines(ended)]
+    assert texts[0] == "Found startup-script in metadata."
+    assert texts[2].endswith("no-such-program: not found")
+    assert texts[-1] == "startup-script exit status 100"
+    again = "google_metadata_script_runner[77]: Starting startup scripts.\n"
+    assert script_code(ended + again) is None, "the script of this boot has not ended"
+    assert script_lines(ended + again) == []
+    assert script_code(ended + again + "google: startup-script exit status 3\n") == 3
     assert script_code("") is None
 
 

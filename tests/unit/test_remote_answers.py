@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.harness.saved_outputs import saved_output
 from vmctl.domain.errors import (
     AccessDenied,
     Conflict,
@@ -167,12 +170,13 @@ def test_refusal_on_the_vm_is_the_error_it_names(kind: str, expected: type[Vmctl
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@", HostKeyChanged),
-        ("No ED25519 host key is known for compute.1 and you have requested", HostKeyChanged),
-        ("ann@10.0.0.1: Permission denied (publickey).", AccessDenied),
-        ("ssh: connect to host 10.0.0.1 port 22: Connection refused", Unreachable),
+        (saved_output("ssh-host-key-changed"), HostKeyChanged),
+        (saved_output("ssh-unknown-host-key"), HostKeyChanged),
+        (saved_output("ssh-permission-denied"), AccessDenied),
+        (saved_output("ssh-connection-refused"), Unreachable),
+        (saved_output("ssh-timed-out"), Unreachable),
+        (saved_output("ssh-closed-at-once"), Unreachable),
         ("ssh: connect to host 10.0.0.1 port 22: Connection timed out", Unreachable),
-        ("kex_exchange_identification: Connection closed by remote host", Unreachable),
         ("", Unreachable),
     ],
 )
@@ -251,6 +255,15 @@ def test_rsync_words_are_quoted_its_way() -> None:
 )
 def test_progress_is_read_from_rsync(line: str, done: int | None) -> None:
     assert rsync_progress(line) == done
+
+
+@pytest.mark.parametrize("saved", ["rsync-push", "rsync-push-thousands"])
+def test_stats_and_progress_are_read_from_a_saved_push(saved: str) -> None:
+    text = saved_output(saved)
+    stats = rsync_stats(text)
+    assert (stats.files, stats.bytes, stats.sent) == (1200, 5_185_200, 5_255_194)
+    done = [count for line in re.split(r"[\r\n]", text) if (count := rsync_progress(line))]
+    assert done == [4321, 4321, 2_592_600, 2_596_921, 5_185_200, 5_185_200]
 
 
 def test_stats_are_read_whatever_separates_thousands() -> None:

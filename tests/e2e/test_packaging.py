@@ -1,4 +1,4 @@
-"""A built wheel holds all that it needs."""
+"""A built wheel holds all that it needs, and a source archive the workload with its photos."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,9 +23,15 @@ def test_a_built_wheel_runs(tmp_path: Path) -> None:
     for name in filter(lambda name: (ROOT / name).is_file(), filter(None, names.split("\0"))):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, clone / name)
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w"]
-    build += [str(tmp_path), str(clone)]
+    # the source archive, and from that the wheel
+    build = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(clone)]
     subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("vmctl-*.tar.gz")
+    with tarfile.open(archive) as file:
+        packed = {name.partition("/")[2] for name in file.getnames()}
+    photos = {p.relative_to(clone).as_posix() for p in clone.glob("workload/landscapes/*/*.jpg")}
+    assert len(photos) == 234 and photos <= packed
+    assert {"workload/landscapes/CREDITS.md", "workload/unet.py", "scripts/demo"} <= packed
     (wheel,) = tmp_path.glob("vmctl-*.whl")
     target = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:

@@ -24,40 +24,48 @@ with contextlib.suppress(ImportError):  # the workload's tests do without hypoth
     settings.register_profile("vmctl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("vmctl")
 
-# The files that take longest, minutes each, the longest first: begun last, one of them would run
-# alone at the end while the other processors rest.
+# The files that take longest, the longest first: started last, one of them would run alone at the
+# end while the other processors rest. `scripts/test` prints the slowest tests of a run.
 LONGEST = (
-    "test_connection",
-    "test_crash_at_every_call",
-    "test_watchdog",
-    "test_zone_search",
-    "test_move",
-    "test_cuts",
-    "test_gcloud",
-    "test_images",
-    "test_restart",
-    "test_selftest",
-    "test_login",
-    "test_long_run",
-    "test_push",
-    "test_runs",
-    "test_instances",
-    "test_many_machines",
-    "test_faults",
-    "test_tunnels",
-    "test_crashes",
-    "test_jobs",
-    "test_power",
-    "test_fetch",
-    "test_readiness",
+    "e2e/test_main_job",
+    "e2e/test_connection",
+    "e2e/test_crash_at_every_call",
+    "e2e/test_gcloud_lines",
+    "contract/test_gcloud",
+    "e2e/test_cuts",
+    "e2e/test_move",
+    "e2e/test_watchdog",
+    "e2e/test_zone_search",
+    "machines/test_images",
+    "e2e/test_jobs",
+    "e2e/test_ordinary_user",
+    "e2e/test_selftest",
+    "e2e/test_ssh_restriction",
+    "contract/test_restart",
+    "e2e/test_login",
+    "e2e/test_readiness",
+    "e2e/test_packaging",
+    "e2e/test_quota_first",
+    "e2e/test_long_run",
+    "contract/test_push",
+    "contract/test_runs",
+    "contract/test_instances",
+    "e2e/test_many_machines",
+    "contract/test_faults",
+    "e2e/test_tunnels",
+    "e2e/test_crashes",
+    "machines/test_power",
+    "contract/test_fetch",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, the longest files first; each is given to one of them as a whole."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        places = {name: place for place, name in enumerate(LONGEST)}
-        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+        order = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(
+            key=lambda item: order.get(f"{item.path.parent.name}/{item.path.stem}", len(order))
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,7 +83,7 @@ def _nothing_is_kept_in_the_users_home() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """While a test runs its name is in a file, for whoever has to end it."""
+    """While a test runs its name is in a file, for the program that may have to end it."""
     folder = os.environ.get("VMCTL_TESTS_FOLDER")
     if not folder:
         return (yield)

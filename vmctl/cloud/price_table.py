@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.instance import Instance
+from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
 from vmctl.domain.machine.placement import region_of
-from vmctl.domain.money.prices import UNKNOWN, Price
+from vmctl.domain.money.prices import UNKNOWN, HourlyCost, Price, disk_usd_per_month
 
 HOSTS_DATED = "2026-07-30"
 GPU_UNITS_DATED = "Feb-Apr 2026"
@@ -102,6 +103,28 @@ def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
         if usd is not None:
             return Price(usd, _dated(machine), spot)
     return UNKNOWN
+
+
+def price_of(instance: Instance) -> Price:
+    """What the VM costs while it runs, by the shipped table."""
+    return price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
+
+
+def hourly_cost_of(instance: Instance) -> HourlyCost:
+    """What the VM and its disk cost, by the shipped tables."""
+    rate = hourly_cost(
+        instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
+    )
+    return replace(rate, has_address=instance.external)
+
+
+def hourly_cost(
+    zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool
+) -> HourlyCost:
+    """What such a VM and its disk would cost in a zone, by the shipped tables."""
+    listed = price(zone, machine_type, gpu, spot=spot)
+    disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
+    return HourlyCost(listed.usd_per_hour, disk, listed.dated)
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import (
     AccessDenied,
@@ -15,6 +15,9 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 from vmctl.domain.terminal import visible
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 DISK_FULL_HINT = (
     "See what fills it: vmctl exec df -h. A new VM gets more by disk_gb in vmctl.toml, or --disk-gb"
@@ -41,6 +44,11 @@ def last_lines(text: str, count: int = 5) -> str:
     """The last lines that say something, cleaned, for an error message."""
     lines = [line.rstrip() for line in printable(text).splitlines() if line.strip()]
     return "\n".join(lines[-count:])
+
+
+def to_iso(moment: datetime | None) -> str | None:
+    """ISO 8601, in UTC, to the second."""
+    return moment.isoformat(timespec="seconds") if moment else None
 
 
 @dataclass(frozen=True, slots=True)

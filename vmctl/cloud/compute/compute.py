@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vmctl.cloud.compute import requests, responses
-from vmctl.cloud.compute.operations import event_of, operation_of
+from vmctl.cloud.compute.operations import event_of, operation_of, power_event_of
 from vmctl.cloud.transport import Transport
 from vmctl.domain.errors import Conflict
 from vmctl.domain.google.api_errors import Kind, as_error
@@ -16,6 +16,7 @@ from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.money.ledger import POWER_CHANGES, OperationEvent
 
 
 class Compute(Transport):
@@ -180,6 +181,16 @@ class Compute(Transport):
             for item in page.get("items", [])
         ]
         return [event for event in events if event and event.instance_id == instance.id]
+
+    def power_events(self) -> list[OperationEvent]:
+        """Every operation that turned something on, off, or away; Google keeps two weeks' worth."""
+        kinds = " OR ".join(f'(operationType = "{kind}")' for kind in POWER_CHANGES)
+        events = [
+            power_event_of(item)
+            for page in self.pages("globalOperations", "aggregatedList", filter=kinds)
+            for item in responses.aggregated(page, "operations")
+        ]
+        return [event for event in events if event]
 
     # -- reading from a VM -------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from vmctl.cloud.compute.responses import last_part, time_of
 from vmctl.domain.google.api_errors import ApiError, classify
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
+from vmctl.domain.money.ledger import POWER_CHANGES, OperationEvent
 
 
 def operation_of(reply: Mapping[str, Any]) -> Operation:
@@ -33,6 +34,16 @@ def event_of(reply: Mapping[str, Any]) -> SystemEvent | None:
     if kind not in EVENTS or at is None:
         return None
     return SystemEvent(kind, str(reply.get("targetId", "")), at)
+
+
+def power_event_of(reply: Mapping[str, Any]) -> OperationEvent | None:
+    """What an operation that ended well turned on, off, or away; None for any other."""
+    change = POWER_CHANGES.get(reply.get("operationType", ""))
+    at = time_of(reply.get("endTime") or reply.get("insertTime"))
+    done = reply.get("status") == "DONE" and "error" not in reply
+    if change is None or at is None or not done:
+        return None
+    return OperationEvent(str(reply.get("targetId", "")), change, at)
 
 
 def _failure(reply: Mapping[str, Any]) -> ApiError | None:

@@ -39,6 +39,13 @@ def disk_usd_per_month(region: str, disk_type: str, disk_gb: int) -> float | Non
     return None if rate is None else round(rate * disk_gb, 2)
 
 
+def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
+    """ "the 100 GB disk costs $10.00 a month", or that its price is not known."""
+    if usd_per_month is None:
+        return f"the {disk_gb} GB disk costs money too (price unknown)"
+    return f"the {disk_gb} GB disk costs ${usd_per_month:.2f} a month"
+
+
 def snapshot_usd_per_month(region: str, stored_bytes: int) -> float | None:
     """What a snapshot of a disk of this region costs: what it stores, not the disk's size."""
     rate = _SNAPSHOT_GB_MONTH.get(region)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.price_table import hourly_cost, hourly_cost_of
 from vmctl.config import Project
 from vmctl.domain.errors import VmctlError
 from vmctl.domain.events import Story
@@ -19,7 +20,6 @@ from vmctl.domain.money.ledger import Ledger, PaidRun, PaidVm
 from vmctl.domain.money.prices import HourlyCost
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.costs import ledger_store as memory
-from vmctl.workflows.machine.status import rate_in, rate_of
 from vmctl.workflows.runs.run import ended_runs
 
 
@@ -95,7 +95,7 @@ def cost(
 
 def _note_runs(project: Project, instance: Instance) -> None:
     """Take note of what has run on the VM and ended with nobody there; it may not answer."""
-    rate = rate_of(instance)
+    rate = hourly_cost_of(instance)
     with contextlib.suppress(VmctlError):
         for run in ended_runs(project, rate.on_usd_h):
             memory.note_run(project, run)
@@ -149,7 +149,7 @@ def run_cost_usd(rate: HourlyCost, seconds: float) -> float | None:
 
 def _rate(vm: PaidVm) -> HourlyCost:
     gpu = Gpu(vm.accelerator, vm.gpu_count) if vm.accelerator else None
-    rate = rate_in(vm.zone, vm.machine_type, gpu, vm.disk_gb, spot=vm.spot)
+    rate = hourly_cost(vm.zone, vm.machine_type, gpu, vm.disk_gb, spot=vm.spot)
     return replace(rate, has_address=vm.has_address)
 
 

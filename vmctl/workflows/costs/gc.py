@@ -12,9 +12,9 @@ from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.machine.leftovers import OwnedResource, left_by_selftests, orphans
+from vmctl.domain.text import to_iso
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_operation
-from vmctl.workflows.machine.status import stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,6 @@ def _view(one: OwnedResource) -> Orphan:
         place=one.place,
         project=one.project_name,
         size_gb=one.size_gb,
-        created_at=stamp(one.created_at),
+        created_at=to_iso(one.created_at),
         usd_per_month=one.usd_per_month,
     )

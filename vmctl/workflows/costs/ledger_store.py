@@ -1,7 +1,7 @@
 """The ledger on this computer: what `up`, `down`, `run` and `cost` saw, kept for the next bill.
 
 It is a memory, not a source: what Google still tells is asked again each time. Without it only
-VMs that are gone, and what happened more than two weeks ago, are missing from a bill.
+VMs that are gone, and what events more than two weeks ago, are missing from a bill.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
 from vmctl.cloud.compute.compute import Compute
-from vmctl.cloud.compute.history import list_events
 from vmctl.cloud.compute.owned import list_owned
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied
@@ -50,15 +49,15 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
         things = list_owned(compute, project.owner)
     except AccessDenied:  # who may see the VMs only learns what those came to
         things = None
-    happened = list_events(compute)
+    events = compute.power_events()
 
     def merged(ledger: Ledger) -> Ledger:
         for instance in instances:
             ledger = with_vm(ledger, instance)
-        ledger = with_events(ledger, happened)
+        ledger = with_events(ledger, events)
         ledger = without_vms_missing(ledger, instances, now)
         if things is not None:
-            ledger = with_events(with_resources(ledger, things, now), happened)
+            ledger = with_events(with_resources(ledger, things, now), events)
         return dataclasses.replace(ledger, observed_at=now)
 
     return update_ledger(project, compute.project, merged)

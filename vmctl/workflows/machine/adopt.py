@@ -15,6 +15,7 @@ from vmctl.cloud.compute import adoption
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.resources import vm_names, zones_of_name
 from vmctl.cloud.compute.responses import host_keys_in_log
+from vmctl.cloud.price_table import price_of
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
@@ -32,11 +33,11 @@ from vmctl.domain.machine.instance import NETWORK_TAG, Instance, Status
 from vmctl.domain.machine.watchdog import parse_idle
 from vmctl.domain.names import nearest
 from vmctl.domain.settings.vm_settings import VmSettings
+from vmctl.domain.text import to_iso
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_done
-from vmctl.workflows.machine.status import price_of, stamp
 from vmctl.workflows.machine.up import up
 from vmctl.workflows.setup.completion import remember_vms
 
@@ -258,6 +259,6 @@ def _result(
         changed=plan.changes,
         stays=plan.stays,
         usd_per_hour=price_of(vm).usd_per_hour,
-        stops_at=stamp(vm.stops_at),
+        stops_at=to_iso(vm.stops_at),
         ready=ready,
     )

@@ -10,13 +10,12 @@ from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.money.prices import disk_usd_per_month
+from vmctl.domain.money.prices import disk_text, disk_usd_per_month
 from vmctl.ssh.identity import known_hosts
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_operation, wait_until
 from vmctl.workflows.costs.cost import stopped_line
 from vmctl.workflows.machine.move_cleanup import clean_up_move
-from vmctl.workflows.machine.status import disk_text
 from vmctl.workflows.session.session import disconnect
 from vmctl.workflows.session.ssh_restriction import remove_restriction
 

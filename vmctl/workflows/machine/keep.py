@@ -11,9 +11,9 @@ from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Status
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchSettings
+from vmctl.domain.text import to_iso
 from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_done
-from vmctl.workflows.machine.status import stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def keep(project: Project, seconds: float, *, clock: Clock | None = None) -> Sto
         name=instance.name,
         keep_until=until.isoformat(timespec="seconds"),
         idle_stops=bool(settings.idle_s),
-        google_stops_at=stamp(instance.stops_at),
-        budget_ends_at=stamp(budget),
+        google_stops_at=to_iso(instance.stops_at),
+        budget_ends_at=to_iso(budget),
     )
 
 

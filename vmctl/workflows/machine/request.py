@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmctl.cloud import price_table
+from vmctl.cloud.price_table import hourly_cost
 from vmctl.config import Project
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.image import Image
@@ -13,7 +14,6 @@ from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
 from vmctl.domain.machine.placement import region_of
 from vmctl.domain.money.prices import HourlyCost
-from vmctl.workflows.machine.status import rate_in
 from vmctl.workflows.machine.watchdog_setup import run_limit_s, watchdog_metadata
 
 
@@ -44,7 +44,7 @@ def _dearest(project: Project, gpu: Gpu | None, machine: MachineType, region: st
     """What the machine costs where it costs most of the zones that may be tried at home."""
     vm = project.vm
     zones = [zone for zone in price_table.zones() if region_of(zone) == region] or [f"{region}-b"]
-    rates = [rate_in(zone, machine.name, gpu, vm.disk_gb, spot=vm.spot) for zone in zones]
+    rates = [hourly_cost(zone, machine.name, gpu, vm.disk_gb, spot=vm.spot) for zone in zones]
     return max(rates, key=lambda rate: rate.all_usd_h or 0.0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute, raise_failure
+from vmctl.cloud.price_table import hourly_cost_of
 from vmctl.config import Project
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
@@ -21,7 +22,6 @@ from vmctl.workflows.machine.quota_check import (
     prefetch_quotas,
     to_error,
 )
-from vmctl.workflows.machine.status import rate_of
 from vmctl.workflows.machine.watchdog_setup import run_limit_s, update_watchdog
 from vmctl.workflows.machine.zone_plan import ZonePlan, plan_again
 from vmctl.workflows.machine.zone_search import search
@@ -44,7 +44,7 @@ def start(
     Raises NoCapacity when its zone has none left (after as long as `patience` says).
     """
     if project.vm.budget is not None:
-        max_run_s = run_limit_s(project, rate_of(instance), instance.machine_type)
+        max_run_s = run_limit_s(project, hourly_cost_of(instance), instance.machine_type)
     remember_vm(project, compute, instance)  # its last stop is told only until it starts
     plan = plan_again("start", instance, (instance.zone,), max_run_s)
     yield Info(plan.text)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 
 from vmctl.clock import Clock
-from vmctl.cloud import price_table
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
+from vmctl.cloud.compute.stop_reason import explain_stop
+from vmctl.cloud.price_table import price_of
 from vmctl.config import Project
 from vmctl.domain.events import Story
-from vmctl.domain.google.stop_reason import StopCause, StopReason, find_stop_reason
-from vmctl.domain.machine.gpu import Gpu
+from vmctl.domain.google.stop_reason import StopReason
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.machine.machine_type import boot_disk_type
-from vmctl.domain.machine.placement import region_of
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchReport, WatchSettings, what_stops
-from vmctl.domain.money.prices import HourlyCost, Price, disk_usd_per_month
+from vmctl.domain.money.prices import Price, disk_text, disk_usd_per_month
 from vmctl.domain.network.ssh_restriction import restricted_to, restriction_text
+from vmctl.domain.text import to_iso
 from vmctl.workflows.base.api import open_cloud
 
 
@@ -113,18 +110,6 @@ def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResul
     return StatusResult(project.name, project.local, view, ending, report, line)
 
 
-def explain_stop(compute: Compute, instance: Instance) -> StopReason | None:
-    """What ended a VM that is off or going off, a preemption above all; one request, if any."""
-    if not (instance.status.is_stopped or instance.status.is_going):
-        return None
-    ending = find_stop_reason(instance, compute.system_events(instance))
-    if ending is not None and ending.cause is StopCause.SHUT_DOWN:
-        said = watch_report(compute, instance)
-        if said is not None and said.stopped and said.is_fresh(ending.at):
-            return replace(ending, cause=StopCause.WATCHDOG, detail=said.stopped)
-    return ending
-
-
 def ls(
     project: Project, all_projects: bool = False, *, clock: Clock | None = None
 ) -> Story[ListResult]:
@@ -149,9 +134,9 @@ def machine_view(instance: Instance) -> MachineView:
         address=instance.address,
         ssh_port=instance.ssh_port,
         instance_id=instance.id,
-        started_at=stamp(instance.started_at or instance.created_at),
-        stopped_at=stamp(instance.stopped_at),
-        stops_at=stamp(instance.stops_at) if instance.status.is_billed else None,
+        started_at=to_iso(instance.started_at or instance.created_at),
+        stopped_at=to_iso(instance.stopped_at),
+        stops_at=to_iso(instance.stops_at) if instance.status.is_billed else None,
         max_hours=round(instance.max_run_s / 3600, 3) if instance.max_run_s else None,
         disk_gb=instance.disk_gb,
         usd_per_hour=price.usd_per_hour if instance.status.is_billed else 0.0,
@@ -162,37 +147,3 @@ def machine_view(instance: Instance) -> MachineView:
         ssh_from=restricted_to(instance.labels),
         move_unfinished=instance.is_moving or bool(instance.moved_from),
     )
-
-
-def price_of(instance: Instance) -> Price:
-    """What the VM costs while it runs, by the shipped table."""
-    return price_table.price(instance.zone, instance.machine_type, instance.gpu, spot=instance.spot)
-
-
-def rate_of(instance: Instance) -> HourlyCost:
-    """What the VM and its disk cost, by the shipped tables."""
-    rate = rate_in(
-        instance.zone, instance.machine_type, instance.gpu, instance.disk_gb, spot=instance.spot
-    )
-    return replace(rate, has_address=instance.external)
-
-
-def rate_in(
-    zone: str, machine_type: str, gpu: Gpu | None, disk_gb: int, *, spot: bool
-) -> HourlyCost:
-    """What such a VM and its disk would cost in a zone, by the shipped tables."""
-    price = price_table.price(zone, machine_type, gpu, spot=spot)
-    disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
-    return HourlyCost(price.usd_per_hour, disk, price.dated)
-
-
-def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
-    """ "the 100 GB disk costs $10.00 a month", or that its price is not known."""
-    if usd_per_month is None:
-        return f"the {disk_gb} GB disk costs money too (price unknown)"
-    return f"the {disk_gb} GB disk costs ${usd_per_month:.2f} a month"
-
-
-def stamp(moment: datetime | None) -> str | None:
-    """ISO 8601, in UTC, to the second."""
-    return moment.isoformat(timespec="seconds") if moment else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
+from vmctl.cloud.price_table import price_of
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Info, Started, Story, Warned
@@ -24,6 +25,7 @@ from vmctl.domain.machine.placement import SearchPolicy, region_of
 from vmctl.domain.network.nat import nat_caution
 from vmctl.domain.readiness.stages import StageReached
 from vmctl.domain.settings.vm_settings import VmSettings
+from vmctl.domain.text import to_iso
 from vmctl.files import FileLock
 from vmctl.folders import cache_dir
 from vmctl.workflows.base.api import open_cloud
@@ -34,7 +36,6 @@ from vmctl.workflows.machine.move import start_or_move
 from vmctl.workflows.machine.move_cleanup import abort_move, finish_move
 from vmctl.workflows.machine.quota_check import Allowance, prefetch_quotas
 from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
-from vmctl.workflows.machine.status import machine_view, stamp
 from vmctl.workflows.machine.watchdog_setup import start_watchdog_now, update_watchdog
 from vmctl.workflows.machine.zone_plan import ZonePlan, create, plan_creation
 from vmctl.workflows.readiness.bring_up import Readiness, make_ready, preload
@@ -268,24 +269,24 @@ def _agree(confirm: Callable[[ZonePlan], bool] | None, plan: ZonePlan) -> None:
 
 def _result(project: Project, action: str, ready: Readiness, seconds: float) -> UpResult:
     instance = ready.instance
-    view = machine_view(instance)
+    price = price_of(instance)
     return UpResult(
         action=action,
         name=instance.name,
         instance_id=instance.id,
         zone=instance.zone,
         machine_type=instance.machine_type,
-        gpu=view.gpu,
+        gpu=instance.gpu.title if instance.gpu else None,
         gpu_driver=ready.driver,
         simulated=ready.simulated,
         address=instance.address,
         ssh_port=instance.ssh_port,
         user=project.login_user,
         workspace=project.workspace,
-        usd_per_hour=view.usd_per_hour,
-        price_dated=view.price_dated,
-        stops_at=stamp(instance.stops_at),
-        max_hours=view.max_hours,
+        usd_per_hour=price.usd_per_hour,
+        price_dated=price.dated or None,
+        stops_at=to_iso(instance.stops_at),
+        max_hours=round(instance.max_run_s / 3600, 3) if instance.max_run_s else None,
         seconds=round(seconds, 3),
         stages=ready.stage_log.reached,
         pushed=ready.pushed,

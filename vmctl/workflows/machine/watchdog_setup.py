@@ -12,6 +12,7 @@ from pathlib import Path
 from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
+from vmctl.cloud.price_table import hourly_cost, hourly_cost_of
 from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput
@@ -29,7 +30,6 @@ from vmctl.domain.money.prices import HourlyCost, affordable_s
 from vmctl.domain.text import one_line
 from vmctl.guest import watchdog
 from vmctl.workflows.base.operations import wait_operation
-from vmctl.workflows.machine.status import rate_in, rate_of
 from vmctl.workflows.session.session import connect
 
 MODULES = ("__init__.py", "activity.py", "idle_policy.py", "unsupported.py", "watchdog.py")
@@ -86,7 +86,7 @@ def limit_in_zone(plan: InstanceSpec, zone: str) -> InstanceSpec:
     if plan.budget_usd is None:
         return there
     name = plan.machine.name
-    rate = rate_in(zone, name, plan.gpu, plan.disk_gb, spot=plan.spot)
+    rate = hourly_cost(zone, name, plan.gpu, plan.disk_gb, spot=plan.spot)
     affordable = affordable_s(plan.budget_usd, rate)
     if affordable is None:
         raise no_price(name)
@@ -169,7 +169,7 @@ def start_watchdog_now(
 def _budget_end(budget_usd: float, instance: Instance) -> float:
     """When a running VM will have cost so much since its start, in epoch seconds."""
     since = instance.started_at or instance.created_at
-    affordable = affordable_s(budget_usd, rate_of(instance))
+    affordable = affordable_s(budget_usd, hourly_cost_of(instance))
     if affordable is None or since is None:
         raise no_price(instance.machine_type)
     return since.timestamp() + affordable

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.resources import ingress_rules, project_metadata
+from vmctl.cloud.compute.stop_reason import explain_stop
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM
@@ -18,7 +19,6 @@ from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.bootstrap import Connection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.session.port_probe import PortProbe
-from vmctl.workflows.machine.status import explain_stop
 from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.session.login import try_to_pin
 from vmctl.workflows.session.session import target_of

@@ -36,9 +36,9 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
 
     `since` is from when on: a VM that runs again may have been off in between.
     """
+    from vmctl.cloud.compute.stop_reason import explain_stop
     from vmctl.workflows.base.api import open_cloud
     from vmctl.workflows.base.operations import wait_until
-    from vmctl.workflows.machine.status import explain_stop
 
     compute = yield from open_cloud(project, clock)
     instance = compute.find_instance(project.owner, project.name)

@@ -103,9 +103,9 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
     ssh = OpenSSH(target, _resolver(project, clock))
     _open_patiently(ssh, clock)
     cache_instance(project, instance, target, clock)
-    from vmctl.workflows.machine.status import rate_of
+    from vmctl.cloud.price_table import hourly_cost_of
 
-    rate = rate_of(instance)
+    rate = hourly_cost_of(instance)
     return Session(ssh, instance.stops_at, rate.on_usd_h, rate.dated)
 
 
@@ -126,7 +126,7 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     if instance is None:
         raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
     if instance.status is not Status.RUNNING:
-        from vmctl.workflows.machine.status import explain_stop
+        from vmctl.cloud.compute.stop_reason import explain_stop
 
         ending = explain_stop(compute, instance)
         why = f" {ending.text}" if ending else ""
@@ -183,9 +183,9 @@ def cache_instance(project: Project, instance: Instance, target: Target, clock: 
     """Keep the door of an instance that answered, for as long as our key opens it."""
     now, public_line = clock.now(), ensure_keypair().public_line
     left = time_left(instance.ssh_keys, project.login_user, public_line, now)
-    from vmctl.workflows.machine.status import rate_of
+    from vmctl.cloud.price_table import hourly_cost_of
 
-    rate = rate_of(instance)
+    rate = hourly_cost_of(instance)
     expires_at = now + min(left, NO_END)
     cache_target(project, target, expires_at, instance.stops_at, rate.on_usd_h, rate.dated)
 

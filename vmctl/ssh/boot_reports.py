@@ -13,10 +13,7 @@ from vmctl.domain.errors import NotFound, Unreachable, VmctlError
 from vmctl.domain.replies import BOOT_REPORT, checked, decoded
 from vmctl.domain.text import last_lines
 from vmctl.ssh import rpc
-from vmctl.ssh.processes import end_process
-from vmctl.ssh.remote_output import TAIL_BYTES, tail_of
-from vmctl.ssh.session.bootstrap import Connection
-from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.session.remote import Remote
 
 MAX_LINE = 1 << 16
 SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
@@ -27,12 +24,10 @@ WAITING = 64  # reports: each says how all stands, so an older one may be missed
 class BootReports:
     """Reads what guest/machine/boot_report.py says in a thread of its own, until `close`."""
 
-    def __init__(self, remote: OpenSSH | Connection, request: dict[str, Any]) -> None:
+    def __init__(self, remote: Remote, request: dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
         self._news: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
-        line = rpc.watch_line(request)
-        self._process = remote.popen(line) if isinstance(remote, OpenSSH) else None
-        self._channel = remote.begin(line) if isinstance(remote, Connection) else None
+        self._stream = remote.stream(rpc.watch_line(request))
         threading.Thread(target=self._listen, name="watching", daemon=True).start()
 
     def next_report(self) -> Mapping[str, Any] | None:
@@ -57,23 +52,14 @@ class BootReports:
 
     def close(self) -> None:
         """End it; nothing of it is left on the VM."""
-        if self._process is not None:
-            end_process(self._process)
-        if self._channel is not None:
-            self._channel.close()
+        self._stream.close()
 
     def _listen(self) -> None:
         code, words = -1, b""
         # a connection that is closed under the reader ends what it reads
         with contextlib.suppress(OSError, ValueError, EOFError):
-            if self._process is not None:
-                assert self._process.stdout is not None
-                self._pass_on(self._process.stdout)
-                words, code = tail_of(self._process)
-            elif self._channel is not None:
-                self._pass_on(self._channel.makefile("rb"))
-                words = self._channel.makefile_stderr("rb").read(TAIL_BYTES)
-                code = self._channel.recv_exit_status()
+            self._pass_on(self._stream.stdout)
+            words, code = self._stream.outcome()
         if code == 0:
             self._news.append(None)
             return

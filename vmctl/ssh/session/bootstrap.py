@@ -1,10 +1,9 @@
-"""A conversation over fabric: waiting for SSH while a VM boots, and setting it up."""
+"""A connection over fabric: waiting for SSH while a VM boots, and setting it up."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import socket
 import time
 from types import TracebackType
 from typing import Any
@@ -22,7 +21,8 @@ from vmctl.domain.limits import REPLY_BYTES
 from vmctl.domain.login.ssh_target import Target
 from vmctl.ssh.identity.known_hosts import pinned
 from vmctl.ssh.remote_output import TAIL_BYTES, too_much
-from vmctl.ssh.session.openssh import COMMAND_S, Result
+from vmctl.ssh.session.port_probe import PortProbe
+from vmctl.ssh.session.remote import COMMAND_S, Result
 
 FIRST_GAP_S = 0.1
 GAP_GROWTH = 1.3
@@ -30,8 +30,12 @@ LONGEST_GAP_S = 0.5
 TRY_S = 5.0
 
 
-class Connection:
-    """A VM on the other side of one fabric connection; its host key must be pinned."""
+class FabricConnection:
+    """A Remote over one connection of fabric's; the VM's host key must be pinned.
+
+    Fabric connects, through a proxy where there is one; commands go over paramiko's channels,
+    because fabric's own `run` sends input character by character and limits no output.
+    """
 
     def __init__(self, target: Target) -> None:
         from fabric import Config
@@ -66,8 +70,8 @@ class Connection:
             if key is not None:
                 keys.add(shown, kind, key)
 
-    def open(self) -> None:
-        """Connect once; raises Unreachable, AccessDenied or HostKeyChanged."""
+    def verify(self) -> None:
+        """Connect if need be; raises Unreachable, AccessDenied or HostKeyChanged."""
         from paramiko.ssh_exception import (
             AuthenticationException,
             BadHostKeyException,
@@ -107,7 +111,7 @@ class Connection:
         """Run one command on the VM and wait; its exit code is data."""
         from paramiko.ssh_exception import SSHException
 
-        channel = self.begin(command)
+        channel = self._start(command)
         try:
             channel.settimeout(timeout_s)
             if input:
@@ -119,20 +123,23 @@ class Connection:
             code = channel.recv_exit_status()
             channel.close()
         except IntegrityError:
-            self.close()
+            self.release()
             raise
         except TimeoutError as error:
-            self.close()  # the command may go on there: what it says later is not for us
+            self.release()  # the command may go on there: what it says later is not for us
             raise TimedOut(f"A command on the VM took longer than {timeout_s:g} s.") from error
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
         return Result(code, out, err)
 
-    def begin(self, command: str | Command) -> Any:
-        """Start one command on the VM; the channel that carries it, beside others."""
+    def stream(self, command: str | Command) -> _ChannelStream:
+        """Start one command on the VM, beside others, and read what it writes."""
+        return _ChannelStream(self._start(command))
+
+    def _start(self, command: str | Command) -> Any:
         from paramiko.ssh_exception import SSHException
 
-        self.open()
+        self.verify()
         transport = self._fabric.client.get_transport()
         if transport is None:
             raise self._unreachable(EOFError("closed"))
@@ -143,11 +150,11 @@ class Connection:
             raise self._unreachable(error) from error
         return channel
 
-    def close(self) -> None:
-        """End the conversation."""
+    def release(self) -> None:
+        """End the connection."""
         self._fabric.close()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> FabricConnection:
         return self
 
     def __exit__(
@@ -156,48 +163,57 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.release()
 
 
-def wait_for_ssh(target: Target, deadline: float, clock: Clock) -> Connection:
-    """The conversation with a VM as soon as its sshd lets us in; `deadline` on clock.monotonic().
+class _ChannelStream:
+    """A command on a channel, as a RemoteStream."""
+
+    def __init__(self, channel: Any) -> None:
+        self.stdout = channel.makefile("rb")
+        self._channel = channel
+
+    def outcome(self) -> tuple[bytes, int]:
+        tail: bytes = self._channel.makefile_stderr("rb").read(TAIL_BYTES)
+        return tail, self._channel.recv_exit_status()
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def wait_for_ssh(target: Target, deadline: float, clock: Clock) -> FabricConnection:
+    """The connection to a VM as soon as its sshd lets us in; `deadline` on clock.monotonic().
 
     No answer and a key not accepted yet are tried again, quickly at first; another host key than
     the pinned one raises HostKeyChanged at once. Raises TimedOut with the last reason.
     """
-    connection = Connection(target)  # the imports happen while the VM boots
-    gap = FIRST_GAP_S
-    while True:
-        trouble: Unreachable | AccessDenied | None = None
-        if _knock(target):
-            try:
-                connection.open()
-                return connection
-            except HostKeyChanged:
-                connection.close()
-                raise
-            except (Unreachable, AccessDenied) as error:
-                connection.close()
-                connection = Connection(target)
-                trouble = error
-        if clock.monotonic() > deadline:
-            connection.close()
-            reason = trouble.message if trouble else f"no answer at {target.address}:{target.port}"
-            raise TimedOut(
-                f"The VM runs but SSH does not let vmctl in: {reason}",
-                hint="Look again: vmctl status; then: vmctl up",
-            )
-        clock.sleep(gap)
-        gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
-
-
-def _knock(target: Target) -> bool:
-    """Whether something listens; cheaper than a handshake that cannot succeed."""
+    connection = FabricConnection(target)  # the imports happen while the VM boots
+    probe, gap = PortProbe(target), FIRST_GAP_S
     try:
-        with socket.create_connection((target.address, target.port), timeout=1.0):
-            return True
-    except OSError:
-        return False
+        while True:
+            reason = f"no answer at {target.address}:{target.port}"
+            if probe.opens(gap, clock):
+                try:
+                    connection.verify()
+                    return connection
+                except HostKeyChanged:
+                    raise
+                except (Unreachable, AccessDenied) as error:
+                    reason = error.message
+                    connection.release()
+                    connection = FabricConnection(target)
+                    clock.sleep(gap)
+            if clock.monotonic() > deadline:
+                raise TimedOut(
+                    f"The VM runs but SSH does not let vmctl in: {reason}",
+                    hint="Look again: vmctl status; then: vmctl up",
+                )
+            gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
+    except BaseException:
+        connection.release()
+        raise
+    finally:
+        probe.close()
 
 
 def _drain(channel: Any, deadline: float) -> tuple[bytes, bytes]:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,11 @@ from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut, Unreachable
 from vmctl.domain.login.ssh_target import Target, ssh_failure
 from vmctl.domain.terminal import Sink, Sinks
-from vmctl.ssh.remote_output import exchange
+from vmctl.ssh.processes import end_process
+from vmctl.ssh.remote_output import exchange, tail_of
 from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
 from vmctl.ssh.session.mux_client import SSH_FAILED, MuxClient, SessionState
+from vmctl.ssh.session.remote import COMMAND_S, Result
 
 if TYPE_CHECKING:
     from vmctl.ssh.session.reconnect import Resolve
@@ -29,28 +30,23 @@ VERIFIED_FOR_S = 2.0
 STEP_S = 0.02
 TRIES = 4
 CHUNK = 65536
-COMMAND_S = 120.0  # for a command of ours that does next to nothing
 
-__all__ = ["SSH_FAILED", "MuxClient", "OpenSSH", "Result", "is_ssh_failure"]
+__all__ = ["COMMAND_S", "SSH_FAILED", "MuxClient", "OpenSSH", "Result", "is_ssh_failure"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a command on the VM ended."""
+class _ProcessStream:
+    """A command over the master, as a RemoteStream."""
 
-    code: int
-    stdout: bytes
-    stderr: bytes
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        self.stdout = process.stdout
+        self._process = process
 
-    @property
-    def text(self) -> str:
-        """Standard output as text."""
-        return self.stdout.decode("utf-8", "surrogateescape")
+    def outcome(self) -> tuple[bytes, int]:
+        return tail_of(self._process)
 
-    @property
-    def error_text(self) -> str:
-        """Standard error as text."""
-        return self.stderr.decode("utf-8", "replace")
+    def close(self) -> None:
+        end_process(self._process)
 
 
 class OpenSSH:
@@ -114,6 +110,9 @@ class OpenSSH:
         self._alive_at = 0.0
         self._master.remove()
 
+    def release(self) -> None:
+        """Nothing: the master stays for the next command."""
+
     # -- commands ----------------------------------------------------------------------------
 
     def popen(self, command: str | Command) -> MuxClient:
@@ -122,6 +121,10 @@ class OpenSSH:
         Returns when the VM has confirmed it, one round trip later.
         """
         return self._begin(str(command))
+
+    def stream(self, command: str | Command) -> _ProcessStream:
+        """Start a command on the VM and read what it writes."""
+        return _ProcessStream(self.popen(command))
 
     def run(
         self,

@@ -19,7 +19,6 @@ from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.readiness.readiness import Observation
 from vmctl.domain.readiness.stages import Stage, StageLog
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.ssh.session.bootstrap import Connection
 from vmctl.workflows.base.operations import wait_until
 from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.readiness.guest_stages import GuestStages
@@ -85,8 +84,7 @@ def make_ready(
             yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
             ensure_running(bring_up, instance, guest_stages.missing or Stage.TORCH)
         finally:
-            if isinstance(remote, Connection):
-                remote.close()
+            remote.release()
         remote = yield from admission.open(instance, observed)
     pushed = yield from guest_stages.pushed()
     return Readiness(

@@ -15,8 +15,7 @@ from vmctl.domain.readiness.readiness import Observation, diagnose
 from vmctl.domain.readiness.stages import Stage
 from vmctl.domain.text import SetupReport
 from vmctl.ssh.boot_reports import BootReports
-from vmctl.ssh.session.bootstrap import Connection
-from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.session.remote import Remote
 from vmctl.workflows.base.tasks import StoryTask
 from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.readiness.ssh_admission import ensure_running
@@ -58,7 +57,7 @@ class GuestStages:
         self.waiting_for: Stage | None = None
         self.stage_began = bring_up.clock.monotonic()
 
-    def wait(self, remote: OpenSSH | Connection) -> Story[Driver | None]:
+    def wait(self, remote: Remote) -> Story[Driver | None]:
         """What nvidia-smi says once every stage is reached; None where no driver is to come.
 
         Raises Unreachable when the link is lost: then it may be called again.
@@ -111,7 +110,7 @@ class GuestStages:
         if self.pushing is not None and self.push is None:
             self.push = StoryTask(self.pushing())
 
-    def _watch(self, remote: OpenSSH | Connection) -> BootReports:
+    def _watch(self, remote: Remote) -> BootReports:
         self.has_report = self.has_ended = False
         return BootReports(remote, {"gpus": self.observed.gpus, "torch": bool(self.observed.gpus)})
 

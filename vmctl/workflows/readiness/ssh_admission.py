@@ -16,9 +16,10 @@ from vmctl.domain.readiness.readiness import Diagnosis, Observation, diagnose
 from vmctl.domain.readiness.stages import Stage
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.ssh.session.bootstrap import Connection
+from vmctl.ssh.session.bootstrap import FabricConnection
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.session.port_probe import PortProbe
+from vmctl.ssh.session.remote import Remote
 from vmctl.workflows.readiness.context import BringUp
 from vmctl.workflows.session.login import try_to_pin
 from vmctl.workflows.session.session import target_of
@@ -42,7 +43,7 @@ class SshAdmission:
         self.compute = bring_up.compute
         self.clock = bring_up.clock
 
-    def open(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
+    def open(self, instance: Instance, observed: Observation) -> Story[Remote]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
 
         SSH is limited to where we come from by then, where it is to be. Raises HostKeyChanged, or
@@ -56,13 +57,13 @@ class SshAdmission:
             remote = yield from self._open(instance, observed)
             yield from limit.set(remote)
         except BaseException:
-            if isinstance(remote, Connection):
-                remote.close()
+            if remote is not None:
+                remote.release()
             limit.restore()
             raise
         return remote
 
-    def _open(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
+    def _open(self, instance: Instance, observed: Observation) -> Story[Remote]:
         if known_hosts.pinned(instance.id):
             warm = OpenSSH(target_of(self.project, instance, ensure_keypair()))
             if warm.probe():
@@ -71,7 +72,7 @@ class SshAdmission:
                 return warm
         return (yield from self._wait(instance, observed))
 
-    def _wait(self, instance: Instance, observed: Observation) -> Story[OpenSSH | Connection]:
+    def _wait(self, instance: Instance, observed: Observation) -> Story[Remote]:
         clock = self.clock
         began = since = clock.monotonic()
         looked, stage, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
@@ -86,7 +87,7 @@ class SshAdmission:
                         continue
                 else:
                     found = self._try(instance, since)
-                    if isinstance(found, OpenSSH | Connection):
+                    if found is not None and not isinstance(found, VmctlError):
                         self.bring_up.reached(Stage.KEY)
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
@@ -108,30 +109,22 @@ class SshAdmission:
         finally:
             knock.close()
 
-    def _try(self, instance: Instance, since: float) -> OpenSSH | Connection | VmctlError | None:
+    def _try(self, instance: Instance, since: float) -> Remote | VmctlError | None:
         """A conversation, why there is none yet, or None before the host keys are known."""
         if not try_to_pin(self.compute, instance, self.clock.monotonic() - since):
             return None
         target = target_of(self.project, instance, ensure_keypair())
-        if target.proxy:  # one master, for its proxy is slow to start
-            try:
-                through = OpenSSH(target)
-                through.verify()
-                return through
-            except HostKeyChanged:
-                raise
-            except (Unreachable, AccessDenied) as error:
-                return error
-        connection = Connection(target)
+        # with a proxy one master for all, because the proxy is slow to start
+        remote: Remote = OpenSSH(target) if target.proxy else FabricConnection(target)
         try:
-            connection.open()
+            remote.verify()
         except HostKeyChanged:
-            connection.close()
+            remote.release()
             raise
         except (Unreachable, AccessDenied) as error:
-            connection.close()
+            remote.release()
             return error
-        return connection
+        return remote
 
     def _look(self, instance: Instance, observed: Observation, stage: Stage) -> Observation:
         """What Google says of a VM that does not let us in."""

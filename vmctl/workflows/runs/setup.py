@@ -6,13 +6,10 @@ from vmctl.clock import Clock
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.text import SetupReport
 from vmctl.ssh import rpc
-from vmctl.ssh.session.bootstrap import Connection
-from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.session.remote import Remote
 
 
-def prepare_machine(
-    remote: OpenSSH | Connection, *, clock: Clock | None = None
-) -> Story[SetupReport]:
+def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[SetupReport]:
     """One conversation that can be repeated: what was done before is not done again."""
     clock = clock or Clock()
     began = clock.monotonic()

@@ -14,7 +14,7 @@ from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.ssh.session.bootstrap import Connection, wait_for_ssh
+from vmctl.ssh.session.bootstrap import FabricConnection, wait_for_ssh
 from vmctl.workflows.base.operations import gap_s, wait_done, wait_operation, wait_until
 from vmctl.workflows.selftest.findings import SelftestRun, failure_text
 from vmctl.workflows.session.login import pin_host_keys
@@ -238,7 +238,7 @@ def _attribute(run: SelftestRun, instance: Instance) -> str:
     return next((str(item["value"]) for item in items if item.get("key") == ATTRIBUTE), "")
 
 
-def _shut_down(run: SelftestRun, instance: Instance, remote: Connection) -> Story[None]:
+def _shut_down(run: SelftestRun, instance: Instance, remote: FabricConnection) -> Story[None]:
     compute, clock = run.compute, run.clock
     yield Started("stop", f"Shutting {instance.name} down from inside")
     run.recorder.note(SHUT_DOWN)

@@ -27,8 +27,7 @@ from vmctl.domain.network.ssh_restriction import (
     label_of,
     source_of,
 )
-from vmctl.ssh.session.bootstrap import Connection
-from vmctl.ssh.session.openssh import OpenSSH
+from vmctl.ssh.session.remote import Remote
 from vmctl.workflows.base.operations import wait_deleted, wait_done, wait_operation
 from vmctl.workflows.base.stories import drain
 
@@ -116,7 +115,7 @@ class SshRestriction:
         if allow is not None and allow.sources:
             self._set_label(label_of(allow.sources[0]))
 
-    def set(self, remote: OpenSSH | Connection) -> Story[None]:
+    def set(self, remote: Remote) -> Story[None]:
         """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
         began = self.clock.monotonic()
         source = IAP_RANGE

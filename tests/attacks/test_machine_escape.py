@@ -311,22 +311,22 @@ def test_who_fills_its_disk_is_switched_off_and_keeps_it(monkeypatch: pytest.Mon
         with opened(path) as bench:
             bench.boot("1", disk_gb=1)
             watch = bench.host._watch
-            watch.look()  # what is on it at first
+            watch.check()  # what is on it at first
             watch._disks["1"].most = 64 << 20
             bench.ssh("1", "head -c 100M /dev/zero > ~/data")
             watch._known += 1 << 30  # as much as a second of a quick disk
-            watch.look()
+            watch.check()
             eventually(lambda: bench.answers.exits == [("1", "crash")], "it is off")
             assert "its disk is full: 0.1 GiB are on it" in bench.serial("1")
             bench.answers.exits.clear()
             bench.boot("1", disk_gb=1)
-            watch.look()
+            watch.check()
             assert bench.ssh("1", "stat -c %s ~/data; rm ~/data") == str(100 << 20)
             # this computer's own disk, by a file that has no name any more
             code = "import os; f = open('x', 'wb'); os.unlink('x'); f.write(bytes(200 << 20))"
             bench.ssh("1", f'python3 -c "{code}"')
             monkeypatch.setattr(bounds, "RESERVE", 1 << 60)
-            eventually(lambda: watch.look() or bench.answers.exits, "it is off")
+            eventually(lambda: watch.check() or bench.answers.exits, "it is off")
             assert "this computer's disk is full" in bench.serial("1")
     finally:
         machines.delete_disk(path)

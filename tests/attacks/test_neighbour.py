@@ -172,7 +172,7 @@ def test_another_user_gets_no_answer_and_ends_nothing() -> None:
         for path in ("/emulator/v1/status", "/compute/v1/projects/p1/zones"):
             told = Neighbour().run("curl", "-sk", f"{about['url']}{path}")
             assert json.loads(told.stdout)["error"]["code"] == 401
-        for name in ("emulator.json", "state/secret", "state/door.key", "emulator.log"):
+        for name in ("emulator.json", "state/secret", "state/tls.key", "emulator.log"):
             told = Neighbour().run("cat", str(emulator.home / name))
             assert (told.stdout, "Permission denied" in told.stderr) == ("", True)
     finally:

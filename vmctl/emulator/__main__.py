@@ -17,10 +17,10 @@ EXIT_CONFLICT = 4
 
 
 def default_home() -> Path:
-    """Return where the emulator lives when nobody says otherwise."""
+    """Return the default folder of the emulator."""
     if os.environ.get("VMCTL_EMULATOR_HOME"):
         return Path(os.environ["VMCTL_EMULATOR_HOME"])
-    if os.geteuid() == 0:  # machines run under other uids, which cannot enter root's home
+    if os.geteuid() == 0:  # machines run under another uid, which cannot enter root's home
         return Path("/var/lib/vmctl-emulator")
     import platformdirs
 
@@ -28,7 +28,7 @@ def default_home() -> Path:
 
 
 def default_images() -> Path:
-    """Return where built images are kept when nobody says otherwise."""
+    """Return the default folder of built images."""
     if os.environ.get("VMCTL_EMULATOR_IMAGES"):
         return Path(os.environ["VMCTL_EMULATOR_IMAGES"])
     if os.geteuid() == 0:
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     image = commands.add_parser("image", help="build an image before the first machine needs it")
     actions = image.add_subparsers(dest="action", required=True)
-    build = actions.add_parser("build", help="build an image, or find that it is there")
+    build = actions.add_parser("build", help="build an image unless it exists")
     build.add_argument("family", help="pytorch, base, or a full family name")
     for command in (serve, build):
         command.add_argument("--home", type=Path, default=None)
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal or the admin route stops it; returns the exit code."""
     from . import server
     from .clock import make_clock
     from .cloud.machine_host import CannotHost
@@ -94,7 +94,7 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
 
 
 def build_image(family: str, home: Path, images: Path) -> int:
-    """Build the image of a family, telling each step; prints the folder where it is."""
+    """Build the image of a family, reporting each step; prints its folder."""
     from .cloud.catalog import IMAGES
     from .cloud.machine_host import EventLoopBackend
     from .machines import MachineError, MachineHost
@@ -107,7 +107,7 @@ def build_image(family: str, home: Path, images: Path) -> int:
     loop = asyncio.new_event_loop()
     host = MachineHost(home, images, EventLoopBackend(loop))
     try:
-        host.prepare_image(machine, lambda said: print(said, file=sys.stderr, flush=True))
+        host.prepare_image(machine, lambda message: print(message, file=sys.stderr, flush=True))
         if (folder := host.image_folder(machine)) is not None:
             print(folder)
     except MachineError as error:

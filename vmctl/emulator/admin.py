@@ -1,24 +1,24 @@
 """The admin route: status, faults, preemptions, the stepped clock, stop.
 
-Documented here because nothing of Google's documents it. All bodies are JSON.
+Google has no such route, so this is its documentation. All bodies are JSON.
 
 GET    /emulator/v1/status           how the emulator runs and what runs on it
 POST   /emulator/v1/stop             clean stop, machines powered off
 POST   /emulator/v1/clock            {"advance_s": 3600} on a stepped clock
 GET    /emulator/v1/faults           the faults in force
-POST   /emulator/v1/faults           one fault, see faults.py: {"kind": "stockout", "zone": ...}
+POST   /emulator/v1/faults           add a fault, see faults.py: {"kind": "stockout", "zone": ...}
 DELETE /emulator/v1/faults[/ID]      end one fault or all
-POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: take a machine back
-POST   /emulator/v1/crash            the same body: the machine's host fails
-POST   /emulator/v1/hold             {"call": 3, "when": "after"}: hold that call from now on;
+POST   /emulator/v1/preempt          {"project": P, "zone": Z, "instance": N}: preempt a machine
+POST   /emulator/v1/crash            the same body: crash the machine's host
+POST   /emulator/v1/hold             {"call": 3, "when": "after"}: pause the third call from now on;
                                      "changes": true or "method": ID count only some calls,
-                                     "repeats": false a question asked again and again once
-POST   /emulator/v1/books            {} or {"since": STAMP, "until": STAMP}: what it all really cost
-GET    /emulator/v1/hold             how many calls came since, and which one is held
-DELETE /emulator/v1/hold             end the held call without an answer
-GET    /emulator/v1/forwards         the ports of this computer that its machines reach
-POST   /emulator/v1/forwards         {"port": N}: one more, at 10.0.2.2:N in every machine
-DELETE /emulator/v1/forwards/N       that one no longer
+                                     "repeats": false counts a repeated GET once
+POST   /emulator/v1/books            {} or {"since": STAMP, "until": STAMP}: the actual bill
+GET    /emulator/v1/hold             the number of calls since, and the one that is paused
+DELETE /emulator/v1/hold             end the paused call without a reply
+GET    /emulator/v1/forwards         the ports of this computer that machines can reach
+POST   /emulator/v1/forwards         {"port": N}: add one, at 10.0.2.2:N in every machine
+DELETE /emulator/v1/forwards/N       remove one
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Admin:
     async def _forward(self, port: object, *, wanted: bool = False) -> Json:
         if not isinstance(port, int) or not 0 < port < 65536 or port == self._about["port"]:
             raise bad_request(
-                f"{port} is no port that machines could be given: name one of 1 to "
-                "65535, and not the emulator's own."
+                f"{port} cannot be forwarded to machines: name a port from 1 to 65535, and not "
+                "the emulator's own."
             )
         await self._cloud.machines.forward(port, wanted)
         return {"forwards": self._cloud.machines.forwards}

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-_SLICE_S = 30.0  # a laptop that slept must notice within this time that a deadline has passed
+_SLICE_S = 30.0  # after a suspend, a passed deadline is noticed within this time
 _SETTLE_S = 10.0
 
 
@@ -95,7 +95,7 @@ class RunningClock:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Do nothing: nobody waits for this clock's work to settle."""
+        """Do nothing: `advance` never waits for this clock."""
         yield
 
 
@@ -111,7 +111,7 @@ class SteppedClock:
         self._idle = asyncio.Condition()
 
     def now(self) -> datetime:
-        """Return the time that `advance` has led to."""
+        """Return the time that `advance` has reached."""
         return self._now
 
     async def sleep_until(self, when: datetime) -> None:
@@ -129,7 +129,7 @@ class SteppedClock:
                 self._sleepers.remove(entry)
 
     async def advance(self, seconds: float) -> None:
-        """Move the time on, waking sleepers in order and letting the work of each come to rest."""
+        """Move the time on, waking sleepers in order and waiting for the work of each to settle."""
         if seconds < 0:
             raise ValueError("time cannot run backwards")
         target = self._now + timedelta(seconds=seconds)
@@ -145,7 +145,7 @@ class SteppedClock:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Mark a piece of work that `advance` has to let finish or fall asleep."""
+        """Mark work that `advance` waits for, until it finishes or sleeps."""
         self._busy += 1
         try:
             yield
@@ -158,7 +158,7 @@ class SteppedClock:
             self._idle.notify_all()
 
     async def _settle(self) -> None:
-        # Bounded: work that waits for something else than time must not hang the caller.
+        # Bounded: work that waits for something other than time must not block the caller.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_S), self._idle:
                 await self._idle.wait_for(lambda: self._busy <= 0)

@@ -1,4 +1,4 @@
-"""The two ways Compute Engine says no: an HTTP error at once, or an operation that fails."""
+"""Compute Engine's two kinds of error: an HTTP error at once, or an operation that fails."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def not_ready(path: str) -> ApiError:
     return ApiError(400, "resourceNotReady", f"The resource '{path}' is not ready")
 
 
-def in_use(what: str, path: str, user: str) -> ApiError:
-    """Return the 400 for a thing, such as a disk, that another resource needs."""
+def in_use(kind: str, path: str, user: str) -> ApiError:
+    """Return the 400 for a resource, such as a disk, that another resource uses."""
     return ApiError(
         400,
         "resourceInUseByAnotherResource",
-        f"The {what} resource '{path}' is already being used by '{user}'",
+        f"The {kind} resource '{path}' is already being used by '{user}'",
     )
 
 

@@ -53,7 +53,7 @@ def hold(home: Path) -> Iterator[None]:
         os.close(descriptor)
         raise AlreadyRunning(str(home)) from None
     try:
-        # only now: another emulator's machines may be passing through
+        # only now: another emulator's machines may be using it
         make_folder(home)
         for name in ("state", "lock", "emulator.log", "emulator.log.1"):
             tighten(home / name)
@@ -63,7 +63,7 @@ def hold(home: Path) -> Iterator[None]:
 
 
 def listen(home: Path, port: int | None) -> socket.socket:
-    """Bind 127.0.0.1: the asked-for port or OSError; else the last one, else any free one."""
+    """Bind 127.0.0.1: the given port or OSError; without one the last port, else any free one."""
     remembered = home / "state" / "port.json"
     wanted = [port] if port is not None else [_last_port(remembered), _FIRST_PORT, 0]
     for index, candidate in enumerate(wanted):
@@ -71,7 +71,7 @@ def listen(home: Path, port: int | None) -> socket.socket:
             continue
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # accepted connections inherit it: without, a reply in two writes waits 40 ms for an ACK
+        # inherited by accepted connections: else a reply in two writes waits 40 ms for an ACK
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             listener.bind(("127.0.0.1", candidate))
@@ -146,7 +146,7 @@ async def serve(options: Options) -> None:
 
 @contextlib.asynccontextmanager
 async def _cloud(options: Options) -> AsyncIterator[Any]:
-    """Put the cloud together, and take it apart so that no machine stays behind."""
+    """Build the cloud, and close it so that no machine is left running."""
     from .cloud.billing import Billing
     from .cloud.catalog import Catalog
     from .cloud.cloud import Cloud
@@ -199,8 +199,8 @@ def _unreadable(store: Any) -> str:
     if not files:
         return ""
     return (
-        f"what {len(files)} damaged files said is lost (*.unreadable in {store.folder}; disks that "
-        "nothing names any more are kept until they are deleted)"
+        f"{len(files)} damaged files were set aside (*.unreadable in {store.folder}); disks "
+        "without an owner are kept until they are deleted"
     )
 
 
@@ -215,14 +215,14 @@ def _make_server(app: Any, credentials: Credentials) -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Uvicorn without its own signal handlers: stopping is this module's business."""
+        """Uvicorn without its own signal handlers: `serve` handles signals."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            """Whoever keeps a connection for later does not answer TLS's farewell: no waiting."""
+            """Drop idle connections: their clients would not answer TLS's close_notify."""
             for connection in list(self.server_state.connections):
                 cycle = getattr(connection, "cycle", self)  # a WebSocket has none
                 if cycle is None or getattr(cycle, "response_complete", False):
@@ -240,9 +240,9 @@ def _make_server(app: Any, credentials: Credentials) -> Any:
             ssl_certfile=credentials.certificate,
             ssl_keyfile=credentials.key,
             ssl_ciphers="DEFAULT",
-            ws_ping_interval=None,  # Google's proxy sends none: ssh notices a dead link by itself
+            ws_ping_interval=None,  # like Google's proxy: ssh notices a dead connection
             server_header=False,
-            date_header=False,  # web.py sends one, by the cloud's clock
+            date_header=False,  # http/app.py sends one, by the cloud's clock
             timeout_graceful_shutdown=2,
             timeout_keep_alive=75,
         )

@@ -1,7 +1,7 @@
 """Resources on disk: one JSON file per resource, replaced whole, read once at start.
 
-A file is written beside its place and renamed into it, so a killed emulator leaves either the old
-or the new resource. There is no fsync: what must survive is the process's death, not the power's.
+A file is written under another name and renamed, so that a killed emulator leaves either the old
+or the new resource. There is no fsync: resources survive a kill of the process, not a power cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger("vmctl.emulator")
 
 
 class Key(NamedTuple):
-    """Where a resource stands: `scope` is `global` or `zones/ZONE`."""
+    """What identifies a resource: `scope` is `global`, `zones/ZONE` or `regions/REGION`."""
 
     project: str
     collection: str
@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Record:
-    """A resource as the API shows it, and what only the emulator knows about it."""
+    """A resource as the API shows it, and the emulator's private data about it."""
 
     key: Key
     body: Json
@@ -66,7 +66,7 @@ class Store:
             self._collection(key)[key] = record
 
     def unreadable(self) -> list[Path]:
-        """Return the files that held a resource and make no sense, set aside at a start."""
+        """Return the resource files that could not be read and were set aside at a start."""
         return sorted(self.folder.glob("*/*/*/*.unreadable"))
 
     def get(self, key: Key) -> Record | None:
@@ -74,14 +74,14 @@ class Store:
         return self._collection(key).get(key)
 
     def save(self, record: Record) -> None:
-        """Keep a new or changed resource, on disk before this returns."""
+        """Save a new or changed resource; it is on disk when this returns."""
         self._collection(record.key)[record.key] = record
         self._changes[record.key.collection] += 1
         write_json(self._file(record.key), {"body": record.body, "private": record.private})
         self.watch(record, False)
 
     def delete(self, key: Key) -> None:
-        """Forget a resource; deleting a missing one is fine."""
+        """Delete a resource; a missing one is not an error."""
         deleted = self._collection(key).pop(key, None)
         if deleted is not None:
             self._changes[key.collection] += 1
@@ -115,6 +115,6 @@ class Store:
 
 
 def write_json(file: Path, value: Json) -> None:
-    """Replace a JSON file in one step, for its owner's eyes only."""
+    """Replace a JSON file atomically; only its owner can read it."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_file(file, json.dumps(value, separators=(",", ":")).encode())

@@ -1,7 +1,7 @@
-"""The cloud's own books: what every resource really cost, by the second, as Google would bill it.
+"""The actual bill: what every resource has cost, by the second, as Google would charge it.
 
-Written as things happen, from the resources themselves, whoever made, stopped or deleted them:
-one line of JSON for each change of what is paid for. `emulator/v1/books` adds them up.
+Derived from the stored resources, independent of the client that changed them: one line of JSON
+for each change of what is billed. `emulator/v1/books` adds them up.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ log = logging.getLogger("vmctl.emulator")
 
 @dataclass(slots=True)
 class BillLine:
-    """One stretch of time in which a resource cost the same by the hour."""
+    """A period in which a resource had one hourly price."""
 
     kind: str
     path: str
     begin: datetime
-    rate: float | None  # USD by the hour; None where no price is known
+    rate: float | None  # USD an hour; None without a known price
     what: str
     end: datetime | None = None
 
 
 class Billing:
-    """Watches the store; every bill is on disk before the next thing happens."""
+    """Follows the store's changes; each line is on disk before the next change."""
 
     KINDS = KINDS
 
@@ -55,11 +55,11 @@ class Billing:
         self._file = file
         self._clock = clock
         self._lines: list[BillLine] = []
-        self._open: dict[tuple[str, str], BillLine] = {}  # by resource id and what is paid for
+        self._open: dict[tuple[str, str], BillLine] = {}  # by resource id and billed part
         self._read()
 
     def update(self, record: Record, *, deleted: bool = False) -> None:
-        """Take note of a resource that was saved or deleted."""
+        """Record what a saved or deleted resource costs from now on."""
         if record.key.collection not in KINDS:
             return
         id_ = record.body["id"]
@@ -72,7 +72,7 @@ class Billing:
                 self._write((id_, what), rate, record, begins=True)
 
     def sum_costs(self, since: datetime | None, until: datetime) -> Json:
-        """What was paid between two moments, by resource; all of it without `since`."""
+        """Return the cost between two moments by resource; from the beginning without `since`."""
         by_path: dict[str, float] = {}
         unpriced = set()
         for bill in self._lines:
@@ -96,7 +96,7 @@ class Billing:
         }
 
     def list_starts(self) -> list[Json]:
-        """Every stretch in which an instance was on."""
+        """Return every period in which an instance was running."""
         return [
             {"path": e.path, "begin": stamp(e.begin), "end": stamp(e.end) if e.end else None}
             for e in self._lines
@@ -108,7 +108,7 @@ class Billing:
         match record.key.collection:
             case "instances":
                 on = body["status"] == "RUNNING"
-                # on its way down it is paid for if it was on; one being deleted may have been off
+                # billed until it has stopped; one that is being deleted may have been off before
                 on = on or (body["status"] == "STOPPING" and (id_, "machine") in self._open)
                 if on:
                     yield "machine", machine_rate(body, scope)
@@ -144,7 +144,7 @@ class Billing:
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
         except OSError as error:
-            log.error("the books could not be written: %s", error)
+            log.error("the bill could not be written: %s", error)
 
     def _apply(self, line: Json) -> None:
         key = (str(line["id"]), str(line["what"]))
@@ -165,11 +165,11 @@ class Billing:
             try:
                 self._apply(json.loads(line))
             except (ValueError, KeyError, TypeError):
-                log.error("a line of the books makes no sense: %r", line[:200])
+                log.error("a line of the bill is malformed: %r", line[:200])
 
 
 def machine_rate(body: Json, zone: str) -> float | None:
-    """Processors, memory and GPUs of an instance, USD by the hour, by the shipped table."""
+    """Return the price of processors, memory and GPUs, in USD an hour; None if it is unknown."""
     machine = urls.last(body["machineType"])
     gpus = body.get("guestAccelerators", ())
     if not gpus:
@@ -180,7 +180,7 @@ def machine_rate(body: Json, zone: str) -> float | None:
     here = prices.get((zone, *wanted), (None, None))[spot]
     if here is not None:
         return here
-    for (other, *what), pair in prices.items():  # prices are a region's
+    for (other, *what), pair in prices.items():  # prices apply to a whole region
         if tuple(what) == wanted and region_of(other) == region_of(zone) and pair[spot] is not None:
             return pair[spot]
     return None

@@ -56,7 +56,7 @@ class Call:
         return record
 
     def start(self, kind: str, target: Key, target_id: str, work: Work) -> Json:
-        """Begin an operation on `target` and return it as the API's answer."""
+        """Start an operation on `target` and return it as the API's reply."""
         operations = self.cloud.operations
         operation = operations.create(
             kind, target, target_id, request_id=self.query.get("requestId")
@@ -66,7 +66,7 @@ class Call:
         return reply
 
     def done(self, kind: str, record: Record) -> Json:
-        """Return an operation for a change that `record` has already gone through."""
+        """Return an operation for a change of `record` that is already complete."""
         return self.start(kind, record.key, record.body["id"], _do_nothing)
 
     def require_name(self) -> str:
@@ -82,7 +82,7 @@ class Call:
 
 
 async def _do_nothing(operation: Record) -> None:
-    """The work of an operation whose change is already made."""
+    """The work of an operation whose change is already complete."""
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Json]]

@@ -1,7 +1,7 @@
 """Disk content copied in the background: into a snapshot, and from one into a new disk.
 
-What a kill of the emulator cuts short is begun anew at its next start: a copy is complete under
-its name or not there.
+A copy appears under its name only when it is complete; one that a kill interrupted starts again
+with the emulator.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from ..store import Record
 from .cloud import Cloud
 
 
-async def take(cloud: Cloud, snapshot: Record) -> None:
-    """Copy the source disk's content into a snapshot; then it is READY, or gone on failure."""
+async def fill_snapshot(cloud: Cloud, snapshot: Record) -> None:
+    """Copy the source disk's content into a snapshot: READY then, deleted on failure."""
     if snapshot.body["status"] == "READY":
         return
     snapshot.body["status"] = "UPLOADING"
@@ -30,8 +30,8 @@ async def take(cloud: Cloud, snapshot: Record) -> None:
     cloud.store.save(snapshot)
 
 
-async def fill(cloud: Cloud, disk: Record) -> None:
-    """Copy a snapshot's content into the disk made from it; nothing to do for any other disk."""
+async def fill_disk(cloud: Cloud, disk: Record) -> None:
+    """Copy a snapshot's content into the disk made from it; do nothing for other disks."""
     source = disk.private.get("fill_from")
     if source is None:
         return
@@ -41,8 +41,8 @@ async def fill(cloud: Cloud, disk: Record) -> None:
     cloud.store.save(disk)
 
 
-def resumed(cloud: Cloud, operation: Record) -> Record | None:
-    """The snapshot or disk whose copying an unfinished operation had begun, if any."""
+def find_unfinished(cloud: Cloud, operation: Record) -> Record | None:
+    """Return the snapshot or disk that an unfinished operation was copying, if any."""
     kind, target = operation.body["operationType"], operation.body["targetId"]
     if kind == "createSnapshot":
         for snapshot in cloud.store.find("snapshots"):
@@ -55,16 +55,16 @@ def resumed(cloud: Cloud, operation: Record) -> Record | None:
     return None
 
 
-async def go_on(cloud: Cloud, record: Record) -> None:
+async def finish(cloud: Cloud, record: Record) -> None:
     """Finish the copying into a snapshot or a disk."""
     if record.key.collection == "snapshots":
-        await take(cloud, record)
+        await fill_snapshot(cloud, record)
     else:
-        await fill(cloud, record)
+        await fill_disk(cloud, record)
 
 
-def describe(disk: Record, snapshot: Record) -> None:
-    """Make a new disk one that is to be filled from a snapshot."""
+def set_source(disk: Record, snapshot: Record) -> None:
+    """Mark a new disk as one to be filled from a snapshot."""
     disk.body |= {
         "status": "RESTORING",
         "sourceSnapshot": snapshot.body["selfLink"],

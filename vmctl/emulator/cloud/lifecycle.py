@@ -1,7 +1,7 @@
-"""The life of an instance: declared transitions, carried out by operations in the background.
+"""An instance's lifecycle: declared transitions, carried out by operations in the background.
 
-Handlers check a transition and set the first state at once; the work that follows here is
-serialised per instance, and what was begun before a restart is taken up again.
+Handlers check a transition and set its first state at once. The work that follows is serialised
+per instance, and work that a restart interrupted is resumed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("vmctl.emulator")
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """From which states a call is accepted, in which it has nothing to do, what is shown first."""
+    """The states in which a call is accepted or has no effect, and the first state it sets."""
 
     accepted: frozenset[str]
     nothing_to_do: frozenset[str]
@@ -46,7 +46,7 @@ TRANSITIONS = {
 
 
 class Lifecycle:
-    """Carries instances through their transitions and answers for them to their machines."""
+    """Carries out transitions of instances, and answers their machines' questions."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -60,7 +60,7 @@ class Lifecycle:
     # --- called by handlers -------------------------------------------------------------------
 
     def enter(self, verb: str, record: Record) -> bool:
-        """Take a transition's first step; False if there is nothing to do, ApiError if refused."""
+        """Set a transition's first state; False if it has no effect, ApiError if it is refused."""
         transition = TRANSITIONS[verb]
         status = record.body["status"]
         if record.private.get("deleting"):
@@ -80,13 +80,13 @@ class Lifecycle:
             record.private.pop("deleting", None)
             raise
         if verb == "delete":
-            self._power.give_up(record)
+            self._power.cancel_start(record)
         return True
 
     # --- the work of operations ---------------------------------------------------------------
 
     async def insert(self, operation: Record, record: Record) -> None:
-        """Bring a new instance up; on failure it and the disks made for it are gone."""
+        """Start a new instance; on failure it is deleted, with the disks made for it."""
         async with self._turn(record):
             try:
                 await self._power.on(operation, record)
@@ -96,7 +96,7 @@ class Lifecycle:
                 raise
 
     async def start(self, operation: Record, record: Record) -> None:
-        """Bring a stopped instance up; on failure it is TERMINATED as before."""
+        """Start a stopped instance; on failure it is TERMINATED again."""
         async with self._turn(record):
             try:
                 await self._power.on(operation, record)
@@ -126,7 +126,7 @@ class Lifecycle:
         self._locks.pop(record.body["id"], None)
 
     async def preempt(self, operation: Record, record: Record) -> None:
-        """Take a Spot instance back: notice, ACPI grace, then its termination action."""
+        """Preempt a Spot instance: notice, ACPI grace, then its termination action."""
         self._cloud.operations.report(operation, "Instance was preempted.")
         await self._cloud.machines.metadata_changed(record.body["id"])
         async with self._turn(record):
@@ -134,12 +134,12 @@ class Lifecycle:
             if record.body["scheduling"].get("instanceTerminationAction") == "DELETE":
                 await self._power.remove(record, all_disks=False)
 
-    # --- what happens by itself ---------------------------------------------------------------
+    # --- without a call ------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """After a restart of the emulator: finish what was begun, boot what was running."""
+        """After a restart: finish interrupted operations, boot the machines that were running."""
         operations = self._cloud.operations
-        begun: set[str] = set()
+        resumed: set[str] = set()
         for operation in operations.unfinished():
             kind, target = operation.body["operationType"], operation.body["targetId"]
             record = self._by_id(target)
@@ -151,25 +151,25 @@ class Lifecycle:
                 "reset": self.reset,
                 "compute.instances.preempted": self.preempt,
             }.get(kind)
-            copied = disk_copies.resumed(self._cloud, operation)
+            copied = disk_copies.find_unfinished(self._cloud, operation)
             if copied is not None:
-                operations.start(operation, lambda op, r=copied: disk_copies.go_on(self._cloud, r))  # type: ignore[misc]
+                operations.start(operation, lambda op, r=copied: disk_copies.finish(self._cloud, r))  # type: ignore[misc]
             elif record is None or work is None:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
                 if lost:
                     self._forget_disks(target)
                 operations.finish(operation, _interrupted() if lost else None)
             else:
-                begun.add(target)
+                resumed.add(target)
                 operations.start(operation, lambda op, w=work, r=record: w(op, r))  # type: ignore[misc]
         for record in self._cloud.store.find("instances"):
-            if record.body["id"] not in begun:
+            if record.body["id"] not in resumed:
                 self._wake(record)
         self._release_disks()
-        if not self._cloud.store.unreadable():  # else a disk's owner may be among them
+        if not self._cloud.store.unreadable():  # else one of those may own a disk
             disks = {record.body["id"] for record in self._cloud.store.find("disks")}
             disks |= {record.body["id"] for record in self._cloud.store.find("snapshots")}
-            # Never from under a machine, whatever became of its disk's file.
+            # Never the disk of an instance, even if the disk's own record is lost.
             disks |= {r.private["boot_disk_id"] for r in self._cloud.store.find("instances")}
             self._run(self._cloud.machines.sweep(disks))
 
@@ -180,7 +180,7 @@ class Lifecycle:
                 self._cloud.store.delete(disk.key)
 
     def _release_disks(self) -> None:
-        """Let go of disks whose instance is gone, so that others can use them."""
+        """Detach disks from deleted instances, so that others can use them."""
         instances = {record.body["selfLink"] for record in self._cloud.store.find("instances")}
         for disk in self._cloud.store.find("disks"):
             users = [user for user in disk.body.get("users", ()) if user in instances]
@@ -190,7 +190,7 @@ class Lifecycle:
 
     def _wake(self, record: Record) -> None:
         status = record.body["status"]
-        if record.private.get("deleting"):  # killed before there was an operation for it
+        if record.private.get("deleting"):  # the emulator was killed before there was an operation
             operation = self._cloud.operations.create(
                 "delete", record.key, record.body["id"], user=SYSTEM
             )
@@ -214,12 +214,12 @@ class Lifecycle:
                 self._power.mark_stopped(record, self._cloud.clock.now())
 
     def exited(self, instance_id: str, reason: str) -> None:
-        """A machine went down by itself: shut down inside, rebooted, or crashed."""
+        """Handle a machine that shut down from inside, rebooted or crashed."""
         record = self._by_id(instance_id)
         if record is None or self._closing:
             return
         lock = self._locks.get(instance_id)
-        if lock is not None and lock.locked():  # it booted and went down before we heard of it
+        if lock is not None and lock.locked():  # it booted and ended before its boot was reported
             self._early_exits[instance_id] = reason
             return
         if record.body["status"] != "RUNNING":
@@ -248,7 +248,7 @@ class Lifecycle:
     # --- what the machines ask ----------------------------------------------------------------
 
     def metadata(self, instance_id: str) -> Json:
-        """Return a machine's metadata tree, with the lead of our clock where it has one."""
+        """Return a machine's metadata tree, and how far this clock is ahead of real time."""
         record = self._by_id(instance_id)
         if record is None:
             return {}
@@ -261,7 +261,7 @@ class Lifecycle:
         return tree
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
-        """Save a guest attribute if the instance or its project enables them."""
+        """Save a guest attribute; False if the instance does not allow it."""
         record = self._by_id(instance_id)
         if record is None or not metadata.guest_attributes_enabled(self._cloud.store, record):
             return False
@@ -273,7 +273,7 @@ class Lifecycle:
         return True
 
     async def _enforce(self, record: Record) -> None:
-        """Stop or delete an instance whose run time is over, as Compute Engine's own doing."""
+        """Stop or delete an instance at the end of its run time, as a system operation."""
         if record.body["status"] != "RUNNING":
             return
         action = record.body["scheduling"].get("instanceTerminationAction", "STOP")

@@ -1,7 +1,7 @@
 """The bridge between the API's event loop and the machines' threads.
 
-Downwards, blocking calls to the machine host run on worker threads, so the API never waits.
-Upwards, what a machine asks is answered on the event loop, where all resources live.
+Blocking calls to the machine host run on worker threads, so that the API never waits. A machine's
+questions are answered on the event loop, which owns all resources.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ class CannotHost(Exception):
 
 
 class EventLoopBackend:
-    """What machine threads call: every question is carried to the event loop and back."""
+    """What machine threads call: each question is answered by `target` on the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.target: GuestBackend | None = None
 
     def metadata(self, instance_id: str) -> dict[str, object]:
-        """Return the machine's metadata tree; empty when the instance is gone."""
+        """Return the machine's metadata tree; empty once the instance is deleted."""
         return self._ask(lambda target: target.metadata(instance_id), {})
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
-        """Save a guest attribute; False when the instance does not allow them."""
+        """Save a guest attribute; False if the instance does not allow it."""
         return self._ask(lambda it: it.put_guest_attribute(instance_id, path, value), False)
 
     def exited(self, instance_id: str, reason: str) -> None:
-        """Note that a machine went down by itself."""
+        """Report that a machine ended without being stopped."""
         target = self.target
         if target is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(target.exited, instance_id, reason)
@@ -94,7 +94,7 @@ class AsyncMachineHost:
         self._images: dict[str, asyncio.Future[None]] = {}
         self._listeners: dict[str, list[Callable[[str], None]]] = {}
         self._booting: set[asyncio.Future[Any]] = set()
-        self._reading: dict[str, set[asyncio.Future[int]]] = {}  # copies under way, by disk
+        self._reading: dict[str, set[asyncio.Future[int]]] = {}  # running copies, by disk
 
     @property
     def mode(self) -> str:
@@ -128,7 +128,7 @@ class AsyncMachineHost:
             if building is None or (building.done() and building.exception() is not None):
                 building = self._submit(self._host.prepare_image, image, tell)
                 self._images[image] = building
-            await self._translated(asyncio.shield(building))
+            await self._map_errors(asyncio.shield(building))
         finally:
             listeners.remove(progress)
 
@@ -137,32 +137,32 @@ class AsyncMachineHost:
         booting = self._submit(self._host.boot, spec)
         self._booting.add(booting)
         booting.add_done_callback(self._booting.discard)
-        return await self._translated(asyncio.shield(booting))
+        return await self._map_errors(asyncio.shield(booting))
 
     async def shutdown(self, instance_id: str, grace_s: float) -> None:
         """Press a machine's power button, then pull the plug after grace_s real seconds."""
-        await self._translated(self._submit(self._host.shutdown, instance_id, grace_s))
+        await self._map_errors(self._submit(self._host.shutdown, instance_id, grace_s))
 
     async def metadata_changed(self, instance_id: str) -> None:
         """Let a machine take over new ssh keys."""
-        await self._translated(self._submit(self._host.metadata_changed, instance_id))
+        await self._map_errors(self._submit(self._host.metadata_changed, instance_id))
 
     async def admit(self, instance_id: str, admits: bool) -> None:
         """Let connections reach a machine's port 22, or drop them as a firewall does."""
-        await self._translated(self._submit(self._host.admit, instance_id, admits))
+        await self._map_errors(self._submit(self._host.admit, instance_id, admits))
 
     async def enter(self, instance_id: str, connection: socket.socket) -> bool:
-        """Hand a connection to a machine's sshd, whatever its firewall says; False: it is gone."""
-        return await self._translated(self._submit(self._host.enter, instance_id, connection))
+        """Pass a connection to a machine's sshd past its firewall; False if it has ended."""
+        return await self._map_errors(self._submit(self._host.enter, instance_id, connection))
 
-    async def scripted(self, instance_id: str, what: str) -> None:
-        """Let the script of a boot go on: `arrive` (the driver) or `unlock` (packages)."""
-        await self._translated(self._submit(self._host.scripted, instance_id, what))
+    async def end_fault(self, instance_id: str, what: str) -> None:
+        """End a boot fault: `arrive` (the driver) or `unlock` (the package lock)."""
+        await self._map_errors(self._submit(self._host.end_fault, instance_id, what))
 
     async def forward(self, port: int, wanted: bool) -> None:
-        """Let machines reach a port of this computer's 127.0.0.1, or no longer."""
+        """Let machines reach a port of 127.0.0.1 on this computer, or stop it."""
         forwards = self._host.forwards
-        await self._translated(self._submit(forwards.add if wanted else forwards.remove, port))
+        await self._map_errors(self._submit(forwards.add if wanted else forwards.remove, port))
 
     @property
     def forwards(self) -> list[int]:
@@ -171,10 +171,10 @@ class AsyncMachineHost:
 
     async def serial_output(self, instance_id: str) -> bytes:
         """Return the last megabyte that a machine wrote to its serial port."""
-        return await self._translated(self._submit(self._host.serial_output, instance_id))
+        return await self._map_errors(self._submit(self._host.serial_output, instance_id))
 
     async def wipe(self, disk_id: str) -> None:
-        """Remove a disk's content, once nobody copies it any more."""
+        """Remove a disk's content once no copy of it is running."""
         if reading := self._reading.pop(disk_id, None):
             await asyncio.wait(reading)
         try:
@@ -188,7 +188,7 @@ class AsyncMachineHost:
         reading = self._reading.setdefault(source_id, set())
         reading.add(copying)
         try:
-            return await self._translated(asyncio.shield(copying))
+            return await self._map_errors(asyncio.shield(copying))
         finally:
             reading.discard(copying)
 
@@ -199,7 +199,7 @@ class AsyncMachineHost:
                 await self.wipe(folder.name)
 
     async def close(self, instance_ids: list[str]) -> None:
-        """Power all machines off as a host shutdown does, and leave nothing running."""
+        """Power all machines off, as a shutdown of their host does; nothing is left running."""
         if self._booting:
             await asyncio.wait(self._booting, timeout=ANSWER_LIMIT_S)
         await asyncio.gather(
@@ -213,7 +213,7 @@ class AsyncMachineHost:
     def _submit(self, call: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._workers, call, *args)
 
-    async def _translated(self, result: asyncio.Future[T]) -> T:
+    async def _map_errors(self, result: asyncio.Future[T]) -> T:
         try:
             return await result
         except MachineError as error:

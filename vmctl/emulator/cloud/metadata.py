@@ -1,4 +1,4 @@
-"""What a machine is told about itself: how it boots, its metadata tree, its ssh port."""
+"""The metadata tree of an instance, its boot specification, and the item with its ssh port."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def attributes(metadata: Json) -> dict[str, str]:
 
 
 def show_ssh_port(record: Record) -> None:
-    """Keep the item that names an ssh port other than 22, whatever the user's items are."""
+    """Add or remove the metadata item that names an ssh port other than 22."""
     items = [i for i in record.body["metadata"].get("items", ()) if i["key"] != PORT_ITEM]
     port = record.private.get("ssh_port", 22)
     if port != 22:
@@ -68,7 +68,7 @@ def project_attributes(store: Store, project: str) -> dict[str, str]:
 
 
 def guest_attributes_enabled(store: Store, record: Record) -> bool:
-    """Tell whether the guest may publish attributes; the instance's word beats the project's."""
+    """Whether the guest may publish attributes; the instance's metadata wins over the project's."""
     own = attributes(record.body["metadata"])
     shared = project_attributes(store, record.key.project)
     word = own.get("enable-guest-attributes", shared.get("enable-guest-attributes", ""))

@@ -1,7 +1,7 @@
-"""Asynchronous operations: accepted at once, carried out in the background, asked for later.
+"""Asynchronous operations: accepted at once, carried out in the background, polled later.
 
-An operation is on disk before the caller learns its name, and one that was unfinished when the
-emulator died is found again by `unfinished` at the next start.
+An operation is on disk before the caller learns its name; at the next start `unfinished` returns
+those that a killed emulator left.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Operations:
         del self._finished[operation.key.name]
 
     def report(self, operation: Record, message: str, progress: int | None = None) -> None:
-        """Show what a long operation is doing."""
+        """Show the progress of a long operation."""
         operation.body["statusMessage"] = message
         if progress is not None:
             operation.body["progress"] = progress
@@ -132,13 +132,13 @@ class Operations:
                 wait.cancel()
 
     def unfinished(self) -> list[Record]:
-        """Return the operations that an earlier emulator did not bring to an end."""
+        """Return the operations that an earlier emulator did not finish."""
         return [
             record for record in self._store.find("operations") if record.body["status"] != "DONE"
         ]
 
     async def close(self) -> None:
-        """Let waiters go and stop the work; what was unfinished stays so on disk."""
+        """Release waiting calls and stop the work; unfinished operations stay so on disk."""
         self.closing.set()
         for task in list(self._tasks):
             task.cancel()
@@ -167,7 +167,7 @@ class Operations:
                 self.finish(operation)
 
     def _keep(self, operation: Record) -> None:
-        """Save what has become of an operation; on a full disk its caller is told all the same."""
+        """Save an operation's progress; on a full disk the caller still gets its result."""
         try:
             self._store.save(operation)
         except OSError as error:

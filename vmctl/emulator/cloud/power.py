@@ -1,6 +1,6 @@
-"""Power on, power off, remove: what an instance's transitions are made of.
+"""Power on, power off, remove: the steps of an instance's transitions.
 
-Artificial delays only make states visible; slow boots come by fault.
+The built-in delays only make states visible; slow boots are faults.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACPI_GRACE_SPOT_S = 30.0
 
 
 class Power:
-    """The steps; their callers see to it that an instance takes one at a time."""
+    """The steps; callers take one at a time for each instance."""
 
     def __init__(self, cloud: Cloud, limits: RunLimits) -> None:
         self._cloud = cloud
@@ -36,11 +36,11 @@ class Power:
         self._deleted: dict[str, asyncio.Event] = {}
 
     def close(self) -> None:
-        """Nothing more comes of any boot."""
+        """Cancel the boot faults that are still to come."""
         self._boot_faults.close()
 
-    def give_up(self, record: Record) -> None:
-        """Let a start that waits for an image or a slow boot end: the instance is to go."""
+    def cancel_start(self, record: Record) -> None:
+        """Cancel a start that waits for an image or a slow boot: the instance is being deleted."""
         self._deleted.setdefault(record.body["id"], asyncio.Event()).set()
 
     async def on(self, operation: Record, record: Record) -> None:
@@ -71,7 +71,7 @@ class Power:
             await self._unless_deleted(record, cloud.clock.sleep_until(until))
         if record.private.get("deleting"):
             raise _deleted_meanwhile()
-        record.private.pop("nat_ip", None)  # an ephemeral address is a new one at each start
+        record.private.pop("nat_ip", None)  # an ephemeral address changes at each start
         record.private.pop("preempted", None)
         await self.boot(record)
         now = cloud.clock.now()
@@ -86,10 +86,10 @@ class Power:
             name = urls.last(attached.get("source", ""))
             disk = self._cloud.store.get(record.key._replace(collection="disks", name=name))
             if disk is not None:
-                await disk_copies.fill(self._cloud, disk)
+                await disk_copies.fill_disk(self._cloud, disk)
 
     async def boot(self, record: Record) -> None:
-        """Start the machine and show its address, the one it had before if it is free."""
+        """Start the machine and show its address, the previous one if it is free."""
         faults = self._cloud.faults.take_boot_faults(urls.last(record.key.scope), record.key.name)
         self._cloud.firewall.clear(record)
         if faults.silent:
@@ -109,7 +109,7 @@ class Power:
             self._limits.watch(record, limit)
 
     async def off(self, record: Record, graceful: bool) -> None:
-        """Press the power button and wait, or pull the plug; then the instance is TERMINATED."""
+        """Press the power button and wait, or cut the power; then the instance is TERMINATED."""
         self._set_status(record, "STOPPING")
         await self._cloud.machines.shutdown(record.body["id"], grace_s(record) if graceful else 0.0)
         self.mark_stopped(record, self._cloud.clock.now())
@@ -127,7 +127,7 @@ class Power:
         self._set_status(record, "TERMINATED")
 
     async def remove(self, record: Record, *, all_disks: bool) -> None:
-        """Delete the instance with its autoDelete disks, or with all that were made with it."""
+        """Delete the instance with its autoDelete disks, or with all disks made for it."""
         store, instance = self._cloud.store, record.body
         self._limits.unwatch(instance["id"])
         self._boot_faults.end(instance["id"])
@@ -146,7 +146,7 @@ class Power:
                 disk.body["users"] = users
                 disk.body["lastDetachTimestamp"] = stamp(self._cloud.clock.now())
                 store.save(disk)
-        store.delete(record.key)  # last: a deletion cut short is taken up again from here
+        store.delete(record.key)  # last: an interrupted deletion is resumed from this record
         self._deleted.pop(instance["id"], None)
 
     def _set_status(self, record: Record, status: str) -> None:

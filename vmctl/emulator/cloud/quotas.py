@@ -1,4 +1,4 @@
-"""Quotas: what a project may use, what it uses, and the refusal when it asks for more."""
+"""Quotas: a project's limits and usage, and the error for a request beyond them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Limit:
 
 
 class Quotas:
-    """Counts what instances and disks use; nothing is booked, so nothing can go out of step."""
+    """Counts usage from the stored instances and disks, so that it always agrees with them."""
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self._store = store
@@ -103,7 +103,7 @@ class Quotas:
         return known[1]
 
     def check(self, instance: Record) -> None:
-        """Raise OperationError QUOTA_EXCEEDED if this instance is one too many.
+        """Raise OperationError QUOTA_EXCEEDED if this instance exceeds a quota.
 
         The instance itself is already in the store, so usage includes it.
         """
@@ -119,7 +119,7 @@ class Quotas:
         self._check_family(instance, region)
 
     def check_disk(self, disk: Record) -> None:
-        """Raise OperationError QUOTA_EXCEEDED if this disk, which is in the store, is too much."""
+        """Raise OperationError QUOTA_EXCEEDED if this stored disk exceeds a quota."""
         project, region = disk.key.project, urls.region_of(urls.last(disk.key.scope))
         asked = Counter({_disk_metric(disk): int(disk.body["sizeGb"])})
         self._check_region(asked, self._disk_usage(project, region, None), region)
@@ -157,7 +157,7 @@ class Quotas:
         return FAMILY_LIMIT
 
     def gpus_in_use(self, zone: str, gpu: str) -> int:
-        """Return how many of a GPU the instances of all projects hold in a zone."""
+        """Return the number of a GPU that the instances of all projects hold in a zone."""
         return sum(
             accelerator["acceleratorCount"]
             for record in self._store.find("instances")
@@ -208,7 +208,7 @@ class Quotas:
             metric = GPU_METRICS.get(gpu)
             if gpu.startswith("nvidia-h100") and spot:
                 metric = "NVIDIA_H100_GPUS"
-            # A project that never asked for preemptible quota has 0 and uses its standard one.
+            # A project without preemptible quota has 0 there and uses its standard quota.
             if metric and spot and self._limit(f"PREEMPTIBLE_{metric}", region):
                 metric = f"PREEMPTIBLE_{metric}"
             if metric in REGION_LIMITS:

@@ -11,7 +11,7 @@ from ..store import Record
 
 
 def compute_limit(record: Record, started: datetime) -> datetime | None:
-    """Return when an instance that started then has to end; None when it has no limit."""
+    """Return when an instance that started at `started` must end; None without a limit."""
     scheduling = record.body["scheduling"]
     if "terminationTime" in scheduling:
         return parse_stamp(scheduling["terminationTime"])
@@ -27,7 +27,7 @@ def shown_limit(record: Record) -> datetime | None:
 
 
 class RunLimits:
-    """Calls `enforce` for every watched instance when its time is over."""
+    """Calls `enforce` for each watched instance at the end of its run time."""
 
     def __init__(self, clock: Clock, enforce: Callable[[Record], Awaitable[None]]) -> None:
         self._clock = clock
@@ -41,13 +41,13 @@ class RunLimits:
         self._tasks[record.body["id"]] = task
 
     def unwatch(self, instance_id: str) -> None:
-        """Forget an instance, which has stopped or is gone."""
+        """Stop watching an instance that has stopped or was deleted."""
         task = self._tasks.pop(instance_id, None)
         if task is not None:
             task.cancel()
 
     def close(self) -> None:
-        """Forget all."""
+        """Stop watching all instances."""
         for instance_id in list(self._tasks):
             self.unwatch(instance_id)
 

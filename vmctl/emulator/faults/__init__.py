@@ -1,1 +1,1 @@
-"""Faults to order: outages, stockouts, slow or broken boots."""
+"""Faults on request: outages, stockouts, slow or broken boots, paused calls."""

@@ -1,14 +1,14 @@
-"""Bad boots on request: what comes late or never after RUNNING, on the emulator's clock.
+"""Faults during boot: what is late or missing after RUNNING, on the emulator's clock.
 
-Faults that act once per boot. In all of them `zone` and `instance` choose the machines and
-seconds are emulated ones, counted from RUNNING:
+They act once per boot. In all of them `zone` and `instance` select the machines, and seconds are
+emulated ones, counted from RUNNING:
 
-slow-ssh     {"seconds": 40}    nothing answers at port 22 before; absent seconds: it never does
-slow-driver  {"seconds": 90}    the driver is being installed until then, the package lock held
-driver       {"state": "failed"} the installation fails at once; "missing": there is none;
-             {"count": 1}       nvidia-smi sees so many GPUs; {"cuda": "11.4"} the driver's CUDA
-dpkg-lock    {"seconds": 60}    unattended-upgr holds the package lock; absent seconds: for good
-agent        {"state": "dead"}  the guest agent: no keys, no host keys of this boot
+slow-ssh     {"seconds": 40}    port 22 does not answer before; without seconds: never
+slow-driver  {"seconds": 90}    until then the driver is being installed and the package lock held
+driver       {"state": "failed"} the installation fails at once; "missing": no driver;
+             {"count": 1}       the GPUs that nvidia-smi sees; {"cuda": "11.4"} the driver's CUDA
+dpkg-lock    {"seconds": 60}    unattended-upgr holds the package lock; without seconds: for ever
+agent        {"state": "dead"}  the guest agent: no keys and no host keys in this boot
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ STATES = {"driver": ("failed", "missing"), "agent": ("dead",)}
 
 @dataclass(frozen=True, slots=True)
 class BootFaults:
-    """What goes wrong in one boot; seconds after RUNNING, None where it never comes right."""
+    """The faults of one boot; times in seconds after RUNNING, None for a fault that never ends."""
 
-    trouble: dict[str, object] = field(default_factory=dict)  # what the machine itself is told
+    trouble: dict[str, object] = field(default_factory=dict)  # what the machine itself simulates
     silent: bool = False
     ssh_s: float | None = None
     driver_s: float | None = None
@@ -55,7 +55,7 @@ class BootFaults:
 
     @staticmethod
     def of(faults: Iterable[Json]) -> BootFaults:
-        """Read the faults that act on one boot."""
+        """Combine the faults that act on one boot."""
         trouble: dict[str, object] = {}
         silent, times = False, dict[str, float | None]()
         for fault in faults:
@@ -77,7 +77,7 @@ class BootFaults:
 
 
 class BootFaultTimers:
-    """Carries out what is left of each boot's script once its machine is RUNNING."""
+    """Ends each boot's faults at their times, once the machine is RUNNING."""
 
     def __init__(self, clock: Clock, machines: AsyncMachineHost, firewall: SshFirewall) -> None:
         self._clock = clock
@@ -86,12 +86,12 @@ class BootFaultTimers:
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
 
     def begin(self, record: Record, faults: BootFaults) -> None:
-        """RUNNING: the times of the script begin."""
+        """Start the timers: the machine is RUNNING."""
         identity = record.body["id"]
         self.end(identity)
         steps: list[tuple[float | None, Step]] = [
-            (faults.driver_s, lambda: self._machines.scripted(identity, "arrive")),
-            (faults.lock_s, lambda: self._machines.scripted(identity, "unlock")),
+            (faults.driver_s, lambda: self._machines.end_fault(identity, "arrive")),
+            (faults.lock_s, lambda: self._machines.end_fault(identity, "unlock")),
             (faults.ssh_s, lambda: self._firewall.unblock(record)),
         ]
         loop = asyncio.get_running_loop()
@@ -102,12 +102,12 @@ class BootFaultTimers:
         ]
 
     def end(self, instance_id: str) -> None:
-        """The machine stops: nothing more comes of its boot."""
+        """Cancel the timers of a machine that stops."""
         for task in self._tasks.pop(instance_id, ()):
             task.cancel()
 
     def close(self) -> None:
-        """End all."""
+        """Cancel all timers."""
         for instance_id in list(self._tasks):
             self.end(instance_id)
 

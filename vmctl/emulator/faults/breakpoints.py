@@ -1,8 +1,8 @@
-"""One API call held up on request, so that whoever waits for its answer can be killed just there.
+"""Pauses one API call on request, so that a test can kill its client at exactly that point.
 
-A test asks for the n-th call to be held `before` it is looked at or `after` it acted, kills the
-client when the call is shown as held, and lets go: the held call then ends without an answer, and
-one that was held before it acted never acts.
+A test asks for the n-th call to be paused `before` it acts or `after` it acted, kills the client
+once the call is shown as held, and releases it: the call then ends without a reply, and one that
+was paused before it acted never acts.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ MOMENTS = ("before", "after")
 
 
 class Breakpoints:
-    """Counts API calls since the last request to hold one, and holds that one."""
+    """Counts API calls since a breakpoint was set, and pauses the one it names."""
 
     def __init__(self) -> None:
         self._calls = 0
         self._changes_only = False
         self._repeats = True
         self._method: str | None = None
-        self._last: object = None  # the question that was asked last
+        self._last: object = None  # the last request
         self._wanted: tuple[int, str] | None = None
         self._held: Json | None = None
         self._released = asyncio.Event()
 
     def set(self, body: Json) -> Json:
-        """Hold call number `call`, counted from now on; ValueError when the wish is malformed."""
+        """Pause call number `call`, counted from now on; ValueError if the body is malformed."""
         call, when = body.get("call"), body.get("when", "before")
         changes, method = body.get("changes", False), body.get("method")
         repeats = body.get("repeats", True)
@@ -39,7 +39,7 @@ class Breakpoints:
         if not isinstance(changes, bool):
             raise ValueError("changes must be true (count only calls that change something)")
         if not isinstance(repeats, bool):
-            raise ValueError("repeats must be false (count a question asked again and again once)")
+            raise ValueError("repeats must be false (count a repeated GET once)")
         if not isinstance(method, str | None):
             raise ValueError("method must be the id of a method (count only its calls)")
         self.release()
@@ -48,23 +48,23 @@ class Breakpoints:
         return self.status()
 
     def release(self) -> Json:
-        """End the call that is held, unanswered, and hold none from now on."""
+        """End the paused call without a reply, and remove the breakpoint."""
         self._released.set()
         self._released = asyncio.Event()
         self._wanted = self._held = None
         return self.status()
 
     def status(self) -> Json:
-        """How many calls were counted, and which one is held."""
+        """Return the number of calls counted, and the call that is paused."""
         return {"calls": self._calls, "held": self._held}
 
-    def count(self, http_method: str, method: str, question: object) -> int:
-        """Number a call that has arrived; 0 for one that does not count.
+    def count(self, http_method: str, method: str, request: object) -> int:
+        """Return the number of a call that has arrived; 0 for one that does not count.
 
-        `question` is all that a GET asks: the same one as just before is a client that waits.
+        `request` identifies a GET: the same one as just before is a client that polls.
         """
-        again = http_method == "GET" and question == self._last
-        self._last = question
+        again = http_method == "GET" and request == self._last
+        self._last = request
         if again and not self._repeats:
             return 0
         if self._changes_only and http_method == "GET":
@@ -75,7 +75,7 @@ class Breakpoints:
         return self._calls
 
     async def pause(self, number: int, method: str, when: str) -> bool:
-        """Wait here if this is the call and the moment; True when it is to end unanswered."""
+        """Wait here if the breakpoint names this call and moment; True: it ends without a reply."""
         if self._wanted != (number, when):
             return False
         self._held = {"call": number, "method": method, "when": when}

@@ -1,7 +1,7 @@
-"""Bad days on request: stockouts, quota limits, slow boots, refused and slow calls.
+"""Faults on request: stockouts, quota limits, slow boots, refused and slow calls.
 
 A fault is a small JSON object posted to the admin route. It acts `calls` times or for `lasts_s`
-seconds (for ever when neither is there), is kept on disk, and is shown with how often it has acted.
+seconds (for ever without either), is kept on disk, and is shown with how often it has acted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIELDS: dict[str, dict[str, tuple[Any, bool]]] = {  # kind -> field -> (type, r
         "zonesAvailable": (list, False),
         "plain": (bool, False),
     },
-    "capacity": {  # a zone that has no more than so many of a GPU, for all projects together
+    "capacity": {  # a zone's total number of a GPU, for all projects together
         "zone": (str, False),
         "gpu": (str, True),
         "count": (int, True),
@@ -77,7 +77,7 @@ _HTTP_DEFAULTS = {
 
 
 class Faults:
-    """The faults in force, in the order in which they were asked for."""
+    """The faults in force, in the order in which they were added."""
 
     def __init__(self, file: Path, catalog: Catalog, quotas: Quotas, clock: Clock) -> None:
         self._file = file
@@ -121,7 +121,7 @@ class Faults:
         return known
 
     def all(self) -> list[Json]:
-        """Return the faults in force; those whose time has passed are gone."""
+        """Return the faults in force, without those whose time has passed."""
         over = [fault for fault in self._faults if schedule.is_over(fault, self._clock.now())]
         if over:
             self._faults = [fault for fault in self._faults if fault not in over]
@@ -136,7 +136,7 @@ class Faults:
         return before - len(self._faults)
 
     def refuse_call(self, method: str) -> ApiError | None:
-        """Return the error that a fault has in store for this call, and count it."""
+        """Return the error that a fault gives this call, and count it."""
         for fault in self._matching("http", method=method):
             if not schedule.strikes(fault):
                 continue
@@ -153,11 +153,11 @@ class Faults:
         return None
 
     def latency_s(self, method: str) -> float:
-        """Return how long this call is held up, in real seconds."""
+        """Return how long this call is delayed, in real seconds."""
         return self._take_seconds("latency", method=method)
 
     def drops(self, method: str, when: str) -> bool:
-        """Tell whether the connection breaks `before` the call is looked at or `after` it acted."""
+        """Whether the connection breaks `before` the call acts or `after` it acted."""
         for fault in self._matching("drop", method=method):
             if fault.get("when", "after") == when and schedule.strikes(fault):
                 self._act(fault)
@@ -169,7 +169,7 @@ class Faults:
         return self._take_seconds("slow-boot", zone=zone, instance=instance)
 
     def take_boot_faults(self, zone: str, instance: str) -> BootFaults:
-        """Return what goes wrong in this boot, and count it."""
+        """Return the faults of this boot, and count them."""
         found = [
             fault
             for kind in boot_faults.FIELDS
@@ -182,7 +182,7 @@ class Faults:
     def check_capacity(
         self, project: str, zone: str, machine_type: str, gpu: str | None, count: int
     ) -> None:
-        """Raise the OperationError of a zone that has no such machine to give."""
+        """Raise the OperationError of a zone that has no capacity for such a machine."""
         about = {"zone": zone, "gpu": gpu, "machineType": machine_type}
         for fault in self._matching("operation", **about):
             self._act(fault)
@@ -196,7 +196,7 @@ class Faults:
         for fault in self._matching("stockout", **about):
             self._act(fault)
             raise self._stockout(fault, project, zone, machine_type, gpu, count)
-        full = self._full(zone, gpu, 0)  # the instance that asks is counted already
+        full = self._full(zone, gpu, 0)  # the new instance is counted already
         if full is not None:
             self._act(full)
             raise self._stockout({}, project, zone, machine_type, gpu, count)
@@ -211,14 +211,14 @@ class Faults:
         return stockout_error(place, machine, gpu, count, others, plain=fault.get("plain", False))
 
     def _full(self, zone: str, gpu: str | None, more: int) -> Json | None:
-        """The capacity fault that a zone with so many more of a GPU would exceed."""
+        """The capacity fault that `more` of a GPU would exceed in a zone, if any."""
         for fault in self._matching("capacity", zone=zone, gpu=gpu):
             if gpu and self._quotas.gpus_in_use(zone, gpu) + more > fault["count"]:
                 return fault
         return None
 
     def _zones_left(self, zone: str, machine: str, gpu: str | None, count: int) -> list[str]:
-        """The zones of the same region that offer the GPU and have so many of it to give."""
+        """The zones of the same region with capacity for `count` of the GPU."""
         region = zone.rpartition("-")[0]
         zones = self._catalog.zones_with(gpu) if gpu else self._catalog.zones
         return [
@@ -256,7 +256,7 @@ class Faults:
         write_json(self._file, {"faults": self._faults})
 
     def _limits(self) -> list[Limit]:
-        """The quotas that were set by hand, as they are now."""
+        """The quota limits that faults set now."""
         return [
             Limit(f["metric"], f.get("region"), f["limit"], f.get("family"))
             for f in self.all()

@@ -1,7 +1,7 @@
-"""How long a fault lasts and how often it strikes: for ever and always, or less on request.
+"""How long a fault lasts and how often it strikes: for ever and always by default.
 
-Every fault takes `calls` (it acts so often) and `lasts_s` (so long, on the emulator's clock).
-Those of single calls take `share`, too: 0.5 strikes every second call, evenly and not by chance,
+Every fault takes `calls` (how often it acts) and `lasts_s` (how long, on the emulator's clock).
+Faults of single calls also take `share`: 0.5 strikes every second call, evenly and not at random,
 so that a rehearsal can be repeated.
 """
 
@@ -19,7 +19,7 @@ FOR_CALLS: dict[str, tuple[Any, bool]] = {"share": (_NUMBER, False)}
 
 
 def check(fault: Json) -> None:
-    """ValueError for times and shares that mean nothing."""
+    """Raise ValueError for a time or a share out of range."""
     if fault.get("lasts_s", 1) <= 0:
         raise ValueError("lasts_s must be above 0")
     if not 0 < fault.get("share", 1) <= 1:
@@ -27,19 +27,19 @@ def check(fault: Json) -> None:
 
 
 def with_end(fault: Json, now: datetime) -> Json:
-    """The fault with the time at which it will be over, where it is limited."""
+    """Return the fault with the time of its end, if it has one."""
     if "lasts_s" not in fault:
         return fault
     return {**fault, "until": stamp(now + timedelta(seconds=fault["lasts_s"]))}
 
 
 def is_over(fault: Json, now: datetime) -> bool:
-    """Whether its time has passed."""
+    """Whether the fault's time has passed."""
     return "until" in fault and parse_stamp(fault["until"]) <= now
 
 
 def strikes(fault: Json) -> bool:
-    """Whether it strikes this call of those that it could; counts the call."""
+    """Whether the fault strikes this call, which it counts."""
     share, number = fault.get("share", 1), fault.get("met", 0)
     if share < 1:
         fault["met"] = number + 1

@@ -1,7 +1,7 @@
-"""HTTP in front of the API: who may call, what a body may weigh, how errors look.
+"""HTTP in front of the API: which callers are allowed, how long a body may be, how errors look.
 
-There is one way in, and everything comes through it: API, batches, admin route and the proxy's
-WebSockets. Whoever does not carry the home's secret is told so and nothing else.
+Everything passes one check first: API, batches, admin route and the proxy's WebSockets. A caller
+without the home's secret gets 401 and nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .dispatch import BODY_LIMIT, Dispatcher, Reply
 CHECK_VARIABLE = "VMCTL_EMULATOR_CHECK_REPLIES"  # set by tests: replies keep to Google's schemas
 BATCH_PATHS = ("/batch/compute/v1", "/batch")
 NO_SECRET = (
-    "The emulator answers only those who send its secret as a bearer token. "
+    "The emulator requires its secret as a bearer token. "
     'For gcloud and others: eval "$(vmctl emulator env)"'
 )
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -96,18 +96,18 @@ def application(
 
 
 def require_secret(app: Application, secret: str) -> Application:
-    """Let only those in who send the secret, whatever they ask for."""
+    """Pass on only requests with the secret, whatever their path."""
     expected = f"Bearer {secret}".encode("ascii")
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            return  # the server's own business; nobody asked for anything
+            return  # the server's own message, not a request
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and hmac.compare_digest(given[0], expected):
             await app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()  # websocket.connect
-            await send({"type": "websocket.close", "code": 1008})  # before it began: HTTP 403
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
         else:
             response = _json(Reply(401, ApiError(401, "required", NO_SECRET).body()))
             response.headers["WWW-Authenticate"] = 'Bearer realm="vmctl emulator"'
@@ -117,7 +117,7 @@ def require_secret(app: Application, secret: str) -> Application:
 
 
 def check_caller(request: Request, hosts: set[str]) -> None:
-    """Refuse browsers: a web page must not reach the emulator, nor through a name it rebinds."""
+    """Refuse browsers: a web page must not reach the emulator, even by rebinding a host name."""
     headers = request.headers
     fetched = headers.get("sec-fetch-site", "none")
     if headers.get("host", "") not in hosts or "origin" in headers or fetched != "none":
@@ -155,7 +155,7 @@ def _json(reply: Reply) -> Response:
 
 
 async def _break_connection(scope: Scope, send: Send) -> None:
-    """Promise a body and close: the client sees the connection die in the middle of a reply."""
+    """Announce a body and close: the client sees the connection break in the middle of a reply."""
     headers = [(b"content-length", b"65536"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"{", "more_body": True})

@@ -74,7 +74,7 @@ class Discovery:
             # A literal segment wins over a parameter: `instances/bulkInsert`, not `instances/NAME`.
             routes.sort(key=lambda m: [s.startswith("{") for s in m.segments])
         self._validator = lru_cache(maxsize=None)(self._make_validator)
-        self._sound: set[bytes] = set()  # digests of replies that kept to their schema
+        self._sound: set[bytes] = set()  # digests of replies that keep to their schema
 
     @classmethod
     @cache
@@ -97,7 +97,7 @@ class Discovery:
         return None
 
     def check_parameters(self, match: Match, query: dict[str, str]) -> None:
-        """Raise ApiError(400) for a malformed path parameter or a query parameter nobody knows."""
+        """Raise ApiError(400) for a malformed path parameter or an unknown query parameter."""
         for name, value in match.path.items():
             pattern = match.method.parameters.get(name, {}).get("pattern")
             if pattern and not re.fullmatch(pattern, value):
@@ -113,13 +113,13 @@ class Discovery:
         """Raise ApiError(400), worded like Google's, when a request body breaks its schema."""
         error = next(iter(self._errors("in", schema, body)), None)
         if error is not None:
-            raise _as_google_says_it(error)
+            raise _to_api_error(error)
 
     def check_response(self, schema: str, body: Json) -> None:
-        """Raise ValueError when a reply of ours breaks Google's schema: a bug on our side.
+        """Raise ValueError when one of the emulator's replies breaks Google's schema: a bug here.
 
-        The same reply again, as who waits asks for it, is not looked at again: that takes 5 ms
-        for an empty list of all zones.
+        A reply that is the same as an earlier one, as polling clients get it, is not checked
+        again: that takes 5 ms for an empty list of all zones.
         """
         packed = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(f"{schema}\0{packed}".encode("utf-8", "surrogatepass")).digest()
@@ -207,7 +207,7 @@ def _field(parts: Any) -> str:
     return text
 
 
-def _as_google_says_it(error: Any) -> ApiError:
+def _to_api_error(error: Any) -> ApiError:
     field = _field(error.absolute_path)
     report: dict[str, Callable[[], ApiError]] = {
         "additionalProperties": lambda: _unknown_name(error, field),

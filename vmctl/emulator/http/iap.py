@@ -1,9 +1,9 @@
 """Google's Identity-Aware Proxy for TCP: the relay behind `gcloud compute start-iap-tunnel`.
 
 A WebSocket at /v4/connect carries one TCP connection to a machine, in frames of its own: a tag of
-two bytes, then a length or a count, then data. Who may call is settled before it comes here; the
-rest is as on Google: the machine has to run, and a firewall rule has to let the proxy's addresses
-in. A relay that broke is not taken up again.
+two bytes, then a length or a count, then data. The caller has been checked before; the rest is as
+on Google: the machine must be running, and a firewall rule must allow the proxy's addresses. A
+broken relay cannot be resumed.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Relay:
         self._host = host
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Carry one connection until either side ends it."""
+        """Relay one connection until either side ends it."""
         await receive()  # websocket.connect
         if scope["path"] != PATH or not self._is_caller(scope):
-            await send({"type": "websocket.close", "code": 1008})  # before it began: HTTP 403
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP 403
             return
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
@@ -54,21 +54,21 @@ class Relay:
             return
         port = asked.get("port", "")
         inside = await self._enter(record) if port == str(firewall.PORT) else None
-        if inside is None or not admits(self._cloud, record):
+        if inside is None or not allows_proxy(self._cloud, record):
             await _end(send, NOT_LET_IN, "failed to connect to backend")
             return
         sid = uuid.uuid4().hex.encode()
         await _send(send, struct.pack(">HI", CONNECTED, len(sid)) + sid)
         reader, writer = await asyncio.open_connection(sock=inside, limit=4 * LARGEST)
         try:
-            await _carry(receive, send, reader, writer)
+            await _relay(receive, send, reader, writer)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
     def _is_caller(self, scope: Scope) -> bool:
-        """gcloud, and no browser: a web page can neither send this origin nor rebind the name."""
+        """Whether gcloud calls, not a browser: a web page cannot send this origin or this host."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         return (
@@ -84,7 +84,7 @@ class Relay:
         return record if record is not None and record.body["status"] == "RUNNING" else None
 
     async def _enter(self, record: Record) -> socket.socket | None:
-        """Our end of a connection whose other end the machine has."""
+        """Connect to a machine; returns the near end of the connection, None if it takes none."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.setblocking(False)
             inside = socket.socket()
@@ -92,7 +92,9 @@ class Relay:
             loop = asyncio.get_running_loop()
             await loop.sock_connect(inside, server.getsockname())
             outside, caller = await loop.sock_accept(server)
-            while caller != inside.getsockname():  # somebody else on this computer was quicker
+            while (
+                caller != inside.getsockname()
+            ):  # another process of this computer connected first
                 outside.close()
                 outside, caller = await loop.sock_accept(server)
         outside.setblocking(True)
@@ -103,45 +105,45 @@ class Relay:
         return None
 
 
-def admits(cloud: Cloud, record: Record) -> bool:
-    """Whether the rules of the instance's network let the proxy's addresses reach port 22."""
+def allows_proxy(cloud: Cloud, record: Record) -> bool:
+    """Whether the rules of the instance's network allow port 22 from the proxy's addresses."""
     return firewall.allows_ssh(cloud.store, record, ADDRESSES)
 
 
-async def _carry(
+async def _relay(
     receive: Receive, send: Send, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    out = asyncio.create_task(_outwards(send, reader))
-    into = asyncio.create_task(_inwards(receive, send, writer))
+    out = asyncio.create_task(_send_data(send, reader))
+    into = asyncio.create_task(_receive_data(receive, send, writer))
     await asyncio.wait({out, into}, return_when=asyncio.FIRST_COMPLETED)
     for task in (out, into):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, OSError, RuntimeError):
             await task
-    await _end(send, 1000, "")  # which nobody hears where the caller has hung up
+    await _end(send, 1000, "")  # without effect if the caller has hung up
 
 
-async def _outwards(send: Send, reader: asyncio.StreamReader) -> None:
+async def _send_data(send: Send, reader: asyncio.StreamReader) -> None:
     while data := await reader.read(LARGEST):
         await _send(send, struct.pack(">HI", DATA, len(data)) + data)
 
 
-async def _inwards(receive: Receive, send: Send, writer: asyncio.StreamWriter) -> None:
-    came = told = 0
+async def _receive_data(receive: Receive, send: Send, writer: asyncio.StreamWriter) -> None:
+    received = acknowledged = 0
     while True:
         message: Message = await receive()
         if message["type"] == "websocket.disconnect":
             return
         frame: bytes = message.get("bytes") or b""
         if len(frame) < 6 or struct.unpack(">H", frame[:2])[0] != DATA:
-            continue  # what it acknowledges is of no interest: nothing is sent twice
+            continue  # an acknowledgement: nothing is ever sent twice
         (length,) = struct.unpack(">I", frame[2:6])
         writer.write(frame[6 : 6 + length])
         await writer.drain()
-        came += length
-        if came - told >= ACK_AFTER:
-            told = came
-            await _send(send, struct.pack(">HQ", ACK, came))
+        received += length
+        if received - acknowledged >= ACK_AFTER:
+            acknowledged = received
+            await _send(send, struct.pack(">HQ", ACK, received))
 
 
 async def _send(send: Send, frame: bytes) -> None:
@@ -149,5 +151,5 @@ async def _send(send: Send, frame: bytes) -> None:
 
 
 async def _end(send: Send, code: int, reason: str) -> None:
-    with contextlib.suppress(RuntimeError, OSError):  # it has hung up meanwhile
+    with contextlib.suppress(RuntimeError, OSError):  # the caller has hung up meanwhile
         await send({"type": "websocket.close", "code": code, "reason": reason})

@@ -1,4 +1,4 @@
-"""Lists as Compute Engine answers them: filtered, ordered, in pages, flat or by scope."""
+"""List replies as Compute Engine sends them: filtered, ordered, in pages, flat or by scope."""
 
 from __future__ import annotations
 

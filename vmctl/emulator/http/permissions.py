@@ -1,4 +1,4 @@
-"""Projects that are not the caller's: the public ones, whose images everybody may read."""
+"""Permissions in other projects: Google's public ones, whose images everyone may read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PERMISSION_OF = {"insert": "create", "aggregatedList": "list", "patch": "update
 
 
 def check_permission(method: str, project: str | None, path: str) -> None:
-    """Raise ApiError(403) for anything but reading images in a project of Google's own."""
+    """Raise ApiError(403) for calls to Google's own projects other than reading images."""
     if project not in PUBLIC_PROJECTS or method.startswith(_OPEN):
         return
     service, collection, verb = method.split(".")

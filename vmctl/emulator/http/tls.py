@@ -1,8 +1,7 @@
-"""What the emulator proves itself with, and what its callers do: a certificate and a secret.
+"""The emulator's TLS certificate, and the secret that its callers send as a bearer token.
 
-Both are made once per home and lie there readable by its owner alone. The certificate is good for
-127.0.0.1 only and signed by nobody else: a client that trusts this one file speaks to this
-emulator or to nobody. The secret is what every call has to carry, as a bearer token.
+Both are made once per home and readable by its owner alone. The certificate is self-signed and
+valid for 127.0.0.1 only: a client that trusts just this file can talk to no other server.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ..machines.file_modes import make_folder, write_file
 
 LIFETIME = timedelta(days=3650)
 SECRET_BYTES = 32
-_EARLIER = ("iap.pem", "iap.key", "iap.token")  # what it had while its API needed neither
+_EARLIER = ("iap.pem", "iap.key", "iap.token", "door.pem", "door.key")  # of older versions
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The files, in a folder that nobody else can enter."""
+    """The files, in a folder that only its owner can enter."""
 
     certificate: Path
     key: Path
@@ -30,12 +29,12 @@ class Credentials:
 
     @classmethod
     def ensure(cls, folder: Path) -> Credentials:
-        """Make what is not there yet; OSError when the folder cannot be written."""
-        made = cls(folder / "door.pem", folder / "door.key", folder / "secret")
+        """Make the files that are missing; OSError if the folder cannot be written."""
+        made = cls(folder / "tls.pem", folder / "tls.key", folder / "secret")
         make_folder(folder)
         for name in _EARLIER:
             (folder / name).unlink(missing_ok=True)
-        if not _holds_a_secret(made.secret):
+        if not _has_secret(made.secret):
             write_file(made.secret, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
         if not (made.certificate.exists() and made.key.exists()):
             key, certificate = _certify()
@@ -46,11 +45,11 @@ class Credentials:
         return made
 
     def read_secret(self) -> str:
-        """The secret itself."""
+        """Return the secret itself."""
         return self.secret.read_text(encoding="ascii").strip()
 
 
-def _holds_a_secret(file: Path) -> bool:
+def _has_secret(file: Path) -> bool:
     try:
         return len(bytes.fromhex(file.read_text(encoding="ascii"))) == SECRET_BYTES
     except (OSError, ValueError):
@@ -58,7 +57,7 @@ def _holds_a_secret(file: Path) -> bool:
 
 
 def _certify() -> tuple[bytes, bytes]:
-    """A new private key and its certificate, as PEM."""
+    """Return a new private key and its certificate, as PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,4 +1,4 @@
-"""Names and URLs of resources: built in one place, taken apart in one place."""
+"""Names and URLs of resources: built and parsed here only."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def last(url: str) -> str:
 
 
 class Reference:
-    """A full or partial resource URL taken apart; missing parts are None."""
+    """A parsed full or partial resource URL; missing parts are None."""
 
     __slots__ = ("collection", "name", "project", "scope")
 
@@ -69,12 +69,12 @@ def new_id() -> str:
 
 
 def project_number(project: str) -> str:
-    """Return the project's number: 12 digits that follow from its id."""
+    """Return the project's number: 12 digits derived from its id."""
     digest = hashlib.sha256(project.encode()).digest()
     return str(10**11 + int.from_bytes(digest[:8], "big") % (9 * 10**11))
 
 
 def stable_id(*parts: str) -> str:
-    """Return an id that follows from its parts, for resources that nobody creates."""
+    """Return an id derived from `parts`, for resources that Google provides."""
     digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return str(int.from_bytes(digest[:8], "big") >> 2)

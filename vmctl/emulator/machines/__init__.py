@@ -1,4 +1,4 @@
-"""The machines behind the emulated instances: real sshd in a sandbox of its own each."""
+"""The machines behind the emulated instances: each a real sshd in its own sandbox."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What one machine may take of this computer: processes, memory, and room on the disk.
+"""Limits on what one machine may use of this computer: processes, memory and disk space.
 
-Processes and memory are bounded by a control group per machine, where this user may make some; else
-by limits that each process has, as far as they go. Room on the disk is watched: who writes more
-than fits is switched off. What a computer does not allow is said, not passed over.
+Processes and memory are limited by a control group per machine where this user may make one, else
+by limits per process as far as possible. Disk space is watched: a machine that writes more than
+fits is switched off. `note` says which limits this computer does not allow.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
-PROCESSES = 4096  # threads count, too
-PROCESSES_OF_USER = 8192  # of all machines together, where only the kernel's limit per user is left
-OOM_SCORE = 500  # when memory runs out, a machine's process goes before one of the user's
-LOOK_S = 1.0
+PROCESSES = 4096  # with their threads
+PROCESSES_OF_USER = 8192  # of all machines together, where only the kernel's limit per user applies
+OOM_SCORE = 500  # when memory runs out, machines' processes are killed before the user's
+CHECK_S = 1.0
 TRIES = 5
-GONE = (errno.ENOENT, errno.ENODEV)  # a group in which nobody was yet
+GONE = (errno.ENOENT, errno.ENODEV)  # a group that was just removed
 GROWTH = 256 << 20  # bytes written on the computer before disks are measured again
-RESERVE = 512 << 20  # bytes that stay free on it
-MUCH = 128 << 20  # bytes by one machine since all was well: it is the one that fills it
-ROOM = 1 << 30  # bytes that a machine may write in one boot, however full its disk is
+RESERVE = 512 << 20  # bytes that stay free on this computer's disk
+MUCH = 128 << 20  # bytes by one machine since space was last free: this one fills the disk
+ROOM = 1 << 30  # bytes that a machine may always write in one boot
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A control group's folder, its controller, and what is written into its files."""
+    """A control group's folder, its controller, and the limits by file name."""
 
     folder: Path
     controller: str
     limits: dict[str, int]
 
     def make(self) -> None:
-        """OSError where it is refused. Of the limits those are written that there are files for,
-        since each version of control groups has its own."""
+        """Make the group; OSError where that is refused.
+
+        Limits without a file are skipped: each version of control groups has its own files."""
         self.folder.mkdir(exist_ok=True)
         able = self.folder / "cgroup.controllers"
         if able.exists() and self.controller not in able.read_text().split():
@@ -59,16 +60,16 @@ class Group:
                 file.write_text(str(self.limits[file.name]))
 
     def join(self, pid: int) -> None:
-        """A process and all that it starts from now on belong to it."""
+        """Put a process, and everything it starts from now on, into the group."""
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     def remove(self) -> None:
-        """Once nobody is in it any more."""
+        """Remove the group once it is empty."""
         _remove(self.folder)
 
 
 class Bounds:
-    """Of all machines of one home; may be called from any thread."""
+    """The limits of all machines of one home; may be called from any thread."""
 
     def __init__(self, home: Path) -> None:
         name = f"vmctl-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
@@ -81,7 +82,7 @@ class Bounds:
 
     @property
     def note(self) -> str:
-        """One sentence about what machines may take."""
+        """One sentence about what machines may use."""
         memory = f"{self.memory / 2**30:.1f} GiB of memory"
         if len(self._all) == 2:
             return f"Each machine has at most {PROCESSES} processes and {memory}, and its disk."
@@ -99,30 +100,30 @@ class Bounds:
         return f"{processes}; their memory is not bounded: {lacking}."
 
     def join(self, name: str, pid: int) -> None:
-        """Bound a process, and with it the machine that it becomes; OSError when it cannot be."""
+        """Limit a process, and so the machine that it becomes; OSError if that is impossible."""
         with suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
 
-        def put() -> None:
+        def join_groups() -> None:
             for group in self._all.values():
                 group.make()
             for group in self._of(name):
                 group.make()
                 group.join(pid)
 
-        _again(put)
+        _retry(join_groups)
         if "pids" not in self._all:
             _, hard = resource.prlimit(pid, resource.RLIMIT_NPROC)
             most = PROCESSES_OF_USER if hard < 0 else min(PROCESSES_OF_USER, hard)
             resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
 
     def leave(self, name: str) -> None:
-        """The machine is gone."""
+        """Remove the groups of a machine that has ended."""
         for group in self._of(name):
             group.remove()
 
     def close(self) -> None:
-        """No machine is left."""
+        """Remove all groups: no machine is left."""
         self._sweep()
         for group in self._all.values():
             group.remove()
@@ -135,7 +136,7 @@ class Bounds:
         ]
 
     def _common(self, name: str, controller: str) -> Group:
-        """The group of all machines, in which processes can be put; OSError without one."""
+        """Make the group of all machines; OSError where no process can be put into one."""
         sizes = {"pids": 4 * PROCESSES, "memory": self.memory * 3 // 2}
         refusal = OSError("no control groups")
         for place in _places(controller):
@@ -151,9 +152,9 @@ class Bounds:
         raise refusal
 
     def _sweep(self) -> None:
-        """Remove the groups that killed emulators left behind, of this home or not.
+        """Remove the groups that killed emulators left, of any home.
 
-        What still has a process in it stays: the kernel sees to that."""
+        The kernel keeps those that still have a process."""
         for group in self._all.values():
             for common in group.folder.parent.glob("vmctl-*"):
                 for folder in [path for path in common.glob("*") if path.is_dir()]:
@@ -163,7 +164,7 @@ class Bounds:
 
 
 def _limits(controller: str, most: int) -> dict[str, int]:
-    """The files of both versions of control groups; in each only its own exist."""
+    """Return limits for both versions of control groups; each has only its own files."""
     if controller == "pids":
         return {"pids.max": most}
     return {
@@ -173,7 +174,7 @@ def _limits(controller: str, most: int) -> dict[str, int]:
 
 
 def _places(controller: str) -> list[Path]:
-    """Where a group might be made: in this process's own, else further up."""
+    """Return where a group might be made: in this process's own group, else further up."""
     found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
@@ -189,32 +190,32 @@ def _places(controller: str) -> list[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """A group that nobody is in any more; one that has somebody stays."""
+    """Remove a group, unless a process is in it."""
     with suppress(OSError):
         folder.rmdir()
 
 
 def _try(group: Group) -> None:
-    """OSError where a process cannot be put into a group."""
+    """Raise OSError where a process cannot be put into a group."""
     waiting = subprocess.Popen(["/bin/sh", "-c", "read end"], stdin=subprocess.PIPE)
 
-    def put() -> None:
+    def join_groups() -> None:
         group.folder.parent.mkdir(exist_ok=True)
         group.make()
         group.join(waiting.pid)
 
     try:
-        _again(put)
+        _retry(join_groups)
     finally:
         waiting.communicate()
         group.remove()
 
 
-def _again(put: Callable[[], None]) -> None:
-    """Put a process into groups; what another emulator has just cleared away is made anew."""
+def _retry(join_groups: Callable[[], None]) -> None:
+    """Put a process into groups; try again if another emulator has just removed one."""
     for left in reversed(range(TRIES)):
         try:
-            return put()
+            return join_groups()
         except OSError as error:
             if error.errno not in GONE or not left:
                 raise
@@ -226,36 +227,36 @@ def _again(put: Callable[[], None]) -> None:
 
 @dataclass(slots=True)
 class Disk:
-    """One that a machine has booted from, and what is known of it once it was looked at."""
+    """The disk of a running machine, and the last measurements of it."""
 
     folder: Path
     size: int
     pid: int
     end: Callable[[str], None]
-    most: int = 0  # bytes on it
-    written: int = 0  # bytes by its processes, until all was well the last time
+    most: int = 0  # bytes allowed on it
+    written: int = 0  # bytes by its processes when space was last free
 
 
 class DiskWatch:
-    """Ends the machine that fills its disk, or this computer's."""
+    """Switches off a machine that fills its own disk or this computer's."""
 
     def __init__(self, home: Path, measure: Callable[[Path], int]) -> None:
         self._home = home
         self._measure = measure
         self._lock = threading.Lock()
         self._disks: dict[str, Disk] = {}
-        self._known = 0  # free bytes, the last time that disks were measured
+        self._known = 0  # free bytes when disks were last measured
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="disks", daemon=True)
         self._thread.start()
 
     def add(self, name: str, disk: Disk) -> None:
-        """Watch a disk; its `end` is told why its machine has to go."""
+        """Watch a disk; its `end` is called with the reason to switch the machine off."""
         with self._lock:
             self._disks[name] = disk
 
     def remove(self, name: str) -> None:
-        """Its machine is down."""
+        """Stop watching a disk: its machine has ended."""
         with self._lock:
             self._disks.pop(name, None)
 
@@ -264,8 +265,8 @@ class DiskWatch:
         self._stopped.set()
         self._thread.join()
 
-    def look(self) -> None:
-        """Measure what has to be measured, and act on it."""
+    def check(self) -> None:
+        """Measure disks where needed, and switch off a machine that wrote too much."""
         with self._lock:
             disks = list(self._disks.values())
         free = shutil.disk_usage(self._home).free
@@ -286,23 +287,25 @@ class DiskWatch:
         if free < RESERVE:
             most = max(disks, key=lambda disk: wrote[id(disk)] - disk.written)
             if wrote[id(most)] - most.written > MUCH:
-                most.end("this computer's disk is full, and it has written most of late")
+                most.end(
+                    "this computer's disk is full, and this machine has written the most lately"
+                )
             return
         for disk in disks:
             disk.written = wrote[id(disk)]
 
     def _watch(self) -> None:
-        while not self._stopped.wait(LOOK_S):
-            began = time.monotonic()
+        while not self._stopped.wait(CHECK_S):
+            started = time.monotonic()
             try:
-                self.look()
+                self.check()
             except Exception:
-                log.exception("disks could not be looked at")
-            self._stopped.wait(5 * (time.monotonic() - began))  # large disks take their time
+                log.exception("disks could not be measured")
+            self._stopped.wait(5 * (time.monotonic() - started))  # large disks take long to measure
 
 
 def written_by(pid: int) -> int:
-    """Bytes that a process and its descendants have written to disks, those that ended too."""
+    """Return the bytes that a process and its descendants, ended ones too, wrote to disks."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""Folders and files of the emulator's home: their modes are said, never left to a umask."""
+"""Folders and files of the emulator's home, with explicit modes instead of a umask's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import stat
 from pathlib import Path
 
-UMASK = 0o077  # of the emulator itself: what is for others says so
+UMASK = 0o077  # of the emulator itself; other modes are set explicitly
 
 
 def make_folder(folder: Path, mode: int = 0o700, group: int | None = None) -> None:
-    """Make a folder, or give one that is there these modes and, where it is said, this group.
+    """Make a folder, or set an existing one's mode and, if given, its group.
 
-    Parents that are missing may be passed through by others, who cannot list them: machines of a
-    root's emulator run under a uid that has to get here."""
+    Missing parents are made so that others can pass through but not list them: machines of a
+    root's emulator run under another uid."""
     for parent in reversed(folder.parents):
         if not parent.exists():
             parent.mkdir(mode=0o700, exist_ok=True)
@@ -27,7 +27,7 @@ def make_folder(folder: Path, mode: int = 0o700, group: int | None = None) -> No
 
 
 def tighten(folder: Path) -> None:
-    """Take from others what an earlier emulator may have left open: a file, or all of a folder."""
+    """Remove others' rights, which older versions left, from a file or a whole folder."""
     every = [folder] if folder.exists() else []
     for base, folders, files in os.walk(folder):
         every += [Path(base) / name for name in (*folders, *files)]
@@ -38,7 +38,7 @@ def tighten(folder: Path) -> None:
 
 
 def write_file(file: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file in one step; nobody ever sees it with other modes."""
+    """Replace a file atomically; it never exists with another mode."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,7 +1,7 @@
-"""Single ports of this computer that its machines may reach, each named by the user.
+"""Ports of this computer that its machines may reach, each named by the user.
 
-A machine reaches nothing of the computer by itself. A port of 127.0.0.1 that is forwarded answers
-in every machine at 10.0.2.2: we listen there, inside the machine's network, and pass on what comes.
+A machine cannot reach the computer by itself. A forwarded port of 127.0.0.1 answers in every
+machine at 10.0.2.2: a socket that listens there, in the machine's network, is relayed to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .interface import MachineError
 from .sandbox import network_command
 
 ADDRESS = "10.0.2.2"
-VARIABLE = "VMCTL_EMULATOR_FORWARD"  # ports to begin with, with commas between them
+VARIABLE = "VMCTL_EMULATOR_FORWARD"  # the first ports, separated by commas
 HELPER_S = 20.0
 CHUNK = 65536
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class Forwards:
-    """The ports, and the machines that have them; may be called from any thread."""
+    """The forwarded ports and the machines that have them; may be called from any thread."""
 
     def __init__(self, seed: Path) -> None:
-        """MachineError when the environment names something else than ports."""
+        """MachineError if the environment variable is not a list of ports."""
         self._seed = seed
         self._lock = threading.Lock()
-        self._ports = {checked(text) for text in os.environ.get(VARIABLE, "").split(",") if text}
+        self._ports = {parse_port(text) for text in os.environ.get(VARIABLE, "").split(",") if text}
         self._machines: dict[str, int] = {}  # a process in each one's network
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._loop = asyncio.new_event_loop()
@@ -41,33 +41,33 @@ class Forwards:
 
     @property
     def ports(self) -> list[int]:
-        """Those in force."""
+        """The forwarded ports."""
         with self._lock:
             return sorted(self._ports)
 
     def add(self, port: int) -> None:
-        """Every machine has the port from now on; one in which it cannot be had is passed over."""
+        """Forward a port to every machine, except those where that is impossible."""
         with self._lock:
             self._ports.add(port)
             for name, pid in self._machines.items():
                 self._open(name, pid, [port])
 
     def remove(self, port: int) -> None:
-        """No machine has it any more; connections that are open end by themselves."""
+        """Stop forwarding a port; open connections stay."""
         with self._lock:
             self._ports.discard(port)
             for name in self._machines:
                 self._shut(name, port)
 
     def attach(self, name: str, pid: int) -> None:
-        """A machine has come up in whose network pid is."""
+        """Forward the ports to a new machine, whose network the process pid is in."""
         with self._lock:
             self._machines[name] = pid
             if self._ports:
                 self._open(name, pid, sorted(self._ports))
 
     def detach(self, name: str) -> None:
-        """A machine is gone."""
+        """Forget a machine that has ended."""
         with self._lock:
             if self._machines.pop(name, None) is not None:
                 for port in self._ports:
@@ -80,31 +80,31 @@ class Forwards:
         self._loop.close()
 
     def _open(self, name: str, pid: int, ports: list[int]) -> None:
-        """Listens in a machine's network; another process has to go there for it."""
+        """Listens in a machine's network, through another process that enters it."""
         ports = [port for port in ports if (name, port) not in self._servers]
         if not ports:
             return
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            words = ["open", str(theirs.fileno()), *map(str, ports)]
+        near, far = socket.socketpair()
+        with near, far:
+            words = ["open", str(far.fileno()), *map(str, ports)]
             enter = ["nsenter", f"--target={pid}", "--user", "--net", "--preserve-credentials"]
             done = subprocess.run(
                 [*enter, "--", *network_command(self._seed, *words)],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(far.fileno(),),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=HELPER_S,
                 check=False,
             )
             if done.returncode != 0:
-                said = done.stderr.decode("utf-8", "replace").strip()
-                logger.warning("machine %s has no port of this computer: %s", name, said)
+                error = done.stderr.decode("utf-8", "replace").strip()
+                logger.warning("machine %s: ports cannot be forwarded: %s", name, error)
                 return
-            _, descriptors, _, _ = socket.recv_fds(ours, 1, len(ports))
+            _, descriptors, _, _ = socket.recv_fds(near, 1, len(ports))
         for port, descriptor in zip(ports, descriptors, strict=True):
             listening = socket.socket(fileno=descriptor)
-            begun = asyncio.run_coroutine_threadsafe(self._serve(listening, port), self._loop)
-            self._servers[name, port] = begun.result(HELPER_S)
+            serving = asyncio.run_coroutine_threadsafe(self._serve(listening, port), self._loop)
+            self._servers[name, port] = serving.result(HELPER_S)
 
     def _shut(self, name: str, port: int) -> None:
         server = self._servers.pop((name, port), None)
@@ -115,28 +115,28 @@ class Forwards:
     async def _serve(listening: socket.socket, port: int) -> asyncio.Server:
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                there, back = await asyncio.open_connection("127.0.0.1", port)
+                remote_reader, remote_writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
-                writer.transport.abort()  # refused here is refused there
+                writer.transport.abort()  # refused on the computer: refused in the machine
                 return
             try:
-                await asyncio.gather(_copy(reader, back), _copy(there, writer))
+                await asyncio.gather(_copy(reader, remote_writer), _copy(remote_reader, writer))
             finally:
                 writer.close()
-                back.close()
+                remote_writer.close()
 
         return await asyncio.start_server(carry, sock=listening)
 
 
-def checked(text: str) -> int:
-    """A port's number; MachineError for anything else."""
+def parse_port(text: str) -> int:
+    """Parse a port's number; MachineError if it is not valid."""
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise MachineError(f"'{text}' is no port of this computer: name one of 1 to 65535")
+        raise MachineError(f"'{text}' is not a valid port: name one from 1 to 65535")
     return int(text)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What one side sends goes to the other, and so does its end."""
+    """Copy what one side sends to the other, its end of data too."""
     try:
         while data := await reader.read(CHUNK):
             writer.write(data)

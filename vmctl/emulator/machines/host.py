@@ -1,4 +1,4 @@
-"""All machines of one emulator: what this computer allows, and who runs."""
+"""All machines of one emulator: what this computer allows, and which run."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class MachineHost:
     """Boots, stops and describes machines; every method may be called from any thread."""
 
     mode: str  # "sandbox" or "plain"
-    note: str  # one sentence for the user about what this computer does not allow; may be empty
+    note: str  # one sentence for the user about what this computer does not allow, or empty
 
     def __init__(self, home: Path, images: Path, backend: GuestBackend) -> None:
-        """One per home at a time; MachineError when machines cannot run here at all."""
+        """One per home at a time; MachineError if machines cannot run here at all."""
         self._home = home.resolve()
         self._backend = backend
         self._lock = threading.Lock()
-        machine_network()  # a wrong one is told now, not at the first machine
+        machine_network()  # an invalid one is reported now, not at the first machine
         self._machines: dict[str, HostedMachine] = {}
-        self._silent: set[str] = set()  # told to go down: no exited() for them
+        self._silent: set[str] = set()  # being stopped: no exited() for them
         self._disks: dict[str, Path] = {}
         enclose(self._home)
         enclose(self._home / "machines")
         for disk in (self._home / "machines").iterdir():
             if disk.is_dir() and not disk.is_symlink():
-                enclose(disk)  # those of an emulator that left them open to other users
+                enclose(disk)  # older versions left them open to other users
         if sandbox.machine_uid() is not None:
             check_traversable(self._home / "machines")
         self._seed = self._home / "seed"
@@ -79,7 +79,7 @@ class MachineHost:
         self._images.prepare(image, progress)
 
     def image_folder(self, image: str) -> Path | None:
-        """Where a prepared image's Python lies on this computer; None for one without."""
+        """The folder of a prepared image's Python on this computer; None for an image without."""
         return self._images.path(image)
 
     def boot(self, spec: MachineSpec) -> Booted:
@@ -110,17 +110,17 @@ class MachineHost:
             raise
         with self._lock:
             machine.booted = True
-            gone_already = machine.reason
-        if gone_already:  # a startup-script may power off before anybody heard of the boot
+            end_reason = machine.reason
+        if end_reason:  # a startup-script may power off before the boot is reported
             threading.Thread(
-                target=self._backend.exited, args=(spec.instance_id, gone_already), daemon=True
+                target=self._backend.exited, args=(spec.instance_id, end_reason), daemon=True
             ).start()
         return booted
 
     def shutdown(self, instance_id: str, grace_s: float) -> None:
-        """Presses the power button, pulls the plug after grace_s; no exited() follows.
+        """Presses the power button, cuts the power after grace_s; no exited() follows.
 
-        Nothing happens when the machine is down already."""
+        Does nothing if the machine has ended already."""
         with self._lock:
             machine = self._machines.get(instance_id)
             if machine is None:
@@ -131,11 +131,11 @@ class MachineHost:
             self._silent.discard(instance_id)
 
     def metadata_changed(self, instance_id: str) -> None:
-        """The machine reads its metadata anew: accounts, keys, and whoever waits for a change."""
+        """Makes the machine read its metadata again: accounts, keys, waiting requests."""
         with self._lock:
             machine = self._machines.get(instance_id)
         if machine is not None:
-            machine.tell("changed")
+            machine.send_order("changed")
 
     def admit(self, instance_id: str, admits: bool) -> None:
         """Lets connections reach the machine's port 22, or drops them as a firewall does."""
@@ -145,20 +145,20 @@ class MachineHost:
             machine.admit(admits)
 
     def enter(self, instance_id: str, connection: socket.socket) -> bool:
-        """Hands a connection to the machine's sshd; False when it takes none."""
+        """Passes a connection to the machine's sshd; False if it takes none."""
         with self._lock:
             machine = self._machines.get(instance_id)
         return machine is not None and machine.enter(connection)
 
-    def scripted(self, instance_id: str, what: str) -> None:
-        """The script of this boot goes on: the driver may `arrive`, the package lock `unlock`."""
+    def end_fault(self, instance_id: str, what: str) -> None:
+        """Ends a boot fault: `arrive` (the driver) or `unlock` (the package lock)."""
         with self._lock:
             machine = self._machines.get(instance_id)
         if machine is not None:
-            machine.tell(what)
+            machine.send_order(what)
 
     def serial_output(self, instance_id: str) -> bytes:
-        """The last megabyte of the serial port; survives stops and the emulator's restart."""
+        """The last megabyte of the serial port; survives stops and restarts of the emulator."""
         with self._lock:
             machine = self._machines.get(instance_id)
             disk = self._disks.get(instance_id)
@@ -171,7 +171,7 @@ class MachineHost:
         return b"" if disk is None else SerialPort(disk / "serial.log").read()
 
     def close(self) -> None:
-        """Kills every machine; returns when nothing of them is left."""
+        """Kills every machine; returns when none is left."""
         with self._lock:
             machines = list(self._machines.values())
             self._silent.update(machine.spec.instance_id for machine in machines)

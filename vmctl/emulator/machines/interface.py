@@ -1,4 +1,4 @@
-"""What the API side and the machines know of each other."""
+"""The interface between the API side and the machines."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ class MachineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """One boot of one instance: what it is called, what it boots from, what it has."""
+    """One boot of one instance: its names, its disk and image, its hardware."""
 
     instance_id: str
     name: str
     hostname: str
-    disk: Path  # made when missing; holds the whole state that survives a stop
+    disk: Path  # made if missing; holds all state that survives a stop
     image: str  # "base", or the name of an image with a Python of its own
-    nat_ip: str | None  # an address to have again; None for a free one of 127.0.x.y
+    nat_ip: str | None  # the previous address; None for a free one of 127.0.x.y
     gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
     gpu_count: int
     disk_gb: int = 100
-    admits: bool = True  # whether anybody reaches its port 22 from the first moment on
-    trouble: dict[str, object] = field(default_factory=dict)  # what goes wrong in this boot
+    admits: bool = True  # whether its port 22 can be reached from the start
+    trouble: dict[str, object] = field(default_factory=dict)  # the faults that this boot simulates
 
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """Where the machine's sshd answers."""
+    """The address and port of the machine's sshd."""
 
     nat_ip: str
     ssh_port: int
 
 
 class GuestBackend(Protocol):
-    """What a machine asks of the API side. Called from the machines' threads, also while `boot`
-    is going on: an implementation must not need a lock that a caller of MachineHost holds."""
+    """What a machine asks of the API side. Called from the machines' threads, also during `boot`:
+    an implementation must not need a lock that a caller of MachineHost holds."""
 
     def metadata(self, instance_id: str) -> dict[str, object]:
         """The computeMetadata/v1 tree: {"instance": {...}, "project": {...}}."""
 
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
-        """Stores `NAMESPACE/KEY`; false when guest attributes are not enabled."""
+        """Stores `NAMESPACE/KEY`; false if guest attributes are not enabled."""
 
     def exited(self, instance_id: str, reason: str) -> None:
-        """The machine went down by itself: "poweroff", "reboot" or "crash"."""
+        """The machine ended without being stopped: "poweroff", "reboot" or "crash"."""

@@ -1,4 +1,4 @@
-"""One running machine, seen from the computer: its processes, its line, its serial port."""
+"""One running machine, seen from the computer: processes, control socket, serial port."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 READY_S = 60.0
 SERIAL_BYTES = 1 << 20
-LAST_WORDS_S = 2.0
+LAST_OUTPUT_S = 2.0
 MESSAGE_BYTES = 4 << 20  # of one message from a machine; a guest attribute is the longest
 SENDING_S = 5
 ATTRIBUTE = re.compile(r"[\w.-]{1,128}/[\w.-]{1,128}")
@@ -37,7 +37,7 @@ ATTRIBUTE_BYTES = 256 * 1024
 
 
 class SerialPort:
-    """The last megabyte that a machine wrote, kept beside its disk."""
+    """The last megabyte that a machine wrote, kept next to its disk."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -64,9 +64,9 @@ class SerialPort:
 
 
 class HostedMachine:
-    """Boots in the constructor's caller, runs until it goes down, tells `on_end` why.
+    """Runs from `boot` until it ends, then calls `on_end` with the reason.
 
-    `on_end` answers whether the API side is to hear of it."""
+    `on_end` returns whether the end is to be reported to the API side."""
 
     def __init__(
         self,
@@ -95,17 +95,17 @@ class HostedMachine:
         self._reason = "crash"
         self._plain = False
         self.booted = False
-        self.reason = ""  # why it went down, once it did
+        self.reason = ""  # of its end, once it has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._uplink: Uplink | None = None
         self._sending = threading.Lock()
         self._serial_ended = threading.Event()
-        self._admits: bool | None = None  # nobody has said
+        self._admits: bool | None = None  # not set yet
         self._admit_lock = threading.Lock()
         self._control, self._control_inside = socket.socketpair()
-        # A machine that does not read what it is told must not hold up who tells it.
-        patience = struct.pack("ll", SENDING_S, 0)
-        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        # A machine that does not read its orders must not block the sender.
+        timeout = struct.pack("ll", SENDING_S, 0)
+        self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._accepted, self._accepted_inside = socket.socketpair(type=socket.SOCK_SEQPACKET)
 
     # -- up ------------------------------------------------------------------------------------
@@ -135,12 +135,12 @@ class HostedMachine:
             self._attach(spawner)
         if not self._plain and self._process is not None and not self.ended.is_set():
             self._forwards.attach(spec.instance_id, self._process.pid)
-        self.tell("online")
+        self.send_order("online")
         if not self._ready.wait(READY_S) or self._failure or not self._up:
             self.kill()
             self.ended.wait(10)
-            story = self.serial.read().decode("utf-8", "replace").strip().splitlines()
-            reason = self._failure or (story[-1] if story else "no output on the serial port")
+            lines = self.serial.read().decode("utf-8", "replace").strip().splitlines()
+            reason = self._failure or (lines[-1] if lines else "no output on the serial port")
             raise MachineError(f"machine {spec.name} did not boot: {reason}")
         self.admit(spec.admits)
         return Booted(self.listener.nat_ip, self.listener.port)
@@ -167,13 +167,13 @@ class HostedMachine:
             raise
         finally:
             os.close(serial_write)
-        # A machine that printed its last word closes the pipe; a copy per end would keep it open.
+        # The pipe must close with the machine: no copy of its ends may stay open here.
         self._control_inside.close()
         self._accepted_inside.close()
-        self._relay.copy(serial_read, self._hear)
+        self._relay.copy(serial_read, self._on_serial)
 
     def _attach(self, spawner: Spawner) -> None:
-        """Gives the machine its way out; without one it runs on and says so."""
+        """Gives the machine its outbound network; without one it runs on and logs that."""
         assert self._process is not None
         log = self.spec.disk / "uplink.log"
         try:
@@ -185,7 +185,7 @@ class HostedMachine:
         if self.ended.is_set() and self._uplink is not None:
             self._uplink.close()  # it ended while this was starting
 
-    def _hear(self, data: bytes) -> None:
+    def _on_serial(self, data: bytes) -> None:
         if data:
             self.serial.write(data)
         else:
@@ -212,7 +212,7 @@ class HostedMachine:
                 "instance_id": spec.instance_id,
                 "name": spec.name,
                 "hostname": spec.hostname,
-                "gpus": [described(spec.gpu)] * spec.gpu_count if spec.gpu else [],
+                "gpus": [describe_gpu(spec.gpu)] * spec.gpu_count if spec.gpu else [],
                 "thin": not overlay,
                 "trouble": spec.trouble,
                 **own,
@@ -232,15 +232,15 @@ class HostedMachine:
                     self._relay.silence(self.listener)
 
     def enter(self, connection: socket.socket) -> bool:
-        """Hands one connection to sshd past the firewall; False when the machine takes none."""
+        """Passes one connection to sshd past the firewall; False if the machine takes none."""
         try:
             socket.send_fds(self._accepted, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True
 
-    def tell(self, op: str, **values: object) -> None:
-        """An order to the machine; nothing happens when it is gone."""
+    def send_order(self, op: str, **values: object) -> None:
+        """Sends an order to the machine; does nothing if it has ended."""
         self._send({"op": op, **values})
 
     def _send(self, message: dict[str, object]) -> None:
@@ -251,27 +251,27 @@ class HostedMachine:
                 pass
 
     def _serve(self, order: dict[str, Any]) -> None:
-        """Answers the machine until it hangs up, then clears away what is left of it."""
+        """Answers the machine until it hangs up, then removes what is left of it."""
         self._send(order)
         try:
             with self._control.makefile("rb") as lines:
                 while (line := lines.readline(MESSAGE_BYTES)).endswith(b"\n"):
                     self._answer(json.loads(line))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass  # it died in the middle of a word, or talks nonsense: both end it below
+            pass  # it ended within a message or sent an invalid one: both end it below
         except Exception:
             logger.exception("machine %s", self.spec.name)
         self.kill()
         assert self._process is not None
         self._process.wait()
-        self._serial_ended.wait(LAST_WORDS_S)
+        self._serial_ended.wait(LAST_OUTPUT_S)
         self._release()
         self._alive.set()
         self._ready.set()
-        # Struck off the list before anybody who waits for its end may boot it again.
-        news = self._on_end(self, self._reason)
+        # Off the list before `ended` is set, so that it can be booted again at once.
+        is_news = self._on_end(self, self._reason)
         self.ended.set()
-        if news:
+        if is_news:
             self._backend.exited(self.spec.instance_id, self._reason)
 
     def _answer(self, message: dict[str, Any]) -> None:
@@ -306,21 +306,21 @@ class HostedMachine:
     # -- down ----------------------------------------------------------------------------------
 
     def press_power_button(self, grace_s: float) -> None:
-        """ACPI: the machine runs its shutdown-script and goes down; killed after grace_s."""
+        """ACPI: the machine runs its shutdown-script and ends; it is killed after grace_s."""
         started = time.monotonic()
-        self.tell("power", grace_s=grace_s)
+        self.send_order("power", grace_s=grace_s)
         if not self.ended.wait(max(grace_s - (time.monotonic() - started), 0)):
             self.kill()
             self.ended.wait()
 
     def _end_with(self, reason: str) -> None:
-        """Pulls the plug, and says why where the user will look."""
+        """Cuts the power, and writes the reason to the serial port and the log."""
         self.serial.write(f"vmctl emulator: switched off: {reason}\n".encode())
         logger.warning("machine %s is switched off: %s", self.spec.name, reason)
         self.kill()
 
     def kill(self) -> None:
-        """Pulls the plug."""
+        """Cuts the power."""
         if self._process is not None and self._process.poll() is None:
             if self._plain:
                 plain_process.kill(self._process)
@@ -353,7 +353,7 @@ GPUS = {
 }
 
 
-def described(gpu: str) -> str:
-    """`NAME;MEMORY_MIB` as the driver names the card of an accelerator type."""
+def describe_gpu(gpu: str) -> str:
+    """Return `NAME;MEMORY_MIB`, as the driver shows an accelerator type."""
     name, memory = GPUS.get(gpu, (gpu, 0))
     return f"{name};{memory}"

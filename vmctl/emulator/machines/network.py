@@ -1,4 +1,4 @@
-"""The way out of a machine: slirp4netns, a network stack in an unprivileged process."""
+"""A machine's outbound network: slirp4netns, a network stack in an unprivileged process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from .sandbox import find_program
 from .spawner import Spawner
 
-# Its network must not be 10.0.2.0/24: there are the ports of this computer that are forwarded.
+# Not 10.0.2.0/24: the forwarded ports of this computer are at 10.0.2.2.
 NETWORK = "10.213.98.0/24"
 DNS = "10.213.98.3"  # slirp4netns's own resolver, which asks the computer's
 READY_S = 5.0
@@ -30,7 +30,7 @@ exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all --no-n
 
 
 def refusal() -> str | None:
-    """Why machines have no way out on this computer; None when they have."""
+    """Return why machines have no outbound network on this computer; None if they have one."""
     if find_program("slirp4netns") is None:
         return "slirp4netns is not installed"
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
@@ -44,7 +44,7 @@ class Uplink:
     def __init__(self, spawner: Spawner, pid: int, uid: int | None, log: Path) -> None:
         """Attaches the network that the process pid is in; OSError with the reason if it cannot.
 
-        What slirp4netns has to say goes to the file `log`."""
+        slirp4netns's messages go to the file `log`."""
         self._log = log
         self._closing = threading.Lock()
         exit_read, self._exit_write = os.pipe()
@@ -74,7 +74,7 @@ class Uplink:
     def wait_ready(self) -> None:
         """Once, right after the start: returns when packets flow.
 
-        OSError with slirp4netns's last words otherwise."""
+        OSError with slirp4netns's last message otherwise."""
         try:
             readable, _, _ = select.select([self._ready], [], [], READY_S)
             ready = bool(readable) and os.read(self._ready, 1) == b"1"
@@ -86,7 +86,7 @@ class Uplink:
             raise OSError(words[-1] if words else "slirp4netns did not start")
 
     def close(self) -> None:
-        """Hangs up; returns when the process is gone."""
+        """Ends slirp4netns; returns when its process has ended."""
         with self._closing:
             if self._exit_write >= 0:
                 os.close(self._exit_write)
@@ -99,5 +99,5 @@ class Uplink:
 
 
 def resolver() -> str | None:
-    """The nameserver line for machines; None when this computer has no way out for them."""
+    """Return the machines' nameserver; None if they have no outbound network."""
     return DNS if refusal() is None and Path("/etc/resolv.conf").exists() else None

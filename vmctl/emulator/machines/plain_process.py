@@ -31,7 +31,7 @@ exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all --no-n
 
 
 def paths(disk: Path, seed: Path, image: Path | None) -> dict[str, Any]:
-    """Where the guest finds its things without a file system of its own."""
+    """Return the guest's folders, where it has no file system of its own."""
     return {
         "root": str(disk / "fs"),
         "seed": str(seed),
@@ -52,7 +52,7 @@ def start(
     control: socket.socket,
     accepted: socket.socket,
 ) -> subprocess.Popen[bytes]:
-    """Starts the machine's keeper, which ends every descendant when this process ends."""
+    """Starts the machine's init, which ends every descendant when this process ends."""
     argv = guest_command(launch.seed, launch.control_fd, launch.accepted_fd, "plain")
     uid = machine_uid()
     if uid is not None:
@@ -65,7 +65,7 @@ def start(
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """TERM: the keeper kills what it keeps, then itself."""
+    """Sends TERM: the machine's init kills its descendants, then itself."""
     try:
         os.kill(process.pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -73,7 +73,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def refusal() -> str | None:
-    """Why not even plain machines work here."""
+    """Return why not even plain machines work here; None if they do."""
     for program in ("sshd", "ssh-keygen"):
         if find_program(program) is None:
             return f"{program} is not installed (Debian: sudo apt-get install openssh-server)"
@@ -87,7 +87,7 @@ def refusal() -> str | None:
 
 
 def may_mount() -> bool:
-    """Whether root can show a machine an /etc of its own, as `AS_UID` does."""
+    """Whether root can mount a separate /etc for a machine, as `AS_UID` does."""
     attempt = ["unshare", "--mount", "--", "mount", "--bind", "/etc", "/etc"]
     try:
         return subprocess.run(attempt, capture_output=True).returncode == 0

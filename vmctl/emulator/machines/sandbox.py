@@ -14,7 +14,7 @@ from pathlib import Path
 from .interface import MachineError
 from .spawner import Spawner
 
-# Started by root, every machine runs under this uid, which no computer gives to anybody.
+# Started by root, every machine runs under this uid, which no user has.
 MACHINE_UID = 1_879_048_300
 PYTHON = "/usr/bin/python3"
 GUEST = "/run/vmctl/seed"
@@ -56,7 +56,7 @@ class Launch:
 
     @property
     def shown(self) -> list[str]:
-        """The folders of /etc for which the seed has an empty one."""
+        """The folders of /etc for which the seed has an empty folder."""
         etc = self.seed / "etc"
         return [n for n in FOLDERS_OF_LINKS if (etc / n).is_dir() and not any((etc / n).iterdir())]
 
@@ -96,12 +96,12 @@ def own_networks(table: str) -> list[str]:
 
 
 def locked(folders: Iterable[Path]) -> list[str]:
-    """The beginning of an argv in whose namespaces nobody can write to these folders; the network
-    there is a new one, too, over which whoever makes namespaces of its own inside has no power."""
+    """Return the start of an argv whose namespaces make these folders read-only, and have a new
+    network; namespaces made inside have no rights over either."""
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
     argv += ["/bin/sh", "-c", LOCK, "sh"]
     for folder in folders:
-        # What restricts the file system there already has to be said again, or it is refused.
+        # Existing mount restrictions must be repeated, or the mount is refused.
         present = os.statvfs(folder).f_flag
         kept = [name for flag, name in MOUNT_FLAGS.items() if present & flag]
         argv += [",".join(["ro", *kept]), str(folder)]
@@ -138,13 +138,13 @@ def command(launch: Launch, info_fd: int) -> list[str]:
 
 @cache
 def sizes_tmpfs() -> bool:
-    """Whether this bwrap can say how large a tmpfs may get; else it is half of all memory."""
-    told = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
-    return "--size" in told.stdout
+    """Whether this bwrap can limit the size of a tmpfs; else that is half of all memory."""
+    shown = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
+    return "--size" in shown.stdout
 
 
 def wait_started(descriptor: int) -> None:
-    """Until --info-fd, where words arrive in pieces, tells that the sandbox has a process."""
+    """Waits until --info-fd, whose text arrives in pieces, reports the sandbox's process."""
     data = b""
     while b"}" not in data:
         piece = os.read(descriptor, 4096)
@@ -172,7 +172,7 @@ exit 0
 
 
 def probe(spawner: Spawner) -> Abilities:
-    """Starts a real sandbox with a nested user namespace, as a machine needs it, and looks."""
+    """Starts a real sandbox with a nested user namespace, as a machine needs, to find out."""
     for program in ("bwrap", "sshd", "nsenter", "unshare", "mount", "ssh-keygen"):
         if find_program(program) is None:
             return Abilities(f"{program} is not installed on this computer", False)
@@ -203,7 +203,7 @@ def probe(spawner: Spawner) -> Abilities:
 
 
 def find_program(name: str) -> str | None:
-    """Where a system program is, also when the caller's PATH lacks the sbin folders."""
+    """Return a system program's path, even if the caller's PATH lacks the sbin folders."""
     return shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 
 

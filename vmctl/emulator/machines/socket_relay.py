@@ -34,9 +34,9 @@ class Listener:
 
 
 def machine_network() -> ipaddress.IPv4Network | None:
-    """The network whose addresses machines get instead of 127.0.x.y; MachineError if it is none.
+    """The network of the machines' addresses instead of 127.0.x.y; MachineError if it is invalid.
 
-    This computer must deliver all of its addresses to itself, as it does with 127.0.0.0/8."""
+    All of its addresses must be local to this computer, like 127.0.0.0/8."""
     text = os.environ.get(NETWORK_VARIABLE, "")
     if not text:
         return None
@@ -53,7 +53,7 @@ def _random_address() -> str:
     chosen = machine_network()
     if chosen is None:
         return f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}"
-    # the first ones are the computer's own there
+    # the first addresses belong to the computer itself
     return str(chosen[random.randint(16, chosen.num_addresses - 2)])
 
 
@@ -63,8 +63,8 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
     With `machine_network()`: a free address of that."""
     candidates = [wanted] if wanted is not None and wanted not in taken else []
     candidates += [_random_address() for _ in range(ATTEMPTS)]
-    # By port first: another emulator's machine may have the wanted address at port 22, and whoever
-    # ignores the port in the metadata would then reach that one.
+    # By port first: another emulator's machine may have the wanted address at port 22, and a client
+    # that ignores the port in the metadata would reach that one.
     for port in PORTS:
         for address in candidates:
             if address in taken and address != wanted:
@@ -114,7 +114,7 @@ class SocketRelay:
                 try:
                     socket.send_fds(accepted, [b"c"], [connection.fileno()], socket.MSG_DONTWAIT)
                 except OSError:
-                    pass  # the machine is gone or overrun: the caller sees a closed connection
+                    pass  # the machine has ended or is overloaded: the connection closes
 
         def begin() -> None:
             listener.server.listen(BACKLOG)
@@ -124,9 +124,9 @@ class SocketRelay:
         self._change(begin)
 
     def silence(self, listener: Listener) -> None:
-        """Answers nothing there, as a firewall that drops packets, until `connect`.
+        """Drops connections there, as a firewall that drops packets, until `connect`.
 
-        A queue for connections that is full makes the kernel drop whoever comes; ours fills it."""
+        The kernel drops connections while the listener's queue is full: one of our own fills it."""
 
         def fill() -> None:
             with contextlib.suppress(KeyError):
@@ -143,13 +143,13 @@ class SocketRelay:
     def disconnect(self, listener: Listener) -> None:
         """Stops listening; the address is free when this returns."""
 
-        def forget() -> None:
+        def remove() -> None:
             with contextlib.suppress(KeyError):  # a boot that failed was never connected
                 self._selector.unregister(listener.server)
             listener.server.close()
             self._free(listener)
 
-        self._change(forget)
+        self._change(remove)
 
     def copy(self, descriptor: int, sink: Callable[[bytes], None]) -> None:
         """Gives what arrives on descriptor to sink; closes it at its end, after sink(b"")."""

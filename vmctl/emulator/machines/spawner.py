@@ -29,9 +29,9 @@ class Spawner:
     def start_bound(
         self, argv: Sequence[str], bind: Callable[[int], None], **options: Any
     ) -> subprocess.Popen[bytes]:
-        """Starts argv, as `start` does, once `bind` has been told its pid and put it in bounds.
+        """Starts argv, as `start` does, after `bind` has put its pid under limits.
 
-        OSError if either cannot be done; then nothing is left running."""
+        OSError if either fails; then nothing is left running."""
         read, write = os.pipe()
         try:
             process = self.start([*GATE, *argv], stdin=read, **options)
@@ -81,7 +81,7 @@ class Spawner:
         return future.result()
 
     def close(self) -> None:
-        """Ends the thread, and with it whatever it started with --die-with-parent."""
+        """Ends the thread, and with it everything started with --die-with-parent."""
         self._work.put(None)
         self._thread.join()
 

@@ -82,14 +82,14 @@ def copy_disk(source: Path, target: Path) -> int:
     """Copies what a machine has on its disk, owners and modes too; returns its size in bytes.
 
     The target appears whole or not at all. A disk that no machine has booted from is empty."""
-    if target.exists():  # an earlier copy that came to its end
+    if target.exists():  # an earlier copy was completed
         return disk_size(target)
     partial = target.with_name(f"{target.name}{COPYING}")
     delete_disk(partial)
     enclose(partial)
     parts = [source / name for name in FOLDERS if (source / name).is_dir()]
     if parts:
-        # a copy must not go on into a folder that the next emulator begins anew
+        # a copy must not run on into a folder that the next emulator creates again
         bound = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         done = subprocess.run(
             [*bound, "cp", "-a", "--", *map(str, parts), str(partial)],
@@ -98,25 +98,27 @@ def copy_disk(source: Path, target: Path) -> int:
             check=False,
         )
         if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
             delete_disk(partial)
-            raise MachineError(f"the disk could not be copied: {said[-1] if said else 'cp failed'}")
+            raise MachineError(
+                f"the disk could not be copied: {lines[-1] if lines else 'cp failed'}"
+            )
     partial.rename(target)
     return disk_size(target)
 
 
 def disk_size(folder: Path) -> int:
-    """Bytes that a disk's files take here."""
+    """Return the bytes that a disk's files take on this computer."""
     found = 0
     for base, _, files in os.walk(folder):
         for name in files:
-            with suppress(OSError):  # it went meanwhile
+            with suppress(OSError):  # deleted meanwhile
                 found += os.lstat(os.path.join(base, name)).st_blocks * 512  # noqa: PTH118 (speed)
     return found
 
 
 def delete_disk(disk: Path) -> None:
-    """Removes a disk whatever modes its machine left behind; a missing one is no error."""
+    """Removes a disk, whatever its files' modes; a missing one is not an error."""
 
     def insist(function: Callable[..., object], path: str, _: object) -> None:
         parent = Path(path).parent
@@ -181,7 +183,7 @@ def unreadable_caches(folder: str, names: list[str]) -> set[str]:
 
 
 def stays_in_usr(folder: Path) -> bool:
-    """Whether a machine finds in its own /usr, or beside them, all that these links lead to."""
+    """Whether a machine has the targets of these links, in its own /usr or in the same folder."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     with os.scandir(folder) as entries:
@@ -211,7 +213,7 @@ def copy_visible(source: Path, target: Path) -> None:
         elif source.is_file():
             shutil.copyfile(source, target)
     except PermissionError:
-        pass  # what an ordinary user may not read here, the machine does without
+        pass  # a machine does without files that this user may not read
 
 
 def write_pip_settings(target: Path) -> None:

@@ -84,7 +84,7 @@ def size_gb(
 def new_disk(
     call: Call, key: Key, kind: DiskType, size: int, image: Image | None, labels: dict[str, str]
 ) -> Record:
-    """Build a disk that is READY and in nobody's use."""
+    """Build a READY disk that no instance uses."""
     body: Json = {
         "kind": "compute#disk",
         "id": urls.new_id(),
@@ -136,7 +136,7 @@ async def insert(call: Call) -> Json:
     if "description" in call.body:
         record.body["description"] = call.body["description"]
     if snapshot:
-        disk_copies.describe(record, snapshot)
+        disk_copies.set_source(record, snapshot)
     call.cloud.store.save(record)
 
     async def make(operation: Record) -> None:
@@ -145,7 +145,7 @@ async def insert(call: Call) -> Json:
         except OperationError:
             call.cloud.store.delete(record.key)
             raise
-        await disk_copies.fill(call.cloud, record)
+        await disk_copies.fill_disk(call.cloud, record)
 
     return call.start("insert", key, record.body["id"], make)
 

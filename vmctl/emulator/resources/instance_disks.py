@@ -49,7 +49,7 @@ def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Jso
 
 
 def _local_ssd(index: int, asked: Json) -> Json:
-    """Local SSDs come and go with the instance: they are no disk resources of their own."""
+    """Local SSDs belong to the instance: they are not disk resources."""
     field = f"resource.disks[{index}]"
     kind = urls.last(asked.get("initializeParams", {}).get("diskType", ""))
     if kind != "local-ssd" or index == 0:
@@ -117,7 +117,7 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     disk = disks.new_disk(call, key, kind, size, image, labels)
     disk.private["created_with"] = instance["id"]
     if snapshot:
-        disk_copies.describe(disk, snapshot)
+        disk_copies.set_source(disk, snapshot)
     return disk
 
 

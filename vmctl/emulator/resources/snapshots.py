@@ -65,7 +65,10 @@ def _create(call: Call, disk: Record) -> Json:
     record = Record(key, body, {name: disk.private[name] for name in ("machine", "image")})
     cloud = call.cloud
     answer = call.start(
-        "createSnapshot", disk.key, disk.body["id"], lambda op: disk_copies.take(cloud, record)
+        "createSnapshot",
+        disk.key,
+        disk.body["id"],
+        lambda op: disk_copies.fill_snapshot(cloud, record),
     )
     record.private["made_by"] = answer["name"]
     cloud.store.save(record)

@@ -43,9 +43,9 @@ class Machine:
         return done.stdout
 
     def file(self, suffix: str) -> Path:
-        """The only file of a kind among the control files."""
-        (found,) = (self.runtime / "vmctl").glob(f"*.{suffix}")
-        return found
+        """The newest file of a kind: those of a VM that has gone may lie there until swept."""
+        found = (self.runtime / "vmctl").glob(f"*.{suffix}")
+        return max(found, key=lambda file: file.stat().st_mtime_ns)
 
     @property
     def master(self) -> int:

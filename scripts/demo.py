@@ -214,10 +214,11 @@ def main_job(demo: Demo, image: Process) -> tuple[list[Any], list[Any]]:
     losses = training_loss(demo, tunnel, url)
     tunnel.stop()
 
-    demo.run("vmctl", "fetch", "unet.pth", "sample.png", "history.json", "--to", str(OUTPUT))
+    demo.run("vmctl", "fetch", "unet.pth", "sample.png", "history.json", "--to", OUTPUT.name)
     demo.run("vmctl", "ps")
     demo.run("vmctl", "down")
     demo.run("vmctl", "ls")
+    demo.run("vmctl", "emulator", "stop")
     return json.loads((OUTPUT / "history.json").read_text()), losses
 
 

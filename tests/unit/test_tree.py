@@ -8,8 +8,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmctl.domain.sync.tree import TreeEntry, difference, named, tree_id
-from vmctl.guest.sync import receiver, record
+from vmctl.domain.limits import LISTED
+from vmctl.domain.sync import remote_listing
+from vmctl.domain.sync.tree import TreeEntry, difference, named
+from vmctl.guest import installer, protocol
+from vmctl.guest.protocol import tree_id
+from vmctl.guest.sync import receiver
 
 ENTRY = st.one_of(
     st.tuples(st.just("f"), st.sampled_from(["aa", "bb"]), st.integers(0, 9), st.just(7)).map(list),
@@ -22,7 +26,7 @@ TREE = st.dictionaries(st.text(min_size=1) | st.just("caf\udce9"), ENTRY, max_si
 @given(TREE)
 def test_both_sides_name_a_tree_alike(tree: dict[str, TreeEntry]) -> None:
     over_the_wire = json.loads(json.dumps(tree))
-    assert tree_id(tree) == record.tree_id(over_the_wire)
+    assert tree_id(tree) == tree_id(over_the_wire)
 
 
 @given(TREE, TREE)
@@ -41,3 +45,10 @@ def test_numbers_travel_as_ranges(numbers: set[int]) -> None:
     ranges = receiver._ranges(numbers)
     assert named(ranges, names) == [str(number) for number in sorted(numbers)]
     assert all(after[0] > before[1] + 1 for before, after in pairwise(ranges))
+
+
+def test_what_cannot_import_the_protocol_agrees_with_it() -> None:
+    """The domain imports no helper, and the installer runs before there is anything to import."""
+    assert LISTED == protocol.LISTED
+    assert remote_listing.PART_SUFFIX == protocol.PART_SUFFIX
+    assert installer.NOT_INSTALLED == protocol.NOT_INSTALLED

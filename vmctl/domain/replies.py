@@ -411,10 +411,9 @@ WATCH_REPORT = record(
 # -- the check ---------------------------------------------------------------------------------
 
 
-def reply(verb: str, value: Any) -> dict[str, Any]:
+def reply(verb: str, value: Any) -> Any:
     """A helper's answer to a verb, as it may be used."""
-    found: dict[str, Any] = checked(REPLIES[verb], value, verb)
-    return found
+    return checked(REPLIES[verb], value, verb)
 
 
 def checked(shape: Shape, value: Any, of: str) -> Any:

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 
-from .paths import STATE, GuestError
-from .protocol import BROKEN, REFUSED
+from . import protocol
+from .paths import STATE
+from .protocol import BROKEN, REFUSED, GuestError
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
 
 # verb: (module, function); imported when asked for, because every start is waited for
 VERBS = {
-    "prepare": ("machine.interpreter", "prepare"),
-    "push": ("sync.receiver", "push"),
-    "push-accept": ("sync.record", "accept"),
-    "start": ("runs.runs", "start"),
-    "runs": ("runs.runs", "listing"),
-    "cancel": ("runs.runs", "cancel"),
-    "follow": ("runs.log_stream", "follow"),
-    "fetch": ("files.sender", "fetch"),
-    "pull": ("files.pull", "pull"),
-    "service": ("runs.services", "ensure_running"),
-    "service-state": ("runs.services", "state"),
+    protocol.PREPARE: ("machine.interpreter", "prepare"),
+    protocol.PUSH: ("sync.receiver", "push"),
+    protocol.PUSH_ACCEPT: ("sync.record", "accept"),
+    protocol.START: ("runs.runs", "start"),
+    protocol.RUNS: ("runs.runs", "listing"),
+    protocol.CANCEL: ("runs.runs", "cancel"),
+    protocol.FOLLOW: ("runs.log_stream", "follow"),
+    protocol.FETCH: ("files.sender", "fetch"),
+    protocol.PULL: ("files.pull", "pull"),
+    protocol.SERVICE: ("runs.services", "ensure_running"),
+    protocol.SERVICE_STATE: ("runs.services", "state"),
 }
-# what somebody does: the watchdog (watchdog/activity.py) reads when that was last
-ACTIVE_VERBS = ("prepare", "push", "push-accept", "start", "cancel", "fetch", "pull")
+# these only look: the watchdog (watchdog/activity.py) reads when any other was last called
+LOOKING = (protocol.RUNS, protocol.FOLLOW, protocol.SERVICE, protocol.SERVICE_STATE)
 # started inside tmux: words, no request
 INSIDE = {"job": ("runs.runner", "main"), "serve": ("runs.services", "serve")}
 
@@ -55,14 +56,14 @@ def _main() -> int:
     module, function = VERBS[verb]
     try:
         # before anything is heard: what a dead link brings late belongs to an earlier turn
-        turn = _function("sync.lock", "draw_number")() if verb == "push" else 0
+        turn = _function("sync.lock", "draw_number")() if verb == protocol.PUSH else 0
         line = sys.stdin.buffer.readline()
         if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
             return 1
         request: dict[str, Any] = json.loads(line)
         if turn:
             request["turn"] = turn
-        if verb in ACTIVE_VERBS:
+        if verb not in LOOKING:
             _mark_active()
         answer = _function(module, function)(request)
     except GuestError as refusal:

@@ -7,13 +7,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
 from vmctl.domain.replies import BOOT_REPORT, checked, decoded
 from vmctl.domain.text import last_lines
 from vmctl.ssh import rpc
 from vmctl.ssh.session.remote import Remote
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import BootRequest
 
 MAX_LINE = 1 << 16
 SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
@@ -24,7 +27,7 @@ WAITING = 64  # reports: each says how all stands, so an older one may be missed
 class BootReports:
     """Reads what guest/machine/boot_report.py says in a thread of its own, until `close`."""
 
-    def __init__(self, remote: Remote, request: dict[str, Any]) -> None:
+    def __init__(self, remote: Remote, request: BootRequest) -> None:
         self._heard_at = time.monotonic()
         self._news: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
         self._stream = remote.stream(rpc.watch_line(request))

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import ssh_failure
@@ -18,6 +18,9 @@ from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unfit
 from vmctl.domain.text import DISK_FULL_HINT, last_lines, refusal
 from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import BootRequest, PrepareRequest, Reply, Request, Verb
 
 __all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
 
@@ -77,7 +80,7 @@ def verb_line(verb: str) -> str:
     return f"[ -d {where} ] || exit {ABSENT}; exec python3 -ISB {where} {shlex.quote(verb)}"
 
 
-def install_line(request: dict[str, Any] | None = None) -> str:
+def install_line(request: PrepareRequest | None = None) -> str:
     """A shell line that installs the library from standard input and, if asked, prepares."""
     script = (_FOLDER / "install.sh").read_text(encoding="utf-8")
     installer = (_FOLDER / "installer.py").read_text(encoding="utf-8")
@@ -87,14 +90,14 @@ def install_line(request: dict[str, Any] | None = None) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def watch_line(request: dict[str, Any]) -> str:
+def watch_line(request: BootRequest) -> str:
     """A shell line that tells how the VM comes up, before anything is installed there."""
     source = (_FOLDER / "machine" / "boot_report.py").read_text(encoding="utf-8")
     words = ("exec", "python3", "-ISB", "-c", source, json.dumps(request))
     return " ".join(map(shlex.quote, words))
 
 
-def call(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+def call(ssh: OpenSSH, verb: Verb[Request, Reply], request: Request) -> Reply:
     """One request, one answer, checked; a refusal on the VM is raised as the error it names."""
     line, data = verb_line(verb), json.dumps(request).encode() + b"\n"
     done = ssh.run(line, input=data, timeout_s=CALL_S)
@@ -128,7 +131,7 @@ def mended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool) -> bool:
     return False
 
 
-def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen[bytes]:
+def stream(ssh: OpenSSH, verb: Verb[Request, Any], request: Request) -> subprocess.Popen[bytes]:
     """Start a verb that streams; its standard input stays open, closing it ends the verb.
 
     Where the library is missing it ends with ABSENT; `ended` puts it there.
@@ -143,7 +146,7 @@ def stream(ssh: OpenSSH, verb: str, request: dict[str, Any]) -> subprocess.Popen
     return process
 
 
-def answer(verb: str, code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]:
+def answer(verb: Verb[Any, Reply], code: int, stdout: bytes, stderr: bytes) -> Reply:
     """A verb's answer, checked, or its refusal raised."""
     if code != 0:
         raise failure(code, stderr)
@@ -151,10 +154,11 @@ def answer(verb: str, code: int, stdout: bytes, stderr: bytes) -> dict[str, Any]
         found = decoded(stdout)
     except ValueError as error:
         raise unfit(f"{verb} answers with no JSON, or too much of it") from error
-    return reply(verb, found)
+    found_reply: Reply = reply(verb, found)
+    return found_reply
 
 
-def last_word(verb: str, key: str, stderr: bytes) -> dict[str, Any] | None:
+def last_word(verb: Verb[Any, Reply], key: str, stderr: bytes) -> Reply | None:
     """What a verb that streams told at its end, checked; None where no line there has this key."""
     for line in reversed(stderr.splitlines()):
         try:
@@ -162,7 +166,8 @@ def last_word(verb: str, key: str, stderr: bytes) -> dict[str, Any] | None:
         except ValueError:
             continue
         if isinstance(found, dict) and key in found:
-            return reply(verb, found)
+            last: Reply = reply(verb, found)
+            return last
     return None
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 # ["f", sha256, size, mtime_ns, mode], ["l", target] or ["d"] (an empty folder)
 TreeEntry = list[Any]
 Tree = Mapping[str, TreeEntry]
-
-
-def tree_id(tree: Tree) -> str:
-    """The name of a tree by all that is in it: the VM computes the same."""
-    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def difference(base: Tree, tree: Tree) -> tuple[dict[str, TreeEntry], list[str]]:

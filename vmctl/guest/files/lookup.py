@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
-from ..paths import HOME, RUNS, GuestError, read_json, sessions, workspace
+from ..paths import HOME, RUNS, workspace
+from ..protocol import PART_SUFFIX, GuestError
+from ..records import read_json
+from ..tmux import sessions
 
-PART_SUFFIX = ".vmctl-part"  # of a file that a fetch has not finished: never what is wanted
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
 
-PART_PREFIX = ".vmctl-part-"  # of what a run's tree is about to share
-Run = dict[str, Any]
-Listing = dict[str, Any]
+    from ..protocol import FetchRequest, ListedEntry, ListedItem, RemoteListing
+
+    Run = dict[str, Any]
+
+PART_PREFIX = f"{PART_SUFFIX}-"  # of what a run's tree is about to share
 
 
-def locate(request: dict[str, Any]) -> Listing:
+def locate(request: FetchRequest) -> RemoteListing:
     """The files behind each wanted path, with sizes, times and modes; missing ones by name.
 
     `going` says that the project's newest run has not ended, so that what is missing may come.
@@ -165,7 +171,7 @@ def _outermost(places: list[Path]) -> list[Path]:
 
 def _listing(
     wanted: str, real: Path, root: Path, run: Run | None, left_out: list[str]
-) -> dict[str, Any]:
+) -> ListedItem:
     if not real.name or real.name.endswith(PART_SUFFIX):
         raise GuestError("invalid", f"'{wanted}' has no name to save it under.")
     try:
@@ -173,17 +179,19 @@ def _listing(
     except FileNotFoundError as error:
         raise GuestError("not_found", f"'{wanted}' is a link to nothing on the VM.") from error
     tops = _tops(root, run)
-    item = {
+    item: ListedItem = {
         "wanted": wanted,
         "base": real.name,
         "inside": _inside(real, [*tops, HOME]),
         "path": str(real),
         "kind": "file",
         "own": {},
+        "files": [],
     }
     if stat.S_ISREG(top.st_mode):
         entry = ["file", "", top.st_size, top.st_mtime_ns, stat.S_IMODE(top.st_mode), ""]
-        return {**item, "files": [entry]}
+        item["files"] = [entry]
+        return item
     if not stat.S_ISDIR(top.st_mode):
         raise GuestError("invalid", f"'{wanted}' is neither a file nor a folder.")
     files = _tree(real, left_out)
@@ -192,12 +200,13 @@ def _listing(
         if shared.is_dir():
             files, item["own"] = _overlaid(_tree(shared, left_out), files, str(shared), str(real))
             item["path"] = str(shared)
-    return {**item, "kind": "dir", "files": files}
+    item["kind"], item["files"] = "dir", files
+    return item
 
 
 def _overlaid(
-    shared: list[list[Any]], own: list[list[Any]], there: str, here: str
-) -> tuple[list[list[Any]], dict[str, str]]:
+    shared: list[ListedEntry], own: list[ListedEntry], there: str, here: str
+) -> tuple[list[ListedEntry], dict[str, str]]:
     """What the workspace has of a folder, with the run's own files in place of its; and these.
 
     A link of the run's tree stands for what the workspace has there.
@@ -228,9 +237,9 @@ def _inside(place: Path, tops: list[Path]) -> str:
     return str(place).lstrip("/")
 
 
-def _tree(top: Path, left_out: list[str]) -> list[list[Any]]:
+def _tree(top: Path, left_out: list[str]) -> list[ListedEntry]:
     """[kind, relative path, size, mtime in ns, mode, link target] for what a folder holds."""
-    entries: list[list[Any]] = []
+    entries: list[ListedEntry] = []
     start = len(str(top)) + 1
 
     def refuse(error: OSError) -> None:
@@ -265,7 +274,7 @@ def _kind(mode: int) -> str:
     return "link" if stat.S_ISLNK(mode) else ""
 
 
-def _mark_older(found: list[dict[str, Any]], run: Run) -> None:
+def _mark_older(found: list[ListedItem], run: Run) -> None:
     """Outputs that are an earlier run's, because this one has not written them yet."""
     began_ns = int(float(run["created_at"]) * 1e9)
     for item in found:
@@ -274,7 +283,7 @@ def _mark_older(found: list[dict[str, Any]], run: Run) -> None:
             item["older"] = bool(newest) and newest < began_ns
 
 
-def place_of(item: dict[str, Any], entry: list[Any]) -> str:
+def place_of(item: ListedItem, entry: ListedEntry) -> str:
     """Where the bytes of a listed file are."""
     name = entry[1]
     own: str | None = item.get("own", {}).get(name)

@@ -6,13 +6,17 @@ import os
 import time
 from pathlib import Path
 
-from .lookup import Listing, place_of
+from .lookup import place_of
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from ..protocol import RemoteListing
 
 SETTLED_S = 2.0
 STEP_S = 0.1
 
 
-def unfinished(listing: Listing) -> str:
+def unfinished(listing: RemoteListing) -> str:
     """Why one of the files is not whole yet; "" when all are. Takes up to two seconds."""
     paths = [
         Path(place_of(item, entry))

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 from .. import heartbeat
-from ..paths import GuestError, workspace
+from ..paths import workspace
+from ..protocol import PART_SUFFIX, GuestError
 from ..sync.pushed_index import parents
 from ..sync.record import changed, lstat, pushed, sha256_of
-from .lookup import PART_PREFIX, PART_SUFFIX
+from .lookup import PART_PREFIX
 from .open_files import unfinished
 from .sender import send
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..protocol import ListedItem, PullRequest, RemoteListing
 
 MADE = 1000  # new files that are named at most
 
 
-def pull(request: dict[str, Any]) -> None:
+def pull(request: PullRequest) -> None:
     """The listing of a fetch, and beside it:
 
     `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths that are gone; `same`
@@ -42,7 +48,7 @@ def pull(request: dict[str, Any]) -> None:
     for path, what in sorted(found.items()):
         if what != "deleted":
             items += _item(root, path, left_out)
-    listing = {
+    listing: RemoteListing = {
         "found": items,
         "missing": missing,
         "left_out": left_out,
@@ -113,7 +119,7 @@ def _named(
     return same, missing
 
 
-def _item(root: Path, path: str, left_out: list[str]) -> list[dict[str, Any]]:
+def _item(root: Path, path: str, left_out: list[str]) -> list[ListedItem]:
     place = f"{root}/{path}"
     now = lstat(place)
     if now is None:

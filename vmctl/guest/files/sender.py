@@ -25,20 +25,24 @@ import stat
 import sys
 import time
 import zlib
-from typing import Any
 
 from .. import heartbeat
-from ..paths import GuestError
-from ..protocol import LISTED, LISTING_BYTES
-from .lookup import Listing, locate, place_of
+from ..protocol import LISTED, LISTING_BYTES, GuestError
+from .lookup import locate, place_of
 from .open_files import unfinished
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..protocol import FetchRequest, ListedEntry, RemoteListing
 
 CHUNK_BYTES = 1 << 18
 LOOK_S = 0.5
 REMIND_S = 5.0  # so that somebody who has left is noticed
 
 
-def fetch(request: dict[str, Any]) -> None:
+def fetch(request: FetchRequest) -> None:
     """Find what is wanted, wait for it where asked to, and send it."""
     heartbeat.begin()
     listing = _settled(request)
@@ -46,7 +50,7 @@ def fetch(request: dict[str, Any]) -> None:
         send(listing, bool(request["ask"]))
 
 
-def send(listing: Listing, ask: bool) -> None:
+def send(listing: RemoteListing, ask: bool) -> None:
     """The listing, then the files that the other side wants of it."""
     told = json.dumps(listing).encode()
     count = sum(len(item["files"]) for item in listing["found"])
@@ -79,7 +83,7 @@ def send(listing: Listing, ask: bool) -> None:
     _line({"end": True})
 
 
-def _settled(request: dict[str, Any]) -> Listing | None:
+def _settled(request: FetchRequest) -> RemoteListing | None:
     """The listing once it is whole; a refusal where that is not waited for."""
     told, told_at = "", 0.0
     while True:
@@ -102,7 +106,7 @@ def _settled(request: dict[str, Any]) -> Listing | None:
             return None
 
 
-def _missing(listing: Listing) -> str:
+def _missing(listing: RemoteListing) -> str:
     """What the run that goes on has not written yet."""
     if not listing["going"]:
         return ""
@@ -117,7 +121,7 @@ def _left(seconds: float) -> bool:
     return bool(ready)
 
 
-def _send_one(number: int, path: str, entry: list[Any], offset: int, prefix: str) -> None:
+def _send_one(number: int, path: str, entry: ListedEntry, offset: int, prefix: str) -> None:
     """Header, bytes from the offset on, trailer; from 0 where the prefix is not this file's.
 
     Never more than was listed: what a file has grown by since does not count.

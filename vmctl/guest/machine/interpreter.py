@@ -8,10 +8,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from ..paths import STATE, ensure, read_json, write_json
+from ..paths import STATE, ensure
+from ..records import read_json, write_bytes, write_json
 from . import sshd_config
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..protocol import MachineRecord, PrepareRequest
 
 WANTED = ("torch", "torchvision", "tensorboard", "jupyterlab")
 SMALL = ("tensorboard", "jupyterlab")  # what may be added beside somebody else's torch
@@ -31,13 +37,15 @@ print(json.dumps({"python": sys.executable, "version": sys.version.split()[0], "
 LOGIN = 'printf "\\n@@%s\\n" "$PATH" "$(type -P python)" "$(type -P python3)"'
 
 
-def prepare(request: dict[str, Any]) -> dict[str, Any]:
+def prepare(request: PrepareRequest) -> MachineRecord:
     """The machine's record: interpreter, version, what it lacks; quick when nothing changed."""
     sshd_config.settle()
     path = STATE / "machine.json"
-    known = read_json(path)
+    found: Any = read_json(path)
+    known: MachineRecord | None = found
     if known and not request.get("again") and _still_true(known):
-        return {**known, "done_before": True}
+        known["done_before"] = True
+        return known
     ensure(STATE)
     login_path, candidates = _candidates()
     best = _best(candidates)
@@ -47,7 +55,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     if lacking and "torch" in best["found"] and request.get("fill", True):
         added, trouble = _fill(best["python"], lacking)
         best = max([best, *filter(None, [_probe(str(VENV / "bin/python"))])], key=_worth)
-    record = {
+    record: MachineRecord = {
         "python": best["python"],
         "version": best["version"],
         "missing": [name for name in WANTED if name not in best["found"]],
@@ -61,7 +69,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     return {**record, "done_before": False}
 
 
-def _still_true(known: dict[str, Any]) -> bool:
+def _still_true(known: MachineRecord) -> bool:
     python = str(known.get("python", ""))
     return not known.get("missing") and known.get("signature") == _signature(python)
 
@@ -162,7 +170,5 @@ def _shim(python: str) -> None:
         if (Path(python).parent / name).exists():
             shim.unlink(missing_ok=True)
             continue
-        part = shims / f".{name}.{os.getpid()}"
-        part.write_text(f'#!/bin/sh\nexec {shlex.quote(python)} "$@"\n')
-        part.chmod(0o755)
-        part.replace(shim)
+        script = f'#!/bin/sh\nexec {shlex.quote(python)} "$@"\n'
+        write_bytes(shim, script.encode(), mode=0o755, sync=False)

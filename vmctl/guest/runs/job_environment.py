@@ -12,7 +12,8 @@ import os
 import secrets
 from pathlib import Path
 
-from ..paths import RUNS, read_json, write_json
+from ..paths import RUNS
+from ..records import read_json, write_json
 from .run_tree import run_directories
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for

@@ -8,16 +8,21 @@ import select
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from ..paths import RUNS, GuestError, sessions
+from ..paths import RUNS
+from ..protocol import GuestError
+from ..tmux import sessions
 from .runs import facts
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from ..protocol import FollowRequest
 
 STEP_S = 0.05
 SESSION_STEP_S = 1.0
 
 
-def follow(request: dict[str, Any]) -> None:
+def follow(request: FollowRequest) -> None:
     """Log bytes on standard output; the run's last facts as one line on standard error.
 
     Ends, too, when standard input closes: then nobody listens any more.

@@ -14,7 +14,8 @@ import stat
 import time
 from pathlib import Path
 
-from ..paths import STATE, locked
+from ..paths import STATE
+from ..records import locked
 from ..sync.record import lstat
 from .run_tree import (
     COARSE_NS,

@@ -30,15 +30,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..paths import HOME, RUNS
+from ..protocol import PART_SUFFIX, STAGING_NEAR
 from ..sync.pushed_index import PushedIndex
 
 COPY, SHARED, FOLDER, OWN = "copy", "shared", "folder", "own"
 SMALL_BYTES = 1 << 20  # a larger pushed file is shared: a push replaces it, never writes into it
 MANY = 10_000  # a folder of more entries is linked as a whole
 COARSE_NS = 20_000_000  # file systems' clocks tick this seldom, at worst
-PART = ".vmctl-part-"
+PART = f"{PART_SUFFIX}-"
 HIDDEN = ".vmctl-trees"  # where trees are that cannot be in the runs' own folders
-PRIVATE = (HIDDEN, ".vmctl-push")  # on neither side for the other
+PRIVATE = (HIDDEN, STAGING_NEAR)  # on neither side for the other
 CACHE = "__pycache__"
 # one name only: a database finds its journal, and others its lock, beside the name it was opened by
 DATABASES = (".db", ".sqlite", ".sqlite3")

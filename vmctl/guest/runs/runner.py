@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..paths import RUNS, STATE, locked, python_path, read_json, workspace, write_json
+from ..paths import RUNS, STATE, python_path, workspace
+from ..records import locked, read_json, write_json
 from . import job_environment, snapshot
 from .mirror import Mirror
 from .run_tree import RunTree, short

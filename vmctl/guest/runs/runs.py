@@ -9,30 +9,33 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
-from ..paths import (
-    RUNS,
-    STATE,
-    GuestError,
-    ensure,
-    locked,
-    read_json,
-    sessions,
-    start_session,
-    tmux,
-    workspace,
-    write_json,
-)
+from .. import tmux
+from ..paths import RUNS, STATE, ensure, workspace
+from ..protocol import GuestError
+from ..records import locked, read_json, write_json
+from ..tmux import sessions, start_session
 from . import job_environment, snapshot
 from .run_tree import run_directories
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from ..protocol import (
+        CancelReply,
+        ProjectRequest,
+        RunRecord,
+        RunRequest,
+        RunsReply,
+        StartReply,
+        StartRequest,
+    )
 
 # what makes two requests the same run
 SAME = ("project", "job", "directory", "command", "args", "setup", "outputs")
 CANCEL_S = 15.0
 
 
-def start(request: dict[str, Any]) -> dict[str, Any]:
+def start(request: StartRequest) -> StartReply:
     """Start a job, or name the run of it that goes on already with the very same request.
 
     The answer comes when the run has its snapshot: what is pushed from then on is not its code.
@@ -75,7 +78,7 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     return {"id": run_id, "existing": False}
 
 
-def _new_directory(request: dict[str, Any]) -> str:
+def _new_directory(request: StartRequest) -> str:
     """A fresh directory with its spec and its snapshot, visible only when it is whole."""
     created = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(created))
@@ -97,7 +100,7 @@ def _new_directory(request: dict[str, Any]) -> str:
     return run_id
 
 
-def facts(directory: Path, alive: set[str]) -> dict[str, Any]:
+def facts(directory: Path, alive: set[str]) -> RunRecord:
     """What is there of one run, less the values of its environment.
 
     `alive` must have been read before: a session that ended meanwhile has written its `exit`.
@@ -120,7 +123,7 @@ def facts(directory: Path, alive: set[str]) -> dict[str, Any]:
     }
 
 
-def listing(request: dict[str, Any]) -> dict[str, Any]:
+def listing(request: ProjectRequest) -> RunsReply:
     """Every run of a project that is on this VM."""
     alive = sessions()
     found = [facts(directory, alive) for directory in run_directories()]
@@ -128,7 +131,7 @@ def listing(request: dict[str, Any]) -> dict[str, Any]:
     return {"runs": [run for run in found if run["spec"].get("project") in (project, None)]}
 
 
-def cancel(request: dict[str, Any]) -> dict[str, Any]:
+def cancel(request: RunRequest) -> CancelReply:
     """End a run: SIGTERM to its processes, SIGKILL when that does not help; again is no error."""
     directory = RUNS / Path(request["id"]).name
     if not directory.is_dir():
@@ -142,7 +145,7 @@ def cancel(request: dict[str, Any]) -> dict[str, Any]:
 
 def _terminate(directory: Path) -> None:
     target = f"={directory.name}"
-    panes = tmux("list-panes", "-s", "-t", target, "-F", "#{pane_pid}").stdout.split()
+    panes = tmux.call("list-panes", "-s", "-t", target, "-F", "#{pane_pid}").stdout.split()
     for pane in panes:
         try:
             os.kill(int(pane), signal.SIGTERM)
@@ -153,7 +156,7 @@ def _terminate(directory: Path) -> None:
         if directory.name not in sessions():
             break
         time.sleep(0.05)
-    tmux("kill-session", "-t", target)
+    tmux.call("kill-session", "-t", target)
     if not (directory / "exit").exists():  # its runner died before it could write
         record = {"code": 143, "cancelled": True, "ended_at": time.time()}
         write_json(directory / "exit", record)

@@ -7,51 +7,43 @@ import secrets
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
-from ..paths import (
-    STATE,
-    GuestError,
-    ensure,
-    locked,
-    python_path,
-    read_json,
-    sessions,
-    start_session,
-    tmux,
-    workspace,
-    write_bytes,
-    write_json,
-)
+from .. import tmux
+from ..paths import STATE, ensure, python_path, workspace
+from ..protocol import GuestError
+from ..records import locked, read_json, write_bytes, write_json
+from ..tmux import sessions, start_session
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from ..protocol import ServiceName, ServiceReply, ServiceRequest, ServiceState
 
 END_S = 10.0
 TAIL_BYTES = 4000
 
 
-def ensure_running(request: dict[str, Any]) -> dict[str, Any]:
+def ensure_running(request: ServiceRequest) -> ServiceReply:
     """Start a service unless it runs with these very settings; answers its token."""
     name = Path(request["name"]).name
     folder = workspace(request["project"]) / request["directory"]
     if not folder.is_dir():
         raise GuestError("not_found", "The project's folder is not on the VM.", "vmctl push")
     place = ensure(STATE / "services" / name)
-    keys = ("project", "name", "command", "port", "directory", "token")
-    spec = {key: request[key] for key in keys}
     with locked(place / ".lock"):
         token = _token(place) if request["token"] else ""
         session = f"service-{name}"
         running = session in sessions()
-        if running and read_json(place / "spec.json") != spec:
+        if running and read_json(place / "spec.json") != request:
             _end(session)
             running = False
         if not running:
-            write_json(place / "spec.json", spec)
+            write_json(place / "spec.json", request)
             write_bytes(place / "log", b"")
             start_session(session, "serve", name)
     return {"started": not running, "token": token}
 
 
-def state(request: dict[str, Any]) -> dict[str, Any]:
+def state(request: ServiceName) -> ServiceState:
     """Whether the service's session is alive, and the end of what it wrote."""
     name = Path(request["name"]).name
     running = f"service-{name}" in sessions()
@@ -97,7 +89,7 @@ def _token(place: Path) -> str:
 
 
 def _end(session: str) -> None:
-    tmux("kill-session", "-t", f"={session}")
+    tmux.call("kill-session", "-t", f"={session}")
     limit = time.monotonic() + END_S
     while session in sessions() and time.monotonic() < limit:
         time.sleep(0.05)

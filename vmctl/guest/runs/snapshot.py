@@ -13,11 +13,12 @@ import shutil
 import stat
 import time
 from pathlib import Path
-from typing import Any
 
-from ..paths import RUNS, STATE, ensure, locked, sessions, workspace
+from ..paths import RUNS, STATE, ensure, workspace
+from ..records import locked
 from ..sync import record
 from ..sync.pushed_index import parents
+from ..tmux import sessions
 from .mirror import Mirror
 from .run_tree import (
     CACHE,
@@ -32,11 +33,17 @@ from .run_tree import (
     short,
 )
 
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..protocol import StartRequest
+
 # names beside data that are no code: a very full folder with only these pushed is linked whole
 PLACEHOLDERS = ("README", "LICENSE", ".")
 
 
-def take(run: Path, request: dict[str, Any]) -> None:
+def take(run: Path, request: StartRequest) -> None:
     """Make a run's tree, as the workspace is between two pushes."""
     root = workspace(request["project"])
     about = {

@@ -14,11 +14,12 @@ import signal
 import struct
 import time
 
-from ..paths import STATE, GuestError, ensure
+from ..paths import STATE, ensure
+from ..protocol import GuestError
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
-    from typing import Any
+    from ..protocol import PushRequest
 
 FLOCK = struct.Struct("hhqqi")  # struct flock on Linux
 PATIENCE_S = 10.0
@@ -43,7 +44,7 @@ def draw_number() -> int:
         os.close(descriptor)
 
 
-def acquire(request: dict[str, Any]) -> int:
+def acquire(request: PushRequest) -> int:
     """The lock of a project's pushes; one that hangs on a dead link is ended, not waited for.
 
     The lock's file names who has it: of two from the same folder the one that drew later wins.

@@ -31,21 +31,20 @@ import zlib
 from itertools import chain
 from pathlib import Path
 
-from .. import heartbeat
-from ..paths import GuestError, workspace
-from ..protocol import CHUNK, FRAME
+from .. import heartbeat, protocol
+from ..paths import workspace
+from ..protocol import CHUNK, FRAME, GuestError, tree_id
 from . import reconcile, transition
 from .lock import acquire
-from .record import PushRecord, find_as_pushed, hold_tree, tree_id
+from .record import PushRecord, find_as_pushed, hold_tree
 from .staging import RunningHash, Staging
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
 
+    from ..protocol import Difference, MissingFiles, PushReply, PushRequest, PushSummary, TreeEntry
     from .reconcile import PushPlan
-    from .record import Entry
 
 FRAME_LIMIT = 1 << 28
 FRESH_S = 0.05
@@ -57,7 +56,7 @@ class Disconnected(Exception):
     """The other side has left."""
 
 
-def push(request: dict[str, Any]) -> None:
+def push(request: PushRequest) -> None:
     """Take part in a push to its end; a GuestError before the last turn has changed nothing."""
     lock = -1
     heartbeat.begin()
@@ -66,13 +65,13 @@ def push(request: dict[str, Any]) -> None:
         turn, first = _read_frames(), []
         for frame in turn:
             first.append(frame)
-            if frame[0] in (b"?", b"H"):
+            if frame[0] in (protocol.ASK_EARLY, protocol.COMING):
                 break
         if not request["dry_run"]:
             if not request["force"]:  # who is refused must not end another's push
                 reconcile.refuse_other_origin(PushRecord(request["project"]), request["origin"])
             lock = acquire(request)
-        _Conversation(request).hold(chain(first, turn))
+        _Conversation(request).run(chain(first, turn))
     except Disconnected:
         raise SystemExit(1) from None
     finally:
@@ -83,18 +82,18 @@ def push(request: dict[str, Any]) -> None:
 class _Conversation:
     """One push: what was said so far."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: PushRequest) -> None:
         self.request = request
         self.dry_run: bool = request["dry_run"]
         self.force: bool = request["force"]
         self.root = str(workspace(request["project"]))
         self.known = PushRecord(request["project"])
         self.staging = Staging(request["project"], Path(self.root))
-        self.wanted: dict[str, Entry] | None = None
+        self.wanted: dict[str, TreeEntry] | None = None
         self.running_hash: RunningHash | None = None
         self.stream = zlib.decompressobj()
 
-    def hold(self, first: Iterable[tuple[bytes, bytes]]) -> None:
+    def run(self, first: Iterable[tuple[bytes, bytes]]) -> None:
         """Turn by turn until it is done."""
         turn = first
         while True:
@@ -108,27 +107,27 @@ class _Conversation:
     def _read_turn(self, turn: Iterable[tuple[bytes, bytes]]) -> None:
         """Take in one turn of the other side."""
         for kind, data in turn:
-            if kind == b"M":
+            if kind == protocol.TREE:
                 self.wanted = _checked(json.loads(zlib.decompress(data)))
-            elif kind == b"D":
+            elif kind == protocol.DIFFERENCE:
                 self._apply_difference(json.loads(zlib.decompress(data)))
-            elif kind == b"?":
+            elif kind == protocol.ASK_EARLY:
                 self._answer_early()
             elif self.dry_run:
                 continue
-            elif kind == b"Z":
+            elif kind == protocol.PACKED:
                 self._take(memoryview(self.stream.decompress(data)))
-            elif kind == b"R":
+            elif kind == protocol.RAW:
                 self._take(memoryview(data))
-            elif kind == b"P":
+            elif kind == protocol.PLACED:
                 sums = self.running_hash.sums() if self.running_hash else {}
                 for sha256, length, place in json.loads(data):
                     self.staging.adopt(sha256, length, place, sums.get(place, ""))
                 self.running_hash = None
-            elif kind == b"H":
+            elif kind == protocol.COMING:
                 self.running_hash = RunningHash(self.staging, json.loads(data))
 
-    def _apply_difference(self, told: dict[str, Any]) -> None:
+    def _apply_difference(self, told: Difference) -> None:
         first = self.wanted is None
         if first and self.request["base"] != self.known.tree:
             return
@@ -176,7 +175,7 @@ class _Conversation:
             transition.refuse_locked(self.root, plan)
         return numbers, plan
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> PushReply:
         """What is still to come; when nothing is, carry the push out."""
         if self.wanted is None:
             return {"ask": "tree"}
@@ -233,7 +232,7 @@ class _Conversation:
 
     def _request_missing(
         self, missing: dict[str, int], plan: PushPlan, numbers: dict[str, int]
-    ) -> dict[str, Any]:
+    ) -> MissingFiles:
         entries = plan.put
         needed = sum(entries[path][2] - held for path, held in missing.items())
         free = self.staging.free_bytes()
@@ -244,7 +243,7 @@ class _Conversation:
         for path, held in missing.items():
             sha256, size = entries[path][1:3]
             # a difference that was cut goes on, also where what it began from is gone
-            begun = size >= reconcile.DELTA_BYTES and not held and self.staging.has_placed(path)
+            begun = size >= protocol.DELTA_BYTES and not held and self.staging.has_placed(path)
             if sha256 in plan.older or begun:
                 older[numbers[path]] = plan.older.get(sha256, path)
         if older and not _has_rsync():
@@ -256,7 +255,7 @@ class _Conversation:
             "placed": self.staging.placed(Path(self.root), older.values()),
         }
 
-    def _done(self, plan: PushPlan, numbers: dict[str, int], deleted: list[str]) -> dict[str, Any]:
+    def _done(self, plan: PushPlan, numbers: dict[str, int], deleted: list[str]) -> PushSummary:
         return {
             "put": _ranges(numbers[path] for path in plan.put),
             "deleted": deleted,
@@ -264,7 +263,7 @@ class _Conversation:
             "conflicts": plan.conflicts,
         }
 
-    def _apply(self, plan: PushPlan, numbers: dict[str, int]) -> dict[str, Any]:
+    def _apply(self, plan: PushPlan, numbers: dict[str, int]) -> PushSummary:
         assert self.wanted is not None
         known, request = self.known, self.request
         kept = {path: known.versions(path)[-1] for path in plan.keep}
@@ -290,7 +289,7 @@ class _Conversation:
         return {**self._done(plan, numbers, deleted), "tree": known.tree}
 
 
-def _checked(entries: dict[str, Entry]) -> dict[str, Entry]:
+def _checked(entries: dict[str, TreeEntry]) -> dict[str, TreeEntry]:
     """Entries whose paths stay in the workspace."""
     for path in entries:
         if not path or path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
@@ -326,7 +325,7 @@ def _read_frames() -> Iterator[tuple[bytes, bytes]]:
         if size > FRAME_LIMIT:
             raise GuestError("failed", "What arrived is no push", "vmctl push")
         data = _read_exactly(size)
-        if kind == b".":
+        if kind == protocol.END_TURN:
             return
         yield kind, data
 
@@ -338,7 +337,7 @@ def _read_exactly(size: int) -> bytes:
     return data
 
 
-def _send(answer: dict[str, Any]) -> None:
+def _send(answer: PushReply) -> None:
     data = memoryview(json.dumps(answer).encode() + b"\n")
     heartbeat.hush()
     while data:

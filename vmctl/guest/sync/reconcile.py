@@ -6,27 +6,27 @@ import os
 import stat
 from pathlib import Path
 
-from ..paths import GuestError
+from ..protocol import DELTA_BYTES, GuestError
 from .record import find_as_pushed, find_same_content, has_metadata, lstat
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .record import Entry, PushRecord
+    from ..protocol import TreeEntry
+    from .record import PushRecord
 
     Fingerprint = tuple[int, int, int, int]
 
 SHRINK = 10  # a push of less than a tenth of the last one is taken for a mistake
-DELTA_BYTES = 4 << 20  # from here on a file travels as its difference to the older one
 
 
 class PushPlan:
     """What a push does to the workspace; paths are relative to it."""
 
     def __init__(self) -> None:
-        self.put: dict[str, Entry] = {}  # files, links, empty folders to come
-        self.touch: dict[str, Entry] = {}  # right content, other times or mode
+        self.put: dict[str, TreeEntry] = {}  # files, links, empty folders to come
+        self.touch: dict[str, TreeEntry] = {}  # right content, other times or mode
         self.preexisting: set[str] = set()  # the same is here, and no push put it here
         self.type_conflicts: list[str] = []  # of another kind: they go first
         self.conflicts: list[list[str]] = []  # [path, "changed" or "made"]
@@ -37,7 +37,7 @@ class PushPlan:
         self.wanted_folders: set[str] = set()  # stay when deletions empty them
 
 
-def refuse_wrong_folder(known: PushRecord, wanted: dict[str, Entry], origin: str) -> None:
+def refuse_wrong_folder(known: PushRecord, wanted: dict[str, TreeEntry], origin: str) -> None:
     """Refuse what looks like the wrong folder."""
     refuse_other_origin(known, origin)
     if len(wanted) * SHRINK < len(known.files):
@@ -60,7 +60,7 @@ def refuse_other_origin(known: PushRecord, origin: str) -> None:
         )
 
 
-def compare(root: str, wanted: dict[str, Entry], known: PushRecord, force: bool) -> PushPlan:
+def compare(root: str, wanted: dict[str, TreeEntry], known: PushRecord, force: bool) -> PushPlan:
     """Look at everything once; raises GuestError where something foreign is in the way."""
     plan = PushPlan()
     folders = folders_of(wanted)
@@ -85,7 +85,7 @@ def compare(root: str, wanted: dict[str, Entry], known: PushRecord, force: bool)
 
 def _compare_one(
     path: str,
-    entry: Entry,
+    entry: TreeEntry,
     place: str,
     now: os.stat_result,
     known: PushRecord,
@@ -171,7 +171,7 @@ def _blocked(
 
 
 def _leftovers(
-    root: str, folders: set[str], wanted: dict[str, Entry], known: PushRecord, plan: PushPlan
+    root: str, folders: set[str], wanted: dict[str, TreeEntry], known: PushRecord, plan: PushPlan
 ) -> None:
     """Of what was pushed and is no longer wanted: what is as pushed, and what changed since."""
     real: dict[str, bool] = {"": True}

@@ -20,11 +20,12 @@ file says, and the next push makes the tree whole.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
-from ..paths import STATE, ensure, locked, read_json, workspace
+from ..paths import STATE, ensure, workspace
+from ..protocol import tree_id
+from ..records import locked, read_json, write_json
 
 TYPE_CHECKING = False  # typing is not imported: every start of a push is waited for
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    Entry = list[Any]
+    from ..protocol import AcceptReply, AcceptRequest, TreeEntry
 
 VERSION = 2
 CHUNK_BYTES = 1 << 20
@@ -44,19 +45,17 @@ class PushRecord:
 
     def __init__(self, project: str) -> None:
         self.project = project
-        found = record(project)
-        self.origin: str = found.get("origin", "")
-        self.place: str = found.get("place", "")
+        found, unfinished = record(project), read_json(_next_file(project)) or {}
+        pushed_by = found if found.get("origin") else unfinished
+        self.origin: str = pushed_by.get("origin", "")
+        self.place: str = pushed_by.get("place", "")
         self.tree: str = found.get("tree", "")
-        self.files: dict[str, Entry] = found.get("files", {})
+        self.files: dict[str, TreeEntry] = found.get("files", {})
         self.preexisting: set[str] = set(found.get("met", ()))
-        self.kept: dict[str, Entry] = found.get("kept", {})
-        unfinished = read_json(_next_file(project)) or {}
-        self.pending: dict[str, list[Entry]] = unfinished.get("may", {})
-        if not self.origin:
-            self.origin, self.place = unfinished.get("origin", ""), unfinished.get("place", "")
+        self.kept: dict[str, TreeEntry] = found.get("kept", {})
+        self.pending: dict[str, list[TreeEntry]] = unfinished.get("may", {})
 
-    def versions(self, path: str) -> list[Entry]:
+    def versions(self, path: str) -> list[TreeEntry]:
         """What a push put, or may have put, at a path; the newest last."""
         known = self.files.get(path) or self.kept.get(path)
         return ([known] if known else []) + self.pending.get(path, [])
@@ -65,18 +64,16 @@ class PushRecord:
         """Every path that a push put or met."""
         return {*self.files, *self.kept, *self.pending}
 
-    def begin(self, may: dict[str, Entry]) -> None:
+    def begin(self, may: dict[str, TreeEntry]) -> None:
         """Put on disk what is about to be put, before any of it is."""
         for path, entry in may.items():
             self.pending[path] = [*self.pending.get(path, []), entry][-4:]
         place = {"origin": self.origin, "place": self.place, "may": self.pending}
-        ensure(_next_file(self.project).parent)
         _replace(_next_file(self.project), place)
 
     def commit(self) -> None:
         """Put on disk what is here now; nothing is unfinished any more."""
         self.tree = tree_id(self.files)
-        ensure(_file(self.project).parent)
         _replace(
             _file(self.project),
             {
@@ -137,7 +134,7 @@ def hold_tree(project: str) -> AbstractContextManager[None]:
     return locked(STATE / "push" / f"{project}.tree.lock")
 
 
-def accept(request: dict[str, Any]) -> dict[str, Any]:
+def accept(request: AcceptRequest) -> AcceptReply:
     """After a pull: what is here at these paths counts as pushed, as the other side has it now.
 
     `accept` is [path, ENTRY or null]; null drops a path that is gone on both sides. An entry
@@ -169,7 +166,7 @@ def accept(request: dict[str, Any]) -> dict[str, Any]:
     return {"accepted": taken, "tree": known.tree}
 
 
-def _describe(entry: Entry) -> dict[str, Any]:
+def _describe(entry: TreeEntry) -> dict[str, Any]:
     kind = entry[0]
     _, sha256, size, mtime_ns, mode = entry if kind == "f" else ("", "", 0, 0, 0)
     return {
@@ -185,14 +182,6 @@ def _describe(entry: Entry) -> dict[str, Any]:
 # -- entries and the disk --------------------------------------------------------------------
 
 
-def tree_id(files: dict[str, Entry]) -> str:
-    """The name of a tree by all that is in it; the other side computes the same."""
-    import hashlib
-
-    text = json.dumps(files, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def lstat(place: str) -> os.stat_result | None:
     """What stands at a path, links not followed; None when nothing does."""
     try:
@@ -201,7 +190,7 @@ def lstat(place: str) -> os.stat_result | None:
         return None
 
 
-def has_metadata(entry: Entry, now: os.stat_result, place: str) -> bool:
+def has_metadata(entry: TreeEntry, now: os.stat_result, place: str) -> bool:
     """Whether what stands there has an entry's kind, size, time and mode, or its target."""
     kind = entry[0]
     if kind == "f":
@@ -217,7 +206,7 @@ def has_metadata(entry: Entry, now: os.stat_result, place: str) -> bool:
     return stat.S_ISDIR(now.st_mode)
 
 
-def find_as_pushed(place: str, versions: Iterable[Entry]) -> Entry | None:
+def find_as_pushed(place: str, versions: Iterable[TreeEntry]) -> TreeEntry | None:
     """The entry that a path is as, going by its kind, size, time and mode."""
     now = lstat(place)
     if now is None:
@@ -225,7 +214,9 @@ def find_as_pushed(place: str, versions: Iterable[Entry]) -> Entry | None:
     return next((entry for entry in versions if has_metadata(entry, now, place)), None)
 
 
-def find_same_content(place: str, now: os.stat_result, versions: Iterable[Entry]) -> Entry | None:
+def find_same_content(
+    place: str, now: os.stat_result, versions: Iterable[TreeEntry]
+) -> TreeEntry | None:
     """The entry whose content a path has, going by its SHA-256; times and mode may differ."""
     digest = ""
     for entry in versions:
@@ -254,18 +245,13 @@ def sha256_of(place: str) -> str:
 
 
 def _replace(path: Path, record: object) -> None:
-    """As write_json, but left to the file system when it reaches the disk.
+    """Leave it to the file system when the record reaches the disk.
 
-    A journalling one keeps the order of names that change. After a power cut the record is the
-    old one, the new one, or unreadable: then what is here is met, not known, and nothing is lost.
+    A journalling one keeps the order of names that change. After a power cut the record is the old
+    one, the new one, or unreadable: then all files count as there before, and nothing is lost.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(json.dumps(record), encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    ensure(path.parent)
+    write_json(path, record, sync=False)
 
 
 def _file(project: str) -> Path:

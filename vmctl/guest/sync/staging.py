@@ -11,7 +11,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from ..paths import HOME, STATE, GuestError, ensure
+from ..paths import HOME, ensure
+from ..protocol import PLACED_FOLDER, STAGING, STAGING_NEAR, GuestError
 from .record import sha256_of
 
 TYPE_CHECKING = False  # see record.py
@@ -19,20 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO, Any
 
+    from ..protocol import PlacedFolders
+
 CHUNK_BYTES = 1 << 20
 FOLLOW_S = 0.005
-PLACED = "placed"  # below it another program (rsync, scp) puts files under their own paths
 
 
 class Staging:
     """The contents that have arrived for one project."""
 
     def __init__(self, project: str, root: Path) -> None:
-        self.folder = self._near = STATE / "tmp" / f"push-{project}"
+        self.folder = self._near = HOME / STAGING.format(project=project)
         ensure(self.folder.parent)
         existing = next(place for place in (root, *root.parents) if place.exists())
         if existing.stat().st_dev != self.folder.parent.stat().st_dev:
-            self.folder = root / ".vmctl-push"
+            self.folder = root / STAGING_NEAR
         self._prefix = f"{self.folder}/"
         self._made = False
         self.whole: set[str] = set()  # proven by this very push
@@ -104,7 +106,7 @@ class Staging:
 
         `known_sha256` is its SHA-256 as computed while it was being written; "" when it was not.
         """
-        place = self.folder / PLACED / name
+        place = self.folder / PLACED_FOLDER / name
         try:
             if place.lstat().st_size != size:
                 return False
@@ -132,15 +134,15 @@ class Staging:
 
     def has_placed(self, name: str) -> bool:
         """Whether another program has placed something of a file, or begun to."""
-        return os.path.lexists(f"{self._prefix}{PLACED}/{name}")
+        return os.path.lexists(f"{self._prefix}{PLACED_FOLDER}/{name}")
 
-    def placed(self, root: Path, older: Iterable[str]) -> dict[str, Any]:
+    def placed(self, root: Path, older: Iterable[str]) -> PlacedFolders:
         """Where other programs put files, and where they find older versions of them.
 
         `folder` is below the home folder or absolute, `older` are relative to it. What a cut
         transfer left of a file is the beginning of its next older version.
         """
-        placed, halves = ensure(self.folder / PLACED), self.folder / "halves"
+        placed, halves = ensure(self.folder / PLACED_FOLDER), self.folder / "halves"
         for path in older:
             _complete(placed / path, root / path, halves / path)
         near = placed.is_relative_to(HOME)
@@ -195,7 +197,9 @@ class RunningHash:
     def __init__(self, staging: Staging, coming: list[tuple[str, int, str]]) -> None:
         import threading
 
-        self._places = {name: (staging.folder / PLACED / name, size) for _, size, name in coming}
+        self._places = {
+            name: (staging.folder / PLACED_FOLDER / name, size) for _, size, name in coming
+        }
         self._sums: dict[str, str] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)

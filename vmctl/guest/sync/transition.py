@@ -13,14 +13,15 @@ import stat
 from itertools import islice
 from pathlib import Path
 
-from ..paths import GuestError
+from ..protocol import PART_SUFFIX, GuestError
 from .reconcile import fingerprint, folders_of
 from .record import lstat
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
+    from ..protocol import TreeEntry
     from .reconcile import PushPlan
-    from .record import Entry, PushRecord
+    from .record import PushRecord
     from .staging import Staging
 
 HELD = 64  # large files that are replaced
@@ -75,7 +76,7 @@ def _hold_large(root: str, plan: PushPlan) -> None:
             os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _sources(put: dict[str, Entry], staging: Staging) -> dict[str, str]:
+def _sources(put: dict[str, TreeEntry], staging: Staging) -> dict[str, str]:
     """Where each file that comes may be renamed away from."""
     uses: dict[str, int] = {}
     for entry in put.values():
@@ -89,7 +90,9 @@ def _sources(put: dict[str, Entry], staging: Staging) -> dict[str, str]:
     return found
 
 
-def _put_all(root: str, put: dict[str, Entry], sources: dict[str, str], staging: Staging) -> None:
+def _put_all(
+    root: str, put: dict[str, TreeEntry], sources: dict[str, str], staging: Staging
+) -> None:
     for folder in sorted(folders_of(put)):
         _folder(f"{root}/{folder}")
     for number, (path, entry) in enumerate(put.items()):
@@ -107,7 +110,7 @@ def _put_all(root: str, put: dict[str, Entry], sources: dict[str, str], staging:
         _rename(source, place)
 
 
-def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> str:
+def _content(entry: TreeEntry, is_last: bool, number: int, staging: Staging) -> str:
     """A file that may be renamed away: the staged one, or a copy while others want it too."""
     if entry[2] and is_last:
         return staging.path(entry[1])
@@ -121,7 +124,7 @@ def _content(entry: Entry, is_last: bool, number: int, staging: Staging) -> str:
     return copy
 
 
-def _touch(place: str, entry: Entry, staging: Staging) -> None:
+def _touch(place: str, entry: TreeEntry, staging: Staging) -> None:
     try:
         _set_metadata(place, entry)
     except PermissionError:  # somebody else's, as a container's: the same in a file of ours
@@ -133,7 +136,7 @@ def _touch(place: str, entry: Entry, staging: Staging) -> None:
         _rename(copy, place)
 
 
-def _set_metadata(place: str, entry: Entry) -> None:
+def _set_metadata(place: str, entry: TreeEntry) -> None:
     os.chmod(place, entry[4])  # noqa: PTH101 - 2,000 times in a push
     os.utime(place, ns=(entry[3], entry[3]))
 
@@ -147,7 +150,7 @@ def _rename(source: str, place: str) -> None:
         import shutil
 
         # a disk of its own is mounted below the workspace
-        beside = Path(place).with_name(f".{Path(place).name[:200]}.vmctl-part")
+        beside = Path(place).with_name(f".{Path(place).name[:200]}{PART_SUFFIX}")
         shutil.copy2(source, beside, follow_symlinks=False)
         beside.replace(place)
         Path(source).unlink()

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vmctl.domain.errors import Conflict, InvalidInput
-from vmctl.domain.sync.remote_listing import PART_SUFFIX
 from vmctl.domain.text import one_line
+from vmctl.guest.protocol import PART_SUFFIX
 
 CHUNK_BYTES = 1 << 20
 NAME_BYTES = 255

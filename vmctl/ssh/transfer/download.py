@@ -10,10 +10,10 @@ import hashlib
 import json
 import subprocess
 import zlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput
 from vmctl.domain.replies import (
@@ -34,6 +34,9 @@ from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import READ_BYTES, RemoteOutput, tail_of, write_to
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.destination import Destination, PartFile
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import RemoteListing, Verb
 
 LINE_BYTES = 1 << 16
 LISTING_VALUES = 8 * LISTED + (1 << 16)  # an entry is a list of six, and commas stand in names
@@ -85,7 +88,9 @@ class Partial:
 class DownloadStream:
     """One program run on the VM that sends files; a context manager."""
 
-    def __init__(self, ssh: OpenSSH, verb: str, request: dict[str, Any]) -> None:
+    def __init__(
+        self, ssh: OpenSSH, verb: Verb[Any, RemoteListing], request: Mapping[str, Any]
+    ) -> None:
         self._ssh = ssh
         self._first = True
         self._verb, self._request = verb, request

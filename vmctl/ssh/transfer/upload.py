@@ -8,18 +8,22 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
 from vmctl.domain.replies import checked, decoded, push_reply, unfit
 from vmctl.domain.sync.tree import TreeEntry
 from vmctl.domain.text import one_line
-from vmctl.guest.protocol import CHUNK, FRAME
+from vmctl.guest import protocol
+from vmctl.guest.protocol import CHUNK, FRAME, PUSH
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import RemoteOutput, tail_of, write_to
 from vmctl.ssh.session.openssh import OpenSSH
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import Difference, PushReply, PushRequest
 
 BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
 FIRST_BYTES = 1 << 14  # in the first one: TCP opens its window the sooner
@@ -56,7 +60,7 @@ class UploadStream:
 
     def __init__(self, ssh: OpenSSH) -> None:
         self.ssh = ssh
-        self.process = ssh.popen(rpc.verb_line("push"))
+        self.process = ssh.popen(rpc.verb_line(PUSH))
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in = self.process.stdin.fileno()
@@ -66,28 +70,28 @@ class UploadStream:
         self._compressor = zlib.compressobj(LEVEL)
         self._batch_bytes = FIRST_BYTES
 
-    def request(self, request: dict[str, Any]) -> None:
+    def request(self, request: PushRequest) -> None:
         """The first line."""
         self._write(json.dumps(request).encode() + b"\n")
 
     def tree(self, tree: dict[str, TreeEntry]) -> None:
         """The whole tree."""
         self._files = len(tree)
-        self._frame(b"M", zlib.compress(json.dumps(tree).encode(), LEVEL))
+        self._frame(protocol.TREE, zlib.compress(json.dumps(tree).encode(), LEVEL))
 
     def difference(self, put: dict[str, TreeEntry], gone: Sequence[str], files: int) -> None:
         """What differs from what the VM knows; `files` are in the whole tree then."""
         self._files = files
-        told = json.dumps({"put": put, "gone": list(gone)})
-        self._frame(b"D", zlib.compress(told.encode(), LEVEL))
+        difference: Difference = {"put": put, "gone": list(gone)}
+        self._frame(protocol.DIFFERENCE, zlib.compress(json.dumps(difference).encode(), LEVEL))
 
     def announce_rsync(self, contents: Iterable[Blob]) -> None:
         """These are being brought by rsync; the VM may read along."""
-        self._announce(b"H", contents)
+        self._announce(protocol.COMING, contents)
 
     def announce_placed(self, contents: Iterable[Blob]) -> None:
         """These were brought by another program."""
-        self._announce(b"P", contents)
+        self._announce(protocol.PLACED, contents)
 
     def _announce(self, kind: bytes, contents: Iterable[Blob]) -> None:
         told = [[content.sha256, content.size, content.path] for content in contents]
@@ -112,7 +116,7 @@ class UploadStream:
                     self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES)
                     batch = bytearray()
             else:
-                self._frame(b"R", header, data)
+                self._frame(protocol.RAW, header, data)
             yield Sent(content, offset + len(data), len(data))
             if is_enough():
                 break
@@ -121,18 +125,18 @@ class UploadStream:
 
     def ask_early(self) -> None:
         """Let the VM say at once what it will want; contents may go on."""
-        self._frame(b"?")
+        self._frame(protocol.ASK_EARLY)
 
     def has_reply(self) -> bool:
         """Whether the VM has said something, or has ended."""
         return self._output.has_line()
 
-    def end_turn(self) -> dict[str, Any]:
+    def end_turn(self) -> PushReply:
         """End our turn and take in the VM's; raises the VM's refusal, or what ended the link."""
-        self._frame(b".")
+        self._frame(protocol.END_TURN)
         return self.reply()
 
-    def reply(self) -> dict[str, Any]:
+    def reply(self) -> PushReply:
         """Wait for what the VM says; it has been checked."""
         line = self._output.line(PUSH_BYTES)
         if not line:
@@ -141,8 +145,8 @@ class UploadStream:
             found = decoded(line, PUSH_BYTES, PUSH_VALUES)
         except ValueError as error:
             raise unfit("push answers with no JSON, or too much of it") from error
-        told: dict[str, Any] = checked(push_reply(self._files), found, "push")
-        return told
+        reply: PushReply = checked(push_reply(self._files), found, PUSH)
+        return reply
 
     def close(self) -> None:
         """Leave no ssh behind, however it ended."""
@@ -150,7 +154,7 @@ class UploadStream:
 
     def _pack(self, batch: bytearray) -> None:
         data = self._compressor.compress(batch) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
-        self._frame(b"Z", data)
+        self._frame(protocol.PACKED, data)
 
     def _frame(self, kind: bytes, *parts: bytes) -> None:
         self._write(FRAME.pack(kind, sum(map(len, parts))), *parts)

@@ -12,18 +12,22 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
 from vmctl.domain.login.ssh_target import Target, ssh_failure
 from vmctl.domain.replies import unfit
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
+from vmctl.guest.protocol import SERVICE
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import Tail
 from vmctl.ssh.session.control_master import Master
 from vmctl.ssh.session.openssh import OpenSSH
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import ServiceReply, ServiceRequest
 
 # OpenSSH's own keepalive stands behind our Heartbeat, and watches while a connection is being made
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
@@ -63,7 +67,7 @@ class Forward:
         self._looked = (0.0, 0.0)
         self._source = ""
 
-    def open(self, timeout_s: float, request: dict[str, Any] | None = None) -> dict[str, Any]:
+    def open(self, timeout_s: float, request: ServiceRequest | None = None) -> ServiceReply | None:
         """Connect and listen, and carry out the verb `service` with this request; its answer.
 
         Raises Unreachable, HostKeyChanged, AccessDenied, LibraryAbsent, or what the verb refused.
@@ -96,10 +100,10 @@ class Forward:
         self._looked = (now, time.time())
         self._source = source_address(self.target)
         if request is None:
-            return {}
+            return None
         if code in (rpc.ABSENT, rpc.BROKEN):
             raise LibraryAbsent
-        return rpc.answer("service", code, answer, self._told().encode() if code else b"")
+        return rpc.answer(SERVICE, code, answer, self._told().encode() if code else b"")
 
     def _said(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.
@@ -220,7 +224,7 @@ def _line(with_service: bool) -> str:
     """
     verb = ":"
     if with_service:  # the request is the first line of what comes in: a process list shows words
-        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line('service')})"
+        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line(SERVICE)})"
     script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
     return f"exec sh -c {shlex.quote(script)}"
 

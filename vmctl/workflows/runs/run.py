@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
@@ -27,6 +27,7 @@ from vmctl.domain.runs.run import (
     running_first,
     view,
 )
+from vmctl.guest.protocol import CANCEL, FOLLOW, RUNS, START, TMUX
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import tail_of
@@ -39,11 +40,11 @@ from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
+    from vmctl.guest.protocol import FollowRequest, ProjectRequest, RunRequest, StartRequest
 
 SESSION_GAP_S = 0.5
 SESSION_LIMIT_S = 60.0  # a run that has no session for so long has none
 STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
-TMUX = ("tmux", "-u", "-L", "vmctl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,10 @@ def run(
     request = _request(project, settings, args, values)
     if session.stops_at is not None:  # the VM's watchdog warns the run by it
         request["stops_at"] = session.stops_at.timestamp()
-    started = rpc.call(session.ssh, "start", request)
+    started = rpc.call(session.ssh, START, request)
     if "unprepared" in started:
         yield from prepare_machine(session.ssh, clock=clock)
-        started = rpc.call(session.ssh, "start", request)
+        started = rpc.call(session.ssh, START, request)
     if "unprepared" in started:
         raise unfit("start finds nothing prepared, just after it was")
     run_id = started["id"]
@@ -127,9 +128,9 @@ def _follow(
     offset, idle_since = 0, None
     while True:
         before, opened_at = offset, float("inf")
-        request = {"id": run_id, "offset": offset, "wait": wait}
+        request: FollowRequest = {"id": run_id, "offset": offset, "wait": wait}
         try:
-            process = rpc.stream(session.ssh, "follow", request)
+            process = rpc.stream(session.ssh, FOLLOW, request)
             opened_at = clock.monotonic()
             try:
                 assert process.stdout is not None
@@ -164,7 +165,7 @@ def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
     """The follower's last word, which it says only after everything was sent."""
     told, code = tail_of(process)
     if code == 0:
-        word = rpc.last_word("follow", "run", told)
+        word = rpc.last_word(FOLLOW, "run", told)
         if word is not None:
             return RunFacts.parse(word["run"])
     raise rpc.ended(ssh, code, told)
@@ -196,7 +197,8 @@ def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Stor
     facts = running_first(_facts(session.ssh, project), wanted)
     if not observe(facts).is_over:
         yield Started("cancel", f"Stopping {facts.id}; it has a moment to save")
-    answer = rpc.call(session.ssh, "cancel", {"id": facts.id})
+    request: RunRequest = {"id": facts.id}
+    answer = rpc.call(session.ssh, CANCEL, request)
     facts = RunFacts.parse(answer["run"])
     return CancelResult(facts.id, facts.job, str(observe(facts)), bool(answer["already"]))
 
@@ -222,7 +224,7 @@ def job_named(project: Project, name: str) -> JobSettings:
 
 def _request(
     project: Project, job: JobSettings, args: Sequence[str], values: Mapping[str, str]
-) -> dict[str, Any]:
+) -> StartRequest:
     """The run's spec; values of the environment travel in it, never in a command line."""
     return {
         "project": project.name,
@@ -237,7 +239,8 @@ def _request(
 
 
 def _facts(ssh: OpenSSH, project: Project) -> list[RunFacts]:
-    answer = rpc.call(ssh, "runs", {"project": project.name})
+    request: ProjectRequest = {"project": project.name}
+    answer = rpc.call(ssh, RUNS, request)
     return [RunFacts.parse(found) for found in answer["runs"]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmctl.clock import Clock
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.text import SetupReport
+from vmctl.guest.protocol import PREPARE
 from vmctl.ssh import rpc
 from vmctl.ssh.session.remote import Remote
 
@@ -19,7 +20,7 @@ def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[Setu
     done = remote.run(line, input=archive, timeout_s=rpc.INSTALL_S)
     if done.code == rpc.NOT_INSTALLED:
         raise rpc.install_failure(done.stderr)
-    machine = SetupReport.parse(rpc.answer("prepare", done.code, done.stdout, done.stderr))
+    machine = SetupReport.parse(rpc.answer(PREPARE, done.code, done.stdout, done.stderr))
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:

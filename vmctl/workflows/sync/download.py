@@ -29,6 +29,8 @@ from vmctl.workflows.session.session import Session
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from vmctl.guest.protocol import RemoteListing, Verb
+
 SHOW_S = 0.05
 THREADS = 8
 WAIT_SHOW_S = 0.3  # between two reasons for waiting
@@ -54,7 +56,7 @@ class Download:
     """One transfer with all its tries; `plan` is made anew for each listing."""
 
     project: Project
-    verb: str
+    verb: Verb[Any, RemoteListing]
     request: Mapping[str, Any]
     plan: Callable[[Mapping[str, Any]], Story[DownloadPlan]]
     clock: Clock

@@ -23,6 +23,7 @@ from vmctl.domain.sync.remote_listing import (
     safe_link,
 )
 from vmctl.domain.text import one_line
+from vmctl.guest.protocol import FETCH
 from vmctl.ssh.transfer.destination import Destination, part_name
 from vmctl.ssh.transfer.download import FileRequest, ReceivedFile
 from vmctl.workflows.session.session import connect
@@ -80,7 +81,7 @@ def fetch(
     yield Started(STEP, "Looking for it on the VM" if paths else "Looking for the job's outputs")
     planner = _Planner(project, target, tuple(paths), parents)
     download = Download(
-        project, "fetch", request, planner.plan, clock, STEP, changing_ok=force, waits=wait
+        project, FETCH, request, planner.plan, clock, STEP, changing_ok=force, waits=wait
     )
     try:
         ask = parents or _something_here(project, paths, target)

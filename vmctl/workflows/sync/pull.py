@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
@@ -20,8 +20,8 @@ from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
 from vmctl.domain.sync.file_names import covers, has_git
 from vmctl.domain.sync.reconcile import NOTHING, FileState, Resolution, resolve
 from vmctl.domain.sync.remote_listing import Listing, RemoteItem, names, safe_link, safe_relative
-from vmctl.domain.sync.tree import tree_id
 from vmctl.domain.text import one_line
+from vmctl.guest.protocol import PULL, PUSH_ACCEPT, tree_id
 from vmctl.ssh import rpc
 from vmctl.ssh.transfer.destination import Destination
 from vmctl.ssh.transfer.download import FileRequest, ReceivedFile
@@ -30,6 +30,9 @@ from vmctl.workflows.sync.download import Download, DownloadPlan
 from vmctl.workflows.sync.hash_cache import LastPushedTree, pair_key
 from vmctl.workflows.sync.project_root import refuse_unfit_root
 from vmctl.workflows.sync.selection import select
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import AcceptRequest, PullRequest
 
 STEP = "pull"
 # what the listing of a pull has beside that of a fetch
@@ -96,8 +99,8 @@ def pull(
     session = yield from connect(project, clock=clock)
     yield Started(STEP, "Looking what changed on the VM")
     planner = _PullPlanner(project, wanted, dry_run, force)
-    request = {"project": project.name, "paths": wanted}
-    download = Download(project, "pull", request, planner.plan, clock, STEP)
+    asked: PullRequest = {"project": project.name, "paths": wanted}
+    download = Download(project, PULL, asked, planner.plan, clock, STEP)
     try:
         received = yield from download.run(session, True)
         if not dry_run:
@@ -110,8 +113,8 @@ def pull(
     if accepted:
         # a later push then finds what it expects; over another connection, if need be
         session = yield from connect(project, clock=clock)
-        told = {"project": project.name, "accept": accepted}
-        planner.remember(accepted, rpc.call(session.ssh, "push-accept", told)["tree"])
+        request: AcceptRequest = {"project": project.name, "accept": accepted}
+        planner.remember(accepted, rpc.call(session.ssh, PUSH_ACCEPT, request)["tree"])
     seconds = round(clock.monotonic() - began, 3)
     result = planner.result(received, seconds)
     yield Finished(STEP, _summary(result), seconds)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
 from vmctl.config import Project
@@ -22,10 +22,11 @@ from vmctl.domain.errors import (
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.sync.excludes import left_behind, paths_named
 from vmctl.domain.sync.rsync_output import LeftOut, Via, group_left_out
-from vmctl.domain.sync.tree import named, tree_id
+from vmctl.domain.sync.tree import named
 from vmctl.domain.text import one_line
 from vmctl.files import FileLock
 from vmctl.folders import runtime_dir
+from vmctl.guest.protocol import tree_id
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.upload import HelpersReinstalled, UploadStream
@@ -48,6 +49,9 @@ from vmctl.workflows.sync.push_session import (
 )
 from vmctl.workflows.sync.scan import Scan, SecretsFound, secrets_to_send
 from vmctl.workflows.sync.selection import LocalEntry, Selection
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import PushSummary
 
 SHOWN = 20  # names in a message
 NOTHING_YET = 1 << 62
@@ -112,7 +116,7 @@ def push(
         while True:
             progress.begun = False
             try:
-                told = yield from _run_once(session.ssh, project, scan, options, progress)
+                summary = yield from _run_once(session.ssh, project, scan, options, progress)
                 break
             except SecretsFound as found:
                 yield from agree_on_files(project, found.paths, agree)
@@ -133,7 +137,7 @@ def push(
             # the folder may have changed meanwhile
             scan = Scan(project, key, may_send=not dry_run)
     selection, tree = scan.selection, scan.tree
-    names = named(told["put"], sorted(tree))
+    names = named(summary["put"], sorted(tree))
     moved = [path for path in names if tree[path][0] != "d"]
     seconds = round(clock.monotonic() - began, 3)
     result = PushResult(
@@ -144,9 +148,9 @@ def push(
         moved_files=len(moved),
         moved_bytes=sum(tree[path][2] for path in moved if tree[path][0] == "f"),
         moved=tuple(moved),
-        deleted=tuple(told["deleted"]),
-        kept=tuple(told["kept"]),
-        refused=tuple(path for path, _ in told["conflicts"]),
+        deleted=tuple(summary["deleted"]),
+        kept=tuple(summary["kept"]),
+        refused=tuple(path for path, _ in summary["conflicts"]),
         left_out=group_left_out(selection.left_out),
         largest=_largest(selection.entries),
         sent_bytes=progress.sent_bytes,
@@ -164,7 +168,7 @@ def push(
             "of those, what was pushed before goes on being pushed"
         )
     if result.refused:
-        yield Warned(_conflict(told["conflicts"]).message)
+        yield Warned(_conflict(summary["conflicts"]).message)
     for text in _named_but_left_out(project, selection, None if dry_run else key):
         yield Warned(text)
     return result
@@ -214,8 +218,8 @@ class _Progress:
 
 def _run_once(
     ssh: OpenSSH, project: Project, scan: Scan, options: PushOptions, progress: _Progress
-) -> Story[dict[str, Any]]:
-    """The VM's last answer."""
+) -> Story[PushSummary]:
+    """One connection's push; raises Conflict where it would overwrite changes."""
     cut_marker = CutMarker(scan.key)
     starter = None
     if options.via is Via.STREAM and not options.dry_run:
@@ -242,7 +246,7 @@ def _run_once(
         )
         rsync = starter.begun() if starter else None
         conversation = PushSession(stream, scan, options, cut_marker, rsync)
-        told = yield from conversation.run()
+        reply = yield from conversation.run()
         scan.save()
     finally:
         if conversation is not None and conversation.missing_bytes is not None:
@@ -252,17 +256,19 @@ def _run_once(
         if stream is not None:
             progress.sent_bytes += stream.sent_bytes
             stream.close()
-    if "conflicts" in told and "put" not in told:
-        raise _conflict(told["conflicts"])
-    if not options.dry_run:
-        if told["tree"] not in (scan.id, tree_id(scan.tree)):
-            raise IntegrityError(
-                "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
-            )
-        cut_marker.end()
-        if told["tree"] != scan.base.id:
-            scan.base.write(told["tree"], scan.tree)
-    return told
+    if "conflicts" in reply:
+        raise _conflict(reply["conflicts"])
+    if options.dry_run:
+        return reply["plan"]
+    done = reply["done"]
+    if done["tree"] not in (scan.id, tree_id(scan.tree)):
+        raise IntegrityError(
+            "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
+        )
+    cut_marker.end()
+    if done["tree"] != scan.base.id:
+        scan.base.write(done["tree"], scan.tree)
+    return done
 
 
 @contextlib.contextmanager

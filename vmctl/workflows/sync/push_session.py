@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Info, Story
@@ -19,6 +19,13 @@ from vmctl.domain.replies import unfit
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line
+from vmctl.guest.protocol import (
+    DELTA_BYTES,
+    PLACED_FOLDER,
+    STAGING,
+    STAGING_NEAR,
+    WORKSPACES,
+)
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.upload import Blob, UploadStream
 from vmctl.workflows.base.stories import as_story
@@ -27,15 +34,15 @@ from vmctl.workflows.sync.scan import Scan
 from vmctl.workflows.sync.selection import entry_of
 
 if TYPE_CHECKING:
+    from vmctl.guest.protocol import MissingFiles, PlacedFolders, PushReply
     from vmctl.ssh.transfer.rsync import SpeculativeRsync
 
 STEP = "push"
-PLACED_FOLDER = ".vmctl/tmp/push-{name}/placed"  # where the VM looks for what rsync brought unasked
-OTHER_DISK = re.compile(r"/[^\x00-\x1f\x7f]+/\.vmctl-push/placed")  # on a disk of its own
+PLACED = f"{STAGING}/{PLACED_FOLDER}"  # where the VM looks for what rsync brought unasked
+OTHER_DISK = re.compile(rf"/[^\x00-\x1f\x7f]+/{re.escape(STAGING_NEAR)}/{PLACED_FOLDER}")
 TURNS = 64  # of the VM's, in one push: each file is asked for four times at most
 LIKELY_BYTES = 1 << 19  # of contents go along without a question
 AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the files hold
-DELTA_BYTES = 4 << 20  # from here on the difference to what is there is sent
 TRIES = 3  # to read a file that changes
 
 
@@ -74,8 +81,8 @@ class PushSession:
         self._total_bytes: int | None = None
         self.missing_bytes: int | None = None  # when the VM said last what it wants
 
-    def run(self) -> Story[dict[str, Any]]:
-        """The VM's last answer."""
+    def run(self) -> Story[PushReply]:
+        """The VM's last reply: conflicts, the plan of a dry run, or what was done."""
         base = self._base
         if is_sent_ahead(self._scan, self._options, self._cut_marker):
             yield from self._send_ahead()
@@ -87,16 +94,15 @@ class PushSession:
         else:
             self._stream.tree(self._tree)
         answer = yield from self._send_unasked(list(self._likely_wanted(put)))
+        last = "plan" if self._options.dry_run else "done"
         for _ in range(TURNS):
             if "ask" in answer:
                 self._stream.tree(self._tree)
             elif "want" in answer and not self._options.dry_run:
                 self._cut_marker.begin()
                 yield from self._send_wanted(answer["want"])
-            elif "conflicts" in answer:
+            elif "conflicts" in answer or last in answer:
                 return answer
-            elif (told := answer.get("plan" if self._options.dry_run else "done")) is not None:
-                return dict(told)
             else:
                 break
             answer = self._stream.end_turn()
@@ -112,7 +118,7 @@ class PushSession:
         )
         yield from self._send(contents, lambda: self._stream.sent_bytes - before > AHEAD_BYTES)
 
-    def _send_unasked(self, likely: Sequence[Blob]) -> Story[dict[str, Any]]:
+    def _send_unasked(self, likely: Sequence[Blob]) -> Story[PushReply]:
         """Contents go along at once; where they are many, until the VM says what it wants."""
         if sum(content.size for content in likely) <= LIKELY_BYTES:
             yield from self._send(likely)
@@ -151,7 +157,7 @@ class PushSession:
             self._stream.sent_bytes += stats.sent
             self._stream.announce_placed(contents)
 
-    def _send_wanted(self, want: dict[str, Any]) -> Story[None]:
+    def _send_wanted(self, want: MissingFiles) -> Story[None]:
         """Everything that the VM asks for."""
         names = sorted(self._tree)
         paths = named(want["files"], names)
@@ -187,11 +193,11 @@ class PushSession:
             return True
         return path in differing and self._tries[path] == 1 and shutil.which("rsync") is not None
 
-    def _send_apart(self, contents: Sequence[Blob], placed: dict[str, Any]) -> Story[None]:
+    def _send_apart(self, contents: Sequence[Blob], placed: PlacedFolders) -> Story[None]:
         if not contents:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
-        if folder != PLACED_FOLDER.format(name=self._name) and not OTHER_DISK.fullmatch(folder):
+        if folder != PLACED.format(project=self._name) and not OTHER_DISK.fullmatch(folder):
             raise unfit("push names a folder that is none of its own")
         if self._options.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
@@ -303,6 +309,6 @@ class RsyncStarter:
         from vmctl.ssh.transfer.rsync import SpeculativeRsync
 
         cut_marker.begin()
-        older, folder = [f"../../../../Workspace/{name}"], PLACED_FOLDER.format(name=name)
+        older, folder = [f"../../../../{WORKSPACES}/{name}"], PLACED.format(project=name)
         with contextlib.suppress(VmctlError, OSError):  # then they go as the VM asks for them
             self._rsync = SpeculativeRsync(ssh, self._scan.root, paths, folder, older)

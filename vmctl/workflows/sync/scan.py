@@ -15,7 +15,8 @@ from vmctl.domain.sync.secret_detection import (
     is_secret_path,
     may_begin_like_one,
 )
-from vmctl.domain.sync.tree import TreeEntry, tree_id
+from vmctl.domain.sync.tree import TreeEntry
+from vmctl.guest.protocol import tree_id
 from vmctl.workflows.base.agreements import unagreed_files
 from vmctl.workflows.sync.hash_cache import Hashes, LastPushedTree
 from vmctl.workflows.sync.selection import LocalEntry, Selection, select

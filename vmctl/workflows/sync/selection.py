@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
+from vmctl.guest.protocol import PART_SUFFIX
 from vmctl.workflows.sync.git import Repository, Tracked, Unanswered, find_repository
 from vmctl.workflows.sync.gitignore import (
     USERS_RULE,
@@ -181,7 +182,7 @@ def _never(child: os.DirEntry[str], is_dir: bool) -> str | None:
     name = child.name
     if name == ".git":
         return GIT_RULE
-    if name.endswith(".vmctl-part") and name.startswith("."):
+    if name.endswith(PART_SUFFIX) and name.startswith("."):
         return PART_RULE
     if is_dir or child.is_file(follow_symlinks=False) or child.is_symlink():
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
@@ -19,6 +19,7 @@ from vmctl.domain.events import Advanced, Finished, Info, Started, Story, UrlRea
 from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.text import last_lines
+from vmctl.guest.protocol import SERVICE_STATE
 from vmctl.ssh import rpc
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.tunnel import local_ports
@@ -27,6 +28,9 @@ from vmctl.ssh.tunnel.local_proxy import LocalProxy
 from vmctl.workflows.session.address_poller import AddressPoller, ReconnectRoute
 from vmctl.workflows.session.session import cached_target, connect
 from vmctl.workflows.tunnels.registry import RECONNECTING, UP, OwnRecord, open_tunnels
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import ServiceName, ServiceRequest
 
 STEP = "tunnel"
 OPEN_S = 15.0
@@ -183,8 +187,8 @@ class _Tunnel:
         except BaseException:
             self._disconnect()
             raise
-        self.token = str(answer.get("token", ""))
-        return bool(answer.get("started"))
+        self.token = answer["token"] if answer else ""
+        return bool(answer and answer["started"])
 
     def _lead(self) -> None:
         assert self._forward is not None
@@ -199,7 +203,7 @@ class _Tunnel:
     def _tell_up(self) -> None:
         self.record.update(UP, url=url(self.forwarding, self.token))
 
-    def _service_request(self) -> dict[str, Any] | None:
+    def _service_request(self) -> ServiceRequest | None:
         """What the VM is asked so that the service runs; None for a bare port."""
         if not self.forwarding.service:
             return None
@@ -271,6 +275,7 @@ class _Tunnel:
         """Wait until the service answers HTTP; raises LinkLost, and for one that died its words."""
         assert self._forward is not None
         forward, name = self._forward, self.forwarding.service
+        request: ServiceName = {"name": name}
         limit = self.clock.monotonic() + HTTP_LIMIT_S
         look_at = self.clock.monotonic() + LOOK_S
         yield Advanced(STEP, f"Waiting for {name} to answer")
@@ -283,7 +288,7 @@ class _Tunnel:
                 continue
             look_at = now + LOOK_S
             try:
-                state = rpc.call(forward.ssh, "service-state", {"name": name})
+                state = rpc.call(forward.ssh, SERVICE_STATE, request)
             except Unreachable:
                 continue  # whether the link is lost, the forward itself knows
             if not state["running"]:

@@ -1,4 +1,4 @@
-"""What the README writes about commands is what the program has."""
+"""What the README and CONTRIBUTING.md say of commands, files and checks is what there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from vmctl.cli.app import app
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROWS = [
     line.split("|")[1].replace("\\", "")
@@ -53,3 +55,27 @@ def test_a_command_line_names_a_command(line: str) -> None:
         assert set(re.findall(r"(?<!\S)--[a-z-]+", first)) <= options(words[0]) | {
             "--local", "--name", "--yes", "--json", "--quiet", "--verbose"
         }  # fmt: skip
+
+
+def test_every_path_that_contributing_names_exists() -> None:
+    named = set(re.findall(r"`((?:vmctl|tests|scripts|workload)/[\w./-]+)`", CONTRIBUTING))
+    named |= set(re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", CONTRIBUTING + README))
+    named |= set(re.findall(r"pytest (tests/[\w./-]+)", CONTRIBUTING))
+    assert len(named) > 50
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def test_every_folder_is_in_the_house() -> None:
+    house = CONTRIBUTING.partition("```\nvmctl/")[2].partition("```")[0]
+    for room in ("vmctl", "vmctl/workflows", "vmctl/ssh", "vmctl/guest", "vmctl/domain"):
+        for folder in (ROOT / room).iterdir():
+            if (folder / "__init__.py").is_file():
+                assert f"{folder.name}/" in house, folder
+
+
+def test_the_checks_before_a_commit_are_those_of_the_script() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    entries = re.findall(r"entry: (\.venv/.*)", hooks)
+    script = (ROOT / "scripts" / "test").read_text(encoding="utf-8")
+    style = script.partition('say "Style and types"\n')[2].partition("\n\n")[0]
+    assert entries == style.splitlines()

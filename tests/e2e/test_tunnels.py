@@ -180,8 +180,9 @@ def test_the_next_free_port_is_found_and_all_are_stopped_at_once(
             words = ("tunnel", f"{port}:8888", "--port", "auto", "--background", "-n", name)
             opened = laptop.json(*words, cwd=folder)
             chosen.append(opened["local_port"])
-    assert port < chosen[0] < chosen[1]
-    assert [t["local_port"] for t in listed(laptop, sites[0])] == chosen
+    # a neighbour may have held the next port for the first and not for the second
+    assert port < min(chosen) < max(chosen)
+    assert sorted(t["local_port"] for t in listed(laptop, sites[0])) == sorted(chosen)
     laptop("tunnel", "stop", "all", cwd=sites[0])
     assert listed(laptop, sites[0]) == []
     assert "No tunnel is open" in laptop("tunnels", cwd=sites[0]).stdout

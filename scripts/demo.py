@@ -214,6 +214,7 @@ def main_job(demo: Demo, image: Process) -> tuple[list[Any], list[Any]]:
     losses = training_loss(demo, tunnel, url)
     tunnel.stop()
 
+    OUTPUT.mkdir(exist_ok=True)
     demo.run("vmctl", "fetch", "unet.pth", "sample.png", "history.json", "--to", OUTPUT.name)
     demo.run("vmctl", "ps")
     demo.run("vmctl", "down")
@@ -305,7 +306,6 @@ def stopped(signum: int, _: object) -> None:
 def main() -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stopped)
-    OUTPUT.mkdir(exist_ok=True)
     try:
         with demo_in_a_folder_of_its_own() as demo:
             history, losses = main_job(demo, set_up(demo))

@@ -222,9 +222,9 @@ def _refuse_strangers(file: Path, safe: str) -> None:
     if owner is None or "*" in listed or file.parent in {Path(place).resolve() for place in listed}:
         return
     raise InvalidInput(
-        f"{file} belongs to {owner}, not to you, so its settings do not count.",
+        f"{file} belongs to {owner}, not to you, so its settings are ignored.",
         hint=f"If you trust that user: export {SAFE_DIRECTORY}={shlex.quote(str(file.parent))}\n"
-        "Settings of your own, in a folder of yours: vmctl init",
+        "To write your own settings in your own folder: vmctl init",
     )
 
 
@@ -251,18 +251,18 @@ def _read_toml(file: Path) -> dict[str, Any]:
             text = opened.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
             raise InvalidInput(
-                f"{file} is larger than {LARGEST_FILE >> 20} MiB: no settings are.",
-                hint="Look at what it holds.",
+                f"{file} is larger than {LARGEST_FILE >> 20} MiB, which is too large for settings.",
+                hint="Check its content.",
             )
         return tomllib.loads(text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(
-            f"{file} is not valid TOML: {error}.", hint="Mend the line that it names."
+            f"{file} is not valid TOML: {error}.", hint="Fix the line named above."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
         raise InvalidInput(
-            f"{file} cannot be read: {why}.", hint="Mend it, or work in another folder."
+            f"{file} cannot be read: {why}.", hint="Fix the file, or run vmctl in another folder."
         ) from error
     except (ValueError, RecursionError) as error:  # what the parser does not foresee
         why = "too deeply nested" if isinstance(error, RecursionError) else str(error)
@@ -329,7 +329,7 @@ def _env_names(value: object, key: str, file: str) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
             raise InvalidInput(
-                f"{name[:80]!r} in {key} in {file} is no name of a variable.",
+                f"{name[:80]!r} in {key} in {file} is not a valid variable name.",
                 hint='It may hold letters, digits and "_", such as: env = ["DATA_URL"]',
             )
     return tuple(dict.fromkeys(names))
@@ -371,7 +371,7 @@ def _project_name(name: str) -> str:
     made = slug(name, limit=40)
     if not made:
         raise InvalidInput(
-            f"No VM name can be made of '{name}'.", hint="Choose one: vmctl --name NAME …"
+            f"'{name}' cannot become a VM name.", hint="Choose one: vmctl --name NAME …"
         )
     return made
 

@@ -39,8 +39,8 @@ def runtime_dir() -> Path:
             refused = refused or error
     assert refused is not None
     raise InvalidInput(
-        f"There is no safe place for control sockets: {refused.message}",
-        hint="Make a folder of yours and name it: export XDG_RUNTIME_DIR=~/.run",
+        f"No safe folder for control sockets: {refused.message}",
+        hint="Create a folder of your own and set it: export XDG_RUNTIME_DIR=~/.run",
     )
 
 
@@ -107,12 +107,12 @@ def _private(folder: Path, *, link: bool = True) -> Path:
         for found in (folder.lstat(), folder.stat()):
             if found.st_uid not in _ours():
                 raise InvalidInput(
-                    f"{folder} belongs to somebody else.",
-                    hint="Set VMCTL_HOME to a folder of yours.",
+                    f"{folder} belongs to another user.",
+                    hint="Set VMCTL_HOME to a folder that you own.",
                 )
         if not link and folder.is_symlink():
             raise InvalidInput(
-                f"{folder} is a link, not a folder.", hint=f"Look at it, then: rm '{folder}'"
+                f"{folder} is a link, not a folder.", hint=f"Check it, then: rm '{folder}'"
             )
         mode = stat.S_IMODE(found.st_mode)
         if mode & UNSEEN:
@@ -133,6 +133,7 @@ def _refuse_planted(folder: Path) -> None:
     for inside in folder.iterdir():
         if inside.lstat().st_uid not in _ours():
             raise InvalidInput(
-                f"{folder} was open to others, and {inside.name} in it is somebody else's.",
-                hint=f"Look at it, then remove it: rm -r '{inside}'",
+                f"{folder} was writable by others, and {inside.name} in it belongs to "
+                "another user.",
+                hint=f"Check it, then remove it: rm -r '{inside}'",
             )

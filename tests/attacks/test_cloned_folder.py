@@ -641,7 +641,7 @@ def test_a_name_of_googles_is_no_line_of_a_shell(tmp_path: Path, key: str, evil:
 @pytest.mark.parametrize("path", ["a'$(touch y)'", "-x;y", "a\nb", "a b"])
 def test_a_file_name_in_a_hint_is_one_word(path: str) -> None:
     hint = _conflict([[path, "changed"]]).hint
-    words = shlex.split(hint.partition("Bring it home: ")[2].partition(", or overwrite")[0])
+    words = shlex.split(hint.partition("Pull it: ")[2].partition(", or overwrite")[0])
     assert words == ["vmctl", "pull", path.replace("\n", "\\n")]
 
 
@@ -846,7 +846,7 @@ def test_secrets_are_named_and_asked_about_before_they_travel(
         return done.stdout + done.stderr
 
     told = push("push", "--dry-run")
-    assert "A push would ask first, because of what looks like a secret: .env, notes" in told
+    assert "A push would ask first, because these look like secrets: .env, notes" in told
     told = push("push", code=2)
     assert ".env, notes look like secrets" in told
     assert "vmctl push --yes" in told

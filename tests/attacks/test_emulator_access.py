@@ -299,7 +299,7 @@ def test_an_impostor_at_its_port_is_told_nothing(
         try:
             for words in (("push",), ("status",), ("emulator", "status"), ("emulator", "env")):
                 told = laptop(*words, cwd=folder, code=7).stderr
-                assert "nothing was sent to it" in told
+                assert "nothing was sent there" in told
         finally:
             record.write_text(kept)
         assert impostor.heard == b""

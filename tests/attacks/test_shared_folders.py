@@ -84,7 +84,7 @@ def test_a_home_of_somebody_else_is_refused_in_words(laptop: Laptop, base: Path)
     (base / "home").mkdir()
     of_neighbour(base / "home/data", 0o777)
     told = laptop("tunnels", cwd=base, code=2, environ={"VMCTL_HOME": str(base / "home")})
-    assert "belongs to somebody else" in told.stderr
+    assert "belongs to another user" in told.stderr
     assert "VMCTL_HOME" in told.stderr
 
 
@@ -95,7 +95,7 @@ def test_what_others_put_into_an_open_home_is_not_used(base: Path) -> None:
     (data / "hostkeys").mkdir()
     os.chown(data / "hostkeys", NEIGHBOUR, NEIGHBOUR)
     for _ in range(2):  # closed at once, and refused until it is gone
-        with pytest.raises(InvalidInput, match="hostkeys in it is somebody else's"):
+        with pytest.raises(InvalidInput, match="hostkeys in it belongs to another user"):
             data_dir()
         assert not data.stat().st_mode & 0o077
     (data / "hostkeys").rmdir()

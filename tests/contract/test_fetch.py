@@ -104,7 +104,7 @@ def test_what_is_neither_file_nor_folder_is_named(world: World) -> None:
     os.mkfifo(world.remote / "out/pipe")
     _, said = told(fetch, world.project, ["out"])
     assert tree(world.root) == {"out/file": "1"}
-    assert "Left out what is neither file nor folder: pipe" in said
+    assert "Skipped what is neither file nor folder: pipe" in said
 
 
 def test_empty_files_and_folders_come_too(world: World) -> None:
@@ -288,7 +288,7 @@ def test_an_earlier_runs_output_is_said_to_be_one(going: World) -> None:
     settled(going.remote / "work/model.bin", b"old")
     settled(going.remote / "work/plots/p", b"old")
     _, said = told(fetch, going.project, [], to=Path("got"))
-    assert "model.bin is an earlier run's" in said
+    assert "model.bin is from an earlier run" in said
     assert tree(going.root / "got") == {"model.bin": "old", "plots/p": "old"}
     shutil.rmtree(going.remote / "work/plots")
 

@@ -173,7 +173,7 @@ def test_nothing_is_written_through_a_link_here(world: World, tmp_path: Path) ->
     outside.mkdir()
     (world.root / "out").mkdir()
     (world.root / "out/sub").symlink_to(outside)
-    with pytest.raises(Conflict, match="no folder here"):
+    with pytest.raises(Conflict, match="not a folder here"):
         play(fetch(world.project, ["out"]))
     assert list(outside.iterdir()) == []
 

@@ -78,7 +78,7 @@ def test_what_changed_on_both_sides_is_left_alone_until_forced(pushed: World) ->
     edit(pushed, "data.csv", "edited there")
     write(pushed.root, {"train.py": "edited here"})
     result = play(pull(pushed.project))
-    assert conflicts(result) == {"train.py": "was changed here, too"}
+    assert conflicts(result) == {"train.py": "was changed here as well"}
     assert tree(pushed.root)["train.py"] == "edited here"
     assert tree(pushed.root)["data.csv"] == "edited there", "the others came"
     forced = play(pull(pushed.project, ["train.py"], force=True))
@@ -115,7 +115,7 @@ def test_a_file_gone_here_but_changed_there_comes_back_only_when_forced(pushed: 
     (pushed.root / "train.py").unlink()
     edit(pushed, "train.py", "edited there")
     assert conflicts(play(pull(pushed.project))) == {
-        "train.py": "is gone here, but was changed on the VM"
+        "train.py": "was deleted here, but changed on the VM"
     }
     assert "train.py" not in tree(pushed.root)
     play(pull(pushed.project, force=True))
@@ -129,7 +129,7 @@ def test_a_dry_run_changes_nothing(pushed: World) -> None:
     before = tree(pushed.root)
     result = play(pull(pushed.project, dry_run=True))
     assert [file.path for file in result.files] == ["train.py"]
-    assert conflicts(result) == {"data.csv": "was changed here, too"}
+    assert conflicts(result) == {"data.csv": "was changed here as well"}
     assert tree(pushed.root) == before
     assert [file.path for file in play(pull(pushed.project, dry_run=True)).files] == ["train.py"]
 
@@ -182,7 +182,7 @@ def test_a_file_made_on_the_vm_comes_when_it_is_named(pushed: World) -> None:
     write(pushed.root, {"both": "here"})
     edit(pushed, "both", "there")
     result = play(pull(pushed.project, ["both"]))
-    assert conflicts(result) == {"both": "was made on the VM and is another file here"}
+    assert conflicts(result) == {"both": "was made on the VM and differs from the file here"}
     with pytest.raises(NotFound):
         play(pull(pushed.project, ["nowhere"]))
 
@@ -210,7 +210,7 @@ def test_a_file_changed_here_while_it_is_on_its_way_is_kept(pushed: World) -> No
         if isinstance(event, Advanced) and (event.done_bytes or 0) > 1_000_000:
             write(pushed.root, {"data.csv": "edited just now"})
 
-    with pytest.raises(Conflict, match="changed here while it was on its way"):
+    with pytest.raises(Conflict, match="changed here during the transfer"):
         play(pull(pushed.project), watch)
     assert tree(pushed.root)["data.csv"] == "edited just now"
     assert set(tree(pushed.root)) == {*FILES, "link"}, "no part is left"

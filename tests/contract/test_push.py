@@ -401,7 +401,7 @@ def test_a_file_that_never_rests_is_named_and_nothing_is_put_in_place(world: Wor
     writer = threading.Thread(target=scribble)
     writer.start()
     try:
-        with pytest.raises(Conflict, match=r"busy\.bin changes while it is being pushed"):
+        with pytest.raises(Conflict, match=r"busy\.bin keeps changing while it is being pushed"):
             play(push(world.project))
     finally:
         over.set()
@@ -420,7 +420,7 @@ def test_a_file_that_goes_away_is_named(world: World) -> None:
         if type(event).__name__ == "Advanced":
             break
     (world.root / "last.bin").unlink()
-    with pytest.raises(Conflict, match=r"last\.bin went away"):
+    with pytest.raises(Conflict, match=r"last\.bin disappeared"):
         play(story)
     assert not world.remote.exists() or shape(world.remote) == {}
 
@@ -622,7 +622,7 @@ def test_a_later_push_ends_one_that_hangs(world: World) -> None:
     result: PushResult = play(push(other))
     assert result.moved_files == 1
     assert eventually(lambda: stuck not in verbs(world))
-    with pytest.raises(Conflict, match="Another push of this project began meanwhile"):
+    with pytest.raises(Conflict, match="Another push of this project has started in the meantime"):
         play(story)
     assert shape(world.remote) == shape(world.root)
 
@@ -639,7 +639,7 @@ def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) 
     other = dataclasses.replace(world.project, root=tmp_path / "elsewhere", owner="another")
     write(other.root, {"a": "2"})
     cache_target(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
-    with pytest.raises(Conflict, match="was pushed from"):
+    with pytest.raises(Conflict, match="holds a push from"):
         play(push(other))
     play(story)
     assert shape(world.remote) == shape(world.root)

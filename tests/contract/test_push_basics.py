@@ -122,7 +122,7 @@ def test_second_folder_of_the_same_name_is_refused(world: World, tmp_path: Path)
     other = tmp_path / "other"
     write(other, {"theirs": "2"})
     second = dataclasses.replace(world.project, root=other)
-    with pytest.raises(Conflict, match="was pushed from"):
+    with pytest.raises(Conflict, match="holds a push from"):
         play(push(second))
     assert set(tree(world.remote)) == {"mine"}
     play(push(second, force=True))

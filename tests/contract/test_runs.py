@@ -252,7 +252,7 @@ def test_other_arguments_while_it_runs_are_a_conflict(world: World) -> None:
     project = slow_project(world, lines=2000)
     started = play(jobs.run(project, "count", detach=True))
     assert started.state in ("preparing", "running")
-    with pytest.raises(Conflict, match="running already with other arguments"):
+    with pytest.raises(Conflict, match="already running with other arguments"):
         play(jobs.run(project, "count", ["--more"]))
     cancelled = play(jobs.cancel(project, "count"))
     assert (cancelled.state, cancelled.already) == ("cancelled", False)

@@ -185,7 +185,7 @@ def test_what_cannot_be_had_is_refused_and_a_host_key_that_is_given_counts(
     refused = cloud.laptop(*there, "--host-key", IMPOSTOR, cwd=lab, code=7)
     assert "host key" in refused.stderr, "the one that is given is the one that counts"
     told = cloud.laptop("adopt", "twin", "--zone", ZONE_B, cwd=lab, code=4).stderr
-    assert "has a VM already" in told
+    assert "already has a VM" in told
     assert (
         "labels" not in look(cloud, "twin", ZONE_B)
         or "vmctl" not in look(cloud, "twin", ZONE_B)["labels"]

@@ -60,7 +60,7 @@ def test_people_read_lines_with_marks(cloud: LocalCloud) -> None:
     assert [line.split()[:2] for line in lines if line[:1] in "✓✗"] == [
         ["✗" if check == "quota" else "✓", check] for check in CHECKS
     ]
-    assert "Mend first: quota" in lines[-1]
+    assert "Fix quota first" in lines[-1]
     assert "iam-admin/quotas" in "\n".join(lines)
 
 
@@ -373,7 +373,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str, int, str]] = [
       "details": [UNBILLED]}, "billing", 5, "billing/enable"),
     ("no permission", {"status": 403, "reason": "forbidden", "message": "Required "
       "'compute.projects.get' permission for 'projects/x'"}, "project", 5, "iam-admin/iam"),
-    ("no such project", {"status": 404, "reason": "notFound", "message": "The resource "
+    ("does not know this project", {"status": 404, "reason": "notFound", "message": "The resource "
       "'projects/x' was not found"}, "project", 2, "gcloud projects list"),
     ("a bad token", {"status": 401}, "api", 5, "login"),
     ("scopes", {"status": 403, "reason": "insufficientPermissions", "message": "Request had "

@@ -15,7 +15,7 @@ def test_without_credentials_the_table_answers_and_says_so(stranger: Laptop, fol
     assert first == ["GPU", "ZONE", "MACHINE", "ON", "DEMAND", "SPOT"]
     assert ["t4", "europe-west1-b", "n1-standard-4", "$0.559/h", "$0.227/h"] in lines
     assert not [line for line in lines if line[0] in {"v100", "a100"}]
-    assert "Google was not asked" in done.stderr
+    assert "without asking Google" in done.stderr
     assert "2026-07-30" in done.stderr
     told = stranger.json(*words, cwd=folder, environ=bare)
     assert told["asked_google"] is False

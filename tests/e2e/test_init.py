@@ -54,7 +54,7 @@ def test_settings_that_are_here_stay(laptop: Laptop, tmp_path: Path) -> None:
     assert settings(mine) == {"vm": {"gpu": "l4"}}
     inside = mine / "inside"
     inside.mkdir()
-    assert "will not count" in laptop("init", cwd=inside).stderr
+    assert "no longer apply" in laptop("init", cwd=inside).stderr
     assert settings(inside)["vm"]["gpu"] == "t4"
     laptop("init", "--force", cwd=mine)
     assert settings(mine)["vm"]["gpu"] == "t4"

@@ -57,6 +57,6 @@ def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: LocalCloud) -
     made = cloud.api("POST", f"zones/{ZONE_B}/instances", body)
     eventually(lambda: cloud.machines()[0]["status"] == "RUNNING", what="it is there")
     told = cloud("up", code=4).stderr
-    assert "vmctl did not make" in told
+    assert "vmctl did not create" in told
     assert "--name" in told
     assert [vm["id"] for vm in cloud.machines()] == [made["targetId"]]

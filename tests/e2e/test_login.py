@@ -180,8 +180,8 @@ def test_ssh_is_limited_to_the_address_that_the_vm_sees(limited: LocalCloud) -> 
     assert allow["priority"] < deny["priority"] < 65534, "before default-allow-ssh"
     assert allow["targetTags"] == deny["targetTags"] == ["tester-vm"], "nobody else's VM"
     assert "tester-vm" in instance(limited)["tags"]["items"]
-    assert "limited to your address 127.0.0.1" in limited("status").stdout
-    assert "Nothing is left behind" in limited("ls", "--orphans").stderr
+    assert "restricted to your address 127.0.0.1" in limited("status").stdout
+    assert "Nothing is left over" in limited("ls", "--orphans").stderr
     limited("up")
     assert {name: rule["id"] for name, rule in rules(limited).items()} == {
         name: rule["id"] for name, rule in found.items()
@@ -194,7 +194,7 @@ def test_from_another_address_up_sets_the_limit_anew(limited: LocalCloud) -> Non
     shut = other("exec", "true", cwd=limited.folder, code=7)
     assert "does not answer" in shut.stderr
     told = other("up", cwd=limited.folder).stderr
-    assert "the limit is lifted until you are let in" in told
+    assert "lifting the restriction until you are connected" in told
     found = rules(limited)
     assert found[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
     assert not found[DENY]["disabled"]
@@ -224,7 +224,7 @@ def test_a_new_vm_is_not_shut_in_by_the_rules_of_an_earlier_one(limited: LocalCl
     move_away(limited)
     delete_in_the_console(limited)
     told = elsewhere(limited, "third")("up", cwd=limited.folder).stderr
-    assert "the limit is lifted until you are let in" in told
+    assert "lifting the restriction until you are connected" in told
     assert rules(limited)[ALLOW]["sourceRanges"] == ["127.0.0.1/32"]
     limited("down", "--delete", "--yes")
     assert rules(limited) == {}
@@ -276,7 +276,7 @@ def test_a_vm_without_an_address_works_through_google_s_proxy(
 def test_ssh_limited_to_the_proxy_stays_reachable(hidden: LocalCloud) -> None:
     hidden("up", "--restrict-ssh")
     assert rules(hidden)[ALLOW]["sourceRanges"] == ["35.235.240.0/20"]
-    assert "limited to Google's Identity-Aware Proxy" in hidden("status").stdout
+    assert "restricted to Google's Identity-Aware Proxy" in hidden("status").stdout
     assert elsewhere(hidden, "limited")("exec", "echo", "in", cwd=hidden.folder).stdout == "in\n"
 
 

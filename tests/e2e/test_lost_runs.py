@@ -82,17 +82,17 @@ def test_a_preemption_is_named_by_run_and_later_by_logs(cloud: Cloud) -> None:
     cloud("emulator", "fault", "preempt", f"instance={cloud.vm['name']}")
     told = ended(following)
     assert following.returncode == 7, told
-    assert "was lost. Google took it back on" in told
-    assert "a Spot VM was preempted" in told
+    assert "was lost. Google preempted it on" in told
+    assert "it is a Spot VM" in told
     assert "vmctl up" in told
     assert "checkpoints" in told
     eventually(lambda: cloud.vm["status"] == "TERMINATED")
-    assert "Google took it back" in cloud("logs", code=4).stderr
+    assert "Google preempted it" in cloud("logs", code=4).stderr
 
     cloud.up_again()
     again = cloud("logs")
     told = again.stderr
-    assert "Google took it back on" in told, "it runs again, and the run was lost all the same"
+    assert "Google preempted it on" in told, "it runs again, and the run was lost all the same"
     assert "vmctl run train" in told
     assert "begun\n" in again.stdout, "what it wrote is still there"
 
@@ -114,4 +114,4 @@ def test_a_deleted_vm_is_named(cloud: Cloud) -> None:
     told = ended(following)
     assert following.returncode == 7, told
     assert "Its VM was deleted" in told
-    assert "Begin anew: vmctl up" in told
+    assert "Start again: vmctl up" in told

@@ -224,7 +224,7 @@ def test_a_move_that_is_killed_after_each_of_its_steps_ends_well(cloud: HeldClou
         assert cloud.killed_at(1, "after", *MOVE, method=method) == method
         if method == "compute.disks.createSnapshot":
             write_something_newer(cloud, old)
-            assert cloud.killed_at(1, "after", *MOVE, method=method) == method, "is taken anew"
+            assert cloud.killed_at(1, "after", *MOVE, method=method) == method, "taking a new one"
             assert cloud.laptop.json("ls", "--orphans", cwd=cloud.folder)["orphans"] == []
             cloud("gc", "--yes")
             assert len(cloud.all("snapshots")) == 1
@@ -272,7 +272,7 @@ def test_an_old_vm_that_was_started_after_the_move_goes_only_with_down_delete(
         lambda: all(vm["status"] == "RUNNING" for vm in cloud.all("instances")), "both RUNNING"
     )
     told = cloud("up", code=4).stderr
-    assert "both may hold what you need" in told
+    assert "both may contain data you need" in told
     assert len(cloud.all("instances")) == len(cloud.all("disks")) == 2
     cloud("down", "--delete", "--yes")
     check_nothing(cloud)

@@ -48,12 +48,12 @@ def test_a_notebook_edited_on_the_vm_comes_home(laptop: Laptop, home: Path) -> N
     refused = laptop("push", cwd=home, code=4)
     assert "vmctl pull" in refused.stderr
     left = laptop("pull", cwd=home, code=4)
-    assert "notes.ipynb was changed here, too" in left.stderr
+    assert "notes.ipynb was changed here as well" in left.stderr
     assert "--force" in left.stderr
     assert (home / "notes.ipynb").read_text() == "edited here\n"
     (home / "notes.ipynb").write_text("two\n")
     dry = laptop("pull", "--dry-run", cwd=home)
-    assert "would come: notes.ipynb" in dry.stdout
+    assert "would pull: notes.ipynb" in dry.stdout
     told = laptop.json("pull", cwd=home)
     assert [file["path"] for file in told["files"]] == ["notes.ipynb"]
     assert (home / "notes.ipynb").read_text() == "edited there\n"
@@ -67,7 +67,7 @@ def test_conflicts_under_json_are_one_document_and_exit_4(laptop: Laptop, home: 
     (home / "work/train.py").write_text("here\n")
     done = laptop("pull", "--json", cwd=home, code=4)
     conflicts = json.loads(done.stdout)["conflicts"]
-    assert conflicts == [{"path": "work/train.py", "why": "was changed here, too"}]
+    assert conflicts == [{"path": "work/train.py", "why": "was changed here as well"}]
     assert json.loads(done.stderr.splitlines()[-1])["exit_code"] == 4
     laptop("pull", "train.py", "--force", cwd=home / "work")
     assert (home / "work/train.py").read_text() == "there\n"

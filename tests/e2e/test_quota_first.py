@@ -73,7 +73,7 @@ def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(cloud: Local
     words = ("--name", "other", "up", "--json")
     document = json.loads(cloud(*words, code=6).stderr.splitlines()[-1])
     assert "limit 1, 1 in use, 1 needed: short by 1" in document["message"]
-    assert "There is room in europe-west4," in document["hint"]
+    assert "There is quota in europe-west4," in document["hint"]
     assert "us-central1" not in document["hint"]
     assert "new value: 2" in document["hint"]
 
@@ -90,14 +90,14 @@ def test_spot_without_a_quota_of_its_own_only_warns(cloud: LocalCloud) -> None:
     none = {"kind": "quota", "region": "europe-west1", "limit": 0}
     cloud.fault(metric="PREEMPTIBLE_NVIDIA_T4_GPUS", **none)
     told = output_until(cloud, "--spot", last=ZONE_B)
-    assert "no quota for Spot" not in told
+    assert "no Spot quota" not in told
     assert f"{ZONE_B}: As far as here." in told
     cloud.no_faults()
     for metric in ("PREEMPTIBLE_NVIDIA_T4_GPUS", "NVIDIA_T4_GPUS"):
         cloud.fault(metric=metric, **none)
     before = inserts(cloud)
     told = cloud("up", "--spot", code=6).stderr
-    assert "no quota for Spot" in told
+    assert "no Spot quota" in told
     assert inserts(cloud) == before + 1
     # Google refuses, names the standard metric, and the diagnosis is the same
     assert "NVIDIA_T4_GPUS in europe-west1: limit 0, 0 in use, 1 needed: short by 1" in told
@@ -107,7 +107,7 @@ def test_spot_without_a_quota_of_its_own_only_warns(cloud: LocalCloud) -> None:
 def test_quotas_that_cannot_be_read_stop_nobody(cloud: LocalCloud) -> None:
     cloud.fault(kind="http", method="compute.regions.get", status=403, reason="forbidden")
     told = output_until(cloud, last=ZONE_B)
-    assert "quotas could not be read, going on without" in told
+    assert "quotas could not be read, continuing without" in told
     assert f"{ZONE_B}: As far as here." in told
 
 
@@ -141,6 +141,6 @@ def test_with_wait_a_quota_is_waited_for(cloud: LocalCloud) -> None:
         cloud.ask("DELETE", f"{faults}/{short['id']}")  # the raise that was asked for is granted
     told += waiting.communicate(timeout=60)[1].decode()
     assert waiting.returncode == 0, told
-    assert "as --wait says" in told
-    assert "Ask for more at https://console.cloud.google.com" in told
+    assert "because of --wait" in told
+    assert "Request more at https://console.cloud.google.com" in told
     assert len(zones_of(cloud)) == 1

@@ -141,7 +141,7 @@ def test_a_startup_script_is_waited_for_and_named_with_its_words_if_it_fails(
 
     script = "until [ -e /tmp/go-on ]; do sleep 0.05; done"
     off.set_metadata(**{"startup-script": script})
-    climbing, told = told_until(off, "startup-script is at work")
+    climbing, told = told_until(off, "startup-script is running")
     off.laptop("exec", "touch", "/tmp/go-on", cwd=off.folder)
     rest = ended(climbing)
     assert climbing.returncode == 0, told + rest
@@ -156,7 +156,7 @@ def test_a_host_that_fails_under_the_drivers_installation_is_named(off: BringUpC
     rest = ended(climbing)
     assert climbing.returncode == 4, told + rest
     assert "driver is missing" in rest
-    assert "The computer under it failed" in rest
+    assert "Its host failed" in rest
 
 
 def test_a_push_does_not_wait_for_the_driver_and_a_held_lock_is_named(off: BringUpCloud) -> None:
@@ -204,7 +204,7 @@ def test_a_vm_taken_back_while_it_boots_is_named(cloud: BringUpCloud) -> None:
     zone = vm["zone"].rpartition("/")[2]
     cloud.endpoint.admin("POST", "preempt", {"zone": zone, "instance": vm["name"]})
     error = climbing.error()
-    assert "Google took it back" in error["message"]
+    assert "Google preempted it" in error["message"]
     assert error["hint"] == "vmctl up"
     assert error["exit_code"] == 4
 
@@ -216,5 +216,5 @@ def test_a_driver_too_old_for_torch_is_named(cloud: BringUpCloud) -> None:
     words = ("up", "--image", "pytorch", "--json")
     error = cloud.laptop(*words, cwd=cloud.folder, code=4, timeout_s=600).stderr
     assert "torch is missing" in error
-    assert "The driver speaks CUDA 9.2, torch" in error
+    assert "The driver supports CUDA 9.2, torch" in error
     assert "vmctl up --image pytorch" in error

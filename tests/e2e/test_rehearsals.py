@@ -43,7 +43,7 @@ def test_a_storm_of_refusals_is_sat_out_and_a_spot_machine_taken_back_on_request
 
 def test_a_machine_that_is_not_there_cannot_be_taken_back(cloud: HeldCloud) -> None:
     told = cloud("emulator", "fault", "preempt", "instance=nobodys", code=2).stderr
-    assert "these run: none" in told
+    assert "Running: none" in told
     assert "instance=NAME" in told
 
 

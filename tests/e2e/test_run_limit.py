@@ -45,7 +45,7 @@ def scheduling(cloud: LocalCloud) -> dict[str, Any]:
 def test_one_that_has_a_limit_starts_with_that(cloud: LocalCloud) -> None:
     no_limit_may_be_set(cloud)
     told = cloud("up", "--max-hours", "3").stderr
-    assert "The run limit stays as it was" in told
+    assert "The run limit is unchanged" in told
     assert scheduling(cloud)["maxRunDuration"]["seconds"] == "7200"
 
 

@@ -26,7 +26,7 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: HeldCloud) -> 
     cloud.ask("POST", "/emulator/v1/preempt", {"zone": zone, "instance": vm["name"]})
     eventually(lambda: cloud.all("instances")[0]["status"] == "TERMINATED", "preempted")
     told = cloud("status").stdout
-    assert "Google took it back" in told
+    assert "Google preempted it" in told
     assert "preempted" in told
     stopped = cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"]
     assert stopped["cause"] == "preempted"
@@ -35,7 +35,7 @@ def test_status_names_a_preemption_until_the_vm_runs_again(cloud: HeldCloud) -> 
     assert cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"] is None
     cloud("down")
     assert cloud.laptop.json("status", cwd=cloud.folder)["stop_reason"] is None
-    assert "took it back" not in cloud("status").stdout
+    assert "preempted it" not in cloud("status").stdout
 
 
 def test_a_shutdown_from_inside_is_named(cloud: HeldCloud) -> None:

@@ -19,7 +19,7 @@ image = "debian-cloud/debian-12"
 restrict_ssh = true
 """
 DENY, ALLOW = "vmctl-tester-{}-ssh-deny", "vmctl-tester-{}-ssh-allow"
-LIFTED = "the limit is lifted until you are let in"
+LIFTED = "lifting the restriction until you are connected"
 ELSEWHERE = "10.9.9.9/32"
 
 
@@ -75,21 +75,21 @@ def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(stepped: Bri
 
 def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: HeldCloud) -> None:
     told = away("up").stderr
-    order = [LIFTED, "is limited to 127.0.0.1/32", "The VM is prepared"]
+    order = [LIFTED, "is restricted to 127.0.0.1/32", "The VM is prepared"]
     assert [told.index(words) for words in order] == sorted(map(told.index, order))
     assert is_shut(away)
-    assert "limited to your address 127.0.0.1" in away("status").stdout
+    assert "restricted to your address 127.0.0.1" in away("status").stdout
 
 
 def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: HeldCloud) -> None:
     killed_at_the_next_change_of_a_rule(away)
     assert not is_shut(away)
-    assert "not limited just now; to limit it again: vmctl up" in away("status").stdout
+    assert "currently not restricted; to restrict it again: vmctl up" in away("status").stdout
     killed_at_the_next_change_of_a_rule(away)
     assert is_shut(away), "the next one begins with it"
     away("up")
     assert is_shut(away)
-    assert "limited to your address 127.0.0.1" in away("status").stdout
+    assert "restricted to your address 127.0.0.1" in away("status").stdout
 
 
 def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: HeldCloud) -> None:
@@ -101,4 +101,4 @@ def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: He
     pins.unlink()
     assert LIFTED in told
     assert is_shut(away)
-    assert "limited to your address 10.9.9.9" in away("status").stdout
+    assert "restricted to your address 10.9.9.9" in away("status").stdout

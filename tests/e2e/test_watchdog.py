@@ -146,8 +146,8 @@ def test_a_run_keeps_it_is_warned_an_hour_before_googles_limit_and_can_save(
     up.live(0.1)
     log = up("logs").stdout
     assert "its run limit: Google stops this VM" in log
-    assert "SIGTERM comes at" in log
-    assert log.count("SIGTERM comes at") == 1
+    assert "SIGTERM will be sent at" in log
+    assert log.count("SIGTERM will be sent at") == 1
     assert "\nsaved" not in log
     up.jump((11.93 - 11.05) * 3600)
     up.settled()
@@ -199,7 +199,7 @@ def test_a_gpu_at_work_or_one_that_cannot_be_asked_keeps_it_the_login_of_a_sleep
     assert "GPU 0 at 97 %" in str(up.report())
     answers("sleep 0.1; exit 9\n")
     up.live(PAST_IDLE_H)
-    assert "does not say what it does" in str(up.report())
+    assert "does not report its use" in str(up.report())
     answers('case "$1" in *utilization*) echo "0, 97" ;; esac\n')  # nobody's: the question's own
     up.live(0.1)
     assert up.report()["busy"] == []  # type: ignore[index]

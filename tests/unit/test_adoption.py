@@ -51,7 +51,7 @@ def test_a_bare_vm_gets_all_that_it_lacks_and_keeps_what_it_has() -> None:
     assert plan.key
     assert plan.max_run_s is None, "Google takes no limit for a VM that runs"
     told = "\n".join(map(str, plan.changes))
-    assert "1 of others, which stay" in told
+    assert "1 of others, which are kept" in told
     assert "idle for 1h" in told
     assert any("no run limit" in fact for fact in plan.stays)
     assert any("block-project-ssh-keys" in fact for fact in plan.stays)
@@ -117,8 +117,8 @@ def test_what_stays_is_told_with_the_line_that_would_change_it(
     ("instance", "mine", "named"),
     [
         (replace(BARE, labels={"vmctl-owner": "eve"}), None, "belongs to 'eve'"),
-        (replace(BARE, labels={"vmctl-name": "old"}), None, "'old' already"),
-        (BARE, replace(WHOLE, id="8", name="me-lab"), "has a VM already: me-lab"),
+        (replace(BARE, labels={"vmctl-name": "old"}), None, "already the VM"),
+        (BARE, replace(WHOLE, id="8", name="me-lab"), "already has a VM: me-lab"),
         (replace(BARE, status=Status.STOPPING), None, "STOPPING"),
         (replace(BARE, status=Status.SUSPENDED), None, "SUSPENDED"),
     ],

@@ -38,10 +38,10 @@ def test_what_was_not_possible_names_what_to_mend_first() -> None:
     found = in_order([fine(Check.CREDENTIALS), refused, fine(Check.PROGRAMS)])
     skipped = [finding for finding in found if finding.status is CheckStatus.SKIPPED]
     assert Check.QUOTA in {finding.check for finding in skipped}
-    assert {finding.message for finding in skipped} == {"mend first: api"}
+    assert {finding.message for finding in skipped} == {"fix api first"}
     whole = Checkup("p", False, None, False, found)
     assert whole.exit_code == 5
-    assert "Mend first: api" in whole.text
+    assert "Fix api first" in whole.text
 
 
 def test_without_anything_broken_the_exit_code_is_0() -> None:

@@ -68,8 +68,8 @@ def test_what_does_not_exist_names_what_does(text: str, says: str, hint: str) ->
 @pytest.mark.parametrize(
     ("gpu", "machine", "says", "hint"),
     [
-        ("t4", "e2-standard-4", "only on an N1 host", "--machine n1-standard-4"),
-        ("t4", "g2-standard-8", "only on an N1 host", "--gpu l4"),
+        ("t4", "e2-standard-4", "needs an N1 machine type", "--machine n1-standard-4"),
+        ("t4", "g2-standard-8", "needs an N1 machine type", "--gpu l4"),
         ("t4", "n1-standard-64", "at most 48 vCPUs", "--gpu t4:2"),
         ("p100", "n1-highmem-32", "at most 16 vCPUs and 104 GB", "n1-standard-4"),
         ("v100", "n1-custom-12-81920", "12 vCPUs and 78 GB", "n1-standard-4"),

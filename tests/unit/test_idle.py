@@ -55,7 +55,7 @@ def test_an_unused_vm_is_warned_of_and_stops_after_its_idle_time() -> None:
         Sample(0, busy=("login of ann on pts/0",)),
         Sample(0, busy=("rsync of ann",)),
         Sample(0, busy=("1 Jupyter kernel",)),
-        Sample(0, busy=("a GPU that does not say what it does",)),
+        Sample(0, busy=("a GPU that does not report its use",)),
     ],
     ids=lambda sample: "".join((*sample.busy, *sample.runs)),
 )
@@ -137,7 +137,7 @@ def test_a_run_is_warned_an_hour_before_googles_limit_and_gets_its_sigterm_in_ti
     assert minute_of(decisions, "end_runs") == 12 * 60 - 5
     lines = [line for v in decisions for _, line in v.tell_runs]
     assert len(lines) == 2
-    assert "SIGTERM comes at" in lines[0]
+    assert "SIGTERM will be sent at" in lines[0]
     assert minute_of(decisions, "power_off") is None  # Google does that
     assert sum(map(len, (v.end_runs for v in decisions))) == 1
 
@@ -219,9 +219,9 @@ def test_no_limit_of_ours_ends_a_run_without_an_hours_warning(
     [
         ("0, 0\n", []),
         ("0, 0\n1, 88\n", ["GPU 1 at 88 %"]),
-        ("0, [N/A]\n", ["GPU 0, which does not say what it does"]),
-        (None, ["a GPU that does not say what it does"]),
-        ("", ["a GPU that does not say what it does"]),
+        ("0, [N/A]\n", ["GPU 0, which does not report its use"]),
+        (None, ["a GPU that does not report its use"]),
+        ("", ["a GPU that does not report its use"]),
     ],
 )
 def test_gpus_at_work(told: str | None, busy: list[str]) -> None:

@@ -42,7 +42,7 @@ def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
     [
         # off
         (Stage.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
-        (Stage.DRIVER, SOON, {"went": "It was deleted meanwhile."}, "deleted", "vmctl up", 4),
+        (Stage.DRIVER, SOON, {"went": "It was deleted in the meantime."}, "deleted", "vmctl up", 4),
         # nobody answers
         (Stage.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
         (Stage.PORT, OVER, {"allowed": True}, "boot hangs", "restart", 8),
@@ -69,7 +69,7 @@ def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
             "journalctl",
             4,
         ),
-        (Stage.STARTUP, OVER, {"startup": "activating"}, "still at work", "journalctl", 8),
+        (Stage.STARTUP, OVER, {"startup": "activating"}, "still running", "journalctl", 8),
         (Stage.STARTUP, OVER, {"startup": "inactive"}, "vmctl's set-up", "ps fx", 8),
         (
             Stage.STARTUP,
@@ -100,7 +100,7 @@ def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
             Stage.TORCH,
             SOON,
             {"torch": replace(GOOD, available=False, driver_cuda="11.4")},
-            "The driver speaks CUDA 11.4, torch 2.9.0 needs 12.9",
+            "The driver supports CUDA 11.4, torch 2.9.0 needs 12.9",
             "--image pytorch",
             4,
         ),

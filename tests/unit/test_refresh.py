@@ -143,7 +143,7 @@ ONE = SHIPPED[0]
     [
         ({"accelerator": "nvidia-x"}, "no GPU that vmctl knows"),
         ({"machine_type": "n1-standard-96"}, "at most 48 vCPUs"),
-        ({"machine_type": "g2-standard-4"}, "only on an N1 host"),
+        ({"machine_type": "g2-standard-4"}, "needs an N1 machine type"),
         ({"vcpus": 3}, "vCPUs and"),
         ({"zone": "europe"}, "no zone's name"),
         ({"price_ondemand_usd_h": 4000.0}, "cannot be"),

@@ -225,7 +225,7 @@ def test_the_hidden_folder_of_a_job_may_come_with_its_outputs() -> None:
     assert saved_as("out", ".work/out", "dir") == "out"
 
 
-# -- what git would obey ---------------------------------------------------------------------
+# -- what git would use ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

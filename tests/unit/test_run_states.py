@@ -102,5 +102,5 @@ def test_unknown_run_points_at_ps() -> None:
     with pytest.raises(NotFound, match="'nope'") as caught:
         choose(RUNS, "nope")
     assert "vmctl ps" in caught.value.hint
-    with pytest.raises(NotFound, match="Nothing has run"):
+    with pytest.raises(NotFound, match="No runs"):
         choose([], None)

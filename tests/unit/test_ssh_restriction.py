@@ -71,7 +71,7 @@ def test_people_read_from_where() -> None:
     assert "203.0.113.7; from another one: vmctl up" in restriction_text("203.0.113.7")
     assert "Identity-Aware Proxy" in restriction_text(label_of(IAP_RANGE))
     assert restricted_to({LIMIT_LABEL: SUSPENDED}) == SUSPENDED
-    assert "not limited just now" in restriction_text(SUSPENDED)
+    assert "currently not restricted" in restriction_text(SUSPENDED)
 
 
 @pytest.mark.parametrize(

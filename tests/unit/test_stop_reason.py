@@ -44,7 +44,7 @@ def test_what_google_did_is_named(kind: str) -> None:
 def test_a_preemption_says_that_the_disk_is_kept() -> None:
     found = find_stop_reason(VM, [event("preempted", 59)])
     assert found is not None
-    assert "took it back" in found.text
+    assert "preempted it" in found.text
     assert "disk is kept" in found.text
 
 

@@ -57,17 +57,17 @@ def test_a_vm_that_can_have_no_watchdog_says_so() -> None:
         json.dumps({"at": NOW.timestamp(), "busy": [], "missing": "its Python 3.8 is older"})
     )
     said = line(report=told)
-    assert "has no watchdog (its Python 3.8 is older): it does not stop when it is idle" in said
+    assert "has no watchdog (its Python 3.8 is older): it does not stop when idle" in said
     assert clock(LIMIT) in said
     assert "(--idle)" not in said
 
 
 def test_a_watchdog_that_tells_nothing_any_more_is_not_counted_on() -> None:
     old = (NOW - timedelta(hours=2)).isoformat()
-    assert "do not count on it" in line(report=replace(IDLE, at=old))
-    assert "do not count on it" in line(report=None)
+    assert "do not rely on it" in line(report=replace(IDLE, at=old))
+    assert "do not rely on it" in line(report=None)
     fresh = what_stops(SETTINGS, None, LIMIT, 12.0, NOW, NOW - timedelta(minutes=1))
-    assert "do not count on it" not in fresh
+    assert "do not rely on it" not in fresh
     assert "idle for 1 h" in fresh
 
 

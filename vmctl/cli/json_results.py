@@ -56,7 +56,7 @@ ERROR: Mapping[str, Any] = {
     "description": "On standard error, as the last line, when a command fails.",
     "type": "object",
     "properties": {
-        "error": {"type": "string", "description": "its kind, such as NotFound"},
+        "error": {"type": "string", "description": "its class, such as NotFound"},
         "message": {"type": "string"},
         "hint": {"type": "string", "description": "what to do next; may be empty"},
         "exit_code": {"type": "integer"},

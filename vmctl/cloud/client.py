@@ -77,7 +77,7 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     project = chosen_project or identity.project or gcloud_project()
     if not project:
         raise InvalidInput(
-            "No Google Cloud project is chosen.",
+            "No Google Cloud project is set.",
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
     project = _project_id(project)
@@ -128,7 +128,7 @@ def _project_id(text: str) -> str:
     """A project's ID or number; what Google's client would refuse is refused here, in words."""
     if not re.fullmatch(r"(?:[a-z][-a-z0-9.]*:)?[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", text):
         raise InvalidInput(
-            f"'{text}' is no ID of a Google Cloud project.",
+            f"'{text}' is not a valid Google Cloud project ID.",
             hint="An ID looks like my-project-123; see yours: gcloud projects list",
         )
     return text

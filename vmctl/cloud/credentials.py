@@ -106,7 +106,7 @@ def _gcloud_credentials(token: str) -> Any:
                 given[0] = fresh, time.monotonic()
         if not fresh:
             raise AccessDenied(
-                "gcloud gives no access token any more.", hint="Log in again: gcloud auth login"
+                "gcloud no longer gives an access token.", hint="Log in again: gcloud auth login"
             )
         # google-auth compares with a naive UTC time
         return fresh, datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=30)

@@ -125,9 +125,9 @@ def find(folder: Path) -> EmulatorProcess | None:
         if not _is_emulator(running.pid):
             return None
         raise Unreachable(
-            f"What answers at {ADDRESS}:{running.port} is not the embedded Compute Engine of "
-            f"{folder}: nothing was sent to it.",
-            hint=f"End the emulator and start it anew: kill {running.pid}; vmctl emulator start",
+            f"What answers at {ADDRESS}:{running.port} is not the embedded Compute Engine "
+            f"of {folder}: nothing was sent there.",
+            hint=f"Restart the emulator: kill {running.pid}; vmctl emulator start",
         ) from error
     return replace(running, about=said) if said and said.get("pid") == running.pid else None
 
@@ -201,7 +201,7 @@ def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
     except OSError as error:
         raise InvalidInput(
             f"The certificates in {named} cannot be read: {error.strerror}.",
-            hint=f"Mend or unset {' and '.join(REQUESTS_TRUST)}.",
+            hint=f"Fix or unset {' and '.join(REQUESTS_TRUST)}.",
         ) from error
     ours = running.certificate.read_text(encoding="ascii")
     target = folder / "trusted.pem"
@@ -246,7 +246,7 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorP
             hint=f"Its log: {log}",
         )
     raise VmctlError(
-        f"The embedded Compute Engine ended at its start: {_tail(log)}", hint=f"Its log: {log}"
+        f"The embedded Compute Engine exited at startup: {_tail(log)}", hint=f"Its log: {log}"
     )
 
 
@@ -260,7 +260,7 @@ def _check_none_of_old(folder: Path) -> None:
     if "token_file" not in record and _is_emulator(pid):
         raise Conflict(
             f"An embedded Compute Engine of an earlier version runs in {folder} (process {pid}).",
-            hint=f"Stop it, its machines' disks stay: kill {pid}",
+            hint=f"Stop it (its machines' disks are kept): kill {pid}",
         )
 
 

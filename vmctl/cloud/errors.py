@@ -98,7 +98,7 @@ def credentials_error(error: Exception) -> AccessDenied:
         )
     hint = f"Log in: {LOGIN}"
     if os.environ.get(CHOSEN_FILE):
-        hint = f"Mend what {CHOSEN_FILE} names, or unset it and log in: {LOGIN}"
+        hint = f"Fix the file in {CHOSEN_FILE}, or unset it and log in: {LOGIN}"
     return AccessDenied(f"The Google credentials cannot be used: {_first_line(error)}.", hint=hint)
 
 
@@ -115,8 +115,8 @@ def _telling(code: str, details: list[Mapping[str, Any]]) -> str:
 
 def _network_hint(endpoint: str) -> str:
     if "127.0.0.1" in endpoint:
-        return "See how the embedded Compute Engine is: vmctl emulator status"
-    return "Check the network, then run it again: what was begun is found again."
+        return "Check the embedded Compute Engine: vmctl emulator status"
+    return "Check the network, then run it again: it resumes where it stopped."
 
 
 def _first_line(error: Exception) -> str:

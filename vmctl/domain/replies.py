@@ -52,9 +52,9 @@ def text(most: int = TEXT) -> Shape:
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise Misfit("is no text")
+            raise Misfit("is not text")
         if len(value) > most:
-            raise Misfit(f"has more than {most} signs")
+            raise Misfit(f"has more than {most} characters")
         return value
 
     return check
@@ -106,7 +106,7 @@ def one_of(*values: object) -> Shape:
 
     def check(value: Any) -> Any:
         if not any(value == known and type(value) is type(known) for known in values):
-            raise Misfit(f"is none of {', '.join(map(str, values))}")
+            raise Misfit(f"is not one of {', '.join(map(str, values))}")
         return value
 
     return check
@@ -117,7 +117,7 @@ def many(shape: Shape, most: int = MANY) -> Shape:
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise Misfit("is no list")
+            raise Misfit("is not a list")
         if len(value) > most:
             raise Misfit(f"holds more than {most} things")
         found = []
@@ -136,7 +136,7 @@ def row(*shapes: Shape) -> Shape:
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or len(value) != len(shapes):
-            raise Misfit(f"is no list of {len(shapes)}")
+            raise Misfit(f"is not a list of {len(shapes)}")
         found = []
         for place, (shape, item) in enumerate(zip(shapes, value, strict=True)):
             try:
@@ -153,7 +153,7 @@ def table(key: Shape, shape: Shape, most: int = MANY) -> Shape:
 
     def check(value: Any) -> dict[Any, Any]:
         if not isinstance(value, dict):
-            raise Misfit("is no object")
+            raise Misfit("is not an object")
         if len(value) > most:
             raise Misfit(f"holds more than {most} things")
         found = {}
@@ -173,7 +173,7 @@ def record(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None =
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise Misfit("is no object")
+            raise Misfit("is not an object")
         found: dict[str, Any] = {}
         for name, shape in required.items():
             if name not in value:
@@ -223,7 +223,7 @@ def ranges(count: int) -> Shape:
         before = -1
         for first, last in found:
             if not before < first <= last:
-                raise Misfit("does not rise")
+                raise Misfit("does not increase")
             before = last
         return found
 
@@ -235,7 +235,7 @@ def numbered(most: int = LARGEST) -> Shape:
 
     def check(value: Any) -> int:
         if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,10}", value):
-            raise Misfit("is no number")
+            raise Misfit("is not a number")
         found: int = whole(0, most)(int(value))
         return found
 
@@ -245,7 +245,7 @@ def numbered(most: int = LARGEST) -> Shape:
 def path(value: Any) -> str:
     """A path as bytes can have it; where it may lead is for others to say."""
     if not isinstance(value, str) or not is_encodable(value) or "\0" in value:
-        raise Misfit("is no path")
+        raise Misfit("is not a path")
     if len(value) > PATH_BYTES or len(encoded(value)) > PATH_BYTES:
         raise Misfit(f"is a path of more than {PATH_BYTES} bytes")
     return value
@@ -254,9 +254,9 @@ def path(value: Any) -> str:
 def run_id(value: Any) -> str:
     """The name of a run's directory."""
     if not isinstance(value, str) or not value or "/" in value or not is_encodable(value):
-        raise Misfit("is no name")
+        raise Misfit("is not a name")
     if value in (".", "..") or not value.isprintable() or len(encoded(value)) > NAME_BYTES:
-        raise Misfit("is no name")
+        raise Misfit("is not a name")
     return value
 
 
@@ -438,12 +438,12 @@ def decoded(data: bytes, most: int = REPLY_BYTES, values: int = VALUES) -> Any:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def unfit(why: str) -> IntegrityError:
     """What came is not what vmctl's own helper would send."""
     return IntegrityError(
-        f"The VM's answer is not what the helper there writes: {why}.",
-        hint="Look at the VM: vmctl ssh",
+        f"Unexpected reply from vmctl's helper on the VM: {why}.",
+        hint="Check the VM: vmctl ssh",
     )

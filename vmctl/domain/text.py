@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 DISK_FULL_HINT = (
-    "See what fills it: vmctl exec df -h. A new VM gets more by disk_gb in vmctl.toml, or --disk-gb"
+    "See what fills it: vmctl exec df -h. For a larger disk on a new VM: disk_gb in "
+    "vmctl.toml, or --disk-gb"
 )
 
 LONGEST_MESSAGE = 1000  # signs that the VM may put into one message

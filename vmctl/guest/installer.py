@@ -79,7 +79,7 @@ def main() -> int:
         if not is_whole(Path(library), name):
             return NOT_WHOLE
     elif not place(Path(library), name, Path(more.pop(0))):
-        sys.stderr.write("vmctl's helpers did not arrive whole\n")
+        sys.stderr.write("vmctl's helpers arrived incomplete\n")
         return NOT_INSTALLED
     if more:
         sys.argv[:] = [library, *more]

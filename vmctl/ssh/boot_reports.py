@@ -44,7 +44,8 @@ class BootReports:
         except IndexError:
             if time.monotonic() - self._heard_at > SILENCE_S:
                 raise Unreachable(
-                    "The VM has fallen silent: the connection is lost.", hint="Look again: vmctl up"
+                    f"No data from the VM for {SILENCE_S:.0f} s: connection lost.",
+                    hint="Try again: vmctl up",
                 ) from None
             return None
         if found is None:
@@ -72,7 +73,7 @@ class BootReports:
         said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
         self._news.append(
             Unreachable(
-                f"The VM stopped telling how it comes up: {said}", hint="Look again: vmctl up"
+                f"The VM stopped reporting its boot progress: {said}", hint="Try again: vmctl up"
             )
         )
 

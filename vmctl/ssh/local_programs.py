@@ -25,7 +25,7 @@ _FOR_MACHINES = (
     ("tmux", "runs on the machines", "tmux", ("-V",), True),
 )
 _FOR_IAP = (
-    ("gcloud", "the way through Google's Identity-Aware Proxy", "google-cloud-cli", (), True),
+    ("gcloud", "the tunnel through Google's Identity-Aware Proxy", "google-cloud-cli", (), True),
 )
 _MORE_PLACES = ":/usr/sbin:/sbin:/usr/local/sbin"
 

@@ -132,8 +132,8 @@ def wait_for(descriptor: int, seconds: float) -> None:
 def no_word(seconds: float) -> TimedOut:
     """A VM that is connected and silent."""
     return TimedOut(
-        f"The VM has said nothing for {seconds:.0f} s.",
-        hint="See what keeps it busy: vmctl exec -- top -bn1; then the same command again",
+        f"The VM has sent nothing for {seconds:.0f} s.",
+        hint="See what keeps it busy: vmctl exec -- top -bn1; then run the same command again",
     )
 
 
@@ -239,6 +239,6 @@ def _unfit(why: str) -> IntegrityError:
 
 def _too_long() -> TimedOut:
     return TimedOut(
-        "The VM is at work without an end.",
-        hint="See what keeps it busy: vmctl exec -- top -bn1; then the same command again",
+        "The VM's helper does not finish.",
+        hint="See what keeps it busy: vmctl exec -- top -bn1; then run the same command again",
     )

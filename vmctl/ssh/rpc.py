@@ -180,8 +180,8 @@ def failure(code: int, stderr: bytes) -> VmctlError:
         return refusal(told)
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
     return IntegrityError(
-        f"A helper on the VM failed (exit code {code}): {words or 'it said nothing'}",
-        hint="Look at the VM: vmctl ssh",
+        f"A helper on the VM failed (exit code {code}): {words or 'it printed nothing'}}}",
+        hint="Check the VM: vmctl ssh",
     )
 
 
@@ -204,7 +204,7 @@ def install_failure(stderr: bytes) -> Conflict:
     full = "No space left on device" in words or "Disk quota exceeded" in words
     return Conflict(
         f"The VM cannot be set up: {words}",
-        hint=DISK_FULL_HINT if full else "Look at it: vmctl ssh, then: vmctl up",
+        hint=DISK_FULL_HINT if full else "Check it: vmctl ssh; then: vmctl up",
     )
 
 
@@ -215,7 +215,7 @@ def ended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool = True) -> Vmctl
     """
     if mended(ssh, code, stderr, said=said):
         return Unreachable(
-            "vmctl's helpers were missing on the VM; they are there now.",
+            "vmctl's helpers were missing on the VM; they have been reinstalled.",
             hint="Run the same command again.",
         )
     if code in (SSH_FAILED, -15, -9):  # no verb ends with these

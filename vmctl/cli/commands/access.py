@@ -59,7 +59,8 @@ def tunnel(
     background: Annotated[
         bool,
         typer.Option(
-            "--background", help="Return when the URL answers; the tunnel goes on by itself."
+            "--background",
+            help="Return once the URL answers; the tunnel stays open in the background.",
         ),
     ] = False,
     supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
@@ -126,7 +127,8 @@ def tunnels(context: Context) -> None:
 def ssh(
     context: Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="COMMAND", help="Run this, then leave.")
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="Run this command, then disconnect."),
     ] = None,
 ) -> None:
     """Log in to the VM, over the warm connection."""
@@ -157,11 +159,11 @@ def exec_(
 def ssh_config(
     context: Context,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Take all of it away again, without a trace.")
+        bool, typer.Option("--remove", help="Remove everything that vmctl added.")
     ] = False,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Another file than ~/.ssh/config."),
+        typer.Option(metavar="PATH", help="A file to use instead of ~/.ssh/config."),
     ] = None,
     follow: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -207,7 +209,7 @@ def _in_terminal(
         nonlocal ready
         if isinstance(event, UrlReady):
             ready = True
-            screen.note("Ctrl-C closes the tunnel; the service goes on.")
+            screen.note("Ctrl-C closes the tunnel; the service keeps running.")
             if open_:
                 _open(screen, event.url)
 
@@ -257,6 +259,6 @@ def _open(screen: Screen, url: str) -> None:
         opened = bool(address) and webbrowser.open(address)
     except OSError as error:  # a full disk closes no tunnel
         opened = False
-        screen.note(f"The page for the browser cannot be written: {error.strerror}.")
+        screen.note(f"Cannot write the page for the browser: {error.strerror}.")
     if not opened:
-        screen.note("No browser could be opened: open the URL yourself.")
+        screen.note("Could not open a browser: open the URL yourself.")

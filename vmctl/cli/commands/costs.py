@@ -178,7 +178,7 @@ def _show_offers(screen: Screen, result: GpusResult) -> None:
         names = sorted({o.gpu.partition(":")[0] for o in result.offers if o.price_dated == date})
         screen.note(f"List prices with the host, {date}: {', '.join(names)}. Spot prices move.")
     if not result.asked_google:
-        screen.note(f"From vmctl's own table, Google was not asked: {result.why_not_asked}")
+        screen.note(f"From vmctl's own table, without asking Google: {result.why_not_asked}")
     elif result.all_regions_limit is not None:
         screen.note(
             f"GPUs over all regions (GPUS_ALL_REGIONS): {result.all_regions_usage:g} of "
@@ -200,7 +200,7 @@ def list_orphans(context: Context) -> None:
     result = screen.play(story(context.project()))
     screen.document(result)
     if not result.orphans:
-        screen.note("Nothing is left behind: all that vmctl made for you is in use.")
+        screen.note("Nothing is left over: everything that vmctl made for you is in use.")
         return
     _show_orphans(screen, result)
     screen.note(f"{result.total}. Remove them: vmctl gc")

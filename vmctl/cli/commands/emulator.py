@@ -99,7 +99,8 @@ def forward(
 def clock(
     context: Context,
     step: Annotated[
-        str | None, typer.Argument(metavar="[DURATION]", help="Move a stepped clock on.")
+        str | None,
+        typer.Argument(metavar="[DURATION]", help="Advance a stepped clock by this much."),
     ] = None,
 ) -> None:
     """What time it is there; with DURATION a stepped clock is moved on, event by event."""
@@ -127,13 +128,13 @@ vmctl emulator fault --clear
 def fault(
     context: Context,
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="One of those above.")
+        str | None, typer.Argument(metavar="[KIND]", help="A fault listed above.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE]...", help="What it is about, and how long."),
+        typer.Argument(metavar="[NAME=VALUE]...", help="Fault settings."),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="End all that are in force.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Clear all faults.")] = False,
 ) -> None:
     """Rehearse a bad day. Without KIND: show what is in force.
 

@@ -29,13 +29,13 @@ SHOWN = 20  # lines of a list before it is cut
 def push(
     context: Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would move, and move nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be pushed, and push nothing.")
     ] = False,
     force: Annotated[
         bool,
         typer.Option(
             "--force",
-            help="Go on where a guard says no: overwrite what was changed or made on the VM, "
+            help="Override the safety checks: overwrite what was changed or made on the VM, "
             "replace another folder's push, delete nearly everything.",
         ),
     ] = False,
@@ -43,8 +43,8 @@ def push(
         Via,
         typer.Option(
             "--via",
-            help="What carries the files: one compressed stream (large files that are there "
-            "in an older version go by rsync's difference), rsync for all, or scp -r.",
+            help="How to send the files: one compressed stream (with rsync's delta for large "
+            "files that the VM has in an older version), rsync for all, or scp -r.",
         ),
     ] = Via.STREAM,
 ) -> None:
@@ -99,8 +99,8 @@ def fetch(
         bool,
         typer.Option(
             "--wait",
-            help="Wait for a file that is still being written, and for what a run that goes "
-            "on has not written yet; a week at most.",
+            help="Wait for a file that is still being written, and for what a running job has "
+            "not written yet; a week at most.",
         ),
     ] = False,
     parents: Annotated[
@@ -144,12 +144,12 @@ def pull(
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Files or folders of the project, as they are here; without one: everything "
-            "that a push put there.",
+            help="Files or folders of the project, by their local paths; without one: "
+            "everything that was pushed.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would come, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be pulled, and change nothing.")
     ] = False,
     force: Annotated[
         bool,
@@ -175,9 +175,9 @@ def pull(
     screen.document(result)
     if dry_run:
         for file in result.files:
-            screen.say(f"would come: {one_line(file.path)}")
+            screen.say(f"would pull: {one_line(file.path)}")
         for path in result.links:
-            screen.say(f"would come: {one_line(path)}")
+            screen.say(f"would pull: {one_line(path)}")
         for path in result.deleted:
             screen.say(f"would be deleted here: {one_line(path)}")
         for refused in result.conflicts:
@@ -188,8 +188,8 @@ def pull(
             lines.append(f"… and {len(result.conflicts) - SHOWN} more (all: --json)")
         raise Conflict(
             "\n  ".join(["Left alone:", *lines]) if len(lines) > 1 else f"{lines[0]}.",
-            hint="The VM's side: vmctl pull --force PATH; yours: vmctl push --force; "
-            "a look at the VM's: vmctl fetch PATH --to DIR",
+            hint="To take the VM's version: vmctl pull --force PATH; yours: vmctl push --force; "
+            "to compare: vmctl fetch PATH --to DIR",
         )
 
 
@@ -205,7 +205,8 @@ def scp(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Sources, then the target; ':' in front: on the VM. Options: -r -p -q -C -v.",
+            help="Sources, then the target; a leading ':' means on the VM. Options: -r -p -q -C "
+            "-v.",
         ),
     ],
 ) -> None:

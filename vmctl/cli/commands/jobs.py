@@ -37,9 +37,11 @@ def run(
     context: Context,
     job: Annotated[str, typer.Argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
     args: Annotated[
-        list[str] | None, typer.Argument(help="Added to the job's command as they are.")
+        list[str] | None, typer.Argument(help="Added to the job's command unchanged.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it and return.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Start the job and return.")
+    ] = False,
 ) -> None:
     """Start a job in tmux on the VM and follow its output.
 
@@ -71,7 +73,7 @@ def run(
         screen.next_steps(
             [
                 ("vmctl logs -f", "follow it"),
-                ("vmctl tunnel tensorboard", "watch it learn"),
+                ("vmctl tunnel tensorboard", "watch it train"),
                 (f"vmctl cancel {job}", "stop it"),
                 ("vmctl down", "stop the meter, and the run with it"),
             ]
@@ -85,7 +87,7 @@ def run(
                     f"bring {brings or 'a file'}",
                 ),
                 (f"vmctl logs {result.run_id}", "read it again"),
-                ("vmctl tunnel tensorboard", "look at its curves"),
+                ("vmctl tunnel tensorboard", "see its curves"),
                 ("vmctl down", "stop the meter"),
             ]
         )
@@ -97,7 +99,7 @@ def logs(
     context: Context,
     job: LastRun = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run ends.")
+        bool, typer.Option("--follow", "-f", help="Keep following until the run ends.")
     ] = False,
 ) -> None:
     """What a run has written; with -f, what it writes from now on too.
@@ -197,7 +199,9 @@ def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult
         if not begun:
             raise
         screen.note(
-            "\nDetached: the run goes on. Follow it again: vmctl logs -f; stop it: vmctl cancel JOB"
+            "\n"
+            "Detached: the run continues. Follow it again: vmctl logs -f; stop it: vmctl "
+            "cancel JOB"
         )
         raise typer.Exit(0) from None
 

@@ -96,7 +96,7 @@ def up(
     context: Context,
     any_region: Annotated[
         bool,
-        typer.Option("--any-region", help="Go on to other regions, the cheapest first."),
+        typer.Option("--any-region", help="Continue with other regions, the cheapest first."),
     ] = False,
     wait: Annotated[
         str | None,
@@ -191,7 +191,7 @@ def down(
     project = context.project()
     screen = context.screen()
     if delete and not screen.confirm(
-        f"Delete the VM of '{project.name}' and its disk? What is only there is lost.",
+        f"Delete the VM of '{project.name}' and its disk? Anything stored only there is lost.",
         without_terminal=False,
         by_default=False,
     ):
@@ -221,7 +221,7 @@ def ls(
     ] = False,
     orphans: Annotated[
         bool,
-        typer.Option("--orphans", help="What vmctl made in all projects and nothing uses."),
+        typer.Option("--orphans", help="What vmctl made in any project and nothing uses any more."),
     ] = False,
 ) -> None:
     """Your machines in this project, with what they cost an hour.
@@ -256,17 +256,17 @@ def adopt(
     ],
     zone: Annotated[
         str | None,
-        typer.Option(help="Its zone, where the name is in several.", autocompletion=ZONES),
+        typer.Option(help="The VM's zone, if the name exists in several.", autocompletion=ZONES),
     ] = None,
     host_key: Annotated[
         str | None,
         typer.Option(
             metavar="LINE",
-            help="Its SSH host key, such as 'ssh-ed25519 AAAA…', where it never published it.",
+            help="The VM's SSH host key, such as 'ssh-ed25519 AAAA…', if it never published one.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
 ) -> None:
     """Take a VM made in the console or with gcloud as this project's.

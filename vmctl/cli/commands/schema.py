@@ -19,7 +19,7 @@ def schema(
         list[str] | None,
         typer.Argument(
             metavar="[COMMAND]",
-            help="A command, or 'error'; none: all names.",
+            help="A command, or 'error'; without one: list all names.",
             autocompletion=DOCUMENTS,
         ),
     ] = None,
@@ -43,6 +43,6 @@ def schema(
         return
     if name not in names:
         close = nearest(name, names)
-        hint = f"vmctl schema {close}" if close else "All that there are: vmctl schema"
-        raise NotFound(f"There is no command '{name}' with a JSON document.", hint=hint)
+        hint = f"vmctl schema {close}" if close else "List them: vmctl schema"
+        raise NotFound(f"No command '{name}' prints a JSON document.", hint=hint)
     terminal.document(schema_of(name), indent=2)

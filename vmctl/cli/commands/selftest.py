@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 PANEL = Panel("Self-test")
 LEFT = (
-    "What is left goes with the next `vmctl selftest`, "
-    "and Google itself deletes the VM 30 minutes after its start."
+    "The next `vmctl selftest` deletes what is left; Google itself deletes the VM 30 "
+    "minutes after its start."
 )
 
 
@@ -28,10 +28,10 @@ LEFT = (
 def selftest(
     context: Context,
     real: Annotated[
-        bool, typer.Option("--real", help="Ask Google's Compute Engine: it costs a cent.")
+        bool, typer.Option("--real", help="Check Google's Compute Engine; costs about a cent.")
     ] = False,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Where to keep the record.")
+        Path | None, typer.Option("--trace", metavar="FILE", help="Where to save the trace.")
     ] = None,
 ) -> None:
     """Check what vmctl believes of Compute Engine, with one small machine in ten minutes.
@@ -75,11 +75,11 @@ def _failed(result: SelftestResult) -> VmctlError:
     from vmctl.domain import errors
 
     said = [f"{result.differs} assumptions do not hold"] if result.differs else []
-    said += [f"it ended early: {result.trouble.rstrip('.')}"] if result.trouble else []
+    said += [f"it stopped early: {result.trouble.rstrip('.')}"] if result.trouble else []
     kind = getattr(errors, result.trouble_kind or "VmctlError", errors.VmctlError)
     failure: VmctlError = kind(
-        f"The self-test is not passed: {'; '.join(said)}.",
-        hint="Please report it, with the trace: it names nobody.",
+        f"The self-test failed: {'; '.join(said)}.",
+        hint="Please report it with the trace; it is anonymised.",
     )
     return failure
 

@@ -30,14 +30,12 @@ def init(
     context: Context,
     gpu: GpuOption = None,
     train: Annotated[
-        str | None, typer.Option("--command", metavar="LINE", help="The line that trains.")
+        str | None, typer.Option("--command", metavar="LINE", help="The command that trains.")
     ] = None,
     google_project: Annotated[
         str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the vmctl.toml that is here.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing vmctl.toml.")] = False,
 ) -> None:
     """Write a vmctl.toml for this folder, each line with what it is for.
 
@@ -56,10 +54,10 @@ def init(
     given = Given(gpu, train, google_project, force)
     result = screen.play(story(project, folder, given, screen.ask))
     screen.document(result)
-    steps = [("vmctl doctor", "is all there that `up` needs?")]
+    steps = [("vmctl doctor", "check what `up` needs")]
     if not result.local:
-        steps.append(("vmctl --local up", "rehearse here, without an account"))
-    steps.append(("vmctl up", "the machine; shows its price and asks"))
+        steps.append(("vmctl --local up", "rehearse on this computer, without an account"))
+    steps.append(("vmctl up", "create the machine; shows its price and asks"))
     if result.job:
         steps.append((f"vmctl push && vmctl run {result.job}", "send the folder and train"))
     screen.next_steps(steps)

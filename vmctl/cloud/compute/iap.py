@@ -20,7 +20,7 @@ def tunnel_command(project: Project, instance: Instance) -> str:
     program = shutil.which("gcloud")
     if program is None:
         raise NotFound(
-            f"{instance.name} has no external address: it is reached through gcloud's tunnel, "
+            f"{instance.name} has no external address: reaching it needs gcloud's tunnel, "
             "and gcloud is not installed.",
             hint="Install it: https://cloud.google.com/sdk/docs/install",
         )

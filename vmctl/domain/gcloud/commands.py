@@ -21,7 +21,7 @@ def push(place: Place, exclude: Sequence[str]) -> tuple[Step, ...]:
         *named(place),
         there("the project's folder on the VM", place, f"mkdir -p {quote_path(place.folder)}"),
         Step(
-            "what differs goes there; --delete would also delete what your runs have made",
+            "sends what differs; --delete would also delete what your runs have made",
             (
                 "rsync",
                 "-az",
@@ -44,11 +44,11 @@ def fetch(place: Place, paths: Sequence[str], to: str) -> tuple[Step, ...]:
         here = f"{to.rstrip('/')}/{path.rstrip('/').rpartition('/')[2]}"
         steps += [
             Step(
-                f"{path} comes here",
+                f"downloads {path}",
                 ("rsync", "-a", "--partial", *place.rsync_shell, f"{place.host}:{remote}", to),
             ),
-            there("its checksum there …", place, f"sha256sum {quote_path(remote)}"),
-            Step("… is the one here", ("sha256sum", here)),
+            there("its checksum on the VM …", place, f"sha256sum {quote_path(remote)}"),
+            Step("… must equal the one here", ("sha256sum", here)),
         ]
     return tuple(steps)
 
@@ -76,7 +76,7 @@ def run(
             for step in setup
         ),
         there(
-            f"the job, in a tmux session that goes on without you{names}",
+            f"the job, in a tmux session that outlives the connection{names}",
             place,
             f"{_TMUX} new-session -d -s {command(job)} {command('bash', '-lc', logged)}",
         ),
@@ -94,7 +94,7 @@ def tunnel(
     folder = quote_path(f"{place.folder}/{directory}".rstrip("/"))
     began = (
         there(
-            f"{service} runs on the VM, reachable from the VM alone",
+            f"starts {service} on the VM, reachable only from there",
             place,
             f"{_TMUX} new-session -d -s {command(service)} "
             f"{command('bash', '-lc', f'cd {folder} && {line}')}",

@@ -67,7 +67,7 @@ def create(
             ("gcloud", "compute", "instances", "create", plan.name, *where, *words),
         ),
         Step(
-            "its disk is findable by the same labels",
+            "the same labels on its disk",
             ("gcloud", "compute", "disks", "add-labels", plan.name, *where,
              f"--labels={_pairs(plan.labels)}"),
         ),
@@ -85,7 +85,7 @@ def limit_ssh(place: Place, network: str, description: str) -> tuple[Step, ...]:
     create = ("gcloud", "compute", "firewall-rules", "create")
     look = first_login(place, "echo $SSH_CONNECTION").argv
     return (
-        *(() if place.through_iap else (Step("its first word is your address", look),)),
+        *(() if place.through_iap else (Step("the first word is your address", look),)),
         Step(
             f"SSH to this VM from {source} …",
             (*create, names.allow, *common, "--action=ALLOW", "--rules=tcp:22",
@@ -103,7 +103,7 @@ def start(place: Place) -> tuple[Step, ...]:
     """A stopped VM comes back."""
     return (
         Step(
-            "when it is stopped: start it again (its address changes)",
+            "if it is stopped: start it again (its address changes)",
             ("gcloud", "compute", "instances", "start", place.name, *place.where),
         ),
     )
@@ -119,7 +119,7 @@ def stop(place: Place, machine_type: str) -> tuple[Step, ...]:
     ssd = ["--discard-local-ssd=true"] if MachineType(machine_type).has_local_ssd else []
     return (
         Step(
-            "processors and GPUs cost nothing any more, the disk does",
+            "processors and GPUs are no longer billed, the disk still is",
             ("gcloud", "compute", "instances", "stop", place.name, *place.where, *ssd),
         ),
     )
@@ -129,7 +129,7 @@ def delete(place: Place) -> tuple[Step, ...]:
     """Nothing is left."""
     return (
         Step(
-            "the VM and its boot disk go for good",
+            "deletes the VM and its boot disk for good",
             ("gcloud", "compute", "instances", "delete", place.name, *place.where, "--quiet"),
         ),
     )

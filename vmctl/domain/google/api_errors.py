@@ -188,7 +188,7 @@ def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
         )
     if failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
         return AccessDenied(
-            "The credentials were made without access to Compute Engine.",
+            "The credentials do not include access to Compute Engine.",
             hint="Log in again: gcloud auth application-default login",
         )
     if failure.http_status == 403 and failure.kind is Kind.PERMANENT:
@@ -201,7 +201,8 @@ def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
         )
     if failure.kind is Kind.TRANSIENT:
         return Unreachable(
-            f"Compute Engine could not do it just now: {said}", hint="Try again in a minute."
+            f"Compute Engine is temporarily unable to do this: {said}",
+            hint="Try again in a minute.",
         )
     return _by_status(failure, said)
 
@@ -214,11 +215,11 @@ def advice(failure: ApiError, project: str) -> str:
         return "try later (--wait 2h) or elsewhere (--any-region)"
     if failure.kind is Kind.QUOTA:
         where = "" if failure.is_quota_everywhere else ", or go elsewhere (--any-region)"
-        return f"ask for more: {quota_page(project)}{where}"
+        return f"request more: {quota_page(project)}{where}"
     if failure.kind is Kind.NOT_OFFERED:
         return "see where it is offered: vmctl gpus"
     if failure.kind is Kind.UNKNOWN:
-        return "vmctl does not know this answer: read Google's words"
+        return "unrecognised error: see Google's message"
     return as_error(failure, project=project).hint or "change the request"
 
 
@@ -234,12 +235,12 @@ def _by_status(failure: ApiError, said: str) -> VmctlError:
         )
     if failure.code == "conditionNotMet" and "vmExternalIpAccess" in failure.message:
         return AccessDenied(
-            f"Your organisation allows this VM no external address: {failure.message}",
-            hint="Do without one: vmctl up --no-external-address",
+            f"Your organisation does not allow this VM an external address: {failure.message}",
+            hint="Use none: vmctl up --no-external-address",
         )
     if failure.code == "conditionNotMet" and "onstraint" in failure.message:
         return AccessDenied(
-            f"A rule of your organisation forbids it: {failure.message}",
+            f"Your organisation's policy forbids this: {failure.message}",
             hint="Ask its administrator for an exception for this project.",
         )
     if failure.http_status in {409, 412}:
@@ -259,26 +260,26 @@ def _quota_error(failure: ApiError, project: str) -> NoCapacity:
     if failure.quota is None:
         return NoCapacity(
             f"A quota of the project {project} is too small: {failure.message}",
-            hint=f"Ask for more at {page}",
+            hint=f"Request more at {page}",
         )
     quota = failure.quota
     limit = "" if quota.limit is None else f" (limit {quota.limit:g} {quota.where})"
     return NoCapacity(
         f"The quota {quota.metric} of the project {project} is too small{limit}.",
-        hint=f"Ask for more at {page} (a free trial cannot; upgrade it to a paid account first).",
+        hint=f"Request more at {page} (a free trial cannot; upgrade it to a paid account first).",
     )
 
 
 def _about(message: str) -> str:
     """The setting that a 400 most likely means."""
     for word, hint in (
-        ("machineType", "Look at --machine and --zone."),
-        ("acceleratorType", "Look at --gpu and --zone: not every zone has every GPU."),
-        ("features are not compatible", "This machine type, GPU and disk do not go together."),
-        ("sourceImage", "Look at --image."),
-        ("network", "Look at [vm] network and subnetwork in vmctl.toml."),
-        ("diskSizeGb", "Look at --disk-gb: it must be at least the image's size."),
-        ("axRunDuration", "Look at --max-hours."),
+        ("machineType", "Check --machine and --zone."),
+        ("acceleratorType", "Check --gpu and --zone: not every zone has every GPU."),
+        ("features are not compatible", "This machine type, GPU and disk cannot be combined."),
+        ("sourceImage", "Check --image."),
+        ("network", "Check [vm] network and subnetwork in vmctl.toml."),
+        ("diskSizeGb", "Check --disk-gb: it must be at least the image's size."),
+        ("axRunDuration", "Check --max-hours."),
     ):
         if word in message:
             return hint

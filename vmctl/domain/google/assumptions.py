@@ -14,7 +14,7 @@ from enum import StrEnum
 class Basis(StrEnum):
     """Where a belief comes from."""
 
-    KNOWLEDGE = "known in the trade"
+    KNOWLEDGE = "common knowledge"
     EXPERIENCE = "operators' experience"
     REPORTED = "seen in one report"
     SOURCES = "read in Google's tools"
@@ -55,7 +55,7 @@ class AssumptionResult:
 
 
 _K, _J, _R, _S = Basis.KNOWLEDGE, Basis.EXPERIENCE, Basis.REPORTED, Basis.SOURCES
-_GPU = "it takes a GPU, and this buys none"
+_GPU = "it takes a GPU, which the self-test does not buy"
 
 ASSUMPTIONS: tuple[Assumption, ...] = (
     # -- read for nothing
@@ -104,7 +104,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     # -- the machine is made
     Assumption(
         "creation-listed",
-        "A creation that is under way is among the project's unfinished operations.",
+        "A creation in progress is among the project's unfinished operations.",
         _J,
         "looks for it right after having asked for the VM",
     ),
@@ -141,7 +141,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     ),
     Assumption(
         "run-limit-stamp",
-        "A running VM tells when its run limit will end it: its start plus the limit.",
+        "A running VM shows when its run limit will end it: its start plus the limit.",
         _S,
         "reads terminationTimestamp",
     ),
@@ -153,13 +153,13 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     ),
     Assumption(
         "start-when-running",
-        "Starting a VM that runs does nothing and is no error.",
+        "Starting a running VM does nothing and is not an error.",
         _K,
         "starts it",
     ),
     Assumption(
         "stale-fingerprint",
-        "Metadata changed on an old copy is refused with 412.",
+        "Metadata changed from an outdated copy is refused with 412.",
         _R,
         "sends an old fingerprint",
     ),
@@ -192,7 +192,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "os-login-off",
         "OS Login that a project asks for is off on a VM that says so: its keys count.",
         _K,
-        "reads what the project asks for, and logs in all the same",
+        "reads what the project asks for, and logs in anyway",
     ),
     Assumption(
         "startup-script",
@@ -221,32 +221,32 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
     ),
     Assumption(
         "limit-anew",
-        "The run limit counts anew from each start.",
+        "The run limit counts again from each start.",
         _S,
         "starts it again and reads terminationTimestamp",
     ),
     Assumption(
         "start-while-stopping",
-        "Starting a VM that is on its way down is refused as not ready: try again.",
+        "Starting a VM that is stopping is refused as not ready: try again.",
         _R,
         "starts it while it is STOPPING",
     ),
     Assumption(
         "stop-twice",
-        "Stopping a VM that is off is no error.",
+        "Stopping a stopped VM is not an error.",
         _S,
         "stops it again",
     ),
     # -- gone
     Assumption(
         "disk-goes-along",
-        "The boot disk goes with its VM when autoDelete was asked for.",
+        "The boot disk is deleted with its VM if autoDelete was set.",
         _K,
         "looks for the disk afterwards",
     ),
     Assumption(
         "gone-is-404",
-        "Reading or deleting what is gone answers 404.",
+        "Reading or deleting what was deleted answers 404.",
         _K,
         "does both",
     ),

@@ -199,7 +199,7 @@ def how_to_ask(shortage: Shortage, project: str, machine: str) -> str:
     """The page, what to choose there, and a text to paste as the reason."""
     place = f", {shortage.region}" if shortage.region else " (global)"
     return (
-        f"Ask for more at {quota_page(project)}\n"
+        f"Request more at {quota_page(project)}\n"
         f"  choose: {shortage.metric}{place}; new value: {shortage.wanted_limit:g}\n"
         f'  reason: "One VM ({machine}) to train neural networks, stopped when idle."\n'
         f"{FREE_TRIAL}"

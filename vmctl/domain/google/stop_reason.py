@@ -56,11 +56,11 @@ class StopReason:
         match self.cause:
             case StopCause.PREEMPTED:
                 return (
-                    f"Google took it back {when} (a Spot VM was preempted); its disk is kept, "
-                    "and what ran on it has ended."
+                    f"Google preempted it {when} (it is a Spot VM); its disk is kept, its "
+                    "processes have ended."
                 )
             case StopCause.HOST_ERROR:
-                return f"The computer under it failed {when}."
+                return f"Its host failed {when}."
             case StopCause.MAINTENANCE:
                 return f"Google stopped it {when} for maintenance of its host."
             case StopCause.SHUT_DOWN:

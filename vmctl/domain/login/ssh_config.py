@@ -136,8 +136,8 @@ def without_include(now: bytes) -> bytes | None:
         if end < 0 or not re.fullmatch(rb'Include "[^"\n]*"\n', inside):
             raise InvalidInput(
                 "vmctl's lines in the ssh configuration were changed by hand.",
-                hint=f"Take them away yourself, from '{begin.decode().strip()}' "
-                f"to '{END.decode().strip()}'.",
+                hint=f"Remove them yourself, from '{begin.decode().strip()}' to "
+                f"'{END.decode().strip()}'.",
             )
         rest = now[:start] + now[end + len(END) :]
         return None if begin is BEGIN_OF_OURS and not rest else rest
@@ -148,7 +148,7 @@ def _shell_word(word: str) -> str:
     """A word for the shell that `Match exec` starts, inside ssh_config's double quotes."""
     if '"' in word or "\n" in word:
         raise InvalidInput(
-            f"OpenSSH cannot be given a command with this word: {word!r}",
+            f"OpenSSH does not accept a command with this word: {word!r}",
             hint="Install vmctl, and set VMCTL_HOME, under a path without quotes.",
         )
     escaped = re.sub(r"([^A-Za-z0-9_@+=:,./-])", r"\\\1", word)

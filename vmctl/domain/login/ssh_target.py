@@ -106,7 +106,7 @@ def _path(path: str) -> str:
     """A path as one word of ssh_config; '%' would otherwise begin a token."""
     if "\n" in path or "${" in path:
         raise InvalidInput(
-            f"OpenSSH cannot be given this path: {path!r}.",
+            f"OpenSSH does not accept this path: {path!r}.",
             hint="Set VMCTL_HOME to another folder.",
         )
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
@@ -129,7 +129,7 @@ def ssh_failure(stderr: str, target: Target) -> Unreachable | AccessDenied:
     if any(sign in stderr for sign in _CHANGED):
         return HostKeyChanged(
             f"The machine at {target.address} does not show the host key pinned for this VM.",
-            hint="Somebody else answers at its address; look with: vmctl status",
+            hint="Another machine answers at its address; check: vmctl status",
         )
     if "Permission denied" in stderr:
         return AccessDenied(

@@ -81,12 +81,12 @@ def refuse_unfit(candidate: Candidate, owner: str, name: str, mine: Instance | N
         )
     if vm.project_name and vm.project_name != name:
         raise Conflict(
-            f"{vm.name} is the VM of your project '{vm.project_name}' already.",
+            f"{vm.name} is already the VM of your project '{vm.project_name}'.",
             hint=f"Use it from there, or: vmctl --name {vm.project_name} status",
         )
     if mine is not None and mine.id != vm.id:
         raise Conflict(
-            f"The project '{name}' has a VM already: {mine.name} in {mine.zone}.",
+            f"The project '{name}' already has a VM: {mine.name} in {mine.zone}.",
             hint=f"Adopt it under another name: vmctl --name OTHER adopt {vm.name}",
         )
     if vm.status is not Status.RUNNING and not vm.status.is_stopped:
@@ -132,7 +132,7 @@ def adoption_of(
         metadata[GUEST_ATTRIBUTES_ITEM] = "TRUE"
         changes.append(Change(GUEST_ATTRIBUTES_ITEM, "", "TRUE (the VM publishes its host keys)"))
     if not candidate.disk_goes_along:
-        after = "goes with the VM at `vmctl down --delete`"
+        after = "is deleted with the VM by `vmctl down --delete`"
         changes.append(Change(f"the disk {vm.boot_disk}", "stays when the VM is deleted", after))
     if STARTUP_ITEM not in vm.metadata:
         stops = f", which stops the VM when it is idle for {idle}" if idle else ""
@@ -162,8 +162,8 @@ def _stays(candidate: Candidate) -> list[str]:
     running = vm.status is Status.RUNNING
     if running and vm.max_run_s is None:
         said.append(
-            "It has no run limit, and Google takes one only for a stopped VM: nothing on Google's "
-            "side stops it until `vmctl down` and `vmctl up` have given it one."
+            "It has no run limit, and Google sets one only on a stopped VM: Google does "
+            "not stop it until `vmctl down` and `vmctl up` have set a limit."
         )
     if running and candidate.restarts:
         said.append(
@@ -171,17 +171,19 @@ def _stays(candidate: Candidate) -> list[str]:
         )
     if candidate.deleted_at_limit:
         said.append(
-            "Google deletes it, not only stops it, when its time is over or it is preempted."
+            "Google deletes it instead of stopping it when its time is up or it is preempted."
         )
     if candidate.service_account:
         said.append(
-            f"Every job on it can act as {candidate.service_account}. Stopped, it can do without: "
-            f"gcloud compute instances set-service-account {where} --no-service-account --no-scopes"
+            f"Every job on it can act as {candidate.service_account}. To remove it once the "
+            f"VM is stopped: gcloud compute instances set-service-account {where} "
+            "--no-service-account --no-scopes"
         )
     if candidate.word(SHARED_KEYS_ITEM) != "TRUE":
         said.append(
-            "Everybody with a key in the project's metadata can log in on it, too. To end that: "
-            f"gcloud compute instances add-metadata {where} --metadata {SHARED_KEYS_ITEM}=TRUE"
+            "Everybody with a key in the project's metadata can log in on it, too. To "
+            f"change that: gcloud compute instances add-metadata {where} --metadata "
+            f"{SHARED_KEYS_ITEM}=TRUE"
         )
     if candidate.left_behind:
         said.append(
@@ -190,8 +192,8 @@ def _stays(candidate: Candidate) -> list[str]:
         )
     if candidate.protected:
         said.append(
-            "It is protected against deletion. To end that: gcloud compute instances update "
-            f"{where} --no-deletion-protection"
+            "It is protected against deletion. To change that: gcloud compute instances "
+            f"update {where} --no-deletion-protection"
         )
     return said
 
@@ -202,4 +204,4 @@ def _pairs(labels: Mapping[str, str]) -> str:
 
 def _others(vm: Instance) -> str:
     count = sum(bool(line.strip()) for line in vm.ssh_keys.splitlines())
-    return f"{count} of others, which stay" if count else ""
+    return f"{count} of others, which are kept" if count else ""

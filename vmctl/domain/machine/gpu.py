@@ -194,7 +194,7 @@ class Gpu:
         if not colon and 1 not in model.counts:
             # H200 and B200 come eight at a time: silently choosing eight would cost a fortune
             raise InvalidInput(
-                f"One machine cannot have a single {model.title}: it comes "
+                f"A machine cannot have a single {model.title}: it comes "
                 f"{_choice(model.counts)} at a time.",
                 hint=f"If that is what you want: --gpu {model.name}:{model.counts[0]}",
             )

@@ -39,7 +39,7 @@ class Image:
         close = nearest(word, NAMED)
         meant = f"Did you mean '{close}'? " if close else ""
         raise InvalidInput(
-            f"'{word}' is no image that vmctl knows.",
+            f"vmctl knows no image '{word}'.",
             hint=f"{meant}Known: {', '.join(NAMED)}; or write PROJECT/FAMILY.",
         )
 

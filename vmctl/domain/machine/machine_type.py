@@ -56,7 +56,7 @@ class MachineType:
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", name):
             raise InvalidInput(
                 f"'{text}' is not a machine type's name.",
-                hint="They look like n1-standard-8, g2-standard-12 or a2-highgpu-1g.",
+                hint="Names look like n1-standard-8, g2-standard-12 or a2-highgpu-1g.",
             )
         if name in _SHARED_CORE:
             vcpus, mem_gb = _SHARED_CORE[name]
@@ -101,7 +101,8 @@ def _without_gpu(wanted: str | None) -> MachineType:
     if inside:
         raise InvalidInput(
             f"{machine.name} comes with {inside.title}, and you asked for no GPU.",
-            hint=f"Take it with its GPU: --gpu {inside} --machine {machine.name}",
+            hint=f"This machine type includes GPUs. Ask for them: --gpu {inside} --machine "
+            f"{machine.name}",
         )
     return machine
 
@@ -118,8 +119,8 @@ def _check_n1(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
         inside = built_in_gpu(machine.name)
         other = f"{machine.name} comes with {inside.title}: --gpu {inside}. " if inside else ""
         raise InvalidInput(
-            f"A {model.title} goes only on an N1 host, and {machine.name} is none.",
-            hint=f"{other}For {gpu.title}: --machine {smallest}, or leave --machine out.",
+            f"A {model.title} needs an N1 machine type; {machine.name} is not one.",
+            hint=f"{other}For {gpu.title}: --machine {smallest}, or omit --machine.",
         )
     limit = model.n1_limits[gpu.count]
     too_many = machine.vcpus is not None and machine.vcpus > limit.vcpus
@@ -143,11 +144,11 @@ def _check_built_in(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
     if inside and inside.accelerator == gpu.accelerator:
         raise InvalidInput(
             f"{machine.name} has {inside.count} x {model.title}, not {gpu.count}.",
-            hint=f"Say --gpu {inside}, or --machine {fitting[0]}.",
+            hint=f"Use --gpu {inside} or --machine {fitting[0]}.",
         )
     raise InvalidInput(
         f"{gpu.title} comes only with {', '.join(fitting)}, not with {machine.name}.",
-        hint=f"Say --machine {fitting[0]}, or leave --machine out.",
+        hint=f"Use --machine {fitting[0]}, or omit --machine.",
     )
 
 

@@ -176,7 +176,7 @@ def _wrong_region(
 def _zones_hint(having: Sequence[str], region: str, what: str) -> str:
     near = [zone for zone in having if region_of(zone) == region]
     if near:
-        return f"In {region} these have it: {', '.join(near)}."
+        return f"Zones of {region} that have it: {', '.join(near)}."
     regions = sorted({region_of(zone) for zone in having})
     if not regions:
         return f"No zone that vmctl knows has {what}."

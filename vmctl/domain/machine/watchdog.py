@@ -124,12 +124,12 @@ def what_stops(
     elif report is None or not report.is_fresh(now):
         told_at = datetime.fromisoformat(report.at) if report else started_at
         if told_at is not None and abs((now - told_at).total_seconds()) > STALE_S:
-            ends = [f"Its watchdog tells nothing since {_when(told_at)}: do not count on it"]
+            ends = [f"The watchdog has not reported since {_when(told_at)}; do not rely on it"]
         else:
             ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)"]
         ends += [_budget(settings), google]
     elif report.missing:
-        ends = [f"It has no watchdog ({report.missing}): it does not stop when it is idle"]
+        ends = [f"It has no watchdog ({report.missing}): it does not stop when idle"]
         ends += [google]
     elif report.busy:
         busy = ", ".join(report.busy[:2]) + (" …" if len(report.busy) > 2 else "")
@@ -146,7 +146,7 @@ def what_stops(
     said = "; ".join(filter(None, ends))
     if not said:
         return "Nothing stops it by itself: vmctl down"
-    return f"{said}. Sooner: vmctl down"
+    return f"{said}. Stop it now: vmctl down"
 
 
 def _budget(settings: WatchSettings) -> str:

@@ -42,7 +42,7 @@ def disk_usd_per_month(region: str, disk_type: str, disk_gb: int) -> float | Non
 def disk_text(disk_gb: int, usd_per_month: float | None) -> str:
     """ "the 100 GB disk costs $10.00 a month", or that its price is not known."""
     if usd_per_month is None:
-        return f"the {disk_gb} GB disk costs money too (price unknown)"
+        return f"the {disk_gb} GB disk is billed, too (price unknown)"
     return f"the {disk_gb} GB disk costs ${usd_per_month:.2f} a month"
 
 

@@ -61,7 +61,7 @@ def source_of(connection: str) -> str:
         address = ipaddress.ip_address(word.partition("%")[0])
     except ValueError as error:
         raise VmctlError(
-            f"The VM does not say from where it is reached ({connection.strip()[:60]!r}).",
+            f"The VM does not report the address you connect from ({connection.strip()[:60]!r}).",
             hint="Look: vmctl exec env",
         ) from error
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
@@ -87,7 +87,7 @@ def restricted_to(labels: Mapping[str, str]) -> str | None:
 def restriction_text(source: str) -> str:
     """For people: from where SSH lets in."""
     if source == _THROUGH_IAP:
-        return "SSH to it is limited to Google's Identity-Aware Proxy."
+        return "SSH to it is restricted to Google's Identity-Aware Proxy."
     if source == SUSPENDED:
-        return "SSH to it is not limited just now; to limit it again: vmctl up"
-    return f"SSH to it is limited to your address {source}; from another one: vmctl up"
+        return "SSH to it is currently not restricted; to restrict it again: vmctl up"
+    return f"SSH to it is restricted to your address {source}; from another one: vmctl up"

@@ -96,8 +96,8 @@ class Checkup:
         broken = [str(f.check) for f in self.findings if f.status is CheckStatus.BROKEN]
         if not broken:
             warned = any(f.status is CheckStatus.WARNING for f in self.findings)
-            return "Nothing stands in the way: vmctl up" + (" (see the warnings)" * warned)
-        return f"Mend first: {broken[0]}. Then run it again: vmctl doctor"
+            return "Everything is ready: vmctl up" + (" (see the warnings)" * warned)
+        return f"Fix {broken[0]} first, then run again: vmctl doctor"
 
 
 def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
@@ -110,7 +110,7 @@ def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     broken = {finding.check for finding in found if finding.status is CheckStatus.BROKEN}
     way_in = (Check.CREDENTIALS, Check.PROJECT, Check.API, Check.BILLING, Check.SETTINGS)
     needs = next((check for check in way_in if check in broken), None)
-    why = f"mend first: {needs}" if needs else "what it needs is missing"
+    why = f"fix {needs} first" if needs else "its prerequisite is missing"
     found += [CheckResult(check, CheckStatus.SKIPPED, why) for check in Check if check not in done]
     order = list(Check)
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))
@@ -128,29 +128,29 @@ def check_firewall(
     outside = [source for source in door.sources if not is_private(source)]
     if proxied and (IAP_RANGE in outside or ANYWHERE in outside):
         return CheckResult(
-            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel gets in ({door.rule})"
+            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel is allowed ({door.rule})"
         )
     if ANYWHERE in outside:
-        message = f"SSH is open to everybody ({door.rule}); narrower: vmctl up --restrict-ssh"
+        message = f"SSH is open to everyone ({door.rule}); narrower: vmctl up --restrict-ssh"
         return CheckResult(Check.FIREWALL, CheckStatus.OK, message)
     if outside == [IAP_RANGE]:
         return CheckResult(
             Check.FIREWALL,
             CheckStatus.WARNING,
-            f"SSH arrives only through Google's IAP tunnel ({IAP_RANGE}), not from here",
-            f"Go through it: vmctl up --no-external-address. Or let SSH in:\n{create}",
+            f"SSH is allowed only through Google's IAP tunnel ({IAP_RANGE}), not from here",
+            f"Use it: vmctl up --no-external-address. Or allow SSH:\n{create}",
         )
     if outside and not proxied:
         return CheckResult(
             Check.FIREWALL,
             CheckStatus.OK,
-            f"SSH is open to {', '.join(outside)} only: from elsewhere it does not arrive",
+            f"SSH is open to {', '.join(outside)} only, not to other addresses",
         )
     if door.closed_by:
         return CheckResult(
             Check.FIREWALL,
             CheckStatus.BROKEN,
-            f"The rule {door.closed_by} of the network {network} keeps SSH out",
+            f"The rule {door.closed_by} of the network {network} blocks SSH",
             f"gcloud compute firewall-rules update {door.closed_by} --disabled",
             7,
         )
@@ -158,7 +158,7 @@ def check_firewall(
     return CheckResult(
         Check.FIREWALL,
         CheckStatus.BROKEN,
-        f"No firewall rule of the network {network} lets SSH (tcp:22) in from "
+        f"No firewall rule of the network {network} allows SSH (tcp:22) from "
         f"{'IAP' if proxied else 'outside'}",
         create + more,
         7,
@@ -173,8 +173,8 @@ def check_nat(region: str, network: str, has_nat: bool) -> CheckResult:
     return CheckResult(
         Check.NETWORK,
         CheckStatus.WARNING,
-        f"{network} has no Cloud NAT in {region} that is seen here: a VM without an external "
-        "address can download nothing",
+        f"{network} has no visible Cloud NAT in {region}: a VM without an external address "
+        "can download nothing",
         nat_lines(network, region),
     )
 
@@ -188,7 +188,7 @@ def check_image(
             Check.IMAGE,
             CheckStatus.BROKEN,
             f"There is no image of the family {image.family} in the project {image.project}",
-            "Look at [vm] image in vmctl.toml. What there is: gcloud compute images list "
+            "Check [vm] image in vmctl.toml. To list images: gcloud compute images list "
             f"--project {image.project} --no-standard-images --format 'value(family)'",
             3,
         )
@@ -204,7 +204,7 @@ def check_image(
         return CheckResult(
             Check.IMAGE,
             CheckStatus.WARNING,
-            f"The image {found.name} is {found.state}: Google may take it away",
+            f"The image {found.name} is {found.state}: Google may remove it",
             "[vm] image in vmctl.toml: another family",
         )
     if cautions:

@@ -155,13 +155,13 @@ def _port(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> 
     if seen.allowed is False and waited_s > GRACE_S:
         return Diagnosis(
             Stage.PORT,
-            "No firewall rule of its network lets tcp:22 in.",
+            "No firewall rule of its network allows tcp:22.",
             f"{rule_to_make(seen.network)} --target-tags {NETWORK_TAG}",
             Unreachable,
         )
     if not over:
         return None
-    though = ", though the firewall lets SSH in" if seen.allowed else ""
+    though = ", though the firewall allows SSH" if seen.allowed else ""
     return Diagnosis(
         Stage.PORT,
         f"Nothing answers at its SSH port after {_span(limit_s)}{though}: "
@@ -183,7 +183,7 @@ def _key(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> D
     if seen.agent_failed and waited_s > REFUSED_GRACE_S:
         return Diagnosis(
             Stage.KEY,
-            "Google's guest agent on it has failed: nobody writes keys there.",
+            "Google's guest agent on it has failed: no keys are written there.",
             "Restart it: vmctl down && vmctl up",
             AccessDenied,
         )
@@ -211,7 +211,7 @@ def _startup(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | No
         return Diagnosis(
             Stage.STARTUP,
             f"Its startup-script ended with exit status {seen.script_code}.",
-            f"Mend it: gcloud compute instances add-metadata {seen.name} --zone {seen.zone} "
+            f"Fix it: gcloud compute instances add-metadata {seen.name} --zone {seen.zone} "
             "--metadata-from-file startup-script=FILE; then: vmctl down && vmctl up",
         )
     if seen.has_script and seen.startup == "failed":
@@ -226,7 +226,7 @@ def _startup(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | No
     what = "Its startup-script" if script else "vmctl's set-up of it"
     return Diagnosis(
         Stage.STARTUP,
-        f"{what} is still at work after {_span(limit_s)}.{_held(seen)}",
+        f"{what} is still running after {_span(limit_s)}.{_held(seen)}",
         _wait_or_look(seen, "sudo journalctl -u google-startup-scripts" if script else "ps fx"),
         TimedOut,
     )
@@ -235,14 +235,14 @@ def _startup(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | No
 def _driver(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -> Diagnosis | None:
     if seen.driver_answers or not (over or (waited_s > GRACE_S and not seen.busy)):
         return None
-    again = "Start it on another host: vmctl down && vmctl up"
+    again = "Restart it on another host: vmctl down && vmctl up"
     if seen.driver is not None:
         has = len(seen.driver.names)
         why = f"nvidia-smi sees {has} of {seen.gpus} GPUs"
         if seen.cards is not None and seen.cards >= seen.gpus:
             why += f", though {seen.cards} are on the VM's bus: a GPU has failed"
         return Diagnosis(Stage.DRIVER, f"{why}.", again)
-    said = seen.driver_said.rstrip(".") or "nvidia-smi says nothing"
+    said = seen.driver_said.rstrip(".") or "nvidia-smi prints nothing"
     if over and seen.busy:
         return Diagnosis(
             Stage.DRIVER,
@@ -255,19 +255,19 @@ def _driver(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -
     return Diagnosis(
         Stage.DRIVER,
         f"No driver answers, and nothing installs one ({said}).",
-        "Make it anew from its image: vmctl down --delete, then vmctl up",
+        "Recreate it from its image: vmctl down --delete, then vmctl up",
     )
 
 
 def _torch(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None:
     torch = seen.torch
-    fresh = "Make it anew: vmctl down --delete, then vmctl up --image pytorch"
+    fresh = "Recreate it: vmctl down --delete, then vmctl up --image pytorch"
     if torch is None:
         if not over:
             return None
         return Diagnosis(
             Stage.TORCH, f"torch is not imported after {_span(limit_s)}.",
-            "Look how busy its disk is: vmctl exec -- vmstat 1 5", TimedOut,
+            "Check its disk load: vmctl exec -- vmstat 1 5", TimedOut,
         )  # fmt: skip
     if torch.simulated:
         return None
@@ -280,7 +280,7 @@ def _torch(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None
     if torch.available:
         return Diagnosis(
             Stage.TORCH, f"torch sees {torch.count} of {seen.gpus} GPUs.",
-            "Look whether CUDA_VISIBLE_DEVICES hides one: vmctl exec -- env",
+            "Check whether CUDA_VISIBLE_DEVICES hides one: vmctl exec -- env",
         )  # fmt: skip
     if not torch.cuda:
         return Diagnosis(
@@ -291,7 +291,7 @@ def _torch(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None
     if _older(torch.driver_cuda, torch.cuda):
         return Diagnosis(
             Stage.TORCH,
-            f"The driver speaks CUDA {torch.driver_cuda}, torch {torch.version} needs "
+            f"The driver supports CUDA {torch.driver_cuda}, torch {torch.version} needs "
             f"{torch.cuda}.",
             fresh,
         )
@@ -306,7 +306,7 @@ def _held(seen: Observation) -> str:
 def _wait_or_look(seen: Observation, command: str) -> str:
     if seen.lock:
         return "Wait for it and run again: vmctl up"
-    return f"Look what it does: vmctl exec -- {command}"
+    return f"See what it is doing: vmctl exec -- {command}"
 
 
 def _older(have: str, needed: str) -> bool:

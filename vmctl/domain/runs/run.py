@@ -161,7 +161,7 @@ def choose(runs: Sequence[RunFacts], wanted: str | None) -> RunFacts:
     ordered = newest_first(runs)
     if wanted is None:
         if not ordered:
-            raise NotFound("Nothing has run on this VM yet.", hint="vmctl run JOB")
+            raise NotFound("No runs on this VM yet.", hint="vmctl run JOB")
         return ordered[0]
     for run in ordered:
         if wanted == run.id:

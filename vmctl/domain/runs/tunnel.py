@@ -35,7 +35,8 @@ def parse_port(word: str | None) -> tuple[int | None, bool]:
         return None, True
     if not re.fullmatch(r"[0-9]{1,9}", word.strip()):
         raise InvalidInput(
-            f"'{word}' is no port.", hint="Such as: --port 8080, or the next free one: --port auto"
+            f"'{word}' is not a port.",
+            hint="Such as: --port 8080, or the next free one: --port auto",
         )
     return _check(int(word), word), False
 

@@ -31,7 +31,7 @@ def project_file(answers: Answers) -> str:
 
 def _head(answers: Answers) -> list[str]:
     lines = [
-        "# vmctl's settings for this folder. Flags and VMCTL_* variables beat what is here.",
+        "# vmctl's settings for this folder. Flags and VMCTL_* variables override this file.",
         "",
     ]
     lines.append(f"# name = {_text(answers.name)}  # of the VM; by default the folder's")
@@ -50,17 +50,20 @@ def _vm(answers: Answers) -> list[str]:
         "[vm]",
         f"gpu = {_text(answers.gpu)}  # t4 l4 p100 v100 a100 a100-80gb h100 …, "
         '"t4:2", or "none"; prices: vmctl gpus',
-        f"region = {_text(answers.region)}  # its zones are tried one after the other",
+        f"region = {_text(answers.region)}  # its zones are tried one after another",
         f"# zone = {_text(answers.region + '-b')}  # only this one",
-        '# machine = "n1-standard-8"  # by default the smallest that suits the GPU',
+        '# machine = "n1-standard-8"  # by default the smallest that fits the GPU',
         'image = "pytorch"  # a named image family, or "project/family"',
         "disk_gb = 100  # at least 50 for PyTorch's image",
-        "max_hours = 12  # Google stops the VM after this long, whatever happens here",
-        'idle = "1h"  # the VM stops itself after this long with nothing to do; or "off"',
-        "# budget = 5  # USD for one start of the VM, turned into a time",
-        "# spot = true  # cheaper, and Google may take the VM back",
-        "# key_hours = 24  # how long vmctl's login key opens the VM; used, it is renewed",
-        "# restrict_ssh = true  # only your own address reaches its SSH port",
+        (
+            "max_hours = 12  # Google stops the VM after this long, whatever happens to this "
+            "computer"
+        ),
+        'idle = "1h"  # the VM stops itself after being idle this long; or "off"',
+        "# budget = 5  # USD for one start of the VM; limits its time",
+        "# spot = true  # cheaper, but Google may preempt the VM",
+        "# key_hours = 24  # lifetime of vmctl's login key; renewed by use",
+        "# restrict_ssh = true  # only your own address reaches the SSH port",
         "# external_address = false  # reached through Google's proxy; downloads need Cloud NAT",
         '# network = "default"  # the VPC network, by name or path',
         '# subnetwork = "default"  # where the network has several',
@@ -70,7 +73,7 @@ def _vm(answers: Answers) -> list[str]:
 
 def _push(answers: Answers) -> list[str]:
     listed = ", ".join(map(_text, answers.exclude))
-    lines = ["# What .gitignore leaves out stays here, .git and virtual environments do, too."]
+    lines = ["# Files excluded by .gitignore, .git and virtual environments are not pushed."]
     if listed:
         return [*lines, "[push]", f"exclude = [{listed}]", ""]
     return [*lines, "# [push]", '# exclude = ["/data/", "*.pth"]', ""]
@@ -90,14 +93,14 @@ def _job(answers: Answers) -> list[str]:
         directory,
         '# setup = ["pip install -r requirements.txt"]  # once per machine and content',
         '# env = ["WANDB_API_KEY"]  # passed on from your shell when set',
-        '# outputs = ["model.pt"]  # what `vmctl fetch` brings',
+        '# outputs = ["model.pt"]  # what `vmctl fetch` downloads',
         "",
     ]
 
 
 def _rest() -> list[str]:
     return [
-        "# tensorboard and jupyter are there without this; vmctl tunnel tensorboard",
+        "# tensorboard and jupyter are built in: vmctl tunnel tensorboard",
         "# [services.tensorboard]",
         "# port = 8898",
         '# command = "tensorboard --logdir runs --port {port} --host 127.0.0.1"',

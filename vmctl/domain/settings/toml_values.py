@@ -120,8 +120,8 @@ def _refuse_controls(text: str, keep: str, named: str) -> None:
     found = controls_in(text, keep)
     if found:
         raise InvalidInput(
-            f"{named} holds a control character that is not seen: {found}.",
-            hint="Take it out, or write it anew: names, paths and commands are plain text.",
+            f"{named} contains an invisible control character: {found}.",
+            hint="Remove it or retype the value: names, paths and commands are plain text.",
         )
 
 

@@ -23,10 +23,10 @@ _BOUNDS = {  # least, most, in what, and what it is
     "disk_gb": (10, 65536, "GB", "The PyTorch image needs at least 50 GB; 100 is usual."),
     "max_hours": (
         0.01, 2880, "hours (120 days)",
-        "It is the time after which Google stops the VM, such as 12.",
+        "The time after which Google stops the VM, such as 12.",
     ),
     "key_hours": (
-        1, 8760, "hours", "It is how long vmctl's login key opens the VM, such as 24.",
+        1, 8760, "hours", "The lifetime of vmctl's login key, such as 24.",
     ),
 }  # fmt: skip
 N = TypeVar("N", int, float)
@@ -109,7 +109,7 @@ def _checked(key: str, value: object, where: str) -> str | int | float | bool:
         raise InvalidInput(
             f"{_named(key, where)} may hold only letters, digits and . _ : / @ -, "
             f"not {text[:80]!r}.",
-            hint="Google's names have nothing else in them, such as: europe-west1-b",
+            hint="Google's names look like: europe-west1-b",
         )
     return text
 
@@ -127,7 +127,7 @@ def _budget(usd: float, named: str) -> float:
     if not 0 < usd <= 100_000:
         raise InvalidInput(
             f"{named} must be more than $0 and at most $100000, not {usd:g}.",
-            hint="It is what one start of the VM may cost, such as: --budget 5",
+            hint="The spending limit for one start of the VM, such as: --budget 5",
         )
     return usd
 

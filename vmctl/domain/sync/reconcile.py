@@ -33,14 +33,14 @@ class Resolution(Enum):
 
     SAME = "the same here and there"
     TAKE = "changed on the VM only"
-    BOTH = "was changed here, too"
-    MADE = "was made on the VM and is another file here"
-    GONE_HERE = "is gone here, but was changed on the VM"
+    BOTH = "was changed here as well"
+    MADE = "was made on the VM and differs from the file here"
+    GONE_HERE = "was deleted here, but changed on the VM"
     GONE_THERE = "was deleted on the VM"
     GONE_THERE_BOTH = "was deleted on the VM, but changed here"
-    NEW = "was not pushed from here: it comes only when it is named"
-    UNKNOWN = "is another file on the VM, and no push from here is on record"
-    OBEYED = "would be obeyed by programs of this computer: it comes only when it is named"
+    NEW = "was not pushed from here: name it to pull it"
+    UNKNOWN = "differs on the VM, and no push from here is on record"
+    OBEYED = "would be executed or read by programs on this computer: name it to pull it"
 
     @property
     def needs_name(self) -> bool:

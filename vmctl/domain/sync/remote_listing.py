@@ -117,16 +117,16 @@ class Listing:
 def _entries(value: Any) -> list[_Entry]:
     """[kind, relative path, size, mtime in ns, mode, link target] for each; a tight loop."""
     if not isinstance(value, list):
-        raise Misfit("is no list")
+        raise Misfit("is not a list")
     found = []
     for given in value:
         if not isinstance(given, list) or len(given) != 6:
-            raise Misfit("holds what is no list of 6")
+            raise Misfit("holds an item that is not a list of 6")
         what, relative, size, mtime_ns, mode, link = given
         if what not in ("file", "dir", "link") or not (type(relative) is type(link) is str):
-            raise Misfit("holds what is no entry")
+            raise Misfit("holds an item that is not an entry")
         if not (type(size) is type(mtime_ns) is type(mode) is int and 0 <= size <= LARGEST):
-            raise Misfit("holds what is no entry")
+            raise Misfit("holds an item that is not an entry")
         path(link)
         found.append((what, relative, size, sane_time(mtime_ns), mode & 0o777, link))
     return found
@@ -275,9 +275,9 @@ class RequestedPaths:
             raise _not_asked(item)
         if has_git(place):
             raise IntegrityError(
-                f"'{one_line(place)}' would be obeyed by git on this computer.",
-                hint="Nothing of it was written. Clone it: git clone NAME.vmctl:PATH "
-                "(vmctl ssh-config gives the name)",
+                f"'{one_line(place)}' would be used by git on this computer.",
+                hint="Nothing was written. Clone it instead: git clone NAME.vmctl:PATH (vmctl "
+                "ssh-config gives the name)",
             )
         return place
 
@@ -308,7 +308,7 @@ class RequestedPaths:
 def _not_asked(item: RemoteItem) -> IntegrityError:
     return IntegrityError(
         f"The VM names '{one_line(item.inside)}', which was not asked for.",
-        hint="Nothing of it was written. If you want it, name it: vmctl fetch PATH",
+        hint="Nothing was written. If you want it, name it: vmctl fetch PATH",
     )
 
 
@@ -358,5 +358,5 @@ def _distrust(path: str) -> IntegrityError:
     return IntegrityError(
         f"The VM's listing names '{one_line(path[:200])}', which does not belong in the target "
         "folder.",
-        hint="Nothing of it was written; look at it on the VM: vmctl ssh",
+        hint="Nothing was written; check it on the VM: vmctl ssh",
     )

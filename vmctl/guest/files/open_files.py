@@ -27,7 +27,7 @@ def unfinished(listing: RemoteListing) -> str:
     try:
         by = _writer(paths)
     except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} was taken away just now"
+        return f"{Path(str(error.filename)).name} was just removed"
     if by:
         return f"{by[0].name} is still being written by {by[1]}"
     # what a run wrote before it ended is whole once nobody has it open
@@ -38,7 +38,7 @@ def unfinished(listing: RemoteListing) -> str:
             if (listing["going"] or before.st_mtime > ended_at) and _moves(path, before):
                 return f"{path.name} is still being written"
         except FileNotFoundError:
-            return f"{path.name} was taken away just now"
+            return f"{path.name} was just removed"
     return ""
 
 

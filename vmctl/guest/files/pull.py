@@ -61,7 +61,7 @@ def pull(request: PullRequest) -> None:
     }
     why = unfinished(listing)
     if why:
-        raise GuestError("conflict", f"{why}.", "When it is done: vmctl pull")
+        raise GuestError("conflict", f"{why}.", "Once it is finished: vmctl pull")
     send(listing, True)
 
 
@@ -112,7 +112,7 @@ def _named(
             from shlex import quote  # only for this word
 
             raise GuestError(
-                "conflict", f"No push put the folder {path} there.", f"vmctl fetch {quote(path)}"
+                "conflict", f"The folder {path} was not pushed.", f"vmctl fetch {quote(path)}"
             )
         else:
             found[path] = "made"

@@ -95,7 +95,7 @@ def _settled(request: FetchRequest) -> RemoteListing | None:
                 raise GuestError(
                     "conflict",
                     f"{why}.",
-                    "Wait for it: vmctl fetch --wait, or take it as it is: vmctl fetch --force",
+                    "Wait for it: vmctl fetch --wait; or fetch it as it is: vmctl fetch --force",
                 )
         if not why:
             return listing
@@ -163,7 +163,7 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise GuestError(
-            "conflict", f"{path} was taken away while it was being fetched.", "vmctl fetch"
+            "conflict", f"{path} was removed while it was being fetched.", "vmctl fetch"
         ) from error
 
 

@@ -71,7 +71,7 @@ class Runner:
         except Stopped:
             code = 128 + self.stop_signal
         except OSError as error:
-            self._write_line(f"cannot go on: {error}")
+            self._write_line(f"cannot continue: {error}")
             code = 126
         finally:
             self._sync_back()
@@ -133,11 +133,11 @@ class Runner:
         done = STATE / "setup"
         marker = done / self._fingerprint(step, root, folder)
         if marker.exists():
-            self._write_line(f"{label}: {step}: done before")
+            self._write_line(f"{label}: {step}: already done")
             return 0
         with locked(done / ".lock"):  # two runs at once prepare one after the other
             if marker.exists():
-                self._write_line(f"{label}: {step}: done before")
+                self._write_line(f"{label}: {step}: already done")
                 return 0
             self._write_line(f"{label}: {step}")
             began = time.monotonic()
@@ -180,7 +180,7 @@ class Runner:
         try:
             self.mirror.sync()
         except OSError as error:
-            self._write_line(f"the workspace does not show what the run makes: {error}")
+            self._write_line(f"the workspace cannot be kept in step with the run: {error}")
             self.sync_at = began + 60.0
             return
         took = time.monotonic() - began
@@ -193,7 +193,7 @@ class Runner:
             for line in snapshot.sync_back(self.mirror):
                 self._write_line(line)
         except OSError as error:
-            self._write_line(f"what the run made is in {short(self.directory / 'tree')}: {error}")
+            self._write_line(f"the run's files are in {short(self.directory / 'tree')}: {error}")
 
     # -- processes ---------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def start(request: StartRequest) -> StartReply:
                 return {"id": directory.name, "existing": True}
             raise GuestError(
                 "conflict",
-                f"{request['job']} is running already with other arguments ({directory.name}).",
+                f"{request['job']} is already running with other arguments ({directory.name}).",
                 f"vmctl logs -f {request['job']}, or stop it: vmctl cancel {request['job']}",
             )
         snapshot.sweep()

@@ -144,9 +144,11 @@ def sync_back(mirror: Mirror, *, removes: bool = True) -> list[str]:
     here = short(mirror.tree.run / "tree")
     if mirror.conflicts:
         names = _names(mirror.conflicts)
-        told.append(f"kept in {here}, because the workspace has another: {names}")
+        told.append(f"kept in {here}, because the workspace has its own version: {names}")
     if mirror.unlinked:
-        told.append(f"the run removed its link, the workspace still has: {_names(mirror.unlinked)}")
+        told.append(
+            f"the run removed its link, but the workspace still has: {_names(mirror.unlinked)}"
+        )
     for path, why in sorted(mirror.errors.items())[:5]:
         if os.path.lexists(mirror.tree.in_tree(path)):
             told.append(
@@ -258,7 +260,7 @@ def sweep() -> None:
         try:
             told = _sweep_one(run)
         except OSError as error:  # a full disk, perhaps: the next sweep tries again
-            told = [f"what the run made is in {short(run / 'tree')}: {error}"]
+            told = [f"the run's files are in {short(run / 'tree')}: {error}"]
         with (run / "log").open("a", errors="surrogateescape") as log:
             log.writelines(f"[vmctl] {line}\n" for line in told)
 

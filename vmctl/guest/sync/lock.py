@@ -109,4 +109,6 @@ def _holder(descriptor: int) -> int:
 
 
 def _on_superseded(number: int, frame: object) -> None:
-    raise GuestError("conflict", "Another push of this project began meanwhile.", "vmctl push")
+    raise GuestError(
+        "conflict", "Another push of this project has started in the meantime.", "vmctl push"
+    )

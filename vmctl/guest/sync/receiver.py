@@ -195,7 +195,7 @@ class _Conversation:
                 return {"done": self._apply(plan, numbers)}
         raise GuestError(
             "conflict",
-            "What is on the VM keeps changing while it is being replaced.",
+            "Files on the VM keep changing while they are being replaced.",
             "See what runs: vmctl ps",
         )
 
@@ -293,7 +293,7 @@ def _checked(entries: dict[str, TreeEntry]) -> dict[str, TreeEntry]:
     """Entries whose paths stay in the workspace."""
     for path in entries:
         if not path or path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
-            raise GuestError("invalid", f"'{path}' is no path of a project.")
+            raise GuestError("invalid", f"'{path}' is not a valid project path.")
     return entries
 
 
@@ -323,7 +323,7 @@ def _read_frames() -> Iterator[tuple[bytes, bytes]]:
     while True:
         kind, size = FRAME.unpack(_read_exactly(FRAME.size))
         if size > FRAME_LIMIT:
-            raise GuestError("failed", "What arrived is no push", "vmctl push")
+            raise GuestError("failed", "Received data that is not a push", "vmctl push")
         data = _read_exactly(size)
         if kind == protocol.END_TURN:
             return

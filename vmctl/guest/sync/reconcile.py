@@ -43,9 +43,9 @@ def refuse_wrong_folder(known: PushRecord, wanted: dict[str, TreeEntry], origin:
     if len(wanted) * SHRINK < len(known.files):
         raise GuestError(
             "conflict",
-            f"Only {len(wanted)} files are here, the last push had {len(known.files)}: "
+            f"Only {len(wanted)} files are here, but the last push had {len(known.files)}: "
             "the rest would be deleted on the VM.",
-            "Look with vmctl push --dry-run --force, and if it is right: vmctl push --force",
+            "Check with vmctl push --dry-run --force; if that is right: vmctl push --force",
         )
 
 
@@ -54,7 +54,7 @@ def refuse_other_origin(known: PushRecord, origin: str) -> None:
     if (known.files or known.pending) and known.origin != origin:
         raise GuestError(
             "conflict",
-            f"What is on the VM was pushed from {known.place}.",
+            f"The VM already holds a push from {known.place}.",
             "Give this folder's VM another name (vmctl --name NAME up), "
             "or replace what is there: vmctl push --force",
         )
@@ -224,6 +224,6 @@ def _leaves(place: str, path: str) -> list[str]:
 def _in_the_way(path: str, wanted: str) -> GuestError:
     return GuestError(
         "conflict",
-        f"On the VM '{path}' stands where {wanted} must come, and no push put it there.",
+        f"On the VM '{path}' is in the place of {wanted} and was not pushed.",
         "Move it away with vmctl ssh, then push again.",
     )

@@ -40,8 +40,8 @@ def refuse_locked(root: str, plan: PushPlan) -> None:
         if Path(place).is_dir() and not os.access(place, os.W_OK | os.X_OK):
             raise GuestError(
                 "conflict",
-                f"On the VM '{folder or root}' cannot be written to by the user who logs in.",
-                "Look at it: vmctl exec ls -la",
+                f"On the VM '{folder or root}' is not writable for the login user.",
+                "Check it: vmctl exec ls -la",
             )
 
 

@@ -170,7 +170,7 @@ def gpu_work() -> list[str]:
     program = shutil.which("nvidia-smi", path=PROGRAMS)
     if program is None:
         loaded = Path("/proc/driver/nvidia").exists()
-        return ["a GPU that cannot be asked (nvidia-smi is missing)"] if loaded else []
+        return ["a GPU that cannot be queried (nvidia-smi is missing)"] if loaded else []
     told = _ask(program, "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits")
     if told is None and _no_gpu(Path(program)):
         return []  # an image with a driver, on a machine without a GPU
@@ -200,12 +200,12 @@ def _no_gpu(program: Path) -> bool:
 def busy_gpus(told: str | None) -> list[str]:
     """The GPUs at work by nvidia-smi's "index, percent" lines; one that does not tell is."""
     if not (told or "").strip():
-        return ["a GPU that does not say what it does"]
+        return ["a GPU that does not report its use"]
     working = []
     for line in (told or "").strip().splitlines():
         index, _, percent = (part.strip() for part in line.partition(","))
         if not percent.isdigit():
-            working.append(f"GPU {index}, which does not say what it does")
+            working.append(f"GPU {index}, which does not report its use")
         elif int(percent) >= BUSY_PERCENT:
             working.append(f"GPU {index} at {percent} %")
     return working
@@ -252,7 +252,7 @@ def kernels_at_work(status: Any, kernels: Any) -> tuple[list[str], float]:
     if not status["kernels"]:
         return [], 0.0
     if not isinstance(kernels, list):
-        return ["a Jupyter server that does not tell of its kernels"], 0.0
+        return ["a Jupyter server that does not list its kernels"], 0.0
     working = sum(kernel.get("execution_state") == "busy" for kernel in kernels)
     busy = [f"{working} Jupyter kernel{'s' if working > 1 else ''}"] if working else []
     return busy, max((_stamp(kernel.get("last_activity")) for kernel in kernels), default=0.0)

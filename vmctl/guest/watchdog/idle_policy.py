@@ -117,8 +117,8 @@ def _idle(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, 
         return replace(state, idle_warned_at=0.0), IdleDecision(stops_at, "idle")
     told = ""
     words = (
-        f"idle since {clock_text(state.idle_from)}: this VM stops at {clock_text(stops_at)} unless "
-        "something is done on it (a login counts). To keep it longer: vmctl keep 1h"
+        f"idle since {clock_text(state.idle_from)}: this VM stops at {clock_text(stops_at)} "
+        "unless it is used (a login counts). To keep it longer: vmctl keep 1h"
     )
     if not state.idle_warned_at:
         state, told = replace(state, idle_warned_at=sample.at), words
@@ -155,7 +155,13 @@ def _limited(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleStat
         notice = f"{who} at {clock_text(limit_at)}."
         told_logins = notice if first_notice else ""
         told_runs = [
-            (run, f"{notice} Save what you need: SIGTERM comes at {clock_text(limit_at - save_s)}.")
+            (
+                run,
+                (
+                    f"{notice} Save your work: SIGTERM will be sent at "
+                    f"{clock_text(limit_at - save_s)}."
+                ),
+            )
             for run in fresh
         ]
         ended = dict(state.ended)

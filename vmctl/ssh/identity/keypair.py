@@ -36,7 +36,8 @@ def ensure_keypair() -> KeyPair:
     words = public.read_text(encoding="utf-8").split()
     if len(words) < 2 or not words[0].startswith("ssh-"):
         raise VmctlError(
-            f"{public} holds no public key.", hint=f"Move it away: a new one is made of {private}."
+            f"{public} does not contain a public key.",
+            hint=f"Move it away; a new one is made from {private}.",
         )
     return KeyPair(private, " ".join(words[:2]))
 

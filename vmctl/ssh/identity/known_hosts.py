@@ -72,8 +72,8 @@ def checked(key: str) -> str:
         kind, value = words[0], words[1]
         blob = base64.b64decode(value, validate=True)
     except (IndexError, binascii.Error, ValueError) as error:
-        raise HostKeyChanged(f"'{key[:60]}' is no host key.") from error
+        raise HostKeyChanged(f"'{key[:60]}' is not a valid SSH host key.") from error
     length = int.from_bytes(blob[:4], "big")
     if blob[4 : 4 + length] != kind.encode("ascii", "replace"):
-        raise HostKeyChanged(f"'{key[:60]}' is no {kind} host key.")
+        raise HostKeyChanged(f"'{key[:60]}' is not a valid {kind} host key.")
     return f"{kind} {value}"

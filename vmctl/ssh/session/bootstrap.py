@@ -205,8 +205,8 @@ def wait_for_ssh(target: Target, deadline: float, clock: Clock) -> FabricConnect
                     clock.sleep(gap)
             if clock.monotonic() > deadline:
                 raise TimedOut(
-                    f"The VM runs but SSH does not let vmctl in: {reason}",
-                    hint="Look again: vmctl status; then: vmctl up",
+                    f"The VM is running, but SSH refuses vmctl: {reason}",
+                    hint="Check again: vmctl status; then: vmctl up",
                 )
             gap = min(gap * GAP_GROWTH, LONGEST_GAP_S)
     except BaseException:
@@ -243,7 +243,7 @@ def _drain(channel: Any, deadline: float) -> tuple[bytes, bytes]:
 def _changed(target: Target) -> HostKeyChanged:
     return HostKeyChanged(
         f"The machine at {target.address} does not show the host key pinned for this VM.",
-        hint="Somebody else answers at its address; look with: vmctl status",
+        hint="Another machine answers at its address; check: vmctl status",
     )
 
 

@@ -109,7 +109,7 @@ class Master:
                 ).returncode
             except subprocess.TimeoutExpired as error:
                 raise Unreachable(
-                    f"The VM at {self.target.address} does not finish the SSH handshake.",
+                    f"The VM at {self.target.address} does not complete the SSH handshake.",
                     hint="See whether it runs: vmctl status",
                 ) from error
             errors.seek(0)

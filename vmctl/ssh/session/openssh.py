@@ -221,11 +221,11 @@ class OpenSSH:
                 return process
             process.abandon()
             if known is SessionState.REFUSED:
-                _note("the connection's sessions are all in use: one more connection is made")
+                _note("all sessions of this connection are in use: opening another one")
                 return self._spawn(line, inherit=inherit, alone=True)
         raise Unreachable(
-            "The connection to the VM breaks as soon as it is made.",
-            hint="Look at it: vmctl status",
+            "The connection to the VM breaks as soon as it is established.",
+            hint="Check it: vmctl status",
         )
 
     def _spawn(self, line: str, *, inherit: Sinks | None, alone: bool = False) -> MuxClient:
@@ -281,7 +281,7 @@ class OpenSSH:
                     process.abandon()
                 if process.is_confirmed:
                     raise Unreachable(
-                        "The connection to the VM was lost just when the command began.",
+                        "The connection to the VM was lost just as the command started.",
                         hint="See what it did, then try again.",
                     )
                 self._master = opened.promote()

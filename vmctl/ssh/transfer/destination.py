@@ -44,7 +44,7 @@ class Destination:
             raise InvalidInput(f"{top} is not a folder.", hint="Use --to DIR.") from error
         except OSError as error:
             raise InvalidInput(
-                f"The folder {top} cannot be made: {error.strerror}.",
+                f"The folder {top} cannot be created: {error.strerror}.",
                 hint="Save elsewhere: --to DIR",
             ) from error
         self._here: tuple[str, int] = ("", os.dup(self._fd))
@@ -91,7 +91,7 @@ class Destination:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 place = one_line(str(self.top / above / part))
                 raise Conflict(
-                    f"{place} is no folder here.",
+                    f"{place} is not a folder here.",
                     hint="Move it away, then run the same command again.",
                 ) from error
             raise
@@ -258,7 +258,7 @@ class PartFile:
                 os.close(descriptor)
                 raise Conflict(
                     f"Another command is fetching {one_line(self._name)} here.",
-                    hint="Wait until it is done.",
+                    hint="Wait until it has finished.",
                 ) from error
             found = os.fstat(descriptor)
             fits = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid in owners
@@ -307,7 +307,7 @@ class PartFile:
         if instead_of is not None and _sha256_of(self._name, self._folder) != instead_of:
             self.drop()
             raise Conflict(
-                f"{one_line(self._relative)} was changed here while it was on its way.",
+                f"{one_line(self._relative)} was changed here during the transfer.",
                 hint="vmctl pull",
             )
         try:

@@ -132,9 +132,9 @@ class DownloadStream:
                 data = unpacker.decompress(packed, LISTING_BYTES + 1)
                 found = decoded(data, LISTING_BYTES, LISTING_VALUES)
             except (ValueError, zlib.error) as error:
-                raise unfit("its listing is no JSON, or too much of it") from error
+                raise unfit("its listing is not JSON, or too much of it") from error
             if not isinstance(found, dict):
-                raise unfit("its listing is no object")
+                raise unfit("its listing is not an object")
             return found
 
     def ask(self, wanted: Sequence[tuple[int, int, str]]) -> None:
@@ -177,8 +177,8 @@ class DownloadStream:
         try:
             if part.size < begins:
                 raise Conflict(
-                    f"Another command took what was here of {one_line(want.relative)} away.",
-                    hint="The same command again",
+                    f"Another command removed the partial download of {one_line(want.relative)}.",
+                    hint="Run the same command again.",
                 )
             part.begin(begins)
             if left > MUCH_BYTES:
@@ -213,13 +213,13 @@ class DownloadStream:
         if number != want.number or begins not in (0, offset):
             raise IntegrityError(
                 f"The VM sent another part of {one_line(want.relative)} than was asked for.",
-                hint="Nothing of it was kept; run the same command again.",
+                hint="Nothing was kept; run the same command again.",
             )
         if begins + left > want.size:
             raise IntegrityError(
                 f"The VM listed {one_line(want.relative)} with {want.size} bytes and sends "
                 f"{begins + left}.",
-                hint="Nothing of it was kept; look at it on the VM: vmctl ssh",
+                hint="Nothing was kept; check it on the VM: vmctl ssh",
             )
         return begins, left
 
@@ -234,7 +234,7 @@ class DownloadStream:
         try:
             found = decoded(line)
         except ValueError as error:
-            raise unfit("a line is no JSON") from error
+            raise unfit("a line is not JSON") from error
         record: dict[str, Any] = checked(shape, found, self._verb)
         return record
 
@@ -265,7 +265,7 @@ def _write(part: PartFile, data: bytes) -> None:
             part.drop()  # the bytes would only keep it full
             if error.errno == 27:
                 raise InvalidInput(
-                    "The file system here does not take so large a file.",
+                    "The local file system does not support files this large.",
                     hint="Save elsewhere: --to DIR",
                 ) from error
         raise
@@ -278,14 +278,14 @@ def _prove(
     if trailer["sha256"] != sha256:
         part.drop()
         raise IntegrityError(
-            f"What arrived of {name} is not what the VM sent: its SHA-256 differs.",
-            hint="Nothing of it was kept; run the same command again.",
+            f"{name} was corrupted in transfer: its SHA-256 differs.",
+            hint="Nothing was kept; run the same command again.",
         )
     if trailer["changed"] and not changing_ok:
         part.drop()
         raise FileChanged(
             f"{name} was changed on the VM while it was being fetched.",
-            hint="Wait for it: vmctl fetch --wait, or take it as it is: vmctl fetch --force",
+            hint="Wait for it: vmctl fetch --wait; or fetch it as it is: vmctl fetch --force",
         )
 
 

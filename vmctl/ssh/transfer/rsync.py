@@ -172,13 +172,13 @@ def _rsync_failure(ssh: OpenSSH, code: int, told: str) -> VmctlError:
     if code == 23 and unread and "[sender]" in told:
         return InvalidInput(
             f"{one_line(unread.group(1))} cannot be read on this computer.",
-            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+            hint="Make it readable, or exclude it: [push] exclude in vmctl.toml",
         )
     gone = re.search(r'"([^"]*)"(?: failed)?: No such file or directory \(2\)', told)
     vanished = re.search(r'file has vanished: "([^"]*)"', told)
     if code in (23, 24) and (gone or vanished):
         name = one_line((vanished or gone).group(1))  # type: ignore[union-attr]
-        return Conflict(f"{name} went away while it was being pushed.", hint="vmctl push")
+        return Conflict(f"{name} disappeared while it was being pushed.", hint="vmctl push")
     if "command not found" in told or code == 127:
         return Conflict("rsync is not installed on the VM.", hint="Set the VM up: vmctl up")
     if code in (10, 12, 30, 35, 255) and (code != 12 or is_ssh_failure(told.encode())):

@@ -200,10 +200,10 @@ def open_file(root: Path, path: str) -> IO[bytes]:
         return os.fdopen(os.open(f"{root}/{path}", flags), "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Conflict(
-            f"{one_line(path)} went away while it was being pushed.", hint="vmctl push"
+            f"{one_line(path)} disappeared while it was being pushed.", hint="vmctl push"
         ) from error
     except OSError as error:
         raise InvalidInput(
             f"{one_line(path)} cannot be read on this computer: {error.strerror}.",
-            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+            hint="Make it readable, or exclude it: [push] exclude in vmctl.toml",
         ) from error

@@ -26,7 +26,7 @@ def listen(port: int) -> socket.socket:
     except PermissionError as error:
         listener.close()
         raise Conflict(
-            f"Port {port} of this computer is for the administrator only.",
+            f"Binding local port {port} needs root.",
             hint="Choose a higher one: --port 8080",
         ) from error
     except OSError as error:
@@ -43,9 +43,7 @@ def listen_from(port: int) -> socket.socket:
         if is_free(candidate):
             with contextlib.suppress(Conflict):  # taken since
                 return listen(candidate)
-    raise Conflict(
-        f"No port of this computer from {port} on is free.", hint="Choose another: --port 18000"
-    )
+    raise Conflict(f"No local port from {port} on is free.", hint="Choose another: --port 18000")
 
 
 def is_free(port: int) -> bool:

@@ -63,7 +63,7 @@ def agree_on_files(project: Project, paths: Collection[str], agree: Agree | None
     if len(shown) > SHOWN:
         listed += f" and {len(shown) - SHOWN} more"
     look = "looks like a secret" if len(shown) == 1 else "look like secrets"
-    yield Warned(f"{listed} {look}, and would go to the VM with the project")
+    yield Warned(f"{listed} {look} and would be sent to the VM with the project")
     if agree is None or not agree(f"Send {'it' if len(shown) == 1 else 'them'}?"):
         lines = ", ".join(
             json.dumps(exclude_line(path), ensure_ascii=False) for path in sorted(paths)[:SHOWN]
@@ -71,7 +71,8 @@ def agree_on_files(project: Project, paths: Collection[str], agree: Agree | None
         raise InvalidInput(
             f"Nothing was pushed: {listed} {look}.",
             hint=f"To keep {'it' if len(shown) == 1 else 'them'} here, in {_table(project)} "
-            f"exclude = [{lines}]\nTo send what was named, once and for all: vmctl push --yes",
+            f"exclude = [{lines}]\n"
+            "To send what was named, and not be asked again: vmctl push --yes",
         )
     Agreements(project.root).add(f"file {path}" for path in paths)
 
@@ -115,8 +116,8 @@ def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story
     look = "looks like a secret" if len(secret) == 1 else "look like secrets"
     place = project.file or project.root
     yield Warned(
-        f"The job '{job.name}' of {one_line(str(place))} wants {named} from your shell: whatever "
-        "it runs can read that"
+        f"The job '{job.name}' of {one_line(str(place))} wants {named} from your shell: "
+        "everything it runs can read them"
     )
     if agree is None or not agree(f"{listed} {look}. Pass {named} on?"):
         unset = " ".join(f"-u {name}" for name in secret)

@@ -42,9 +42,10 @@ def wait_operation(
             yield Advanced(step, seen)
         if clock.monotonic() > deadline:
             raise TimedOut(
-                f"Google's operation {operation.name} ({operation.kind} of {operation.target} in "
-                f"{operation.zone}) has not ended after {limit_s / 60:g} minutes.",
-                hint="Look how it stands: vmctl status",
+                f"Google's operation {operation.name} ({operation.kind} of "
+                f"{operation.target} in {operation.zone}) has not finished after "
+                f"{limit_s / 60:g} minutes.",
+                hint="Check its state: vmctl status",
             )
         clock.sleep(gap_s(clock.monotonic() - began))
         operation = compute.look_at(operation)
@@ -92,7 +93,7 @@ def wait_until(
         if clock.monotonic() > deadline:
             raise TimedOut(
                 f"The VM {now.name} in {now.zone} has been {now.status} for too long.",
-                hint="Look how it stands: vmctl status",
+                hint="Check its state: vmctl status",
             )
         clock.sleep(gap_s(clock.monotonic() - began))
         before = now.status

@@ -42,7 +42,7 @@ class OrphansResult:
     def total(self) -> str:
         """The sum in a few words."""
         more = f", and {self.prices_missing} of unknown price" if self.prices_missing else ""
-        return f"${self.usd_per_month:.2f} a month by the list{more}"
+        return f"${self.usd_per_month:.2f} a month at list prices{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class GcResult:
     def text(self) -> str:
         """For people, one line."""
         if not self.deleted and not self.kept:
-            return "Nothing to remove: all that vmctl made for you is in use."
+            return "Nothing to remove: everything that vmctl made for you is in use."
         count = len(self.deleted)
         return (
             f"Removed {count} {'thing' if count == 1 else 'things'}: "
@@ -105,15 +105,15 @@ def gc(
         if done.failure is None or not_found(done):
             deleted.append(one)
             seconds = clock.monotonic() - began
-            yield Finished("gc", f"The {one.kind} {one.name} is gone", seconds)
+            yield Finished("gc", f"Deleted the {one.kind} {one.name}", seconds)
         else:
             failed.append(one)
-            yield Warned(f"The {one.kind} {one.name} stays: {done.failure.message}")
+            yield Warned(f"The {one.kind} {one.name} was not deleted: {done.failure.message}")
     if failed:
         names = ", ".join(f"{one.kind} {one.name}" for one in failed)
         raise Conflict(
-            f"{len(deleted)} of {len(agreed)} were removed; these stay: {names}.",
-            hint="See what there is now: vmctl ls --orphans",
+            f"{len(deleted)} of {len(agreed)} were removed; these remain: {names}.",
+            hint="See what remains: vmctl ls --orphans",
         )
     gone = {one.id for one in deleted}
     kept = tuple(_view(one) for one in first if one.id not in gone)

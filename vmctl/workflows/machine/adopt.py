@@ -84,7 +84,7 @@ def adopt(
     """
     clock = clock or Clock()
     compute = yield from open_cloud(project, clock)
-    yield Started("adopt", f"Looking at {wanted.name}")
+    yield Started("adopt", f"Checking {wanted.name}")
     found = adoption.look_at(compute, _zone(compute, wanted), wanted.name)
     mine = compute.find_instance(project.owner, project.name)
     refuse_unfit(found, project.owner, project.name, mine)
@@ -111,7 +111,7 @@ def adopt(
             _refuse_faceless(found.instance, clock)
     if keys:
         known_hosts.pin(found.instance.id, keys)
-    yield Finished("adopt", f"{wanted.name} is the VM of '{project.name}' now",
+    yield Finished("adopt", f"{wanted.name} is now the VM of '{project.name}'",
                    clock.monotonic() - began)  # fmt: skip
     ready = False
     if found.instance.status is Status.RUNNING:
@@ -143,7 +143,7 @@ def _zone(compute: Compute, wanted: AdoptRequest) -> str:
     if len(zones) > 1:
         raise Conflict(
             f"There are VMs called {wanted.name} in {', '.join(zones)}.",
-            hint=f"Say which: vmctl adopt {wanted.name} --zone {zones[0]}",
+            hint=f"Choose one: vmctl adopt {wanted.name} --zone {zones[0]}",
         )
     return zones[0]
 
@@ -171,8 +171,8 @@ def _refuse_faceless(instance: Instance, clock: Clock) -> None:
     young = since is not None and clock.now() - since < FIRST_BOOT
     if instance.status is Status.RUNNING and not young:
         raise Conflict(
-            f"{instance.name} has never published its SSH host keys, so nothing would tell it from "
-            "another machine.",
+            f"{instance.name} has never published its SSH host keys, so its identity cannot "
+            "be verified.",
             hint="Open SSH in the console's browser window and print its key: "
             "cat /etc/ssh/ssh_host_ed25519_key.pub\n"
             f"Then: vmctl adopt {instance.name} --host-key 'ssh-ed25519 AAAA…'",
@@ -198,7 +198,7 @@ def _told(found: Candidate, plan: Adoption, project: Project) -> str:
     what = f"{vm.machine_type} + {vm.gpu.title}" if vm.gpu else vm.machine_type
     head = f"{vm.name}: {what} in {vm.zone}, {vm.status}, {price_of(vm)}."
     if not plan.changes:
-        return f"{head}\nIt is the VM of '{project.name}' already: nothing to change."
+        return f"{head}\nIt is already the VM of '{project.name}': nothing to change."
     return "\n".join([head, "This would change:", *(f"  {change}" for change in plan.changes)])
 
 

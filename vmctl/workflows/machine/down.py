@@ -38,11 +38,11 @@ class DownResult:
         line = f"{self.name}: {self.action}."
         cost = f"\n{self.cost}" if self.cost else ""
         if self.disk_gb == 0:
-            return f"{line} Nothing of it costs money any more.{cost}"
+            return f"{line} Nothing is billed any more.{cost}"
         disk = disk_text(self.disk_gb, self.disk_usd_per_month)
         return (
-            f"{line} Processors and GPU cost nothing now; {disk}.\n"
-            f"Remove that too: vmctl down --delete{cost}"
+            f"{line} Processors and GPU are no longer billed; {disk}.\n"
+            f"To delete the disk as well: vmctl down --delete{cost}"
         )
 
 
@@ -66,8 +66,8 @@ def down(
     else:
         if instance.is_moving or instance.moved_from:
             yield Warned(
-                "Its move to another zone is not finished: two disks and a snapshot may cost "
-                "money until `vmctl up` has finished it."
+                "Its move to another zone is not finished: two disks and a snapshot may be "
+                "billed until `vmctl up` has finished it."
             )
         action = yield from _stop(compute, instance, clock)
     gone = action in ("deleted", "already gone")
@@ -104,7 +104,7 @@ def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance |
     operation = compute.pending_insert(project.instance_name)
     if operation is None:
         return instance or compute.find_instance(project.owner, project.name)
-    yield Info(f"Its creation in {operation.zone} is still under way: waiting for its end.")
+    yield Info(f"The VM is still being created in {operation.zone}; waiting.")
     yield from wait_operation(compute, operation, clock, "create")
     return compute.find_instance(project.owner, project.name)
 
@@ -114,7 +114,7 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
         return "already stopped"
     if instance.status is Status.SUSPENDED:
         raise Conflict(
-            f"{instance.name} is suspended; its memory and disk cost money.",
+            f"{instance.name} is suspended; its memory and disk are billed.",
             hint="vmctl down --delete, or resume it first: "
             f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
         )
@@ -140,12 +140,12 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
             compute, instance, lambda vm: not vm.status.is_going, clock, "delete"
         )
         if rest is None:
-            yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+            yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
             return "deleted"
     done = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
     if not_found(done):
         return "already gone"
     raise_failure(done, compute.project, f"Deleting {instance.name}")
     yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
-    yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+    yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
     return "deleted"

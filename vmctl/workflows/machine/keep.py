@@ -39,7 +39,7 @@ class KeepResult:
         ]
         for moment, what in ends:
             if moment is not None and moment < self.keep_until:
-                line += f"\nBut {what} on {_when(moment)}: no keeping moves that."
+                line += f"\n{what} on {_when(moment)}; `vmctl keep` cannot change that."
         return line
 
 

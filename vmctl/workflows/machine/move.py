@@ -66,7 +66,7 @@ def start_or_move(
     """
     others = other_zones(project, instance, patience)
     if instance.is_moving:
-        yield Info(f"The move of {instance.name} out of {instance.zone} was begun: it goes on.")
+        yield Info(f"Resuming the move of {instance.name} out of {instance.zone}.")
         moved = yield from move(project, compute, instance, others, clock, max_run_s, patience)
         return "moved", moved
     here = replace(patience, wait_s=0.0) if patience.move else patience
@@ -82,8 +82,8 @@ def start_or_move(
         plan = plan_again("move", instance, others, max_run_s)
         yield Info(plan.text)
         yield Info(
-            "Its disk goes along as a snapshot, which takes some minutes; the old disk is kept "
-            "until the new machine has answered."
+            "Its disk is moved as a snapshot, which takes some minutes; the old disk is "
+            "kept until the new machine answers."
         )
         if not patience.move and not offer(plan):
             dry.hint = f"Move it to another zone with its disk: vmctl up --move\n{dry.hint}"
@@ -154,14 +154,14 @@ def move(
         new = new or made_from(project, compute, instance)
     if new is None:
         raise Conflict(
-            f"A VM called {instance.name} exists in another zone that is not made from this one.",
+            f"A VM called {instance.name} exists in another zone and was not made from this one.",
             hint=f"See it: gcloud compute instances list --filter name={instance.name}",
         )
     if new.status.is_coming:
         new = yield from wait_until(compute, new, lambda vm: not vm.status.is_coming, clock, "move")
     if new is None or new.status is not Status.RUNNING:
         raise VmctlError(
-            f"{instance.name} was created in its new zone and went down again at once.",
+            f"{instance.name} was created in its new zone and stopped again at once.",
             hint="Run it again, nothing is lost: vmctl up",
         )
     seconds = clock.monotonic() - began
@@ -171,8 +171,8 @@ def move(
 
 def _one_disk_only(instance: Instance) -> str:
     return (
-        f"{instance.name} cannot be moved as it is: a move takes the boot disk along, and it has "
-        f"{', '.join(instance.data_disks)}, too."
+        f"{instance.name} cannot be moved: a move includes only the boot disk, and it also "
+        f"has {', '.join(instance.data_disks)}."
     )
 
 
@@ -204,14 +204,14 @@ def _snapshot(
                 yield Finished("move", f"Snapshot of the disk of {instance.name} taken", seconds)
                 return found
             why = "is older than the last stop" if found.is_ready else f"is {found.status}"
-            yield Info(f"The snapshot {name} {why}: it is taken anew.")
+            yield Info(f"The snapshot {name} {why}: taking a new one.")
             asked = delete_owned(compute, found)
             yield from wait_deleted(compute, asked, clock, "move", f"the snapshot {name}")
         elif found is not None:  # an earlier attempt began it
             if clock.monotonic() - began > COPY_LIMIT_S:
                 raise VmctlError(
                     f"The snapshot {name} is not ready after {COPY_LIMIT_S / 60:g} minutes.",
-                    hint=f"Look: gcloud compute snapshots describe {name}",
+                    hint=f"Check: gcloud compute snapshots describe {name}",
                 )
             clock.sleep(gap_s(clock.monotonic() - began))
             continue

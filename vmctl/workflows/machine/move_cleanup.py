@@ -35,7 +35,7 @@ def finish_move(
     if not instance.moved_from:
         return instance
     began = clock.monotonic()
-    yield Started("settle", f"{instance.name} answers in {instance.zone}: the old one goes")
+    yield Started("settle", f"{instance.name} answers in {instance.zone}: deleting the old one")
     for origin in reversed(_origins(project, compute, instance)):
         old = yield from _at_rest(compute, origin, clock, "settle")
         if old is None:
@@ -49,7 +49,7 @@ def finish_move(
     yield from _delete_snapshots(compute, project, clock, "settle")
     asked = compute.set_labels(instance, {MOVED_FROM_LABEL: None})
     yield from wait_done(compute, asked, clock, "settle", f"Labelling {instance.name}")
-    yield Finished("settle", "The old VM, its disk and the snapshot are gone",
+    yield Finished("settle", "Deleted the old VM, its disk and the snapshot",
                    clock.monotonic() - began)  # fmt: skip
     return compute.get_instance(instance.zone, instance.name) or instance
 
@@ -83,7 +83,7 @@ def clean_up_move(
         old = yield from _at_rest(compute, origin, clock, "delete")
         if old is None:
             continue
-        yield Started("delete", f"Deleting {old.name} and its disk in {old.zone}, too")
+        yield Started("delete", f"Also deleting {old.name} and its disk in {old.zone}")
         asked = compute.delete(old)
         yield from wait_deleted(compute, asked, clock, "delete", f"{old.name} in {old.zone}")
         known_hosts.unpin(old.id)
@@ -95,7 +95,7 @@ def find_new_vm(
     """The new VM that an earlier attempt has made, or is making."""
     operation = compute.pending_insert(instance.name)
     if operation is not None:
-        yield Started("move", f"Taking over the creation begun in {operation.zone}")
+        yield Started("move", f"Resuming the creation in {operation.zone}")
         yield from wait_operation(compute, operation, clock, "move", limit_s=COPY_LIMIT_S)
     return made_from(project, compute, instance)
 
@@ -108,10 +108,10 @@ def made_from(project: Project, compute: Compute, instance: Instance) -> Instanc
 
 def _two(old: Instance, new: Instance) -> Conflict:
     return Conflict(
-        f"{new.name} in {new.zone} was made from {old.name} in {old.zone}, which was started "
-        "since: both may hold what you need.",
-        hint="Delete the one that you do not need: gcloud compute instances delete "
-        f"{old.name} --zone {old.zone}",
+        f"{new.name} in {new.zone} was made from {old.name} in {old.zone}, which was "
+        "started since: both may contain data you need.",
+        hint=f"Delete the one you do not need: gcloud compute instances delete {old.name} --zone "
+        f"{old.zone}",
     )
 
 
@@ -147,7 +147,7 @@ def _delete_snapshots(compute: Compute, project: Project, clock: Clock, step: st
             yield from wait_deleted(compute, asked, clock, step, f"the snapshot {one.name}")
         if clock.monotonic() - began > COPY_LIMIT_S:
             raise TimedOut(
-                f"The snapshot {found[0].name} is {found[0].status} for too long.",
-                hint=f"Look: gcloud compute snapshots describe {found[0].name}",
+                f"The snapshot {found[0].name} has been {found[0].status} for too long.",
+                hint=f"Check: gcloud compute snapshots describe {found[0].name}",
             )
         clock.sleep(gap_s(clock.monotonic() - began))

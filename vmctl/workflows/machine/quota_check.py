@@ -94,7 +94,7 @@ def filter_zones_by_quota(
     try:
         allowance = ahead.result()
     except VmctlError as error:
-        yield Info(f"The quotas could not be read, going on without: {error.message}")
+        yield Info(f"The quotas could not be read, continuing without: {error.message}")
         return tuple(zones)
     if _short(allowance, wanted, zones):
         # what was just deleted may still be counted: only a fresh look is believed
@@ -111,19 +111,17 @@ def filter_zones_by_quota(
         )
         if not patience.wait_s:
             raise refusal
-        yield Warned(f"{refusal.message} Trying all the same, as --wait says.\n{refusal.hint}")
+        yield Warned(f"{refusal.message} Trying anyway because of --wait.\n{refusal.hint}")
         return tuple(zones)
     for shortage in (s for some in short.values() for s in some):
-        yield Info(f"Left out: {shortage}.")
+        yield Info(f"Skipped: {shortage}.")
     for shortage in shortages(
         wanted.needs,
         region_of(left[0]),
         allowance.by_region.get(region_of(left[0]), {}),
         allowance.of_project,
     ):
-        yield Warned(
-            f"There is no quota for Spot, and Google may count it as on demand: {shortage}."
-        )
+        yield Warned(f"There is no Spot quota, and Google may count Spot as on demand: {shortage}.")
     return left
 
 
@@ -137,9 +135,8 @@ def shortage_error(
     room = regions_with_room(wanted.needs, allowance.by_region, wanted.regions)
     if first.region and room:
         hint = (
-            f"There is room in {', '.join(room)}: vmctl up --region {room[0]} (or --any-region)\n"
-            + hint
-        )
+            f"There is quota in {', '.join(room)}: vmctl up --region {room[0]} (or --any-region)\n"
+        ) + hint
     error = NoCapacity(
         f"The project {compute.project} has too little quota for {wanted.what}: "
         f"{'; '.join(map(str, found))}.",
@@ -151,7 +148,7 @@ def shortage_error(
             "kind": str(Kind.QUOTA),
             "code": shortage.metric,
             "message": str(shortage),
-            "advice": f"ask for {shortage.wanted_limit:g}"
+            "advice": f"request {shortage.wanted_limit:g}"
             + (", or go elsewhere (--any-region)" if shortage.region and room else ""),
             "tries": 0,
         }

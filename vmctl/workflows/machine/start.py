@@ -64,9 +64,9 @@ def start(
         if limit.failure is not None:
             # money was promised, or nothing at all would ever stop it: it does not start
             if project.vm.budget is not None or not instance.max_run_s:
-                raise_failure(limit, compute.project, f"Limiting the run of {instance.name}")
+                raise_failure(limit, compute.project, f"Setting the run limit of {instance.name}")
             max_run_s = instance.max_run_s or 0
-            yield Warned(f"The run limit stays as it was: {limit.failure.message}")
+            yield Warned(f"The run limit is unchanged: {limit.failure.message}")
     instance = yield from update_watchdog(project, compute, instance, max_run_s, clock)
     yield from filter_zones_by_quota(ahead, wanted, (instance.zone,), compute, patience)
     began = clock.monotonic()
@@ -92,7 +92,7 @@ def start(
     )
     if running is None or running.status is not Status.RUNNING:
         raise VmctlError(
-            f"{instance.name} started and went down again at once.", hint="Look: vmctl status"
+            f"{instance.name} started and stopped again at once.", hint="Check: vmctl status"
         )
     yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
     return running

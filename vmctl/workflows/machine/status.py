@@ -78,8 +78,8 @@ class StatusResult:
             lines.append(restriction_text(vm.ssh_from))
         if vm.move_unfinished:
             lines.append(
-                "Its move to another zone is not finished, and the old disk or a snapshot costs "
-                "money, too. Finish it: vmctl up"
+                "Its move to another zone is not finished, and the old disk or a snapshot "
+                "is billed as well. Finish it: vmctl up"
             )
         return "\n".join(lines)
 

@@ -158,9 +158,9 @@ def _bring_up(
         )
     if not instance.status.is_coming:
         raise Conflict(
-            f"{instance.name} is in a state that vmctl does not know.",
-            hint="Look at it: "
-            f"gcloud compute instances describe {instance.name} --zone {instance.zone}",
+            f"{instance.name} is in an unknown state ({instance.status}).",
+            hint=f"Check it: gcloud compute instances describe {instance.name} --zone "
+            f"{instance.zone}",
         )
     yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
     running = yield from wait_until(
@@ -189,7 +189,7 @@ def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[In
         if operation is None:
             # it may have ended between the two questions
             return instance or compute.find_instance(project.owner, project.name)
-        yield Started("create", f"Taking over the creation begun in {operation.zone}")
+        yield Started("create", f"Resuming the creation in {operation.zone}")
         done = yield from wait_operation(compute, operation, clock, "create")
         if done.failure is not None:
             yield Warned(f"The creation begun in {done.zone} failed: {done.failure.message}")
@@ -224,14 +224,14 @@ def _create(
         found = compute.find_instance(project.owner, project.name)
         if found is None and compute.pending_insert(machine.name) is None:
             raise Conflict(
-                f"A VM called {machine.name} exists that vmctl did not make.",
+                f"A VM called {machine.name} exists that vmctl did not create.",
                 hint="Choose another name: vmctl --name NAME up",
             )
         return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
     instance = compute.get_instance(zone, machine.name)
     if instance is None:
         raise VmctlError(
-            f"Google says that {machine.name} was created, and does not find it.",
+            f"Google reported {machine.name} as created, but it cannot be found.",
             hint="Run it again: vmctl up",
         )
     return "created", instance
@@ -254,7 +254,7 @@ def _compare(
     if found:
         have, want = (", ".join(side) for side in zip(*found, strict=True))
         yield Warned(
-            f"{instance.name} has {have}, and you asked for {want}: it stays as it is. "
+            f"{instance.name} has {have}; you asked for {want}. Keeping the VM as it is. "
             "For another machine: vmctl down --delete, then vmctl up"
         )
 

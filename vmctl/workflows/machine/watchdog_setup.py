@@ -127,8 +127,8 @@ def update_watchdog(
         changed[STARTUP_ITEM] = startup_script()
     elif WATCHDOG_MARKER not in script and wanted.idle_s:
         yield Warned(
-            f"{instance.name} has a start-up script of its own, which stays: it has no watchdog, "
-            "and does not stop when it is idle."
+            f"{instance.name} has its own start-up script, which is kept: it gets no "
+            "watchdog and does not stop when idle."
         )
     if not changed:
         return instance
@@ -136,10 +136,10 @@ def update_watchdog(
         compute, compute.set_metadata(instance, changed), clock, "watchdog"
     )
     if done.failure is not None:
-        yield Warned(f"The watchdog's settings stay as they were: {done.failure.message}")
+        yield Warned(f"The watchdog's settings are unchanged: {done.failure.message}")
         return instance
     if running and script and STARTUP_ITEM in changed:
-        yield Info("This VM's watchdog is new: it begins with the VM's next start.")
+        yield Info("This VM's watchdog is new: it starts with the VM's next start.")
     return compute.get_instance(instance.zone, instance.name) or instance
 
 
@@ -163,7 +163,7 @@ def start_watchdog_now(
     )
     if done.code:
         said = one_line(done.error_text)
-        yield Warned(f"Its watchdog did not start, and begins with the VM's next start: {said}")
+        yield Warned(f"The watchdog did not start; it will start with the VM's next start: {said}")
 
 
 def _budget_end(budget_usd: float, instance: Instance) -> float:
@@ -178,6 +178,6 @@ def _budget_end(budget_usd: float, instance: Instance) -> float:
 def no_price(machine: str) -> InvalidInput:
     """A budget needs a price."""
     return InvalidInput(
-        f"The price of {machine} is not known here, so --budget cannot become a time.",
+        f"The price of {machine} is not known here, so --budget cannot limit its time.",
         hint="Limit the time instead: vmctl up --max-hours 4",
     )

@@ -244,9 +244,9 @@ def create(
         what=_what(plan),
         explain=lambda failure: to_error(failure, wanted, compute, f"Creating {plan.name}"),
         project=compute.project,
-        left="and the snapshot of the move stays: `vmctl up` goes on with it"
+        left="and the snapshot of the move is kept: `vmctl up` continues with it"
         if plan.snapshot
-        else "nothing is left behind",
+        else "nothing is left over",
     )
     return None if done.failure is not None else done.zone
 

@@ -49,7 +49,7 @@ def search(
     what: str,
     explain: Explain,
     project: str,
-    left: str = "nothing is left behind",
+    left: str = "nothing is left over",
 ) -> Story[Operation]:
     """Ask zone after zone as `decide` says; the operation that went well, or found one there.
 
@@ -133,8 +133,8 @@ def _pause(gap_s: float, left_s: float, why: str, stays: str, clock: Clock) -> S
     at, until = (now + timedelta(seconds=s) for s in (gap_s, left_s))
     yield Started(
         "wait",
-        f"{why} Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), "
-        f"until {until:%H:%M}; Ctrl-C ends it, {stays}",
+        f"{why} Trying again at {at:%H:%M:%S} (in {duration_text(gap_s)}), until "
+        f"{until:%H:%M}; Ctrl-C stops waiting, {stays}",
     )
     clock.sleep(gap_s)
 
@@ -165,9 +165,9 @@ def _gave_up(
     if last.kind is Kind.NOT_OFFERED:
         zones = ", ".join(dict.fromkeys(attempt.zone for attempt in attempts))
         error: VmctlError = InvalidInput(
-            f"Google does not offer {what} in {zones}, whatever the shipped table says.",
-            hint="See where it is offered: vmctl gpus; then: vmctl up --region REGION "
-            "(or --any-region). Is it spelled right? Look at --machine and --gpu.",
+            f"Google no longer offers {what} in {zones} (vmctl's table is out of date).",
+            hint="See where it is offered: vmctl gpus; then: vmctl up --region REGION (or "
+            "--any-region). If it is misspelt, check --machine and --gpu.",
         )
     elif last.kind is Kind.STOCKOUT:
         error = NoCapacity(

@@ -81,7 +81,7 @@ def make_ready(
             break
         except Unreachable as error:
             # a driver's installation may restart the network, or the whole VM
-            yield Advanced("driver", f"{error.message.rstrip('.')}: coming back")
+            yield Advanced("driver", f"{error.message.rstrip('.')}: reconnecting")
             ensure_running(bring_up, instance, guest_stages.missing or Stage.TORCH)
         finally:
             remote.release()

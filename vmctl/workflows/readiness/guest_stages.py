@@ -210,7 +210,8 @@ class GuestStages:
                 return False
             yield Warned(
                 f"No driver answers on {seen.name} ({seen.driver_said}): the image {image} "
-                "brings none. With one: vmctl down --delete, then vmctl up --image pytorch"
+                "brings none. For one with a driver: vmctl down --delete, then vmctl up "
+                "--image pytorch"
             )
             return True
         wrong = diagnose(seen, Stage.TORCH, 0.0, STAGE_LIMIT_S)
@@ -265,7 +266,7 @@ def _under_way(seen: Observation, stage: Stage) -> str:
         return ""
     holder = _holder(seen)
     if stage is Stage.STARTUP:
-        return holder or "the startup-script is at work"
+        return holder or "the startup-script is running"
     why = f"nvidia-smi sees {len(seen.driver.names)} of {seen.gpus} GPUs" if seen.driver else ""
     return "; ".join(filter(None, [why or seen.driver_said, holder]))
 

@@ -31,7 +31,7 @@ FIRST_LOOK_S = 4.0
 SERIAL_LINES = 6
 AGENT_FAILED = "google-guest-agent.service: Failed"
 
-DELETED = "It was deleted meanwhile."
+DELETED = "It was deleted in the meantime."
 
 
 class SshAdmission:

@@ -69,13 +69,13 @@ def _since(compute: Compute, instance: Instance, since: datetime | None) -> str:
             return ending.text
         if instance.started_at is not None and instance.started_at > since:
             return f"Its VM was stopped, and started again on {_local(instance.started_at)}."
-    return "Its VM restarted under it, or somebody ended all that ran there."
+    return "Its VM restarted, or all its processes were killed."
 
 
 def gone_with_its_vm(run_id: str, why: str) -> Unreachable:
     """The error of a run that cannot be asked any more, because its VM is off or gone."""
     if why == DELETED:
-        return Unreachable(f"The run {run_id} was lost. {why}", hint="Begin anew: vmctl up")
+        return Unreachable(f"The run {run_id} was lost. {why}", hint="Start again: vmctl up")
     return Unreachable(
         f"The run {run_id} was lost. {why}",
         hint="Its log and checkpoints are on the VM's disk: "
@@ -87,7 +87,7 @@ def job_error(result: RunResult) -> VmctlError | None:
     """The error of a run that was lost; None for one whose exit code tells everything."""
     if result.state != RunState.LOST:
         return None
-    why = result.lost_because or "The VM stopped or restarted under it."
+    why = result.lost_because or "The VM stopped or restarted during the run."
     return Unreachable(
         f"The run {result.run_id} was lost. {why}",
         hint=f"What it wrote: vmctl up && vmctl logs {result.run_id}; again: vmctl run "

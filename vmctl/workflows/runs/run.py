@@ -86,10 +86,10 @@ def run(
         yield from prepare_machine(session.ssh, clock=clock)
         started = rpc.call(session.ssh, START, request)
     if "unprepared" in started:
-        raise unfit("start finds nothing prepared, just after it was")
+        raise unfit("start found nothing prepared right after set-up")
     run_id = started["id"]
     if started["existing"]:
-        yield RunStarted(run_id, f"{run_id} is running already with these arguments")
+        yield RunStarted(run_id, f"{run_id} is already running with these arguments")
     else:
         yield RunStarted(run_id, f"Started {run_id}")
     if session.stops_at is not None:
@@ -147,8 +147,8 @@ def _follow(
                 idle_since = clock.monotonic()
             elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
                 raise TimedOut(
-                    f"The VM says that {run_id} goes on, and ends its log all the same.",
-                    hint=f"Look at it: vmctl ps, vmctl logs {run_id}",
+                    f"The VM reports {run_id} as running, but ended its log.",
+                    hint=f"Check it: vmctl ps, vmctl logs {run_id}",
                 )
             clock.sleep(SESSION_GAP_S)
         except Unreachable as error:
@@ -196,7 +196,7 @@ def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Stor
     session = yield from connect(project, clock=clock)
     facts = running_first(_facts(session.ssh, project), wanted)
     if not observe(facts).is_over:
-        yield Started("cancel", f"Stopping {facts.id}; it has a moment to save")
+        yield Started("cancel", f"Stopping {facts.id}, giving it time to save")
     request: RunRequest = {"id": facts.id}
     answer = rpc.call(session.ssh, CANCEL, request)
     facts = RunFacts.parse(answer["run"])

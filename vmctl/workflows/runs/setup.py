@@ -24,9 +24,11 @@ def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[Setu
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:
-        yield Info(f"Added on the VM, beside its own packages: {', '.join(machine.added)}")
+        yield Info(
+            f"Installed on the VM, in addition to its own packages: {', '.join(machine.added)}"
+        )
     if machine.missing:
         yield Info(f"Python on the VM has no {', '.join(machine.missing)}")
     if machine.trouble:
-        yield Warned(f"Adding what the VM's Python lacks failed: {machine.trouble}")
+        yield Warned(f"Could not install missing Python packages: {machine.trouble}")
     return machine

@@ -39,7 +39,7 @@ def delete_leftovers(
     while looks:
         operation = compute.pending_insert(project.instance_name)
         if operation is not None:
-            yield Started("clear", f"Waiting for the creation begun in {operation.zone}")
+            yield Started("clear", f"Waiting for the creation in {operation.zone}")
             yield from wait_operation(compute, operation, clock, "clear")
         every = SelftestCompute.of(compute).called(project.instance_name)
         found = [vm for vm in every if SELFTEST_LABEL in vm.labels]
@@ -53,15 +53,15 @@ def delete_leftovers(
         count += len(found) + len(disks)
         if clock.monotonic() - began > LIMIT_S:
             raise TimedOut(
-                "What the self-test made is still there.",
-                hint="Look: vmctl ls --all; then: vmctl gc",
+                "Resources of the self-test still exist.",
+                hint="Check: vmctl ls --all; then: vmctl gc",
             )
         looks = looks - 1 if not found and not disks else 1
         if looks:
             clock.sleep(SECOND_LOOK_S if not found and not disks else gap_s(0))
     if count:
         seconds = clock.monotonic() - began
-        yield Finished("clear", "What the self-test made is gone", seconds)
+        yield Finished("clear", "Deleted what the self-test made", seconds)
     return count
 
 

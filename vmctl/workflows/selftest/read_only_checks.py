@@ -89,7 +89,7 @@ def _quotas(run: SelftestRun) -> Story[None]:
         for metric, of_project in wanted
         if metric not in (everywhere if of_project else here)
     )
-    said = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} are told"
+    said = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} are reported"
     yield run.findings.record("quota-metrics", not missing, said)
     yield from _too_large_a_disk(run, here.get(SSD))
 
@@ -98,7 +98,7 @@ def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
     """An empty disk that no quota allows; one that is made all the same goes at once."""
     name, findings = "quota-refusal", run.findings
     if meter is None:
-        yield findings.skip(name, f"the region tells no quota {SSD}")
+        yield findings.skip(name, f"the region reports no quota {SSD}")
         return
     size_gb = int(meter.left) + 1
     if size_gb > LARGEST_DISK_GB:
@@ -115,7 +115,7 @@ def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
         gone = yield from wait_operation(run.compute, gone, run.clock, "selftest")
         left = "" if gone.failure is None or not_found(gone) else f"; {failure_text(gone.failure)}"
         yield findings.record(
-            name, False, f"a disk of {size_gb} GB was made, and is gone again{left}"
+            name, False, f"a disk of {size_gb} GB was made, and deleted again{left}"
         )
         return
     quota = failure.quota

@@ -70,11 +70,11 @@ class SelftestPlan:
         price = Price(self.usd_per_hour, self.price_dated or "")
         total = "" if self.usd_in_all is None else f"; about ${self.usd_in_all:.2f} in all"
         return (
-            f"Create, enter, stop, start and delete {self.name} ({self.machine_type}, "
-            f"{self.disk_gb} GB disk) in {self.zones[0]} of the project {self.google_project}, "
-            f"for about {MINUTES} minutes: {price}{total}.\n"
-            "Everything it makes is deleted at the end; should this computer go away, Google "
-            f"deletes the VM {LIMIT_S // 60} minutes after its start."
+            f"Create, log in to, stop, start and delete {self.name} ({self.machine_type}, "
+            f"{self.disk_gb} GB disk) in {self.zones[0]} of the project "
+            f"{self.google_project}, for about {MINUTES} minutes: {price}{total}.\n"
+            "Everything it makes is deleted at the end; should this computer go away, "
+            f"Google deletes the VM {LIMIT_S // 60} minutes after its start."
         )
 
 
@@ -100,7 +100,7 @@ class SelftestResult:
         lines = [
             f"Of {len(self.findings)} assumptions about {where} {self.holds} hold, "
             f"{self.differs} do not, {self.unseen} could not be seen.",
-            f"The conversation, with nobody's name in it: {self.trace}",
+            f"The anonymised trace: {self.trace}",
         ]
         return "\n".join(lines)
 
@@ -155,9 +155,9 @@ def selftest(
             yield from check_delete(run, instance)
         except VmctlError as error:
             trouble = error
-            yield Warned(f"It ends here: {error.message}")
+            yield Warned(f"The self-test stops here: {error.message}")
         yield from delete_leftovers(project, compute, clock)
-    why_not = f"it ended before: {trouble.message}" if trouble else "nobody looked"
+    why_not = f"it stopped before: {trouble.message}" if trouble else "not checked"
     results = completed(findings.findings, why_not)
     counts = Counter(one.outcome for one in results)
     return SelftestResult(
@@ -187,8 +187,8 @@ def _clear_before(project: Project, compute: SelftestCompute, clock: Clock) -> S
     for vm in compute.called(project.instance_name):
         if SELFTEST_LABEL not in vm.labels:
             raise Conflict(
-                f"{vm.name} in {vm.zone} is yours, and the self-test needs its name.",
-                hint="Look at it: vmctl ls --all",
+                f"{vm.name} in {vm.zone} is your own VM, and the self-test needs its name.",
+                hint="Check it: vmctl ls --all",
             )
 
 

@@ -75,13 +75,13 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
             "creation-listed", False, "it was not among the unfinished operations"
         )
     else:
-        yield findings.skip("creation-listed", "it had ended before it could be looked for")
+        yield findings.skip("creation-listed", "it had finished before it could be checked")
     same = again.failure is None and again.name == asked.name
     said = f"the same operation {again.name}" if same else _answered(again)
     yield findings.record("request-replayed", same, said)
     instance = compute.get_instance(zone, plan.name)
     if instance is None:
-        raise VmctlError(f"{plan.name} was created and is not found.", hint="vmctl selftest")
+        raise VmctlError(f"{plan.name} was created, but cannot be found.", hint="vmctl selftest")
     taken = compute.insert_as(plan, str(uuid.uuid4()))
     taken = yield from wait_operation(compute, taken, run.clock, "create")
     yield findings.record("name-taken", already_there(taken), failure_text(taken.failure))
@@ -204,7 +204,7 @@ def _os_login(run: SelftestRun) -> Story[None]:
     asked = {item["key"]: str(item.get("value", "")).upper() for item in items}
     if asked.get("enable-oslogin") == "TRUE":
         yield run.findings.record(
-            "os-login-off", True, "the project asks for it, and our key let us in"
+            "os-login-off", True, "the project asks for it, and vmctl's key was accepted"
         )
     else:
         yield run.findings.skip("os-login-off", "the project does not ask for OS Login")
@@ -248,7 +248,7 @@ def _shut_down(run: SelftestRun, instance: Instance, remote: FabricConnection) -
         pass  # it was faster than its answer
     off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     if off is None:
-        raise VmctlError(f"{instance.name} went for good when it was shut down.")
+        raise VmctlError(f"{instance.name} was deleted when it was shut down.")
     began = clock.monotonic()
     while not (events := compute.system_events(instance)):
         if clock.monotonic() - began > EVENT_LIMIT_S:
@@ -291,13 +291,13 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     yield Started("start", f"Starting {instance.name} again")
     done = yield from wait_operation(compute, compute.start(off), clock, "start")
     if done.failure is not None and done.failure.kind is Kind.STOCKOUT:
-        raise NoCapacity(f"Its zone has none any more: {done.failure.message}")
+        raise NoCapacity(f"Its zone has no capacity any more: {done.failure.message}")
     raise_failure(done, compute.project, f"Starting {instance.name}")
     on = yield from wait_until(
         compute, instance, lambda vm: vm.status is Status.RUNNING, clock, "start"
     )
     if on is None:
-        raise VmctlError(f"{instance.name} is gone.")
+        raise VmctlError(f"{instance.name} is deleted.")
     right, said = _limit(run, on, limit_s)
     yield findings.record("limit-anew", right and _later(on.started_at, before), said)
     again = yield from _wrote(run, on, written)
@@ -324,7 +324,7 @@ def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
             name, early.failure.kind is Kind.TRANSIENT, failure_text(early.failure)
         )
     else:
-        yield findings.skip(name, "it was off, or not yet going, before it could be asked to start")
+        yield findings.skip(name, "it was off, or not yet stopping, before it could be started")
         done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
     yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
@@ -340,9 +340,9 @@ def check_delete(run: SelftestRun, instance: Instance) -> Story[None]:
     yield from wait_done(compute, asked, clock, "delete", f"Deleting {instance.name}")
     yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
     known_hosts.unpin(instance.id)
-    yield Finished("delete", f"{instance.name} is gone", clock.monotonic() - began)
+    yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
     disk = compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk)
-    said = "is gone, too" if disk is None else "is still there"
+    said = "was deleted as well" if disk is None else "is still there"
     yield findings.record("disk-goes-along", disk is None, f"the disk {instance.boot_disk} {said}")
     again = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
     read = compute.get_instance(instance.zone, instance.name)

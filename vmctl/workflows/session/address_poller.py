@@ -74,16 +74,16 @@ class AddressPoller:
         except VmctlError as error:
             return error
         except Exception as error:  # a library's own trouble is no reason to ask no more
-            return Unreachable(f"The API cannot be asked: {error}")
+            return Unreachable(f"The API does not answer: {error}")
 
     def _look_for_the_emulator(self) -> None:
         """Whoever stopped it wants it stopped: commands start it, a tunnel that waits does not."""
         home = emulator_process.home()
         if not home.is_dir():
-            raise NotFound(f"The embedded Compute Engine in {home} is gone.", hint="vmctl up")
+            raise NotFound(f"The embedded Compute Engine in {home} has stopped.", hint="vmctl up")
         if emulator_process.find(home) is None:
             raise Unreachable(
-                "The embedded Compute Engine does not run.", hint="Start it: vmctl emulator start"
+                "The embedded Compute Engine is not running.", hint="Start it: vmctl emulator start"
             )
 
 

@@ -70,12 +70,12 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
             raise TimedOut(
                 f"{instance.name} has not published its host keys after "
                 f"{HOST_KEYS_LIMIT_S / 60:g} minutes.",
-                hint="Look at its boot: gcloud compute instances get-serial-port-output "
+                hint="Check its boot: gcloud compute instances get-serial-port-output "
                 f"{instance.name} --zone {instance.zone}",
             )
         if waited > SERIAL_PORT_AFTER_S and not serial:
             serial = True
-            yield Advanced(step, "no host keys yet: reading the serial port, too")
+            yield Advanced(step, "no host keys yet: reading the serial port as well")
         clock.sleep(gap_s(waited))
 
 

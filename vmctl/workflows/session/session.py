@@ -156,7 +156,7 @@ def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
     """The door of an instance whose host keys are pinned."""
     if instance.external and not instance.address:
         raise Unreachable(
-            f"The VM {instance.name} has no external address yet.", hint="Look at it: vmctl status"
+            f"The VM {instance.name} has no external address yet.", hint="Check it: vmctl status"
         )
     from vmctl.cloud.compute.iap import tunnel_command
 

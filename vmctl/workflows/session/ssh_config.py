@@ -48,7 +48,7 @@ def ssh_config(
         session = yield from connect(project, clock=clock, verify=True)
         target = session.ssh.target
     except (NotFound, Conflict) as error:
-        yield Info(f"{error.message} The name will find it once it runs.")
+        yield Info(f"{error.message} The name will work once the VM runs.")
     with user_ssh_config.edit_hosts() as known:
         found = _host_of(project, known)
         host = replace(
@@ -99,7 +99,9 @@ def follow(name: str, *, clock: Clock | None = None) -> Story[Target]:
     """
     host = next((one for one in user_ssh_config.hosts() if one.name == name), None)
     if host is None:
-        raise NotFound(f"'{name}' is no name of vmctl's.", hint="In its project: vmctl ssh-config")
+        raise NotFound(
+            f"'{name}' is not a name of vmctl's.", hint="In its project: vmctl ssh-config"
+        )
     project = Project(
         root=Path("/"),
         name=host.project,
@@ -129,5 +131,5 @@ def _host_of(project: Project, known: list[Host]) -> Host:
             return replace(wanted, name=name)
     raise VmctlError(
         f"All names for the VM of '{project.name}' are taken by other VMs.",
-        hint="Begin anew: vmctl ssh-config --remove, then vmctl ssh-config",
+        hint="Start again: vmctl ssh-config --remove, then vmctl ssh-config",
     )

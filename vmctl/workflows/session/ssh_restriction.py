@@ -99,7 +99,9 @@ class SshRestriction:
 
     def suspend(self) -> Story[None]:
         """Let in whom the network's own rules let in, until `set` or `restore`."""
-        yield Info("SSH is limited to one address: the limit is lifted until you are let in.")
+        yield Info(
+            "SSH is restricted to one address: lifting the restriction until you are connected."
+        )
         self._set_label(SUSPENDED)  # whoever looks before it is set again reads the truth
         self._suspension = firewall.set_in_force(self.compute, self.names.deny, False)
         yield from self.wait_done(self._suspension)
@@ -128,7 +130,7 @@ class SshRestriction:
         shut = deny is not None and deny.in_force and vm.name in vm.tags
         if right and shut and self._label == label_of(source):
             return
-        yield Started("limit", f"Limiting SSH to {source}")
+        yield Started("limit", f"Restricting SSH to {source}")
         # first the rule that lets us in, and the one that shuts the door last
         yield from self.wait_done(
             firewall.put_allow(compute, names, vm, source, there=allow is not None)
@@ -142,16 +144,16 @@ class SshRestriction:
         self._suspension = None
         self.enforced = self.instance.external
         self._set_label(label_of(source))
-        yield Finished("limit", f"SSH to {vm.name} is limited to {source}",
+        yield Finished("limit", f"SSH to {vm.name} is restricted to {source}",
                        self.clock.monotonic() - began)  # fmt: skip
 
     def remove(self) -> Story[None]:
         """Let in whoever the network's own rules let in."""
         began = self.clock.monotonic()
-        yield Started("limit", f"Lifting the limit on SSH to {self.instance.name}")
+        yield Started("limit", f"Lifting the restriction of SSH to {self.instance.name}")
         yield from _delete(self.compute, self.names, self.clock)
         yield from self.wait_done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
-        yield Finished("limit", "SSH is open to whom the network's rules let in",
+        yield Finished("limit", "SSH is open to everyone whom the network's rules allow",
                        self.clock.monotonic() - began)  # fmt: skip
 
     def wait_done(self, operation: Operation) -> Story[None]:

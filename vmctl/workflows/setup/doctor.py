@@ -43,7 +43,7 @@ def doctor(
     clock = clock or Clock()
     findings: list[CheckResult] = []
     wish = _settings(project, trouble, findings)
-    yield Started("credentials", "Looking at the credentials")
+    yield Started("credentials", "Checking the credentials")
     found = _credentials(project, findings)
     compute: Compute | None = None
     if project.local or found is not None:
@@ -122,12 +122,12 @@ def _cloud(
     findings.append(asked)
     if project.local:
         findings += _embedded()
-        findings.append(CheckResult(Check.BILLING, CheckStatus.OK, "nothing is paid for --local"))
+        findings.append(CheckResult(Check.BILLING, CheckStatus.OK, "--local costs nothing"))
     else:
-        message = "Compute Engine answers; whether you may create VMs shows at the first `vmctl up`"
+        message = "Compute Engine answers; permission to create VMs shows at the first `vmctl up`"
         findings.append(CheckResult(Check.API, CheckStatus.OK, message))
         findings.append(
-            CheckResult(Check.BILLING, CheckStatus.OK, "on, as far as Compute Engine tells")
+            CheckResult(Check.BILLING, CheckStatus.OK, "on, as far as Compute Engine reports")
         )
     findings += _login(compute, shared)
     return compute
@@ -154,8 +154,8 @@ def _refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
         return [asked, CheckResult.of(Check.API, error)]
     if failure.http_status == 404 or "is not found" in failure.message:
         missing = InvalidInput(
-            f"Google knows no such project, or you may not see it: {failure.message}",
-            hint='See yours: gcloud projects list. Then: project = "ID" in vmctl.toml',
+            f"Google does not know this project, or you have no access to it: {failure.message}",
+            hint='List yours: gcloud projects list. Then: project = "ID" in vmctl.toml',
         )
         return [CheckResult.of(Check.PROJECT, missing)]
     if failure.kind is Kind.TRANSIENT:
@@ -180,9 +180,9 @@ def _login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
         yield CheckResult(
             Check.PROJECT,
             CheckStatus.WARNING,
-            f"{compute.project} asks for OS Login: vmctl's VMs say no to it for themselves, which "
-            "an organisation can forbid",
-            "Where `vmctl up` is refused for it: gcloud resource-manager org-policies "
+            f"{compute.project} asks for OS Login: vmctl's VMs turn it off for themselves, "
+            "which an organisation can forbid",
+            "If `vmctl up` is refused because of it: gcloud resource-manager org-policies "
             f"disable-enforce compute.requireOsLogin --project {compute.project}",
         )
 

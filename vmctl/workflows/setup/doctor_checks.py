@@ -43,21 +43,21 @@ def inside(
     if wish is None:
         return
     instance: Instance | None = None
-    yield Started("machine", f"Looking at {wish.machine.name} in {wish.region}")
+    yield Started("machine", f"Checking {wish.machine.name} in {wish.region}")
     try:
         instance = compute.find_instance(project.owner, project.name)
         findings.append(_machine(project, compute, wish, instance))
         findings += _last_try(project, compute, instance, now)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.MACHINE, error))
-    yield Started("quota", "Looking at the quotas")
+    yield Started("quota", "Checking the quotas")
     try:
         findings += _quota(project, compute, wish, instance)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.QUOTA, error))
-    yield Started("network", "Looking at the network")
+    yield Started("network", "Checking the network")
     findings += _network(project, compute, wish, instance)
-    yield Started("image", "Looking at the image")
+    yield Started("image", "Checking the image")
     try:
         image = resources.newest_image(compute, wish.image)
         warned = cautions(wish.gpu, wish.machine, wish.image, project.vm.spot)
@@ -78,9 +78,9 @@ def _machine(
         return CheckResult(
             Check.MACHINE,
             CheckStatus.BROKEN,
-            f"A VM called {project.instance_name} is in {', '.join(taken)}, and vmctl did not "
-            "make it",
-            f"Take it over: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
+            f"A VM called {project.instance_name} is in {', '.join(taken)}, and vmctl did "
+            "not create it",
+            f"Adopt it: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
             4,
         )
     what = f"{wish.machine.name} + {wish.gpu.title}" if wish.gpu else wish.machine.name
@@ -128,7 +128,7 @@ def _quota(
 ) -> Iterator[CheckResult]:
     """Whether the limits would do for the machine; one that runs is counted already."""
     if instance is not None and instance.status.is_billed:
-        yield CheckResult(Check.QUOTA, CheckStatus.OK, f"{instance.name} has what it needs already")
+        yield CheckResult(Check.QUOTA, CheckStatus.OK, f"{instance.name} already has what it needs")
         return
     gpu, machine, spot, region = wish.gpu, wish.machine, project.vm.spot, wish.region
     disk_gb, address = project.vm.disk_gb, project.vm.external_address
@@ -145,12 +145,12 @@ def _quota(
     if certain:
         yield CheckResult.of(Check.QUOTA, shortage_error(certain, allowance, wanted, compute))
     elif short:
-        message = f"There is no quota for Spot, and Google may count it as on demand: {short[0]}"
+        message = f"There is no Spot quota, and Google may count Spot as on demand: {short[0]}"
         yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, "vmctl up without --spot")
     elif gpu is not None and gpu_metric(gpu.accelerator, spot=spot) is None:
         message = (
-            f"The quota of the {gpu.title} is kept elsewhere and cannot be seen from here; what "
-            f"can be seen would do in {region}"
+            f"The quota of the {gpu.title} is not visible from here; the visible quotas "
+            f"suffice in {region}"
         )
         fix = f"Look for 'GPUs per GPU family' in {region}: {quota_page(compute.project)}"
         yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, fix)
@@ -185,7 +185,7 @@ def _network(
         tags = {TAG, *(instance.tags if instance else ())}
         door = evaluate_ssh(resources.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
-        message = f"The rules of {name} cannot be seen: {error.message}"
+        message = f"The firewall rules of {name} cannot be read: {error.message}"
         return [there, CheckResult(Check.FIREWALL, CheckStatus.WARNING, message, error.hint)]
     except VmctlError as error:
         return [there, CheckResult.of(Check.FIREWALL, error)]

@@ -33,7 +33,7 @@ class EmulatorResult:
     def text(self) -> str:
         """For people."""
         if not self.running:
-            return f"The embedded Compute Engine is off; what it keeps is in {self.home}."
+            return f"The embedded Compute Engine is off; its data is in {self.home}."
         lines = [f"The embedded Compute Engine answers at {self.url} (process {self.pid})."]
         lines.append(f"Machines: {self.mode}; project {self.google_project}; in {self.home}.")
         told = (str(self.about.get("bounds", "")), self.note or "")
@@ -81,7 +81,7 @@ class FaultsResult:
     def text(self) -> str:
         """For people, one line each."""
         if not self.faults:
-            return "A sunny day: no faults are in force."
+            return "No faults are in force."
         return "\n".join(
             f"{fault.get('id')}: {fault.get('kind')} "
             + " ".join(f"{k}={_word(v)}" for k, v in fault.items() if k not in _ABOUT)
@@ -219,7 +219,7 @@ def _machine(
     ]
     if len(found) != 1 or not settings.keys() <= {"instance", "zone", "project"}:
         raise InvalidInput(
-            f"A {kind} happens to one running machine; these run: {names}.",
+            f"'{kind}' needs instance=NAME. Running: {names}.",
             hint=f"vmctl emulator fault {kind} instance=NAME (and zone=ZONE, project=ID if needed)",
         )
     (vm,) = found
@@ -258,7 +258,7 @@ def _setting(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise InvalidInput(
-            f"'{text}' is no setting of a fault.",
+            f"'{text}' is not a fault setting.",
             hint="Write NAME=VALUE, such as: vmctl emulator fault stockout zone=europe-west1-b",
         )
     if name == "zonesAvailable":

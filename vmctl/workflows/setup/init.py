@@ -66,7 +66,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
     above = None if given.force else settings_file(folder)
     _refuse_unfit(folder, above)
     if above is not None:
-        yield Info(f"The settings of {above} will not count in this folder any more.")
+        yield Info(f"The settings of {above} no longer apply in this folder.")
     google_project, found_in = given.google_project or "", ""
     if not project.local and not google_project:
         google_project, found_in = yield from _google_project(project)
@@ -89,7 +89,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
         exclude=_heavy(folder),
     )
     atomic_write(file, project_file(answers))
-    yield Finished("init", f"Wrote {file.name}: look through it, every line says what it is for")
+    yield Finished("init", f"Wrote {file.name}: read through it, every line is explained")
     what = f"{machine.name} + {wanted.title}" if wanted else machine.name
     price = price_table.price(f"{region}-b", machine.name, wanted, spot=False)
     yield Info(f"{what} in {region}: {price}")
@@ -113,8 +113,8 @@ def _refuse_unfit(folder: Path, settings: Path | None) -> None:
     refuse_unfit_root(folder)
     if settings is not None and settings.parent == folder:
         raise Conflict(
-            f"There are settings here already, in {settings.name}.",
-            hint="Edit them. To begin anew: vmctl init --force",
+            f"{settings.name} already exists.",
+            hint="Edit it, or replace it: vmctl init --force",
         )
 
 

@@ -142,7 +142,7 @@ def of_fetch(project: Project, paths: Sequence[str], to: Path | None) -> Story[E
     ]
     if not wanted:
         raise InvalidInput(
-            "No job in vmctl.toml says what its outputs are.", hint="Name them: vmctl fetch PATH"
+            "No job in vmctl.toml lists its outputs.", hint="Name them: vmctl fetch PATH"
         )
     place, _ = yield from _found(project)
     steps = commands.fetch(place, wanted, f"{to or '.'}/")
@@ -167,7 +167,7 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
         compute = yield from open_cloud(project, Clock())
         instance = compute.find_instance(project.owner, project.name)
     except VmctlError as error:
-        yield Info(f"{error.message} The lines show the zone in which `vmctl up` would begin.")
+        yield Info(f"{error.message} The lines show the first zone that `vmctl up` would try.")
         google = project.google_project or "PROJECT"
     else:
         if instance is not None:
@@ -175,7 +175,7 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
             hidden = not instance.external
             place = replace(found, through_iap=hidden, instance_id=instance.id)
             return place, instance.machine_type
-        yield Info("There is no VM yet: the lines show the zone in which `vmctl up` would begin.")
+        yield Info("There is no VM yet: the lines show the first zone that `vmctl up` would try.")
         google = compute.project
     wish = parse_request(project)
     return _place(project, _zones(project, wish)[0], google), wish.machine.name

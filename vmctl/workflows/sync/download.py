@@ -144,9 +144,7 @@ class Download:
                 )
             if why != told and now - shown_at > WAIT_SHOW_S:
                 told, shown_at = why, now
-                return Advanced(
-                    self.step, f"Waiting: {one_line(why)} (Ctrl-C ends only the waiting)"
-                )
+                return Advanced(self.step, f"Waiting: {one_line(why)} (Ctrl-C only stops waiting)")
             return None
 
         return (yield from as_story(words, waiting))

@@ -98,7 +98,7 @@ def fetch(
         if file.replaced and len(files) <= 5:
             yield Info(f"Replaced {file.path}")
     if left_out:
-        yield Warned(f"Left out links that point outside of what was fetched: {names(left_out)}")
+        yield Warned(f"Skipped links that point outside of what was fetched: {names(left_out)}")
     return result
 
 
@@ -136,30 +136,31 @@ class _Planner:
             self._prepare(destination, item)
         self.tops = [self._place(item) for item in listing.items if item.kind == "dir"]
         bases = list(dict.fromkeys(self._place(item) for item in listing.items))
-        yield Started(STEP, f"{'Going on with' if self.names else 'Fetching'} {names(bases)}")
+        yield Started(STEP, f"{'Resuming' if self.names else 'Fetching'} {names(bases)}")
         self.names = names(bases)
         return DownloadPlan(destination, wants, listing.files)
 
     def _warnings(self, listing: Listing) -> list[str]:
         missing = listing.missing
         if missing and (self._named or not listing.items):
-            going = " The run goes on: wait for it with --wait." if listing.going else ""
+            going = " The run continues: wait for it with --wait." if listing.going else ""
             raise NotFound(
                 f"'{one_line(missing[0])}' is not on the VM: not in the last run's outputs, its "
                 f"job's folder or the project's root.{going}",
-                hint="Look what is there: vmctl exec ls",
+                hint="See what is there: vmctl exec ls",
             )
         told = [f"The run has not written its output '{one_line(path)}'" for path in missing]
         for item in listing.items:
             if item.older:
                 text = (
-                    f"{one_line(item.wanted)} is an earlier run's: {one_line(listing.run)} has not "
+                    f"{one_line(item.wanted)} is from an earlier run: "
+                    f"{one_line(listing.run)} has not "
                 )
                 told.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
         if listing.left_out:
-            told.append(f"Left out what is neither file nor folder: {names(listing.left_out)}")
+            told.append(f"Skipped what is neither file nor folder: {names(listing.left_out)}")
         if listing.obeyed:
-            told.append(f"Left out what git would obey on this computer: {names(listing.obeyed)}")
+            told.append(f"Skipped what git would use on this computer: {names(listing.obeyed)}")
         return told
 
     def _place(self, item: RemoteItem) -> str:
@@ -319,10 +320,10 @@ def _summary(result: FetchResult, what: str, links: int) -> str:
         files += f" and {'1 link' if links == 1 else f'{links} links'}"
     resumed = sum(file.resumed_at for file in result.files)
     same = sum(file.unchanged for file in result.files)
-    text = f"Fetched {what}: {files}, {_bytes(result.bytes)}, SHA-256 proven"
+    text = f"Fetched {what}: {files}, {_bytes(result.bytes)}, verified by SHA-256"
     if same:
         text += ", already here" if same == count else f", {same} of them already here"
-    return f"{text}, {resumed} bytes of it from an earlier try" if resumed else text
+    return f"{text}, {resumed} bytes of it from an earlier attempt" if resumed else text
 
 
 def _bytes(count: int) -> str:

@@ -137,7 +137,7 @@ class Tracked:
     def paths(self) -> list[bytes]:
         """Paths below the folder, in the order of their bytes; raises Unanswered."""
         if self._is_odd:
-            raise Unanswered("git's index is no file")
+            raise Unanswered("git's index is not a file")
         if self._question is None:  # without an index nothing is tracked: that is an answer
             return []
         return [path for path in self._question.answer().split(b"\0") if path]
@@ -281,4 +281,6 @@ def _last_line(text: bytes) -> str:
     """git's last word, on one line, without anything that a terminal would obey."""
     from vmctl.domain.text import last_lines
 
-    return last_lines(text.decode("utf-8", "replace"), 1).removeprefix("fatal: ") or "no word why"
+    return (
+        last_lines(text.decode("utf-8", "replace"), 1).removeprefix("fatal: ") or "no reason given"
+    )

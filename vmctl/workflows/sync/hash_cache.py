@@ -238,4 +238,4 @@ def hash_file(root: Path, path: str) -> str:
 
 def vanished_error(path: str) -> Conflict:
     """A file was selected and is not there any more."""
-    return Conflict(f"{one_line(path)} went away while it was being pushed.", hint="vmctl push")
+    return Conflict(f"{one_line(path)} disappeared while it was being pushed.", hint="vmctl push")

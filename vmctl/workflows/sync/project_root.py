@@ -24,7 +24,9 @@ def refuse_unfit_root(root: Path, file: Path | None = None) -> None:
         return
     hint = "Change to your project's folder: cd …"
     if file is not None and file.parent != Path.cwd():
-        hint = f"It is the project's because of {file}: move that, or begin here: vmctl init"
+        hint = (
+            f"It is the project folder because of {file}: move that file, or start here: vmctl init"
+        )
     raise InvalidInput(f"{root} {why}: all of it would be pushed.", hint=hint)
 
 

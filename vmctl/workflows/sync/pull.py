@@ -97,7 +97,7 @@ def pull(
     refuse_unfit_root(project.root, project.file)
     wanted = [_relative(project, path) for path in paths]
     session = yield from connect(project, clock=clock)
-    yield Started(STEP, "Looking what changed on the VM")
+    yield Started(STEP, "Checking what changed on the VM")
     planner = _PullPlanner(project, wanted, dry_run, force)
     asked: PullRequest = {"project": project.name, "paths": wanted}
     download = Download(project, PULL, asked, planner.plan, clock, STEP)
@@ -121,11 +121,13 @@ def pull(
     for path in planner.same_paths:
         yield Info(f"{one_line(path)} has not changed on the VM since it was pushed")
     if result.links_left_out:
-        yield Warned(f"Left out links that lead outside: {names(result.links_left_out)}")
+        yield Warned(f"Skipped links that lead outside: {names(result.links_left_out)}")
     if planner.left_out:
-        yield Warned(f"Left out what is neither file nor link: {names(planner.left_out)}")
+        yield Warned(f"Skipped what is neither file nor link: {names(planner.left_out)}")
     if result.new:
-        yield Info(f"New on the VM, not pulled: {names(planner.new)} (bring it: vmctl pull PATH)")
+        yield Info(
+            f"New on the VM, not pulled: {names(planner.new)} (to pull one: vmctl pull PATH)"
+        )
     if any(resolution is Resolution.UNKNOWN for resolution in planner.resolutions.values()):
         yield Warned(
             "No push from this folder is on record here: another computer pushed it, or vmctl's "
@@ -237,13 +239,13 @@ class _PullPlanner:
         """The VM may only name what a push takes from here or took, or what the user named."""
         if has_git(path):
             raise IntegrityError(
-                f"The VM's listing names '{one_line(path)}', which no push takes there.",
-                hint="Nothing of it was written; look at it on the VM: vmctl ssh",
+                f"Refused '{one_line(path)}' in the VM's listing: vmctl never pushes it.",
+                hint="Nothing was written; check it on the VM: vmctl ssh",
             )
         known = path in selected or path in self.pushed.files
         if here != NOTHING and not known and not covers(self.wanted, path):
             raise IntegrityError(
-                f"The VM names '{one_line(path)}', which this folder's rules keep out of a push.",
+                f"The VM names '{one_line(path)}', which this folder's rules exclude from a push.",
                 hint=f"If you want it: vmctl pull {quote(one_line(path))}",
             )
 

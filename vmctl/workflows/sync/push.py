@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # names in a message
 NOTHING_YET = 1 << 62
-RESUMES = "What has arrived is not sent again: vmctl push"
+RESUMES = "To resume without sending everything again: vmctl push"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def push(
     clock = clock or Clock()
     began, options = clock.monotonic(), PushOptions(dry_run, force, via)
     if not project.root.is_dir():
-        raise NotFound(f"There is no folder {project.root}.")
+        raise NotFound(f"The folder {project.root} does not exist.")
     refuse_unfit_root(project.root, project.file)
     with _push_lock(project) as key:
         # while the connection is on its way
@@ -124,7 +124,9 @@ def push(
                 continue
             except HelpersReinstalled:
                 if installed:
-                    raise Conflict("The VM's helpers went away.", hint="vmctl up") from None
+                    raise Conflict(
+                        "vmctl's helpers disappeared from the VM.", hint="vmctl up"
+                    ) from None
                 installed = True
                 continue
             except (Unreachable, AccessDenied) as error:
@@ -158,14 +160,16 @@ def push(
     )
     yield Finished(STEP, _summary(result), seconds)
     for path in result.kept[:SHOWN]:
-        yield Warned(f"{one_line(path)} is gone here but was changed on the VM, so it stays there")
+        yield Warned(
+            f"{one_line(path)} was deleted here but changed on the VM, so it is kept there"
+        )
     if scan.unagreed:  # in a dry run only
         listed = ", ".join(map(one_line, scan.unagreed[:SHOWN]))
-        yield Warned(f"A push would ask first, because of what looks like a secret: {listed}")
+        yield Warned(f"A push would ask first, because these look like secrets: {listed}")
     if selection.unanswered:
         yield Warned(
             f"It is not known which ignored files git tracks here ({selection.unanswered}): "
-            "of those, what was pushed before goes on being pushed"
+            "of those, files pushed before are still pushed"
         )
     if result.refused:
         yield Warned(_conflict(summary["conflicts"]).message)
@@ -194,8 +198,8 @@ def _named_but_left_out(project: Project, selection: Selection, key: str | None)
             if [job.name, path] not in told and (project.root / path).exists():
                 new.append([job.name, path])
                 yield (
-                    f"{one_line(path)}, which the job '{job.name}' names, is left out by "
-                    f"{rule}: it is on the VM only if something makes it there"
+                    f"{one_line(path)}, which the job '{job.name}' names, is excluded by "
+                    f"{rule}: it exists on the VM only if something creates it there"
                 )
     if key and new:
         write_shown_warnings(key, [*told, *new])
@@ -262,9 +266,7 @@ def _run_once(
         return reply["plan"]
     done = reply["done"]
     if done["tree"] not in (scan.id, tree_id(scan.tree)):
-        raise IntegrityError(
-            "What the VM says it has is not what was pushed.", hint="Again: vmctl push"
-        )
+        raise IntegrityError("The VM does not have what was pushed.", hint="Push again: vmctl push")
     cut_marker.end()
     if done["tree"] != scan.base.id:
         scan.base.write(done["tree"], scan.tree)
@@ -277,7 +279,9 @@ def _push_lock(project: Project) -> Iterator[str]:
     digest = pair_key(project)
     lock = FileLock(runtime_dir() / f"push-{digest}.lock")
     if not lock.acquire():
-        raise Conflict("Another push of this project is going on.", hint="Wait until it is done.")
+        raise Conflict(
+            "Another push of this project is running.", hint="Wait until it has finished."
+        )
     with lock:
         yield digest
 
@@ -285,7 +289,7 @@ def _push_lock(project: Project) -> Iterator[str]:
 def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
     """What changed or was made on the VM and would be overwritten, by name."""
     told = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
-    hint = "Bring it home: vmctl pull, or overwrite it: vmctl push --force"
+    hint = "Pull it: vmctl pull; or overwrite it: vmctl push --force"
     if len(found) == 1:
         path, why = found[0]
         return Conflict(
@@ -312,4 +316,4 @@ def _summary(result: PushResult) -> str:
     if result.deleted:
         text += f", {len(result.deleted)} {'would be ' if result.dry_run else ''}deleted"
     left = sum(group.count for group in result.left_out)
-    return f"{text}, {left} left out" if left else text
+    return f"{text}, {left} excluded" if left else text

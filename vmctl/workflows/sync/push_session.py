@@ -106,7 +106,7 @@ class PushSession:
             else:
                 break
             answer = self._stream.end_turn()
-        raise unfit("push never comes to its end")
+        raise unfit("push does not finish")
 
     def _send_ahead(self) -> Story[None]:
         """Begin with the first files while the rest are still being read."""
@@ -162,7 +162,7 @@ class PushSession:
         names = sorted(self._tree)
         paths = named(want["files"], names)
         if not paths or any(self._tree[path][0] != "f" for path in paths):
-            raise unfit("push asks for what is no file")
+            raise unfit("push requests something that is not a file")
         held = {names[number]: size for number, size in want["held"].items()}
         again = [path for path in paths if self._tries[path]]
         self._tries.update(paths)
@@ -198,12 +198,12 @@ class PushSession:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
         if folder != PLACED.format(project=self._name) and not OTHER_DISK.fullmatch(folder):
-            raise unfit("push names a folder that is none of its own")
+            raise unfit("push names a folder that is not its own")
         if self._options.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             yield Info(
-                f"scp waits for the VM about five times per file, {count} now, "
-                "and cannot go on where it was cut: without --via it is faster"
+                f"scp needs about five round trips per file ({count} files) and cannot "
+                "resume: without --via it is faster"
             )
             from vmctl.ssh.transfer.rsync import by_scp
 
@@ -230,9 +230,8 @@ class PushSession:
         """What a file is now whose bytes were not what they should be; None when it is the same."""
         if self._tries[path] > TRIES:
             raise Conflict(
-                f"{one_line(path)} changes while it is being pushed.",
-                hint="Wait until whatever writes it is done, or leave it out: "
-                "[push] exclude in vmctl.toml",
+                f"{one_line(path)} keeps changing while it is being pushed.",
+                hint="Wait until it is complete, or exclude it: [push] exclude in vmctl.toml",
             )
         place = self._root / path
         try:

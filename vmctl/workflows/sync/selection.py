@@ -212,5 +212,5 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise InvalidInput(
             f"{folder.rstrip('/')} cannot be read: {error.strerror}.",
-            hint="Make it readable, or leave it out: [push] exclude in vmctl.toml",
+            hint="Make it readable, or exclude it: [push] exclude in vmctl.toml",
         ) from error

@@ -79,7 +79,7 @@ def background(
         ours = _is_meant(record, project, wanted.what) and record.what == wanted.what
         fits = any_port or record.local_port == wanted.local_port
         if ours and fits and record.background and record.url:
-            yield Info(f"It is open already, in the background (process {record.pid})")
+            yield Info(f"It is already open in the background (process {record.pid})")
             return record
     began = clock.monotonic()
     yield Started(STEP, f"Opening the tunnel to {what} in the background")
@@ -150,7 +150,7 @@ def _failure(lines: list[str], log: Path) -> VmctlError:
     if not words:  # it could not even write why, if the disk is full
         with log.open("ab") as file:
             file.write(b"\n")
-    return VmctlError(f"The tunnel in the background ended: {words}", hint=f"Its log: {log}")
+    return VmctlError(f"The background tunnel ended: {words}", hint=f"Its log: {log}")
 
 
 def _made(kind: object, message: str, hint: str) -> VmctlError:

@@ -37,7 +37,7 @@ OPEN_S = 15.0
 HTTP_LIMIT_S = 90.0  # Jupyter's first start on a slow disk
 HTTP_GAP_S = 0.15
 LOOK_S = 1.0  # how often a starting service is asked whether it still lives
-LOST = "The tunnel's connection was lost; coming back by itself"
+LOST = "The tunnel's connection was lost; reconnecting"
 
 
 def tunnel(
@@ -135,7 +135,7 @@ class _Tunnel:
                 yield Warned(LOST)
                 yield from self._come_back()
                 self._tell_up()
-                yield Info(f"The tunnel is back after {self.clock.monotonic() - lost_at:.1f} s")
+                yield Info(f"The tunnel reconnected after {self.clock.monotonic() - lost_at:.1f} s")
         finally:
             self._disconnect()
 
@@ -145,7 +145,7 @@ class _Tunnel:
         while self._forward.alive(LOOK_S):
             if not self.local.is_alive:
                 raise VmctlError(
-                    f"Port {self.local.port} of this computer is no longer served.",
+                    f"Local port {self.local.port} is no longer served.",
                     hint=f"Open it again: vmctl tunnel {self.forwarding.what}",
                 )
             yield Advanced(STEP)  # a moment in which the consumer may close us
@@ -241,7 +241,7 @@ class _Tunnel:
                         route.distrust()
                         note = error.message
                     except LinkLost:
-                        note = "the link was lost again"
+                        note = "the connection was lost again"
                     except VmctlError as error:
                         note = error.message
                     poller.poll_now()
@@ -267,7 +267,7 @@ class _Tunnel:
             return Advanced(STEP)
         self._said = note
         self.record.update(RECONNECTING, note=note)
-        return Advanced(STEP, f"Not back yet: {note}")
+        return Advanced(STEP, f"Not reconnected yet: {note}")
 
     # -- the service -------------------------------------------------------------------------
 
@@ -318,10 +318,10 @@ class LinkLost(Exception):
 
 
 def _died(service: str, tail: str) -> VmctlError:
-    hint = f"Mend [services.{service}] in vmctl.toml, then: vmctl tunnel {service}"
+    hint = f"Fix [services.{service}] in vmctl.toml, then: vmctl tunnel {service}"
     if "command not found" in tail:
         hint = 'Install it on the VM (vmctl ssh), or use a VM with image = "pytorch".'
     return Conflict(
-        f"{service} ended as soon as it was started: {last_lines(tail) or 'it said nothing'}",
+        f"{service} ended as soon as it was started: {last_lines(tail) or 'it printed nothing'}}}",
         hint=hint,
     )

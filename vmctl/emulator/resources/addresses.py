@@ -1,6 +1,6 @@
-"""Static external addresses: reserved in a region, listed, labelled and given back.
+"""Static external addresses: reserved in a region, listed, labelled and released.
 
-No instance uses one: an instance's own address comes and goes with it.
+Instances never use one: each has an ephemeral address.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ async def insert(call: Call) -> Json:
         "id": urls.new_id(),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": key.name,
-        # of the block that RFC 5737 keeps for documentation: nobody is reached by mistake
+        # from RFC 5737's blocks for documentation, which no host has
         "address": next(a for a in map(_address, range(1, 768)) if a not in taken),
         "addressType": "EXTERNAL",
         "networkTier": call.body.get("networkTier", "PREMIUM"),

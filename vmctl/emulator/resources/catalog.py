@@ -1,4 +1,4 @@
-"""What can be had: machine types, accelerator types and images."""
+"""Machine types, accelerator types and images that the cloud offers."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _complete(call: Call, key: Key, body: Json) -> Json:
 
 
 def _ensure_defaults(call: Call) -> None:
-    """Give a project its default rules once; what was deleted stays deleted."""
+    """Give a project its default rules once; deleted ones stay deleted."""
     marker = Key(call.project, "networks", urls.GLOBAL, "default")
     if call.cloud.store.get(marker):
         return

@@ -1,4 +1,4 @@
-"""From the body of an insert to an instance: Compute Engine's rules, defaults and complaints."""
+"""From the body of an insert to an instance: Compute Engine's rules, defaults and errors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
 
 
 def scheduling(body: Json, has_gpu: bool) -> Json:
-    """Return the complete `scheduling`, or ApiError(400) for what cannot be together."""
+    """Return the complete `scheduling`, or ApiError(400) for contradictions."""
     asked: Json = dict(body)
     spot = asked.get("provisioningModel") == "SPOT" or asked.get("preemptible", False)
     restart = asked.get("automaticRestart", not spot)
@@ -165,7 +165,7 @@ def metadata(body: Json) -> Json:
 
 
 def labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
-    """Return labels as they came; ApiError(400) when one breaks Google's rules."""
+    """Return labels unchanged; ApiError(400) if one breaks Google's rules."""
     if len(body) > 64:
         raise invalid_field(field, len(body), "At most 64 labels are allowed.")
     for key, value in body.items():
@@ -188,7 +188,7 @@ def labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
 
 
 def check_name(field: str, text: str) -> None:
-    """ApiError(400) unless a text may be the name of a resource."""
+    """Raise ApiError(400) unless a text may be the name of a resource."""
     if not _NAME.fullmatch(text):
         raise invalid_field(field, text, f"Must be a match of regex '{_NAME.pattern}'")
 
@@ -313,7 +313,7 @@ def check_start(call: Call, body: Json) -> None:
 
 
 def skeleton(call: Call, zone: str, instance_id: str) -> Json:
-    """Return the parts of a new instance that the request has no say in."""
+    """Return the parts of a new instance that do not depend on the request."""
     return {
         "kind": "compute#instance",
         "id": instance_id,

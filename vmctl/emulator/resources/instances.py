@@ -33,7 +33,7 @@ _PASSED_ON = (
 
 
 async def insert(call: Call) -> Json:
-    """instances.insert: everything that can be refused is refused before anything is saved."""
+    """instances.insert: all checks come before anything is saved."""
     zone = call.path["zone"]
     key = call.key("instances", call.require_name())
     if call.cloud.store.get(key):
@@ -92,7 +92,7 @@ async def insert(call: Call) -> Json:
 
 
 async def start(call: Call) -> Json:
-    """instances.start: nothing to do when it runs, refused while it is between states."""
+    """instances.start: no effect while it runs, refused between states."""
     record = call.find("instances", call.path["instance"])
     instance_body.check_start(call, record.body)
     return _transition(call, "start", record)
@@ -153,11 +153,11 @@ async def set_metadata(call: Call) -> Json:
     show_ssh_port(record)
     call.cloud.store.save(record)
 
-    async def tell_guest(operation: Record) -> None:
+    async def notify_guest(operation: Record) -> None:
         if record.body["status"] == "RUNNING":
             await call.cloud.machines.metadata_changed(record.body["id"])
 
-    return call.start("setMetadata", record.key, record.body["id"], tell_guest)
+    return call.start("setMetadata", record.key, record.body["id"], notify_guest)
 
 
 async def set_tags(call: Call) -> Json:

@@ -1,4 +1,4 @@
-"""Operations as resources: asked for, listed and waited on, in zones, regions and globally."""
+"""Operations as resources: get, list and wait, in zones, in regions and globally."""
 
 from __future__ import annotations
 

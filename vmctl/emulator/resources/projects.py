@@ -14,7 +14,7 @@ _BORN = "2015-01-01T00:00:00.000-08:00"
 
 
 def project_record(call: Call) -> Record:
-    """Return the project's record; a project that was never changed has an empty one."""
+    """Return the project's record, a new one for a project that was never changed."""
     key = Key(call.project, "projects", urls.GLOBAL, call.project)
     record = call.cloud.store.get(key)
     if record is not None:
@@ -52,7 +52,7 @@ async def set_common_metadata(call: Call) -> Json:
     record.body["commonInstanceMetadata"] = instance_body.metadata(call.body)
     call.cloud.store.save(record)
 
-    async def tell_guests(operation: Record) -> None:
+    async def notify_guests(operation: Record) -> None:
         for instance in call.cloud.store.find("instances", call.project):
             if instance.body["status"] == "RUNNING":
                 await call.cloud.machines.metadata_changed(instance.body["id"])
@@ -67,7 +67,7 @@ async def set_common_metadata(call: Call) -> Json:
     )
     operation.body["targetLink"] = record.body["selfLink"]
     answer = dict(operation.body)
-    operations.start(operation, tell_guests)
+    operations.start(operation, notify_guests)
     return answer
 
 

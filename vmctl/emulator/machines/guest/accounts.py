@@ -87,7 +87,7 @@ def merged(present: str, keys: list[str]) -> str:
 
 
 class Accounts:
-    """Writes passwd and authorized_keys below `root`; `owned` is false where names are not ours."""
+    """Writes passwd and authorized_keys below `root`; `owned`: names are its own."""
 
     def __init__(self, root: Path, uid: int, owned: bool = True) -> None:
         self.root = root
@@ -96,7 +96,7 @@ class Accounts:
         self._register = root / "var/lib/google/google_users"
 
     def apply(self, keys: Keys) -> None:
-        """Makes accounts and keys match; a name whose last key went away cannot log in."""
+        """Makes accounts and keys match; a name without keys cannot log in any more."""
         self._register.parent.mkdir(parents=True, exist_ok=True)
         known = self._register.read_text().split() if self._register.exists() else []
         names = list(dict.fromkeys([*keys.by_user, *known]))

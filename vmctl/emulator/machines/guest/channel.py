@@ -1,4 +1,4 @@
-"""The machine's line to its host: one JSON object a line, over an inherited socket."""
+"""The machine's connection to its host: one JSON object a line, over an inherited socket."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Lost(Exception):
+class NoReply(Exception):
     """The host did not answer."""
 
 
 class Channel:
-    """Questions from here (`call`), news from here (`tell`), orders from the host (`on_order`)."""
+    """Requests (`call`) and notifications (`notify`) to the host, orders from it (`on_order`)."""
 
     def __init__(
         self,
@@ -37,18 +37,18 @@ class Channel:
         """Reads in a thread of its own until the host hangs up."""
         threading.Thread(target=self._read, name="channel", daemon=True).start()
 
-    def tell(self, op: str, **values: object) -> None:
-        """One message without an answer."""
+    def notify(self, op: str, **values: object) -> None:
+        """Sends one message without a reply."""
         self._send({"op": op, **values})
 
     def call(self, op: str, timeout_s: float = 20, **values: object) -> Any:
-        """The host's answer to one question; Lost after timeout_s."""
+        """Returns the host's reply to one request; NoReply after timeout_s."""
         number = next(self._numbers)
         arrived, answer = self._waiting[number] = (threading.Event(), [])
         try:
             self._send({"op": op, "id": number, **values})
             if not arrived.wait(timeout_s):
-                raise Lost(f"no answer to {op} within {timeout_s} s")
+                raise NoReply(f"no reply to {op} within {timeout_s} s")
             return answer[0]
         finally:
             del self._waiting[number]

@@ -23,7 +23,7 @@ PYTHON = "/usr/bin/python3"
 
 
 class Driver:
-    """Puts nvidia-smi where this boot's `trouble` has it, now or when the host says `arrive`."""
+    """Installs nvidia-smi as this boot's `trouble` asks, now or when the host sends `arrive`."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Driver:
         self._holder: Job | None = None
 
     def begin(self) -> None:
-        """What the machine has at boot; an installation goes on in the background."""
+        """Sets up what the machine has at boot; an installation continues in the background."""
         system.install_shims(self._shims, self._bin)
         (self._bin / "driver.state").unlink(missing_ok=True)
         self._log.unlink(missing_ok=True)
         if self._trouble.get("lock"):
-            # whoever holds it calls itself as Debian's own upgrades do
+            # the holder has the process name of Debian's own upgrades
             self._holder = self._hold("unattended-upgr", "no wait", self._root / "dev/null")
         state = self._trouble.get("driver", "ready") if self._gpus else "missing"
         if state == "ready":
@@ -61,12 +61,12 @@ class Driver:
             threading.Thread(target=self._until_installed, args=(state,), daemon=True).start()
 
     def arrive(self) -> None:
-        """The installation has done its work and ends, once it has had the lock."""
-        self._let_go(self._installer)
+        """Ends the installation, once it has had the lock."""
+        self._release(self._installer)
 
     def unlock(self) -> None:
-        """Whoever else held the package manager's lock lets go of it."""
-        self._let_go(self._holder)
+        """Releases the package manager's lock that the simulated upgrade holds."""
+        self._release(self._holder)
 
     @property
     def _log(self) -> Path:
@@ -93,7 +93,7 @@ class Driver:
         system.install_driver(self._shims, self._bin, shown, cuda)
 
     def _hold(self, name: str, patience: str, log: Path) -> Job:
-        """A process that waits for the package manager's lock and holds it until it is told."""
+        """Starts a process that takes the package manager's lock and holds it until `_release`."""
         folder = self._root / "var/lib/dpkg"
         folder.mkdir(parents=True, exist_ok=True)
         script = self._shims / "package_lock.py"
@@ -104,10 +104,10 @@ class Driver:
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output
             )
         assert job.process.stdout is not None
-        with job.process.stdout as told:
-            told.readline()  # it has the lock, or waits for it: nobody overtakes it
+        with job.process.stdout as output:
+            output.readline()  # it has the lock or is first in the queue for it
         return job
 
-    def _let_go(self, job: Job | None) -> None:
+    def _release(self, job: Job | None) -> None:
         if job is not None and job.process.stdin is not None:
             job.process.stdin.close()

@@ -13,7 +13,7 @@ TYPES = ("ed25519", "ecdsa")
 
 
 class HostKeys:
-    """Keys in `folder`, as ssh-keygen makes them; the folder remembers for which instance."""
+    """Keys in `folder`, as ssh-keygen makes them; a file there names their instance."""
 
     def __init__(self, folder: Path, instance_id: str, comment: str, processes: Processes) -> None:
         self._folder = folder
@@ -23,7 +23,7 @@ class HostKeys:
         self._instance_id = instance_id
 
     def make_first(self) -> None:
-        """Leaves an Ed25519 key of this instance; keys of another instance (a copied disk) go."""
+        """Makes this instance's Ed25519 key; removes keys of another instance (a copied disk)."""
         self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         known = self._owner.read_text().strip() if self._owner.exists() else ""
         if known != self._instance_id:
@@ -35,7 +35,7 @@ class HostKeys:
     def make_rest_and_publish(
         self, publish: Callable[[str, str], bool], say: Callable[[str], None]
     ) -> None:
-        """One unretried PUT per type and instance id, then the public keys on the serial port."""
+        """Publishes each type once per instance id, then prints the keys on the serial port."""
         marker = self._folder / "ssh_host_keys.published"
         fresh = not marker.exists() or marker.read_text().strip() != self._instance_id
         lines = []

@@ -1,7 +1,7 @@
-"""PID 1 of a machine: boots it, lets people in, and takes it down.
+"""PID 1 of a machine: boots it, starts an sshd per connection, and shuts it down.
 
-In a sandbox this is the root of a user, pid and network namespace of its own. Without namespaces
-(`plain`) it is an ordinary process that adopts every descendant, so that none survives it."""
+In a sandbox this is the root of a separate user, pid and network namespace. Without namespaces
+(`plain`) it is an ordinary process that adopts every descendant, so that none outlives it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from . import accounts, overlay, system
-from .channel import Channel, Lost
+from .channel import Channel, NoReply
 from .driver import Driver
 from .hostkeys import HostKeys
 from .metadata import Watch, serve
@@ -53,7 +53,7 @@ class GuestInit:
         self.orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.channel = Channel(control, self._order, self._host_gone)
         self.going_down = threading.Lock()
-        self.shut = threading.Event()  # nobody is let in any more
+        self.shut = threading.Event()  # no new connections
         self.spec: dict[str, Any] = {}
         self.tree: dict[str, Any] = {}
         self.root = Path("/")
@@ -63,7 +63,7 @@ class GuestInit:
     # -- up ------------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """Everything up to an answering sshd; the rest goes on in threads."""
+        """Does everything up to an answering sshd; the rest continues in threads."""
         order = self.orders.get()
         self.spec, self.tree = order["spec"], order["metadata"]
         self.watch.take_time(self.tree)
@@ -100,7 +100,7 @@ class GuestInit:
         self.host_keys.make_first()
         self._configure_sshd(local)
         threading.Thread(target=self._accept_connections, name="sshd", daemon=True).start()
-        self.channel.tell("ready")
+        self.channel.notify("ready")
         say("vmctl emulator: sshd answers")
         if not self.agent_lives:
             say("systemd: google-guest-agent.service: Failed with result 'exit-code'.")
@@ -109,7 +109,7 @@ class GuestInit:
             threading.Thread(target=task, name=task.__name__, daemon=True).start()
 
     def _namespace(self) -> None:
-        """The login users' own user namespace, in which they are uid 1000, and the network."""
+        """Makes the login users' own user namespace, where they are uid 1000, and the network."""
         Path("/run/lock").mkdir(exist_ok=True)
         Path("/run/sshd").mkdir(exist_ok=True)
         read, write = os.pipe()
@@ -125,7 +125,7 @@ class GuestInit:
                 raise OSError("a nested user namespace was refused")
         self.user_namespace = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
         os.close(write)
-        # By a path through PID 1, so that no descriptor is left open in what is started.
+        # By a path through PID 1, so that started processes inherit no descriptor.
         entry = f"--user=/proc/1/fd/{self.user_namespace}"
         self.processes.enter = ["nsenter", entry, "--preserve-credentials", "--"]
         assert self.listening is not None
@@ -182,7 +182,7 @@ class GuestInit:
     # -- running -------------------------------------------------------------------------------
 
     def _accept_connections(self) -> None:
-        """One `sshd -i` per accepted connection that the host passes in."""
+        """Starts one `sshd -i` per accepted connection that the host passes in."""
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin") or "/usr/sbin/sshd"
         argv = [sshd, "-i", "-f", str(self.sshd_config), "-E", str(self.sshd_log)]
         while True:
@@ -209,7 +209,7 @@ class GuestInit:
     def _fetch(self) -> dict[str, Any]:
         tree = self.channel.call("metadata")
         if not isinstance(tree, dict):
-            raise Lost("the host has no metadata")
+            raise NoReply("the host has no metadata")
         self.watch.take_time(tree)
         return tree
 
@@ -219,22 +219,22 @@ class GuestInit:
     def _publish(self) -> None:
         try:
             self.host_keys.make_rest_and_publish(self._put, say)
-        except (OSError, Lost) as error:
+        except (OSError, NoReply) as error:
             say(f"google_guest_agent: host keys: {error}")
 
     def _keep_keys(self) -> None:
-        """Rewrites keys when the metadata changes and when the next of them expires."""
+        """Rewrites keys when the metadata changes and when the next key expires."""
         while True:
             keys = accounts.valid_keys(accounts.key_lines(self.tree), time.time())
             pause = None
             if keys.next_expiry is not None:
-                # Short naps: the wall clock may jump while the computer sleeps.
+                # Short waits: the wall clock may jump while the computer is suspended.
                 pause = min(max(keys.next_expiry - time.time(), 0) + 0.05, 60)
             if self.keys_changed.wait(pause):
                 self.keys_changed.clear()
                 try:
                     self.tree = self._fetch()
-                except Lost as error:
+                except NoReply as error:
                     say(f"google_guest_agent: {error}")
                 self.watch.changed()
             try:
@@ -259,7 +259,7 @@ class GuestInit:
             self.go_down("power", float(order["grace_s"]))
 
     def go_down(self, reason: str, grace_s: float = OWN_POWER_OFF_S) -> None:
-        """Begins the one shutdown of this boot; later wishes are ignored."""
+        """Starts the one shutdown of this boot; later calls do nothing."""
         if self.going_down.acquire(blocking=False):
             threading.Thread(target=self._down, args=(reason, grace_s), name="down").start()
 
@@ -267,24 +267,24 @@ class GuestInit:
         say(f"vmctl emulator: going down ({reason})")
         deadline = time.monotonic() + grace_s
         try:
-            self.channel.tell("exiting", reason=reason)
+            self.channel.notify("exiting", reason=reason)
             self._scripts().run("shutdown", self.tree, timeout_s=max(grace_s - 2, grace_s / 2))
-        except Exception as error:  # whatever it is, the machine must go down
+        except Exception as error:  # the machine must go down in any case
             say(f"vmctl emulator: {type(error).__name__}: {error}")
-        self.shut.set()  # sshd is gone before its sessions are, as with any init
+        self.shut.set()  # sshd ends before its sessions, as with any init
         stop_all(max(deadline - time.monotonic() - 0.5, 0))
         say("vmctl emulator: power down")
         os._exit(0)
 
     def _host_gone(self) -> None:
-        """Without its host a machine has no power supply."""
+        """Ends the machine: its host has ended."""
         if self.plain:
             stop_all(0)
         os._exit(1)
 
 
 def say(text: str) -> None:
-    """A line on the serial port."""
+    """Writes a line to the serial port."""
     stamp = time.strftime("%b %e %H:%M:%S", time.gmtime())
     try:
         os.write(1, f"{stamp} {os.uname().nodename} {text}\n".encode("utf-8", "replace"))
@@ -293,7 +293,7 @@ def say(text: str) -> None:
 
 
 def adopt_descendants() -> None:
-    """Orphans come to this process instead of the computer's init; its parent's end is its own."""
+    """Makes this process adopt orphans instead of the computer's init, and end with its parent."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -320,7 +320,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, lambda *_: machine.go_down("reboot"))
     signal.signal(signal.SIGPWR, lambda *_: machine.go_down("poweroff"))
     machine.channel.start()
-    machine.channel.tell("alive")
+    machine.channel.notify("alive")
     threading.Thread(target=start, args=(machine,), name="boot", daemon=True).start()
     machine.processes.reap_forever()
 
@@ -330,7 +330,7 @@ def start(machine: GuestInit) -> None:
         machine.boot()
     except Exception as error:
         say(f"vmctl emulator: boot failed: {type(error).__name__}: {error}")
-        machine.channel.tell("failed", error=str(error))
+        machine.channel.notify("failed", error=str(error))
         if machine.plain:
             stop_all(0)
         os._exit(1)

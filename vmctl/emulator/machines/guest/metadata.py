@@ -12,7 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .channel import Lost
+from .channel import NoReply
 
 TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ VERBATIM = frozenset({"attributes", "guest-attributes", "guestAttributes", "labe
 
 
 class Watch:
-    """Wakes whoever waits for the metadata to change, and tells the cloud's time."""
+    """Wakes requests that wait for a change of the metadata, and has the cloud's time."""
 
     def __init__(self) -> None:
-        self.ahead_s = 0.0  # of the cloud's clock before this computer's
-        self.moved = ""  # another word whenever the clock was moved by hand
+        self.ahead_s = 0.0  # of the cloud's clock ahead of this computer's
+        self.moved = ""  # changes whenever the clock is moved by hand
         self._condition = threading.Condition()
         self._version = 0
 
@@ -41,7 +41,7 @@ class Watch:
         return self._version
 
     def take_time(self, tree: dict[str, Any]) -> None:
-        """Take out of the host's answer what it says about time, which no path shows."""
+        """Take the fields about time out of the host's reply; no path shows them."""
         self.ahead_s = float(tree.pop("ahead_s", 0.0))
         self.moved = str(tree.pop("moved", ""))
 
@@ -148,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         except KeyError:
             self._answer(404, "Not Found\n", "text/html")
             return
-        except Lost:
+        except NoReply:
             self._answer(503, "Service Unavailable\n", "text/html")
             return
         folder = isinstance(value, dict | list)
@@ -198,11 +198,11 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _etag(self, value: Any) -> str:
-        """Who waits hears of a moved clock, too, though it came between two questions."""
+        """Changes with a moved clock, too, so that waiting requests are answered."""
         return etag([value, self.watch.moved])
 
     def _changed(self, path: list[str], value: Any, query: dict[str, str], seen: int) -> Any:
-        """The value once it differs from what the caller knows, or as it is when time is up."""
+        """The value once it differs from the caller's, or the present one at the timeout."""
         known = query.get("last_etag") or self._etag(value)
         timeout = float(query["timeout_sec"]) if query.get("timeout_sec", "").isdigit() else None
         deadline = None if timeout is None else self.watch.now() + timeout
@@ -233,11 +233,11 @@ class Handler(BaseHTTPRequestHandler):
         return super().date_time_string(self.watch.now() if timestamp is None else timestamp)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the serial port is for the machine's own story."""
+        """Do not log: the serial port is for the machine's own output."""
 
 
 class Server(ThreadingHTTPServer):
-    """A caller that hangs up is no story for the serial port."""
+    """Does not log clients that hang up: the serial port is for the machine's output."""
 
     daemon_threads = True
 
@@ -248,7 +248,7 @@ class Server(ThreadingHTTPServer):
 
 
 def serve(listening: socket.socket, fetch: Fetch, put: Put, watch: Watch) -> ThreadingHTTPServer:
-    """Answers whoever connects to a listening socket, from a thread of its own."""
+    """Serves a listening socket in a separate thread."""
     handler = type("Bound", (Handler,), {"fetch": fetch, "put": put, "watch": watch})
     handler.fetch, handler.put = staticmethod(fetch), staticmethod(put)  # type: ignore[attr-defined]
     server = Server(listening.getsockname(), handler, bind_and_activate=False)

@@ -1,8 +1,8 @@
-"""A machine's network, made one step outside of it: what it can reach is not for it to change.
+"""A machine's network, made outside of the machine so that the machine cannot change it.
 
-`prepare` runs in the machine's network namespace before its sandbox is made, with the rights over
-it that the machine never has: nobody in there, its root included, can add a route, turn a sysctl
-or forge a packet. The computer's own addresses, 127.0.0.0/8 first of all, are unreachable.
+`prepare` runs in the machine's network namespace before its sandbox is made, with rights that the
+machine never has: not even its root can add a route, set a sysctl or forge a packet. The
+computer's own addresses, 127.0.0.0/8 above all, are unreachable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP = 1
 METADATA_ADDRESS = "169.254.169.254"
-COMPUTER_ADDRESS = "10.0.2.2"  # where single ports of the computer answer, if it forwards any
+COMPUTER_ADDRESS = "10.0.2.2"  # where forwarded ports of the computer answer
 RTM_NEWROUTE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, RTA_DST = 24, 1, 4, 0x400, 1
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_PROHIBIT = 254, 4, 0, 8
 
@@ -26,7 +26,7 @@ def _request(name: str, address: str) -> bytes:
 
 
 def bring_up_loopback() -> None:
-    """lo with the addresses that this computer plays; OSError without rights over the network."""
+    """Bring up lo with the metadata and computer addresses; OSError without the rights."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         reply = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))
         flags = struct.unpack("16sH14x", reply)[1]
@@ -37,7 +37,7 @@ def bring_up_loopback() -> None:
 
 
 def prohibit(networks: list[str]) -> None:
-    """No packet leaves for these networks, `A.B.C.D/N`; OSError when the kernel refuses."""
+    """Prohibit routes to these networks, `A.B.C.D/N`; OSError if the kernel refuses."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         for network in networks:
             address, _, length = network.partition("/")
@@ -49,12 +49,12 @@ def prohibit(networks: list[str]) -> None:
             flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE
             kernel.send(struct.pack("=IHHII", 16 + len(body), RTM_NEWROUTE, flags, 1, 0) + body)
             (error,) = struct.unpack("=i", kernel.recv(4096)[16:20])
-            if error and error != -17:  # it is there already
+            if error and error != -17:  # the route exists already
                 raise OSError(-error, f"{os.strerror(-error)}: no route {network}")
 
 
 def metadata_socket() -> socket.socket:
-    """Where the metadata server listens, for a machine that may not bind port 80 itself."""
+    """Return the metadata server's socket: the machine may not bind port 80 itself."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((METADATA_ADDRESS, 80))
@@ -89,7 +89,7 @@ def open_ports(argv: list[str]) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """What the computer asks for by name."""
+    """Run one of the commands above."""
     try:
         {"prepare": prepare, "open": open_ports, "prohibit": prohibit}[argv[0]](argv[1:])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Every process PID 1 starts, and every orphan it inherits."""
+"""The processes that PID 1 starts, and the orphans that it inherits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
 
 
 class Processes:
-    """Starts processes behind an optional prefix and reaps whatever ends, orphans included."""
+    """Starts processes behind an optional prefix and reaps all that end, orphans included."""
 
     def __init__(self) -> None:
         self.enter: list[str] = []  # puts a command into the login users' namespace
@@ -77,7 +77,7 @@ class Processes:
         return job.returncode, output.decode("utf-8", "replace")
 
     def reap_forever(self) -> None:
-        """Belongs to the main thread: waits for children for as long as the machine lives."""
+        """Waits for children until the machine ends; runs in the main thread."""
         while True:
             try:
                 pid, status = os.waitpid(-1, 0)
@@ -125,7 +125,7 @@ def stop_all(grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
     while present := set(others(root_pid)):
-        for pid in present - asked:  # a session that began meanwhile is asked, too
+        for pid in present - asked:  # new sessions, too
             send(pid, signal.SIGTERM)
             send(pid, signal.SIGCONT)
             if leads_terminal(pid):
@@ -134,7 +134,7 @@ def stop_all(grace_s: float) -> None:
         if time.monotonic() >= deadline:
             break
         time.sleep(0.02)
-    # A process may fork while it is being killed: go on until a look finds nothing.
+    # A process may fork while it is being killed: repeat until none is found.
     deadline = time.monotonic() + 5
     while (left := others(root_pid)) and time.monotonic() < deadline:
         for pid in left:
@@ -143,7 +143,7 @@ def stop_all(grace_s: float) -> None:
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """A signal to a process that may be gone."""
+    """Sends a signal to a process that may have ended."""
     try:
         os.kill(pid, number)
     except OSError:

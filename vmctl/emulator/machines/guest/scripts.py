@@ -32,7 +32,7 @@ class Scripts:
         self._cwd = cwd
 
     def run(self, kind: str, tree: dict[str, Any], timeout_s: float | None = None) -> None:
-        """`kind` is `startup` or `shutdown`; returns when the script ended or time is up."""
+        """Runs the script of `kind`, `startup` or `shutdown`, for timeout_s at most."""
         key = f"{kind}-script"
         text = ((tree.get("instance") or {}).get("attributes") or {}).get(key)
         say = self._say
@@ -42,7 +42,7 @@ class Scripts:
         say(f"google_metadata_script_runner: Starting {kind} scripts.")
         say(f"google_metadata_script_runner: Found {key} in metadata.")
         folder = Path("/tmp") / f"metadata-scripts-{os.urandom(8).hex()}"
-        folder.mkdir(mode=0o755)  # an error where somebody was there before
+        folder.mkdir(mode=0o755)  # an error if it exists already
         try:
             job = self._run(folder, key, str(text), timeout_s)
         finally:
@@ -58,7 +58,7 @@ class Scripts:
         script.write_text(text)
         script.chmod(0o755)
         with (folder / "output").open("w+b") as output:
-            # A file, not a pipe: a child that the script leaves behind must not delay its end.
+            # A file, not a pipe: a background child must not delay the script's end.
             job = self._processes.spawn(
                 [self._sudo, "/bin/bash", "-c", str(script)],
                 stdout=output,

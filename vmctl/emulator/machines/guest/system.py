@@ -11,8 +11,8 @@ TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays fo
 if TYPE_CHECKING:
     from typing import Any
 
-# Belong to the programs under /usr and follow them at every boot.
-FOLLOWS_USR = ("ld.so.c", "alternatives/", "ssl/certs/", "pip.conf")  # how their paths begin
+# Files that belong to the programs under /usr: copied at every boot.
+FOLLOWS_USR = ("ld.so.c", "alternatives/", "ssl/certs/", "pip.conf")  # path prefixes
 LINKED = ("alternatives", "ssl/certs")
 
 PASSWD = """\
@@ -83,7 +83,7 @@ def install_etc(seed: Path, etc: Path, inside: str = "") -> None:
 
 
 def install_certificates(seed: Path, local: Path) -> None:
-    """Those that this computer trusts beside its distribution's; /etc/ssl/certs leads to them."""
+    """Copies the certificates that an administrator added; /etc/ssl/certs links to them."""
     for source in seed.glob("*"):
         local.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not (local / source.name).exists():
@@ -91,7 +91,7 @@ def install_certificates(seed: Path, local: Path) -> None:
 
 
 def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:
-    """Names, hosts, shells and accounts; what a user edited stays, what boot decides does not."""
+    """Writes names, hosts, shells and accounts; the user's edits stay, except in what boot sets."""
     etc = root / "etc"
     name, hostname = spec["name"], spec["hostname"]
     always = {
@@ -161,7 +161,7 @@ def sshd_config(root: Path, extra: list[str]) -> str:
 
 
 def install_shims(shims: Path, target: Path) -> None:
-    """sudo, shutdown, apt-get ... in the machine's /usr/local/bin, and no driver yet."""
+    """Puts sudo, shutdown, apt-get ... into the machine's /usr/local/bin, and no driver yet."""
     target.mkdir(parents=True, exist_ok=True)
     names = {
         "sudo.sh": ["sudo"],
@@ -177,7 +177,7 @@ def install_shims(shims: Path, target: Path) -> None:
 
 
 def install_driver(shims: Path, target: Path, gpus: list[str], cuda: str) -> None:
-    """nvidia-smi, which sees these GPUs and names this version of CUDA."""
+    """Installs nvidia-smi, which shows these GPUs and this version of CUDA."""
     (target / "nvidia-smi.gpus").write_text("".join(f"{line}\n" for line in [cuda, *gpus]))
     _place(shims / "nvidia_smi.py", target / "nvidia-smi")
 

@@ -1,4 +1,4 @@
-"""Where an image is built: the computer read-only, pip's settings, and one writable folder."""
+"""The sandbox of an image build: a read-only view of the computer, one writable folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from ..sandbox import IMAGE_TARGET
 from ..storage import PIP_FILES
 
-# Not shown to the build: kernel views and scratch, and other people's things.
+# Not shown to the build: kernel file systems, scratch space, and users' files.
 HIDDEN = frozenset({
     "proc", "dev", "sys", "tmp", "run", "opt", "home", "root", "boot", "lost+found",
 })  # fmt: skip
 KEPT = re.compile(r"PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?i:.*_proxy)")
-# Settings of the user that would lead pip away from the folder that it is to fill.
+# The user's settings that would make pip install elsewhere.
 DROPPED = frozenset({
     "PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT",
     "PIP_REQUIRE_VIRTUALENV", "PIP_LOG", "PIP_PYTHON", "PIP_DRY_RUN",
@@ -78,7 +78,7 @@ def plain_command(script: list[str]) -> list[str]:
 
 
 def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str], list[Shown]]:
-    """pip's environment, its merged user settings in scratch/pip.conf, and what they point to."""
+    """Return pip's environment and the files it names; write its settings to scratch/pip.conf."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -106,7 +106,7 @@ def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str],
             continue
         source = place
         if uid is not None and not readable_by_all(place):
-            # The build's uid cannot get there: it sees a copy in the same place.
+            # The build's uid cannot read it: it sees a copy in the same place.
             source = scratch / f"shown-{len(shown)}"
             (shutil.copytree if place.is_dir() else shutil.copyfile)(place, source)
             for path in [source, *source.rglob("*")]:
@@ -116,7 +116,7 @@ def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str],
 
 
 def named_places(values: list[str]) -> set[Path]:
-    """Absolute paths, plain or as file: addresses, in pip's settings, that exist."""
+    """Return the existing absolute paths in pip's settings, plain or as file: URLs."""
     places = set()
     for word in (word for value in values for word in value.split()):
         path = Path(word.removeprefix("file://")).expanduser()
@@ -129,6 +129,6 @@ def named_places(values: list[str]) -> set[Path]:
 
 
 def readable_by_all(path: Path) -> bool:
-    """Whether a uid that owns nothing can reach and read path."""
+    """Whether a user who owns nothing can reach and read path."""
     closed = [f for f in path.resolve().parents if not f.stat().st_mode & stat.S_IXOTH]
     return not closed and bool(path.stat().st_mode & stat.S_IROTH)

@@ -31,7 +31,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an image's Python holds: pip requirements, modules that must import, size in GB."""
+    """The contents of an image's Python: pip requirements, modules that must import, size in GB."""
 
     requirements: tuple[str, ...]
     modules: tuple[str, ...]
@@ -76,7 +76,7 @@ class ImageStore:
         return folder
 
     def prepare(self, image: str, progress: Progress) -> None:
-        """Builds the image unless it is there; MachineError with pip's last words."""
+        """Builds the image unless it is there; MachineError with pip's last message."""
         recipe = RECIPES.get(image)
         if recipe is None:
             return
@@ -97,7 +97,7 @@ class ImageStore:
                     f"{free_gb:.1f} GB are free: make room or set VMCTL_EMULATOR_IMAGES"
                 )
             work = self._folder / f".building-{final.name}"
-            # What a killed build left behind; we hold the lock, so nobody is using it.
+            # Left by a killed build; nobody uses it, because this process holds the lock.
             delete_disk(work)
             delete_disk(final)
             try:
@@ -139,8 +139,8 @@ class ImageStore:
 
     @staticmethod
     def _close(folder: Path) -> None:
-        """Nobody but its owner, the machines' user, enters an image: a package may have put
-        programs of any mode there. One that is another user's is as its owner left it."""
+        """Close an image to all but its owner, the machines' user: a package may have put
+        programs of any mode there. Another user's image stays as it is."""
         if folder.stat().st_mode & 0o7777 != 0o700:
             with suppress(PermissionError):
                 folder.chmod(0o700)
@@ -190,8 +190,8 @@ def follow(
 
     threading.Thread(target=read, name="pip", daemon=True).start()
     names = ", ".join(re.split(r"[<>=!~ ]", name)[0] for name in recipe.requirements[:3])
-    begun = f"installing {names or 'Python'} (about {recipe.size_gb:g} GB)"
-    progress(begun)
+    stage = f"installing {names or 'Python'} (about {recipe.size_gb:g} GB)"
+    progress(stage)
     doing, last, measured = "", [""], time.monotonic()
     while True:
         try:
@@ -202,17 +202,17 @@ def follow(
             break
         if line.strip():
             last = [*last[-30:], line]
-        news = describe_line(line)
-        doing = news or doing
-        if news or time.monotonic() - measured > 3:
+        step = describe_line(line)
+        doing = step or doing
+        if step or time.monotonic() - measured > 3:
             measured = time.monotonic()
             size = f"{megabytes(work)} MB so far"
-            progress(f"{begun}: {doing + ', ' if doing else ''}{size}")
+            progress(f"{stage}: {doing + ', ' if doing else ''}{size}")
     return None if process.wait() == 0 else last
 
 
 def describe_line(line: str) -> str:
-    """What a line of pip's output means for somebody who waits; empty when nothing."""
+    """Describe a line of pip's output for the user; empty for most lines."""
     if match := re.match(r"\s*Downloading ([A-Za-z0-9_.]+)-\S+ \(([\d.]+ [kMG]B)\)", line):
         return f"downloading {match[1]} ({match[2]})" if "k" not in match[2] else ""
     if match := re.match(r"Installing collected packages: (.*)", line):

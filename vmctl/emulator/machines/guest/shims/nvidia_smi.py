@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""nvidia-smi of a simulated GPU: says in every answer that there is no GPU."""
+"""nvidia-smi of a simulated GPU: every output says that it is simulated."""
 
 import sys
 
@@ -32,7 +32,7 @@ def fields(index: int, gpu: str, count: int) -> dict[str, tuple[str, str]]:
 
 
 def query(gpus: list[str], wanted: list[str], options: list[str]) -> int:
-    """`--query-gpu` in CSV, as nvidia-smi prints it; 2 for a field that is not known."""
+    """`--query-gpu` in CSV, as nvidia-smi prints it; 2 for an unknown field."""
     rows = [fields(index, gpu, len(gpus)) for index, gpu in enumerate(gpus)]
     for name in wanted:
         if name not in rows[0]:
@@ -62,7 +62,7 @@ def table(gpus: list[str], cuda: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    # nothing is imported: it is asked often
+    # no imports: it is called often
     with open(f"{__file__}.gpus", encoding="utf-8") as file:  # noqa: PTH123
         cuda, *gpus = file.read().splitlines()
     if not gpus:

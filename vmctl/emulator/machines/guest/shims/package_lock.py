@@ -2,7 +2,7 @@
 """The package manager's lock, taken as dpkg takes it: a POSIX lock on lock-frontend.
 
 `hold FILE NAME wait|no wait`: hold it under a process name until standard input ends.
-`await FILE SECONDS`: return once nobody holds it; 1, with dpkg's words, after so many seconds.
+`await FILE SECONDS`: return once the lock is free; 1, with dpkg's message, after SECONDS.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ PR_SET_NAME = 15
 
 
 def hold(file: str, name: str, patience: str) -> int:
-    """Tell on standard output that it is held, or waited for; end when nobody needs it."""
+    """Print on standard output that it is held, or waited for; end with standard input."""
     import ctypes
 
     ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
@@ -39,7 +39,7 @@ def hold(file: str, name: str, patience: str) -> int:
 def wait(file: str, seconds: float) -> int:
     """Wait as apt does with DPkg::Lock::Timeout."""
     if not os.access(file, os.W_OK):
-        return 0  # no package manager's folder here: nothing is held
+        return 0  # without the package manager's folder there is no lock
     deadline = time.monotonic() + seconds
     with Path(file).open("a") as lock:
         while True:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# There is no systemd in a simulated machine; what it is asked most often has an honest answer.
+# A simulated machine has no systemd; the most frequent questions get a true answer.
 here=$0
 case $here in /*) [ ! -L "$here" ] ;; *) false ;; esac || here=$(readlink -f "$here")
 here=${here%/*}

@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from vmctl.clock import Clock
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import Target
 from vmctl.ssh.session.control_master import Master
 
 LOCK_WAIT_S = 30.0
 LOCK_GAP_S = 0.02
-KEY_WAIT_S = 60.0  # until the guest agent has written a renewed key
+KEY_WAIT_S = 60.0
 KEY_GAP_S = 0.3
 
+T = TypeVar("T")
 Resolve = Callable[[], Target]  # asks the Compute API where the VM is; raises NotFound, Conflict, …
 
 
@@ -207,17 +210,25 @@ class _Errand:
 
 
 def _open_at(master: Master) -> Opened:
-    """At the address that the API told; a key that was just renewed may need a moment."""
+    """At the address that the API gave."""
     if master.probe():
         return Opened(master, None)
-    limit = time.monotonic() + KEY_WAIT_S
+    return Opened(master, await_key(master.spawn_spare, Clock()))
+
+
+def await_key(login: Callable[[], T], clock: Clock) -> T:
+    """Log in; a key that was just renewed may need a moment until the guest agent has written it.
+
+    Raises AccessDenied when it is not accepted within KEY_WAIT_S.
+    """
+    limit = clock.monotonic() + KEY_WAIT_S
     while True:
         try:
-            return Opened(master, master.spawn_spare())
+            return login()
         except AccessDenied:
-            if time.monotonic() > limit:
+            if clock.monotonic() > limit:
                 raise
-            threading.Event().wait(KEY_GAP_S)
+            clock.sleep(KEY_GAP_S)
 
 
 def _busy() -> Unreachable:

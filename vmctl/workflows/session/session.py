@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
-from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
+from vmctl.domain.errors import Conflict, NotFound, Unreachable
 from vmctl.domain.login.ssh_keys import time_left
 from vmctl.domain.login.ssh_target import Target
 from vmctl.files import atomic_write
@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # a warm command does without them
     from vmctl.domain.events import Story
     from vmctl.domain.machine.instance import Instance
 
-PROPAGATION_S = 60.0  # until the guest agent has written a renewed key
-GAP_S = 0.3
 NO_END = timedelta(days=3650)  # for a key that never expires
 
 
@@ -99,9 +97,11 @@ def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
 
 
 def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story[Session]:
+    from vmctl.ssh.session.reconnect import await_key
+
     instance, target = yield from _find(project, known, clock)
     ssh = OpenSSH(target, _resolver(project, clock))
-    _open_patiently(ssh, clock)
+    await_key(ssh.verify, clock)
     cache_instance(project, instance, target, clock)
     from vmctl.cloud.price_table import hourly_cost_of
 
@@ -137,19 +137,6 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     instance = yield from renew_key(project, compute, instance, clock)
     yield from pin_host_keys(compute, instance, clock, "ssh")
     return instance, target_of(project, instance, ensure_keypair())
-
-
-def _open_patiently(ssh: OpenSSH, clock: Clock) -> None:
-    """Open the master; a key that was just renewed may need a moment to arrive."""
-    limit = clock.monotonic() + PROPAGATION_S
-    while True:
-        try:
-            ssh.verify()
-            return
-        except AccessDenied:
-            if clock.monotonic() > limit:
-                raise
-            clock.sleep(GAP_S)
 
 
 def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:

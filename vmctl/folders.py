@@ -16,12 +16,12 @@ def data_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What may vanish at any moment: addresses of VMs seen last."""
+    """What may vanish at any moment, such as the addresses of VMs."""
     return _private(_home("cache"))
 
 
-# Others could write into a folder; or its sticky bit is our sign that this was so, and that what is
-# in it has not been looked through to its end.
+# Others could write into a folder, or its sticky bit marks that they could and that its content has
+# not been checked to the end.
 UNSEEN = 0o022 | stat.S_ISVTX
 LONGEST_BASE = 30  # bytes; OpenSSH's limit for a socket's path is about 90
 
@@ -29,7 +29,7 @@ LONGEST_BASE = 30  # bytes; OpenSSH's limit for a socket's path is about 90
 def runtime_dir() -> Path:
     """A folder with a short path for control sockets and locks, which nobody else can enter.
 
-    What somebody else made, or could replace, is passed over for the next place.
+    A folder that another user made, or could replace, is skipped for the next place.
     """
     refused: InvalidInput | None = None
     for folder in _runtime_folders():
@@ -60,21 +60,21 @@ def _runtime_folders() -> Iterator[Path]:
 
 
 def _is_guarded(base: str) -> bool:
-    """Whether nobody but us and root could put another folder in the place of ours there."""
+    """Whether only this user and root could replace a folder in it."""
     try:
         found = os.stat(base)  # noqa: PTH116
     except OSError:
         return False
     shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
-    return stat.S_ISDIR(found.st_mode) and found.st_uid in _ours() and not shared
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in _trusted_owners() and not shared
 
 
-def _ours() -> set[int]:
-    """Who may own what we trust: we, root, and under sudo the user who called it."""
-    ours = {os.geteuid(), 0}
+def _trusted_owners() -> set[int]:
+    """Who may own a trusted folder: this user, root, and under sudo the caller."""
+    owners = {os.geteuid(), 0}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
-        ours.add(int(os.environ["SUDO_UID"]))
-    return ours
+        owners.add(int(os.environ["SUDO_UID"]))
+    return owners
 
 
 def _is_short(base: str) -> bool:
@@ -84,7 +84,7 @@ def _is_short(base: str) -> bool:
 def _home(kind: str) -> Path:
     chosen = os.environ.get("VMCTL_HOME")
     if chosen:
-        if "\n" in chosen or "${" in chosen:  # OpenSSH could not be told of a key there
+        if "\n" in chosen or "${" in chosen:  # OpenSSH cannot name a key there
             raise InvalidInput(
                 "VMCTL_HOME must not hold a line break or '${'.", hint="Choose another folder."
             )
@@ -99,13 +99,13 @@ def _home(kind: str) -> Path:
 def _private(folder: Path, *, link: bool = True) -> Path:
     """The folder, made when missing, with mode 0700 and owned by us.
 
-    Somebody else's is refused: who owns it can read and replace what is in it. So is one into
-    which others could write until now, and did. `link`: it may be a link of ours to a folder.
+    Somebody else's is refused: who owns it can read and replace what is in it. So is one that
+    held others' files because they could write to it. `link`: it may be our own link to a folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for found in (folder.lstat(), folder.stat()):
-            if found.st_uid not in _ours():
+            if found.st_uid not in _trusted_owners():
                 raise InvalidInput(
                     f"{folder} belongs to another user.",
                     hint="Set VMCTL_HOME to a folder that you own.",
@@ -129,9 +129,9 @@ def _private(folder: Path, *, link: bool = True) -> Path:
 
 
 def _refuse_planted(folder: Path) -> None:
-    """Others could write here until now: what one of them has put here is not ours to use."""
+    """Raise InvalidInput where others could write until now and have left something."""
     for inside in folder.iterdir():
-        if inside.lstat().st_uid not in _ours():
+        if inside.lstat().st_uid not in _trusted_owners():
             raise InvalidInput(
                 f"{folder} was writable by others, and {inside.name} in it belongs to "
                 "another user.",

@@ -1,4 +1,4 @@
-"""How a VM comes up, told by itself over a connection that carries other commands, too."""
+"""The VM's own reports of its boot, over a connection that carries other commands, too."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from vmctl.guest.protocol import BootRequest
 
 MAX_LINE = 1 << 16
-SILENCE_S = 20.0  # the VM says something every three seconds, if only an empty line
+SILENCE_S = 20.0  # a report or an empty line comes every three seconds
 NO_SUCH_COMMAND = 127
-WAITING = 64  # reports: each says how all stands, so an older one may be missed
+WAITING = 64  # reports: each is complete, so older ones may be dropped
 
 
 class BootReports:
-    """Reads what guest/machine/boot_report.py says in a thread of its own, until `close`."""
+    """Reads what guest/machine/boot_report.py prints, in a thread of its own until `close`."""
 
     def __init__(self, remote: Remote, request: BootRequest) -> None:
         self._heard_at = time.monotonic()
-        self._news: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
+        self._reports: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
         self._stream = remote.stream(rpc.watch_line(request))
-        threading.Thread(target=self._listen, name="watching", daemon=True).start()
+        threading.Thread(target=self._listen, name="boot reports", daemon=True).start()
 
     def next_report(self) -> Mapping[str, Any] | None:
         """The next report; None when there is none yet.
 
-        Raises EOFError when the VM has told everything, Unreachable when the link was lost,
-        IntegrityError where it tells what is no report.
+        Raises EOFError after the last report, Unreachable when the link was lost,
+        IntegrityError for what is not a report.
         """
         try:
-            found = self._news.popleft()
+            found = self._reports.popleft()
         except IndexError:
             if time.monotonic() - self._heard_at > SILENCE_S:
                 raise Unreachable(
@@ -62,22 +62,22 @@ class BootReports:
         code, words = -1, b""
         # a connection that is closed under the reader ends what it reads
         with contextlib.suppress(OSError, ValueError, EOFError):
-            self._pass_on(self._stream.stdout)
+            self._read(self._stream.stdout)
             words, code = self._stream.outcome()
         if code == 0:
-            self._news.append(None)
+            self._reports.append(None)
             return
         if code == NO_SUCH_COMMAND:
-            self._news.append(NotFound("There is no python3 on the VM.", hint="vmctl up"))
+            self._reports.append(NotFound("There is no python3 on the VM.", hint="vmctl up"))
             return
         said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
-        self._news.append(
+        self._reports.append(
             Unreachable(
                 f"The VM stopped reporting its boot progress: {said}", hint="Try again: vmctl up"
             )
         )
 
-    def _pass_on(self, stream: IO[bytes]) -> None:
+    def _read(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_LINE):
             self._heard_at = time.monotonic()
             try:
@@ -86,6 +86,6 @@ class BootReports:
                 continue  # a login file of the user's prints something
             if isinstance(report, dict) and "starting" in report:
                 try:
-                    self._news.append(checked(BOOT_REPORT, report, "its report"))
+                    self._reports.append(checked(BOOT_REPORT, report, "its report"))
                 except VmctlError as error:
-                    self._news.append(error)
+                    self._reports.append(error)

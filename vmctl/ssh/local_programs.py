@@ -1,4 +1,4 @@
-"""The programs of this computer that vmctl calls, and what it calls them for."""
+"""The local programs that vmctl calls, and what for."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _STAMP = "%Y-%m-%dT%H:%M:%S%z"
 def key_entry(user: str, public_key: str, expires_at: datetime) -> str:
     """One line of the `ssh-keys` value; the guest agent removes the user when it expires.
 
-    `public_key` is "ssh-ed25519 AAAA… comment"; the comment gives way to Google's marker.
+    `public_key` is "ssh-ed25519 AAAA… comment"; the comment is replaced by Google's marker.
     """
     kind, blob = public_key.split()[:2]
     stamp = expires_at.astimezone(UTC).strftime(_STAMP)

@@ -1,4 +1,4 @@
-"""Where a VM answers and how OpenSSH is told about it."""
+"""Where a VM answers, and its OpenSSH configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERSIST_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One VM's door: whose key opens it, and which host keys it must show."""
+    """One VM's SSH endpoint: user and key, and the host keys it must show."""
 
     instance_id: str
     address: str
@@ -27,19 +27,19 @@ class Target:
     user: str
     key_file: str
     known_hosts: str
-    proxy: str = ""  # the command that carries the connection where there is no way of one's own
+    proxy: str = ""  # the command that carries the connection where there is no direct one
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]*", self.instance_id):
-            raise ValueError(f"no instance id: {self.instance_id!r}")
+            raise ValueError(f"not an instance id: {self.instance_id!r}")
         if not re.fullmatch(r"[0-9A-Za-z:][0-9A-Za-z:._-]*", self.address):
-            raise ValueError(f"no address: {self.address!r}")
+            raise ValueError(f"not an address: {self.address!r}")
         if not re.fullmatch(r"[a-z_][a-z0-9_-]*", self.user):
-            raise ValueError(f"no login name: {self.user!r}")
+            raise ValueError(f"not a login name: {self.user!r}")
         if "\n" in self.proxy:
-            raise ValueError(f"no command: {self.proxy!r}")
+            raise ValueError(f"not a command: {self.proxy!r}")
         if not 0 < self.port < 65536:
-            raise ValueError(f"no port: {self.port}")
+            raise ValueError(f"not a port: {self.port}")
 
     @property
     def alias(self) -> str:

@@ -20,7 +20,7 @@ class Heartbeat:
     patience_s: float = SILENCE_S  # how long the next answer may take
 
     def is_due(self, now: float) -> bool:
-        """Whether a byte is to go now: one at a time is on its way."""
+        """Whether a byte is to go now: one at a time is under way."""
         return self.late_at is None and now >= self.beat_at
 
     def is_dead(self, now: float) -> bool:
@@ -28,7 +28,7 @@ class Heartbeat:
         return self.late_at is not None and now >= self.late_at
 
     def sent(self, now: float) -> Heartbeat:
-        """A byte went."""
+        """A byte was sent."""
         return Heartbeat(now + BEAT_S, now + self.patience_s)
 
     def answered(self) -> Heartbeat:
@@ -40,7 +40,7 @@ class Heartbeat:
         return self if self.late_at is None else replace(self, late_at=now + SILENCE_S)
 
     def doubted(self, now: float) -> Heartbeat:
-        """This computer slept, or its network is another one: what was awaited counts anew."""
+        """This computer slept, or its network is another one: the awaited answer gets new time."""
         late_at = None if self.late_at is None else now + DOUBT_S
         return Heartbeat(now, late_at, DOUBT_S)
 
@@ -55,5 +55,5 @@ def backoff_s(attempt: int) -> float:
 
 
 def asking_gap_s(times: int) -> float:
-    """Seconds until the API is asked again, after so many times: a stopped VM may stay stopped."""
+    """Seconds until the API is asked again, after `times` times: a stopped VM may stay stopped."""
     return min(1.0 * 1.6**times, 20.0) if times < 10 else 20.0

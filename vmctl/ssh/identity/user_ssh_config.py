@@ -71,7 +71,7 @@ def edit_hosts() -> Iterator[list[Host]]:
 
 
 def update_host(identity: tuple[str, str, bool, str, str], target: Target | None) -> None:
-    """The VM of a project was seen at a door (None: it does not run); its name follows.
+    """Point the name of a project's VM to where it was seen; None: it does not run.
 
     `identity` is a Host's; where it lacks the Google project only the very same VM counts.
     Nothing happens for a VM that ssh has no name for.

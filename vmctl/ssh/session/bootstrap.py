@@ -133,7 +133,7 @@ class FabricConnection:
         return Result(code, out, err)
 
     def stream(self, command: str | Command) -> _ChannelStream:
-        """Start one command on the VM, beside others, and read what it writes."""
+        """Start one command on the VM, while others may run, and read what it writes."""
         return _ChannelStream(self._start(command))
 
     def _start(self, command: str | Command) -> Any:
@@ -223,7 +223,7 @@ def _drain(channel: Any, deadline: float) -> tuple[bytes, bytes]:
     out, tail = bytearray(), [b""]
 
     def read_errors() -> None:
-        # a limit that runs out here runs out below, too, where it is told
+        # a timeout here is one below, too, where it is raised
         with contextlib.suppress(OSError):
             while data := channel.recv_stderr(1 << 16):
                 tail[0] = (tail[0] + data)[-TAIL_BYTES:]

@@ -62,15 +62,15 @@ class Master:
         """
         if not self.inode:
             return False
-        with self.ping() as asked:
+        with self.ping() as ping:
             try:
-                return asked.wait(timeout_s) == 0
+                return ping.wait(timeout_s) == 0
             except subprocess.TimeoutExpired:
-                asked.kill()
+                ping.kill()
                 return False
 
     def ping(self) -> subprocess.Popen[bytes]:
-        """A harmless command on its way through the master; its exit code 0 means life."""
+        """Start a harmless command over the master; exit code 0 means that the VM answers."""
         return subprocess.Popen(
             self.argv("true", options=("-n", *ONLY_THROUGH_MASTER)),
             stdin=subprocess.DEVNULL,
@@ -79,16 +79,16 @@ class Master:
             start_new_session=True,
         )
 
-    # -- coming ------------------------------------------------------------------------------
+    # -- opening -----------------------------------------------------------------------------
 
     def spawn_spare(
         self, timeout_s: float = OPEN_S, connect_timeout_s: int = CONNECT_TIMEOUT_S
     ) -> Path:
-        """Start another process for the same target; its socket waits to be adopted.
+        """Start another process for the same target; its socket waits to be promoted.
 
         Raises Unreachable, HostKeyChanged or AccessDenied.
         """
-        self._configure()  # `down` in another terminal may have tidied it away
+        self._configure()  # `down` in another terminal may have removed it
         spare = self.socket.with_name(f"{self.target.digest}.{os.getpid()}.{next(_numbers)}")
         import tempfile  # only where something is opened
 
@@ -113,13 +113,13 @@ class Master:
                     hint="See whether it runs: vmctl status",
                 ) from error
             errors.seek(0)
-            told = errors.read().decode("utf-8", "replace")
+            output = errors.read().decode("utf-8", "replace")
         if code != 0:
-            raise ssh_failure(f"{self._proxy_errors()}{told}", self.target)
+            raise ssh_failure(f"{self._proxy_errors()}{output}", self.target)
         return spare
 
     def _proxy_errors(self) -> str:
-        """Why the proxy lets nothing through: a lasting master keeps its words to itself."""
+        """Why the proxy lets nothing through: a master in the background does not print it."""
         if not self.target.proxy:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -134,18 +134,17 @@ class Master:
         return ""
 
     def promote(self, spare: Path) -> None:
-        """A process that was opened beside takes this master's place, at once for everybody."""
-        told = self._control("check", spare)
-        found = re.search(r"pid=(\d+)", told)
+        """A spare process takes this master's place, at once for every vmctl process."""
+        found = re.search(r"pid=(\d+)", self._control("check", spare))
         atomic_write(self._pid, found.group(1) if found else "0")
         spare.replace(self.socket)
 
     def discard(self, spare: Path) -> None:
-        """End a process that was opened beside and is not needed."""
+        """End a spare process that is not needed."""
         self._control("exit", spare)
         spare.unlink(missing_ok=True)
 
-    # -- going -------------------------------------------------------------------------------
+    # -- ending ------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int:
@@ -157,7 +156,7 @@ class Master:
         return pid if pid > 0 and str(self.config) in words_of(pid) else 0
 
     def kill(self) -> None:
-        """End the process whatever state it is in; what was asked of it never begins."""
+        """End the process whatever state it is in; commands that wait in it never start."""
         pid = self.pid
         if pid:
             with contextlib.suppress(OSError):

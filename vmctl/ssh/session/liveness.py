@@ -9,7 +9,7 @@ from pathlib import Path
 
 WINDOW_S = 1.0
 RECEIVED_BYTES = 1 << 13  # in a window: more than the small change of a dead connection
-ZERO_WINDOW_PROBE = 4  # include/net/inet_connection_sock.h, by way of /proc/net/tcp
+ZERO_WINDOW_PROBE = 4  # include/net/inet_connection_sock.h, seen in /proc/net/tcp
 
 
 class SocketActivity:
@@ -40,10 +40,10 @@ class SocketActivity:
 def received_bytes(process: Path) -> int | None:
     """What a process has read in its life; None where the system does not tell."""
     try:
-        told = (process / "io").read_text(encoding="ascii")
+        counters = (process / "io").read_text(encoding="ascii")
     except OSError:
         return None
-    found = re.search(r"^rchar: (\d+)$", told, re.MULTILINE)
+    found = re.search(r"^rchar: (\d+)$", counters, re.MULTILINE)
     return int(found.group(1)) if found else None
 
 

@@ -1,8 +1,8 @@
-"""A command on its way through the master: whether the VM has begun it, told by ssh's own log.
+"""A command handed to the master: whether the VM has started it, by ssh's own log.
 
 The master sends the command only after the VM has confirmed the session, and ssh logs that
-confirmation. So there is no round trip spent on asking whether the master lives: no confirmation
-means that the command has certainly not begun, and it may be started again elsewhere.
+confirmation. So no round trip is spent on asking whether the master lives: without confirmation
+the command has certainly not started, and it may be started again elsewhere.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _numbers = itertools.count()
 
 
 class SessionState(enum.Enum):
-    """What is known about a command that was handed to the master."""
+    """What is known about the session of a command that was handed to the master."""
 
     CONFIRMED = "the VM has confirmed its session"
     PENDING = "nothing is known"
@@ -83,7 +83,7 @@ class MuxClient(subprocess.Popen[bytes]):
             raise
 
     def state(self, timeout_s: float) -> SessionState:
-        """Wait until it is known whether the VM has confirmed the session, so long at most."""
+        """Wait until it is known whether the VM has confirmed the session, or the time is over."""
         deadline, step = time.monotonic() + timeout_s, FIRST_STEP_S
         while True:
             over = super().poll() is not None  # asked before reading: then all of it is there
@@ -104,7 +104,7 @@ class MuxClient(subprocess.Popen[bytes]):
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the VM has confirmed the session, so that the command may have begun."""
+        """Whether the VM has confirmed the session, so that the command may have started."""
         self._read()
         return _CONFIRMED in self._output
 

@@ -22,8 +22,8 @@ from vmctl.ssh.session.remote import COMMAND_S, Result
 if TYPE_CHECKING:
     from vmctl.ssh.session.reconnect import Resolve
 
-HEDGE_S = 0.8  # without a sign of life for so long, another connection is prepared
-# and takes the old one's place after so long: it has made a dozen round trips by then
+HEDGE_S = 0.8  # without a sign of life until then, another connection is prepared
+# until it takes the old one's place: a dozen round trips were possible by then
 PATIENCE_S = 1.5
 ASK_AFTER_S = 0.4  # with no master at all, the API is asked when the address seen last is slow
 VERIFIED_FOR_S = 2.0
@@ -251,7 +251,7 @@ class OpenSSH:
     def _hedge(self, process: MuxClient, inode: int) -> SessionState:
         """The VM is late: prepare another connection and take whichever answers.
 
-        The old master is ended before the command is started anew, so that it cannot begin there;
+        The old master is ended before the command is started again, so that it cannot start there;
         one that carries somebody's transfer is waited for.
         """
         from vmctl.ssh.session.liveness import SocketActivity
@@ -271,7 +271,7 @@ class OpenSSH:
                 if time.monotonic() - began < PATIENCE_S or not attempt.done():
                     continue
                 if ping.poll() == 0:
-                    return SessionState.CONFIRMED  # it lives, in words that we do not know
+                    return SessionState.CONFIRMED  # it answers, though its log is not as we know it
                 if activity.is_recent():
                     continue
                 try:
@@ -337,7 +337,7 @@ def _last_words(log: str) -> str:
 
 
 def _note(text: str) -> None:
-    """For who asked to be told more; nobody else pays for the import."""
+    """Log a detail for --verbose; without that nobody pays for the import."""
     import logging
 
     logging.getLogger("vmctl").info(text)

@@ -21,7 +21,7 @@ class PortProbe:
     def opens(self, seconds: float, clock: Clock) -> bool:
         """Try once more and wait that long for this try or an earlier one.
 
-        Behind a proxy nothing can be knocked at: the proxy finds out.
+        A port behind a proxy cannot be probed: the proxy itself finds out.
         """
         if self.target.proxy:
             return True

@@ -68,7 +68,7 @@ class MasterReplacement:
         self._thread.start()
 
     def done(self, timeout_s: float = 0.0) -> bool:
-        """Whether it has ended, one way or another, within so many seconds."""
+        """Whether it has ended, well or not, within this time."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -102,7 +102,7 @@ class MasterReplacement:
         except VmctlError as error:
             self.error = error
             return
-        except BaseException as error:  # told by result(), in the thread that asks
+        except BaseException as error:  # raised by result(), in the thread that waits
             self._crash = error
             return
         with self._guard:
@@ -130,9 +130,9 @@ class MasterReplacement:
         return self._old.inode not in (0, self._inode)
 
     def _race(self) -> Opened:
-        news: queue.SimpleQueue[Path | Target | _Failed] = queue.SimpleQueue()
-        here = _Errand(news, lambda: self._old.spawn_spare(), at_known_address=True)
-        asked: _Errand | None = None
+        replies: queue.SimpleQueue[Path | Target | _Failed] = queue.SimpleQueue()
+        here = _Attempt(replies, lambda: self._old.spawn_spare(), at_known_address=True)
+        asked: _Attempt | None = None
         if self._resolve is None:
             refused = _Failed(Unreachable("nobody to ask"), at_known_address=False)
         else:
@@ -141,32 +141,32 @@ class MasterReplacement:
         while True:
             try:
                 # the API is asked when the known address has failed, or is slow
-                told = news.get(timeout=None if asked or refused else self._ask_after_s)
+                reply = replies.get(timeout=None if asked or refused else self._ask_after_s)
             except queue.Empty:
-                told = None
-            if isinstance(told, Path):
-                return Opened(self._old, told)
-            if isinstance(told, Target):
-                if told != self._old.target:
+                reply = None
+            if isinstance(reply, Path):
+                return Opened(self._old, reply)
+            if isinstance(reply, Target):
+                if reply != self._old.target:
                     here.abandon(self._old)
-                    return _open_at(Master(told))
+                    return _open_at(Master(reply))
                 if known is None:
                     refused = _Failed(Unreachable("the same address"), at_known_address=False)
                 elif isinstance(known.error, AccessDenied):
                     return _open_at(self._old)  # the key was renewed just now
                 else:
                     raise known.error
-            elif isinstance(told, _Failed) and told.at_known_address:
-                known = told
+            elif isinstance(reply, _Failed) and reply.at_known_address:
+                known = reply
                 if refused is not None:
                     raise known.error
-            elif isinstance(told, _Failed):
-                if known is not None or isinstance(told.error, NotFound | Conflict):
+            elif isinstance(reply, _Failed):
+                if known is not None or isinstance(reply.error, NotFound | Conflict):
                     here.abandon(self._old)
-                    raise told.error
-                refused = told
+                    raise reply.error
+                refused = reply
             if asked is None and refused is None and self._resolve is not None:
-                asked = _Errand(news, self._resolve, at_known_address=False)
+                asked = _Attempt(replies, self._resolve, at_known_address=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +175,21 @@ class _Failed:
     at_known_address: bool
 
 
-class _Errand:
-    """One blocking question in a thread; its answer comes as news."""
+class _Attempt:
+    """One blocking call in a thread; its outcome goes into a queue."""
 
     def __init__(
         self,
-        news: queue.SimpleQueue[Path | Target | _Failed],
+        replies: queue.SimpleQueue[Path | Target | _Failed],
         ask: Callable[[], Path | Target],
         *,
         at_known_address: bool,
     ) -> None:
-        self._news = news
+        self._replies = replies
         self._ask = ask
         self._at_known_address = at_known_address
         self._abandoned_by: Master | None = None
-        threading.Thread(target=self._work, name="errand", daemon=True).start()
+        threading.Thread(target=self._work, name="reconnect", daemon=True).start()
 
     def abandon(self, master: Master) -> None:
         """A master that still comes is ended."""
@@ -197,16 +197,16 @@ class _Errand:
 
     def _work(self) -> None:
         try:
-            told: Path | Target | _Failed = self._ask()
+            reply: Path | Target | _Failed = self._ask()
         except VmctlError as error:
-            told = _Failed(error, self._at_known_address)
+            reply = _Failed(error, self._at_known_address)
         except Exception as error:
-            told = _Failed(VmctlError(f"{type(error).__name__}: {error}"), self._at_known_address)
+            reply = _Failed(VmctlError(f"{type(error).__name__}: {error}"), self._at_known_address)
         master = self._abandoned_by
-        if master is not None and isinstance(told, Path):
-            master.discard(told)
+        if master is not None and isinstance(reply, Path):
+            master.discard(reply)
         else:
-            self._news.put(told)
+            self._replies.put(reply)
 
 
 def _open_at(master: Master) -> Opened:

@@ -8,7 +8,7 @@ from typing import IO, Protocol
 from vmctl.domain.command import Command
 from vmctl.domain.login.ssh_target import Target
 
-COMMAND_S = 120.0  # for a command of ours that does next to nothing
+COMMAND_S = 120.0  # for a command that does next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Remote(Protocol):
         """Run one command and wait; its exit code is data. Raises TimedOut, IntegrityError."""
 
     def stream(self, command: str | Command) -> RemoteStream:
-        """Start a command, beside others, and read what it writes."""
+        """Start a command, while others may run, and read what it writes."""
 
     def release(self) -> None:
         """End what the next vmctl command has no use for."""

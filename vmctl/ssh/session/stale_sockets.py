@@ -1,4 +1,4 @@
-"""What connections leave behind: nothing after `down`, and nothing that a day has passed by."""
+"""What connections leave behind: nothing after `down`, and nothing unused for a day."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sweep_daily(now: Callable[[], float] = time.time) -> None:
     """Once a day, remove what nobody has used for a day; a live master or a held lock stays."""
     folder = runtime_dir()
     stamp = folder / STAMP
-    with contextlib.suppress(OSError):  # tidying is no reason for a command to fail
+    with contextlib.suppress(OSError):  # a command must not fail because of it
         try:
             if abs(now() - stamp.stat().st_mtime) < DAY_S:
                 return
@@ -49,7 +49,7 @@ def sweep(folder: Path, before: float) -> None:
         elif _PASSING.fullmatch(path.name):
             groups[path.name] = [path]
     for paths in groups.values():
-        with contextlib.suppress(OSError):  # somebody else tidies, too
+        with contextlib.suppress(OSError):  # another process sweeps, too
             if all(path.lstat().st_mtime < before for path in paths) and not _in_use(paths):
                 _remove(paths)
 

@@ -49,7 +49,7 @@ class LibraryAbsent(Exception):
 class Forward:
     """A Unix socket here that leads to a port of the VM's own 127.0.0.1, while ssh lives.
 
-    A session beside the forward carries the Heartbeat; without one, small replies stall.
+    A session on the same connection carries the Heartbeat; without one, small replies stall.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Forward:
         self.target = ssh.target
         self.forwarding = forwarding
         self.path = path
-        self._moved = moved  # bytes that came and went through the forward so far
+        self._moved = moved  # bytes received and sent through the forward so far
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: Tail | None = None
         self._heartbeat = Heartbeat(0.0)
@@ -91,10 +91,10 @@ class Forward:
         self._errors = Tail(self._process.stderr)
         if request is not None:
             self._write(json.dumps(request).encode() + b"\n")
-        said = self._said(timeout_s)
-        if said is None:
+        reply = self._read_reply(timeout_s)
+        if reply is None:
             raise self._failure()
-        answer, code = said
+        answer, code = reply
         now = time.monotonic()
         self._heartbeat, self._seen = Heartbeat(now), self._moved()
         self._looked = (now, time.time())
@@ -103,9 +103,9 @@ class Forward:
             return None
         if code in (rpc.ABSENT, rpc.BROKEN):
             raise LibraryAbsent
-        return rpc.answer(SERVICE, code, answer, self._told().encode() if code else b"")
+        return rpc.answer(SERVICE, code, answer, self._error_text().encode() if code else b"")
 
-    def _said(self, timeout_s: float) -> tuple[bytes, int] | None:
+    def _read_reply(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.
 
         A login file on the VM may print before it.
@@ -143,7 +143,7 @@ class Forward:
             now = time.monotonic()
             self._look(now, wait)
             if self._heartbeat.is_dead(now) or not self.path.exists():
-                return False  # or whoever tidies up has taken the socket away
+                return False  # or the socket was swept away
             if self._heartbeat.is_due(now):
                 self._write(b"\n")
                 self._heartbeat = self._heartbeat.sent(now)
@@ -157,13 +157,13 @@ class Forward:
         self._looked = (now, wall)
         if max(now - last, wall - last_wall) > max(waited, 0) + SLEPT_S or self._moved_away():
             self._heartbeat = self._heartbeat.doubted(now)
-        came, went = self._moved()
-        if came > self._seen[0] or went - self._seen[1] > MUCH_BYTES:
+        received, sent = self._moved()
+        if received > self._seen[0] or sent - self._seen[1] > MUCH_BYTES:
             self._heartbeat = self._heartbeat.heard(now)
-        self._seen = (came, went)
+        self._seen = (received, sent)
 
     def _moved_away(self) -> bool:
-        """Whether this computer would now reach the VM from another address of its own."""
+        """Whether this computer would now reach the VM from another of its addresses."""
         source = source_address(self.target)
         changed = bool(source and self._source and source != self._source)
         self._source = source or self._source
@@ -202,7 +202,7 @@ class Forward:
             end_process(self._process)
         self.path.unlink(missing_ok=True)
 
-    def _told(self) -> str:
+    def _error_text(self) -> str:
         return self._errors.text(SAID_S) if self._errors is not None else ""
 
     def _failure(self) -> Exception:
@@ -210,11 +210,11 @@ class Forward:
         ended = self._process.poll() is not None
         if not ended:
             self._process.terminate()
-        told = self._told()
+        errors = self._error_text()
         end_process(self._process)
-        if not ended and not told.strip():
+        if not ended and not errors.strip():
             return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
-        return ssh_failure(told, self.target)
+        return ssh_failure(errors, self.target)
 
 
 def _line(with_service: bool) -> str:

@@ -123,7 +123,7 @@ def _listening_inodes(port: int) -> set[str]:
 def _lsof(port: int) -> str:
     """macOS has no /proc."""
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"],
             capture_output=True,
             text=True,
@@ -132,5 +132,5 @@ def _lsof(port: int) -> str:
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.search(r"^p(\d+)\nc(.+)$", told, re.MULTILINE)
+    found = re.search(r"^p(\d+)\nc(.+)$", output, re.MULTILINE)
     return f"'{found.group(2)}' (process {found.group(1)})" if found else ""

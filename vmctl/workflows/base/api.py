@@ -1,4 +1,4 @@
-"""The way from a project to its Compute Engine, told as a story where it takes a moment."""
+"""Opens a project's Compute Engine, with events where that takes a moment."""
 
 from __future__ import annotations
 

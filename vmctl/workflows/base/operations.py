@@ -12,7 +12,7 @@ from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance
 
 SHORTEST_GAP_S = 0.05
-LONGEST_GAP_S = 0.5  # a rung of the way up is noticed within a second
+LONGEST_GAP_S = 0.5  # a stage of a bring-up is noticed within a second
 SILENCE_LIMIT_S = 600.0  # without any news of an operation or a VM
 
 
@@ -29,7 +29,7 @@ def wait_operation(
     *,
     limit_s: float = SILENCE_LIMIT_S,
 ) -> Story[Operation]:
-    """The operation once it is done, failed or not; what Google says meanwhile is told.
+    """The operation once it is done, failed or not; Google's progress becomes events.
 
     Raises TimedOut when nothing about it has changed for `limit_s` seconds.
     """
@@ -69,7 +69,7 @@ def wait_done(
 def wait_deleted(
     compute: Compute, asked: Operation, clock: Clock, step: str, what: str
 ) -> Story[None]:
-    """Wait until a thing is gone, whoever deletes it; raises why it stays."""
+    """Wait until a resource is deleted, by whom it may be; raises why it is not."""
     done = yield from wait_operation(compute, asked, clock, step)
     if not not_found(done):
         raise_failure(done, compute.project, f"Deleting {what}")
@@ -82,7 +82,7 @@ def wait_until(
     clock: Clock,
     step: str,
 ) -> Story[Instance | None]:
-    """The VM, looked at afresh, once `reached` is true of it; None when it is gone.
+    """The VM, looked at afresh, once `reached` is true of it; None when it was deleted.
 
     Raises TimedOut when its state has not changed for ten minutes.
     """

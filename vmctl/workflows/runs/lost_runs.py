@@ -1,4 +1,4 @@
-"""A run whose VM went away under it: why, when, and what to do now."""
+"""A run that was lost with its VM: why, when, and what to do now."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def why_lost(project: Project, facts: RunFacts, clock: Clock) -> Generator[Event
 
 
 def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> Story[str]:
-    """What became of the project's VM, one or two sentences; a VM on its way down is waited for.
+    """What became of the project's VM, one or two sentences; a VM that is stopping is waited for.
 
     `since` is from when on: a VM that runs again may have been off in between.
     """
@@ -73,7 +73,7 @@ def _since(compute: Compute, instance: Instance, since: datetime | None) -> str:
 
 
 def gone_with_its_vm(run_id: str, why: str) -> Unreachable:
-    """The error of a run that cannot be asked any more, because its VM is off or gone."""
+    """The error of a run that cannot be asked any more, because its VM is off or deleted."""
     if why == DELETED:
         return Unreachable(f"The run {run_id} was lost. {why}", hint="Start again: vmctl up")
     return Unreachable(

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from vmctl.guest.protocol import FollowRequest, ProjectRequest, RunRequest, StartRequest
 
 SESSION_GAP_S = 0.5
-SESSION_LIMIT_S = 60.0  # a run that has no session for so long has none
-STEADY_S = 30.0  # a connection that lived so long was one, also where the run said nothing
+SESSION_LIMIT_S = 60.0  # until a run without a tmux session is given up
+STEADY_S = 30.0  # after which a connection counts as progress, even without output
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +156,19 @@ def _follow(
             yield from reconnector.connection_lost(error, progressed=progressed)
             try:  # while the VM cannot be reached, the old connection is kept to try
                 session = (yield from reconnector.session(verify=True)) or session
-            except (NotFound, Conflict) as gone:  # a run does not outlive its VM
+            except (NotFound, Conflict) as missing:  # a run does not outlive its VM
                 why = yield from why_gone(project, clock)
-                raise gone_with_its_vm(run_id, why) from gone
+                raise gone_with_its_vm(run_id, why) from missing
 
 
 def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
-    """The follower's last word, which it says only after everything was sent."""
-    told, code = tail_of(process)
+    """The follower's final reply, which comes after the whole log."""
+    errors, code = tail_of(process)
     if code == 0:
-        word = rpc.last_word(FOLLOW, "run", told)
+        word = rpc.last_word(FOLLOW, "run", errors)
         if word is not None:
             return RunFacts.parse(word["run"])
-    raise rpc.ended(ssh, code, told)
+    raise rpc.ended(ssh, code, errors)
 
 
 # -- the others ------------------------------------------------------------------------------
@@ -192,15 +192,15 @@ def attach(project: Project, wanted: str | None = None) -> int:
 
 
 def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
-    """End a run: SIGTERM first, so that it can save; one that has ended is no error."""
+    """End a run: SIGTERM first, so that it can save; one that has ended is not an error."""
     session = yield from connect(project, clock=clock)
     facts = running_first(_facts(session.ssh, project), wanted)
     if not observe(facts).is_over:
         yield Started("cancel", f"Stopping {facts.id}, giving it time to save")
     request: RunRequest = {"id": facts.id}
-    answer = rpc.call(session.ssh, CANCEL, request)
-    facts = RunFacts.parse(answer["run"])
-    return CancelResult(facts.id, facts.job, str(observe(facts)), bool(answer["already"]))
+    reply = rpc.call(session.ssh, CANCEL, request)
+    facts = RunFacts.parse(reply["run"])
+    return CancelResult(facts.id, facts.job, str(observe(facts)), bool(reply["already"]))
 
 
 # -- small things ----------------------------------------------------------------------------
@@ -240,8 +240,8 @@ def _request(
 
 def _facts(ssh: OpenSSH, project: Project) -> list[RunFacts]:
     request: ProjectRequest = {"project": project.name}
-    answer = rpc.call(ssh, RUNS, request)
-    return [RunFacts.parse(found) for found in answer["runs"]]
+    reply = rpc.call(ssh, RUNS, request)
+    return [RunFacts.parse(found) for found in reply["runs"]]
 
 
 def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
@@ -256,7 +256,7 @@ def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
 
 
 def _paid(project: Project, facts: RunFacts, usd_per_hour: float | None) -> PaidRun | None:
-    from vmctl.domain.money.ledger import PaidRun  # for a run that has ended, which is no hurry
+    from vmctl.domain.money.ledger import PaidRun  # imported only for a run that has ended
 
     if facts.created_at is None or facts.ended_at is None:
         return None

@@ -11,7 +11,7 @@ from vmctl.ssh.session.remote import Remote
 
 
 def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[SetupReport]:
-    """One conversation that can be repeated: what was done before is not done again."""
+    """Can be repeated: what was done before is not done again."""
     clock = clock or Clock()
     began = clock.monotonic()
     yield Started("setup", "Preparing the VM")

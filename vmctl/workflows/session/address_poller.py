@@ -1,4 +1,4 @@
-"""Where is the VM now? Asked beside other work, because the API may be as far away as the VM."""
+"""Polls the API for the VM's address in the background: the API may be out of reach, too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmctl.workflows.session.session import resolve_target
 
 LEAST_GAP_S = 2.0
 OPEN_S = 15.0
-REOPEN_S = 5.0  # a handshake that takes longer is begun again, with more patience each time
+REOPEN_S = 5.0  # a handshake that takes longer is started again, with more time each time
 HANDSHAKE_GAP_S = 2.0
 
 
@@ -29,42 +29,42 @@ class AddressPoller:
     def __init__(self, project: Project, clock: Clock) -> None:
         self._project = project
         self._clock = clock
-        self._news: queue.SimpleQueue[Target | VmctlError] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[Target | VmctlError] = queue.SimpleQueue()
         self._wake = threading.Event()
-        self._over = threading.Event()
-        # a daemon: nobody waits for an answer that no longer matters
-        threading.Thread(target=self._ask_on, name="poller", daemon=True).start()
+        self._closed = threading.Event()
+        # a daemon: nobody waits for a reply that no longer matters
+        threading.Thread(target=self._poll, name="poller", daemon=True).start()
 
     def latest(self) -> Target | VmctlError | None:
-        """What was learnt since the last call: the VM's door, or why there is none just now.
+        """The latest reply since the last call: the VM's endpoint, or why there is none now.
 
         NotFound: the VM no longer exists.
         """
         found = None
-        while not self._news.empty():
-            found = self._news.get()
+        while not self._replies.empty():
+            found = self._replies.get()
         return found
 
     def poll_now(self) -> None:
-        """Ask soon: what is known is of no use."""
+        """Ask soon: the known address is of no use."""
         self._wake.set()
 
     def close(self) -> None:
-        """Ask no more."""
-        self._over.set()
+        """Stop asking."""
+        self._closed.set()
         self._wake.set()
 
-    def _ask_on(self) -> None:
+    def _poll(self) -> None:
         times = 0
-        while not self._over.is_set():
+        while not self._closed.is_set():
             gap = asking_gap_s(times)
-            self._over.wait(min(gap, LEAST_GAP_S))
+            self._closed.wait(min(gap, LEAST_GAP_S))
             self._wake.wait(max(gap - LEAST_GAP_S, 0.0))
-            if self._over.is_set():
+            if self._closed.is_set():
                 return
             self._wake.clear()
             times += 1
-            self._news.put(self._ask())
+            self._replies.put(self._ask())
 
     def _ask(self) -> Target | VmctlError:
         try:
@@ -73,11 +73,11 @@ class AddressPoller:
             return resolve_target(self._project, self._clock)
         except VmctlError as error:
             return error
-        except Exception as error:  # a library's own trouble is no reason to ask no more
+        except Exception as error:  # an error of a library must not end the polling
             return Unreachable(f"The API does not answer: {error}")
 
     def _look_for_the_emulator(self) -> None:
-        """Whoever stopped it wants it stopped: commands start it, a tunnel that waits does not."""
+        """A stopped emulator stays stopped: commands start it, a waiting tunnel does not."""
         home = emulator_process.home()
         if not home.is_dir():
             raise NotFound(f"The embedded Compute Engine in {home} has stopped.", hint="vmctl up")
@@ -88,17 +88,17 @@ class AddressPoller:
 
 
 class ReconnectRoute:
-    """Where the VM is tried, and how patiently."""
+    """Where the VM is tried, and with which pauses."""
 
     def __init__(self, target: Target) -> None:
         self._probe = PortProbe(target)
-        self._distrusted: Target | None = None  # a door where somebody else answered
+        self._distrusted: Target | None = None  # an endpoint where another machine answered
         self._attempts = 0
         self._handshakes = 0
 
     @property
     def target(self) -> Target:
-        """The door that is tried now."""
+        """The endpoint that is tried now."""
         return self._probe.target
 
     @property
@@ -106,24 +106,24 @@ class ReconnectRoute:
         """How long the next handshake may take."""
         return min(REOPEN_S * (self._handshakes + 1), OPEN_S)
 
-    def update(self, news: Target | VmctlError | None, seen: Target | None) -> str:
-        """Take what the API said, else what this computer saw last; why there is no door now.
+    def update(self, reply: Target | VmctlError | None, seen: Target | None) -> str:
+        """Take the API's reply, else the cached endpoint; returns why there is none now.
 
         Raises NotFound when the VM no longer exists.
         """
-        if isinstance(news, NotFound):
-            raise news
-        if isinstance(news, Target):
+        if isinstance(reply, NotFound):
+            raise reply
+        if isinstance(reply, Target):
             self._distrusted = None
-        door = news if isinstance(news, Target) else seen
-        if door is not None and door != self.target:
+        endpoint = reply if isinstance(reply, Target) else seen
+        if endpoint is not None and endpoint != self.target:
             self._probe.close()
-            self._probe = PortProbe(door)
+            self._probe = PortProbe(endpoint)
             self._attempts = self._handshakes = 0
-        return news.message if isinstance(news, VmctlError) else ""
+        return reply.message if isinstance(reply, VmctlError) else ""
 
     def try_connect(self, clock: Clock) -> bool:
-        """Whether somebody answers there now, or within the pause before the next try."""
+        """Whether the port answers now, or within the pause before the next attempt."""
         gap = backoff_s(self._attempts)
         self._attempts += 1
         if self.target == self._distrusted:
@@ -132,14 +132,14 @@ class ReconnectRoute:
         return self._probe.opens(gap, clock)
 
     def distrust(self) -> None:
-        """Somebody else answers there: not again before the API says that it is the VM's."""
+        """Another machine answers there: do not try it before the API names it again."""
         self._distrusted = self.target
 
     def back_off(self, clock: Clock) -> None:
-        """After a handshake in vain: short at first."""
+        """Pause after a failed handshake, briefly at first."""
         clock.sleep(min(0.1 * 2**self._handshakes, HANDSHAKE_GAP_S))
         self._handshakes = min(self._handshakes + 1, 10)
 
     def close(self) -> None:
-        """Leave no try open."""
+        """End all attempts."""
         self._probe.close()

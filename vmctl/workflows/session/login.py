@@ -1,4 +1,4 @@
-"""The way in: our key on the VM, and its host keys pinned here."""
+"""Logging in: vmctl's key on the VM, and its host keys pinned here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIES = 3  # of a change that others may come in between
 def renew_key(
     project: Project, compute: Compute, instance: Instance, clock: Clock
 ) -> Story[Instance]:
-    """Put vmctl's key on the VM anew when less than half of its time is left.
+    """Renew vmctl's key on the VM when less than half of its time is left.
 
     The guest agent removes a user whose last key has expired, so use renews it. Raises
     AccessDenied for a VM on which somebody has turned OS Login on: it would ignore the key.

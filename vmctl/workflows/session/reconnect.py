@@ -1,4 +1,4 @@
-"""A transfer whose link was lost comes back over another connection, for as long as it pays."""
+"""Reconnecting after a lost link, with back-off and a time limit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vmctl.domain.events import Event, Info, Story
 from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.workflows.session.session import Session, connect
 
-LINK_LOST_S = 600.0  # how long a transfer tries to come back
-ACCESS_LOST_S = 60.0  # how long what looks like missing rights is taken for a part of that
+LINK_LOST_S = 600.0  # how long a transfer or a follower tries to reconnect
+ACCESS_LOST_S = 60.0  # how long missing access is taken for a part of that
 
 
 @dataclass(slots=True)
 class Reconnector:
-    """How long a link has been gone, and the way back over it."""
+    """How long a link has been lost, and how it is replaced."""
 
     project: Project
     clock: Clock
@@ -28,22 +28,22 @@ class Reconnector:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing has come through since the link was lost."""
+        """Whether nothing has arrived since the link was lost."""
         return self._lost_at is not None
 
     def connected(self) -> None:
-        """The VM has answered: what is lost from now on is lost anew."""
+        """The VM has answered: the next loss is a new one."""
         self._lost_at, self._attempt = None, 0
 
     def connection_lost(
         self, error: Unreachable | AccessDenied, *, progressed: bool
     ) -> Story[None]:
-        """Note the loss; raises the error where reconnecting is of no use, or no longer of use.
+        """Note the loss; raises the error where reconnecting is of no use, or takes too long.
 
-        With `progressed` something has come through since the last loss.
+        `progressed`: something has arrived since the last loss.
         """
         if isinstance(error, HostKeyChanged):
-            raise error  # somebody else answers: no link that comes back
+            raise error  # another machine answers: reconnecting is of no use
         if progressed:
             self.connected()
         if self._lost_at is None:
@@ -65,7 +65,7 @@ class Reconnector:
             raise
         except Unreachable:
             return None
-        except AccessDenied:  # Google may be out of reach as well, or not know us any more
+        except AccessDenied:  # Google may be out of reach, too
             lost_at = self._lost_at
             if lost_at is None or self.clock.monotonic() - lost_at > ACCESS_LOST_S:
                 raise

@@ -1,4 +1,4 @@
-"""The way to a project's VM: the warm connection when there is one, else what the API says."""
+"""A connection to a project's VM: the warm one if there is one, else to the API's address."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Cached:
     price_dated: str = ""
 
     def is_good(self, now: datetime, renew_when_left: timedelta) -> bool:
-        """Whether it need not be renewed: a VM past its end was started anew, if it runs."""
+        """Whether it need not be renewed: a VM past its stop time was started again, if it runs."""
         over = self.stops_at is not None and self.stops_at <= now
         return not over and self.key_expires_at - now > renew_when_left
 
@@ -61,9 +61,9 @@ def connect(
 ) -> Story[Session]:
     """A connection to the VM; raises NotFound, Conflict (stopped), or Unreachable.
 
-    Where a warm one is left over, nobody is asked: the first command on it is started at once and
-    heals it when the VM does not take it. With `verify` it has answered when this returns; `fresh`
-    asks the API in any case. Who shows the pinned host key at the address seen last is the VM:
+    A warm one is used without asking anybody: the first command on it starts at once and replaces
+    it when the VM does not answer. With `verify` it has answered when this returns; `fresh` asks
+    the API in any case. A machine that shows the pinned host key at the cached address is the VM:
     then, too, the API is not asked.
     """
     clock = clock or Clock()
@@ -80,12 +80,12 @@ def connect(
 
 
 def connect_quietly(project: Project) -> OpenSSH:
-    """`connect` for what tells no story: commands that hand this terminal over."""
+    """`connect` without events: for commands that hand this terminal over."""
     return drain(connect(project)).ssh
 
 
 def _resolver(project: Project, clock: Clock) -> Callable[[], Target]:
-    """Where the VM is now, for a connection that heals itself in the middle of a command."""
+    """Where the VM is now, for a connection that is replaced in the middle of a command."""
 
     def resolve() -> Target:
         # its events are not worth interrupting the command for
@@ -110,7 +110,7 @@ def _through_api(project: Project, known: _Cached | None, clock: Clock) -> Story
 
 
 def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[Instance, Target]]:
-    """The running VM and its door, its host keys pinned and our key on it; the API is asked."""
+    """The running VM and its endpoint from the API, its host keys pinned, our key on it."""
     # these bring the Google client along, which a warm command does without
     from vmctl.domain.machine.instance import Status
     from vmctl.workflows.base.api import open_cloud
@@ -140,7 +140,7 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
 
 
 def target_of(project: Project, instance: Instance, keys: KeyPair) -> Target:
-    """The door of an instance whose host keys are pinned."""
+    """The endpoint of an instance whose host keys are pinned."""
     if instance.external and not instance.address:
         raise Unreachable(
             f"The VM {instance.name} has no external address yet.", hint="Check it: vmctl status"
@@ -163,11 +163,11 @@ def _target_differs(target: Target, instance: Instance) -> bool:
     return seen != (instance.id, instance.address or instance.name, instance.ssh_port)
 
 
-# -- what was seen last: a cache, never trusted without the probe -----------------------------
+# -- the cached endpoint, never trusted without the probe -------------------------------------
 
 
 def cache_instance(project: Project, instance: Instance, target: Target, clock: Clock) -> None:
-    """Keep the door of an instance that answered, for as long as our key opens it."""
+    """Cache the endpoint of an instance that answered, while our key is valid."""
     now, public_line = clock.now(), ensure_keypair().public_line
     left = time_left(instance.ssh_keys, project.login_user, public_line, now)
     from vmctl.cloud.price_table import hourly_cost_of
@@ -185,7 +185,7 @@ def cache_target(
     usd_per_hour: float | None = None,
     price_dated: str = "",
 ) -> None:
-    """Keep the door that answered, for the next command."""
+    """Cache the endpoint that answered, for the next command."""
     record = {
         "target": asdict(target),
         "key_expires_at": key_expires_at.isoformat(),
@@ -194,7 +194,7 @@ def cache_target(
         "price_dated": price_dated,
     }
     path = _cache_file(project)
-    with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
+    with contextlib.suppress(OSError):  # a command must not fail for a cache
         atomic_write(path, json.dumps(record))
     from vmctl.ssh.identity.user_ssh_config import update_host  # a warm command does without it
 
@@ -203,7 +203,7 @@ def cache_target(
 
 
 def identity_of(project: Project) -> tuple[str, str, bool, str, str]:
-    """What tells a project's VM from all others in the user's ssh configuration."""
+    """What distinguishes a project's VM in the user's ssh configuration."""
     from vmctl.cloud import emulator_process  # it brings an HTTP client along
 
     home = str(emulator_process.home()) if project.local else ""
@@ -211,13 +211,13 @@ def identity_of(project: Project) -> tuple[str, str, bool, str, str]:
 
 
 def drop_cache(project: Project) -> None:
-    """Drop what was seen last."""
+    """Forget the cached endpoint."""
     with contextlib.suppress(OSError):
         _cache_file(project).unlink(missing_ok=True)
 
 
 def cached_target(project: Project) -> Target | None:
-    """The door that answered last, on this computer; whoever uses it must be able to doubt it."""
+    """The endpoint that answered last; it may be out of date."""
     known = _read_cache(project)
     return known.target if known else None
 
@@ -231,7 +231,7 @@ def resolve_target(project: Project, clock: Clock) -> Target:
 
 
 def disconnect(project: Project) -> None:
-    """End the warm connection of a VM that stops or goes."""
+    """End the warm connection of a VM that is stopped or deleted."""
     known = _read_cache(project)
     if known is not None:
         close_all_for(known.target.alias)

@@ -16,7 +16,7 @@ from vmctl.workflows.session.session import connect_quietly
 def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None) -> int:
     """Log in, or run words as one command with a terminal; the exit code is the remote's.
 
-    A terminal on the VM is the user's own: nothing stands between. Without one, what the command
+    A terminal on the VM is handed over as it is. Without one, what the command
     writes goes to the sinks.
     """
     line = remote_line(words) if words else None
@@ -24,7 +24,7 @@ def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None)
 
 
 def exec_(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> int:
-    """Run one command in the project's folder, without a terminal; its exit code is ours."""
+    """Run one command in the project's folder, without a terminal; its exit code is returned."""
     if not words:
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
     vm = connect_quietly(project)

@@ -19,7 +19,7 @@ from vmctl.workflows.session.session import connect, identity_of
 
 @dataclass(frozen=True, slots=True)
 class SshConfigResult:
-    """What ssh knows now; `hosts` are all the names of vmctl's, of other projects too."""
+    """What ssh knows now; `hosts` are all names that vmctl manages, of other projects, too."""
 
     action: str  # "added", "unchanged", "removed", "already gone"
     file: str
@@ -57,8 +57,8 @@ def ssh_config(
             key_hours=project.vm.key_hours,
             environment=user_ssh_config.environment(),
         )
-        known[:] = [*(one for one in known if one.name != host.name), host]
-        every = tuple(one.name for one in known)
+        known[:] = [*(item for item in known if item.name != host.name), host]
+        every = tuple(item.name for item in known)
     added = user_ssh_config.add_include(file)
     if file == user_ssh_config.default_file() and file != user_ssh_config.read_by_ssh():
         yield Warned(
@@ -93,14 +93,14 @@ def remove(project: Project, *, file: Path | None = None) -> SshConfigResult:
 
 
 def follow(name: str, *, clock: Clock | None = None) -> Story[Target]:
-    """What ssh has run before it connects to a name: the VM is found and the key renewed.
+    """What ssh runs before it connects to a name: the VM is found and the key renewed.
 
     Raises why it cannot be; a VM that does not run has no address then.
     """
-    host = next((one for one in user_ssh_config.hosts() if one.name == name), None)
+    host = next((item for item in user_ssh_config.hosts() if item.name == name), None)
     if host is None:
         raise NotFound(
-            f"'{name}' is not a name of vmctl's.", hint="In its project: vmctl ssh-config"
+            f"vmctl manages no SSH host named '{name}'.", hint="In its project: vmctl ssh-config"
         )
     project = Project(
         root=Path("/"),

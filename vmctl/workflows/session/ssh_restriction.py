@@ -1,8 +1,8 @@
 """`--restrict-ssh`: only the address from which the user comes reaches the VM's SSH port.
 
 That address is not known before the VM has been reached: it is the one that the VM sees. So the
-rules are set as soon as SSH answers. A later `up` goes by the rules that there are; only when its
-address is proven to be shut out are they lifted, until it is let in and they are set anew.
+rules are set as soon as SSH answers. A later `up` keeps them; only when its address is proven to be
+blocked are they suspended, until it has been let in and they are set again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from vmctl.workflows.base.stories import drain
 def restriction_for(
     project: Project, compute: Compute, instance: Instance, clock: Clock, *, is_new: bool
 ) -> Story[SshRestriction | None]:
-    """The limit that the way into a VM has to keep to; None where SSH is not limited.
+    """The restriction of SSH to a VM; None where SSH is not restricted.
 
-    What was limited stays so, whatever the settings leave open; `--open-ssh` says otherwise, and
-    takes the limit away here. A new VM may find the rules of an earlier one of its name: they are
-    about it, too. One that an `up` lifted that was killed is in force again.
+    A restriction stays, whatever the settings leave open; `--open-ssh` removes it here. The rules
+    of an earlier VM of the same name apply to a new one, too. A restriction that was suspended by
+    an `up` that was killed is enforced again.
     """
     if not instance.external:
         _check_proxy(compute, instance)
@@ -63,7 +63,7 @@ def restriction_for(
 
 
 def remove_restriction(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
-    """The rules of a VM that is gone go, too; nothing happens for one that had none."""
+    """Delete the rules of a deleted VM; nothing happens for one that had none."""
     if instance.labels.get(LIMIT_LABEL):
         yield from _delete(compute, RuleNames.of(instance.name), clock)
 
@@ -82,9 +82,9 @@ class SshRestriction:
         self._reported_at: float | None = None  # when the VM's own word of this boot was seen first
 
     def blocks_us(self, instance: Instance, silent_s: float) -> bool:
-        """Whether the port, silent for so long, is shut to our address, and not just not open yet.
+        """Whether the port, silent for `silent_s`, blocks our address, or is just not open yet.
 
-        The VM's watchdog tells the API that it is up, from whatever address we come.
+        The VM's watchdog reports to the API that it is up, whatever our address is.
         """
         if not self.enforced:
             return False
@@ -102,13 +102,13 @@ class SshRestriction:
         yield Info(
             "SSH is restricted to one address: lifting the restriction until you are connected."
         )
-        self._set_label(SUSPENDED)  # whoever looks before it is set again reads the truth
+        self._set_label(SUSPENDED)  # correct for all who read it before it is set again
         self._suspension = firewall.set_in_force(self.compute, self.names.deny, False)
         yield from self.wait_done(self._suspension)
         self.enforced = False
 
     def restore(self) -> None:
-        """What was lifted is in force again: nobody was let in, or whoever waits has left."""
+        """Enforce what was suspended: nobody was let in, or nobody waits any more."""
         if self._suspension is None:
             return
         drain(wait_operation(self.compute, self._suspension, self.clock, "limit"))
@@ -131,7 +131,7 @@ class SshRestriction:
         if right and shut and self._label == label_of(source):
             return
         yield Started("limit", f"Restricting SSH to {source}")
-        # first the rule that lets us in, and the one that shuts the door last
+        # first the rule that lets us in, and last the one that blocks all others
         yield from self.wait_done(
             firewall.put_allow(compute, names, vm, source, there=allow is not None)
         )
@@ -148,7 +148,7 @@ class SshRestriction:
                        self.clock.monotonic() - began)  # fmt: skip
 
     def remove(self) -> Story[None]:
-        """Let in whoever the network's own rules let in."""
+        """Delete the restriction: the network's own rules decide."""
         began = self.clock.monotonic()
         yield Started("limit", f"Lifting the restriction of SSH to {self.instance.name}")
         yield from _delete(self.compute, self.names, self.clock)
@@ -168,7 +168,7 @@ class SshRestriction:
 
 
 def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
-    for name in (names.deny, names.allow):  # the door opens before the way through it goes
+    for name in (names.deny, names.allow):  # in this order nobody is shut out meanwhile
         asked = firewall.delete_rule(compute, name)
         yield from wait_deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
 
@@ -179,7 +179,7 @@ def _check_proxy(compute: Compute, instance: Instance) -> None:
     try:
         rules = ingress_rules(compute, network)
     except VmctlError:
-        return  # a shared network's rules may be none of ours to read
+        return  # vmctl may not be allowed to read a shared network's rules
     if not allows_iap(rules, instance.tags):
         raise Unreachable(
             f"{instance.name} has no external address, and no firewall rule lets Google's "

@@ -32,7 +32,7 @@ def stop(
 ) -> Story[list[TunnelRecord]]:
     """Close the project's tunnels, one of them, the one at a local port, or all of every project.
 
-    What was not open is no error. The services on the VM go on.
+    A tunnel that is not open is not an error. The services on the VM keep running.
     """
     clock = clock or Clock()
     found = [record for record in open_tunnels() if _is_meant(record, project, which)]
@@ -68,7 +68,7 @@ def background(
     any_port: bool = False,
     clock: Clock | None = None,
 ) -> Story[TunnelRecord]:
-    """Open a tunnel that goes on without this terminal; return when its URL answers.
+    """Open a tunnel that outlives this terminal; returns when its URL answers.
 
     One that is open already is kept. Raises what the tunnel itself would raise.
     """
@@ -87,7 +87,7 @@ def background(
     child = _start(project, what, _port_word(port, any_port), log)
     ready = False
     try:
-        told = 0
+        shown = 0
         while True:
             for record in open_tunnels():
                 if record.pid == child.pid and record.state == UP:
@@ -97,10 +97,10 @@ def background(
                     return record
             ended = child.poll() is not None
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            for line in lines[told:]:
+            for line in lines[shown:]:
                 if line.startswith("… "):
                     yield Advanced(STEP, line.removeprefix("… "))
-            told = len(lines)
+            shown = len(lines)
             if ended:
                 raise _failure(lines, log)
             clock.sleep(POLL_S)
@@ -135,15 +135,15 @@ def _start(project: Project, what: str, port: list[str], log: Path) -> subproces
 
 
 def _failure(lines: list[str], log: Path) -> VmctlError:
-    """The error with which the tunnel in the background ended, as it told it.
+    """The error with which the tunnel in the background ended, from its log.
 
     Raises OSError itself where the log's disk is full.
     """
     for line in reversed(lines):
         try:
-            told = json.loads(line)
-            kind = getattr(errors, told["error"], VmctlError)
-            return _made(kind, told["message"], told["hint"])
+            record = json.loads(line)
+            kind = getattr(errors, record["error"], VmctlError)
+            return _to_error(kind, record["message"], record["hint"])
         except (ValueError, KeyError, TypeError):
             continue
     words = last_lines("\n".join(lines), 3)
@@ -153,7 +153,7 @@ def _failure(lines: list[str], log: Path) -> VmctlError:
     return VmctlError(f"The background tunnel ended: {words}", hint=f"Its log: {log}")
 
 
-def _made(kind: object, message: str, hint: str) -> VmctlError:
+def _to_error(kind: object, message: str, hint: str) -> VmctlError:
     known = isinstance(kind, type) and issubclass(kind, VmctlError)
     made = kind if known and kind is not errors.JobFailed else VmctlError
     error: VmctlError = made(message, hint=hint)  # type: ignore[operator]

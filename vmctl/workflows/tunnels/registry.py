@@ -56,7 +56,7 @@ class TunnelRecord:
 
 
 class OwnRecord:
-    """Our own tunnel's record; it disappears with us, however we end."""
+    """Our own tunnel's record; it counts only while this process lives."""
 
     def __init__(self, project: Project, forwarding: Forwarding, *, background: bool) -> None:
         identity = f"{os.getpid()}-{secrets.token_hex(3)}"
@@ -93,21 +93,21 @@ class OwnRecord:
             raise
 
     def update(self, state: str, *, url: str = "", note: str = "") -> None:
-        """Say how the tunnel is; an URL once told stays.
+        """Write the tunnel's state; a URL once set stays.
 
-        A full disk closes no tunnel; but in the background nobody would ever know of one whose
+        A full disk closes no tunnel; but in the background nobody would ever learn of one whose
         record never says that it is up: then it raises OSError.
         """
         since = self.record.since if state == self.record.state else _now()
         url = url or self.record.url
-        told = replace(self.record, state=state, since=since, url=url, note=note)
-        if told != self.record:
-            self.record = told
+        updated = replace(self.record, state=state, since=since, url=url, note=note)
+        if updated != self.record:
+            self.record = updated
             try:
                 self._write()
                 self._seen = self._seen or state == UP
             except OSError:
-                if state == UP and told.background and not self._seen:
+                if state == UP and updated.background and not self._seen:
                     raise
 
     def new_socket(self) -> Path:
@@ -125,7 +125,7 @@ class OwnRecord:
 
 
 def open_tunnels() -> list[TunnelRecord]:
-    """Every tunnel of this user's, by port; what a dead one left behind is swept."""
+    """Every tunnel of this user's, by port; leftovers of dead ones are removed."""
     found = []
     for file in _folder().glob("*.json"):
         if not _is_held(file):
@@ -139,7 +139,7 @@ def open_tunnels() -> list[TunnelRecord]:
 
 
 def end(record: TunnelRecord, clock: Clock) -> None:
-    """Close a tunnel and wait until it is gone."""
+    """Close a tunnel and wait for its end."""
     file = _folder() / f"{record.id}.json"
     for polite in (True, False):
         if not _is_held(file):  # the lock proves that the process is still the tunnel's
@@ -156,8 +156,8 @@ def end(record: TunnelRecord, clock: Clock) -> None:
 def address_to_open(url: str) -> str:
     """What to hand to a browser, whose command line everyone on this computer may read.
 
-    For an URL with a token that is a page of ours alone that leads there; it goes with its tunnel,
-    and "" says that the tunnel has gone already.
+    For a URL with a token that is a private page that leads there; it is removed with its tunnel.
+    Returns "" where the tunnel has ended already.
     """
     if "?" not in url:
         return url
@@ -174,7 +174,7 @@ def address_to_open(url: str) -> str:
 
 
 def log_file(project: Project, what: str) -> Path:
-    """What a tunnel in the background told last."""
+    """The output of a tunnel in the background."""
     folder = cache_dir() / "tunnels"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / f"{project.owner}-{project.name}-{what}.log"

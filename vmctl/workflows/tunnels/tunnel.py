@@ -1,4 +1,4 @@
-"""A tunnel to a port or a service of the VM that comes back by itself."""
+"""A tunnel to a port or a service of the VM that reconnects by itself."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def tunnel(
 ) -> Story[None]:
     """Reach a service or port of the VM at 127.0.0.1 here; Ready tells the URL.
 
-    A service is started when it is not running and has answered HTTP before the URL is told.
+    A service is started when it is not running and has answered HTTP before its URL is.
     Then the tunnel is kept up until the story is closed: over lost links, sleep, stops and starts
     of the VM, new addresses. The local port stays ours all the time. Ends with an error only when
-    the VM is gone.
+    the VM no longer exists.
     """
     clock = clock or Clock()
     services = [(service.name, service.port) for service in project.services.values()]
@@ -72,7 +72,7 @@ def tunnel(
 
 
 def _listen(port: int, any_port: bool) -> Any:
-    """The local port; one that another tunnel of ours holds is told with that tunnel's URL."""
+    """The local port; a port that another tunnel holds is named with that tunnel's URL."""
     if any_port:
         return local_ports.listen_from(port)
     try:
@@ -91,7 +91,7 @@ def _listen(port: int, any_port: bool) -> Any:
 
 
 class _Tunnel:
-    """One tunnel's life: connect, wait for the service, watch, come back."""
+    """One tunnel's life: connect, wait for the service, watch, reconnect."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class _Tunnel:
         self.clock = clock
         self.token = ""
         self._forward: Forward | None = None
-        self._last: Target  # the door that was tried last
-        self._said = ""
+        self._last: Target  # the endpoint that was tried last
+        self._note = ""
 
     def story(self, what: str) -> Story[None]:
         """See `tunnel`."""
@@ -119,22 +119,22 @@ class _Tunnel:
             yield Started(STEP, f"Opening the tunnel to {what}")
             began = self.clock.monotonic()
             try:
-                yield from self._first(session.ssh)
+                yield from self._connect_first(session.ssh)
             except LinkLost:
                 yield Warned(LOST)
-                yield from self._come_back()
+                yield from self._reconnect()
             leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
             yield Finished(STEP, f"{leads} of the VM", self.clock.monotonic() - began)
-            if not forwarding.service and not self._listens():
+            if not forwarding.service and not self._is_listening():
                 yield Warned(f"Nothing listens on port {forwarding.remote_port} of the VM yet")
-            self._tell_up()
+            self._record_up()
             yield UrlReady(url(forwarding, self.token))
             while True:
                 yield from self._watch()
                 lost_at = self.clock.monotonic()
                 yield Warned(LOST)
-                yield from self._come_back()
-                self._tell_up()
+                yield from self._reconnect()
+                self._record_up()
                 yield Info(f"The tunnel reconnected after {self.clock.monotonic() - lost_at:.1f} s")
         finally:
             self._disconnect()
@@ -151,7 +151,7 @@ class _Tunnel:
             yield Advanced(STEP)  # a moment in which the consumer may close us
         self._disconnect()
 
-    def _first(self, ssh: OpenSSH) -> Story[None]:
+    def _connect_first(self, ssh: OpenSSH) -> Story[None]:
         """The first connection: whatever is wrong with the service is an error now."""
         try:
             self._connect(ssh, OPEN_S)
@@ -165,8 +165,8 @@ class _Tunnel:
         except Unreachable as error:
             raise LinkLost from error
         if self.forwarding.service:
-            yield from self._answers()
-        self._lead()
+            yield from self._wait_for_http()
+        self._open_port()
 
     def _connect(self, ssh: OpenSSH, timeout_s: float) -> bool:
         """A new connection; whether the service on the VM had to be started.
@@ -190,7 +190,7 @@ class _Tunnel:
         self.token = answer["token"] if answer else ""
         return bool(answer and answer["started"])
 
-    def _lead(self) -> None:
+    def _open_port(self) -> None:
         assert self._forward is not None
         self.local.retarget(str(self._forward.path))
 
@@ -200,7 +200,7 @@ class _Tunnel:
             self._forward.close()
             self._forward = None
 
-    def _tell_up(self) -> None:
+    def _record_up(self) -> None:
         self.record.update(UP, url=url(self.forwarding, self.token))
 
     def _service_request(self) -> ServiceRequest | None:
@@ -217,17 +217,17 @@ class _Tunnel:
             "token": settings.token,
         }
 
-    # -- coming back -------------------------------------------------------------------------
+    # -- reconnecting ------------------------------------------------------------------------
 
-    def _come_back(self) -> Story[None]:
+    def _reconnect(self) -> Story[None]:
         """Lead to the VM again, however long it takes; one that no longer exists ends the tunnel.
 
-        The address seen last is tried again and again; beside that the API is asked now and then,
+        The cached address is tried again and again; meanwhile the API is asked now and then,
         because the VM may have another address, or none. Another command of this computer that
         has reached the VM (`vmctl up`) is followed at once.
         """
         self.record.update(RECONNECTING)
-        self._said = ""
+        self._note = ""
         poller = AddressPoller(self.project, self.clock)
         route = ReconnectRoute(self._last)
         try:
@@ -235,7 +235,7 @@ class _Tunnel:
                 note = route.update(poller.latest(), cached_target(self.project))
                 if route.try_connect(self.clock):
                     try:
-                        yield from self._again(route)
+                        yield from self._try_again(route)
                         return
                     except HostKeyChanged as error:
                         route.distrust()
@@ -251,27 +251,27 @@ class _Tunnel:
             poller.close()
             route.close()
 
-    def _again(self, route: ReconnectRoute) -> Story[None]:
+    def _try_again(self, route: ReconnectRoute) -> Story[None]:
         """One try to connect again; a service that does not come back is waited for no longer."""
         started = self._connect(OpenSSH(route.target), route.patience_s)
         if started:
             try:
-                yield from self._answers()
+                yield from self._wait_for_http()
             except (Conflict, TimedOut) as error:
                 yield Warned(error.message)
-        self._lead()
+        self._open_port()
 
     def _not_yet(self, note: str) -> Advanced:
         """A line where there is news, else a moment in which the consumer may close us."""
-        if not note or note == self._said:
+        if not note or note == self._note:
             return Advanced(STEP)
-        self._said = note
+        self._note = note
         self.record.update(RECONNECTING, note=note)
         return Advanced(STEP, f"Not reconnected yet: {note}")
 
     # -- the service -------------------------------------------------------------------------
 
-    def _answers(self) -> Story[None]:
+    def _wait_for_http(self) -> Story[None]:
         """Wait until the service answers HTTP; raises LinkLost, and for one that died its words."""
         assert self._forward is not None
         forward, name = self._forward, self.forwarding.service
@@ -292,7 +292,7 @@ class _Tunnel:
             except Unreachable:
                 continue  # whether the link is lost, the forward itself knows
             if not state["running"]:
-                raise _died(name, str(state["tail"]))
+                raise _service_ended(name, str(state["tail"]))
             if now > limit:
                 raise TimedOut(
                     f"{name} has not answered on the VM after {HTTP_LIMIT_S:g} s: "
@@ -301,7 +301,7 @@ class _Tunnel:
                 )
             yield Advanced(STEP)
 
-    def _listens(self) -> bool:
+    def _is_listening(self) -> bool:
         """Whether a program of the VM listens on the port, asked without disturbing it."""
         assert self._forward is not None
         # /proc/net/tcp: the local address and port in hex, then the remote one, then 0A for LISTEN
@@ -317,7 +317,7 @@ class LinkLost(Exception):
     """The connection ended before the tunnel was up."""
 
 
-def _died(service: str, tail: str) -> VmctlError:
+def _service_ended(service: str, tail: str) -> VmctlError:
     hint = f"Fix [services.{service}] in vmctl.toml, then: vmctl tunnel {service}"
     if "command not found" in tail:
         hint = 'Install it on the VM (vmctl ssh), or use a VM with image = "pytorch".'

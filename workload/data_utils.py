@@ -33,6 +33,8 @@ class ImageFolderGrayColor(ImageFolder):
     `check` is False: then nothing has been decoded yet.
     """
 
+    samples: list[tuple[str, int]]
+
     def __init__(
         self,
         root: str | Path,

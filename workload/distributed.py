@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc_per_node=2 --max_restarts=3 colorize.py …
 
-starts two on this machine (one per GPU; on the CPU through gloo). Started without torchrun, the
-team is this one process, and nothing here costs anything.
+starts two on this machine (one per GPU; on the CPU through gloo). Without torchrun there is one
+process, and nothing here costs anything.
 """
 
 import gc
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Its functions name the process group of the moment of its import as a default, and what wraps a
-# net imports it: imported later, it would keep the group and its threads until the interpreter
-# ends, and a thread that lets go of a tensor then aborts the whole process.
+# Its functions take the process group that exists when it is imported as a default argument, and
+# DistributedDataParallel imports it. Imported later, it would keep the group and its threads until
+# the interpreter ends, and a thread that frees a tensor then aborts the whole process.
 import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who this process is among `size` processes."""
+    """This process's rank among `world_size` processes, and its device."""
 
     rank: int
     world_size: int
@@ -38,35 +38,43 @@ class DistributedContext:
         return self.rank == 0
 
     def print(self, text: str) -> None:
-        """Print a line, once for the whole team."""
+        """Print a line in the main process alone."""
         if self.is_main:
             print(text, flush=True)
 
     def parallelize(self, net: nn.Module) -> nn.Module:
-        """The net, such that after backward() all processes hold the mean of their gradients."""
+        """Wrap the net so that backward() leaves the mean gradients in all processes."""
         if self.world_size == 1:
             return net
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(net, device_ids=ids, gradient_as_bucket_view=True)
 
     def any(self, flag: bool) -> bool:
-        """True in all processes if it is true in one; all must ask at the same step."""
+        """True in all processes if it is true in one; all must call it at the same step."""
         if self.world_size == 1:
             return flag
         votes = torch.tensor(int(flag))
         dist.all_reduce(votes)  # a tensor on the CPU goes through gloo: the GPU is not waited for
         return bool(votes)
 
-    def barrier(self) -> None:
-        """Wait for the others: nobody hangs up while another still talks.
+    def max(self, value: float) -> float:
+        """The largest value of all processes, in all of them."""
+        if self.world_size == 1:
+            return value
+        values = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return float(values)
 
-        Not for one that has failed: the others wait for it elsewhere, and end when it hangs up.
+    def barrier(self) -> None:
+        """Wait for the other processes, so that none leaves the group while it is in use.
+
+        Not called after a failure: the others wait in another operation, which then fails, too.
         """
         if self.world_size > 1:
             dist.barrier()
 
     def broadcast_from_main(self, content: bytes | None) -> bytes | None:
-        """The leader's bytes, in every process: machines need no common disk."""
+        """The main process's bytes in every process: machines need no common disk."""
         if self.world_size == 1:
             return content
         length = torch.tensor(-1 if content is None else len(content))
@@ -77,23 +85,23 @@ class DistributedContext:
         if content:
             buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         dist.broadcast(buffer, 0)
-        return buffer.numpy().tobytes()
+        return bytes(buffer.numpy().tobytes())
 
 
-def rendezvous_store() -> dict[str, Any]:
-    """Where the processes find each other, if it has to be another one than torchrun's own.
+def make_rendezvous() -> dict[str, Any]:
+    """Arguments for init_process_group with a store of this restart's own, if torchrun's is shared.
 
     torchrun keeps one store of addresses over all restarts, where a new process may read the
-    address of a dead one. On one machine its count of restarts tells the lives apart.
+    address of a dead one. On one machine, the number of restarts as a prefix separates them.
     """
     environ = os.environ
-    alone = environ.get("LOCAL_WORLD_SIZE") == environ["WORLD_SIZE"]
-    if not alone or environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    is_one_machine = environ.get("LOCAL_WORLD_SIZE") == environ["WORLD_SIZE"]
+    if not is_one_machine or environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
     store = dist.TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), is_master=False)
-    life = environ["TORCHELASTIC_RESTART_COUNT"]
+    restarts = environ["TORCHELASTIC_RESTART_COUNT"]
     return {
-        "store": dist.PrefixStore(f"life {life}", store),
+        "store": dist.PrefixStore(f"restart {restarts}", store),
         "rank": int(environ["RANK"]),
         "world_size": int(environ["WORLD_SIZE"]),
     }
@@ -101,7 +109,7 @@ def rendezvous_store() -> dict[str, Any]:
 
 @contextmanager
 def init_distributed() -> Iterator[DistributedContext]:
-    """The team of this process, as torchrun's environment describes it."""
+    """Join the process group that torchrun's environment describes, if any."""
     cuda = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ:
         yield DistributedContext(0, 1, torch.device("cuda" if cuda else "cpu"))
@@ -110,10 +118,10 @@ def init_distributed() -> Iterator[DistributedContext]:
     if cuda:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, **rendezvous_store())
+    dist.init_process_group(backend, **make_rendezvous())
     try:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         yield DistributedContext(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
-        gc.collect()  # a wrapped net that nobody holds any more: with it the group's threads end
+        gc.collect()  # an unreferenced wrapped net would keep the group's threads alive

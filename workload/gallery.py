@@ -72,7 +72,8 @@ def colour_folder(
         for path in find_photos(images)
         if not os.path.realpath(path).startswith(made + os.sep)
     )
-    results, unreadable = [], []
+    results: list[ColouredPicture] = []
+    unreadable: list[str] = []
     for file in files:
         name = file.relative_to(images).as_posix()
         try:

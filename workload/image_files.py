@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from plain_files import UnusualFile, open_plain, to_printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")  # Pillow's PPM is PGM and PBM as well
@@ -99,7 +100,7 @@ def load_rgb(path: str | Path, upright: bool = False, side: int | None = None) -
     try:
         with open_image(path) as image, _PIXELS_IN_MEMORY.reserve(image.width * image.height):
             photo = to_rgb(image, upright)
-            return photo if side is None else photo.resize((side, side), Image.BILINEAR)
+            return photo if side is None else photo.resize((side, side), Image.Resampling.BILINEAR)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -154,7 +155,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     with PictureFile(path) as file, Image.open(file, formats=FORMATS) as image:
         file.in_header = False
         check_size(*image.size)
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             check_tiff(image)
         elif image.format in ("JPEG", "MPO"):
             check_scans(file)
@@ -171,7 +172,7 @@ def check_size(width: int, height: int) -> None:
         raise UnreadableImage(f"longer than a JPEG's {MAX_SIDE} pixels")
 
 
-def check_tiff(image: Image.Image) -> None:
+def check_tiff(image: TiffImageFile) -> None:
     """Raise UnreadableImage for what a TIFF may be beside a photo."""
     compression = image.info.get("compression")
     if compression not in TIFF_COMPRESSIONS:

@@ -22,7 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def get_memory_bytes(device: torch.device) -> int | None:
     """Bytes of memory that the device has for a training; None if it does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
+        return int(torch.cuda.mem_get_info(device)[1])
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         lines = dict(line.split(":") for line in text.splitlines())

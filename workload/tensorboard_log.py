@@ -1,4 +1,4 @@
-"""What TensorBoard shows of one training: two writers, one for training and one for testing."""
+"""What TensorBoard shows of a training: one writer for training and one for testing."""
 
 from pathlib import Path
 from types import TracebackType
@@ -12,17 +12,17 @@ from unet import UNet
 
 
 class TensorBoardLog:
-    """Writers `train` and `test` in a run's folder, and the pictures that are watched.
+    """The writers `train` and `test` in a run's folder.
 
-    A training that goes on after `steps` steps replaces what an interrupted one wrote later.
+    A training that is resumed after `steps` steps replaces what was logged after them.
     """
 
-    def __init__(self, folder: Path, steps: int, image_size: int, drawn: type[UNet]) -> None:
+    def __init__(self, folder: Path, steps: int, image_size: int, graph_class: type[UNet]) -> None:
         purge = steps + 1 if steps else None
         self.train = SummaryWriter(folder / "train", flush_secs=10, purge_step=purge)
         self.test = SummaryWriter(folder / "test", flush_secs=10, purge_step=purge)
         if not steps:
-            write_graph(self.train, image_size, drawn)
+            write_graph(self.train, image_size, graph_class)
 
     def __enter__(self) -> "TensorBoardLog":
         return self
@@ -33,14 +33,14 @@ class TensorBoardLog:
         self.train.close()
         self.test.close()
 
-    def pictures(
-        self, gray: torch.Tensor, ours: torch.Tensor, truth: torch.Tensor, step: int
+    def log_images(
+        self, gray: torch.Tensor, predicted: torch.Tensor, truth: torch.Tensor, step: int
     ) -> None:
-        """Grids of what goes in, what comes out, and what was true."""
-        write_images(self.train, gray, ours.cpu(), truth, step)
+        """Log grids of the input, the prediction and the truth, all (N, C, H, W)."""
+        write_images(self.train, gray, predicted.cpu(), truth, step)
 
-    def scores(self, scores: Scores, step: int) -> None:
-        """A curve for each score, and those of the gray copy beside them."""
+    def log_scores(self, scores: Scores, step: int) -> None:
+        """Log a point of each score's curve, and of those of the gray copy."""
         for name, value in (
             ("validation PSNR", scores.psnr),
             ("validation PSNR, gray copy", scores.gray_psnr),
@@ -51,7 +51,7 @@ class TensorBoardLog:
             self.test.add_scalar(name, value, step)
         self.test.flush()
 
-    def histograms(self, net: nn.Module, step: int) -> None:
-        """How the weights of each layer are spread."""
+    def log_histograms(self, net: nn.Module, step: int) -> None:
+        """Log how the weights of each layer are distributed."""
         for name, weights in net.named_parameters():
             self.train.add_histogram(name, weights.detach().float().cpu(), step)

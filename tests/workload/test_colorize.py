@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_loading_weights_runs_no_code(tmp_path):
     torch.save({"last_conv.bias": os.system}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match=r"evil.pth is no file of weights"):
+    with pytest.raises(CheckpointError, match=r"evil.pth is not a file of weights"):
         load_net(tmp_path / "evil.pth")
 
 
@@ -320,6 +320,8 @@ def test_histograms_come_on_request(photos, tmp_path):
         "--precision int8",
         "--crop 999",
         "--images somewhere",
+        "--minutes 0",
+        "--minutes 1 --image_size 16 --train_samples 8 --epochs 1",
         "--unknown",
     ],
 )
@@ -330,16 +332,12 @@ def test_bad_flags_name_themselves(flags, capsys):
     assert flags.split()[0] in capsys.readouterr().err
 
 
-def test_defaults_shrink_without_a_gpu_and_say_so(capsys):
+def test_defaults_fit_a_time_without_a_gpu():
     small = parse_arguments(["--epochs", "9"], "", cuda=False)
-    assert {flag.split()[0] for flag in small.shrunk} == {
-        "--image_size",
-        "--train_samples",
-        "--batch_size",
-    }
-    assert f"--image_size {small.image_size}" in small.shrunk and small.epochs == 9
+    assert small.adjustable == {"minutes", "image_size", "train_samples"}
+    assert (small.minutes, small.epochs, small.batch_size) == (2, 9, 8)
     full = parse_arguments([], "", cuda=True)
-    assert full.shrunk == []
+    assert (full.minutes, full.is_fitted) == (None, False)
     assert (full.image_size, full.epochs, full.batch_size) == (224, 10, 32)
     assert full.train_samples is None
     assert (full.lr, str(full.data_path)) == (1e-3, "data/landscapes")

@@ -58,7 +58,7 @@ import os, pathlib, signal, sys
 import colorize
 
 first_life = pathlib.Path(sys.argv[1])
-steps, predict = 0, colorize.predict
+steps, train_step = 0, colorize.train_step
 
 def mortal(*args):
     global steps
@@ -66,9 +66,9 @@ def mortal(*args):
     if os.environ["RANK"] == "1" and steps == 7 and not first_life.exists():
         first_life.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return predict(*args)
+    return train_step(*args)
 
-colorize.predict = mortal
+colorize.train_step = mortal
 sys.exit(colorize.main(sys.argv[2:]))
 """
 

@@ -286,7 +286,8 @@ def test_folders_nested_without_end_are_left_alone(tmp_path):
 def test_a_name_cannot_command_the_terminal(photos, tmp_path, capsys):
     shutil.copytree(photos, tmp_path / "data")
     (tmp_path / "data/field/\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg").touch()
-    PhotoDataset(tmp_path / "data", 8, cache_dir=tmp_path / "cache")
+    folder = ImageFolderGrayColor(tmp_path / "data", check=False)
+    PhotoDataset(folder, 8, cache_dir=tmp_path / "cache")
     save_weights(FastUNet(), tmp_path / "unet.pth")
     flags = ["--test_net", str(tmp_path / "unet.pth"), "--images", str(tmp_path / "data")]
     assert colorize.main([*flags, "--out_dir", str(tmp_path / "out")]) == 0

@@ -26,12 +26,14 @@ from distributed import DistributedContext
 from fast_unet import FastUNet
 from gallery import render_curves
 from models import load_net
-from resume import find_checkpoint, restore
+from options import parse_arguments
+from resume import Checkpoint, adopt, check_settings, find_checkpoint, restore
 from torch import nn
 
 FUZZED = 1500
 SETTINGS = {"photos": "8 photos", "epochs": 3, "lr": 1e-3, "model": "unet"}
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
+CONFIG = parse_arguments([], "", cuda=False)  # its sizes are those of the checkpoint
 
 
 def trained():
@@ -56,9 +58,10 @@ def good(tmp_path_factory):
 def resumed(found, folder):
     """Where a training would go on; raises CheckpointError."""
     torch.save(found, folder / "checkpoint.pt")
-    back, path = find_checkpoint(folder, "auto", SETTINGS, ALONE)
-    net, optimizer, scaler = trained()
-    return restore(back, path, net, optimizer, scaler)
+    checkpoint = find_checkpoint(folder, "auto", ALONE)
+    adopt(CONFIG, checkpoint)
+    check_settings(checkpoint, SETTINGS)
+    return restore(checkpoint, *trained())
 
 
 def refused(error):
@@ -107,7 +110,8 @@ def test_odd_values_and_missing_keys_everywhere_are_refused_or_do_not_matter(goo
                 if path == ("settings",) or path[0] == "settings":
                     progress = resumed(found, tmp_path)
                 else:
-                    progress = restore(found, tmp_path / "checkpoint.pt", net, optimizer, scaler)
+                    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", found, SETTINGS)
+                    progress = restore(checkpoint, net, optimizer, scaler)
             except CheckpointError as error:
                 assert str(error).isprintable() and len(str(error)) < 500
                 continue
@@ -141,8 +145,7 @@ def test_damaged_files_are_one_error(good, tmp_path):
         if dice.random() < 0.2:
             del content[dice.randrange(len(content)) :]
         try:
-            found = load_archive(bytes(content), tmp_path / "file.pt")
-            restore(found, tmp_path / "file.pt", *trained())
+            restore(Checkpoint.parse(bytes(content), tmp_path / "file.pt"), *trained())
             taken += 1
         except CheckpointError as error:
             assert str(error).isprintable()
@@ -191,7 +194,7 @@ CLAIM = (
 def test_nothing_that_a_file_asks_for_is_run_or_allotted(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "unet.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="no file of weights") as error:
+    with pytest.raises(CheckpointError, match="not a file of weights") as error:
         load_net(tmp_path / "unet.pth")
     assert refused(error)
     assert not (tmp_path / "exploded").exists()

@@ -9,7 +9,8 @@ import sys
 import colorize
 import pytest
 import torch
-from checkpoint import remove_temporary_files
+from checkpoint import remove_temporary_files, save_weights
+from models import create_net
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from unet import UNet
 
@@ -63,11 +64,11 @@ def undisturbed(photos, tmp_path_factory):
 @pytest.mark.parametrize(
     ("where", "last"),
     [
-        ("predict", 2),
+        ("train_step", 2),
         ("fsync", 8),
         ("fsync", 9),
         ("save_sample", 1),
-        pytest.param("predict", 6, marks=pytest.mark.exhaustive),
+        pytest.param("train_step", 6, marks=pytest.mark.exhaustive),
         pytest.param("fsync", 4, marks=pytest.mark.exhaustive),
     ],
 )
@@ -110,17 +111,36 @@ def test_where_it_was_stopped_does_not_matter(photos, tmp_path, undisturbed, mon
     for stop_at in (3, 7):
 
         class Stopping(stopping):
-            def check(self, agreed=bool, stop_at=stop_at):
+            def check(self, any_process=bool, stop_at=stop_at):
                 self.steps = getattr(self, "steps", 0) + 1
                 if self.steps == stop_at:
                     self.signum = signal.SIGTERM
-                super().check(agreed)
+                super().check(any_process)
 
         monkeypatch.setattr(colorize, "StopRequest", Stopping)
         assert colorize.main(flags(photos, tmp_path)) == 143
     monkeypatch.setattr(colorize, "StopRequest", stopping)
     assert colorize.main(flags(photos, tmp_path)) == 0
     assert same(weights(tmp_path), weights(undisturbed))
+
+
+def test_an_epoch_whose_validation_was_stopped_is_validated_later(
+    photos, tmp_path, undisturbed, monkeypatch
+):
+    validate = colorize.validate
+
+    def stopped_in_its_middle(net, loader, dtype, check_stop):
+        signal.raise_signal(signal.SIGTERM)
+        return validate(net, loader, dtype, check_stop)
+
+    monkeypatch.setattr(colorize, "validate", stopped_in_its_middle)
+    assert colorize.main(flags(photos, tmp_path)) == 143
+    assert json.loads((tmp_path / "history.json").read_text()) == []
+    monkeypatch.setattr(colorize, "validate", validate)
+    assert colorize.main(flags(photos, tmp_path)) == 0
+    assert same(weights(tmp_path), weights(undisturbed))
+    ours, theirs = (json.loads((d / "history.json").read_text()) for d in (tmp_path, undisturbed))
+    assert ours == theirs and all("psnr" in epoch for epoch in ours)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +195,7 @@ def test_a_checkpoint_of_another_program_is_one_sentence(photos, one_epoch, tmp_
     torch.save({**found, "progress": {"time": 3}}, tmp_path / "checkpoint.pt")
     assert colorize.main(flags(photos, tmp_path)) == 2
     (error,) = capsys.readouterr().err.splitlines()
-    assert "no checkpoint of this program" in error
+    assert "not a checkpoint of this program" in error
 
 
 def test_leftovers_of_the_dead_are_deleted_and_the_files_of_the_living_stay(tmp_path):
@@ -251,6 +271,15 @@ def test_weights_alone_can_be_gone_on_from_and_epochs_counted_from_anywhere(
     told = capsys.readouterr().out
     assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["3"]
     assert not same(weights(tmp_path), weights(undisturbed))
+
+
+def test_weights_of_the_other_model_name_the_flag(photos, tmp_path, capsys):
+    save_weights(create_net("half"), tmp_path / "half.pth")
+    start = ["--resume", str(tmp_path / "half.pth"), "--epochs", "1"]
+    assert colorize.main([*flags(photos, tmp_path), *start]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "weights of --model half" in error and "Add --model half" in error
+    assert colorize.main([*flags(photos, tmp_path), *start, "--model", "half"]) == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no checkpoint", b"PK\3\4 half"])

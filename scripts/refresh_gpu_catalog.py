@@ -58,7 +58,7 @@ SIZES = {
     "a3-ultragpu-8g": (224, 2952.0),
     "a4-highgpu-8g": (224, 3968.0),
 }
-# zones whose hosts with so many of a GPU may be smaller than elsewhere: vCPUs and GB
+# zones whose hosts with that number of GPUs may be smaller than elsewhere: vCPUs and GB
 SMALLER_HOSTS = {
     (zone, "nvidia-tesla-p100", 4): (64, 208.0) for zone in ("europe-west1-b", "europe-west1-d")
 }
@@ -244,9 +244,9 @@ def _row_complaints(row: Row) -> Iterator[str]:
     if inside is not None and inside != gpu:
         yield f"has {inside.title}"
     size = MachineType.parse(row.machine_type)
-    told = SIZES.get(row.machine_type, (size.vcpus, size.mem_gb))
-    if told != (row.vcpus, row.mem_gb):
-        yield f"has {told[0]} vCPUs and {told[1]} GB"
+    expected = SIZES.get(row.machine_type, (size.vcpus, size.mem_gb))
+    if expected != (row.vcpus, row.mem_gb):
+        yield f"has {expected[0]} vCPUs and {expected[1]} GB"
     if not re.fullmatch(r"[a-z]+-[a-z]+\d+-[a-z]", row.zone):
         yield "no zone's name"
     on_demand, spot = row.price_ondemand_usd_h, row.price_spot_usd_h

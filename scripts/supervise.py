@@ -100,7 +100,7 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float | None) -> int:
 
 
 def running(folder: Path) -> list[str]:
-    """The tests that have begun and not ended."""
+    """The tests that have started and not ended."""
     names = []
     for file in (folder / "running").iterdir():
         with contextlib.suppress(OSError):
@@ -110,13 +110,13 @@ def running(folder: Path) -> list[str]:
 
 def end_all() -> list[str]:
     """End every process that descends from this one; their command lines."""
-    told: dict[int, str] = {}
+    ended: dict[int, str] = {}
     deadline = time.monotonic() + POLITE_S
     while descendants(os.getpid()) and time.monotonic() < deadline - POLITE_S + GRACE_S:
         _reap()  # what is about to end by itself may do so
         time.sleep(POLL_S)
     while found := descendants(os.getpid()):
-        told.update(found)
+        ended.update(found)
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -125,7 +125,7 @@ def end_all() -> list[str]:
             break
         time.sleep(POLL_S)
     _reap()
-    return list(told.values())
+    return list(ended.values())
 
 
 def _reap() -> None:

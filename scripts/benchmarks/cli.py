@@ -75,9 +75,9 @@ class CommandBench(BenchCloud):
 
     def gcloud_environ(self) -> dict[str, str]:
         """The exports of `vmctl emulator env`, as a dict."""
-        told = self.vmctl("emulator", "env")
+        exports = self.vmctl("emulator", "env")
         shell = subprocess.run(
-            ["bash", "-c", told + "\nenv -0"], env={}, capture_output=True, text=True, check=True
+            ["bash", "-c", exports + "\nenv -0"], env={}, capture_output=True, text=True, check=True
         ).stdout
         pairs = (item.split("=", 1) for item in shell.split("\0") if "=" in item)
         return {key: value for key, value in pairs if key.startswith(("CLOUDSDK_", "REQUESTS_"))}
@@ -91,7 +91,7 @@ def show(title: str, seconds: Mapping[str, float], against: str) -> None:
 
 
 def bench_cli(bench: CommandBench) -> None:
-    """`--help` and `status` beside an empty typer app and gcloud."""
+    """`--help` and `status` compared with an empty typer app and gcloud."""
     empty = bench.base / "empty.py"
     empty.write_text(EMPTY_APP)
     commands = {
@@ -113,7 +113,7 @@ def bench_cli(bench: CommandBench) -> None:
 
 
 def bench_up(bench: CommandBench) -> None:
-    """`up` beside `gcloud compute instances create`, and what `up` adds to the machine."""
+    """`up` compared with `gcloud compute instances create`, and what `up` adds to the machine."""
     gcloud = shutil.which("gcloud")
     commands = {"vmctl up (until it can train)": [VMCTL, "up", "--gpu", "t4", "--yes"]}
     undo = {"vmctl up (until it can train)": [VMCTL, "down", "--delete", "--yes"]}

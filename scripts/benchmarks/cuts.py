@@ -126,7 +126,7 @@ def _start(bench: Bench, machine: Machine, *words: str) -> subprocess.Popen[byte
 
 
 class Tunnel:
-    """`vmctl tunnel bench` held open, and when it said what."""
+    """`vmctl tunnel bench` held open, and its lines with their times."""
 
     def __init__(self, bench: Bench, machine: Machine, port: int) -> None:
         self.lines: list[tuple[float, str]] = []
@@ -201,8 +201,8 @@ def row_tunnel(bench: Bench, machines: Trees) -> None:
                             ("direct", CLOUD_ADDRESS, 8000), ("tunnel", "127.0.0.1", 8201),
                         ):  # fmt: skip
                             argv = [sys.executable, str(load), address, str(port), str(seconds)]
-                            told = bench.text([*argv, kind], cwd=machine.folder)
-                            rates[way].append(float(told))
+                            rate = bench.text([*argv, kind], cwd=machine.folder)
+                            rates[way].append(float(rate))
                     for way, values in rates.items():
                         middle = sorted(values)[len(values) // 2]
                         print(f"  {way}: {middle:.0f} a second  (of {len(values)} rounds: "
@@ -235,16 +235,16 @@ def row_heal(bench: Bench, machines: Trees) -> None:
 def _heal_once(bench: Bench, tunnel: Tunnel, asker: subprocess.Popen[str]) -> None:
     title(f"a tunnel after a cut of {CUT_S:g} s, with traffic, 30 ms")
     _answered(asker, time.monotonic())
-    told = len(tunnel.lines)
+    before = len(tunnel.lines)
     bench.link.set(cut=True)
     cut_at = time.monotonic()
     with contextlib.suppress(NotInTime):
         eventually(
-            lambda: len(tunnel.lines) > told, "the tunnel notices", within_s=CUT_S, gap_s=GAP_S
+            lambda: len(tunnel.lines) > before, "the tunnel notices", within_s=CUT_S, gap_s=GAP_S
         )
-    if len(tunnel.lines) > told:
-        at, line = tunnel.lines[told]
-        print(f"  it said: {line}")
+    if len(tunnel.lines) > before:
+        at, line = tunnel.lines[before]
+        print(f"  it printed: {line}")
         verdict(bench, "tunnel, cut: noticed after", at - cut_at, 8, " s")
     else:
         verdict(bench, "tunnel, cut: not noticed within", CUT_S, 8, " s")
@@ -279,10 +279,10 @@ def row_stale(bench: Bench, machines: Trees) -> None:
             machine.warm_up()
             bench.link.move()
             began = time.monotonic()
-            told = bench.text([VMCTL, *command], cwd=machine.folder)
+            output = bench.text([VMCTL, *command], cwd=machine.folder)
             took.append(time.monotonic() - began)
-            if command[0] == "exec" and told.strip() != "right":
-                raise RowError(f"the command said {json.dumps(told)}")
+            if command[0] == "exec" and output.strip() != "right":
+                raise RowError(f"the command printed {json.dumps(output)}")
             _cold_peer(machine)
         title(f"`vmctl {command[0]}` after the laptop's address changed, 30 ms")
         print("  " + ", ".join(f"{value:.2f} s" for value in took))

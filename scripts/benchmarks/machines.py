@@ -39,7 +39,7 @@ class Room(BenchCloud):
 
 
 def run(count: int = COUNT) -> None:
-    """Print what so many machines weigh, each and together."""
+    """Print what these machines use, each and together."""
     names = [f"m{number:02d}" for number in range(count)]
     with Room.opened("bench") as room:
         itself = processes()[room.emulator]
@@ -48,9 +48,9 @@ def run(count: int = COUNT) -> None:
         room.fill(names)
         booted_s = time.perf_counter() - began
         began = time.perf_counter()
-        said = room.ask_all(names, "hostname")
+        names_seen = room.ask_all(names, "hostname")
         asked_s = time.perf_counter() - began
-        right = sum(said[i] == f"bench-{name}" for i, name in enumerate(names))
+        right = sum(names_seen[i] == f"bench-{name}" for i, name in enumerate(names))
         machines = machines_of(room.emulator)
         weights = sorted(sum(one.pss_mib for one in inside) for inside in machines)
         full_mib = itself.pss_mib

@@ -23,7 +23,7 @@ POINTS = 12  # of each curve
 ROW = "  {:<38}{:9.2f} dB  SSIM {:.3f}  colourfulness {:4.1f}"
 
 
-class Trial:
+class EqualTraining:
     """Photos of one size, and nets that are trained on them for equally many steps."""
 
     def __init__(self, data: Path, base: Path, steps: int, side: int, size: int) -> None:
@@ -32,7 +32,7 @@ class Trial:
         start = time.process_time()
         self.pixels, bad = open_cache(files, side, base / "cache")
         self.decoding = time.process_time() - start
-        self.training, validation = (
+        self.indices, validation = (
             [index for index in part if index not in bad] for part in split_by_photo(found)
         )
         self.steps, self.side, self.size = steps, side, size
@@ -72,16 +72,16 @@ class Trial:
 
     def photos(self, ours: bool) -> Iterator[Batch]:
         """Batches without end: mirrored at times, or as the course's loader makes them."""
-        batches = PhotoLoader(self.pixels, self.training, self.size, self.device, shuffle=True)
+        batches = PhotoLoader(self.pixels, self.indices, self.size, self.device, shuffle=True)
         for epoch in range(1, self.steps + 1):
             batches.set_epoch(epoch)
             if ours:
                 yield from batches
                 continue
             order = torch.randperm(
-                len(self.training), generator=torch.Generator().manual_seed(epoch)
+                len(self.indices), generator=torch.Generator().manual_seed(epoch)
             )
-            for rows in torch.tensor(self.training)[order].split(self.size):
+            for rows in torch.tensor(self.indices)[order].split(self.size):
                 gray, truth = to_batch(self.pixels[rows])
                 yield gray.to(self.device).contiguous(), truth.to(self.device).contiguous(), 1.0
 
@@ -94,30 +94,30 @@ def bench_quality(
     data: Path, base: Path, steps: int, side: int, size: int, *, naive: bool = True
 ) -> dict[str, Curve]:
     """Train each net for equally many steps; returns their curves."""
-    trial = Trial(data, base, steps, side, size)
+    training = EqualTraining(data, base, steps, side, size)
     print(
         f"\nQuality after {steps} steps of {size} at {side}×{side},"
-        f" {len(trial.training)} photos, seed 0",
+        f" {len(training.indices)} photos, seed 0",
         flush=True,
     )
     alone, naive_seconds = float("nan"), 0.0
     if naive:
-        *_, (_, naive_seconds, net) = trial.train(None)
-        scores = validate(net, trial.held_out, None)
-        alone = psnr_alone(net, trial.held_out)
+        *_, (_, naive_seconds, net) = training.train(None)
+        scores = validate(net, training.held_out, None)
+        alone = psnr_alone(net, training.held_out)
         print(ROW.format("gray copy", scores.gray_psnr, scores.gray_ssim, 0))
         print(f"  {'naive: its output as it is':<38}{alone:9.2f} dB")
         print(ROW.format("naive, given the photo's brightness", *scores[:3]), flush=True)
     curves: dict[str, Curve] = {}
     for model in ("unet", "half"):
         curves[model] = []
-        for taken, seconds, net in trial.train(model):
-            scores = validate(net, trial.held_out, autocast_dtype(trial.device))
+        for taken, seconds, net in training.train(model):
+            scores = validate(net, training.held_out, autocast_dtype(training.device))
             curves[model].append((taken * size, seconds, scores.psnr))
         if model == "unet":
             if not naive:
                 print(ROW.format("gray copy", scores.gray_psnr, scores.gray_ssim, 0))
-            as_it_is = psnr_alone(net, trial.held_out)
+            as_it_is = psnr_alone(net, training.held_out)
             print(f"  {'colorize.py: unet.pth as it is':<38}{as_it_is:9.2f} dB")
         print(
             ROW.format(f"colorize.py --model {model}", *scores[:3])
@@ -125,7 +125,7 @@ def bench_quality(
             flush=True,
         )
         points = ", ".join(f"{photos}: {found:.2f}" for photos, _, found in curves[model])
-        print(f"    after so many photos: {points} dB", flush=True)
+        print(f"    after this number of photos: {points} dB", flush=True)
         if model == "unet" and naive:
             print(f"  reach: 1 dB above the naive script; here {scores.psnr - alone:+.2f} dB")
         soon = reached(curves[model], alone)

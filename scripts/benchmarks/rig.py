@@ -30,22 +30,22 @@ ALIVE = ["ServerAliveInterval 5", "ServerAliveCountMax 3", "ConnectTimeout 5", "
 MODULES = """
 import json, os, sys
 out, name = sys.argv[1:3]
-def tell():
+def report():
     with open(out, "w") as file:
         json.dump([n for n in sys.modules if n != "__main__"], file)
-def told(function):
+def reporting(function):
     def wrapper(*words, **options):
-        tell()
+        report()
         return function(*words, **options)
     return wrapper
 for function in ("_exit", "execv", "execve", "execvp", "execvpe"):
-    setattr(os, function, told(getattr(os, function)))
+    setattr(os, function, reporting(getattr(os, function)))
 sys.argv = ["vmctl", *sys.argv[2:]]
 try:
     from vmctl.__main__ import run
     run()
 finally:
-    tell()
+    report()
 """
 IMPORT = """
 import contextlib, importlib, json, sys

@@ -1,4 +1,4 @@
-"""The workload beside the course's own way (workload/baseline.py), in one run: ratios, and limits.
+"""The workload compared with the course's own way (workload/baseline.py): ratios, and limits.
 
 Runs under any Python that has torch; `scripts/bench training` finds the one of the machines' image.
 Contestants take turns, each step in a process of its own. Processor time stands beside wall time:

@@ -83,7 +83,7 @@ def _text_files(
 def _source_text(size: int, source: random.Random) -> bytes:
     """Python that people wrote: made-up text suits some compressors far better than others.
 
-    The same for the same Python: its library's files and those of what is installed beside it."""
+    The same for the same Python: its library's files and those of installed packages."""
     paths = sysconfig.get_paths()
     found = []
     for place in dict.fromkeys((paths["stdlib"], paths["purelib"])):

@@ -175,9 +175,9 @@ def row_gcloud(bench: Bench, machines: Trees) -> None:
     peer = "scp -r cold (gcloud is not here)"
     if shutil.which("gcloud"):
         peer = "gcloud compute scp --recurse"
-        told = bench.text([VMCTL, "emulator", "env"], cwd=machine.folder)
+        exports = bench.text([VMCTL, "emulator", "env"], cwd=machine.folder)
         shell = subprocess.run(
-            ["bash", "-c", told + "\nenv -0"], env={"PATH": os.environ["PATH"]},
+            ["bash", "-c", exports + "\nenv -0"], env={"PATH": os.environ["PATH"]},
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         pairs = (item.split("=", 1) for item in shell.split("\0") if "=" in item)

@@ -43,7 +43,7 @@ def own_emulator() -> Iterator[Callable[..., Emulator]]:
 
 @pytest.fixture
 def cloud(emulator: Emulator) -> Iterator[Cloud]:
-    """A project on the shared emulator; its instances are gone afterwards."""
+    """A project on the shared emulator; its instances are removed afterwards."""
     made = Cloud(emulator, f"p-{uuid.uuid4().hex[:10]}")
     yield made
     made.clear()

@@ -121,13 +121,13 @@ def expired(tmp_path: Path, account: dict[str, str], token_server: str) -> Path:
 
 
 def test_expired_credentials_say_how_to_renew_them(
-    stranger: Laptop, empty: Path, expired: Path
+    anonymous: Laptop, empty: Path, expired: Path
 ) -> None:
     environ = {
         "GOOGLE_APPLICATION_CREDENTIALS": str(expired),
         "VMCTL_PROJECT": "some-project",
     }
-    told = stranger("up", cwd=empty, code=5, environ=environ)
+    told = anonymous("up", cwd=empty, code=5, environ=environ)
     assert "gcloud auth" in told.stderr
 
 

@@ -75,7 +75,7 @@ class Client:
 def at_work(linked: Linked, *words: str) -> Iterator[Client]:
     """A command that is killed when the block ends, should it still be at work."""
     with tempfile.TemporaryFile() as file:
-        client = Client(linked.laptop.start_forked(*words, cwd=linked.folder, told=file), file)
+        client = Client(linked.laptop.start_forked(*words, cwd=linked.folder, output=file), file)
         try:
             yield client
         finally:

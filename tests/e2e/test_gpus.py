@@ -7,17 +7,17 @@ from pathlib import Path
 from tests.harness.laptop import Laptop, rows
 
 
-def test_without_credentials_the_table_answers_and_says_so(stranger: Laptop, folder: Path) -> None:
+def test_without_credentials_the_table_answers_and_says_so(anonymous: Laptop, folder: Path) -> None:
     bare = {"PATH": "/usr/bin:/bin"}
     words = ("gpus", "--region", "europe-west1")
-    done = stranger(*words, cwd=folder, environ=bare)
+    done = anonymous(*words, cwd=folder, environ=bare)
     first, *lines = rows(done.stdout)
     assert first == ["GPU", "ZONE", "MACHINE", "ON", "DEMAND", "SPOT"]
     assert ["t4", "europe-west1-b", "n1-standard-4", "$0.559/h", "$0.227/h"] in lines
     assert not [line for line in lines if line[0] in {"v100", "a100"}]
     assert "without asking Google" in done.stderr
     assert "2026-07-30" in done.stderr
-    told = stranger.json(*words, cwd=folder, environ=bare)
+    told = anonymous.json(*words, cwd=folder, environ=bare)
     assert told["asked_google"] is False
     assert {offer["offered"] for offer in told["offers"]} == {None}
 

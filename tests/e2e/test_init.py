@@ -76,27 +76,27 @@ def test_a_home_folder_is_refused(laptop: Laptop, folder: Path) -> None:
     assert "all of it would be pushed" in told.stderr
 
 
-def test_the_project_comes_from_the_default_credentials(stranger: Laptop, folder: Path) -> None:
+def test_the_project_comes_from_the_default_credentials(anonymous: Laptop, folder: Path) -> None:
     key = folder.parent / "key.json"
     login = {"type": "authorized_user", "client_id": "a", "client_secret": "b"}
     key.write_text(json.dumps({**login, "refresh_token": "c"}))
     environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(key), "GOOGLE_CLOUD_PROJECT": "my-lab-1"}
-    stranger("init", cwd=folder, environ=environ)
+    anonymous("init", cwd=folder, environ=environ)
     assert settings(folder)["project"] == "my-lab-1"
     assert "local" not in settings(folder)
 
 
 @pytest.mark.gcloud
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_the_project_comes_from_gclouds_settings(stranger: Laptop, folder: Path) -> None:
-    told = stranger("init", cwd=folder, environ={"CLOUDSDK_CORE_PROJECT": "from-gcloud"})
+def test_the_project_comes_from_gclouds_settings(anonymous: Laptop, folder: Path) -> None:
+    told = anonymous("init", cwd=folder, environ={"CLOUDSDK_CORE_PROJECT": "from-gcloud"})
     assert settings(folder)["project"] == "from-gcloud"
     assert "gcloud auth application-default login" in told.stderr, "and nobody is logged in"
 
 
-def test_at_a_terminal_it_asks_little_and_asks_again(stranger: Laptop, folder: Path) -> None:
+def test_at_a_terminal_it_asks_little_and_asks_again(anonymous: Laptop, folder: Path) -> None:
     ours, theirs = pty.openpty()
-    environ = stranger.environ | {"TERM": "dumb", "PATH": "/usr/bin:/bin"}
+    environ = anonymous.environ | {"TERM": "dumb", "PATH": "/usr/bin:/bin"}
     with subprocess.Popen(
         [PROGRAM, "init"], cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs,
         start_new_session=True,

@@ -192,7 +192,7 @@ def test_a_dead_guest_agent_is_named_and_an_image_without_a_driver_is_lived_with
     assert result["action"] == "started", "what the hint says helps"
     # that this image brings no driver is the user's choice
     assert result["gpu_driver"] is None
-    assert any("brings none" in line for line in result["told"])
+    assert any("brings none" in line for line in result["lines"])
 
 
 def test_a_vm_taken_back_while_it_boots_is_named(cloud: BringUpCloud) -> None:

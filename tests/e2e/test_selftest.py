@@ -48,7 +48,7 @@ def interrupted_at(cloud: HeldCloud, call: int, when: str, **counted: Any) -> st
     """
     cloud.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
     with tempfile.TemporaryFile() as file:
-        client = cloud.laptop.start_forked(*SELFTEST, cwd=cloud.folder, told=file)
+        client = cloud.laptop.start_forked(*SELFTEST, cwd=cloud.folder, output=file)
         held = cloud.held(client)
         if held is not None:
             os.kill(client.pid, signal.SIGINT)

@@ -68,7 +68,7 @@ def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(stepped: Bri
     stepped.laptop("down", cwd=stepped.folder)
     before = len(changes(stepped))
     stepped.fault(kind="slow-ssh", seconds=8)
-    told = stepped.up(gpu="none")["told"]
+    told = stepped.up(gpu="none")["lines"]
     assert not any(LIFTED in line for line in told)
     assert len(changes(stepped)) == before
 

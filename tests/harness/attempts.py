@@ -12,8 +12,8 @@ ZONE_B, ZONE_C, ZONE_D = (f"europe-west1-{letter}" for letter in "bcd")
 
 def run_failing(cloud: LocalCloud, *words: str, code: int) -> dict[str, Any]:
     """The JSON document of an `up` that failed."""
-    told = cloud("up", *words, "--json", code=code).stderr
-    document: dict[str, Any] = json.loads(told.splitlines()[-1])
+    errors = cloud("up", *words, "--json", code=code).stderr
+    document: dict[str, Any] = json.loads(errors.splitlines()[-1])
     return document
 
 
@@ -31,7 +31,7 @@ def attempts_until(cloud: LocalCloud, *words: str, last: str) -> list[tuple[str,
 
 
 def output_until(cloud: LocalCloud, *words: str, last: str) -> str:
-    """What people are told by such an `up`."""
+    """What such an `up` prints for people."""
     cloud.fault(kind="operation", code="PERMISSIONS_ERROR", message="As far as here.", zone=last)
     return cloud("up", *words, code=2).stderr
 

@@ -31,7 +31,7 @@ class BringUpProcess:
     def result(self) -> dict[str, Any]:
         found = self.document()
         assert "result" in found, found
-        return {**found["result"], "told": found["told"]}
+        return {**found["result"], "lines": found["lines"]}
 
     def error(self) -> dict[str, Any]:
         found = self.document()
@@ -41,7 +41,7 @@ class BringUpProcess:
 
 
 class BringUpCloud(SteppedCloud):
-    """An emulator whose clock stands still until somebody waits."""
+    """An emulator whose clock stands still until a program waits."""
 
     def __init__(self, base: Path, toml: str = f'[vm]\nimage = "{DRIVERLESS}"\n') -> None:
         super().__init__(base, "vm")

@@ -34,7 +34,7 @@ class LocalCloud:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, label: str, **options: Any) -> Iterator[Self]:
-        """One in a folder of its own, gone with all its machines at the end."""
+        """One in a folder of its own, removed with all its machines at the end."""
         base = public_folder(label)
         made = cls(base, **options)
         try:

@@ -38,8 +38,8 @@ class HeldCloud(LocalCloud):
         those of one method, with `repeats=False` a question asked again and again once.
         """
         self.ask("POST", "/emulator/v1/hold", {"call": call, "when": when, **counted})
-        with tempfile.TemporaryFile() as told:
-            client = self.laptop.start_forked(*words, cwd=self.folder, told=told)
+        with tempfile.TemporaryFile() as output:
+            client = self.laptop.start_forked(*words, cwd=self.folder, output=output)
             method: str | None = ""  # killed whatever happens, unless it comes to its end
             try:
                 method = self.held(client)
@@ -49,8 +49,8 @@ class HeldCloud(LocalCloud):
             self.ask("DELETE", "/emulator/v1/hold")
             code = client.wait(LIMIT_S)
             if method is None:
-                told.seek(0)
-                assert code == 0, told.read().decode()
+                output.seek(0)
+                assert code == 0, output.read().decode()
         return method
 
     def at_every_call(

@@ -1,4 +1,4 @@
-"""Who somebody is to Google: nobody, or the owner of a key file whose tokens come from here."""
+"""Fake credentials: none at all, or a key file whose tokens come from a server here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def logged_out(folder: Path) -> dict[str, str]:
-    """The environment of somebody who means Google Cloud and has no login of anybody's."""
+    """The environment of a user who means Google Cloud and has no credentials."""
     return {
         "VMCTL_LOCAL": "0",
         "HOME": str(folder / "home"),

@@ -77,12 +77,12 @@ def preload() -> None:
     Catalog.load()
 
 
-def start_forked(home: Path, environ: Mapping[str, str], clock: str, told: IO[bytes]) -> Forked:
+def start_forked(home: Path, environ: Mapping[str, str], clock: str, output: IO[bytes]) -> Forked:
     """The emulator as `vmctl emulator start` makes it, without the start of Python: a process and
     a session of its own, with this environment; what it says goes to a file."""
     words = ["serve", "--home", str(home), "--clock", clock]
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        streams = [nothing.fileno(), told.fileno(), told.fileno()]
+        streams = [nothing.fileno(), output.fileno(), output.fileno()]
         # the title: vmctl looks at the command line before it says that an emulator runs
         parent = fork_server(preload=f"{__name__}:preload", title="vmctl.emulator")
         return parent.start(
@@ -107,20 +107,20 @@ class Emulator(Endpoint):
     def start(self, environ: Mapping[str, str] | None = None, umask: int = -1) -> Self:
         """Start it and wait until it serves: forked, or installed where a umask is asked for."""
         environ = {**(environ or os.environ), "VMCTL_EMULATOR_CHECK_REPLIES": "1"}
-        with tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as output:
             if umask == -1 and forkable(environ):
-                process: Any = start_forked(self.home, environ, self.clock, told)
+                process: Any = start_forked(self.home, environ, self.clock, output)
             else:
                 process = subprocess.Popen(
-                    self.command(), stdin=subprocess.DEVNULL, stdout=told, stderr=told,
+                    self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     env=dict(environ), umask=umask,
                 )  # fmt: skip
             self.process = process
 
             def serves() -> bool:
                 if process.poll() is not None:
-                    told.seek(0)
-                    raise AssertionError(told.read().decode())
+                    output.seek(0)
+                    raise AssertionError(output.read().decode())
                 served: bool = self.about.get("pid") == process.pid
                 return served
 

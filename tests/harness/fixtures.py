@@ -60,14 +60,14 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def stranger(laptop: Laptop, tmp_path: Path) -> Laptop:
-    """The same laptop, aimed at the real service and with no login of anybody's."""
+def anonymous(laptop: Laptop, tmp_path: Path) -> Laptop:
+    """The same laptop, aimed at the real service, without any credentials."""
     return Laptop(laptop.home, laptop.emulator_home, logged_out(tmp_path))
 
 
 @pytest.fixture(scope="session")
 def token_server() -> Iterator[str]:
-    """A token endpoint that gives a token to whoever asks, or refuses under /revoked."""
+    """A token endpoint that gives a token to every caller, or refuses under /revoked."""
     with serving_tokens() as url:
         yield url
 

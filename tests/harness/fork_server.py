@@ -94,11 +94,11 @@ class Forked:
         """The exit code, negative for a signal's; raises TimeoutError."""
         if self.returncode is None:
             self._answer.settimeout(timeout_s)
-            said = self._answer.recv(64)
+            code = self._answer.recv(64)
             self._answer.close()
-            if not said:
+            if not code:
                 raise RuntimeError("the fork server has ended")
-            self.returncode = int(said)
+            self.returncode = int(code)
         return self.returncode
 
     def let_go(self) -> None:
@@ -160,19 +160,19 @@ class ForkServer:
         program: str = VMCTL,
     ) -> Forked:
         """Run `vmctl WORDS…`, or another `MODULE:FUNCTION`, with these as its standard streams."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environ = {k: v for k, v in environ.items() if not k.startswith("COVERAGE_")}
         asked = [program, list(words), str(cwd), environ, new_session]
         message = json.dumps(asked, ensure_ascii=True)
-        with theirs:
-            descriptors = array.array("i", [*streams, theirs.fileno()])
+        with far:
+            descriptors = array.array("i", [*streams, far.fileno()])
             attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
             with self._lock:
                 self._socket.sendmsg([message.encode()], attached)
-        pid = ours.recv(64)
+        pid = near.recv(64)
         if not pid:
             raise RuntimeError("the fork server has ended")
-        return Forked(int(pid), ours)
+        return Forked(int(pid), near)
 
     def run(
         self,
@@ -196,10 +196,10 @@ class ForkServer:
         finally:
             for descriptor in (into, *writers):
                 os.close(descriptor)
-        told: list[bytes] = [b"", b""]
+        outputs: list[bytes] = [b"", b""]
 
         def read(index: int) -> None:
-            told[index] = readers[index].read()
+            outputs[index] = readers[index].read()
 
         threads = [threading.Thread(target=read, args=(index,)) for index in range(2)]
         for thread in threads:
@@ -217,7 +217,7 @@ class ForkServer:
                 thread.join(timeout_s)
             for reader_ in readers:
                 reader_.close()
-        return code, told[0], told[1]
+        return code, outputs[0], outputs[1]
 
     def close(self) -> None:
         self._socket.close()

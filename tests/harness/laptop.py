@@ -58,10 +58,10 @@ class Laptop:
         started.append(process)
         return process
 
-    def start_forked(self, *words: str, cwd: Path, told: IO[bytes]) -> Forked:
+    def start_forked(self, *words: str, cwd: Path, output: IO[bytes]) -> Forked:
         """Start a forked process in a session of its own, which says everything into a file."""
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-            streams = [nothing.fileno(), told.fileno(), told.fileno()]
+            streams = [nothing.fileno(), output.fileno(), output.fileno()]
             return fork_server(self.prefix).start(
                 words, cwd=cwd, environ=self.environ, streams=streams, new_session=True
             )
@@ -97,10 +97,10 @@ class Laptop:
             )
             returncode, streams = done.returncode, [done.stdout, done.stderr]
         out, err = (stream.decode("utf-8", "replace") for stream in streams)
-        told = f"$ vmctl {' '.join(words)}\n{out}{err}[exit {returncode}]"
-        assert "Traceback" not in err, told
+        transcript = f"$ vmctl {' '.join(words)}\n{out}{err}[exit {returncode}]"
+        assert "Traceback" not in err, transcript
         if code is not None:
-            assert returncode == code, told
+            assert returncode == code, transcript
         return subprocess.CompletedProcess(words, returncode, out, err)
 
     def typed(self, line: str, cwd: Path, **environ: str) -> str:

@@ -12,10 +12,10 @@ In a test (fixtures in fixtures.py; the link is reset before each test):
         linked.laptop("push", cwd=linked.folder)    # a machine (no torch) is up in linked.folder
         linked.link.set(rtt_ms=80, rate_mbit=None)  # from now on
         linked.link.set(cut=True)                   # silence both ways; cut=False heals
-        linked.link.set(cut_after_bytes=10_000_000) # cuts itself after so many TCP payload bytes
+        linked.link.set(cut_after_bytes=10_000_000) # cuts itself after N bytes of TCP payload
         linked.link.move()                          # the laptop gets another address
         before = linked.link.counters()             # .up.payload: TCP payload bytes delivered
-                                                    # .round_trips: times data went and came
+                                                    # .round_trips: turns of the conversation
 
 A connection that has known a shorter delay is slow for minutes on a longer one, as TCP's start
 ends at once: after `set(rtt_ms=...)` open new ones (`move()` makes the old ones stale).
@@ -82,7 +82,7 @@ class Counters:
 
     @property
     def round_trips(self) -> int:
-        """How often data went up and data came down: at least as often as anybody waited."""
+        """How often data passed up and then down: at least one for each wait."""
         return self.up.turns
 
 
@@ -121,7 +121,7 @@ class Link:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, *, rtt_ms: float = 0, rate_mbit: float | None = None) -> Iterator[Link]:
-        """A link that is gone, with its emulators, when the block ends."""
+        """A link that is removed, with its emulators, when the block ends."""
         link = cls(rtt_ms=rtt_ms, rate_mbit=rate_mbit)
         try:
             yield link

@@ -58,7 +58,7 @@ class LocalMachine(OpenSSH):
 
     @property
     def target(self) -> Target:
-        """An address at which nobody is."""
+        """An address at which nothing listens."""
         return Target("1", "127.0.0.1", 9, "ann", "/no/key", "/no/hosts")
 
     def lie(self, verb: str, program: str) -> None:

@@ -77,9 +77,9 @@ class Direction:
     ip_bytes: int = 0  # of IP packets delivered
     payload: int = 0  # of TCP payload delivered
     dropped: int = 0  # packets: a full queue, or a cut
-    turns: int = 0  # times that data went this direction and data came back, seen from the laptop
+    turns: int = 0  # times that data passed this way and then back, seen from the laptop
     free_at: float = 0.0
-    is_asking: bool | None = None  # data went up since data came down; None: of the downward one
+    is_asking: bool | None = None  # data passed up since it passed down; None: downward
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
 
     def take(self, packet: bytes, now: float) -> None:
@@ -176,12 +176,12 @@ class Carrier:
             self._move()
         if "relay" in request:
             self._relay(request["relay"])
-        told = {
+        counts = {
             name: {"packets": w.packets, "ip_bytes": w.ip_bytes, "payload": w.payload,
                    "dropped": w.dropped, "turns": w.turns, "cut": w.cut}
             for name, w in (("up", self.up), ("down", self.down))
         }  # fmt: skip
-        return {**told, "address": self.address, "pid": os.getpid(),
+        return {**counts, "address": self.address, "pid": os.getpid(),
                 "laptop": self.laptop, "cloud": self.cloud}  # fmt: skip
 
     def _move(self) -> None:

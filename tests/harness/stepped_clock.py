@@ -19,7 +19,7 @@ from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
 
 IMAGE = '[vm]\nimage = "debian-cloud/debian-12"\n'
-STEP_S = 240.0  # the watchdog does not trust a longer time in which nobody looked
+STEP_S = 240.0  # the watchdog does not trust a longer time in which no sample was taken
 
 
 class SteppedCloud(LocalCloud):
@@ -41,8 +41,8 @@ class SteppedCloud(LocalCloud):
 
     def paths(self) -> dict[str, str]:
         """Where each machine is, by its name; a list of all zones costs ten times as much."""
-        told = self.ask("GET", "/emulator/v1/status")["instances"]
-        return {vm["name"]: f"zones/{vm['zone']}/instances/{vm['name']}" for vm in told}
+        reply = self.ask("GET", "/emulator/v1/status")["instances"]
+        return {vm["name"]: f"zones/{vm['zone']}/instances/{vm['name']}" for vm in reply}
 
     def machines(self) -> list[dict[str, Any]]:
         return [self.api("GET", path) for path in self.paths().values()]
@@ -72,7 +72,7 @@ class SteppedCloud(LocalCloud):
         return datetime.fromisoformat(self.ask("GET", "/emulator/v1/status")["now"])
 
     def jump(self, seconds: float) -> None:
-        """Move the time at once, with nobody looking meanwhile."""
+        """Move the time at once, with no sample taken meanwhile."""
         self.ask("POST", "/emulator/v1/clock", {"advance_s": seconds})
 
     def whole_second(self) -> datetime:
@@ -113,13 +113,13 @@ class SteppedCloud(LocalCloud):
         return datetime.fromtimestamp(report["at"], UTC).timestamp() >= now.timestamp() - 2
 
     def report(self, name: str = "tester-month") -> dict[str, Any] | None:
-        """What a machine's watchdog told last."""
+        """What a machine's watchdog reported last."""
         path = self.paths()[name]
         try:
-            told = self.api("GET", f"{path}/getGuestAttributes?queryPath=vmctl/")
+            reply = self.api("GET", f"{path}/getGuestAttributes?queryPath=vmctl/")
         except urllib.error.HTTPError:
             return None
-        found: dict[str, Any] = json.loads(told["queryValue"]["items"][0]["value"])
+        found: dict[str, Any] = json.loads(reply["queryValue"]["items"][0]["value"])
         return found
 
     def no_overdue(self) -> None:
@@ -133,7 +133,7 @@ class SteppedCloud(LocalCloud):
 
 
 class Terminal:
-    """Somebody who is logged in: `vmctl ssh` on a terminal."""
+    """A user who is logged in: `vmctl ssh` on a terminal."""
 
     def __init__(self, cloud: SteppedCloud) -> None:
         self._ours, theirs = pty.openpty()

@@ -1,7 +1,7 @@
 """`up` in a process of its own whose clock is the emulator's: waiting makes time pass.
 
 Run by the fork server, which imports it, as `EMULATOR_HOME IMAGE GPU [spot] [coarse]`.
-Prints one JSON document: the result or the error, and every line that was told.
+Prints one JSON document: the result or the error, and every line that was printed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vmctl.workflows.machine.up import up
 
 
 class Together(Clock):
-    """The emulator's time and ours are one, and it passes only while we wait."""
+    """The emulator's time and this program's are one; it passes only while the program waits."""
 
     def __init__(self, home: Path, least_s: float = 0) -> None:
         self._endpoint = Endpoint(home)
-        self._least_s = least_s  # that passes when somebody waits
+        self._least_s = least_s  # that passes at each wait
         self._passed = 0.0
         self._lock = threading.Lock()
         self._now = self._advanced(0.0)
@@ -44,8 +44,8 @@ class Together(Clock):
             self._passed += seconds
 
     def _advanced(self, seconds: float) -> datetime:
-        told = self._endpoint.admin("POST", "clock", {"advance_s": seconds})
-        return datetime.fromisoformat(told["now"])
+        reply = self._endpoint.admin("POST", "clock", {"advance_s": seconds})
+        return datetime.fromisoformat(reply["now"])
 
 
 def run() -> None:
@@ -53,11 +53,11 @@ def run() -> None:
     found = load_project(Path.cwd(), flags=Flags(vm={"gpu": gpu, "image": image}))
     found = replace(found, vm=replace(found.vm, spot="spot" in more))
     story = up(found, clock=Together(Path(home), 1 if "coarse" in more else 0))
-    told: list[str] = []
-    document: dict[str, Any] = {"told": told}
+    lines: list[str] = []
+    document: dict[str, Any] = {"lines": lines}
     try:
         while True:
-            told.append(str(getattr(next(story), "text", "")))
+            lines.append(str(getattr(next(story), "text", "")))
     except StopIteration as end:
         document["result"] = asdict(end.value)
     except VmctlError as error:

@@ -17,7 +17,7 @@ from tests.harness.laptop import PROGRAM, Laptop
 def at_terminal(
     laptop: Laptop, folder: Path, *words: str, columns: int = 200, typed: str = "", **environ: str
 ) -> str:
-    """What a person sees of vmctl on a terminal of so many columns, having typed something."""
+    """What a person sees of vmctl on a terminal of that width, having typed something."""
     given = {"TERM": "xterm-256color", **environ}
     kept = {key: value for key, value in laptop.environ.items() if key not in ("COLUMNS", "LINES")}
     given = {**kept, **given}
@@ -33,23 +33,23 @@ def bytes_at_terminal(
     typed: bytes = b"",
 ) -> bytes:
     """All that a program writes to its terminal until it ends."""
-    ours, theirs = pty.openpty()
-    os.write(ours, typed)
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    near, far = pty.openpty()
+    os.write(near, typed)
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     with subprocess.Popen(
         argv, cwd=folder, env=environ,
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        stdin=far, stdout=far, stderr=far, start_new_session=True,
     ) as program:  # fmt: skip
-        os.close(theirs)
+        os.close(far)
         seen = bytearray()
         while True:
             try:
-                more = os.read(ours, 65536)
+                more = os.read(near, 65536)
             except OSError:  # the other side is closed
                 break
             if not more:
                 break
             seen += more
         program.wait(60)
-    os.close(ours)
+    os.close(near)
     return bytes(seen)

@@ -210,7 +210,7 @@ def world(shared_wire: Machine, tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def own_world(tmp_path: Path) -> Iterator[World]:
-    """A machine that nobody has logged in to."""
+    """A machine without any login so far."""
     with (
         contextlib.closing(Machine(tmp_path)) as machine,
         machine.world(tmp_path / "laptop") as made,

@@ -170,8 +170,8 @@ def descendants(pid: int) -> set[int]:
     tree, found, todo = children(), set(), [pid]
     while todo:
         for child in tree.get(todo.pop(), []):
-            told = command_line(child)
-            if any(other in told for other in others):
+            line = command_line(child)
+            if any(other in line for other in others):
                 continue
             found.add(child)
             todo.append(child)

@@ -1,4 +1,4 @@
-"""A program that hosts machines, for tests that kill it or run it as somebody else.
+"""A program that hosts machines, for tests that kill it or run it as another user.
 
 It needs nothing but the machines' package beside it: `python host_process.py PACKAGE_DIR HOME
 IMAGES PUBLIC_KEY COUNT` boots COUNT machines, prints one JSON line and lives until its standard

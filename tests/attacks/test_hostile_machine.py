@@ -123,7 +123,7 @@ VERBS = ("prepare", "start", "runs", "cancel", "push-accept", "service", "servic
 def test_no_answer_of_another_shape_is_used(text: str) -> None:
     for verb in VERBS:
         with pytest.raises(IntegrityError) as caught:
-            rpc.answer(verb, 0, text.encode(), b"")
+            rpc.parse_reply(verb, 0, text.encode(), b"")
         assert caught.value.exit_code == 9
         assert caught.value.message.isprintable()
         assert "\n" not in caught.value.message
@@ -148,12 +148,12 @@ def test_a_command_ends_with_nine_and_one_sentence(machine: LocalMachine, projec
 )
 def test_the_vm_does_not_say_what_to_type_next(hint: str) -> None:
     error = {"error": {"kind": "conflict", "message": "No\n\x1b[2J.", "hint": hint}}
-    refused = rpc.failure(rpc.REFUSED, json.dumps(error).encode())
+    refused = rpc.explain_failure(rpc.REFUSED, json.dumps(error).encode())
     assert type(refused) is Conflict
     assert refused.hint == ""
     assert refused.message.isprintable()
     error["error"]["hint"] = "See what runs: vmctl ps"
-    assert rpc.failure(96, json.dumps(error).encode()).hint == "See what runs: vmctl ps"
+    assert rpc.explain_failure(96, json.dumps(error).encode()).hint == "See what runs: vmctl ps"
 
 
 PUSHES = [
@@ -258,7 +258,7 @@ def test_waiting_ends_where_nobody_asked_for_it_and_in_a_week(
     machine: LocalMachine, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.lie("fetch", "while True: say({'waiting': str(time.time())}); time.sleep(0.01)")
-    with pytest.raises(IntegrityError, match="unasked"):
+    with pytest.raises(IntegrityError, match="not asked to"):
         play(fetch(project, ["x"]))
     monkeypatch.setattr(download, "WAIT_LIMIT_S", 0.2)
     with pytest.raises(TimedOut):
@@ -673,7 +673,7 @@ def test_a_full_disk_leaves_no_half_helper(tmp_path: Path, filler: int) -> None:
     if done.returncode == 77:
         pytest.skip("no mount namespaces for this user here")
     assert (done.returncode, done.stdout) == (0, "installed\n")
-    told = rpc.install_failure(done.stderr.encode())
+    told = rpc.explain_install_failure(done.stderr.encode())
     assert "vmctl exec df -h" in told.hint or "arrived incomplete" in told.message
 
 

@@ -145,7 +145,7 @@ def test_every_good_answer_is_taken_and_every_damaged_one_is_whole_or_refused(ve
     for value in tries(GOOD[verb], 1):
         text = json.dumps(value).encode()
         try:
-            told = rpc.answer(verb, 0, text, b"")
+            told = rpc.parse_reply(verb, 0, text, b"")
         except IntegrityError as error:
             sentence(error)
             continue
@@ -259,7 +259,7 @@ def test_whatever_bytes_come_are_json_or_none(data: bytes) -> None:
     except ValueError:
         pass
     for code in (0, 1, 7, rpc.REFUSED):
-        failed = rpc.failure(code, data)
+        failed = rpc.explain_failure(code, data)
         assert is_text(failed.message.replace("\n", "").replace("\t", ""))
 
 

@@ -1,9 +1,8 @@
-"""What a VM may answer: the shape of every reply of its helpers, and the one check of them all.
+"""The shape of every reply of a VM's helpers, and the one check of them all.
 
-A VM is not trusted: a job can replace everything on it. Nothing that it says is used before
-`checked` has held it against its shape; what does not fit is IntegrityError, exit code 9. Bytes
-become data only in `decoded`, which counts them first, because a parser's memory is not ours to
-give away.
+A VM is not trusted: a job can replace everything on it. No reply is used before `checked` has
+compared it with its shape; one that does not fit raises IntegrityError, exit code 9. Bytes become
+data only in `decoded`, which counts them first, so that no reply can exhaust the memory.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Misfit(Exception):
 
 
 def text(most: int = TEXT) -> Shape:
-    """A text of so many signs at most."""
+    """A text of `most` characters at most."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
@@ -72,7 +71,7 @@ def matching(pattern: str, what: str) -> Shape:
 
 
 def whole(least: int = 0, most: int = LARGEST) -> Shape:
-    """A whole number in a range; truth values are none."""
+    """A whole number in a range, not a boolean."""
 
     def check(value: Any) -> int:
         if type(value) is not int or not least <= value <= most:
@@ -113,13 +112,13 @@ def one_of(*values: object) -> Shape:
 
 
 def many(shape: Shape, most: int = MANY) -> Shape:
-    """A list of so many things at most."""
+    """A list of `most` items at most."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list):
             raise Misfit("is not a list")
         if len(value) > most:
-            raise Misfit(f"holds more than {most} things")
+            raise Misfit(f"holds more than {most} items")
         found = []
         for place, item in enumerate(value):
             try:
@@ -155,7 +154,7 @@ def table(key: Shape, shape: Shape, most: int = MANY) -> Shape:
         if not isinstance(value, dict):
             raise Misfit("is not an object")
         if len(value) > most:
-            raise Misfit(f"holds more than {most} things")
+            raise Misfit(f"holds more than {most} items")
         found = {}
         for name, item in value.items():
             try:
@@ -168,7 +167,7 @@ def table(key: Shape, shape: Shape, most: int = MANY) -> Shape:
 
 
 def record(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None) -> Shape:
-    """An object with known keys; others are left out, those that may be missing are then None."""
+    """An object with known keys; others are dropped, and missing optional ones are None."""
     spare = optional or {}
 
     def check(value: Any) -> dict[str, Any]:
@@ -243,7 +242,7 @@ def numbered(most: int = LARGEST) -> Shape:
 
 
 def path(value: Any) -> str:
-    """A path as bytes can have it; where it may lead is for others to say."""
+    """A path that bytes can express; it is not checked where it leads."""
     if not isinstance(value, str) or not is_encodable(value) or "\0" in value:
         raise Misfit("is not a path")
     if len(value) > PATH_BYTES or len(encoded(value)) > PATH_BYTES:
@@ -261,7 +260,7 @@ def run_id(value: Any) -> str:
 
 
 def encoded(name: str) -> bytes:
-    """A name as the file system has it; raises UnicodeEncodeError for what no name can hold."""
+    """A name as the file system has it; raises UnicodeEncodeError for one it cannot have."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -274,7 +273,7 @@ def is_encodable(name: str) -> bool:
     return True
 
 
-# -- what each verb answers --------------------------------------------------------------------
+# -- the reply of each verb ----------------------------------------------------------------------
 
 MOMENT = number()
 SIZE = whole()
@@ -339,12 +338,12 @@ END = record({"end": one_of(True)})
 
 
 def listing_length(most: int) -> Shape:
-    """How many bytes of a packed listing follow, or why they do not yet."""
+    """The bytes of a packed listing that follow, or the reason for a wait."""
     return either(WAITING, record({"listing": whole(0, most)}))
 
 
 def push_reply(files: int) -> Shape:
-    """What a VM says in a push of so many files: what it asks for, or what it did."""
+    """A reply in a push of that many files: what the VM asks for, or what it did."""
     numbers = ranges(files)
     each = numbered(files - 1)
     conflicts = many(row(path, one_of("changed", "made")), files)
@@ -357,17 +356,17 @@ def push_reply(files: int) -> Shape:
             "placed": placed,
         }
     )
-    told = {"put": numbers, "deleted": PATHS, "kept": PATHS, "conflicts": conflicts}
+    summary = {"put": numbers, "deleted": PATHS, "kept": PATHS, "conflicts": conflicts}
     return either(
         record({"ask": one_of("tree")}),
         record({"want": want}),
-        record({"plan": record(told)}),
-        record({"done": record({**told, "tree": SHA256})}),
+        record({"plan": record(summary)}),
+        record({"done": record({**summary, "tree": SHA256})}),
         record({"conflicts": conflicts}),
     )
 
 
-# -- a VM that comes up ------------------------------------------------------------------------
+# -- a VM that boots ---------------------------------------------------------------------------
 
 _TORCH = record(
     {},
@@ -412,7 +411,7 @@ WATCH_REPORT = record(
 
 
 def reply(verb: str, value: Any) -> Any:
-    """A helper's answer to a verb, as it may be used."""
+    """A helper's checked reply to a verb."""
     return checked(REPLIES[verb], value, verb)
 
 
@@ -421,11 +420,11 @@ def checked(shape: Shape, value: Any, of: str) -> Any:
     try:
         return shape(value)
     except Misfit as error:
-        raise unfit(f"{of}{error.where} {error.why}") from None
+        raise unexpected_reply(f"{of}{error.where} {error.why}") from None
 
 
 def decoded(data: bytes, most: int = REPLY_BYTES, values: int = VALUES) -> Any:
-    """JSON of so many bytes and values at most; raises ValueError for any other.
+    """JSON of limited bytes and values; raises ValueError for any other.
 
     Commas and brackets inside of texts count as values, too: a bound need not be exact.
     """
@@ -441,8 +440,8 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def unfit(why: str) -> IntegrityError:
-    """What came is not what vmctl's own helper would send."""
+def unexpected_reply(why: str) -> IntegrityError:
+    """The error for a reply that vmctl's own helper would never send."""
     return IntegrityError(
         f"Unexpected reply from vmctl's helper on the VM: {why}.",
         hint="Check the VM: vmctl ssh",

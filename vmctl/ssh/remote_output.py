@@ -1,7 +1,7 @@
-"""What a program on the VM sends, read within limits: its bytes, its lines, its silence.
+"""A remote program's output, read within limits of bytes, lines and silence.
 
-Nothing in this room reads a program's output in any other way (tests/unit/test_house.py): a VM
-that sends without end fills nothing here, and one that says nothing is given up.
+Nothing in vmctl/ssh reads a program's output in any other way (tests/unit/test_house.py): a VM
+cannot fill the memory by sending without end, nor block a command by sending nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAIL_S = 5.0  # for it to come, once everything else has
 
 
 class RemoteOutput:
-    """A stream of lines and bytes; empty lines only say that somebody is at work.
+    """A stream of lines and bytes; an empty line only means that the program is working.
 
     Raises TimedOut where nothing comes for SILENCE_S, or no line for WORK_LIMIT_S.
     """
@@ -32,12 +32,12 @@ class RemoteOutput:
         self.descriptor = descriptor
         self._rest = bytearray()
         self.ended = False
-        self.came = False  # whether anything ever came
+        self.came = False  # whether anything has arrived
 
     def line(self, most: int, limit_s: float = WORK_LIMIT_S) -> bytes:
-        """The next line that says something, without its end; b"" where the stream has ended.
+        """The next line that is not empty, without its end; b"" at the end of the stream.
 
-        Raises IntegrityError for a line of more than so many bytes, and for half a line.
+        Raises IntegrityError for a line of more than `most` bytes, and for half a line.
         """
         limit, looked = time.monotonic() + limit_s, 0
         while True:
@@ -48,7 +48,7 @@ class RemoteOutput:
                 looked = len(self._rest)
                 if not self._fill(limit):
                     if self._rest:
-                        raise _unfit("half a line")
+                        raise _unexpected_reply("half a line")
                     return b""
                 continue
             line = bytes(self._rest[:end])
@@ -60,7 +60,7 @@ class RemoteOutput:
                 raise _too_long()
 
     def some(self, most: int) -> bytes:
-        """The next bytes, so many at most; b"" where the stream has ended."""
+        """The next bytes, `most` at most; b"" at the end of the stream."""
         if not self._rest and not self.ended:
             wait_for(self.descriptor, SILENCE_S)
             data = os.read(self.descriptor, min(READ_BYTES, most))
@@ -71,7 +71,7 @@ class RemoteOutput:
         return data
 
     def has_line(self) -> bool:
-        """Whether a line that says something is here, or the end."""
+        """Whether a line that is not empty, or the end, has arrived."""
         while not self.ended and select.select([self.descriptor], [], [], 0)[0]:
             self.take_in()
         while self._rest.startswith(b"\n"):
@@ -79,7 +79,7 @@ class RemoteOutput:
         return self.ended or b"\n" in self._rest
 
     def take_in(self) -> None:
-        """Take in what is here, for one who waits to be read himself."""
+        """Read what has arrived, so that the program can go on reading what is sent to it."""
         self._take()
         if len(self._rest) > PUSH_BYTES:
             raise too_much(PUSH_BYTES)
@@ -103,9 +103,9 @@ class RemoteOutput:
 
 
 def write_to(descriptor: int, data: bytes, output: RemoteOutput) -> None:
-    """Write all of it to a program that must go on taking it in, or saying something.
+    """Write all of it to a program, reading its output meanwhile.
 
-    Raises BrokenPipeError, and TimedOut where it does neither for SILENCE_S.
+    Raises BrokenPipeError, and TimedOut where it neither reads nor writes for SILENCE_S.
     """
     os.set_blocking(descriptor, False)
     view = memoryview(data)
@@ -124,13 +124,13 @@ def write_to(descriptor: int, data: bytes, output: RemoteOutput) -> None:
 
 
 def wait_for(descriptor: int, seconds: float) -> None:
-    """Until there is something to read; raises TimedOut when nothing comes for so long."""
+    """Wait for something to read; raises TimedOut after that many seconds."""
     if not select.select([descriptor], [], [], seconds)[0]:
         raise no_word(seconds)
 
 
 def no_word(seconds: float) -> TimedOut:
-    """A VM that is connected and silent."""
+    """The error for a VM that is connected and silent."""
     return TimedOut(
         f"The VM has sent nothing for {seconds:.0f} s.",
         hint="See what keeps it busy: vmctl exec -- top -bn1; then run the same command again",
@@ -155,7 +155,7 @@ def tail_of(process: subprocess.Popen[bytes]) -> tuple[bytes, int]:
 
 
 class Tail:
-    """The end of a program's standard error, read as it comes: however much it is, little stays."""
+    """The end of a program's standard error, read as it comes; the rest is dropped."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -164,7 +164,7 @@ class Tail:
         self._thread.start()
 
     def text(self, wait_s: float = TAIL_S) -> str:
-        """What came so far; waits so long for its end."""
+        """What has arrived, once it has ended or after `wait_s`."""
         self._thread.join(wait_s)
         return self._kept.decode("utf-8", "replace")
 
@@ -182,7 +182,7 @@ def exchange(
 ) -> tuple[bytes, bytes]:
     """Give a program its input and read both its outputs to their ends.
 
-    Raises subprocess.TimeoutExpired, and IntegrityError where it says more than so many bytes;
+    Raises subprocess.TimeoutExpired, and IntegrityError for more than `most` bytes of output;
     of standard error only the end is kept.
     """
     assert process.stdin is not None
@@ -227,14 +227,16 @@ def exchange(
 
 
 def too_much(most: int) -> IntegrityError:
-    """An answer without end."""
-    return _unfit(f"more than {most} bytes")
+    """The error for a reply that is too long."""
+    return _unexpected_reply(f"more than {most} bytes")
 
 
-def _unfit(why: str) -> IntegrityError:
-    from vmctl.domain.replies import unfit  # a command of the user's own does without shapes
+def _unexpected_reply(why: str) -> IntegrityError:
+    from vmctl.domain.replies import (
+        unexpected_reply,  # a command of the user's own does without shapes
+    )
 
-    return unfit(why)
+    return unexpected_reply(why)
 
 
 def _too_long() -> TimedOut:

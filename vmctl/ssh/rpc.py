@@ -1,4 +1,4 @@
-"""Talk to vmctl's helpers on the VM; they are installed there when they are missing."""
+"""Calls of the helpers on the VM, which are installed there when they are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import ssh_failure
-from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unfit
+from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unexpected_reply
 from vmctl.domain.text import DISK_FULL_HINT, last_lines, refusal
 from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
@@ -90,20 +90,20 @@ def install_line(request: PrepareRequest | None = None) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def watch_line(request: BootRequest) -> str:
-    """A shell line that tells how the VM comes up, before anything is installed there."""
+def boot_report_line(request: BootRequest) -> str:
+    """A shell line that reports how the VM boots, before anything is installed there."""
     source = (_FOLDER / "machine" / "boot_report.py").read_text(encoding="utf-8")
     words = ("exec", "python3", "-ISB", "-c", source, json.dumps(request))
     return " ".join(map(shlex.quote, words))
 
 
 def call(ssh: OpenSSH, verb: Verb[Request, Reply], request: Request) -> Reply:
-    """One request, one answer, checked; a refusal on the VM is raised as the error it names."""
+    """One request, one checked reply; a refusal on the VM is raised as the error it names."""
     line, data = verb_line(verb), json.dumps(request).encode() + b"\n"
     done = ssh.run(line, input=data, timeout_s=CALL_S)
-    if mended(ssh, done.code, done.stderr, said=bool(done.stdout)):
+    if repair(ssh, done.code, done.stderr, replied=bool(done.stdout)):
         done = ssh.run(line, input=data, timeout_s=CALL_S)
-    return answer(verb, done.code, done.stdout, done.stderr)
+    return parse_reply(verb, done.code, done.stdout, done.stderr)
 
 
 def install(ssh: OpenSSH) -> bool:
@@ -113,20 +113,20 @@ def install(ssh: OpenSSH) -> bool:
     """
     done = ssh.run(install_line(), input=library()[1], timeout_s=INSTALL_S)
     if done.code != 0:
-        raise install_failure(done.stderr)
+        raise explain_install_failure(done.stderr)
     return b"installed" in done.stdout.splitlines()
 
 
-def mended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool) -> bool:
-    """Whether a verb ended as it did for want of a whole library, which is there now.
+def repair(ssh: OpenSSH, code: int, stderr: bytes, *, replied: bool) -> bool:
+    """Install the library if its absence or damage explains how a verb ended; whether it did.
 
-    It is missing, or a full disk or a power cut has cut one of its files short: then it ends
-    without a word, or with Python's.
+    A full disk or a power cut may have cut a file short: then the verb ends without a reply, or
+    with Python's own message.
     """
     if code == ABSENT:
         install(ssh)
         return True
-    if code == BROKEN or (code in (0, 1) and not said and _told(stderr) is None):
+    if code == BROKEN or (code in (0, 1) and not replied and _find_refusal(stderr) is None):
         return install(ssh)
     return False
 
@@ -134,7 +134,7 @@ def mended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool) -> bool:
 def stream(ssh: OpenSSH, verb: Verb[Request, Any], request: Request) -> subprocess.Popen[bytes]:
     """Start a verb that streams; its standard input stays open, closing it ends the verb.
 
-    Where the library is missing it ends with ABSENT; `ended` puts it there.
+    Where the library is missing it ends with ABSENT; `explain_end` installs it.
     """
     process = ssh.popen(verb_line(verb))
     assert process.stdin is not None
@@ -142,24 +142,24 @@ def stream(ssh: OpenSSH, verb: Verb[Request, Any], request: Request) -> subproce
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
     except BrokenPipeError:
-        pass  # ssh has ended already: its exit code and its words tell why
+        pass  # ssh has ended already: its exit code and its message say why
     return process
 
 
-def answer(verb: Verb[Any, Reply], code: int, stdout: bytes, stderr: bytes) -> Reply:
-    """A verb's answer, checked, or its refusal raised."""
+def parse_reply(verb: Verb[Any, Reply], code: int, stdout: bytes, stderr: bytes) -> Reply:
+    """A verb's checked reply; raises its refusal."""
     if code != 0:
-        raise failure(code, stderr)
+        raise explain_failure(code, stderr)
     try:
         found = decoded(stdout)
     except ValueError as error:
-        raise unfit(f"{verb} answers with no JSON, or too much of it") from error
+        raise unexpected_reply(f"the reply to {verb} is not JSON, or too long") from error
     found_reply: Reply = reply(verb, found)
     return found_reply
 
 
-def last_word(verb: Verb[Any, Reply], key: str, stderr: bytes) -> Reply | None:
-    """What a verb that streams told at its end, checked; None where no line there has this key."""
+def parse_last_reply(verb: Verb[Any, Reply], key: str, stderr: bytes) -> Reply | None:
+    """A streaming verb's last line with this key on standard error, checked; None without one."""
     for line in reversed(stderr.splitlines()):
         try:
             found = decoded(line)
@@ -171,35 +171,35 @@ def last_word(verb: Verb[Any, Reply], key: str, stderr: bytes) -> Reply | None:
     return None
 
 
-def failure(code: int, stderr: bytes) -> VmctlError:
-    """What a verb that did not end well told."""
+def explain_failure(code: int, stderr: bytes) -> VmctlError:
+    """The error of a verb that failed."""
     if code == NOT_INSTALLED:
-        return install_failure(stderr)
-    told = _told(stderr)
-    if told is not None:
-        return refusal(told)
+        return explain_install_failure(stderr)
+    found = _find_refusal(stderr)
+    if found is not None:
+        return refusal(found)
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
     return IntegrityError(
-        f"A helper on the VM failed (exit code {code}): {words or 'it printed nothing'}}}",
+        f"A helper on the VM failed (exit code {code}): {words or 'it printed nothing'}",
         hint="Check the VM: vmctl ssh",
     )
 
 
-def _told(stderr: bytes) -> dict[str, Any] | None:
-    """The reason that a helper gave; None where it gave none."""
+def _find_refusal(stderr: bytes) -> dict[str, Any] | None:
+    """The reason that a helper gave, or None."""
     for line in reversed(stderr.splitlines()):
         try:
             found = decoded(line)
         except ValueError:
             continue
         if isinstance(found, dict) and "error" in found:
-            told: dict[str, Any] = checked(REFUSAL, found, "a refusal")["error"]
-            return told
+            error: dict[str, Any] = checked(REFUSAL, found, "a refusal")["error"]
+            return error
     return None
 
 
-def install_failure(stderr: bytes) -> Conflict:
-    """Set-up could not lay itself out on the VM."""
+def explain_install_failure(stderr: bytes) -> Conflict:
+    """The error of an installation that failed."""
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
     full = "No space left on device" in words or "Disk quota exceeded" in words
     return Conflict(
@@ -208,12 +208,12 @@ def install_failure(stderr: bytes) -> Conflict:
     )
 
 
-def ended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool = True) -> VmctlError:
+def explain_end(ssh: OpenSSH, code: int, stderr: bytes, *, replied: bool = True) -> VmctlError:
     """The error of a streaming verb that ended early: the link's or the helper's.
 
-    `said` is whether it had said anything.
+    `replied`: whether it had sent anything.
     """
-    if mended(ssh, code, stderr, said=said):
+    if repair(ssh, code, stderr, replied=replied):
         return Unreachable(
             "vmctl's helpers were missing on the VM; they have been reinstalled.",
             hint="Run the same command again.",
@@ -221,4 +221,4 @@ def ended(ssh: OpenSSH, code: int, stderr: bytes, *, said: bool = True) -> Vmctl
     if code in (SSH_FAILED, -15, -9):  # no verb ends with these
         words = stderr.decode("utf-8", "replace") if is_ssh_failure(stderr) else ""
         return ssh_failure(words, ssh.target)
-    return failure(code, stderr)
+    return explain_failure(code, stderr)

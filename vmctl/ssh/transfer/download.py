@@ -24,7 +24,7 @@ from vmctl.domain.replies import (
     checked,
     decoded,
     listing_length,
-    unfit,
+    unexpected_reply,
 )
 from vmctl.domain.sync.remote_listing import sane_time
 from vmctl.domain.text import one_line
@@ -123,7 +123,7 @@ class DownloadStream:
             record = self._record(shape)
             if "waiting" in record:
                 if not waits:
-                    raise unfit("it waits, unasked")
+                    raise unexpected_reply("it waits although it was not asked to")
                 yield record["waiting"]
                 continue
             packed = b"".join(self._bytes(record["listing"]))
@@ -132,9 +132,9 @@ class DownloadStream:
                 data = unpacker.decompress(packed, LISTING_BYTES + 1)
                 found = decoded(data, LISTING_BYTES, LISTING_VALUES)
             except (ValueError, zlib.error) as error:
-                raise unfit("its listing is not JSON, or too much of it") from error
+                raise unexpected_reply("its listing is not JSON, or too much of it") from error
             if not isinstance(found, dict):
-                raise unfit("its listing is not an object")
+                raise unexpected_reply("its listing is not an object")
             return found
 
     def ask(self, wanted: Sequence[tuple[int, int, str]]) -> None:
@@ -164,7 +164,9 @@ class DownloadStream:
         begins, left = self._header(want, partial.offset)
         if begins and partial.whole:
             if left or self._record(TRAILER)["sha256"] != partial.sha256:
-                raise unfit(f"{one_line(want.relative)} is the same, and is not")
+                raise unexpected_reply(
+                    f"{one_line(want.relative)} is reported unchanged but differs"
+                )
             destination.set_mode(want.relative, want.mode)
             yield begins
             same = ReceivedFile(
@@ -234,7 +236,7 @@ class DownloadStream:
         try:
             found = decoded(line)
         except ValueError as error:
-            raise unfit("a line is not JSON") from error
+            raise unexpected_reply("a line is not JSON") from error
         record: dict[str, Any] = checked(shape, found, self._verb)
         return record
 
@@ -250,11 +252,11 @@ class DownloadStream:
         """Where the helpers had to be installed first, once; else raise why it ended."""
         told, code = tail_of(self._process)
         first, self._first = self._first and not self._output.came, False
-        if first and rpc.mended(self._ssh, code, told, said=False):
+        if first and rpc.repair(self._ssh, code, told, replied=False):
             end_process(self._process)
             self._begin()
             return
-        raise rpc.ended(self._ssh, code, told)
+        raise rpc.explain_end(self._ssh, code, told)
 
 
 def _write(part: PartFile, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
-from vmctl.domain.replies import checked, decoded, push_reply, unfit
+from vmctl.domain.replies import checked, decoded, push_reply, unexpected_reply
 from vmctl.domain.sync.tree import TreeEntry
 from vmctl.domain.text import one_line
 from vmctl.guest import protocol
@@ -144,7 +144,7 @@ class UploadStream:
         try:
             found = decoded(line, PUSH_BYTES, PUSH_VALUES)
         except ValueError as error:
-            raise unfit("push answers with no JSON, or too much of it") from error
+            raise unexpected_reply("the reply to push is not JSON, or too long") from error
         reply: PushReply = checked(push_reply(self._files), found, PUSH)
         return reply
 
@@ -169,11 +169,10 @@ class UploadStream:
 
     def _end_reason(self) -> Exception:
         """Why the verb ended before its last turn."""
-        told, code = tail_of(self.process)
-        said = self._output.came
-        if rpc.mended(self.ssh, code, told, said=said):
+        errors, code = tail_of(self.process)
+        if rpc.repair(self.ssh, code, errors, replied=self._output.came):
             return HelpersReinstalled()
-        return rpc.ended(self.ssh, code, told)
+        return rpc.explain_end(self.ssh, code, errors)
 
 
 def _pieces(root: Path, contents: Iterable[Blob]) -> Iterator[tuple[Blob, int, bytes, bool]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
 from vmctl.domain.login.ssh_target import Target, ssh_failure
-from vmctl.domain.replies import unfit
+from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.guest.protocol import SERVICE
@@ -123,7 +123,7 @@ class Forward:
             before, mark, code = said.rpartition(READY)
             if mark and code.endswith(b"\n"):
                 if not re.fullmatch(rb"[0-9]{1,3}\n", code):
-                    raise unfit("service ends with no exit code")
+                    raise unexpected_reply("service ends with no exit code")
                 return before.strip().rpartition(b"\n")[2], int(code)
 
     def alive(self, seconds: float) -> bool:

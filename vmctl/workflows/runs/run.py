@@ -15,7 +15,7 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
 from vmctl.domain.names import nearest
-from vmctl.domain.replies import unfit
+from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.runs.run import (
     RunFacts,
     RunResult,
@@ -86,7 +86,7 @@ def run(
         yield from prepare_machine(session.ssh, clock=clock)
         started = rpc.call(session.ssh, START, request)
     if "unprepared" in started:
-        raise unfit("start found nothing prepared right after set-up")
+        raise unexpected_reply("start found nothing prepared right after set-up")
     run_id = started["id"]
     if started["existing"]:
         yield RunStarted(run_id, f"{run_id} is already running with these arguments")

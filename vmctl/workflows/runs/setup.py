@@ -19,8 +19,8 @@ def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[Setu
     line = rpc.install_line({"again": False})
     done = remote.run(line, input=archive, timeout_s=rpc.INSTALL_S)
     if done.code == rpc.NOT_INSTALLED:
-        raise rpc.install_failure(done.stderr)
-    machine = SetupReport.parse(rpc.answer(PREPARE, done.code, done.stdout, done.stderr))
+        raise rpc.explain_install_failure(done.stderr)
+    machine = SetupReport.parse(rpc.parse_reply(PREPARE, done.code, done.stdout, done.stderr))
     what = f"Python {machine.version} at {machine.python}"
     yield Finished("setup", f"The VM is prepared: {what}", clock.monotonic() - began)
     if machine.added and not machine.done_before:

@@ -16,7 +16,7 @@ from vmctl.domain import replies
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.limits import LISTED
-from vmctl.domain.replies import PATHS, checked, matching, record, table, unfit
+from vmctl.domain.replies import PATHS, checked, matching, record, table, unexpected_reply
 from vmctl.domain.sync.file_names import covers, has_git
 from vmctl.domain.sync.reconcile import NOTHING, FileState, Resolution, resolve
 from vmctl.domain.sync.remote_listing import Listing, RemoteItem, names, safe_link, safe_relative
@@ -182,7 +182,7 @@ class _PullPlanner:
         deleted = [safe_relative(path) for path in told["deleted"]]
         self.same_paths = tuple(told["same"])
         if any(item.kind == "dir" for item in listing.items):
-            raise unfit("its listing names a folder")
+            raise unexpected_reply("its listing names a folder")
         if listing.missing:
             path = one_line(listing.missing[0])
             raise NotFound(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Info, Story
-from vmctl.domain.replies import unfit
+from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line
@@ -106,7 +106,7 @@ class PushSession:
             else:
                 break
             answer = self._stream.end_turn()
-        raise unfit("push does not finish")
+        raise unexpected_reply("push does not finish")
 
     def _send_ahead(self) -> Story[None]:
         """Begin with the first files while the rest are still being read."""
@@ -162,7 +162,7 @@ class PushSession:
         names = sorted(self._tree)
         paths = named(want["files"], names)
         if not paths or any(self._tree[path][0] != "f" for path in paths):
-            raise unfit("push requests something that is not a file")
+            raise unexpected_reply("push requests something that is not a file")
         held = {names[number]: size for number, size in want["held"].items()}
         again = [path for path in paths if self._tries[path]]
         self._tries.update(paths)
@@ -198,7 +198,7 @@ class PushSession:
             return
         paths, folder = [content.path for content in contents], placed["folder"]
         if folder != PLACED.format(project=self._name) and not OTHER_DISK.fullmatch(folder):
-            raise unfit("push names a folder that is not its own")
+            raise unexpected_reply("push names a folder that is not its own")
         if self._options.via is Via.SCP:
             count = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             yield Info(

@@ -30,7 +30,7 @@ class BootReports:
     def __init__(self, remote: Remote, request: BootRequest) -> None:
         self._heard_at = time.monotonic()
         self._reports: deque[Mapping[str, Any] | VmctlError | None] = deque(maxlen=WAITING)
-        self._stream = remote.stream(rpc.watch_line(request))
+        self._stream = remote.stream(rpc.boot_report_line(request))
         threading.Thread(target=self._listen, name="boot reports", daemon=True).start()
 
     def next_report(self) -> Mapping[str, Any] | None:

@@ -103,7 +103,7 @@ class Forward:
             return None
         if code in (rpc.ABSENT, rpc.BROKEN):
             raise LibraryAbsent
-        return rpc.answer(SERVICE, code, answer, self._error_text().encode() if code else b"")
+        return rpc.parse_reply(SERVICE, code, answer, self._error_text().encode() if code else b"")
 
     def _read_reply(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.

@@ -165,10 +165,10 @@ def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
     """The follower's final reply, which comes after the whole log."""
     errors, code = tail_of(process)
     if code == 0:
-        word = rpc.last_word(FOLLOW, "run", errors)
+        word = rpc.parse_last_reply(FOLLOW, "run", errors)
         if word is not None:
             return RunFacts.parse(word["run"])
-    raise rpc.ended(ssh, code, errors)
+    raise rpc.explain_end(ssh, code, errors)
 
 
 # -- the others ------------------------------------------------------------------------------

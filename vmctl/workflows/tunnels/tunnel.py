@@ -322,6 +322,6 @@ def _service_ended(service: str, tail: str) -> VmctlError:
     if "command not found" in tail:
         hint = 'Install it on the VM (vmctl ssh), or use a VM with image = "pytorch".'
     return Conflict(
-        f"{service} ended as soon as it was started: {last_lines(tail) or 'it printed nothing'}}}",
+        f"{service} ended as soon as it was started: {last_lines(tail) or 'it printed nothing'}",
         hint=hint,
     )

@@ -93,7 +93,7 @@ def test_before_there_is_a_machine(cloud: LocalCloud) -> None:
     assert document(cloud, "ls --orphans")["orphans"] == []
     assert document(cloud, "gpus", "--gpu", "t4")
     assert document(cloud, "gc", "--yes")
-    assert document(cloud, "down", "--name", "nothing")["action"] == "already gone"
+    assert document(cloud, "down", "--name", "nothing")["action"] == "already deleted"
 
 
 def test_up(up: Any) -> None:

@@ -193,7 +193,7 @@ def test_what_was_not_there_is_not_there_afterwards(desk: Desk, tmp_path: Path) 
     assert not file.parent.exists()
     assert not (desk.laptop.home / "data" / "ssh-config").exists()
     again = desk("ssh-config", "--remove", "--file", str(file))
-    assert "already gone" in again
+    assert "already removed" in again
 
 
 def test_two_projects_have_two_names(desk: Desk, tmp_path: Path) -> None:

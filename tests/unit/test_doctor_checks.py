@@ -88,8 +88,8 @@ def test_a_finding_is_a_line_and_its_fix_below() -> None:
     finding = CheckResult(Check.QUOTA, CheckStatus.BROKEN, "Too small.", "Ask.\nWait.", 6)
     assert ["".join(map(str, parts)) for parts in finding_lines(finding)] == [
         "✗ quota        Too small",
-        "               mend it: Ask.",
-        "                        Wait.",
+        "               fix: Ask.",
+        "                    Wait.",
     ]
 
 

@@ -15,7 +15,7 @@ NAMED = re.compile(r"`((?:[a-z_0-9]+/)+test_[a-z_0-9]+\.py)(?:::(test_\w+))?`")
 # Sentences of the README that are about who is trusted, and with what.
 ABOUT_SECURITY = re.compile(
     r"no credentials|host keys?\b(?! changed)|looks? like a secret|never trusted|of another user"
-    r"|other users|is proven by|never overwritten|SHA-256 is proven|send its secret"
+    r"|other users|is verified by|never overwritten|SHA-256 is verified|send its secret"
     r"|somebody else answers",
     re.IGNORECASE,
 )

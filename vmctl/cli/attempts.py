@@ -1,4 +1,4 @@
-"""The table that ends a failed search: each zone, what Google said there, what to do."""
+"""The table that ends a failed search: each zone, Google's answer there, what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-HEADINGS = ("ZONE", "WHAT GOOGLE SAID", "WHAT TO DO")
+HEADINGS = ("ZONE", "GOOGLE'S ANSWER", "WHAT TO DO")
 NARROWEST = 24
 
 

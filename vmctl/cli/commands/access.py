@@ -68,7 +68,7 @@ def tunnel(
     """Reach a service on the VM at localhost; starts it there if it is not running.
 
     Waits until it answers, prints the URL, and reconnects by itself until Ctrl-C, also when
-    this computer slept, its network changed, or the VM has another address. A tunnel in the
+    this computer slept, its network changed, or the VM's address changed. A tunnel in the
     background ends with `vmctl tunnel stop`, or when its VM is deleted.
     """
     from vmctl.domain.runs.tunnel import parse_port
@@ -131,7 +131,7 @@ def ssh(
         typer.Argument(metavar="COMMAND", help="Run this command, then disconnect."),
     ] = None,
 ) -> None:
-    """Log in to the VM, over the warm connection."""
+    """Log in to the VM over the warm connection."""
     from vmctl.workflows.session.shell import ssh as login
 
     raise typer.Exit(login(context.project(), tuple(words or ()), sinks()))
@@ -146,7 +146,7 @@ def exec_(
     context: Context,
     words: Annotated[list[str], typer.Argument(metavar="COMMAND")],
 ) -> None:
-    """Run one command on the VM, in the project's folder; its exit code is ours."""
+    """Run one command on the VM, in the project's folder, and return its exit code."""
     from vmctl.workflows.session.shell import exec_ as execute
 
     raise typer.Exit(execute(context.project(), tuple(words), sinks()))
@@ -170,7 +170,7 @@ def ssh_config(
     """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
 
     The name is PROJECT.vmctl (PROJECT.local.vmctl with --local). It follows the VM when its
-    address changes or it is made anew, its host key is verified, and using it renews
+    address changes or it is recreated, its host key is verified, and using it renews
     vmctl's login key. One marked Include at the top of the file is all that is added there.
     """
     from vmctl.workflows.session import ssh_config as workflow

@@ -33,9 +33,9 @@ def cost(
         bool, typer.Option("--all", "-a", help="Your machines of all projects.")
     ] = False,
 ) -> None:
-    """What the machines came to: while they ran, their disks all the time, and each run.
+    """What the machines cost: while running, their disks all the time, and each run.
 
-    Reckoned from Google's own times and the shipped list prices, so it is right also for a
+    Calculated from Google's own times and the shipped list prices, so it is also right for a
     machine that was stopped from the console or from inside; an estimate before discounts.
     """
     from vmctl.workflows.costs.cost import cost as story
@@ -65,8 +65,8 @@ def gpus(
 ) -> None:
     """Which zone has which GPU, at what price an hour on demand and as Spot.
 
-    With Google credentials also what each zone really offers to your project and how much
-    your quotas allow; without them from the table that comes with vmctl.
+    With Google credentials also what each zone really offers your project and how much your
+    quotas allow; without them, the table that comes with vmctl.
     """
     from vmctl.workflows.costs.gpus import gpus as story
 
@@ -81,7 +81,7 @@ def gc(context: Context) -> None:
     """Remove what vmctl made for you and nothing uses: disks, snapshots, addresses, rules.
 
     Shows what it found with its price per month and asks first; without a terminal it needs
-    --yes. Things of other people in the Google project are never touched.
+    --yes. Other people's resources in the Google project are never touched.
     """
     from vmctl.workflows.costs.gc import gc as story
 
@@ -188,7 +188,7 @@ def _show_offers(screen: Screen, result: GpusResult) -> None:
 
 def _quota(offer: GpuOffer) -> str:
     if offer.quota_limit is None or offer.quota_usage is None:
-        return "not told"
+        return "unknown"
     return f"{offer.quota_usage:g} of {offer.quota_limit:g} used"
 
 

@@ -29,7 +29,7 @@ def start(
         typer.Option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
     ] = None,
 ) -> None:
-    """Start it, if it is not running. Every local command does this by itself.
+    """Start the emulator if it is not running. Every local command does this by itself.
 
     With --clock scaled:60 an hour of Google's passes in a minute; with --clock stepped time
     stands still until `vmctl emulator clock 1h` moves it: run limits, slow boots and every
@@ -42,7 +42,7 @@ def start(
 
 @PANEL.command("stop", examples="vmctl emulator stop")
 def stop(context: Context) -> None:
-    """Stop it with all its machines; their disks stay, and they come back at the next start."""
+    """Stop the emulator and its machines; their disks stay, and they return at the next start."""
     from vmctl.workflows.setup.emulator import stop as story
 
     context.screen().report(story(context.project()))
@@ -63,8 +63,8 @@ def status(context: Context) -> None:
 def env(context: Context) -> None:
     """Print shell exports that point gcloud at it.
 
-    gcloud needs nothing else. Other clients are to be given the certificate that it answers
-    with (VMCTL_EMULATOR_CERTIFICATE), its secret as a bearer token (the text in
+    gcloud needs nothing else. Other clients need its certificate
+    (VMCTL_EMULATOR_CERTIFICATE), its secret as a bearer token (the text in
     VMCTL_EMULATOR_TOKEN_FILE) and its address (VMCTL_EMULATOR_URL).
     """
     from vmctl.workflows.setup.emulator import env as story
@@ -84,10 +84,10 @@ def forward(
     ] = None,
     end: Annotated[bool, typer.Option("--end", help="No longer.")] = False,
 ) -> None:
-    """Let machines reach a port of this computer; without PORT: show which they do.
+    """Let machines reach a port of this computer; without PORT: list the forwarded ports.
 
-    They reach nothing else of it. A port that is forwarded answers in every machine at
-    10.0.2.2, until the emulator stops; VMCTL_EMULATOR_FORWARD=PORT,PORT names some for each
+    Machines reach no other port of this computer. A forwarded port answers in every machine at
+    10.0.2.2 until the emulator stops; VMCTL_EMULATOR_FORWARD=PORT,PORT forwards ports at every
     start.
     """
     from vmctl.workflows.setup.emulator import forward as story
@@ -103,7 +103,7 @@ def clock(
         typer.Argument(metavar="[DURATION]", help="Advance a stepped clock by this much."),
     ] = None,
 ) -> None:
-    """What time it is there; with DURATION a stepped clock is moved on, event by event."""
+    """Show the emulator's time; with DURATION advance a stepped clock, event by event."""
     from vmctl.domain.duration import parse_duration
     from vmctl.workflows.setup.emulator import tick as story
 
@@ -136,35 +136,35 @@ def fault(
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Clear all faults.")] = False,
 ) -> None:
-    """Rehearse a bad day. Without KIND: show what is in force.
+    """Rehearse a bad day. Without KIND: show the active faults.
 
-    Any fault takes calls=N (it acts so often) and lasts_s=SECONDS; without them it stays until
+    Any fault takes calls=N (acts N times) and lasts_s=SECONDS; without them it stays until
     --clear. Where a fault takes method=, zone= or gpu=, patterns such as
     compute.instances.* are understood.
 
     stockout zone= gpu= machineType= zonesAvailable=A,B plain=true: no capacity; the error
     names the zones that have some, or with plain none.
 
-    capacity gpu= count= zone=: a zone has so many of a GPU, for all together.
+    capacity gpu= count= zone=: a zone's total number of a GPU.
 
-    quota metric= limit= region= family=: the project may have so much; without region over
-    all; family=NVIDIA_H100 for metric=GPUS_PER_GPU_FAMILY.
+    quota metric= limit= region= family=: the project's limit; without region over all
+    regions; family=NVIDIA_H100 for metric=GPUS_PER_GPU_FAMILY.
 
     operation code= message= httpStatus= zone= gpu=: a creation or start that is accepted and
-    then fails so.
+    then fails with this error.
 
     http status= method= share=: calls refused at once with 401, 403, 429, 500, 503 or another
-    status; share=0.5 refuses every second one: a storm.
+    status; share=0.5 refuses every second one.
 
     latency seconds= method= share= and drop method= when=before|after share=: slow answers,
     and connections that break before the call acts, or after.
 
-    slow-boot seconds= instance= zone=: so long until RUNNING, on the emulator's clock.
+    slow-boot seconds= instance= zone=: seconds until RUNNING, on the emulator's clock.
 
     slow-ssh seconds=, slow-driver seconds=, driver state=failed|missing count=,
-    dpkg-lock seconds= and agent state=dead: boots that come late, or never right.
+    dpkg-lock seconds= and agent state=dead: boots that are late, or never succeed.
 
-    preempt instance= and crash instance=: at once, Google takes a Spot VM back; a host fails.
+    preempt instance= and crash instance=: at once, Google preempts a Spot VM; a host fails.
     """
     from vmctl.workflows.setup.emulator import faults as story
 

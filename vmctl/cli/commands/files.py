@@ -50,13 +50,13 @@ def push(
 ) -> None:
     """Mirror the project folder to the VM.
 
-    What .gitignore and vmctl.toml's `exclude` leave out stays here, and so do .git and
-    virtual environments; on the VM only files that an earlier push put there are ever
-    deleted. Nothing there changes before all of it has arrived and is proven by SHA-256;
-    a push that was cut goes on where it stopped when it is typed again. What was changed on
-    the VM is not overwritten: bring it home with `vmctl pull`, or overwrite it with --force.
+    Files excluded by .gitignore or by `exclude` in vmctl.toml are not pushed, nor are .git and
+    virtual environments; on the VM only files from an earlier push are ever deleted. Nothing
+    there changes before everything has arrived and is verified by SHA-256; an interrupted push
+    resumes where it stopped when it is run again. What was changed on the VM is not
+    overwritten: bring it back with `vmctl pull`, or overwrite it with --force.
 
-    What looks like a secret is named and asked about before it first goes out. With no
+    What looks like a secret is named and asked about before it is first sent. Without a
     terminal that ends the push; --yes sends what was named.
     """
     from vmctl.workflows.sync.push import push as story
@@ -112,11 +112,11 @@ def fetch(
         ),
     ] = False,
 ) -> None:
-    """Bring files back, proven whole by SHA-256; without a path: the job's outputs.
+    """Download files, verified by SHA-256; without a path: the job's outputs.
 
-    A cut link resumes where it stopped; a wrong checksum is an error, never a file. What is
-    here already, and the same, is not sent again. Files are saved under their base names; two
-    with the same one need --parents or a --to DIR each.
+    An interrupted transfer resumes where it stopped; a wrong checksum is an error, never a
+    file. Identical local files are not sent again. Files are saved under their base names; two
+    with the same name need --parents or a --to DIR each.
     """
     from vmctl.workflows.sync.fetch import fetch as story
 
@@ -159,13 +159,13 @@ def pull(
         ),
     ] = False,
 ) -> None:
-    """Bring home what changed on the VM since it was pushed.
+    """Bring back what changed on the VM since it was pushed.
 
-    Files that changed here, too, are left alone and listed (exit code 4), as is what was
-    deleted on the VM; the others come. A push after it has nothing to do. A file that was
-    made on the VM comes when you name it, or its folder; one that programs of this computer
-    obey by its name (.envrc, .vscode, *.pth) only when you name just that, changed or new.
-    What a run made is for fetch.
+    Files that also changed here are left alone and listed (exit code 4), as is what was
+    deleted on the VM; the others are pulled. A push after that has nothing to do. A file that
+    was made on the VM is pulled when you name it or its folder; a file that programs on this
+    computer use by its name (.envrc, .vscode, *.pth) only when you name exactly that file.
+    For the outputs of a run use fetch.
     """
     from vmctl.domain.errors import Conflict
     from vmctl.workflows.sync.pull import pull as story

@@ -45,16 +45,16 @@ def run(
 ) -> None:
     """Start a job in tmux on the VM and follow its output.
 
-    Ctrl-C only stops following: the job goes on (`vmctl logs -f` follows again). The job's
+    Ctrl-C only stops following: the job continues (`vmctl logs -f` follows again). The job's
     exit code is this command's. Options of vmctl come before the job's name; everything
     after it belongs to the job.
 
     Set-up runs in ~/Workspace/PROJECT on the VM, the job in a snapshot of it: pushing
-    meanwhile changes nothing under the job, and what the job makes is in the workspace
+    during the run changes nothing for the job, and what the job makes is in the workspace
     within a second. What was installed with `pip install -e` still reads the workspace.
 
     Variables of the job's `env` are named before they are passed on; one that looks like a
-    secret is asked about, once. With no terminal that needs --yes, before the job's name.
+    secret is asked about, once. Without a terminal that needs --yes, before the job's name.
     """
     from vmctl.workflows.runs.run import run as story
 
@@ -102,7 +102,7 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Keep following until the run ends.")
     ] = False,
 ) -> None:
-    """What a run has written; with -f, what it writes from now on too.
+    """Show a run's output; with -f, keep following it.
 
     With -f the run's exit code is this command's; Ctrl-C only stops following.
     """
@@ -119,7 +119,7 @@ def logs(
 
 @PANEL.command("ps", examples="vmctl ps\nvmctl ps --json")
 def ps(context: Context) -> None:
-    """The runs on the VM, newest first, with their state and exit code."""
+    """List the runs on the VM, newest first, with their state and exit code."""
     from vmctl.cli.text import human_seconds, human_time
     from vmctl.workflows.runs.run import ps as runs_of
 

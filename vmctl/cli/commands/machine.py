@@ -116,7 +116,7 @@ def up(
 ) -> None:
     """Create or start the GPU machine, and return when it can train.
 
-    Shows the choice and its price per hour and asks first (without a terminal it goes on).
+    Shows the choice and its price per hour and asks first (without a terminal it proceeds).
     Running it again is safe: a machine that is up stays as it is. Each stage is timed; if one
     fails, the error names the cause and the fix.
     """
@@ -181,9 +181,9 @@ def down(
         bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
     ] = False,
 ) -> None:
-    """Stop the meter: stop the machine (its disk stays), or delete it.
+    """Stop the machine (its disk stays), or delete it.
 
-    Waits until Google says that it has stopped, and says what still costs money.
+    Waits until Google reports that it has stopped, and says what is still billed.
     """
     from vmctl.domain.errors import InvalidInput
     from vmctl.workflows.machine.down import down as story
@@ -207,7 +207,7 @@ def down(
 
 @PANEL.command("status", examples="vmctl status\nvmctl status --json")
 def status(context: Context) -> None:
-    """This project's machine: its state, address, price, and what will stop it."""
+    """Show this project's machine: its state, address, price, and what will stop it."""
     from vmctl.workflows.machine.status import status as story
 
     context.screen().report(story(context.project()))
@@ -224,7 +224,7 @@ def ls(
         typer.Option("--orphans", help="What vmctl made in any project and nothing uses any more."),
     ] = False,
 ) -> None:
-    """Your machines in this project, with what they cost an hour.
+    """List your machines in this project, with what they cost an hour.
 
     With --orphans: disks, snapshots, addresses and firewall rules that nothing uses any
     more, with what they cost a month.
@@ -269,11 +269,11 @@ def adopt(
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
 ) -> None:
-    """Take a VM made in the console or with gcloud as this project's.
+    """Make a VM from the console or gcloud this project's VM.
 
-    Says first what will change (labels, vmctl's own key, the way to its host keys, a run
-    limit where Google takes one, a network tag) and what stays as it is, and asks. What was
-    on the VM stays; what runs need and it lacks is installed.
+    Shows first what will change (labels, vmctl's own key, publishing its host keys, a run
+    limit where Google accepts one, a network tag) and what stays as it is, and asks. What is
+    on the VM stays; what runs need is installed if it is missing.
     """
     from vmctl.workflows.machine.adopt import AdoptRequest
     from vmctl.workflows.machine.adopt import adopt as story
@@ -309,7 +309,7 @@ def keep(
         str, typer.Argument(metavar="DURATION", help="From now on: 30m, 2h, 1h30m.")
     ],
 ) -> None:
-    """Keep an idle machine for longer; what Google stops, and budgets, stay as they are."""
+    """Keep an idle machine running longer; Google's run limit and budgets still apply."""
     from vmctl.domain.duration import parse_duration
     from vmctl.workflows.machine.keep import keep as story
 
@@ -365,4 +365,4 @@ def _list(screen: Screen, result: ListResult) -> None:
         screen.note("No machines in this project. Create one: vmctl up")
     if result.others:
         noun = "machine" if result.others == 1 else "machines"
-        screen.note(f"{result.others} more {noun} of yours in other projects: vmctl ls --all")
+        screen.note(f"{result.others} more of your {noun} in other projects: vmctl ls --all")

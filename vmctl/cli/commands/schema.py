@@ -26,7 +26,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of what a command prints under --json.
 
-    Fields may be added in later versions; those that are there keep name and type.
+    Later versions may add fields; existing fields keep their name and type.
     """
     from vmctl.cli import terminal
     from vmctl.cli.json_results import RESULTS, schema_of

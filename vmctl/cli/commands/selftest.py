@@ -34,10 +34,10 @@ def selftest(
         Path | None, typer.Option("--trace", metavar="FILE", help="Where to save the trace.")
     ] = None,
 ) -> None:
-    """Check what vmctl believes of Compute Engine, with one small machine in ten minutes.
+    """Check what vmctl assumes about Compute Engine, with one small machine in ten minutes.
 
-    Without --real the embedded one is checked. With it the price is shown and asked about
-    first. All that it makes is deleted, after Ctrl-C, too. The conversation is kept as JSON
+    Without --real the embedded one is checked. With it the price is shown first, with a
+    question. Everything it makes is deleted, also after Ctrl-C. The trace is kept as JSON
     lines without project, addresses, keys or names, and can be replayed.
     """
     from vmctl.workflows.selftest.selftest import clean_up, selftest_project

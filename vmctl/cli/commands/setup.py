@@ -37,10 +37,10 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing vmctl.toml.")] = False,
 ) -> None:
-    """Write a vmctl.toml for this folder, each line with what it is for.
+    """Write a vmctl.toml for this folder, with a comment on every line.
 
     Finds the Google Cloud project from your login or from gcloud's settings, and the script
-    that trains; asks for the rest (with no terminal, or --yes, it takes the defaults).
+    that trains; asks for the rest (without a terminal, or with --yes, it takes the defaults).
     """
     from vmctl.config import Flags, load_project
     from vmctl.workflows.setup.init import Given
@@ -65,11 +65,11 @@ def init(
 
 @PANEL.command("doctor", examples="vmctl doctor\nvmctl doctor --json")
 def doctor(context: Context) -> None:
-    """Look at everything that `vmctl up` needs, and say how to mend what is broken.
+    """Check everything that `vmctl up` needs, and say how to fix what is broken.
 
     Credentials, project, API, billing, machine, quota, network and firewall, image, and the
     programs of this computer, in that order. Nothing is changed and nothing costs money. The
-    exit code is the one with which `vmctl up` would end, 0 when nothing stands in its way.
+    exit code is the one that `vmctl up` would end with, 0 if everything is ready.
     """
     from vmctl.workflows.setup.doctor import doctor as story
 
@@ -119,5 +119,5 @@ def finding_lines(finding: CheckResult) -> Iterator[tuple[Part, ...]]:
     skipped = f"not checked: {message}" if finding.status is CheckStatus.SKIPPED else message
     yield mark, f" {finding.check:{CHECK_WIDTH}}  {skipped}"
     for number, line in enumerate(finding.fix.splitlines()):
-        lead = "mend it:" if number == 0 else ""
-        yield (f"  {'':{CHECK_WIDTH}}  {lead:8} {line}",)
+        lead = "fix:" if number == 0 else ""
+        yield (f"  {'':{CHECK_WIDTH}}  {lead:4} {line}",)

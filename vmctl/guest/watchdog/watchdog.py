@@ -32,7 +32,7 @@ PLACE = Path("/run/vmctl-watchdog")  # gone at the next boot, which is another l
 PROFILE = Path("/etc/profile.d/vmctl-watchdog.sh")
 STEP_S = 30
 NOTICE_LINE = f"""\
-# Made by vmctl: whoever logs in reads what will stop this VM.
+# Made by vmctl: shows at login what will stop this VM.
 case $- in *i*) [ ! -s {PLACE}/notice ] || cat {PLACE}/notice ;; esac
 """
 

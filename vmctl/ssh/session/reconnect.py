@@ -134,7 +134,7 @@ class MasterReplacement:
         here = _Attempt(replies, lambda: self._old.spawn_spare(), at_known_address=True)
         asked: _Attempt | None = None
         if self._resolve is None:
-            refused = _Failed(Unreachable("nobody to ask"), at_known_address=False)
+            refused = _Failed(Unreachable("no API to ask"), at_known_address=False)
         else:
             refused = None
         known: _Failed | None = None

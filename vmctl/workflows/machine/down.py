@@ -24,7 +24,7 @@ from vmctl.workflows.session.ssh_restriction import remove_restriction
 class DownResult:
     """What became of the machine, and what still costs money."""
 
-    action: str  # stopped, deleted, "already stopped", "already gone"
+    action: str  # stopped, deleted, "already stopped", "already deleted"
     name: str
     zone: str | None
     disk_gb: int  # still there
@@ -59,7 +59,7 @@ def down(
     instance = yield from _found(project, compute, clock)
     disconnect(project)  # whatever becomes of it: a master to a VM that stops only hangs
     if instance is None:
-        action = "already gone"
+        action = "already deleted"
     elif delete:
         yield from clean_up_move(project, compute, instance, clock)
         action = yield from _delete(compute, instance, clock)
@@ -70,7 +70,7 @@ def down(
                 "billed until `vmctl up` has finished it."
             )
         action = yield from _stop(compute, instance, clock)
-    gone = action in ("deleted", "already gone")
+    gone = action in ("deleted", "already deleted")
     if gone and instance is not None:
         known_hosts.unpin(instance.id)
         yield from remove_restriction(compute, instance, clock)
@@ -123,11 +123,11 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
     if not instance.status.is_going:
         done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
         if not_found(done):
-            return "already gone"
+            return "already deleted"
         raise_failure(done, compute.project, f"Stopping {instance.name}")
     off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
     if off is None:
-        return "already gone"
+        return "already deleted"
     yield Finished("stop", f"{instance.name} is off", clock.monotonic() - began)
     return "stopped"
 
@@ -144,7 +144,7 @@ def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
             return "deleted"
     done = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
     if not_found(done):
-        return "already gone"
+        return "already deleted"
     raise_failure(done, compute.project, f"Deleting {instance.name}")
     yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
     yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)

@@ -192,7 +192,7 @@ def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[In
         yield Started("create", f"Resuming the creation in {operation.zone}")
         done = yield from wait_operation(compute, operation, clock, "create")
         if done.failure is not None:
-            yield Warned(f"The creation begun in {done.zone} failed: {done.failure.message}")
+            yield Warned(f"The creation in {done.zone} failed: {done.failure.message}")
 
 
 def _create(

@@ -21,7 +21,7 @@ from vmctl.workflows.session.session import connect, identity_of
 class SshConfigResult:
     """What ssh knows now; `hosts` are all names that vmctl manages, of other projects, too."""
 
-    action: str  # "added", "unchanged", "removed", "already gone"
+    action: str  # "added", "unchanged", "removed", "already removed"
     file: str
     host: str | None
     address: str | None  # None: no VM runs; the name finds it once it does
@@ -82,7 +82,7 @@ def remove(project: Project, *, file: Path | None = None) -> SshConfigResult:
     removed = user_ssh_config.remove_include(file)
     user_ssh_config.remove_files()
     return SshConfigResult(
-        action="removed" if removed else "already gone",
+        action="removed" if removed else "already removed",
         file=str(file),
         host=None,
         address=None,

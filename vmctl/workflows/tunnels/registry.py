@@ -26,7 +26,7 @@ STARTING, UP, RECONNECTING = "starting", "up", "reconnecting"
 LEAD = """<!DOCTYPE html>
 <meta charset="utf-8"><meta name="referrer" content="no-referrer">
 <meta http-equiv="refresh" content="0; url={url}">
-<title>vmctl tunnel</title><a href="{url}">Go on</a>
+<title>vmctl tunnel</title><a href="{url}">Continue</a>
 """
 
 

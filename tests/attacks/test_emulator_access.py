@@ -22,7 +22,7 @@ from tests.harness.emulator import Emulator
 from tests.harness.endpoint import trusted
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
-from vmctl.emulator.http.app import application, require_secret
+from vmctl.emulator.http.app import make_application, require_secret
 from vmctl.emulator.http.discovery import Discovery, Method
 from vmctl.emulator.http.tls import Credentials
 
@@ -77,7 +77,7 @@ class Caller:
     def __init__(self, discovery: Discovery) -> None:
         self.stopped = False
         about: dict[str, Any] = {}
-        self._app = application(
+        self._app = make_application(
             cast(Any, None), cast(Any, None), discovery, self._stop, about, PORT, SECRET
         )
 

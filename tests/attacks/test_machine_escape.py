@@ -18,8 +18,8 @@ from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from vmctl.emulator import machines
 from vmctl.emulator.machines import bounds
-from vmctl.emulator.machines.bounds import Bounds, written_by
-from vmctl.emulator.machines.sandbox import own_networks
+from vmctl.emulator.machines.bounds import Bounds, count_written
+from vmctl.emulator.machines.sandbox import list_own_networks
 
 pytestmark = needs_sandbox
 
@@ -122,7 +122,7 @@ def services() -> Iterator[list[Service]]:
 
 def addresses() -> list[str]:
     """All of this computer's, and those that stand for it in a machine's network."""
-    own = own_networks(Path("/proc/net/fib_trie").read_text())
+    own = list_own_networks(Path("/proc/net/fib_trie").read_text())
     named = [network.partition("/")[0] for network in own if not network.startswith("127.")]
     stand = ["10.0.2.2", "10.0.2.3", "10.0.2.15", "10.213.98.2", "10.213.98.3", "169.254.169.254"]
     return ["127.0.0.1", "127.0.0.53", "0.0.0.0", "255.255.255.255", *stand, *named]
@@ -238,7 +238,7 @@ def test_all_of_a_computers_addresses_are_found() -> None:
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     wanted = {"127.0.0.0/8", "10.1.1.1/32", "10.1.1.2/32", "10.3.3.3/32", "10.77.0.0/16"}
-    assert wanted <= set(own_networks(told))
+    assert wanted <= set(list_own_networks(told))
 
 
 # -- what a machine may take ---------------------------------------------------------------------
@@ -336,10 +336,10 @@ def test_what_is_written_to_a_file_without_a_name_is_known(bench: Bench) -> None
     (machine,) = bench.host._machines.values()
     assert machine._process is not None
     pid = machine._process.pid
-    before = written_by(pid)
+    before = count_written(pid)
     code = "import os; f = open('x', 'wb'); os.unlink('x'); f.write(bytes(50 << 20)); f.flush(); "
     bench.ssh("1", f'python3 -c "{code}"')
-    eventually(lambda: written_by(pid) - before >= 50 << 20, "its process has ended")
+    eventually(lambda: count_written(pid) - before >= 50 << 20, "its process has ended")
 
 
 def test_what_is_bounded_is_said(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from vmctl.emulator.clock import RunningClock
-from vmctl.emulator.http.app import application
+from vmctl.emulator.http.app import make_application
 from vmctl.emulator.http.discovery import Discovery
 
 SECRET = "0123456789abcdef" * 4  # as if a page knew it
@@ -49,7 +49,7 @@ def test_no_page_gets_an_answer_by_rebinding_a_form_or_a_preflight() -> None:
     no_cloud = SimpleNamespace(
         clock=RunningClock("real", 1.0, None)
     )  # whoever got to one would fail
-    app = application(
+    app = make_application(
         cast(Any, no_cloud),
         cast(Any, None),
         Discovery.load(),

@@ -14,7 +14,7 @@ import pytest
 from tests.harness.laptop import Laptop
 from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
 from vmctl.emulator.cloud.catalog import IMAGES, Catalog, find_image
-from vmctl.emulator.cloud.metadata import attributes, metadata_resource, show_ssh_port
+from vmctl.emulator.cloud.metadata import make_metadata, read_attributes, show_ssh_port
 from vmctl.emulator.cloud.quotas import Limit, Quotas
 from vmctl.emulator.errors import ApiError
 from vmctl.emulator.faults.breakpoints import Breakpoints
@@ -306,9 +306,9 @@ def test_every_image_is_found_by_name_and_by_family() -> None:
 def test_a_port_other_than_22_stands_in_the_metadata(port: int, shown: str | None) -> None:
     items = [{"key": "mine", "value": "kept"}, {"key": "vmctl-ssh-port", "value": "9"}]
     key = Key("p", "instances", "zones/z", "vm1")
-    record = Record(key, {"metadata": metadata_resource(items)}, {"ssh_port": port})
+    record = Record(key, {"metadata": make_metadata(items)}, {"ssh_port": port})
     before = record.body["metadata"]["fingerprint"]
     show_ssh_port(record)
-    found = attributes(record.body["metadata"])
+    found = read_attributes(record.body["metadata"])
     assert (found["mine"], found.get("vmctl-ssh-port")) == ("kept", shown)
     assert record.body["metadata"]["fingerprint"] != before

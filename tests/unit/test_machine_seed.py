@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.harness.folders import public_folder
-from vmctl.emulator.machines.storage import unreadable_caches
+from vmctl.emulator.machines.storage import find_unreadable_caches
 
 SOMEBODY = 54_321  # an ordinary uid that owns nothing here
 
@@ -39,4 +39,4 @@ def test_compiled_files_of_another_user_are_left_out_of_the_seed() -> None:
 
 
 def left_out(folder: Path) -> set[str]:
-    return unreadable_caches(str(folder), [path.name for path in folder.iterdir()])
+    return find_unreadable_caches(str(folder), [path.name for path in folder.iterdir()])

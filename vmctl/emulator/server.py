@@ -105,7 +105,7 @@ async def serve(options: Options) -> None:
     credentials = Credentials.ensure(options.home / "state")
     async with _cloud(options) as (cloud, lifecycle, discovery):
         from .cloud.cloud import DEFAULT_PROJECT
-        from .http.app import application
+        from .http.app import make_application
 
         about: Json = {
             "pid": os.getpid(),
@@ -123,7 +123,7 @@ async def serve(options: Options) -> None:
             "started": stamp(cloud.clock.now()),
         }
         secret = credentials.read_secret()
-        app = application(cloud, lifecycle, discovery, stopping.set, about, port, secret)
+        app = make_application(cloud, lifecycle, discovery, stopping.set, about, port, secret)
         server = _make_server(app, credentials)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():

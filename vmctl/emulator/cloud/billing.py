@@ -111,7 +111,7 @@ class Billing:
                 # billed until it has stopped; one that is being deleted may have been off before
                 on = on or (body["status"] == "STOPPING" and (id_, "machine") in self._open)
                 if on:
-                    yield "machine", machine_rate(body, scope)
+                    yield "machine", find_machine_rate(body, scope)
                     if any(nic.get("accessConfigs") for nic in body["networkInterfaces"]):
                         yield "address", BUSY_ADDRESS_RATE
             case "disks":
@@ -168,7 +168,7 @@ class Billing:
                 log.error("a line of the bill is malformed: %r", line[:200])
 
 
-def machine_rate(body: Json, zone: str) -> float | None:
+def find_machine_rate(body: Json, zone: str) -> float | None:
     """Return the price of processors, memory and GPUs, in USD an hour; None if it is unknown."""
     machine = urls.last(body["machineType"])
     gpus = body.get("guestAccelerators", ())

@@ -20,7 +20,7 @@ from . import disk_copies, metadata
 from .cloud import Cloud
 from .operations import SYSTEM
 from .power import Power, grace_s
-from .run_limits import RunLimits, shown_limit
+from .run_limits import RunLimits, read_limit
 
 GUEST_ATTRIBUTES = 100  # of one instance: a machine must not fill this computer's disk
 
@@ -196,7 +196,7 @@ class Lifecycle:
             )
             self._cloud.operations.start(operation, lambda op: self.delete(op, record))
         elif status == "RUNNING":
-            limit = shown_limit(record)
+            limit = read_limit(record)
             if limit and limit <= self._cloud.clock.now():
                 self._run(self._enforce(record))
             else:
@@ -252,7 +252,7 @@ class Lifecycle:
         record = self._by_id(instance_id)
         if record is None:
             return {}
-        tree = metadata.metadata_tree(self._cloud.store, record)
+        tree = metadata.build_metadata_tree(self._cloud.store, record)
         clock = self._cloud.clock
         if clock.kind != "real":
             tree["ahead_s"] = (clock.now() - datetime.now(UTC)).total_seconds()
@@ -263,7 +263,7 @@ class Lifecycle:
     def put_guest_attribute(self, instance_id: str, path: str, value: str) -> bool:
         """Save a guest attribute; False if the instance does not allow it."""
         record = self._by_id(instance_id)
-        if record is None or not metadata.guest_attributes_enabled(self._cloud.store, record):
+        if record is None or not metadata.allows_guest_attributes(self._cloud.store, record):
             return False
         attributes = record.private.setdefault("guest_attributes", {})
         if path not in attributes and len(attributes) >= GUEST_ATTRIBUTES:

@@ -16,7 +16,7 @@ from .cloud import Cloud
 PORT_ITEM = "vmctl-ssh-port"
 
 
-def machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
+def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
     """Describe an instance to the machine host."""
     body = record.body
     accelerator = next(iter(body.get("guestAccelerators", ())), None)
@@ -39,7 +39,7 @@ def fingerprint(value: Any) -> str:
     return base64.urlsafe_b64encode(digest[:8]).decode()
 
 
-def metadata_resource(items: list[Json]) -> Json:
+def make_metadata(items: list[Json]) -> Json:
     """Return a metadata resource with its fingerprint."""
     metadata: Json = {"kind": "compute#metadata", "fingerprint": fingerprint(items)}
     if items:
@@ -47,7 +47,7 @@ def metadata_resource(items: list[Json]) -> Json:
     return metadata
 
 
-def attributes(metadata: Json) -> dict[str, str]:
+def read_attributes(metadata: Json) -> dict[str, str]:
     """Return metadata items as a dict."""
     return {item["key"]: item.get("value", "") for item in metadata.get("items", ())}
 
@@ -58,24 +58,24 @@ def show_ssh_port(record: Record) -> None:
     port = record.private.get("ssh_port", 22)
     if port != 22:
         items.append({"key": PORT_ITEM, "value": str(port)})
-    record.body["metadata"] = metadata_resource(items)
+    record.body["metadata"] = make_metadata(items)
 
 
-def project_attributes(store: Store, project: str) -> dict[str, str]:
+def read_project_attributes(store: Store, project: str) -> dict[str, str]:
     """Return the metadata that all machines of a project share."""
     record = store.get(Key(project, "projects", urls.GLOBAL, project))
-    return attributes(record.body["commonInstanceMetadata"]) if record else {}
+    return read_attributes(record.body["commonInstanceMetadata"]) if record else {}
 
 
-def guest_attributes_enabled(store: Store, record: Record) -> bool:
+def allows_guest_attributes(store: Store, record: Record) -> bool:
     """Whether the guest may publish attributes; the instance's metadata wins over the project's."""
-    own = attributes(record.body["metadata"])
-    shared = project_attributes(store, record.key.project)
+    own = read_attributes(record.body["metadata"])
+    shared = read_project_attributes(store, record.key.project)
     word = own.get("enable-guest-attributes", shared.get("enable-guest-attributes", ""))
     return word.upper() == "TRUE"
 
 
-def metadata_tree(store: Store, record: Record) -> Json:
+def build_metadata_tree(store: Store, record: Record) -> Json:
     """Return everything below computeMetadata/v1, keys spelled as in its URLs."""
     body, project = record.body, record.key.project
     number = urls.project_number(project)
@@ -87,7 +87,7 @@ def metadata_tree(store: Store, record: Record) -> Json:
         guest.setdefault(namespace, {})[key] = value
     return {
         "instance": {
-            "attributes": attributes(body["metadata"]),
+            "attributes": read_attributes(body["metadata"]),
             "cpu-platform": body["cpuPlatform"],
             "description": body.get("description", ""),
             "disks": [
@@ -123,7 +123,7 @@ def metadata_tree(store: Store, record: Record) -> Json:
             "zone": f"projects/{number}/zones/{zone}",
         },
         "project": {
-            "attributes": project_attributes(store, project),
+            "attributes": read_project_attributes(store, project),
             "numeric-project-id": int(number),
             "project-id": project,
         },

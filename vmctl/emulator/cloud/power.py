@@ -18,7 +18,7 @@ from ..http import urls
 from ..store import Record
 from . import disk_copies, metadata
 from .cloud import Cloud
-from .run_limits import RunLimits, compute_limit, shown_limit
+from .run_limits import RunLimits, compute_limit, read_limit
 
 T = TypeVar("T")
 VISIBLE_S = 0.08  # real seconds that PROVISIONING and STAGING stay to be seen
@@ -94,7 +94,7 @@ class Power:
         self._cloud.firewall.clear(record)
         if faults.silent:
             self._cloud.firewall.block(record)
-        spec = metadata.machine_spec(self._cloud, record)
+        spec = metadata.make_machine_spec(self._cloud, record)
         spec = replace(spec, admits=self._cloud.firewall.is_open(record), trouble=faults.trouble)
         booted = await self._cloud.machines.boot(spec)
         self._boot_faults.begin(record, faults)
@@ -104,7 +104,7 @@ class Power:
                 access["natIP"] = booted.nat_ip
         metadata.show_ssh_port(record)
         self._cloud.store.save(record)
-        limit = shown_limit(record)
+        limit = read_limit(record)
         if limit and record.body["status"] == "RUNNING":
             self._limits.watch(record, limit)
 

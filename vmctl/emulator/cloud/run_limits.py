@@ -20,7 +20,7 @@ def compute_limit(record: Record, started: datetime) -> datetime | None:
     return None
 
 
-def shown_limit(record: Record) -> datetime | None:
+def read_limit(record: Record) -> datetime | None:
     """Return the limit that a running instance shows as its terminationTimestamp."""
     text = record.body["resourceStatus"]["scheduling"].get("terminationTimestamp")
     return parse_stamp(text) if text else None

@@ -38,7 +38,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("vmctl.emulator")
 
 
-def application(
+def make_application(
     cloud: Cloud,
     lifecycle: Lifecycle,
     discovery: Discovery,

@@ -14,7 +14,7 @@ PAGE = 500
 T = TypeVar("T")
 
 
-def page(kind: str, path: str, resources: Iterable[Json], query: dict[str, str]) -> Json:
+def make_page(kind: str, path: str, resources: Iterable[Json], query: dict[str, str]) -> Json:
     """Return a list reply of `kind` (`compute#instanceList`) for the resources that match."""
     found, token = _cut(_wanted(resources, query), query)
     reply: Json = {"kind": kind, "id": path, "items": found, "selfLink": ROOT + path}
@@ -25,7 +25,7 @@ def page(kind: str, path: str, resources: Iterable[Json], query: dict[str, str])
     return reply
 
 
-def aggregated(
+def make_aggregated(
     kind: str, path: str, field: str, scopes: dict[str, list[Json]], query: dict[str, str]
 ) -> Json:
     """Return an aggregated list: every scope is named, an empty one by Google's warning."""

@@ -277,13 +277,13 @@ class DiskWatch:
             size = sizes.get(id(disk), 0)
             if not disk.most:
                 disk.most = max(disk.size, size + ROOM)
-                disk.written = written_by(disk.pid)
+                disk.written = count_written(disk.pid)
             elif size > disk.most:
                 disk.end(f"its disk is full: {size / 2**30:.1f} GiB are on it")
         if not grown or not disks:
             return
         self._known = free
-        wrote = {id(disk): written_by(disk.pid) for disk in disks}
+        wrote = {id(disk): count_written(disk.pid) for disk in disks}
         if free < RESERVE:
             most = max(disks, key=lambda disk: wrote[id(disk)] - disk.written)
             if wrote[id(most)] - most.written > MUCH:
@@ -304,7 +304,7 @@ class DiskWatch:
             self._stopped.wait(5 * (time.monotonic() - started))  # large disks take long to measure
 
 
-def written_by(pid: int) -> int:
+def count_written(pid: int) -> int:
     """Return the bytes that a process and its descendants, ended ones too, wrote to disks."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

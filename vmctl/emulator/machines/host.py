@@ -16,7 +16,7 @@ from .interface import Booted, GuestBackend, MachineError, MachineSpec
 from .machine import HostedMachine, SerialPort
 from .socket_relay import SocketRelay, listen, machine_network
 from .spawner import Spawner
-from .storage import check_traversable, disk_size, enclose, make_seed
+from .storage import check_traversable, enclose, make_seed, measure_disk
 
 LAST_WAIT_S = 15.0
 PLAIN_VARIABLE = "VMCTL_EMULATOR_PLAIN"
@@ -47,7 +47,7 @@ class MachineHost:
         self._seed = self._home / "seed"
         self.forwards = Forwards(self._seed)
         self.bounds = Bounds(self._home)
-        self._watch = DiskWatch(self._home / "machines", disk_size)
+        self._watch = DiskWatch(self._home / "machines", measure_disk)
         self._spawner = Spawner()
         self._relay = SocketRelay()
         self._describe()
@@ -63,12 +63,12 @@ class MachineHost:
         self._overlay = abilities.overlay
         self.mode = "sandbox" if abilities.refusal is None else "plain"
         if abilities.refusal is not None:
-            if (reason := plain_process.refusal()) is not None:
+            if (reason := plain_process.find_obstacle()) is not None:
                 self._close_parts()
                 raise MachineError(f"machines cannot run here: {reason}")
             notes.append(f"plain machines, because {abilities.refusal}: {plain_process.LIMITS}")
         else:
-            if (reason := network.refusal()) is not None:
+            if (reason := network.find_obstacle()) is not None:
                 notes.append(f"machines have no outbound network, because {reason}")
             if not self._overlay:
                 notes.append("overlay mounts are refused here: images get a thin layer instead")

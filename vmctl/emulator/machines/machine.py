@@ -20,7 +20,7 @@ from . import plain_process, sandbox
 from .bounds import Bounds, Disk, DiskWatch
 from .forwards import Forwards
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
-from .network import Uplink, resolver
+from .network import Uplink, find_resolver
 from .socket_relay import Listener, SocketRelay
 from .spawner import Spawner
 from .storage import provision
@@ -131,7 +131,7 @@ class HostedMachine:
             self._release()
             raise
         self._alive.wait(READY_S)
-        if not self._plain and resolver() is not None and not self.ended.is_set():
+        if not self._plain and find_resolver() is not None and not self.ended.is_set():
             self._attach(spawner)
         if not self._plain and self._process is not None and not self.ended.is_set():
             self._forwards.attach(spec.instance_id, self._process.pid)
@@ -202,7 +202,7 @@ class HostedMachine:
             "image": sandbox.IMAGE if image is not None else None,
             "python": sandbox.IMAGE_TARGET if image is not None else None,
             "layer": sandbox.LAYER,
-            "dns": resolver() or "",
+            "dns": find_resolver() or "",
             "owns_names": True,
         }  # fmt: skip
         return {

@@ -29,7 +29,7 @@ exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all --no-n
 """
 
 
-def refusal() -> str | None:
+def find_obstacle() -> str | None:
     """Return why machines have no outbound network on this computer; None if they have one."""
     if find_program("slirp4netns") is None:
         return "slirp4netns is not installed"
@@ -98,6 +98,6 @@ class Uplink:
             self._process.wait()
 
 
-def resolver() -> str | None:
+def find_resolver() -> str | None:
     """Return the machines' nameserver; None if they have no outbound network."""
-    return DNS if refusal() is None and Path("/etc/resolv.conf").exists() else None
+    return DNS if find_obstacle() is None and Path("/etc/resolv.conf").exists() else None

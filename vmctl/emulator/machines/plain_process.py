@@ -72,7 +72,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         pass
 
 
-def refusal() -> str | None:
+def find_obstacle() -> str | None:
     """Return why not even plain machines work here; None if they do."""
     for program in ("sshd", "ssh-keygen"):
         if find_program(program) is None:

@@ -84,7 +84,7 @@ def network_command(seed: Path | str, *words: str) -> list[str]:
     return [PYTHON, "-I", "-S", "-B", "-c", code + "run(sys.argv[1:])", *words]
 
 
-def own_networks(table: str) -> list[str]:
+def list_own_networks(table: str) -> list[str]:
     """The IPv4 networks whose addresses this computer itself answers at, from its fib_trie."""
     found, address = {"127.0.0.0/8"}, ""
     for words in map(str.split, table.splitlines()):
@@ -95,7 +95,7 @@ def own_networks(table: str) -> list[str]:
     return sorted(found)
 
 
-def locked(folders: Iterable[Path]) -> list[str]:
+def lock_folders(folders: Iterable[Path]) -> list[str]:
     """Return the start of an argv whose namespaces make these folders read-only, and have a new
     network; namespaces made inside have no rights over either."""
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
@@ -108,12 +108,12 @@ def locked(folders: Iterable[Path]) -> list[str]:
     return [*argv, "--"]
 
 
-def command(launch: Launch, info_fd: int) -> list[str]:
+def build_command(launch: Launch, info_fd: int) -> list[str]:
     """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
     disk = launch.disk
     shared = [folder for folder in (launch.seed, launch.image) if folder is not None]
-    closed = own_networks(FIB_TRIE.read_text())
-    argv = [*locked(shared), *network_command(launch.seed, "prepare", *closed), "--"]
+    closed = list_own_networks(FIB_TRIE.read_text())
+    argv = [*lock_folders(shared), *network_command(launch.seed, "prepare", *closed), "--"]
     argv += [*base_arguments(), "--hostname", launch.hostname]
     argv += ["--info-fd", str(info_fd)]
     argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]
@@ -124,7 +124,7 @@ def command(launch: Launch, info_fd: int) -> list[str]:
     argv += ["--bind", str(disk / "local"), "/usr/local"]
     argv += ["--dev", "/dev", "--proc", "/proc"]
     for place, share in (("/tmp", 2), ("/run", 8)):
-        size = ["--size", str(launch.memory // share)] if sizes_tmpfs() else []
+        size = ["--size", str(launch.memory // share)] if can_size_tmpfs() else []
         argv += [*size, "--tmpfs", place]
     argv += ["--ro-bind", str(launch.seed), GUEST]
     for name in launch.shown:
@@ -137,7 +137,7 @@ def command(launch: Launch, info_fd: int) -> list[str]:
 
 
 @cache
-def sizes_tmpfs() -> bool:
+def can_size_tmpfs() -> bool:
     """Whether this bwrap can limit the size of a tmpfs; else that is half of all memory."""
     shown = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
     return "--size" in shown.stdout
@@ -176,7 +176,7 @@ def probe(spawner: Spawner) -> Abilities:
     for program in ("bwrap", "sshd", "nsenter", "unshare", "mount", "ssh-keygen"):
         if find_program(program) is None:
             return Abilities(f"{program} is not installed on this computer", False)
-    argv = [*locked([Path("/usr")]), *base_arguments(), "--ro-bind", "/usr", "/usr"]
+    argv = [*lock_folders([Path("/usr")]), *base_arguments(), "--ro-bind", "/usr", "/usr"]
     argv += ["--dev", "/dev", "--proc", "/proc"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
@@ -219,7 +219,7 @@ def start(
     read, write = os.pipe()
     try:
         process = spawner.start_bound(
-            command(launch, write), bind, uid=machine_uid(), stdout=serial, stderr=serial,
+            build_command(launch, write), bind, uid=machine_uid(), stdout=serial, stderr=serial,
             pass_fds=(control.fileno(), accepted.fileno(), write),
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip

@@ -83,7 +83,7 @@ def copy_disk(source: Path, target: Path) -> int:
 
     The target appears whole or not at all. A disk that no machine has booted from is empty."""
     if target.exists():  # an earlier copy was completed
-        return disk_size(target)
+        return measure_disk(target)
     partial = target.with_name(f"{target.name}{COPYING}")
     delete_disk(partial)
     enclose(partial)
@@ -104,10 +104,10 @@ def copy_disk(source: Path, target: Path) -> int:
                 f"the disk could not be copied: {lines[-1] if lines else 'cp failed'}"
             )
     partial.rename(target)
-    return disk_size(target)
+    return measure_disk(target)
 
 
-def disk_size(folder: Path) -> int:
+def measure_disk(folder: Path) -> int:
     """Return the bytes that a disk's files take on this computer."""
     found = 0
     for base, _, files in os.walk(folder):
@@ -150,7 +150,7 @@ def make_seed(home: Path, *, sandboxed: bool) -> Path:
     # result if its version is the same, and ignores it otherwise.
     if not sys.dont_write_bytecode:
         compileall.compile_dir(guest, maxlevels=0, quiet=2)
-    shutil.copytree(guest, partial / "guest", ignore=unreadable_caches)
+    shutil.copytree(guest, partial / "guest", ignore=find_unreadable_caches)
     for name in ETC:
         source = Path("/etc") / name
         if sandboxed and name in FOLDERS_OF_LINKS and stays_in_usr(source):
@@ -171,7 +171,7 @@ def make_seed(home: Path, *, sandboxed: bool) -> Path:
     return seed
 
 
-def unreadable_caches(folder: str, names: list[str]) -> set[str]:
+def find_unreadable_caches(folder: str, names: list[str]) -> set[str]:
     """Compiled files of another user, which this one may not read: Python does without them."""
     paths = [Path(folder) / name for name in names]
     return {

@@ -22,7 +22,7 @@ async def insert(call: Call) -> Json:
         raise already_exists(key.path)
     if call.body.get("addressType", "EXTERNAL") != "EXTERNAL":
         raise bad_request("The emulator reserves external addresses only.")
-    labels = instance_body.labels(call.body.get("labels", {}))
+    labels = instance_body.check_labels(call.body.get("labels", {}))
     taken = {record.body["address"] for record in call.cloud.store.find("addresses")}
     body: Json = {
         "kind": "compute#address",

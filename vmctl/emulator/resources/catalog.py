@@ -23,10 +23,10 @@ async def get_machine_type(call: Call) -> Json:
 async def list_machine_types(call: Call) -> Json:
     """machineTypes.list."""
     found = _machine_types(call, call.scope.partition("/")[2])
-    return paging.page("compute#machineTypeList", call.url_path, found, call.query)
+    return paging.make_page("compute#machineTypeList", call.url_path, found, call.query)
 
 
-async def aggregated_machine_types(call: Call) -> Json:
+async def list_all_machine_types(call: Call) -> Json:
     """machineTypes.aggregatedList."""
     scopes = {f"zones/{zone}": _machine_types(call, zone) for zone in call.cloud.catalog.zones}
     return stored.aggregate(call, "machineTypes", "machineType", scopes)
@@ -44,10 +44,10 @@ async def get_accelerator_type(call: Call) -> Json:
 async def list_accelerator_types(call: Call) -> Json:
     """acceleratorTypes.list."""
     found = _accelerator_types(call, call.scope.partition("/")[2])
-    return paging.page("compute#acceleratorTypeList", call.url_path, found, call.query)
+    return paging.make_page("compute#acceleratorTypeList", call.url_path, found, call.query)
 
 
-async def aggregated_accelerator_types(call: Call) -> Json:
+async def list_all_accelerator_types(call: Call) -> Json:
     """acceleratorTypes.aggregatedList."""
     scopes = {f"zones/{zone}": _accelerator_types(call, zone) for zone in call.cloud.catalog.zones}
     return stored.aggregate(call, "acceleratorTypes", "acceleratorType", scopes)
@@ -72,7 +72,7 @@ async def get_family_view(call: Call) -> Json:
 async def list_images(call: Call) -> Json:
     """images.list: the public images of the project that is asked."""
     found = [_image(image) for image in IMAGES if image.project == call.project]
-    return paging.page("compute#imageList", call.url_path, found, call.query)
+    return paging.make_page("compute#imageList", call.url_path, found, call.query)
 
 
 def _find(call: Call, name: str) -> Image:
@@ -149,10 +149,10 @@ def _image(image: Image) -> Json:
 METHODS: dict[str, Handler] = {
     "compute.machineTypes.get": get_machine_type,
     "compute.machineTypes.list": list_machine_types,
-    "compute.machineTypes.aggregatedList": aggregated_machine_types,
+    "compute.machineTypes.aggregatedList": list_all_machine_types,
     "compute.acceleratorTypes.get": get_accelerator_type,
     "compute.acceleratorTypes.list": list_accelerator_types,
-    "compute.acceleratorTypes.aggregatedList": aggregated_accelerator_types,
+    "compute.acceleratorTypes.aggregatedList": list_all_accelerator_types,
     "compute.images.get": get_image,
     "compute.images.getFromFamily": get_image_from_family,
     "compute.images.list": list_images,

@@ -52,7 +52,7 @@ def resolve_type(field: str, text: str | None, zone: str) -> DiskType:
     return kind
 
 
-def size_gb(
+def choose_size_gb(
     field: str, asked: Any, kind: DiskType, image: Image | None, snapshot: Record | None = None
 ) -> int:
     """Return a disk's size: as asked if it is allowed, else its source's, else the default."""
@@ -81,7 +81,7 @@ def size_gb(
     return size
 
 
-def new_disk(
+def make_disk(
     call: Call, key: Key, kind: DiskType, size: int, image: Image | None, labels: dict[str, str]
 ) -> Record:
     """Build a READY disk that no instance uses."""
@@ -129,9 +129,9 @@ async def insert(call: Call) -> Json:
             raise ApiError(501, "notImplemented", f"The emulator has no disks from {other}.")
     copied = call.body.get("sourceSnapshot")
     snapshot = snapshots.resolve(call, "resource.sourceSnapshot", copied) if copied else None
-    size = size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image, snapshot)
-    record = new_disk(
-        call, key, kind, size, image, instance_body.labels(call.body.get("labels", {}))
+    size = choose_size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image, snapshot)
+    record = make_disk(
+        call, key, kind, size, image, instance_body.check_labels(call.body.get("labels", {}))
     )
     if "description" in call.body:
         record.body["description"] = call.body["description"]
@@ -175,10 +175,10 @@ async def get_type(call: Call) -> Json:
 async def list_types(call: Call) -> Json:
     """diskTypes.list."""
     found = [_type_body(call, call.scope, kind) for kind in DISK_TYPES.values()]
-    return paging.page("compute#diskTypeList", call.url_path, found, call.query)
+    return paging.make_page("compute#diskTypeList", call.url_path, found, call.query)
 
 
-async def aggregated_types(call: Call) -> Json:
+async def list_all_types(call: Call) -> Json:
     """diskTypes.aggregatedList."""
     scopes = {
         f"zones/{zone}": [_type_body(call, f"zones/{zone}", kind) for kind in DISK_TYPES.values()]
@@ -210,5 +210,5 @@ METHODS: dict[str, Handler] = {
     "compute.disks.setLabels": stored.set_labels("disks"),
     "compute.diskTypes.get": get_type,
     "compute.diskTypes.list": list_types,
-    "compute.diskTypes.aggregatedList": aggregated_types,
+    "compute.diskTypes.aggregatedList": list_all_types,
 }

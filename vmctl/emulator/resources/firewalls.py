@@ -68,7 +68,9 @@ async def list_firewalls(call: Call) -> Json:
     """firewalls.list."""
     _ensure_defaults(call)
     found = call.cloud.store.find("firewalls", call.project)
-    return paging.page("compute#firewallList", call.url_path, [r.body for r in found], call.query)
+    return paging.make_page(
+        "compute#firewallList", call.url_path, [r.body for r in found], call.query
+    )
 
 
 async def delete(call: Call) -> Json:
@@ -89,7 +91,7 @@ async def get_network(call: Call) -> Json:
 
 async def list_networks(call: Call) -> Json:
     """networks.list."""
-    return paging.page("compute#networkList", call.url_path, [_network(call)], call.query)
+    return paging.make_page("compute#networkList", call.url_path, [_network(call)], call.query)
 
 
 async def get_subnetwork(call: Call) -> Json:

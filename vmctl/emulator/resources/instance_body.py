@@ -8,7 +8,7 @@ from typing import Any
 from ..clock import parse_stamp, stamp
 from ..cloud.call import Call
 from ..cloud.catalog import MachineType
-from ..cloud.metadata import fingerprint, metadata_resource
+from ..cloud.metadata import fingerprint, make_metadata
 from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
 from ..http import urls
 from ..store import Record
@@ -22,7 +22,7 @@ _METADATA_TOTAL_LIMIT = 512 * 1024
 RUN_LIMIT_S = (30, 120 * 24 * 3600)
 
 
-def machine_type(call: Call, zone: str) -> MachineType:
+def resolve_machine_type(call: Call, zone: str) -> MachineType:
     """Resolve `machineType`; ApiError(400) in Google's words when the zone has no such type."""
     text = call.body.get("machineType", "")
     if not text:
@@ -43,7 +43,7 @@ def machine_type(call: Call, zone: str) -> MachineType:
     return found
 
 
-def accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
+def resolve_accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
     """Return the instance's `guestAccelerators`, checked against what machine and zone can hold."""
     asked = [a for a in call.body.get("guestAccelerators", ()) if a.get("acceleratorCount", 0)]
     offered = call.cloud.catalog.gpus(zone)
@@ -89,7 +89,7 @@ def accelerators(call: Call, zone: str, machine: MachineType) -> list[Json]:
     return [_accelerator(call.project, zone, gpu, count)]
 
 
-def scheduling(body: Json, has_gpu: bool) -> Json:
+def complete_scheduling(body: Json, has_gpu: bool) -> Json:
     """Return the complete `scheduling`, or ApiError(400) for contradictions."""
     asked: Json = dict(body)
     spot = asked.get("provisioningModel") == "SPOT" or asked.get("preemptible", False)
@@ -140,7 +140,7 @@ def scheduling(body: Json, has_gpu: bool) -> Json:
     }
 
 
-def metadata(body: Json) -> Json:
+def check_metadata(body: Json) -> Json:
     """Return a metadata resource with fingerprint; ApiError(400) for bad keys and sizes."""
     items: list[Json] = []
     total = 0
@@ -161,10 +161,10 @@ def metadata(body: Json) -> Json:
         items.append({"key": key, "value": value})
     if total > _METADATA_TOTAL_LIMIT:
         raise invalid_field("resource.metadata", "", "Metadata exceeds the limit of 512 KB.")
-    return metadata_resource(items)
+    return make_metadata(items)
 
 
-def labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
+def check_labels(body: Json, field: str = "resource.labels") -> dict[str, str]:
     """Return labels unchanged; ApiError(400) if one breaks Google's rules."""
     if len(body) > 64:
         raise invalid_field(field, len(body), "At most 64 labels are allowed.")
@@ -193,7 +193,7 @@ def check_name(field: str, text: str) -> None:
         raise invalid_field(field, text, f"Must be a match of regex '{_NAME.pattern}'")
 
 
-def tags(body: Json) -> Json:
+def make_tags(body: Json) -> Json:
     """Return the `tags` resource with its fingerprint."""
     items = list(body.get("items", ()))
     for index, tag in enumerate(items):
@@ -204,7 +204,7 @@ def tags(body: Json) -> Json:
     return result
 
 
-def interfaces(call: Call, zone: str) -> list[Json]:
+def make_interfaces(call: Call, zone: str) -> list[Json]:
     """Return the network interfaces with an internal address each; only `default` exists."""
     asked = call.body.get("networkInterfaces", ())
     if not asked:
@@ -312,7 +312,7 @@ def check_start(call: Call, body: Json) -> None:
         raise bad_request(f"Termination time {limit} of the instance is in the past.")
 
 
-def skeleton(call: Call, zone: str, instance_id: str) -> Json:
+def make_skeleton(call: Call, zone: str, instance_id: str) -> Json:
     """Return the parts of a new instance that do not depend on the request."""
     return {
         "kind": "compute#instance",
@@ -334,7 +334,7 @@ def update_labels(call: Call, record: Record) -> Json:
     """Carry out a setLabels on any resource: the whole map, under its current fingerprint."""
     if call.body.get("labelFingerprint") != record.body["labelFingerprint"]:
         raise stale_fingerprint("labels")
-    new = labels(call.body.get("labels", {}))
+    new = check_labels(call.body.get("labels", {}))
     record.body["labels"] = new
     record.body["labelFingerprint"] = fingerprint(new)
     call.cloud.store.save(record)

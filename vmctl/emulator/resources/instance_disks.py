@@ -106,15 +106,15 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
         if source
         else None
     )
-    size = disks.size_gb(
+    size = disks.choose_size_gb(
         f"{field}.initializeParams.diskSizeGb",
         start.get("diskSizeGb", asked.get("diskSizeGb")),
         kind,
         image,
         snapshot,
     )
-    labels = instance_body.labels(start.get("labels", {}), f"{field}.initializeParams.labels")
-    disk = disks.new_disk(call, key, kind, size, image, labels)
+    labels = instance_body.check_labels(start.get("labels", {}), f"{field}.initializeParams.labels")
+    disk = disks.make_disk(call, key, kind, size, image, labels)
     disk.private["created_with"] = instance["id"]
     if snapshot:
         disk_copies.set_source(disk, snapshot)

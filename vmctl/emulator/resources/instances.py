@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..cloud.call import Call, Handler
-from ..cloud.metadata import fingerprint, guest_attributes_enabled, show_ssh_port
+from ..cloud.metadata import allows_guest_attributes, fingerprint, show_ssh_port
 from ..errors import (
     ApiError,
     Json,
@@ -41,17 +41,19 @@ async def insert(call: Call) -> Json:
     for parameter in ("sourceInstanceTemplate", "sourceMachineImage"):
         if parameter in call.query:
             raise ApiError(501, "notImplemented", f"The emulator does not support {parameter}.")
-    machine = instance_body.machine_type(call, zone)
-    gpus = instance_body.accelerators(call, zone, machine)
+    machine = instance_body.resolve_machine_type(call, zone)
+    gpus = instance_body.resolve_accelerators(call, zone, machine)
     instance_id = urls.new_id()
-    body = instance_body.skeleton(call, zone, instance_id)
-    labels = instance_body.labels(call.body.get("labels", {}))
+    body = instance_body.make_skeleton(call, zone, instance_id)
+    labels = instance_body.check_labels(call.body.get("labels", {}))
     body |= {
         "machineType": urls.link(call.project, f"zones/{zone}", "machineTypes", machine.name),
-        "scheduling": instance_body.scheduling(call.body.get("scheduling", {}), bool(gpus)),
-        "metadata": instance_body.metadata(call.body.get("metadata", {})),
-        "tags": instance_body.tags(call.body.get("tags", {})),
-        "networkInterfaces": instance_body.interfaces(call, zone),
+        "scheduling": instance_body.complete_scheduling(
+            call.body.get("scheduling", {}), bool(gpus)
+        ),
+        "metadata": instance_body.check_metadata(call.body.get("metadata", {})),
+        "tags": instance_body.make_tags(call.body.get("tags", {})),
+        "networkInterfaces": instance_body.make_interfaces(call, zone),
         "labelFingerprint": fingerprint(labels),
         "shieldedInstanceConfig": {
             "enableSecureBoot": False,
@@ -149,7 +151,7 @@ async def set_metadata(call: Call) -> Json:
     record = call.find("instances", call.path["instance"])
     if call.body.get("fingerprint") != record.body["metadata"]["fingerprint"]:
         raise stale_fingerprint("metadata")
-    record.body["metadata"] = instance_body.metadata(call.body)
+    record.body["metadata"] = instance_body.check_metadata(call.body)
     show_ssh_port(record)
     call.cloud.store.save(record)
 
@@ -165,7 +167,7 @@ async def set_tags(call: Call) -> Json:
     record = call.find("instances", call.path["instance"])
     if call.body.get("fingerprint") != record.body["tags"]["fingerprint"]:
         raise stale_fingerprint("tags")
-    record.body["tags"] = instance_body.tags(call.body)
+    record.body["tags"] = instance_body.make_tags(call.body)
     call.cloud.store.save(record)
     return call.done("setTags", record)
 
@@ -179,7 +181,7 @@ async def set_scheduling(call: Call) -> Json:
             "TERMINATED."
         )
     has_gpu = bool(record.body.get("guestAccelerators"))
-    record.body["scheduling"] = instance_body.scheduling(call.body, has_gpu)
+    record.body["scheduling"] = instance_body.complete_scheduling(call.body, has_gpu)
     call.cloud.store.save(record)
     return call.done("setScheduling", record)
 
@@ -204,10 +206,10 @@ async def set_deletion_protection(call: Call) -> Json:
     return call.done("setDeletionProtection", record)
 
 
-async def guest_attributes(call: Call) -> Json:
+async def get_guest_attributes(call: Call) -> Json:
     """instances.getGuestAttributes: one variable, or all below a namespace."""
     record = call.find("instances", call.path["instance"])
-    if not guest_attributes_enabled(call.cloud.store, record):
+    if not allows_guest_attributes(call.cloud.store, record):
         raise ApiError(
             403,
             "forbidden",
@@ -243,7 +245,7 @@ def _no_attribute(path: str) -> ApiError:
     )
 
 
-async def serial_port(call: Call) -> Json:
+async def get_serial_port(call: Call) -> Json:
     """instances.getSerialPortOutput: the last megabyte of port 1, from `start` on."""
     record = call.find("instances", call.path["instance"])
     port = call.query.get("port", "1")
@@ -279,6 +281,6 @@ METHODS: dict[str, Handler] = {
     "compute.instances.setScheduling": set_scheduling,
     "compute.instances.setDiskAutoDelete": set_disk_auto_delete,
     "compute.instances.setDeletionProtection": set_deletion_protection,
-    "compute.instances.getGuestAttributes": guest_attributes,
-    "compute.instances.getSerialPortOutput": serial_port,
+    "compute.instances.getGuestAttributes": get_guest_attributes,
+    "compute.instances.getSerialPortOutput": get_serial_port,
 }

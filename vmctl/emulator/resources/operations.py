@@ -19,7 +19,7 @@ async def list_operations(call: Call) -> Json:
     """zoneOperations.list and its two siblings, the oldest first."""
     found = call.cloud.store.find("operations", call.project, call.scope)
     bodies = sorted((r.body for r in found), key=lambda body: str(body["insertTime"]))
-    return paging.page("compute#operationList", call.url_path, bodies, call.query)
+    return paging.make_page("compute#operationList", call.url_path, bodies, call.query)
 
 
 METHODS: dict[str, Handler] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..clock import stamp
 from ..cloud.call import Call, Handler
-from ..cloud.metadata import metadata_resource
+from ..cloud.metadata import make_metadata
 from ..errors import Json, not_found, stale_fingerprint
 from ..http import paging, urls
 from ..store import Key, Record
@@ -13,7 +13,7 @@ from . import instance_body
 _BORN = "2015-01-01T00:00:00.000-08:00"
 
 
-def project_record(call: Call) -> Record:
+def ensure_project(call: Call) -> Record:
     """Return the project's record, a new one for a project that was never changed."""
     key = Key(call.project, "projects", urls.GLOBAL, call.project)
     record = call.cloud.store.get(key)
@@ -24,7 +24,7 @@ def project_record(call: Call) -> Record:
         "id": urls.project_number(call.project),
         "creationTimestamp": stamp(call.cloud.clock.now()),
         "name": call.project,
-        "commonInstanceMetadata": metadata_resource([]),
+        "commonInstanceMetadata": make_metadata([]),
         "selfLink": f"{urls.ROOT}projects/{call.project}",
         "defaultServiceAccount": f"{urls.project_number(call.project)}"
         "-compute@developer.gserviceaccount.com",
@@ -40,16 +40,16 @@ def project_record(call: Call) -> Record:
 async def get_project(call: Call) -> Json:
     """projects.get, with its quotas as they stand."""
     quotas = call.cloud.quotas.of_project(call.project)
-    return project_record(call).body | {"quotas": quotas}
+    return ensure_project(call).body | {"quotas": quotas}
 
 
 async def set_common_metadata(call: Call) -> Json:
     """projects.setCommonInstanceMetadata: all items, under their current fingerprint."""
-    record = project_record(call)
+    record = ensure_project(call)
     current = record.body["commonInstanceMetadata"]
     if call.body.get("fingerprint", current["fingerprint"]) != current["fingerprint"]:
         raise stale_fingerprint("metadata")
-    record.body["commonInstanceMetadata"] = instance_body.metadata(call.body)
+    record.body["commonInstanceMetadata"] = instance_body.check_metadata(call.body)
     call.cloud.store.save(record)
 
     async def notify_guests(operation: Record) -> None:
@@ -82,7 +82,7 @@ async def get_zone(call: Call) -> Json:
 async def list_zones(call: Call) -> Json:
     """zones.list."""
     zones = [_zone(call, zone) for zone in call.cloud.catalog.zones]
-    return paging.page("compute#zoneList", call.url_path, zones, call.query)
+    return paging.make_page("compute#zoneList", call.url_path, zones, call.query)
 
 
 async def get_region(call: Call) -> Json:
@@ -96,7 +96,7 @@ async def get_region(call: Call) -> Json:
 async def list_regions(call: Call) -> Json:
     """regions.list."""
     regions = [_region(call, region) for region in call.cloud.catalog.regions]
-    return paging.page("compute#regionList", call.url_path, regions, call.query)
+    return paging.make_page("compute#regionList", call.url_path, regions, call.query)
 
 
 def _zone(call: Call, zone: str) -> Json:

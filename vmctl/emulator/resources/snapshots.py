@@ -38,7 +38,7 @@ def _create(call: Call, disk: Record) -> Json:
         raise already_exists(key.path)
     if disk.body["status"] != "READY":
         raise not_ready(disk.key.path)
-    labels = instance_body.labels(call.body.get("labels", {}))
+    labels = instance_body.check_labels(call.body.get("labels", {}))
     body: Json = {
         "kind": "compute#snapshot",
         "id": urls.new_id(),

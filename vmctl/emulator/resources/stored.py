@@ -22,7 +22,7 @@ def list_scope(collection: str, kind: str) -> Handler:
 
     async def list_resources(call: Call) -> Json:
         found = [r.body for r in call.cloud.store.find(collection, call.project, call.scope)]
-        return paging.page(f"compute#{kind}List", call.url_path, found, call.query)
+        return paging.make_page(f"compute#{kind}List", call.url_path, found, call.query)
 
     return list_resources
 
@@ -46,7 +46,7 @@ def list_scopes(
 def aggregate(call: Call, collection: str, kind: str, scopes: dict[str, list[Json]]) -> Json:
     """Return the reply of an aggregatedList."""
     full_kind = f"compute#{kind}AggregatedList"
-    return paging.aggregated(full_kind, call.url_path, collection, scopes, call.query)
+    return paging.make_aggregated(full_kind, call.url_path, collection, scopes, call.query)
 
 
 def set_labels(collection: str, parameter: str = "resource") -> Handler:

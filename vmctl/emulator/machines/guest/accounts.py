@@ -27,7 +27,7 @@ class Keys:
         self.next_expiry: float | None = None
 
 
-def key_lines(tree: dict[str, Any]) -> list[str]:
+def read_key_lines(tree: dict[str, Any]) -> list[str]:
     """The `user:key` lines that count for this instance, in Compute Engine's precedence."""
     instance = (tree.get("instance") or {}).get("attributes") or {}
     project = (tree.get("project") or {}).get("attributes") or {}
@@ -42,7 +42,7 @@ def key_lines(tree: dict[str, Any]) -> list[str]:
     return [line.strip() for text in texts for line in str(text).splitlines() if line.strip()]
 
 
-def expiry(key: str) -> float | None:
+def parse_expiry(key: str) -> float | None:
     """Unix time from `google-ssh {"expireOn":...}`; None for a key that never expires;
     ValueError when the comment claims an expiry that cannot be read."""
     fields = key.split(None, 3)
@@ -55,7 +55,7 @@ def expiry(key: str) -> float | None:
     return moment.astimezone(timezone.utc).timestamp()  # noqa: UP017 (Python 3.10)
 
 
-def valid_keys(lines: Iterable[str], now: float) -> Keys:
+def select_valid(lines: Iterable[str], now: float) -> Keys:
     """Sorts lines by user and leaves out what is malformed or has expired at `now`."""
     keys = Keys()
     for line in lines:
@@ -63,7 +63,7 @@ def valid_keys(lines: Iterable[str], now: float) -> Keys:
         if not colon or not NAME.fullmatch(user) or user in RESERVED or len(key.split()) < 2:
             continue
         try:
-            ends = expiry(key)
+            ends = parse_expiry(key)
         except ValueError:
             continue  # the agent does not trust a key whose expiry it cannot read
         if ends is not None:
@@ -74,7 +74,7 @@ def valid_keys(lines: Iterable[str], now: float) -> Keys:
     return keys
 
 
-def merged(present: str, keys: list[str]) -> str:
+def merge_keys(present: str, keys: list[str]) -> str:
     """authorized_keys with the metadata's keys marked, and the user's own lines kept."""
     own: list[str] = []
     lines = iter(present.splitlines())
@@ -112,7 +112,7 @@ class Accounts:
             if name in keys.by_user:
                 file.parent.mkdir(mode=0o700, exist_ok=True)
                 present = file.read_text(errors="replace") if file.exists() else ""
-                replace(file, merged(present, keys.by_user[name]), 0o600)
+                replace(file, merge_keys(present, keys.by_user[name]), 0o600)
             elif name in known:
                 file.unlink(missing_ok=True)
         replace(self._register, "".join(f"{name}\n" for name in keys.by_user), 0o644)

@@ -92,7 +92,9 @@ class GuestInit:
         self.accounts = accounts.Accounts(self.root, uid, owned)
         self.agent_lives = self.spec["trouble"].get("agent") != "dead"
         if self.agent_lives:
-            self.accounts.apply(accounts.valid_keys(accounts.key_lines(self.tree), time.time()))
+            self.accounts.apply(
+                accounts.select_valid(accounts.read_key_lines(self.tree), time.time())
+            )
         self.host_keys = HostKeys(
             self.root / "etc/ssh", self.spec["instance_id"], f"root@{self.spec['name']}",
             self.processes,
@@ -225,7 +227,7 @@ class GuestInit:
     def _keep_keys(self) -> None:
         """Rewrites keys when the metadata changes and when the next key expires."""
         while True:
-            keys = accounts.valid_keys(accounts.key_lines(self.tree), time.time())
+            keys = accounts.select_valid(accounts.read_key_lines(self.tree), time.time())
             pause = None
             if keys.next_expiry is not None:
                 # Short waits: the wall clock may jump while the computer is suspended.
@@ -238,7 +240,9 @@ class GuestInit:
                     say(f"google_guest_agent: {error}")
                 self.watch.changed()
             try:
-                self.accounts.apply(accounts.valid_keys(accounts.key_lines(self.tree), time.time()))
+                self.accounts.apply(
+                    accounts.select_valid(accounts.read_key_lines(self.tree), time.time())
+                )
             except OSError as error:
                 say(f"google_guest_agent: cannot write accounts: {error}")
 

@@ -95,7 +95,7 @@ class Processes:
                 job.done.set()
 
 
-def others(root_pid: int) -> list[int]:
+def find_others(root_pid: int) -> list[int]:
     """Pids that a dying machine still has to stop: everything visible to PID 1, or every
     descendant of `root_pid` when it shares its pid namespace with the computer."""
     parents: dict[int, int] = {}
@@ -124,7 +124,7 @@ def stop_all(grace_s: float) -> None:
     root_pid = os.getpid()
     deadline = time.monotonic() + grace_s
     asked: set[int] = set()
-    while present := set(others(root_pid)):
+    while present := set(find_others(root_pid)):
         for pid in present - asked:  # new sessions, too
             send(pid, signal.SIGTERM)
             send(pid, signal.SIGCONT)
@@ -136,7 +136,7 @@ def stop_all(grace_s: float) -> None:
         time.sleep(0.02)
     # A process may fork while it is being killed: repeat until none is found.
     deadline = time.monotonic() + 5
-    while (left := others(root_pid)) and time.monotonic() < deadline:
+    while (left := find_others(root_pid)) and time.monotonic() < deadline:
         for pid in left:
             send(pid, signal.SIGKILL)
         time.sleep(0.005)

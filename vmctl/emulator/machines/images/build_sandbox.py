@@ -101,11 +101,11 @@ def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str],
         merged.write(stream)
     (scratch / "pip.conf").chmod(0o644)
     shown: list[Shown] = []
-    for place in sorted(named_places(values)):
+    for place in sorted(find_named_paths(values)):
         if place.parts[1] not in HIDDEN or place.parts[1] == "opt":
             continue
         source = place
-        if uid is not None and not readable_by_all(place):
+        if uid is not None and not is_readable_by_all(place):
             # The build's uid cannot read it: it sees a copy in the same place.
             source = scratch / f"shown-{len(shown)}"
             (shutil.copytree if place.is_dir() else shutil.copyfile)(place, source)
@@ -115,7 +115,7 @@ def prepare_environment(scratch: Path, uid: int | None) -> tuple[dict[str, str],
     return environment, shown
 
 
-def named_places(values: list[str]) -> set[Path]:
+def find_named_paths(values: list[str]) -> set[Path]:
     """Return the existing absolute paths in pip's settings, plain or as file: URLs."""
     places = set()
     for word in (word for value in values for word in value.split()):
@@ -128,7 +128,7 @@ def named_places(values: list[str]) -> set[Path]:
     return places
 
 
-def readable_by_all(path: Path) -> bool:
+def is_readable_by_all(path: Path) -> bool:
     """Whether a user who owns nothing can reach and read path."""
     closed = [f for f in path.resolve().parents if not f.stat().st_mode & stat.S_IXOTH]
     return not closed and bool(path.stat().st_mode & stat.S_IROTH)

@@ -206,7 +206,7 @@ def follow(
         doing = step or doing
         if step or time.monotonic() - measured > 3:
             measured = time.monotonic()
-            size = f"{megabytes(work)} MB so far"
+            size = f"{measure_mb(work)} MB so far"
             progress(f"{stage}: {doing + ', ' if doing else ''}{size}")
     return None if process.wait() == 0 else last
 
@@ -220,7 +220,7 @@ def describe_line(line: str) -> str:
     return "checking that it imports" if line == "Checking imports" else ""
 
 
-def megabytes(folder: Path) -> int:
+def measure_mb(folder: Path) -> int:
     """Disk use of a folder that is being written, in MB."""
     total = 0
     for place, _, names in os.walk(folder):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from vmctl.clock import Clock
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable, VmctlError
@@ -43,11 +42,31 @@ class Opened:
             self.master.discard(self.spare)
 
 
+class _Call(Generic[T]):
+    """One call in a daemon thread; `changed` is set at its end."""
+
+    def __init__(self, call: Callable[[], T], changed: threading.Event) -> None:
+        self.value: T | None = None
+        self.error: VmctlError | None = None
+        self._call = call
+        self._changed = changed
+        threading.Thread(target=self._run, name="reconnect", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.value = self._call()
+        except VmctlError as error:
+            self.error = error
+        except BaseException as error:
+            self.error = VmctlError(f"{type(error).__name__}: {error}")
+        self._changed.set()
+
+
 class MasterReplacement:
     """Opens, in a thread, what shall replace a master whose socket had the given inode.
 
-    The address seen last is tried while the API is asked, which starts `ask_after_s` later: who
-    shows the pinned host key there is the VM, and the API need not be waited for. Other vmctl
+    The cached address is tried while the API is asked, which starts `ask_after_s` later: a machine
+    that shows the pinned host key there is the VM, and the API need not be waited for. Other vmctl
     processes wait for this one until `end` is called.
     """
 
@@ -59,154 +78,98 @@ class MasterReplacement:
         self._resolve = resolve
         self._ask_after_s = ask_after_s
         self._given_up = threading.Event()
-        self._handed_over = False
         self._guard = threading.Lock()
-        self.opened: Opened | None = None
-        self.error: VmctlError | None = None
-        self._crash: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="reopening", daemon=True)
-        self._thread.start()
+        self._unused: Opened | None = None
+        self._ended = threading.Event()
+        self._call = _Call(self._work, self._ended)
 
-    def done(self, timeout_s: float = 0.0) -> bool:
-        """Whether it has ended, well or not, within this time."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    def done(self) -> bool:
+        """Whether `result` would return, or raise, at once."""
+        return self._ended.is_set()
 
     def result(self) -> Opened:
         """What was opened; waits for it, raises why nothing could be."""
-        while not self.done(1.0):
-            pass
-        if self._crash is not None:
-            raise self._crash
-        if self.error is not None:
-            raise self.error
+        self._ended.wait()
+        if self._call.error is not None:
+            raise self._call.error
         with self._guard:
-            self._handed_over = True
-        assert self.opened is not None
-        return self.opened
+            self._unused = None
+        assert self._call.value is not None
+        return self._call.value
 
     def end(self) -> None:
         """Let others go on; what was opened for nothing is ended."""
-        self._given_up.set()
         with self._guard:
-            if self.opened is not None and not self._handed_over:
-                self.opened.discard()
-                self.opened = None
+            self._given_up.set()
+            if self._unused is not None:
+                self._unused.discard()
+                self._unused = None
         self._old.lock.release()
 
     # -- in the thread -----------------------------------------------------------------------
 
-    def _work(self) -> None:
-        try:
-            opened = self._opened()
-        except VmctlError as error:
-            self.error = error
-            return
-        except BaseException as error:  # raised by result(), in the thread that waits
-            self._crash = error
-            return
+    def _work(self) -> Opened:
+        opened = self._open()
         with self._guard:
             if self._given_up.is_set():
                 opened.discard()
             else:
-                self.opened = opened
+                self._unused = opened
+        return opened
 
-    def _opened(self) -> Opened:
+    def _open(self) -> Opened:
         limit = time.monotonic() + LOCK_WAIT_S
         while not self._old.lock.acquire():
-            if self._replaced():
+            if self._is_replaced():
                 return Opened(self._old, None)
             if self._given_up.wait(LOCK_GAP_S) or time.monotonic() > limit:
                 raise _busy()
         if self._given_up.is_set():
             self._old.lock.release()
             raise _busy()
-        if self._replaced():
+        if self._is_replaced():
             return Opened(self._old, None)
         return self._race()
 
-    def _replaced(self) -> bool:
-        """Somebody else has put a new one in the old one's place."""
+    def _is_replaced(self) -> bool:
+        """Another process has put a new master in the old one's place."""
         return self._old.inode not in (0, self._inode)
 
     def _race(self) -> Opened:
-        replies: queue.SimpleQueue[Path | Target | _Failed] = queue.SimpleQueue()
-        here = _Attempt(replies, lambda: self._old.spawn_spare(), at_known_address=True)
-        asked: _Attempt | None = None
-        if self._resolve is None:
-            refused = _Failed(Unreachable("no API to ask"), at_known_address=False)
-        else:
-            refused = None
-        known: _Failed | None = None
-        while True:
-            try:
-                # the API is asked when the known address has failed, or is slow
-                reply = replies.get(timeout=None if asked or refused else self._ask_after_s)
-            except queue.Empty:
-                reply = None
-            if isinstance(reply, Path):
-                return Opened(self._old, reply)
-            if isinstance(reply, Target):
-                if reply != self._old.target:
-                    here.abandon(self._old)
-                    return _open_at(Master(reply))
-                if known is None:
-                    refused = _Failed(Unreachable("the same address"), at_known_address=False)
-                elif isinstance(known.error, AccessDenied):
-                    return _open_at(self._old)  # the key was renewed just now
-                else:
-                    raise known.error
-            elif isinstance(reply, _Failed) and reply.at_known_address:
-                known = reply
-                if refused is not None:
-                    raise known.error
-            elif isinstance(reply, _Failed):
-                if known is not None or isinstance(reply.error, NotFound | Conflict):
-                    here.abandon(self._old)
-                    raise reply.error
-                refused = reply
-            if asked is None and refused is None and self._resolve is not None:
-                asked = _Attempt(replies, self._resolve, at_known_address=False)
+        """At the cached address, or where the API says that the VM is now."""
+        changed, too_late = threading.Event(), threading.Event()
 
+        def spawn() -> Path:
+            spare = self._old.spawn_spare()
+            if too_late.is_set():
+                self._old.discard(spare)
+            return spare
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    error: VmctlError
-    at_known_address: bool
-
-
-class _Attempt:
-    """One blocking call in a thread; its outcome goes into a queue."""
-
-    def __init__(
-        self,
-        replies: queue.SimpleQueue[Path | Target | _Failed],
-        ask: Callable[[], Path | Target],
-        *,
-        at_known_address: bool,
-    ) -> None:
-        self._replies = replies
-        self._ask = ask
-        self._at_known_address = at_known_address
-        self._abandoned_by: Master | None = None
-        threading.Thread(target=self._work, name="reconnect", daemon=True).start()
-
-    def abandon(self, master: Master) -> None:
-        """A master that still comes is ended."""
-        self._abandoned_by = master
-
-    def _work(self) -> None:
-        try:
-            reply: Path | Target | _Failed = self._ask()
-        except VmctlError as error:
-            reply = _Failed(error, self._at_known_address)
-        except Exception as error:
-            reply = _Failed(VmctlError(f"{type(error).__name__}: {error}"), self._at_known_address)
-        master = self._abandoned_by
-        if master is not None and isinstance(reply, Path):
-            master.discard(reply)
-        else:
-            self._replies.put(reply)
+        here = _Call(spawn, changed)
+        # the API is asked when the cached address has failed, or is slow
+        changed.wait(self._ask_after_s if self._resolve else None)
+        if self._resolve is not None and here.value is None:
+            asked = _Call(self._resolve, changed)
+            while not (here.value or asked.value or asked.error):
+                changed.wait()
+                changed.clear()
+            has_moved = asked.value is not None and asked.value != self._old.target
+            is_final = here.error is not None or isinstance(asked.error, NotFound | Conflict)
+            if here.value is None and asked.value is not None and has_moved:
+                too_late.set()
+                return _open_at(Master(asked.value))
+            if here.value is None and asked.error is not None and is_final:
+                too_late.set()
+                raise asked.error
+            if asked.value is not None and isinstance(here.error, AccessDenied):
+                return _open_at(self._old)  # the key was renewed just now
+        while not (here.value or here.error):
+            changed.wait()
+            changed.clear()
+        if here.value is None:
+            assert here.error is not None
+            raise here.error
+        return Opened(self._old, here.value)
 
 
 def _open_at(master: Master) -> Opened:

@@ -261,7 +261,8 @@ def preload() -> None:
     from vmctl.cli.app import command_tree
     from vmctl.cloud.client import discovery_document
 
-    command_tree()
+    for command in command_tree().commands.values():
+        assert command
     discovery_document()
 
 

@@ -3,25 +3,70 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from vmctl.cli.commands import (
-    access,
-    costs,
-    emulator,
-    files,
-    jobs,
-    machine,
-    schema,
-    selftest,
-    setup,
-)
 from vmctl.cli.options import Context, Invocation, Json, Local, Name, Quiet, Verbose, Yes
+
+# In the order of `vmctl --help`: each command and its module in cli/commands/.
+COMMANDS = {
+    **dict.fromkeys(("init", "doctor"), "setup"),
+    **dict.fromkeys(("up", "down", "status", "ls", "adopt", "keep"), "machine"),
+    **dict.fromkeys(("cost", "gpus", "gc"), "costs"),
+    **dict.fromkeys(("push", "fetch", "pull", "scp"), "files"),
+    **dict.fromkeys(("run", "logs", "ps", "attach", "cancel"), "jobs"),
+    **dict.fromkeys(("tunnel", "tunnels", "ssh", "exec", "ssh-config"), "access"),
+    "emulator": "emulator",
+    "selftest": "selftest",
+    "schema": "schema",
+}
+
+
+class CommandTable(Mapping[str, Any]):
+    """The commands by name, each imported and parsed when somebody asks for it.
+
+    All of them together take as long as the rest of a short command's start.
+    """
+
+    def __init__(self) -> None:
+        self._parsed: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._parsed:
+            self._parsed[name] = _parsed(name, COMMANDS[name])
+        return self._parsed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+def _parsed(name: str, home: str) -> Any:
+    module = import_module(f"vmctl.cli.commands.{home}")
+    alone = typer.Typer(rich_markup_mode="rich")
+    if name == "emulator":
+        module.add_to(alone)
+    else:
+        module.PANEL.add_to(alone, only=name)
+    return typer.main.get_group(alone).commands[name]
+
+
+class Commands(TyperGroup):
+    """`vmctl` itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": CommandTable()})
+
 
 app = typer.Typer(
     name="vmctl",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -65,22 +110,7 @@ def root(
     ctx.ensure_object(Invocation).before = before
 
 
-for panel in (
-    setup.PANEL,
-    machine.PANEL,
-    costs.PANEL,
-    files.PANEL,
-    jobs.PANEL,
-    access.PANEL,
-):
-    panel.add_to(app)
-emulator.PANEL.add_to(emulator.group)
-app.add_typer(emulator.group, rich_help_panel="Local rehearsal")
-selftest.PANEL.add_to(app)
-schema.PANEL.add_to(app)
-
-
 @functools.cache
 def command_tree() -> Any:
-    """The parsed commands, built once: that takes a third of a short command's time."""
+    """The root of the parsed commands, built once."""
     return typer.main.get_command(app)

@@ -153,12 +153,17 @@ class Panel:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._registrations: list[Callable[[typer.Typer], None]] = []
+        self._registrations: dict[str, Callable[[typer.Typer], None]] = {}
 
-    def add_to(self, app: typer.Typer) -> None:
-        """Register the commands with an app, in the order of their definitions."""
-        for register in self._registrations:
-            register(app)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The commands, in the order of their definitions."""
+        return tuple(self._registrations)
+
+    def add_to(self, app: typer.Typer, only: str | None = None) -> None:
+        """Register the commands with an app, in the order of their definitions, or one of them."""
+        for name in self.names if only is None else (only,):
+            self._registrations[name](app)
 
     def command(
         self,
@@ -179,7 +184,6 @@ class Panel:
         """
 
         def collect(function: Function) -> Function:
-            wrapper = _wrapped(function, print_gcloud)
             paragraphs = (inspect.getdoc(function) or "").split("\n\n")
             lines = "\n\n".join(f"    {line}" for line in examples.strip().splitlines())
 
@@ -193,9 +197,9 @@ class Panel:
                         "allow_interspersed_args": not passes_words_on,
                         "ignore_unknown_options": passes_options_on,
                     },
-                )(wrapper)
+                )(_wrapped(function, print_gcloud))
 
-            self._registrations.append(register)
+            self._registrations[name] = register
             return function
 
         return collect

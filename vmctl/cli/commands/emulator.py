@@ -169,3 +169,9 @@ def fault(
     from vmctl.workflows.setup.emulator import faults as story
 
     context.screen().report(story(context.project(), kind, settings or (), clear=clear))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the group with its commands."""
+    PANEL.add_to(group)
+    app.add_typer(group, rich_help_panel="Local rehearsal")

@@ -1,8 +1,8 @@
-"""The course's training, as slow as it came: what every ratio of scripts/bench is taken against.
+"""The course's training, as slow as it was: the baseline of the ratios in scripts/bench.
 
 Pillow decodes each photo and resizes it twice in every epoch, four processes load, everything is
-float32, the loss is read back after every step. Its crashes are mended, nothing else: it runs
-without a GPU, the graph gets an input to be traced with, and the weights are saved before it.
+float32, the loss is read back after every step. Only its crashes are fixed: it runs without a GPU,
+the graph gets an input to be traced with, and the weights are saved before it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How large and how long a training is that fits a given time: decisions, from measured steps.
 
-What pays first is that the net sees enough photos: below WANTED_PHOTOS it has hardly learnt any
-colour. Time beyond that goes into larger pictures, then into more photos and epochs.
+The number of photos that the net sees comes first: below WANTED_PHOTOS it has hardly learnt any
+colour. More time goes into larger pictures, then into more photos and epochs.
 """
 
 import statistics
@@ -14,7 +14,7 @@ IMAGE_SIZES = (48, 64, 80, 96, 112, 128, 160, 192, 224)  # pixels; each suits ev
 PROBE_SIZE = 64  # pixels: where steps are measured before the size is chosen
 WANTED_PHOTOS = 6000  # shown to the net in a whole training, counting each epoch
 MIN_PHOTOS = 256  # different ones; fewer epochs are better than fewer photos
-MIN_EPOCHS, MAX_EPOCHS = 6, 50  # that are aimed at; more than the latter wears few photos out
+MIN_EPOCHS, MAX_EPOCHS = 6, 50  # that are aimed at; with more, a net learns few photos by heart
 SAVE_S = 0.5  # seconds after each epoch for the checkpoint and the pictures
 END_S = 2.0  # seconds at the end for sample.png and the last files
 MEASURED_S = 0.5  # seconds of steps that are enough to know their time
@@ -35,11 +35,11 @@ class StepCost:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What an epoch's time depends on besides the number of its training photos."""
+    """All that an epoch's time depends on but the number of its training photos."""
 
     cost: StepCost
     batch_size: int
-    validation_photos: Callable[[int], int]  # their number for so many training photos
+    validation_photos: Callable[[int], int]  # from the number of training photos
 
     def epoch_s(self, photos: int) -> float:
         """Seconds for an epoch of this many training photos."""

@@ -1,8 +1,8 @@
-"""The decoded and resized photos in one file, made once and mapped into memory from then on.
+"""The decoded and resized photos in one file, written once and then mapped into memory.
 
-Decoding and resizing cost more than all the rest of loading together and come out the same each
-time. The file's name is a digest of the photos' names, sizes and times and of the image size: it
-never has to be thrown away because something changed, only because it has grown old.
+Decoding and resizing cost more than the rest of loading together and give the same result each
+time. The file's name is a digest of the photos' names, sizes and times and of the image size: a
+cache is never out of date, it is only deleted when it has not been used for long.
 """
 
 import errno
@@ -20,28 +20,28 @@ import numpy as np
 import torch
 from image_files import UnreadableImage, load_rgb
 
-LAYOUT = 1  # of the file; a new one makes every digest new
-KEPT = 4  # caches in the folder: those not used for longest go first
-# What a disk says when it cannot take the file, whatever the reason.
+LAYOUT = 1  # version of the file's format; a part of each digest
+KEPT = 4  # caches in the folder; the least recently used are deleted
+# The errors of a disk that cannot take the file.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 ProgressWrapper = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def default_folder() -> Path:
-    """Where caches lie: they may be deleted at any time."""
+    """The folder of caches, which may be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colorize"
 
 
 def digest(files: Sequence[str], image_size: int) -> str:
-    """Names what a cache holds: other photos, changed photos or another size, another digest."""
+    """The name of a cache: it differs for other photos, changed photos and another size."""
     facts = [(stat.st_size, stat.st_mtime_ns) for stat in map(stat_photo, files)]
     content = json.dumps([LAYOUT, image_size, [os.path.realpath(f) for f in files], facts])
     return hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def stat_photo(file: str) -> os.stat_result:
-    """A file's facts; those of the link itself if it leads nowhere: decoding will say so."""
+    """The status of a file, or of a dangling link itself: decoding will report that."""
     path = Path(file)
     return path.stat() if path.exists() else path.lstat()
 
@@ -52,14 +52,14 @@ def open_cache(
     folder: Path,
     *,
     workers: int | None = None,
-    progress: ProgressWrapper = lambda things, total: things,
+    progress: ProgressWrapper = lambda items, total: items,
     say: Callable[[str], None] = print,
 ) -> tuple[torch.Tensor, dict[int, str]]:
     """The photos as (N, S, S, 3) uint8, and why some of them cannot be read, by their index.
 
-    What cannot be read is black. Starts at the same time share one decoding; a start that is
-    killed leaves nothing that a later one would trust. Without room on the disk the photos are
-    decoded into memory, and `say` hears about it.
+    A photo that cannot be read is black. Processes that need the same cache decode it once, and one
+    that is killed leaves nothing that a later one would trust. Without space on the disk the photos
+    are decoded into memory, and `say` is called with a line about it.
     """
     shape = (len(files), image_size, image_size, 3)
     name = digest(files, image_size)
@@ -70,7 +70,7 @@ def open_cache(
             unreadable = read_unreadable(notes_file, pixels_file, shape)
             if unreadable is None:
                 for leftover in folder.glob(f"{name}.*.tmp"):
-                    leftover.unlink(missing_ok=True)  # of a start that was killed
+                    leftover.unlink(missing_ok=True)  # of a process that was killed
                 unreadable = build(files, shape, pixels_file, workers, progress)
                 replace_file(notes_file, json.dumps(unreadable).encode())
                 remove_old(folder, keep=name)
@@ -85,7 +85,7 @@ def open_cache(
 
 
 def read_unreadable(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int, str] | None:
-    """What was said about a finished cache; None if it is not finished or not whole."""
+    """The unreadable photos of a finished cache; None if the cache is unfinished or damaged."""
     with suppress(OSError, ValueError, RecursionError):
         if pixels.stat().st_size == np.prod(shape):
             found = json.loads(notes.read_text())
@@ -97,7 +97,7 @@ def read_unreadable(notes: Path, pixels: Path, shape: Sequence[int]) -> dict[int
 
 
 def map_file(path: Path, shape: Sequence[int], shared: bool = False) -> torch.Tensor:
-    """A file's bytes as a tensor; writing into it reaches the file only if it is `shared`."""
+    """Map a file's bytes as a tensor; writes reach the file only if it is `shared`."""
     count = int(np.prod(shape))
     return torch.from_file(str(path), shared, count, dtype=torch.uint8).view(*shape)
 
@@ -109,7 +109,7 @@ def build(
     workers: int | None,
     progress: ProgressWrapper,
 ) -> dict[int, str]:
-    """Decode all photos into `path`, which appears when it is whole."""
+    """Decode all photos into `path`, which appears when it is complete."""
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
@@ -125,7 +125,7 @@ def build(
 
 
 def reserve(file: BinaryIO, size: int) -> None:
-    """Ask for the room now: a disk that fills up under a mapped file kills the process."""
+    """Allocate the space now: a disk that fills up under a mapped file kills the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -137,7 +137,7 @@ def reserve(file: BinaryIO, size: int) -> None:
 def decode(
     files: Sequence[str], pixels: torch.Tensor, workers: int | None, progress: ProgressWrapper
 ) -> dict[int, str]:
-    """Fill `pixels` with the photos; threads do, because Pillow decodes without Python's lock."""
+    """Decode the photos into `pixels`, in threads: Pillow releases Python's lock."""
     side = pixels.shape[1]
     target = pixels.numpy()
 
@@ -152,12 +152,12 @@ def decode(
     try:
         problems = list(progress(pool.map(one, range(len(files))), len(files)))
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest need not be decoded
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not decoded
     return {index: problem for index, problem in enumerate(problems) if problem is not None}
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a small file that appears whole."""
+    """Write a small file atomically."""
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     unfinished.write_bytes(content)
     unfinished.replace(path)
@@ -165,18 +165,18 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(path: Path, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold a lock that the system takes back from whoever dies."""
+    """Hold a lock that the system releases when the process dies."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Another start is decoding the same photos: waiting for it")
+            say("Another process is decoding the same photos: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def remove_old(folder: Path, keep: str) -> None:
-    """Delete all but the KEPT caches used last; who has one mapped keeps it until the end."""
+    """Delete all but the KEPT caches used last; processes that have one mapped keep it."""
     caches = sorted(folder.glob("*.u8"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in caches[KEPT:]:
         if path.stem != keep:

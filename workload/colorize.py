@@ -89,14 +89,6 @@ def train(
     state = state or TrainState()
     meter = LossMeter(device, STEPS_PER_POINT)
 
-    def report(points: list[tuple[int, float]]) -> None:
-        for step, loss in points:
-            if not math.isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss} at step {step}")
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            if writer is not None:
-                writer.add_scalar("training loss", loss, step)
-
     net.train()
     while state.epoch < epochs:
         start, photos_before = time.perf_counter(), state.photos
@@ -108,8 +100,7 @@ def train(
             for batch in bar:
                 if highest_rate is not None:
                     rate = learning_rate(state.steps, epochs * len(loader), highest_rate)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
+                    set_rate(optimizer, rate)
                 batch = to_device(batch, device)
                 loss = train_step(net, optimizer, scaler, batch, dtype)
                 state.step += 1
@@ -117,9 +108,9 @@ def train(
                 state.photos += len(batch[0])
                 loss_sum += loss * len(batch[0])
                 state.loss_sum = loss_sum  # stays on the device until it is saved
-                report(meter.add(state.steps, loss))
+                report(meter.add(state.steps, loss), bar, writer)
                 after_step(state)
-            report(meter.flush())
+            report(meter.flush(), bar, writer)
         speed = (state.photos - photos_before) / (time.perf_counter() - start)
         speed *= getattr(loader, "world_size", 1)  # each has about the same share of every batch
         scores = score(state)
@@ -128,6 +119,22 @@ def train(
         if not quiet:
             line = f"{title}: loss {loss_mean:.4f}, {speed:.1f} images/s"
             print(line if scores is None else f"{line}, {scores}", flush=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def report(points: list[tuple[int, float]], bar: Any, writer: SummaryWriter | None) -> None:
+    """Show mean losses (step, loss) and log them; raises NonFiniteError for one that diverged."""
+    for step, loss in points:
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the loss is {loss} at step {step}")
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        if writer is not None:
+            writer.add_scalar("training loss", loss, step)
 
 
 def to_device(batch: Sequence[Any], device: torch.device) -> list[Any]:

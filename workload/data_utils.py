@@ -59,17 +59,17 @@ class ImageFolderGrayColor(ImageFolder):
             self.leave_out({index for index, problem in enumerate(problems) if problem})
 
     def leave_out(self, indices: Collection[int]) -> None:
-        """Forget the samples of unreadable files; raises DataError if none would be left."""
-        gone = set(indices)
-        if len(gone) == len(self.samples):
-            raise DataError(f"none of the {len(gone)} pictures in {self.root} can be read")
-        self.unreadable += [self.samples[index][0] for index in sorted(gone)]
-        self.samples = [kept for index, kept in enumerate(self.samples) if index not in gone]
+        """Drop the samples of unreadable files; raises DataError if none would be left."""
+        dropped = set(indices)
+        if len(dropped) == len(self.samples):
+            raise DataError(f"none of the {len(dropped)} pictures in {self.root} can be read")
+        self.unreadable += [self.samples[index][0] for index in sorted(dropped)]
+        self.samples = [kept for index, kept in enumerate(self.samples) if index not in dropped]
         self.imgs = self.samples
         self.targets = [label for _, label in self.samples]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """The folders that hold photos are the classes: `__MACOSX` and empty ones are not."""
+        """The classes are the folders that hold photos, without `__MACOSX` and hidden ones."""
         classes = sorted(
             folder.name
             for folder in Path(directory).iterdir()
@@ -86,7 +86,7 @@ class ImageFolderGrayColor(ImageFolder):
     def make_dataset(
         directory: str | Path, class_to_idx: Mapping[str, int], *_: Any, **__: Any
     ) -> list[tuple[str, int]]:
-        """The photos of all classes; torchvision's own walk never ends where links form a net."""
+        """The photos of all classes; torchvision's own walk never ends if links form a cycle."""
         return [
             (path, label)
             for name, label in class_to_idx.items()
@@ -139,8 +139,8 @@ def split_by_photo(
 ) -> tuple[list[int], list[int]]:
     """Indices for training and for validation, in a shuffled order that depends on names alone.
 
-    All crops of one photo land on the same side: a net must not be tested on half of a photo that
-    it has seen. The same files give the same split on every machine, whatever the seed.
+    All crops of one photo are on the same side: a net must not be validated on a part of a photo
+    that it was trained on. The same files give the same split on every machine, whatever the seed.
     """
     photos: dict[str, list[int]] = defaultdict(list)
     for index, (file, label) in enumerate(dataset.samples):

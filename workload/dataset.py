@@ -16,7 +16,7 @@ MIN_VALIDATION = 16  # photos: one of TensorBoard's image grids
 
 
 def count_validation(train_photos: int) -> int:
-    """The number of photos to validate on beside this many to train on, if there are as many."""
+    """How many photos are validated on when this many are trained on, if there are enough."""
     return max(MIN_VALIDATION, train_photos // 4)
 
 
@@ -78,7 +78,7 @@ class PhotoDataset:
         return len(self._train_candidates)
 
     def count_validation(self, train_photos: int) -> int:
-        """The number of photos to validate on beside this many to train on."""
+        """How many photos are validated on when this many are trained on."""
         return min(len(self._val_candidates), count_validation(train_photos))
 
     def select(self, train_samples: int | None, seed: int) -> None:

@@ -6,7 +6,7 @@ channels, so
     conv(cat(x, skip)) = conv_x(x) + conv_skip(skip)
 
 where conv_x and conv_skip are the two halves of the same weights. The joined tensor, the largest
-of the whole net, is then never written, and on the way back its gradient need not be cut in two.
+of the whole net, is then never written, and in the backward pass its gradient is never split.
 In float32 the results differ by rounding alone.
 """
 
@@ -16,7 +16,7 @@ from unet import UNet, UpSampleBlock
 
 
 class FastUpSampleBlock(UpSampleBlock):
-    """An UpSampleBlock that never joins its two inputs."""
+    """An UpSampleBlock that never concatenates its two inputs."""
 
     def forward(self, x: torch.Tensor, x_skip: torch.Tensor) -> torch.Tensor:
         x = self.upsample(x)

@@ -1,4 +1,4 @@
-"""What a net makes of pictures: sample.png, and a page of any folder that opens offline."""
+"""Pictures coloured by a net: sample.png, and a page of any folder that opens offline."""
 
 import base64
 import hashlib
@@ -28,17 +28,17 @@ from plain_files import UnusualFile, read_plain, to_printable
 from torch import nn
 from torchvision.transforms.functional import to_pil_image
 
-WORK_SIDE = 512  # pixels: hues are found at this size, brightness stays as sharp as it came
-SHOWN_SIDE = 640  # pixels, of pictures in the page
+WORK_SIDE = 512  # pixels: chroma is predicted at this size, luma keeps the photo's own
+SHOWN_SIDE = 640  # pixels: the longer side of pictures in the page
 MAX_SHOWN = 100  # pictures in the page; all are in the folder
-BAND = 1 << 20  # pixels that are coloured at once in a picture's own size
+BAND = 1 << 20  # pixels that are composed at once in a picture's own size
 MAX_HISTORY_BYTES = 1 << 24
 SAMPLE_ROWS = 5  # of sample.png
-COLOURLESS = 1.0  # Hasler–Süsstrunk: below, a picture has no colours to compare with
+COLOURLESS = 1.0  # colourfulness below which a picture has no true colours to compare with
 
 
 def save_sample(photos: PhotoDataset, weights: Path, dtype: torch.dtype | None) -> None:
-    """Draw sample.png beside `weights`: what that very file makes of a photo of each class."""
+    """Draw sample.png next to `weights`: a photo of each class, coloured with that very file."""
     net = load_net(weights)
     chosen = dict(list(photos.one_of_each_class().items())[:SAMPLE_ROWS])
     gray, truth = photos.batch(list(chosen.values()))
@@ -59,14 +59,14 @@ class ColouredPicture:
 def colour_folder(
     net: nn.Module, images: Path, out_dir: Path, dtype: torch.dtype | None, history: Path
 ) -> str:
-    """Colour every picture in `images`; returns what was done in one sentence.
+    """Colour every picture in `images`; returns a sentence about the result.
 
-    Writes out_dir/colorized/… with the names that they had, and out_dir/colorized.html. Raises
+    Writes out_dir/colorized/… with the pictures' own names, and out_dir/colorized.html. Raises
     DataError if there is nothing to colour.
     """
     if not images.is_dir():
         raise DataError(f"--images: {images} is not a folder")
-    made = os.path.realpath(out_dir / "colorized")  # by an earlier call: not coloured again
+    made = os.path.realpath(out_dir / "colorized")  # by an earlier call
     files = sorted(
         Path(path)
         for path in find_photos(images)
@@ -105,7 +105,7 @@ def colour_folder(
 def colour_picture(
     net: nn.Module, photo: Image.Image, name: str, dtype: torch.dtype | None
 ) -> tuple[Image.Image, ColouredPicture]:
-    """A picture of any size in the net's hues, and what the page shows of it."""
+    """Colour a picture of any size; returns it, and what the page shows of it."""
     width, height = photo.size
     shrink = min(1, WORK_SIDE / max(width, height))
     small = photo.resize(
@@ -125,7 +125,7 @@ def colour_picture(
             f" colourfulness {float(colourfulness(ours)):.0f}"
             f" (truth {float(colourfulness(truth)):.0f})"
         )
-    # hues change slowly, brightness does not: enlarge the former, take the latter as it came
+    # chroma is smooth, luma is not: enlarge the former, and take the latter from the photo
     picture = Image.new("RGB", photo.size)
     for top in range(0, height, rows := max(1, BAND // width)):
         part = photo.crop((0, top, width, min(top + rows, height)))
@@ -139,7 +139,7 @@ def colour_picture(
 
 
 def enlarge_rows(small: torch.Tensor, width: int, height: int, rows: range) -> torch.Tensor:
-    """Some rows of what F.interpolate makes of `small`, as (1, C, rows, width)."""
+    """Some rows of `small` (1, C, h, w) enlarged as by F.interpolate: (1, C, rows, width)."""
     most = small.shape[2] - 1
     place = ((torch.tensor(rows) + 0.5) * (small.shape[2] / height) - 0.5).clamp(0, most)
     above = place.floor().long()
@@ -150,21 +150,21 @@ def enlarge_rows(small: torch.Tensor, width: int, height: int, rows: range) -> t
 
 
 def encode_jpeg(picture: Image.Image, quality: int) -> bytes:
-    """A picture as the bytes of a JPEG file."""
+    """Encode a picture as a JPEG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def render_page(results: Sequence[ColouredPicture], history: Path) -> str:
-    """The page, with every picture inside."""
+    """Render the page, with all pictures inside it."""
     figures = "\n".join(map(render_figure, results))
     page = PAGE.replace("{script}", SCRIPT).replace("{script_sum}", SCRIPT_SUM)
     return page.replace("{curve}", render_curves(history)).replace("{figures}", figures)
 
 
 def render_figure(result: ColouredPicture) -> str:
-    """One picture: gray and coloured under a slider, and the truth beside them."""
+    """Render a picture: gray and coloured under a slider, and then its true colours."""
     data = [
         "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture, 85)).decode()
         for picture in result.pictures
@@ -179,7 +179,7 @@ aria-label="how much of {name} is gray"></div>{truth}</div>
 
 
 def render_curves(history: Path) -> str:
-    """The loss and the validation PSNR over the epochs as a drawing; nothing if none are known."""
+    """Draw the loss and the validation PSNR over the epochs, as far as they are known."""
     try:
         epochs = json.loads(read_plain(history, MAX_HISTORY_BYTES))
         losses = [float(epoch["loss"]) for epoch in epochs]
@@ -198,7 +198,7 @@ def render_curves(history: Path) -> str:
 
 
 def render_curve(title: str, values: Sequence[float], form: str) -> str:
-    """A curve with its first and last value; nothing for fewer than two values."""
+    """Draw a curve with its first and last value; "" for fewer than two values."""
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)
@@ -222,7 +222,7 @@ for (const range of document.querySelectorAll("input"))
     range.parentElement.style.setProperty("--gray", range.value + "%"));
 """
 SCRIPT_SUM = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-# The page loads nothing and runs no script but its own, whatever the pictures are called.
+# The page loads nothing and runs no script but its own, whatever the pictures' names hold.
 PAGE = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Colour for gray photos</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:;
@@ -247,8 +247,8 @@ input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opac
 input:focus-visible, .slider:focus-within { outline: 3px solid #06c; }
 </style>
 <h1>Colour for gray photos</h1>
-<p>Drag across a picture: gray on the left, the net's colours on the right; beside it, where it is
-known, the truth. Scores in brackets are those of the gray picture.</p>
+<p>Drag across a picture: gray on the left, the net's colours on the right; next to it the true
+colours, if they are known. Scores in brackets are those of the gray picture.</p>
 {curve}
 <main>
 {figures}

@@ -1,9 +1,9 @@
 """A U-Net that finds the colours at half the size: a quarter of the work, and a wider view.
 
-An eye sees brightness sharply and hues hardly (JPEG and television live on that), and the
+The eye sees chroma less sharply than brightness (JPEG and television rely on it), and the
 brightness is given. So the net of unet.py gets the photo with every 2×2 pixels folded into one
-place of four channels, returns two hues for each place, and these are enlarged. Two channels more
-tell each place where in the picture it is: sky is above, and water below.
+position of four channels, returns two chroma values for each position, and these are upsampled.
+Two more channels hold the position in the picture: clouds are at the top, and water at the bottom.
 """
 
 import torch
@@ -13,7 +13,7 @@ from fast_unet import FastUNet
 from torch import nn
 from unet import DownSampleBlock
 
-FOLD = 2  # pixels of a side that become one place
+FOLD = 2  # pixels in each direction that become one position
 
 
 class HalfUNet(FastUNet):
@@ -36,9 +36,9 @@ class HalfUNet(FastUNet):
 
 
 def position_channels(pictures: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N, 2, H, W): how low each place lies, -1 to 1, and how far from the middle.
+    """(N, C, H, W) -> (N, 2, H, W): the height, -1 (top) to 1, and the distance from the middle.
 
-    Left and right are not told apart: mirrored photos have the same colours.
+    Left and right are the same: mirrored photos have the same colours.
     """
     count, _, height, width = pictures.shape
     low = torch.linspace(-1, 1, height, device=pictures.device).view(1, 1, height, 1)

@@ -1,9 +1,8 @@
-"""Picture files that strangers made: the one place where they are found and opened.
+"""Untrusted picture files: the only module that finds and opens them.
 
-A file is opened by what it holds, whatever its name says, with the few decoders of FORMATS: none
-of them starts a program. Its size is looked at before its pixels are decoded, and the pixels that
-are decoded at the same time are limited, too. Whatever a decoder makes of a broken file is one
-error: UnreadableImage.
+A file is opened by its content, whatever its name says, with the few decoders of FORMATS: none of
+them starts a program. Its size is checked before its pixels are decoded, and the number of pixels
+that are decoded at the same time is limited, too. Any error of a decoder becomes UnreadableImage.
 """
 
 import io
@@ -21,9 +20,9 @@ from plain_files import UnusualFile, open_plain, to_printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")  # Pillow's PPM is PGM and PBM as well
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# Not opened, but known by their first bytes, so that their owners read what to do.
+# Not opened, but known by their first bytes, so that the message says what to do.
 OTHER_KINDS = {b"GIF8": "GIF", b"%!PS": "PostScript", b"8BPS": "PSD", b"qoif": "QOI"}
-# How a TIFF may be compressed: the ways of cameras and scanners, not those of fax machines.
+# Compressions of a TIFF by cameras and scanners; those of fax machines are refused.
 TIFF_COMPRESSIONS = {
     "raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg",
 }  # fmt: skip
@@ -31,42 +30,42 @@ TIFF_COMPRESSIONS = {
 MAX_PIXELS = 64 * 1024 * 1024  # the largest sensors in common use have 61 million
 MAX_SIDE = 65_500  # pixels: libjpeg writes no longer side
 MAX_FILE_BYTES = 256 * 1024 * 1024
-# What may come before the pixels: profiles, comments, previews. A header of many small pieces
+# Limits of what precedes the pixels: profiles, comments, previews. A header of many small pieces
 # costs a decoder the square of their number.
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_HEADER_READS = 10_000
-MAX_SCANS = 50  # passes over a JPEG; programs that make it load bit by bit write about 10
-# Pixels in memory at once, of all threads together; each takes 16 bytes at most.
+MAX_SCANS = 50  # passes over a JPEG; progressive ones have about 10
+# Pixels in memory at once, in all threads together; each takes 16 bytes at most.
 MAX_PIXELS_AT_ONCE = 2 * MAX_PIXELS
 MAX_DEPTH = 50  # folders inside folders
 
-# Inside of scans 0xFF is followed by 0 or by a restart marker, which are no others.
+# Inside scans 0xFF is followed by 0 or by a restart marker, which this does not match.
 JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 
-# Pillow warns of what it reads round, and of pictures larger than it likes: here limits decide.
+# Pillow warns about damage that it tolerates and about large pictures: here limits decide.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class UnreadableImage(Exception):
-    """A file that is no picture, is damaged, or is too large; the message says which."""
+    """A file that is not a picture, is damaged, or is too large; the message says which."""
 
 
 def is_photo(path: str | Path) -> bool:
-    """True for names of pictures, except the `._NAME.jpg` stubs that macOS puts into its zips."""
+    """True for names of pictures, except the `._NAME.jpg` stubs in zips made by macOS."""
     name = Path(path).name
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def find_photos(folder: str | Path) -> Iterator[str]:
-    """The paths of the pictures below a folder.
+    """Find the pictures below a folder; yields their paths.
 
     Links are followed, but each folder is entered once, however many links lead to it, and none
-    deeper than MAX_DEPTH. What cannot be listed is passed over.
+    deeper than MAX_DEPTH. Folders that cannot be listed are skipped.
     """
     entered = set()
-    coming = [(os.fspath(folder), 0)]
-    while coming:
-        path, depth = coming.pop()
+    pending = [(os.fspath(folder), 0)]
+    while pending:
+        path, depth = pending.pop()
         try:
             facts = Path(path).stat()
             with os.scandir(path) as listing:
@@ -79,7 +78,7 @@ def find_photos(folder: str | Path) -> Iterator[str]:
         for entry in entries:
             if is_folder(entry):
                 if depth < MAX_DEPTH:
-                    coming.append((entry.path, depth + 1))
+                    pending.append((entry.path, depth + 1))
             elif is_photo(entry.name):
                 yield entry.path
 
@@ -92,10 +91,10 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def load_rgb(path: str | Path, upright: bool = False, side: int | None = None) -> Image.Image:
-    """A picture file as 8-bit RGB; raises UnreadableImage if that cannot be had.
+    """Load a picture file as 8-bit RGB; raises UnreadableImage.
 
-    `upright` turns it as the camera was held; the course's loader does not. `side` makes it a
-    square of so many pixels, before the next large picture is decoded.
+    `upright` rotates it as the camera was held; the course's loader does not. `side` resizes it to
+    a square of side × side pixels, before the next large picture is decoded.
     """
     try:
         with open_image(path) as image, _PIXELS_IN_MEMORY.reserve(image.width * image.height):
@@ -105,12 +104,12 @@ def load_rgb(path: str | Path, upright: bool = False, side: int | None = None) -
         raise
     except UnidentifiedImageError:
         raise UnreadableImage(describe_other_format(path)) from None
-    except Exception as error:  # damaged files fail in as many ways as there are decoders
+    except Exception as error:  # decoders of damaged files raise anything
         raise UnreadableImage(describe_error(error)) from None
 
 
 def why_unreadable(path: str | Path) -> str | None:
-    """None if the whole picture can be decoded (a cut file fails only at its end), else why not."""
+    """Why a picture cannot be decoded to its end; None if it can."""
     try:
         load_rgb(path)
     except UnreadableImage as error:
@@ -119,39 +118,39 @@ def why_unreadable(path: str | Path) -> str | None:
 
 
 def describe_other_format(path: str | Path) -> str:
-    """What to say of a file that is none of FORMATS."""
+    """Describe a file that is in none of FORMATS."""
     with PictureFile(path) as file:
         start = file.read(8)
     kind = next((name for magic, name in OTHER_KINDS.items() if start.startswith(magic)), None)
     if start[4:] == b"ftyp":
         kind = "AVIF or HEIC"
-    return f"{kind} is not opened: convert it to JPEG or PNG" if kind else "no picture"
+    return f"{kind} is not opened: convert it to JPEG or PNG" if kind else "not a picture"
 
 
 def describe_error(error: Exception) -> str:
-    """A decoder's error in a few words on one line."""
+    """Describe a decoder's error in a few words on one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()  # without the file's name, which is said elsewhere
+        return error.strerror.lower()  # without the file's name, which the caller adds
     words = to_printable(" ".join(str(error).split()))
     return words[:120] or type(error).__name__
 
 
 def to_rgb(image: Image.Image, upright: bool) -> Image.Image:
-    """An open picture's pixels as 8-bit RGB."""
+    """Decode an open picture's pixels as 8-bit RGB."""
     if upright:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16 bits of gray: a plain convert() would clip them
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("RGB")
-    if "transparency" in image.info:  # of a palette: convert() wants to hear that it may go
+    if "transparency" in image.info:  # of a palette: convert() to RGB warns about it
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """A picture whose header has been read and found to keep all limits."""
+    """Open a picture and check its header against all limits."""
     with PictureFile(path) as file, Image.open(file, formats=FORMATS) as image:
         file.in_header = False
         check_size(*image.size)
@@ -163,7 +162,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise UnreadableImage for a picture that is not opened because of its size."""
+    """Raise UnreadableImage for a picture that is too large."""
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
             f"{width}×{height} pixels, and at most {MAX_PIXELS // 1_000_000} million are opened"
@@ -173,7 +172,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def check_tiff(image: TiffImageFile) -> None:
-    """Raise UnreadableImage for what a TIFF may be beside a photo."""
+    """Raise UnreadableImage for a TIFF that is not a photo."""
     compression = image.info.get("compression")
     if compression not in TIFF_COMPRESSIONS:
         raise UnreadableImage(f"a TIFF with the compression {to_printable(str(compression))[:40]}")
@@ -182,18 +181,18 @@ def check_tiff(image: TiffImageFile) -> None:
 
 
 def check_scans(file: "PictureFile") -> None:
-    """Raise UnreadableImage for a JPEG that draws its picture more often than a photo does."""
+    """Raise UnreadableImage for a JPEG with more passes over its pixels than a photo has."""
     place = file.tell()
     file.seek(0)
     content = file.read()
     file.seek(place)
-    # The quick count also finds what only looks like a scan: in a preview, in a film behind it.
+    # The quick count also finds bytes that only look like a scan: in a preview, after the end.
     if content.count(b"\xff\xda") > MAX_SCANS < count_scans(content):
         raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans")
 
 
 def count_scans(content: bytes) -> int:
-    """The scans of a JPEG file up to its end marker, as libjpeg walks from marker to marker."""
+    """Count the scans of a JPEG file up to its end, from marker to marker as libjpeg does."""
     scans = place = 0
     while (found := JPEG_MARKER.search(content, place)) and found[1] != b"\xd9":
         place = found.end()
@@ -204,7 +203,7 @@ def count_scans(content: bytes) -> int:
 
 
 class PictureFile(io.BufferedReader):
-    """A plain file of limited size, whose header is short. Raises UnreadableImage otherwise."""
+    """A regular file of limited size with a short header; raises UnreadableImage otherwise."""
 
     def __init__(self, path: str | Path) -> None:
         try:
@@ -215,18 +214,18 @@ class PictureFile(io.BufferedReader):
         self.reads = self.bytes_read = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """As any file's; too much of it before the pixels is an error."""
+        """Read like any file; too much before the pixels is an error."""
         content = super().read(size)
         if self.in_header:
             self.reads += 1
             self.bytes_read += len(content)
             if self.reads > MAX_HEADER_READS or self.bytes_read > MAX_HEADER_BYTES:
-                raise UnreadableImage("more beside the pixels than a photo has")
+                raise UnreadableImage("more data before the pixels than a photo has")
         return content
 
 
 class PixelBudget:
-    """Room for so many pixels; who needs more than is left waits."""
+    """A number of pixels that threads share; one that needs more than is left waits."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
@@ -235,7 +234,7 @@ class PixelBudget:
 
     @contextmanager
     def reserve(self, pixels: int) -> Iterator[None]:
-        """Hold room for a picture; one that is larger than all of it has it alone."""
+        """Reserve pixels for a picture; one that is larger than all of them has them alone."""
         with self.changed:
             self.changed.wait_for(lambda: not self.used or self.used + pixels <= self.pixels)
             self.used += pixels

@@ -1,4 +1,4 @@
-"""Showing colours: TensorBoard's image grids and the graph, sample.png."""
+"""Pictures for people: TensorBoard's image grids and graph, and sample.png."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CAPTION = 24
 
 
 def write_graph(writer: SummaryWriter, image_size: int, net: type[UNet] = UNet) -> None:
-    """Add the net's graph: of a fresh one, so that nothing touches the one that is trained."""
+    """Log the graph of a fresh net: the one that is trained is not touched."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the tracer's advice to use another tracer
         writer.add_graph(net().eval(), torch.zeros(1, 1, image_size, image_size))
@@ -31,7 +31,7 @@ def write_images(
     truth: torch.Tensor,
     step: int,
 ) -> None:
-    """Add one grid each of the input, the prediction and the truth, visible at once."""
+    """Log a grid each of the input (N, 1, H, W), the prediction and the truth (N, 3, H, W)."""
     writer.add_image("Input", make_grid(gray_copy(gray), nrow=4), step)
     writer.add_image("Predicted", make_grid(predicted.nan_to_num().clamp(0, 1), nrow=4), step)
     writer.add_image("Ground truth", make_grid(truth, nrow=4), step)

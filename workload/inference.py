@@ -1,4 +1,4 @@
-"""The net's colours, in the fastest arithmetic that the device has, and how good they are."""
+"""The net's colours, in the fastest arithmetic of the device, and how good they are."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,20 +29,20 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
 
 
 def predict(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """The net's own colours in float32, computed in `dtype` where that is safe."""
+    """(N, 1, H, W) gray -> the net's own colours (N, 3, H, W) in float32, under autocast."""
     with torch.autocast(gray.device.type, dtype=dtype, enabled=dtype is not None):
         return net(gray).float()
 
 
 @torch.inference_mode()
 def colorize_batch(net: nn.Module, gray: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Pictures in [0, 1]: the net's hues, the photos' brightness."""
+    """(N, 1, H, W) gray -> pictures (N, 3, H, W) in [0, 1]: the net's chroma, the photos' luma."""
     device = next(net.parameters()).device
     return keep_luma(predict(net, gray.to(device), dtype), gray.to(device)).clamp(0, 1)
 
 
 class Scores(NamedTuple):
-    """Means over photos; `gray_` is the photo without any colour: what the net has to beat."""
+    """Means over photos; `gray_` is the photo without any colour: what the net must beat."""
 
     psnr: float
     ssim: float
@@ -66,7 +66,7 @@ def validate(
     dtype: torch.dtype | None,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """The scores of the net's pictures of the loader's photos."""
+    """Score the net's pictures of the loader's photos; `check_stop` may raise between batches."""
     device = next(net.parameters()).device
     columns = []
     for gray, truth, *_ in loader:

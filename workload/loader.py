@@ -1,7 +1,7 @@
-"""Batches of cached photos on the device, in an order that is known from (seed, epoch) alone.
+"""Batches of cached photos on the device, in an order that follows from (seed, epoch) alone.
 
-A training that was interrupted goes on at any step without a word about the past being stored:
-order and augmentation of a step are computed from the seed, the epoch and the step.
+A training can be resumed at any step without a stored state of the loader: order and augmentation
+are computed from the seed, the epoch and the step.
 """
 
 import math
@@ -15,14 +15,15 @@ Batch = tuple[torch.Tensor, torch.Tensor, float]
 
 
 class PhotoLoader:
-    """Pairs (gray, colour) and the weight of their mean loss, made where the net computes.
+    """Yields (gray, colour, weight of their mean loss), made on the device.
 
-    With `shuffle` the order changes with each epoch and half of the photos are mirrored. The photos
-    move to the GPU once if they take at most `resident_share` of its free memory; otherwise a
-    thread gathers the next batch while this one is computed.
+    `pixels` (N, S, S, 3) are bytes, and `indices` say which of the photos are loaded. With
+    `shuffle`, the order changes with each epoch and half of the photos are mirrored. The photos are
+    copied to the GPU once if they take at most `resident_share` of its free memory; otherwise a
+    thread gathers the next batch while the current one is computed.
 
-    Of several processes each takes its share of every batch; the weight makes the mean over the
-    processes the mean over the batch, also where a last, small batch is shared unevenly.
+    Each of `world_size` processes takes its share of every batch. With the weights, the mean over
+    the processes is the mean over the batch, even if a last, small batch is shared unevenly.
     """
 
     def __init__(
@@ -53,16 +54,16 @@ class PhotoLoader:
             self.indices = torch.arange(len(self.indices))
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """The number of steps in an epoch."""
         return math.ceil(len(self.indices) / self.batch_size)
 
     @property
     def photos(self) -> int:
-        """Photos in an epoch."""
+        """The number of photos in an epoch."""
         return len(self.indices)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Which epoch comes next, and how many of its steps have been taken already."""
+        """Set the next epoch, from 1, and how many of its steps have been taken already."""
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[Batch]:
@@ -85,11 +86,11 @@ class PhotoLoader:
                 yield self.to_device(step, *ready)
 
     def gather(self, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """This process's photos of a step, still bytes; where each of them lies; their weight."""
+        """This process's photos of a step as bytes, their positions in the batch, their weight."""
         count = len(indices)
         places = torch.arange(count)[self.rank :: self.world_size]
         weight = len(places) * self.world_size / count
-        if not len(places):  # it must take part in the step, but its photo counts for nothing
+        if not len(places):  # it must take part in the step, with a weight of 0
             places = torch.zeros(1, dtype=torch.int64)
         chosen = indices[places]
         if self.is_resident:
@@ -100,10 +101,10 @@ class PhotoLoader:
     def to_device(
         self, step: int, photos: torch.Tensor, places: torch.Tensor, weight: float
     ) -> Batch:
-        """Bytes on their way to the device, mirrored and cropped there, as what the net reads."""
+        """Copy the bytes to the device, augment them, and convert them to what the net reads."""
         photos = photos.to(self.device, non_blocking=True)
         if self.shuffle:
-            # drawn for the whole batch: a photo's fate must not depend on how many share the work
+            # drawn for the whole batch: augmentation must not depend on the number of processes
             generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch, step))
             mirrored = torch.rand(self.batch_size, generator=generator)[places] < 0.5
             shifts = torch.randint(
@@ -114,7 +115,7 @@ class PhotoLoader:
 
 
 def derive_seed(*parts: int) -> int:
-    """A seed that differs for each epoch and step, within the 63 bits that a generator takes."""
+    """Combine numbers into a seed of the 63 bits that a generator takes."""
     number = 0
     for part in parts:
         number = (number * 1_000_003 + part) % (1 << 63)
@@ -122,7 +123,7 @@ def derive_seed(*parts: int) -> int:
 
 
 def copy_to(small: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small tensor on the device, without waiting for what the device is doing."""
+    """Copy a small tensor to the device without waiting for its pending work."""
     if device.type != "cuda":
         return small.to(device)
     return small.pin_memory().to(device, non_blocking=True)
@@ -133,8 +134,8 @@ def augment(
 ) -> torch.Tensor:
     """Mirror some photos (N, S, S, 3), and move each by its (down, right) pixels if `shifts`.
 
-    A moved photo is a crop of the same size: what would come from outside is the photo mirrored at
-    its edge. Bytes are only moved, so nothing is rounded.
+    A moved photo is a crop of the same size, padded by reflection at the edges. Bytes are only
+    moved, so nothing is rounded.
     """
     mirrored = copy_to(mirrored, photos.device)
     if shifts is None:
@@ -149,6 +150,6 @@ def augment(
 
 
 def reflect(places: torch.Tensor, side: int) -> torch.Tensor:
-    """Places outside of 0..side-1 mirrored back inside, at most one side away."""
+    """Reflect positions outside of 0 … side-1 back inside; they are at most one side away."""
     places = places.abs()
     return torch.where(places < side, places, 2 * (side - 1) - places)

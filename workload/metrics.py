@@ -1,4 +1,4 @@
-"""How good colours are: error in dB, similarity of structure, and how colourful they are at all.
+"""Metrics of coloured pictures: error in dB, structural similarity, and colourfulness.
 
 All functions take pictures (N, 3, H, W) in [0, 1], clamped first, and return N numbers.
 """

@@ -1,4 +1,4 @@
-"""What a step needs in memory, so that one that does not fit can say which one would."""
+"""The memory that a step needs, for the advice when it does not fit."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FIXED_BYTES = 1.0e9  # the libraries' own workspace; weights and Adam's state ar
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the errors with which GPU and CPU say that memory is full."""
+    """True for the errors of GPU and CPU libraries when memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # PyTorch's own, oneDNN's, the CUDA driver's, and those of NVIDIA's libraries
@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def get_memory_bytes(device: torch.device) -> int | None:
-    """Bytes of memory that the device has for a training; None if it does not tell."""
+    """The bytes of memory that the device has for a training; None if they are unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     try:
@@ -38,15 +38,15 @@ def suggest_batch_size(
     memory: int | None,
     share: float = 1.0,
 ) -> int:
-    """A smaller batch that should fit into so many bytes; half of it if they are not known.
+    """A smaller batch that should fit into `memory` bytes; half of it if they are unknown.
 
-    `share` is what the net keeps per photo, beside the UNet.
+    `share` is what the net keeps per photo, relative to the UNet.
     """
     half = max(1, batch_size // 2)
     if memory is None:
         return half
     per_photo = BYTES_PER_PHOTO[dtype] * share * (image_size / 224) ** 2
     fitting = max(1, int((memory - FIXED_BYTES) * 0.9 / per_photo))
-    if fitting >= batch_size:  # somebody else has the memory
+    if fitting >= batch_size:  # another program uses the memory
         return half
     return fitting if fitting < 8 else fitting - fitting % 8

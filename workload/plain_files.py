@@ -1,4 +1,4 @@
-"""Files that strangers made, before anything reads them: plain ones, of a size that is expected."""
+"""Untrusted files, before anything reads them: only regular ones of an expected size are opened."""
 
 import io
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class UnusualFile(Exception):
-    """A file that is not plain or too large; the message says which, without its name."""
+    """A file that is not a regular one, or too large; the message says which, without its name."""
 
 
 def open_plain(path: str | Path, max_bytes: int) -> io.FileIO:
     """Open a file for reading; raises UnusualFile or OSError.
 
-    A pipe that nobody writes into is not waited for, and a device not read without end.
+    A pipe without a writer does not block, and a device is not read without end.
     """
     file = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     facts = os.fstat(file.fileno())
@@ -29,13 +29,13 @@ def open_plain(path: str | Path, max_bytes: int) -> io.FileIO:
 
 
 def read_plain(path: str | Path, max_bytes: int) -> bytes:
-    """All of a file; raises UnusualFile or OSError."""
+    """Read all of a file; raises UnusualFile or OSError."""
     with io.BufferedReader(open_plain(path, max_bytes)) as file:
         return file.read(max_bytes)
 
 
 def to_printable(text: str) -> str:
-    """Text of strangers, such as a file's name, without what a terminal would obey."""
+    """Escape untrusted text, such as a file's name: no terminal sequence is left in it."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text

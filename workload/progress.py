@@ -1,4 +1,4 @@
-"""What a training tells while it runs, without making the device wait."""
+"""What a training prints while it runs, without making the device wait."""
 
 import io
 import sys
@@ -12,8 +12,8 @@ from tqdm import tqdm
 class LossMeter:
     """Means of the loss over `window` steps, read from the device one window late.
 
-    Reading a number from a GPU waits until all that was asked of it is done. So the mean is sent
-    on its way when a window ends and read when the next one does: by then it has long arrived.
+    Reading a number from a GPU waits until all its pending work is done. So the copy of a mean to
+    the CPU starts when its window ends, and it is read when the next one ends, long after that.
     """
 
     def __init__(self, device: torch.device, window: int) -> None:
@@ -23,25 +23,25 @@ class LossMeter:
         self.pending: list[tuple[int, torch.Tensor, Any]] = []
 
     def add(self, step: int, loss: torch.Tensor) -> list[tuple[int, float]]:
-        """Note the loss of a step; returns the (step, mean) that have become known."""
+        """Add the loss of a step, a scalar; returns the (step, mean) that are known by now."""
         self.losses.append(loss)
         self.last_step = step
         if len(self.losses) < self.window:
             return []
         if self.device.type != "cuda":
-            return self.flush()  # here nothing runs ahead, so nothing would have to wait
+            return self.flush()  # a CPU computes at once: there is nothing to wait for
         known = self._collect()
         self._start_copy()
         return known
 
     def flush(self) -> list[tuple[int, float]]:
-        """All that is not known yet; waits for it."""
+        """Wait for all that is pending, and return it."""
         if self.losses:
             self._start_copy()
         return self._collect()
 
     def _start_copy(self) -> None:
-        """Start the way of a window's mean to the CPU."""
+        """Start to copy a window's mean to the CPU."""
         mean, event = torch.stack(self.losses).mean(), None
         if self.device.type == "cuda":
             mean = torch.empty((), pin_memory=True).copy_(mean, non_blocking=True)
@@ -51,7 +51,7 @@ class LossMeter:
         self.losses.clear()
 
     def _collect(self) -> list[tuple[int, float]]:
-        """What was sent earlier."""
+        """Wait for the copies that were started, and return their (step, mean)."""
         for *_, event in self.pending:
             if event is not None:
                 event.synchronize()
@@ -61,7 +61,7 @@ class LossMeter:
 
 
 class LineWriter(io.TextIOBase):
-    """Where a progress bar writes when nobody watches a terminal: each state on its own line."""
+    """A stream for a progress bar without a terminal: each state is printed as a line."""
 
     def write(self, text: str) -> int:
         if line := text.strip("\r\n "):
@@ -70,15 +70,15 @@ class LineWriter(io.TextIOBase):
 
 
 def progress_bar(
-    things: Iterable[Any], total: int, title: str, done: int = 0, quiet: bool = False
+    items: Iterable[Any], total: int, title: str, done: int = 0, quiet: bool = False
 ) -> "tqdm[Any]":
-    """A bar over things: redrawn in a terminal, a new line now and then in a log."""
+    """Iterate with a progress bar: redrawn in a terminal, a line every few seconds in a log."""
     if quiet or sys.stdout.isatty():
         return tqdm(
-            things, title, total, initial=done, disable=quiet, file=sys.stdout, leave=False,
+            items, title, total, initial=done, disable=quiet, file=sys.stdout, leave=False,
             dynamic_ncols=True,
         )  # fmt: skip
     return tqdm(
-        things, title, total, initial=done, file=LineWriter(), leave=False, ascii=True, ncols=80,
+        items, title, total, initial=done, file=LineWriter(), leave=False, ascii=True, ncols=80,
         mininterval=5, miniters=1,
     )  # fmt: skip

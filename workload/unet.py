@@ -6,7 +6,7 @@
                          └────────── middle (256) ──────────┘
 
 Each step down halves the sides of the picture, each step up doubles them again, and the skips
-carry across the fine detail that the way down would lose. Sides must be multiples of 8.
+carry across the fine detail that the pooling would lose. Sides must be multiples of 8.
 """
 
 import torch

@@ -16,6 +16,7 @@ WORKLOAD = ROOT / "workload"
 sys.path.insert(0, str(WORKLOAD))
 # Tiny pictures are fastest on one thread; here and in the trainings that the tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+programs.measure_briefly()
 
 
 @pytest.fixture(scope="session", autouse=True)

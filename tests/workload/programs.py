@@ -70,6 +70,13 @@ def run(words, *, program="python"):
         return subprocess.CompletedProcess(words, code, output, errors.read())
 
 
+def measure_briefly():
+    """Let a training that fits a time measure two steps: tests need no better figure."""
+    import budget
+
+    budget.MEASURED_S = 0.0
+
+
 def server():
     global _server
     if _server is None:
@@ -95,6 +102,7 @@ def preload():
     import colorize  # noqa: F401
     import torch.distributed.run  # noqa: F401
 
+    measure_briefly()
     (_,) = Path("/proc/self/task").iterdir()
 
 

@@ -141,9 +141,9 @@ def test_frames_are_not_counted(reason):
 def test_a_header_of_a_hundred_thousand_pieces_is_no_photos(reason):
     comments = b"\xff\xfe\0\3." * 100_000
     photo = encoded(Image.new("RGB", (8, 8)), "JPEG")
-    assert "more beside the pixels" in reason(photo[:2] + comments + photo[2:])
+    assert "more data before the pixels" in reason(photo[:2] + comments + photo[2:])
     text = chunk(b"tEXt", b"a\0b") * 100_000
-    assert "more beside the pixels" in reason(png(8, 8, text))
+    assert "more data before the pixels" in reason(png(8, 8, text))
 
 
 def test_texts_and_profiles_that_grow_do_not_fill_the_memory(reason):
@@ -292,7 +292,7 @@ def test_a_name_cannot_command_the_terminal(photos, tmp_path, capsys):
     flags = ["--test_net", str(tmp_path / "unet.pth"), "--images", str(tmp_path / "data")]
     assert colorize.main([*flags, "--out_dir", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert told.count(r"\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg (no picture)") == 2
+    assert told.count(r"\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg (not a picture)") == 2
     assert all(line.isprintable() for line in told.splitlines())
     assert to_printable("schöne Bilder, 写真") == "schöne Bilder, 写真"
 

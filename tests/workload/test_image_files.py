@@ -110,7 +110,7 @@ def test_a_training_takes_what_can_be_read_and_names_the_rest(zoo, tmp_path, cap
     told = capsys.readouterr().out
     (left_out,) = re.findall(r"^Left out 3 unreadable: (.*)$", told, re.MULTILINE)
     assert left_out.startswith("field/cut.jpg (image file is truncated")
-    assert left_out.endswith("field/empty.jpg (no picture), field/text.png (no picture)")
+    assert left_out.endswith("field/empty.jpg (not a picture), field/text.png (not a picture)")
     count, held_out = map(int, re.search(r"(\d+) photos to train on, (\d+) to", told).groups())
     assert count + held_out == 24 + 7
     assert torch.load(tmp_path / "out/unet.pth", weights_only=True)
@@ -147,7 +147,8 @@ def test_names_that_are_no_text_and_links_that_lead_nowhere_stop_nothing(photos,
     program = ["colorize.py", "--out_dir", tmp_path]
     done = run([*program, "--data_path", data, "--image_size", "16", "--epochs", "1"])
     assert done.returncode == 0, done.stderr
-    assert "Left out 3 unreadable: field/\\udcff.jpg (no picture), ocean/link.jpg (" in done.stdout
+    left_out = "field/\\udcff.jpg (not a picture), ocean/link.jpg ("
+    assert f"Left out 3 unreadable: {left_out}" in done.stdout
     done = run([*program, "--test_net", tmp_path / "unet.pth", "--images", data])
     assert done.returncode == 0, done.stderr
     assert "Coloured 25 pictures" in done.stdout and "Left out 3" in done.stdout

@@ -98,7 +98,7 @@ def test_folder_with_foreign_files_is_not_replaced_by_a_file(world: World) -> No
     write(world.remote, {"thing/output": "precious"})
     shutil.rmtree(world.root / "thing")
     write(world.root, {"thing": "a file"})
-    with pytest.raises(Conflict, match="stands where a file must come"):
+    with pytest.raises(Conflict, match="in the place of a file"):
         play(push(world.project))
     assert (world.remote / "thing/output").read_text() == "precious"
 

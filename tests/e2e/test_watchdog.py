@@ -106,7 +106,7 @@ def test_an_unused_machine_says_so_and_stops_itself_whatever_connections_stand(
 
 
 def notice(cloud: SteppedCloud) -> str:
-    """What whoever logs in reads."""
+    """The notice shown at login."""
     return cloud("exec", "--", "sh", "-c", "cat /run/vmctl-watchdog/notice || true").stdout
 
 

@@ -17,19 +17,19 @@ _may = [True]
 
 def begin() -> None:
     """From now on; until the program ends."""
-    # a beat that fell into the interpreter's end, when its handler has gone, would kill it
+    # a beat that fell into the interpreter's end, when its handler is gone, would kill it
     atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, _beat)
     signal.setitimer(signal.ITIMER_REAL, BEAT_S, BEAT_S)
 
 
 def hush() -> None:
-    """Something is being said that must come in one piece."""
+    """Pause: what is being written must arrive in one piece."""
     _may[0] = False
 
 
 def resume() -> None:
-    """It is said."""
+    """Go on."""
     _may[0] = True
 
 

@@ -42,7 +42,7 @@ def is_whole(folder: Path, name: str) -> bool:
 
 
 def compile_all(folder: Path) -> None:
-    """Now or never: what runs later writes nothing beside its code, on a full disk either."""
+    """Compile now: what runs later writes no cache, so a full disk does not matter."""
     import py_compile
 
     for source in sources(folder):

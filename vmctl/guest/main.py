@@ -40,7 +40,7 @@ class Broken(Exception):
 
 
 def main() -> int:
-    """Carry out one verb; a refusal or a failure is told as JSON."""
+    """Carry out one verb; a refusal or a failure is reported as JSON."""
     try:
         return _main()
     except Broken:
@@ -55,10 +55,10 @@ def _main() -> int:
         return code
     module, function = VERBS[verb]
     try:
-        # before anything is heard: what a dead link brings late belongs to an earlier turn
+        # before anything is read: what a dead link delivers late belongs to an earlier turn
         turn = _function("sync.lock", "draw_number")() if verb == protocol.PUSH else 0
         line = sys.stdin.buffer.readline()
-        if not line.endswith(b"\n"):  # whoever asks has left before the question was whole
+        if not line.endswith(b"\n"):  # the other side left before its request was complete
             return 1
         request: dict[str, Any] = json.loads(line)
         if turn:
@@ -69,7 +69,7 @@ def _main() -> int:
     except GuestError as refusal:
         return _report_error(refusal.kind, refusal.message, refusal.hint)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever asked has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the other side has left
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -81,7 +81,7 @@ def _main() -> int:
 
 
 def _mark_active() -> None:
-    """Note that somebody did something now; a full disk is told by what comes next."""
+    """Note that somebody did something now; a full disk is reported by what comes next."""
     try:
         descriptor = os.open(STATE / "active", os.O_WRONLY | os.O_CREAT, 0o600)
         os.utime(descriptor)

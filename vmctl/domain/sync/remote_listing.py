@@ -99,8 +99,8 @@ class Listing:
         items: list[RemoteItem] = []
         obeyed: list[str] = []
         count = 0
-        for told in found["found"]:
-            item, left, count = _item(told, count)
+        for given in found["found"]:
+            item, left, count = _item(given, count)
             items.append(item)
             obeyed += left
         return Listing(
@@ -153,9 +153,9 @@ def parse_item(answer: Mapping[str, Any]) -> RemoteItem:
     return _item(checked(_ITEM, answer, "its listing"), 0)[0]
 
 
-def _item(told: Mapping[str, Any], count: int) -> tuple[RemoteItem, list[str], int]:
+def _item(given: Mapping[str, Any], count: int) -> tuple[RemoteItem, list[str], int]:
     """An item whose first file has this number, what was left out of it, and the next number."""
-    base, kind, entries = safe_name(told["base"]), told["kind"], told["files"]
+    base, kind, entries = safe_name(given["base"]), given["kind"], given["files"]
     folders = {""}
     for _, relative, *_ in entries:
         if kind == "dir" or relative:
@@ -182,13 +182,13 @@ def _item(told: Mapping[str, Any], count: int) -> tuple[RemoteItem, list[str], i
                 continue
         found.append(RemoteEntry(what, relative, size, mtime_ns, mode, link, number))
     item = RemoteItem(
-        wanted=told["wanted"],
+        wanted=given["wanted"],
         base=base,
-        path=told["path"],
+        path=given["path"],
         kind=kind,
         entries=tuple(found),
-        inside=safe_relative(told["inside"] or base),
-        older=bool(told["older"]),
+        inside=safe_relative(given["inside"] or base),
+        older=bool(given["older"]),
     )
     return item, list(obeyed), count
 

@@ -11,7 +11,7 @@ Tree = Mapping[str, TreeEntry]
 
 
 def difference(base: Tree, tree: Tree) -> tuple[dict[str, TreeEntry], list[str]]:
-    """What to put and what is gone, to come from one tree to another."""
+    """What to put and what to remove, to turn one tree into the other."""
     put = {path: entry for path, entry in tree.items() if base.get(path) != entry}
     return put, sorted(base.keys() - tree.keys())
 

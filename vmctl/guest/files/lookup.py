@@ -252,7 +252,7 @@ def _tree(top: Path, left_out: list[str]) -> list[ListedEntry]:
             path = f"{place}/{name}"
             try:
                 found = os.lstat(path)
-            except FileNotFoundError:  # it went away meanwhile
+            except FileNotFoundError:  # removed meanwhile
                 continue
             kind, link = _kind(found.st_mode), ""
             if kind == "link":

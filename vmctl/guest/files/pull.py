@@ -25,9 +25,9 @@ MADE = 1000  # new files that are named at most
 
 
 def pull(request: PullRequest) -> None:
-    """The listing of a fetch, and beside it:
+    """The listing of a fetch, and in addition:
 
-    `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths that are gone; `same`
+    `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths; `same`
     are named ones that are as they were pushed; `made` are files that no push put here, in folders
     that one did. Without paths it is about everything that was pushed. The other side has its own
     record of what it pushed.
@@ -52,7 +52,7 @@ def pull(request: PullRequest) -> None:
         "found": items,
         "missing": missing,
         "left_out": left_out,
-        "going": True,  # whoever writes them is none of the runs we know
+        "going": True,  # they may be written at any time
         "ended_at": None,
         "sums": {item["inside"]: sha256_of(item["path"]) for item in items},
         "deleted": [path for path, what in found.items() if what == "deleted"],
@@ -76,7 +76,7 @@ def _made(root: Path, before: dict[str, Any]) -> list[str]:
         try:
             with os.scandir(f"{root}/{folder}") as entries:
                 names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-        except OSError:  # gone, or no folder any more: that is told of what was in it
+        except OSError:  # removed, or not a folder now: its files are reported
             continue
         for name in sorted(names):
             path = f"{folder}/{name}" if folder else name

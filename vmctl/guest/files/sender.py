@@ -52,15 +52,15 @@ def fetch(request: FetchRequest) -> None:
 
 def send(listing: RemoteListing, ask: bool) -> None:
     """The listing, then the files that the other side wants of it."""
-    told = json.dumps(listing).encode()
+    data = json.dumps(listing).encode()
     count = sum(len(item["files"]) for item in listing["found"])
-    if count > LISTED or len(told) > LISTING_BYTES:
+    if count > LISTED or len(data) > LISTING_BYTES:
         raise GuestError(
             "invalid",
             f"These are {count} files and folders, too many for one listing ({LISTED} at most).",
             "Fetch folder by folder, or pack them: vmctl exec -- tar cf all.tar FOLDER",
         )
-    packed = zlib.compress(told, 1)
+    packed = zlib.compress(data, 1)
     heartbeat.hush()
     _line({"listing": len(packed)})
     _write(packed)
@@ -77,7 +77,7 @@ def send(listing: RemoteListing, ask: bool) -> None:
     for number, offset, prefix in wanted:
         item, entry = files[number]
         path = place_of(item, entry)
-        if entry[1] and not os.path.lexists(path):  # the run's tree is gone, and all is at home
+        if entry[1] and not os.path.lexists(path):  # the run has ended meanwhile
             path = f"{item['path']}/{entry[1]}"
         _send_one(number, path, entry, int(offset), str(prefix))
     _line({"end": True})
@@ -85,7 +85,7 @@ def send(listing: RemoteListing, ask: bool) -> None:
 
 def _settled(request: FetchRequest) -> RemoteListing | None:
     """The listing once it is whole; a refusal where that is not waited for."""
-    told, told_at = "", 0.0
+    sent, sent_at = "", 0.0
     while True:
         listing = locate(request)
         why = _missing(listing) if request["wait"] else ""
@@ -99,9 +99,9 @@ def _settled(request: FetchRequest) -> RemoteListing | None:
                 )
         if not why:
             return listing
-        if why != told or time.monotonic() - told_at > REMIND_S:
+        if why != sent or time.monotonic() - sent_at > REMIND_S:
             _line({"waiting": why})
-            told, told_at = why, time.monotonic()
+            sent, sent_at = why, time.monotonic()
         if _left(LOOK_S):
             return None
 

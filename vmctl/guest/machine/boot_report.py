@@ -1,4 +1,4 @@
-"""What a booting VM has to say of itself: a line of JSON whenever it changes, until it is ready.
+"""A booting VM's report on itself: a line of JSON whenever it changes, until it is ready.
 
 Run as `python3 -ISB -c SOURCE REQUEST` before anything of vmctl's is installed, so it imports
 nothing of vmctl's. It ends when all is there, or when its standard input does.
@@ -28,21 +28,21 @@ LOGS = ("/var/log/nvidia-installer.log", "/var/log/cuda-installer.log")
 NVIDIA, DISPLAY = "0x10de", "0x03"
 TORCH = """
 import json, os, sys, warnings
-told = {"python": sys.executable}
+result = {"python": sys.executable}
 try:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         import torch
-        told.update(version=torch.__version__, cuda=torch.version.cuda or "",
+        result.update(version=torch.__version__, cuda=torch.version.cuda or "",
                     available=torch.cuda.is_available(), count=torch.cuda.device_count(),
                     beside=os.path.dirname(torch.__path__[0]))
         words = [str(one.message).splitlines()[0] for one in caught if "CUDA" in str(one.message)]
-        told["said"] = words[-1] if words else ""
+        result["said"] = words[-1] if words else ""
 except ModuleNotFoundError as error:
-    told["said"] = "" if error.name == "torch" else str(error)
+    result["said"] = "" if error.name == "torch" else str(error)
 except Exception as error:
-    told["said"] = f"{type(error).__name__}: {error}"
-print(json.dumps(told))
+    result["said"] = f"{type(error).__name__}: {error}"
+print(json.dumps(result))
 """
 VERSION = """
 import glob, json, sys
@@ -55,7 +55,7 @@ print(json.dumps({"python": sys.executable, "version": version, "simulated": Tru
 """
 
 
-def said(words: list[str], limit_s: float = ANSWER_S) -> tuple[int, str]:
+def run_command(words: list[str], limit_s: float = ANSWER_S) -> tuple[int, str]:
     """A command's exit code and its output, with its errors where it failed; 127: none such."""
     try:
         done = subprocess.run(
@@ -70,8 +70,8 @@ def said(words: list[str], limit_s: float = ANSWER_S) -> tuple[int, str]:
         return 124, f"{words[0]} does not answer"
     except OSError as error:
         return 127, f"{words[0]}: {error.strerror}"
-    told = done.stdout if done.returncode == 0 else done.stdout + b"\n" + done.stderr
-    return done.returncode, told.decode("utf-8", "replace").strip()
+    result = done.stdout if done.returncode == 0 else done.stdout + b"\n" + done.stderr
+    return done.returncode, result.decode("utf-8", "replace").strip()
 
 
 def lock_holder() -> str:
@@ -123,10 +123,10 @@ def boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
-def changed(told: dict[str, Any]) -> int:
-    """When something was last installed beside torch, or removed there; 0: it cannot be seen."""
+def changed(result: dict[str, Any]) -> int:
+    """When a package was last installed next to torch, or removed; 0 if unknown."""
     try:
-        return Path(str(told["beside"])).stat().st_mtime_ns
+        return Path(str(result["beside"])).stat().st_mtime_ns
     except (KeyError, OSError):
         return 0
 
@@ -149,29 +149,29 @@ def write_json(name: str, record: dict[str, Any]) -> None:
 
 
 def torch() -> dict[str, Any] | None:
-    """What torch says of CUDA, from the interpreter that set-up has found; None before that."""
+    """What torch reports about CUDA, by the interpreter that set-up found; None before that."""
     python = read_json("machine.json").get("python")
     if not isinstance(python, str):
         return None
     proven = read_json("torch.json")
-    told = proven.get("told")
-    if isinstance(told, dict) and proven.get("of") == [boot(), python, changed(told)]:
-        return dict(told)
-    _, table = said(["nvidia-smi"])
+    result = proven.get("told")
+    if isinstance(result, dict) and proven.get("of") == [boot(), python, changed(result)]:
+        return dict(result)
+    _, table = run_command(["nvidia-smi"])
     found = re.search(r"CUDA Version: *(\S+)", table)
     speaks = found[1] if found else ""
     # where the driver is a stand-in, torch cannot see a GPU: it is not asked
     program = VERSION if speaks.upper() == "SIMULATED" else TORCH
-    code, answer = said([python, "-c", program], IMPORT_S)
+    code, answer = run_command([python, "-c", program], IMPORT_S)
     try:
-        told = json.loads(answer.splitlines()[-1])
+        result = json.loads(answer.splitlines()[-1])
     except (ValueError, IndexError):
-        told = {"python": python, "said": f"{answer[-200:]} (exit code {code})"}
-    told["driver_cuda"] = speaks
-    if told.get("available"):  # an import takes long: once per boot is enough
+        result = {"python": python, "said": f"{answer[-200:]} (exit code {code})"}
+    result["driver_cuda"] = speaks
+    if result.get("available"):  # an import takes long: once per boot is enough
         with contextlib.suppress(OSError):  # a full disk: it is imported again the next time
-            write_json("torch.json", {"of": [boot(), python, changed(told)], "told": told})
-    return dict(told)
+            write_json("torch.json", {"of": [boot(), python, changed(result)], "told": result})
+    return dict(result)
 
 
 class Watch:
@@ -188,8 +188,8 @@ class Watch:
 
     def look(self) -> dict[str, Any]:
         """The state of now."""
-        _, system = said(["systemctl", "is-system-running"])
-        _, startup = said(["systemctl", "is-active", "google-startup-scripts.service"])
+        _, system = run_command(["systemctl", "is-system-running"])
+        _, startup = run_command(["systemctl", "is-active", "google-startup-scripts.service"])
         report: dict[str, Any] = {
             "starting": system in ("starting", "initializing", "maintenance"),
             "startup": startup if startup in ("activating", "inactive", "failed") else "",
@@ -205,14 +205,14 @@ class Watch:
         return report
 
     def _ask_driver(self) -> None:
-        code, text = said(
+        code, text = run_command(
             ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         )
         self.driver = {"code": code, "said": text}
         self.counted = sum("," in line for line in text.splitlines()) if code == 0 else 0
 
     def ask_torch(self) -> None:
-        """In the background: what else happens meanwhile is told meanwhile."""
+        """In the background, so that other reports are sent meanwhile."""
         wanted = self.with_torch and self.torch is None and self.counted >= self.gpus
         if wanted and self._asking is None:
             self._asking = threading.Thread(target=self._ask_torch, daemon=True)
@@ -235,7 +235,7 @@ class Watch:
 
 
 def beat(lock: threading.Lock) -> None:
-    """Say that the link is alive, until nobody listens."""
+    """Show that the link is alive, until nobody listens."""
     try:
         while True:
             time.sleep(BEAT_S)
@@ -246,15 +246,15 @@ def beat(lock: threading.Lock) -> None:
 
 
 def main() -> None:
-    """Tell until all is there or nobody listens any more."""
+    """Report until everything is ready or nobody listens."""
     watch = Watch(json.loads(sys.argv[1]))
-    told, lock = "", threading.Lock()
+    sent, lock = "", threading.Lock()
     threading.Thread(target=beat, args=(lock,), daemon=True).start()
     while True:
         report = watch.look()
         line = json.dumps(report)
-        if line != told:
-            told = line
+        if line != sent:
+            sent = line
             with lock:
                 os.write(1, line.encode() + b"\n")
         if watch.is_done(report):

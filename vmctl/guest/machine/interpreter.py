@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..protocol import MachineRecord, PrepareRequest
 
 WANTED = ("torch", "torchvision", "tensorboard", "jupyterlab")
-SMALL = ("tensorboard", "jupyterlab")  # what may be added beside somebody else's torch
+SMALL = ("tensorboard", "jupyterlab")  # what may be added to an image that has torch
 PLACES = ("/opt/python/bin/python", "/opt/conda/bin/python", "/usr/bin/python3")
 VENV = STATE / "venv"
 LIMIT_S = 20
@@ -75,7 +75,7 @@ def _still_true(known: MachineRecord) -> bool:
 
 
 def _signature(python: str) -> list[int]:
-    """Changes when the interpreter is replaced or something is installed beside it."""
+    """Changes when the interpreter is replaced or a package is installed for it."""
     try:
         real = Path(python).stat()
     except OSError:

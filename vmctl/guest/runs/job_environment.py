@@ -1,6 +1,6 @@
 """The values that a run gets from the user's environment: its job has them, no record keeps them.
 
-They wait in a file of their own until the run has begun, and its first act is to take that file
+They wait in a file of their own until the run has started, and its first act is to take that file
 away. The spec keeps the names, and a digest by which a second request is known to be the same.
 """
 

@@ -69,7 +69,7 @@ class Mirror:
             self._looked_ns = began_ns - COARSE_NS
 
     def _may_delete_there(self) -> bool:
-        """Whether what is gone in the tree may go in the workspace.
+        """Whether what was removed in the tree may be removed in the workspace.
 
         A tree that somebody takes away, which takes its pushed files too, removes nothing.
         """
@@ -83,7 +83,7 @@ class Mirror:
         return self._removes and bool(self._whole)
 
     def _may_delete_here(self) -> bool:
-        """Whether what is gone in the workspace may go in the tree: not where all of it goes."""
+        """Whether what was removed in the workspace may be removed in the tree: not all of it."""
         if self._stands is None:
             self._stands = all(
                 os.path.lexists(self.tree.in_workspace(join(folder, name)))
@@ -119,7 +119,7 @@ class Mirror:
             self.conflicts.discard(path)
             try:
                 self._sync_name(folder, name, in_tree.get(name), in_workspace.get(name), kind)
-            except (FileNotFoundError, FileExistsError) as error:  # it came or went meanwhile
+            except (FileNotFoundError, FileExistsError) as error:  # created or removed meanwhile
                 self.errors[path] = str(error.strerror)
             except OSError as error:
                 self.errors[path] = str(error.strerror)
@@ -236,7 +236,7 @@ class Mirror:
         if what is None or what[0] == COPY or there is None:
             return
         if stat.S_IFMT(there.st_mode) != what[1][0]:
-            self.unlinked.add(path)  # only a link to it went
+            self.unlinked.add(path)  # only a link to it was removed
         elif (self._last or path in self._missed) and self._may_delete_there():
             Path(self.tree.in_workspace(path)).unlink(missing_ok=True)
             self.tree.drop(folder, name)
@@ -282,7 +282,7 @@ class Mirror:
         tree, path = self.tree, join(folder, name)
         if here is None:
             if what is not None and what[0] != COPY:
-                tree.drop(folder, name)  # the run let go of it: it is whoever's it is now
+                tree.drop(folder, name)  # the run removed it: another program owns it now
         elif there is None and not _is_folder(here) and (what is None or what[0] != COPY):
             self._link_out(folder, name, fresh=True)
         elif (

@@ -1,4 +1,4 @@
-"""A run's own tree beside its workspace, and the journal of what stands for what in the two.
+"""A run's own tree next to its workspace, and the journal of what stands for what in the two.
 
 ~/.vmctl/runs/ID/tree leads to ~/.vmctl/trees/PROJECT/NUMBER. There is, folder by folder, what
 ~/Workspace/PROJECT holds:
@@ -12,7 +12,8 @@
 
 `tree.jsonl` in the run's directory has one line about the whole, then one for each change of what
 is known: [folder, name, kind, identity in the tree, identity in the workspace], or [folder, name]
-for what is gone on both sides. Its file is the lock, too: whoever carries the run holds it.
+for what was removed on both sides. Its file is the lock, too: the process that runs the job holds
+it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PART = f"{PART_SUFFIX}-"
 HIDDEN = ".vmctl-trees"  # where trees are that cannot be in the runs' own folders
 PRIVATE = (HIDDEN, STAGING_NEAR)  # on neither side for the other
 CACHE = "__pycache__"
-# one name only: a database finds its journal, and others its lock, beside the name it was opened by
+# one name only: a database looks for its journal and lock next to the name it was opened by
 DATABASES = (".db", ".sqlite", ".sqlite3")
 NO_LINK = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EACCES, errno.EOPNOTSUPP)
 
@@ -70,7 +71,7 @@ class RunTree:
     def load(cls, run: Path, wait: bool = True) -> RunTree | None:
         """The tree of a run, held until `close`; None when it has none or another holds it.
 
-        Raises ValueError where the VM went down before its journal was on the disk.
+        Raises ValueError where the VM stopped before its journal was on the disk.
         """
         try:
             journal = (run / "tree.jsonl").open("r+")
@@ -147,7 +148,7 @@ class RunTree:
     def is_private(self, folder: str, name: str) -> bool:
         """Whether a name is on neither side for the other.
 
-        So are modules compiled beside pushed code: two codes must not share them.
+        So are compiled modules of pushed code: two versions must not share them.
         """
         if name != CACHE or self.pushed.has(join(folder, name)):
             return name in PRIVATE or name.startswith(PART)
@@ -304,7 +305,7 @@ def short(place: str | Path) -> str:
 
 
 def run_directories() -> list[Path]:
-    """The run directories, in no order; what is half-made or gone meanwhile is left out."""
+    """The run directories, in no order; half-made and removed ones are left out."""
     try:
         return [Path(item.path) for item in os.scandir(RUNS) if not item.name.startswith(".")]
     except FileNotFoundError:

@@ -152,7 +152,7 @@ class Runner:
     def _fingerprint(self, step: str, root: Path, folder: Path) -> str:
         """What the step depends on: its words, the project's files among them, the environment.
 
-        The workspace's own identity is part of it: a deleted workspace is prepared anew.
+        The workspace's own identity is part of it: a new workspace is prepared again.
         """
         digest = hashlib.sha256()
         try:
@@ -173,7 +173,7 @@ class Runner:
     # -- the run's tree ----------------------------------------------------------------------
 
     def _sync_now_and_then(self) -> None:
-        """Keep tree and workspace one while the job goes on; a failure is no reason to stop."""
+        """Mirror the tree while the job runs; a failure does not stop it."""
         began = time.monotonic()
         if self.mirror is None or began < self.sync_at:
             return
@@ -248,12 +248,12 @@ class Runner:
         write_json(self.directory / "phase", {"phase": name, "since": time.time()})
 
     def _write_line(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk: the exit code must still be told
+        with contextlib.suppress(OSError):  # a full disk: the exit code must still be written
             os.write(self.log, f"[vmctl] {text}\n".encode("utf-8", "surrogateescape"))
         self._copy_to_pane()
 
     def _copy_to_pane(self) -> None:
-        """Copy what is new in the log to the pane; a pane that is gone is no reason to stop."""
+        """Copy what is new in the log to the pane; a closed pane does not stop the run."""
         while self.pane_open:
             data = os.read(self.reader, 65536)
             if not data:

@@ -40,7 +40,7 @@ def start(request: StartRequest) -> StartReply:
 
     The answer comes when the run has its snapshot: what is pushed from then on is not its code.
     """
-    from . import runner  # noqa: F401  what will carry the run can be imported: told here and now
+    from . import runner  # noqa: F401  fails here if what will carry the run cannot be imported
 
     if not (STATE / "machine.json").exists():
         return {"unprepared": True}
@@ -132,7 +132,7 @@ def listing(request: ProjectRequest) -> RunsReply:
 
 
 def cancel(request: RunRequest) -> CancelReply:
-    """End a run: SIGTERM to its processes, SIGKILL when that does not help; again is no error."""
+    """End a run: SIGTERM to its processes, SIGKILL if that does not help; can be repeated."""
     directory = RUNS / Path(request["id"]).name
     if not directory.is_dir():
         raise GuestError("not_found", f"There is no run {request['id']}.", "vmctl ps")

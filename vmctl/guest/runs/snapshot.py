@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..protocol import StartRequest
 
-# names beside data that are no code: a very full folder with only these pushed is linked whole
+# names next to data that are not code: a very full folder with only these pushed is linked whole
 PLACEHOLDERS = ("README", "LICENSE", ".")
 
 
@@ -126,7 +126,7 @@ def _fill(tree: RunTree, job: str) -> None:
                 else:
                     tree.link_in(folder, name)
             except FileNotFoundError:
-                continue  # gone meanwhile
+                continue  # removed meanwhile
 
 
 def _is_placeholder(path: str) -> bool:
@@ -140,22 +140,22 @@ def _is_placeholder(path: str) -> bool:
 def sync_back(mirror: Mirror, *, removes: bool = True) -> list[str]:
     """The last look at a run's tree; what there is to tell about it, in lines."""
     mirror.sync(last=True, removes=removes)
-    told = []
+    lines = []
     here = short(mirror.tree.run / "tree")
     if mirror.conflicts:
         names = _names(mirror.conflicts)
-        told.append(f"kept in {here}, because the workspace has its own version: {names}")
+        lines.append(f"kept in {here}, because the workspace has its own version: {names}")
     if mirror.unlinked:
-        told.append(
+        lines.append(
             f"the run removed its link, but the workspace still has: {_names(mirror.unlinked)}"
         )
     for path, why in sorted(mirror.errors.items())[:5]:
         if os.path.lexists(mirror.tree.in_tree(path)):
-            told.append(
+            lines.append(
                 f"kept in {here}, because it cannot be put into the workspace: "
                 f"{_plain(path)} ({why})"
             )
-    return told
+    return lines
 
 
 def dismantle(tree: RunTree) -> None:
@@ -177,7 +177,7 @@ def dismantle(tree: RunTree) -> None:
 
 
 def _keep(top: Path, link: Path) -> None:
-    """Make way for the next run's tree."""
+    """Free the place of the next run's tree."""
     kept = link.with_name("kept")
     if top.stat().st_dev != link.parent.stat().st_dev:
         kept = top.with_name(link.parent.name)
@@ -258,11 +258,11 @@ def sweep() -> None:
         if run.name in alive:
             continue
         try:
-            told = _sweep_one(run)
+            lines = _sweep_one(run)
         except OSError as error:  # a full disk, perhaps: the next sweep tries again
-            told = [f"the run's files are in {short(run / 'tree')}: {error}"]
+            lines = [f"the run's files are in {short(run / 'tree')}: {error}"]
         with (run / "log").open("a", errors="surrogateescape") as log:
-            log.writelines(f"[vmctl] {line}\n" for line in told)
+            log.writelines(f"[vmctl] {line}\n" for line in lines)
 
 
 def _sweep_one(run: Path) -> list[str]:
@@ -279,15 +279,15 @@ def _sweep_one(run: Path) -> list[str]:
         return []
     try:
         # a tree that was half taken away must remove nothing
-        told = sync_back(Mirror(tree), removes=False)
+        lines = sync_back(Mirror(tree), removes=False)
         dismantle(tree)
     finally:
         tree.close()
-    return told
+    return lines
 
 
 def sweep_now() -> None:
-    """Sweep, for whoever holds no lock: quick when there is nothing to sweep."""
+    """Sweep and take the lock for it; quick when there is nothing to sweep."""
     if any((run / "tree.jsonl").exists() for run in run_directories()):
         with locked(RUNS / ".lock"):
             sweep()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FLOCK = struct.Struct("hhqqi")  # struct flock on Linux
 PATIENCE_S = 10.0
-TOLD_S = 1.0  # an older vmctl's helper does not say who it is
+NAMED_S = 1.0  # an older vmctl's helper does not name itself
 TURNS = ".turns"
 
 
@@ -73,8 +73,8 @@ def acquire(request: PushRequest) -> int:
         waited = time.monotonic() - began
         late = waited > PATIENCE_S
         # one that has just taken the lock is about to say who it is: it may be the later one
-        is_told = known.pid == holder or waited > TOLD_S
-        if holder and is_told and (holder != asked or late):
+        is_named = known.pid == holder or waited > NAMED_S
+        if holder and is_named and (holder != asked or late):
             try:
                 os.kill(holder, signal.SIGKILL if late else signal.SIGTERM)
             except ProcessLookupError:
@@ -102,7 +102,7 @@ def _parsed(record: bytes) -> Holder:
 
 
 def _holder(descriptor: int) -> int:
-    """The process that holds the lock, told by the kernel; 0 when nobody does."""
+    """The process that holds the lock, by the kernel; 0 if none."""
     asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     kind, _, _, _, pid = FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
     return 0 if kind == fcntl.F_UNLCK else int(pid)

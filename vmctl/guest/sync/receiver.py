@@ -4,7 +4,7 @@ The first line is the request. Then each side speaks in turn. The other side's t
 each one letter, its length in four bytes and its payload; the frame "." ends the turn:
 
     M  the whole tree: zlib of JSON, path: ENTRY (see record.py)
-    D  what differs from the tree known as `base`, or later from what was said before:
+    D  what differs from the tree known as `base`, or later from the tree sent before:
        zlib of JSON, {"put": {path: ENTRY}, "gone": [path]}
     Z  contents through one zlib stream that is flushed at each frame's end: chunks, each
        SHA-256 (32 bytes), whole size (8), offset (8), length (4), bytes
@@ -80,7 +80,7 @@ def push(request: PushRequest) -> None:
 
 
 class _Conversation:
-    """One push: what was said so far."""
+    """One push: what has been received so far."""
 
     def __init__(self, request: PushRequest) -> None:
         self.request = request
@@ -127,13 +127,13 @@ class _Conversation:
             elif kind == protocol.COMING:
                 self.running_hash = RunningHash(self.staging, json.loads(data))
 
-    def _apply_difference(self, told: Difference) -> None:
+    def _apply_difference(self, difference: Difference) -> None:
         first = self.wanted is None
         if first and self.request["base"] != self.known.tree:
             return
         wanted = dict(self.known.files) if self.wanted is None else self.wanted
-        wanted.update(_checked(told["put"]))
-        for path in told["gone"]:
+        wanted.update(_checked(difference["put"]))
+        for path in difference["gone"]:
             wanted.pop(path, None)
         if first and self.request["tree"] not in (self.known.tree, tree_id(wanted)):
             return
@@ -151,7 +151,7 @@ class _Conversation:
             data = data[CHUNK.size + length :]
 
     def _answer_early(self) -> None:
-        """What will be wanted, told while the other side goes on; nothing is put in place yet."""
+        """Report what is missing while the other side goes on; nothing is put in place yet."""
         if self.wanted is None:
             _send({"ask": "tree"})
             return
@@ -242,9 +242,9 @@ class _Conversation:
         older: dict[int, str] = {}
         for path, held in missing.items():
             sha256, size = entries[path][1:3]
-            # a difference that was cut goes on, also where what it began from is gone
-            begun = size >= protocol.DELTA_BYTES and not held and self.staging.has_placed(path)
-            if sha256 in plan.older or begun:
+            # a difference that was cut goes on, also if the older version was removed
+            is_resumed = size >= protocol.DELTA_BYTES and not held and self.staging.has_placed(path)
+            if sha256 in plan.older or is_resumed:
                 older[numbers[path]] = plan.older.get(sha256, path)
         if older and not _has_rsync():
             older = {}

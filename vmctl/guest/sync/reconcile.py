@@ -1,4 +1,4 @@
-"""Decide what a push does here: what it puts, mends, deletes, and what it must not touch."""
+"""Decide what a push does here: what it puts, touches, deletes, and what it must not touch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def refuse_other_origin(known: PushRecord, origin: str) -> None:
 
 
 def compare(root: str, wanted: dict[str, TreeEntry], known: PushRecord, force: bool) -> PushPlan:
-    """Look at everything once; raises GuestError where something foreign is in the way."""
+    """Look at everything once; raises GuestError if a path is blocked."""
     plan = PushPlan()
     folders = folders_of(wanted)
     blocked = _blocked(root, folders, known, force, plan)
@@ -203,7 +203,7 @@ def _is_pushed(root: str, path: str, known: PushRecord) -> bool:
 
 
 def _is_inside(root: str, folder: str, real: dict[str, bool]) -> bool:
-    """Whether every folder on the way is a real one: nothing is deleted through a link."""
+    """Whether every folder above is a real one: nothing is deleted through a link."""
     if folder not in real:
         above = _is_inside(root, folder.rpartition("/")[0], real)
         now = lstat(f"{root}/{folder}") if above else None
@@ -212,7 +212,7 @@ def _is_inside(root: str, folder: str, real: dict[str, bool]) -> bool:
 
 
 def _leaves(place: str, path: str) -> list[str]:
-    """Everything below a folder that is no folder itself, as paths below the workspace."""
+    """Everything below a folder but folders, as paths below the workspace."""
     found = []
     for folder, folders, names in os.walk(place):
         inner = path + folder[len(place) :]

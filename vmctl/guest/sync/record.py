@@ -11,7 +11,7 @@
     kept      path: ENTRY of what is no longer pushed but was changed here, and so was left
 
 ENTRY is ["f", sha256, size, mtime_ns, mode], ["l", target] or ["d"] (an empty folder). Paths are
-text with surrogate escapes for bytes that are no UTF-8.
+text with surrogate escapes for bytes that are not UTF-8.
 
 While a push changes files, PROJECT.next.json names what it is about to put: `may` is
 path: [ENTRY, ...]. A push that died leaves it behind; a path is then ours when it is as either
@@ -137,7 +137,7 @@ def hold_tree(project: str) -> AbstractContextManager[None]:
 def accept(request: AcceptRequest) -> AcceptReply:
     """After a pull: what is here at these paths counts as pushed, as the other side has it now.
 
-    `accept` is [path, ENTRY or null]; null drops a path that is gone on both sides. An entry
+    `accept` is [path, ENTRY or null]; null drops a path removed on both sides. An entry
     that is not what is here is left alone, so that a change in between stays a change.
     """
     project = request["project"]

@@ -133,7 +133,7 @@ class Staging:
         return found.f_bavail * found.f_frsize
 
     def has_placed(self, name: str) -> bool:
-        """Whether another program has placed something of a file, or begun to."""
+        """Whether another program has placed a part of a file."""
         return os.path.lexists(f"{self._prefix}{PLACED_FOLDER}/{name}")
 
     def placed(self, root: Path, older: Iterable[str]) -> PlacedFolders:

@@ -46,7 +46,7 @@ def refuse_locked(root: str, plan: PushPlan) -> None:
 
 
 def apply(root: str, plan: PushPlan, known: PushRecord, staging: Staging) -> list[str]:
-    """Put, mend and delete; the paths that were deleted."""
+    """Put, touch and delete; returns the paths that were deleted."""
     try:  # from here on only names change: nothing that a full disk could stop half-way
         sources = _sources(plan.put, staging)
     except OSError:
@@ -127,7 +127,7 @@ def _content(entry: TreeEntry, is_last: bool, number: int, staging: Staging) -> 
 def _touch(place: str, entry: TreeEntry, staging: Staging) -> None:
     try:
         _set_metadata(place, entry)
-    except PermissionError:  # somebody else's, as a container's: the same in a file of ours
+    except PermissionError:  # another user's, such as a container's: replace it by a copy
         import shutil
 
         copy = staging.temporary(-1)
@@ -150,9 +150,9 @@ def _rename(source: str, place: str) -> None:
         import shutil
 
         # a disk of its own is mounted below the workspace
-        beside = Path(place).with_name(f".{Path(place).name[:200]}{PART_SUFFIX}")
-        shutil.copy2(source, beside, follow_symlinks=False)
-        beside.replace(place)
+        part = Path(place).with_name(f".{Path(place).name[:200]}{PART_SUFFIX}")
+        shutil.copy2(source, part, follow_symlinks=False)
+        part.replace(place)
         Path(source).unlink()
 
 

@@ -1,6 +1,6 @@
 """What is at work on a VM: GPUs, runs, logins, transfers and Jupyter kernels, read as root.
 
-Our own keep-alives are no work: an idle connection has no command, and the helpers that only
+vmctl's own keep-alives do not count: an idle connection has no command, and the helpers that only
 watch are left out. A signal that is there and cannot be read counts as work.
 """
 
@@ -23,7 +23,7 @@ LIBRARY = "/.vmctl/lib/"
 # helpers that watch or wait; a run that is followed goes on by itself or has ended
 WATCHING = frozenset({"follow", "runs", "service", "service-state", "keep", "serve", "job"})
 TUNNEL = ("cat", "-")  # the far end of a tunnel's own session
-SETTLED_S = 2.0  # a command so young may be a question of ours that is answered at once
+SETTLED_S = 2.0  # so young a command may be vmctl's, answered at once
 BUSY_PERCENT = 3
 ANSWER_S = 20
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,7 +52,7 @@ class Run:
     id: str
     directory: Path
     pid: int
-    google_stops_at: float  # what the run was told at its start; 0: nothing
+    google_stops_at: float  # as known when the run started; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,29 +109,29 @@ def runs_among(found: Sequence[Process]) -> tuple[Run, ...]:
         directory = Path(home, ".vmctl/runs", Path(process.words[4]).name)
         if not library or (directory / "exit").exists() or not directory.is_dir():
             continue
-        told = _read(directory / "spec.json").get("stops_at")
-        stops_at = float(told) if isinstance(told, int | float) else 0.0
+        limit = _read(directory / "spec.json").get("stops_at")
+        stops_at = float(limit) if isinstance(limit, int | float) else 0.0
         runs.append(Run(directory.name, directory, process.pid, stops_at))
     return tuple(runs)
 
 
 def logins(found: Sequence[Process]) -> tuple[list[str], tuple[str, ...]]:
     """Who has a terminal, in words; and the terminals."""
-    told, terminals = [], []
+    lines, terminals = [], []
     for process in found:
         match = SSHD.fullmatch(process.line)
         if match and "pts/" in match[2]:
-            told.append(f"login of {match[1]} on {match[2]}")
+            lines.append(f"login of {match[1]} on {match[2]}")
             terminals += [name for name in match[2].split(",") if name.startswith("pts/")]
         elif Path(process.words[0]).name == "login":
-            told.append("login on the console")
-    return told, tuple(terminals)
+            lines.append("login on the console")
+    return lines, tuple(terminals)
 
 
 def transfers(found: Sequence[Process]) -> list[str]:
-    """The commands and transfers that came in over SSH and are no terminal's, in words."""
+    """The commands and transfers over SSH without a terminal, in words."""
     sessions = {p.pid: SSHD.fullmatch(p.line) for p in found}
-    told = [
+    lines = [
         f"files of {match[1]} are transferred"
         for match in sessions.values()
         if match and match[2] == "internal-sftp"
@@ -144,8 +144,8 @@ def transfers(found: Sequence[Process]) -> list[str]:
             verb = _verb(process)
             if verb not in WATCHING:
                 what = f"vmctl {verb}" if verb else Path(process.words[0]).name
-                told.append(f"{what} of {parent[1]}")
-    return told
+                lines.append(f"{what} of {parent[1]}")
+    return lines
 
 
 def _verb(process: Process) -> str:
@@ -171,10 +171,10 @@ def gpu_work() -> list[str]:
     if program is None:
         loaded = Path("/proc/driver/nvidia").exists()
         return ["a GPU that cannot be queried (nvidia-smi is missing)"] if loaded else []
-    told = _ask(program, "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits")
-    if told is None and _no_gpu(Path(program)):
+    output = _ask(program, "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits")
+    if output is None and _no_gpu(Path(program)):
         return []  # an image with a driver, on a machine without a GPU
-    working = busy_gpus(told)
+    working = busy_gpus(output)
     if not working:
         return []
     # without persistence the question itself makes some GPUs look busy: work has a process
@@ -197,12 +197,12 @@ def _no_gpu(program: Path) -> bool:
     return bool(vendors) and not any(vendor.strip() == "0x10de" for vendor in vendors)
 
 
-def busy_gpus(told: str | None) -> list[str]:
+def busy_gpus(output: str | None) -> list[str]:
     """The GPUs at work by nvidia-smi's "index, percent" lines; one that does not tell is."""
-    if not (told or "").strip():
+    if not (output or "").strip():
         return ["a GPU that does not report its use"]
     working = []
-    for line in (told or "").strip().splitlines():
+    for line in (output or "").strip().splitlines():
         index, _, percent = (part.strip() for part in line.partition(","))
         if not percent.isdigit():
             working.append(f"GPU {index}, which does not report its use")
@@ -228,7 +228,7 @@ def _ask(*words: str) -> str | None:
 def jupyter_work(found: Sequence[Process]) -> tuple[list[str], float]:
     """Kernels at work in any Jupyter server, in words; and when a kernel did something last."""
     alive = {process.pid for process in found}
-    told: list[str] = []
+    lines: list[str] = []
     last = 0.0
     for home in HOMES:
         for file in Path("/").glob(f"{home}/.local/share/jupyter/runtime/*server-*.json"):
@@ -237,9 +237,9 @@ def jupyter_work(found: Sequence[Process]) -> tuple[list[str], float]:
                 continue
             answers = [_get(server, path) for path in ("api/status", "api/kernels")]
             busy, at = kernels_at_work(*answers)
-            told += busy
+            lines += busy
             last = max(last, at)
-    return told, last
+    return lines, last
 
 
 def kernels_at_work(status: Any, kernels: Any) -> tuple[list[str], float]:

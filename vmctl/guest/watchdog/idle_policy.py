@@ -24,7 +24,7 @@ class Limits:
 
     idle_s: float = 0.0
     max_run_s: float = 0.0  # Google stops the VM so long after its start
-    stop_at: float = 0.0  # a limit of ours: the end of a budget
+    stop_at: float = 0.0  # our own limit: the end of a budget
     keep_until: float = 0.0  # somebody asked that an idle VM stays until then
 
 
@@ -36,7 +36,7 @@ class Sample:
     busy: tuple[str, ...] = ()  # what is at work, in people's words
     runs: tuple[str, ...] = ()  # the ids of those that go on
     active_at: float = 0.0  # when a signal says that something was done last; 0: it says nothing
-    google_stops_at: float = 0.0  # where somebody who asked Google told; 0: nobody did
+    google_stops_at: float = 0.0  # as Google has it; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class IdleState:
     seen_at: float
     idle_from: float
     idle_warned_at: float = 0.0
-    limit_warned_at: float = 0.0  # those who are logged in, of a limit of ours
+    limit_warned_at: float = 0.0  # those who are logged in, of our own limit
     warned: tuple[tuple[str, float], ...] = ()  # runs, and when
     ended: tuple[tuple[str, float], ...] = ()  # runs that had their SIGTERM, and when
 
@@ -58,7 +58,7 @@ class IdleDecision:
 
     stops_at: float = 0.0  # 0: nothing that is known will
     stops_why: str = ""  # idle, budget, or run limit
-    notice: str = ""  # what whoever logs in should read
+    notice: str = ""  # for those who log in
     tell_logins: str = ""
     tell_runs: tuple[tuple[str, str], ...] = ()  # run id and line for its log
     end_runs: tuple[str, ...] = ()  # SIGTERM
@@ -98,7 +98,7 @@ def replay(samples: Iterable[Sample], limits: Limits) -> list[IdleDecision]:
 
 
 def _seen(state: IdleState, sample: Sample) -> IdleState:
-    """Idle time goes on, or begins anew."""
+    """Idle time continues, or starts again."""
     at = sample.at
     looked_away = not 0 <= at - state.seen_at <= GAP_S
     if sample.busy or sample.runs or looked_away:
@@ -115,46 +115,46 @@ def _idle(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, 
     before_s = min(LOGIN_WARNING_S, limits.idle_s / 4)
     if sample.at < stops_at - before_s:
         return replace(state, idle_warned_at=0.0), IdleDecision(stops_at, "idle")
-    told = ""
+    warning = ""
     words = (
         f"idle since {clock_text(state.idle_from)}: this VM stops at {clock_text(stops_at)} "
         "unless it is used (a login counts). To keep it longer: vmctl keep 1h"
     )
     if not state.idle_warned_at:
-        state, told = replace(state, idle_warned_at=sample.at), words
+        state, warning = replace(state, idle_warned_at=sample.at), words
     # who was warned late has the time that was promised, all the same
     stops_at = max(stops_at, state.idle_warned_at + before_s)
-    over = sample.at >= stops_at and not told
+    over = sample.at >= stops_at and not warning
     reason = f"idle since {clock_text(state.idle_from)}" if over else ""
-    return state, IdleDecision(stops_at, "idle", words, told, power_off=reason)
+    return state, IdleDecision(stops_at, "idle", words, warning, power_off=reason)
 
 
 def _limited(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState, IdleDecision]:
-    """Google's run limit, which comes whatever we do, and ours, which waits for warned runs."""
+    """Google's run limit, which nothing delays, and our own, which waits for warned runs."""
     at = sample.at
     known = [limits.max_run_s and state.began_at + limits.max_run_s, sample.google_stops_at]
     google_at = min((one for one in known if one), default=0.0)
     # a budget that ended before this start was an earlier start's
-    ours = limits.stop_at > state.began_at and (not google_at or limits.stop_at < google_at)
-    if not ours and not google_at:
+    is_own = limits.stop_at > state.began_at and (not google_at or limits.stop_at < google_at)
+    if not is_own and not google_at:
         return state, IdleDecision()
-    limit_at = limits.stop_at if ours else google_at
-    who = "the budget ends: this VM stops" if ours else "its run limit: Google stops this VM"
-    told_runs, warned, told_logins, notice = [], dict(state.warned), "", ""
+    limit_at = limits.stop_at if is_own else google_at
+    who = "the budget ends: this VM stops" if is_own else "its run limit: Google stops this VM"
+    run_lines, warned, login_line, notice = [], dict(state.warned), "", ""
     if at >= limit_at - HOUR_S:
         first_notice = not state.limit_warned_at
         state = replace(state, limit_warned_at=state.limit_warned_at or at)
         fresh = [run for run in sample.runs if run not in warned]
         warned |= dict.fromkeys(fresh, at)
-        if ours:  # nobody's run is ended by us without its hour, nobody thrown out unwarned
+        if is_own:  # nobody's run is ended by us without its hour, nobody thrown out unwarned
             waits = [warned[run] + HOUR_S for run in sample.runs]
             limit_at = max(limit_at, state.limit_warned_at + LOGIN_WARNING_S, *waits)
             if google_at:
                 limit_at = min(limit_at, google_at)
         save_s = min(SAVE_S, SAVE_SHARE * max(limit_at - state.began_at, 0.0))
         notice = f"{who} at {clock_text(limit_at)}."
-        told_logins = notice if first_notice else ""
-        told_runs = [
+        login_line = notice if first_notice else ""
+        run_lines = [
             (
                 run,
                 (
@@ -168,20 +168,20 @@ def _limited(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleStat
         ending = [run for run in sample.runs if run not in ended and at >= limit_at - save_s]
         ended |= dict.fromkeys(ending, at)
         state = replace(state, warned=tuple(warned.items()), ended=tuple(ended.items()))
-        if ours:  # who looks late leaves time to save all the same
+        if is_own:  # who looks late leaves time to save all the same
             limit_at = max([limit_at, *(ended[r] + save_s for r in sample.runs if r in ended)])
             limit_at = min(limit_at, google_at or limit_at)
-        told_runs += [(run, f"SIGTERM: {notice}") for run in ending]
+        run_lines += [(run, f"SIGTERM: {notice}") for run in ending]
     else:
         state = replace(state, limit_warned_at=0.0)
         ending = []
-    over = ours and at >= limit_at and not told_logins
+    over = is_own and at >= limit_at and not login_line
     return state, IdleDecision(
         limit_at,
-        "budget" if ours else "run limit",
+        "budget" if is_own else "run limit",
         notice,
-        told_logins,
-        tuple(told_runs),
+        login_line,
+        tuple(run_lines),
         tuple(ending),
         "the budget is used up" if over else "",
     )

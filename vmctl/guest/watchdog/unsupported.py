@@ -1,6 +1,6 @@
 """A VM whose Python is too old for the watchdog says so, in words that any Python 3 reads.
 
-Told again and again, like the watchdog's own report: what was told long ago counts for nothing.
+Reported regularly, like the watchdog's own report: an old report does not count.
 """
 
 import json
@@ -13,7 +13,7 @@ STEP_S = 60
 
 
 def main() -> int:
-    """Tell it until the VM goes down."""
+    """Report it until the VM stops."""
     version = "Python {}.{}".format(*sys.version_info[:2])
     print(f"vmctl watchdog: none: {version} is older than 3.10", flush=True)
     while True:
@@ -22,14 +22,14 @@ def main() -> int:
 
 
 def tell(why: str) -> None:
-    """Why there is no watchdog, in the guest attribute in which it would report."""
+    """Write why no watchdog runs to the guest attribute in which it would report."""
     request = urllib.request.Request(
         ATTRIBUTE,
         data=json.dumps({"at": round(time.time()), "busy": [], "missing": why}).encode(),
         headers={"Metadata-Flavor": "Google"},
         method="PUT",
     )
-    nobody = urllib.request.ProxyHandler({})  # the metadata server is no part of the internet
+    nobody = urllib.request.ProxyHandler({})  # the metadata server is not on the internet
     try:
         urllib.request.build_opener(nobody).open(request, timeout=10).close()
     except OSError:

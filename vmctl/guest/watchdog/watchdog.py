@@ -1,7 +1,7 @@
 """The VM's own dead-man's switch: looks every half minute, warns, and powers the VM off.
 
 Started as root at every boot, with nobody's laptop needed. Its settings are the metadata item
-`vmctl-watchdog`, which takes effect at once when it changes; what it sees is told to whoever may
+`vmctl-watchdog`, which takes effect at once when it changes; it reports to those who may
 read the VM's guest attributes.
 """
 
@@ -28,7 +28,7 @@ SERVER = "169.254.169.254"  # asked without urllib, which takes half as long aga
 METADATA = "/computeMetadata/v1/instance/"
 ITEM = "vmctl-watchdog"
 ATTRIBUTE = "vmctl/watchdog"
-PLACE = Path("/run/vmctl-watchdog")  # gone at the next boot, which is another life
+PLACE = Path("/run/vmctl-watchdog")  # a boot starts without it
 PROFILE = Path("/etc/profile.d/vmctl-watchdog.sh")
 STEP_S = 30
 NOTICE_LINE = f"""\
@@ -82,13 +82,13 @@ class Watchdog:
         self._read_settings()
         found = activity.sample()
         now = time.time() + self.ahead_s
-        told = [run.google_stops_at for run in found.runs if run.google_stops_at > now]
+        limits_at = [run.google_stops_at for run in found.runs if run.google_stops_at > now]
         sample = Sample(
             at=now,
             busy=found.busy,
             runs=tuple(run.id for run in found.runs),
             active_at=self._active_at(found.active_at),
-            google_stops_at=min(told, default=0.0),
+            google_stops_at=min(limits_at, default=0.0),
         )
         self.state, decision = decide(
             self.state or initial_state(now), sample, limits_of(self.settings)
@@ -194,7 +194,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    """Append to a log or a terminal; one that is gone or stuck hears nothing."""
+    """Append to a log or a terminal; one that is closed or stuck is skipped."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags)

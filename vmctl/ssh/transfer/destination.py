@@ -1,7 +1,7 @@
-"""Where fetched files land: below one folder here, proven, on the disk, and then renamed.
+"""Where fetched files go: below one folder here, verified, on the disk, and then renamed.
 
-Every folder on the way is opened by its name in the folder before it, never through a link:
-one that is swapped in at any moment leads nowhere.
+Every folder above a file is opened by its name in the folder before it, never through a link:
+a link that is put in its place at any moment is not followed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def part_name(name: str) -> str:
 
 
 class Destination:
-    """One folder here and all that lands below it; `close` lets go of it."""
+    """One folder here and all that is written below it; `close` lets go of it."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -207,7 +207,7 @@ class Destination:
 
 
 class PartFile:
-    """One file on its way: bytes are written, hashed, put on the disk, and get their name."""
+    """A file that is not complete yet: bytes are written, synced, and get their name."""
 
     def __init__(self, destination: Destination, relative: str, folder: int, name: str) -> None:
         self._destination = destination
@@ -229,7 +229,7 @@ class PartFile:
         os.close(self._folder)
 
     def _open(self) -> int:
-        """The part file, ours alone: whoever had it may just have given it its final name.
+        """The part file, locked: another command may just have given it its final name.
 
         One that somebody else made in a folder that several may write to would stay his, to change
         after it was proven: then we make our own.

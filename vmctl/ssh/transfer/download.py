@@ -1,6 +1,6 @@
 """Files from the VM as one stream: a listing, then each file's missing bytes, proven by SHA-256.
 
-The other end is vmctl/guest/files/sender.py, where the order of what is said is written down.
+The other end is vmctl/guest/files/sender.py, which documents the order of the records.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What is here of a file before it comes: so many bytes, their sum, the running digest.
+    """What is here of a file before the transfer: bytes, their SHA-256, the running digest.
 
     `whole` when they are the file itself under its name, not the rest of a cut fetch.
     """
@@ -110,7 +110,7 @@ class DownloadStream:
     ) -> None:
         end_process(self._process)
 
-    # -- what is said --------------------------------------------------------------------------
+    # -- records -------------------------------------------------------------------------------
 
     def listing(self, *, waits: bool) -> Generator[str, None, dict[str, Any]]:
         """Yields why it waits, whenever it says so; returns the listing as it was sent.
@@ -250,13 +250,13 @@ class DownloadStream:
 
     def _start_again(self) -> None:
         """Where the helpers had to be installed first, once; else raise why it ended."""
-        told, code = tail_of(self._process)
+        errors, code = tail_of(self._process)
         first, self._first = self._first and not self._output.came, False
-        if first and rpc.repair(self._ssh, code, told, replied=False):
+        if first and rpc.repair(self._ssh, code, errors, replied=False):
             end_process(self._process)
             self._begin()
             return
-        raise rpc.explain_end(self._ssh, code, told)
+        raise rpc.explain_end(self._ssh, code, errors)
 
 
 def _write(part: PartFile, data: bytes) -> None:

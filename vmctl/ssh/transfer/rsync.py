@@ -65,11 +65,11 @@ class Rsync:
 
     def progress(self) -> Generator[int, None, RsyncStats]:
         """Yields bytes done until it is done; raises one clear error where it failed."""
-        said = yield from _progress(self._process)
+        output = yield from _progress(self._process)
         code = self._process.wait()
         if code != 0:
             raise _rsync_failure(self._ssh, code, self._errors.text())
-        return rsync_stats(said)
+        return rsync_stats(output)
 
     def close(self) -> None:
         """Leave nothing of it behind."""
@@ -77,7 +77,7 @@ class Rsync:
 
 
 class SpeculativeRsync:
-    """An rsync under way while the VM is still being asked; it is no harm when it fails."""
+    """An rsync that runs before the VM has asked for the files; it may fail harmlessly."""
 
     def __init__(
         self, ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str]
@@ -136,20 +136,20 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
         errors = Tail(process.stderr)
         try:
             code = process.wait()
-            told = errors.text()
+            output = errors.text()
         finally:
             end_process(process)
     if code == 0:
         return
-    if "No space left" in told or ("write remote" in told and "Failure" in told):
+    if "No space left" in output or ("write remote" in output and "Failure" in output):
         raise _disk_full()
-    if is_ssh_failure(told.encode()):
-        raise ssh_failure(told, ssh.target)
-    raise VmctlError(f"scp failed (code {code}): {last_lines(told, 2)}", hint="vmctl push")
+    if is_ssh_failure(output.encode()):
+        raise ssh_failure(output, ssh.target)
+    raise VmctlError(f"scp failed (code {code}): {last_lines(output, 2)}", hint="vmctl push")
 
 
 def _progress(process: subprocess.Popen[bytes]) -> Generator[int, None, str]:
-    """Yields the bytes done; returns everything else that was said."""
+    """Yields the bytes done; returns the rest of the output."""
     assert process.stdout is not None
     kept: deque[str] = deque(maxlen=KEPT_LINES)
     rest = b""
@@ -165,28 +165,28 @@ def _progress(process: subprocess.Popen[bytes]) -> Generator[int, None, str]:
     return "\n".join([*kept, rest.decode("utf-8", "replace")])
 
 
-def _rsync_failure(ssh: OpenSSH, code: int, told: str) -> VmctlError:
-    if "No space left on device" in told or "Disk quota exceeded" in told:
+def _rsync_failure(ssh: OpenSSH, code: int, output: str) -> VmctlError:
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return _disk_full()
-    unread = re.search(r'"([^"]*)"\)?(?: failed)?: Permission denied \(13\)', told)
-    if code == 23 and unread and "[sender]" in told:
+    unread = re.search(r'"([^"]*)"\)?(?: failed)?: Permission denied \(13\)', output)
+    if code == 23 and unread and "[sender]" in output:
         return InvalidInput(
             f"{one_line(unread.group(1))} cannot be read on this computer.",
             hint="Make it readable, or exclude it: [push] exclude in vmctl.toml",
         )
-    gone = re.search(r'"([^"]*)"(?: failed)?: No such file or directory \(2\)', told)
-    vanished = re.search(r'file has vanished: "([^"]*)"', told)
-    if code in (23, 24) and (gone or vanished):
-        name = one_line((vanished or gone).group(1))  # type: ignore[union-attr]
+    missing = re.search(r'"([^"]*)"(?: failed)?: No such file or directory \(2\)', output)
+    vanished = re.search(r'file has vanished: "([^"]*)"', output)
+    if code in (23, 24) and (missing or vanished):
+        name = one_line((vanished or missing).group(1))  # type: ignore[union-attr]
         return Conflict(f"{name} disappeared while it was being pushed.", hint="vmctl push")
-    if "command not found" in told or code == 127:
+    if "command not found" in output or code == 127:
         return Conflict("rsync is not installed on the VM.", hint="Set the VM up: vmctl up")
-    if code in (10, 12, 30, 35, 255) and (code != 12 or is_ssh_failure(told.encode())):
+    if code in (10, 12, 30, 35, 255) and (code != 12 or is_ssh_failure(output.encode())):
         return ssh_failure(
-            "\n".join(line for line in told.splitlines() if not line.startswith("rsync")),
+            "\n".join(line for line in output.splitlines() if not line.startswith("rsync")),
             ssh.target,
         )
-    return VmctlError(f"rsync failed (code {code}): {last_lines(told, 2)}", hint="vmctl push")
+    return VmctlError(f"rsync failed (code {code}): {last_lines(output, 2)}", hint="vmctl push")
 
 
 def _disk_full() -> Conflict:
@@ -206,8 +206,8 @@ def _rsync() -> str:
 @cache
 def _speaks_info() -> bool:
     """rsync 3.1 and later tell progress for the whole; openrsync (macOS) does not."""
-    told = subprocess.run([_rsync(), "--version"], capture_output=True, text=True).stdout
-    version = re.search(r"rsync\s+version\s+v?(\d+)\.(\d+)", told)
-    if "openrsync" in told or version is None:
+    output = subprocess.run([_rsync(), "--version"], capture_output=True, text=True).stdout
+    version = re.search(r"rsync\s+version\s+v?(\d+)\.(\d+)", output)
+    if "openrsync" in output or version is None:
         return False
     return (int(version.group(1)), int(version.group(2))) >= (3, 1)

@@ -48,7 +48,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """So many bytes of a file went out; the VM will have it up to `end`."""
+    """Bytes of a file that were sent; the VM will have it up to `end`."""
 
     content: Blob
     end: int
@@ -94,13 +94,13 @@ class UploadStream:
         self._announce(protocol.PLACED, contents)
 
     def _announce(self, kind: bytes, contents: Iterable[Blob]) -> None:
-        told = [[content.sha256, content.size, content.path] for content in contents]
-        self._frame(kind, json.dumps(told).encode())
+        files = [[content.sha256, content.size, content.path] for content in contents]
+        self._frame(kind, json.dumps(files).encode())
 
     def send(
         self, root: Path, contents: Iterable[Blob], is_enough: Callable[[], bool] = bool
     ) -> Iterator[Sent]:
-        """Send contents until it is enough; yields what went out.
+        """Send contents until it is enough; yields what was sent.
 
         Whether a file still is what its SHA-256 says is the VM's to prove; raises where one
         cannot be read.
@@ -128,7 +128,7 @@ class UploadStream:
         self._frame(protocol.ASK_EARLY)
 
     def has_reply(self) -> bool:
-        """Whether the VM has said something, or has ended."""
+        """Whether the VM has replied, or has ended."""
         return self._output.has_line()
 
     def end_turn(self) -> PushReply:

@@ -53,7 +53,7 @@ class DownloadPlan:
 
 @dataclass(slots=True)
 class Download:
-    """One transfer with all its tries; `plan` is made anew for each listing."""
+    """One transfer with all its attempts; each listing is planned again."""
 
     project: Project
     verb: Verb[Any, RemoteListing]
@@ -128,12 +128,12 @@ class Download:
 
     def _listing(self, stream: DownloadStream) -> Story[dict[str, Any]]:
         words = stream.listing(waits=self.waits)
-        told, shown_at = "", 0.0
+        shown, shown_at = "", 0.0
         if self._waits_until is None:
             self._waits_until = self.clock.monotonic() + WAIT_LIMIT_S
 
         def waiting(why: str) -> Advanced | None:
-            nonlocal told, shown_at
+            nonlocal shown, shown_at
             self._waited = True
             now = self.clock.monotonic()
             assert self._waits_until is not None
@@ -142,8 +142,8 @@ class Download:
                     f"Waited for {WAIT_LIMIT_S / 86400:.0f} days: {one_line(why)}",
                     hint="See what runs: vmctl ps",
                 )
-            if why != told and now - shown_at > WAIT_SHOW_S:
-                told, shown_at = why, now
+            if why != shown and now - shown_at > WAIT_SHOW_S:
+                shown, shown_at = why, now
                 return Advanced(self.step, f"Waiting: {one_line(why)} (Ctrl-C only stops waiting)")
             return None
 
@@ -217,7 +217,7 @@ class _Writeback:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """All of them have their names, and what went wrong is raised, if nothing else was."""
+        """Finish all of them; raises the first error unless another is being raised."""
         errors = []
         while self._pending:
             try:
@@ -230,7 +230,7 @@ class _Writeback:
             raise errors[0]
 
     def add(self, finish: Callable[[], ReceivedFile]) -> None:
-        """One more, now or in a moment; raises what went wrong with an earlier one."""
+        """One more, now or in a moment; raises the error of an earlier one."""
         if self._pool is None:
             self._keep(finish())
             return

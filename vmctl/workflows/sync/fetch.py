@@ -149,19 +149,19 @@ class _Planner:
                 f"job's folder or the project's root.{going}",
                 hint="See what is there: vmctl exec ls",
             )
-        told = [f"The run has not written its output '{one_line(path)}'" for path in missing]
+        warnings = [f"The run has not written its output '{one_line(path)}'" for path in missing]
         for item in listing.items:
             if item.older:
                 text = (
                     f"{one_line(item.wanted)} is from an earlier run: "
                     f"{one_line(listing.run)} has not "
                 )
-                told.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
+                warnings.append(f"{text}written it yet (wait for it: vmctl fetch --wait)")
         if listing.left_out:
-            told.append(f"Skipped what is neither file nor folder: {names(listing.left_out)}")
+            warnings.append(f"Skipped what is neither file nor folder: {names(listing.left_out)}")
         if listing.obeyed:
-            told.append(f"Skipped what git would use on this computer: {names(listing.obeyed)}")
-        return told
+            warnings.append(f"Skipped what git would use on this computer: {names(listing.obeyed)}")
+        return warnings
 
     def _place(self, item: RemoteItem) -> str:
         return self._asked.place_of(item, parents=self._parents)

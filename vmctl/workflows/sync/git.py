@@ -7,7 +7,7 @@ never runs by the configuration of the folder that it is asked about:
 - a folder is a repository only by its `.git`; git itself is not left to look for one, and would
   take any folder for it that looks like the inside of a repository,
 - what is tracked is read from the repository's index by a git whose own repository is an empty
-  folder of ours: no configuration, no objects, no hooks, no references,
+  folder that vmctl made: no configuration, no objects, no hooks, no references,
 - the repository's configuration is read by `git config --get` alone, which prints a value.
 
 An answer that does not come is `Unanswered`, never an empty answer.
@@ -177,7 +177,7 @@ def _setting(repository: Repository, name: str, kind: str) -> str | None:
 
 
 def _start(words: list[str], folder: Path, more: dict[str, str]) -> subprocess.Popen[bytes]:
-    """git with an environment that says nothing but what is said here."""
+    """git with an environment that holds nothing but what is set here."""
     places = without_relative(os.environ.get("PATH", os.defpath))
     program = shutil.which("git", path=places)
     if program is None:
@@ -211,7 +211,7 @@ def _start(words: list[str], folder: Path, more: dict[str, str]) -> subprocess.P
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
-    """The exit code and what was said; raises Unanswered where it takes too long."""
+    """The exit code and both outputs; raises Unanswered where it takes too long."""
     try:
         out, err = process.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired as error:
@@ -222,7 +222,7 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
 
 
 def _empty_repository(repository: Repository) -> Path:
-    """A repository of ours that holds nothing, with hashes as long as the other's."""
+    """A repository that holds nothing, with hashes as long as the other's."""
     sha256 = _has_long_hashes(repository)
     ours = cache_dir() / ("git-sha256" if sha256 else "git")
     settings = "[core]\n\trepositoryformatversion = 1\n\tbare = false\n"

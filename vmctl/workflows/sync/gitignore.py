@@ -37,7 +37,7 @@ class _Pattern:
     anywhere: bool = True  # no slash in it: about a name, in whatever folder
 
     def matches(self, path: str, name: str, is_folder: bool) -> bool:
-        """Whether it is about this very path; what lies above was asked on the way down."""
+        """Whether it is about this very path; the folders above were asked before."""
         if self.folders_only and not is_folder:
             return False
         if self.regex is None:
@@ -204,5 +204,5 @@ def ignored_by(deepest_first: Sequence[Rules], path: str, name: str, is_folder: 
 def ignored_from_above(rules: Sequence[Rules], path: str) -> bool:
     """Whether a folder is left out by the rules of the folders that hold it."""
     plain = bytewise(path)
-    told = [one for one in rules if plain.startswith(one.prefix)]
-    return ignored_by(told[::-1], plain, plain.rpartition("/")[2], True) is not None
+    above = [one for one in rules if plain.startswith(one.prefix)]
+    return ignored_by(above[::-1], plain, plain.rpartition("/")[2], True) is not None

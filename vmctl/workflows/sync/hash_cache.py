@@ -25,7 +25,7 @@ RACY_NS = 2 * 10**9  # a file changed so shortly before it was read may change a
 CHUNK_BYTES = 1 << 20
 WORKERS = min(4, max(1, (os.cpu_count() or 2) - 1))  # ssh wants a core, too
 ALONE = 16  # so few files are read without helpers
-LINES = 64  # of changes in a cache before it is written anew
+LINES = 64  # of changes in a cache before it is written as a whole
 Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
 OnHashed = Callable[[LocalEntry, str], None]  # a file and its SHA-256
 
@@ -80,7 +80,7 @@ class Hashes:
         return found
 
     def save(self, but: Collection[str] = ()) -> None:
-        """Keep what was computed; a cache that cannot be written is no reason to fail."""
+        """Keep what was computed; a cache that cannot be written is not an error."""
         self._log.write(
             {path: known for path, known in self._known.items() if path not in but}
             if but
@@ -120,25 +120,25 @@ class AppendLog:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             data = path.read_bytes()
             for line in data.splitlines():
-                told = json.loads(line)
-                self.found.update(told["put"])
-                for key in told["gone"]:
+                change = json.loads(line)
+                self.found.update(change["put"])
+                for key in change["gone"]:
                     self.found.pop(key, None)
                 self._lines += 1
             if data.endswith(b"\n"):
                 return
-        self._lines = 0  # not whole: written anew next time
+        self._lines = 0  # not whole: replaced next time
 
     def write(self, wanted: dict[str, Any]) -> None:
-        """Keep this; a cache that cannot be written is no reason to fail."""
+        """Keep this; a cache that cannot be written is not an error."""
         found = self.found
         put = {key: value for key, value in wanted.items() if found.get(key) != value}
-        gone = [key for key in found if key not in wanted]
-        if not put and not gone:
+        dropped = [key for key in found if key not in wanted]
+        if not put and not dropped:
             return
-        if 0 < self._lines < LINES and len(put) + len(gone) < len(wanted) / 8:
+        if 0 < self._lines < LINES and len(put) + len(dropped) < len(wanted) / 8:
             with contextlib.suppress(OSError), self._path.open("ab") as file:
-                file.write(json.dumps({"put": put, "gone": gone}).encode() + b"\n")
+                file.write(json.dumps({"put": put, "gone": dropped}).encode() + b"\n")
         else:
             write_cache(self._path, {"put": wanted, "gone": []})
 
@@ -149,13 +149,13 @@ def read_shown_warnings(key: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def write_shown_warnings(key: str, told: list[Any]) -> None:
+def write_shown_warnings(key: str, shown: list[Any]) -> None:
     """Remember which warnings were shown."""
-    write_cache(_warnings_file(key), {"told": told})
+    write_cache(_warnings_file(key), {"told": shown})
 
 
 class CutMarker:
-    """Whether an earlier push was cut after it had begun to send what the VM asked for."""
+    """Whether an earlier push was cut after it had started to send what the VM asked for."""
 
     def __init__(self, key: str) -> None:
         self._file = cache_dir() / "pushed" / f"{key}.begun"

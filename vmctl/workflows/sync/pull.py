@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from vmctl.guest.protocol import AcceptRequest, PullRequest
 
 STEP = "pull"
-# what the listing of a pull has beside that of a fetch
-_BESIDE = record(
+# what the listing of a pull has in addition to that of a fetch
+_PULL_LISTING = record(
     {
         "sums": table(replies.path, matching(r"(?:[0-9a-f]{64})?", "a SHA-256"), LISTED),
         "deleted": PATHS,
@@ -87,7 +87,7 @@ def pull(
 ) -> Story[PullResult]:
     """What changed on the VM is here; what changed here, too, is only listed, unless `force`.
 
-    What was pushed is told by our own record, never by the VM: it can neither make what was
+    What was pushed is known from our own record, never from the VM: it can neither make what was
     changed here look as pushed nor choose a name that nobody pushed or asked for. Each file is
     proven by SHA-256 and replaced at once; what is deleted there is deleted here only with
     `force`.
@@ -176,11 +176,11 @@ class _PullPlanner:
         self.pushed = LastPushedTree(pair_key(self.project))
 
     def plan(self, answer: Mapping[str, Any]) -> Story[DownloadPlan]:
-        """Decides each path; what was decided on an earlier connection is decided anew."""
+        """Decides each path; earlier decisions do not count."""
         listing = Listing.parse(answer)
-        told = checked(_BESIDE, answer, "its listing")
-        deleted = [safe_relative(path) for path in told["deleted"]]
-        self.same_paths = tuple(told["same"])
+        more = checked(_PULL_LISTING, answer, "its listing")
+        deleted = [safe_relative(path) for path in more["deleted"]]
+        self.same_paths = tuple(more["same"])
         if any(item.kind == "dir" for item in listing.items):
             raise unexpected_reply("its listing names a folder")
         if listing.missing:
@@ -191,7 +191,7 @@ class _PullPlanner:
             )
         self.left_out = listing.left_out
         self.resolutions.clear()
-        there = {item.inside: _state_of(item, told["sums"]) for item in listing.items}
+        there = {item.inside: _state_of(item, more["sums"]) for item in listing.items}
         self.there = {**there, **dict.fromkeys(deleted, NOTHING)}
         self.sizes = {item.inside: item.size for item in listing.items}
         selected = {entry.path for entry in select(self.project.root, self.project.exclude).entries}
@@ -204,7 +204,7 @@ class _PullPlanner:
             self.resolutions[path] = resolve(path, before, here, content, self.wanted, known)
             if not self.force:
                 instead_of[path] = here.value if here.kind == "file" else ""
-        self.new = tuple(path for path in told["made"] or () if self._is_new(path))
+        self.new = tuple(path for path in more["made"] or () if self._is_new(path))
         wants = [
             FileRequest(entry.number, item.path, item.inside, item.size, entry.mtime_ns, entry.mode)
             for item in listing.items
@@ -221,7 +221,7 @@ class _PullPlanner:
             return False
         try:
             return self.destination.look(path) is None
-        except Conflict:  # below what is no folder here
+        except Conflict:  # below something that is not a folder here
             return False
 
     def _here(self, path: str) -> FileState:
@@ -267,12 +267,15 @@ class _PullPlanner:
                 self.outside += (one_line(path),)
 
     def _deleted(self) -> list[str]:
-        gone = [p for p in self.resolutions if self.there[p] == NOTHING and self.force]
-        spared = [path for path in gone if self.resolutions[path].needs_name]
-        return [p for p in gone if self.resolutions[p] is not Resolution.SAME and p not in spared]
+        return [
+            path
+            for path, found in self.resolutions.items()
+            if self.force and self.there[path] == NOTHING
+            if found is not Resolution.SAME and not found.needs_name
+        ]
 
     def delete(self) -> None:
-        """What is gone there goes here, where that was asked for."""
+        """Delete what was deleted there, if that was asked for."""
         for path in self._deleted():
             self.destination.remove(path)
 
@@ -342,12 +345,12 @@ def _summary(result: PullResult) -> str:
     """One line for people."""
     count = len(result.files) + len(result.links)
     verb = "Would pull" if result.dry_run else "Pulled"
-    said = []
+    parts = []
     if count:
-        said.append(f"{verb} {names([*(file.path for file in result.files), *result.links])}")
+        parts.append(f"{verb} {names([*(file.path for file in result.files), *result.links])}")
     if result.deleted:
-        said.append(f"{'would delete' if result.dry_run else 'deleted'} {names(result.deleted)}")
-    text = ", ".join(said) or "Nothing to pull"
+        parts.append(f"{'would delete' if result.dry_run else 'deleted'} {names(result.deleted)}")
+    text = ", ".join(parts) or "Nothing to pull"
     if result.conflicts:
         text += f", {len(result.conflicts)} left alone"
     return text[0].upper() + text[1:]

@@ -108,13 +108,13 @@ def push(
         raise NotFound(f"The folder {project.root} does not exist.")
     refuse_unfit_root(project.root, project.file)
     with _push_lock(project) as key:
-        # while the connection is on its way
+        # while the connection is being made
         scan = Scan(project, key, may_send=not dry_run)
         session = yield from connect(project, clock=clock)
         yield Started(STEP, f"Pushing {project.root.name}")
         progress, reconnector, installed = _Progress(), Reconnector(project, clock), False
         while True:
-            progress.begun = False
+            progress.has_started = False
             try:
                 summary = yield from _run_once(session.ssh, project, scan, options, progress)
                 break
@@ -130,7 +130,7 @@ def push(
                 installed = True
                 continue
             except (Unreachable, AccessDenied) as error:
-                if not (progress.begun or reconnector.is_lost):
+                if not (progress.has_started or reconnector.is_lost):
                     raise  # there was no link that could come back
                 if type(error) is Unreachable:
                     error.hint = RESUMES
@@ -187,31 +187,31 @@ def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:
 
 
 def _named_but_left_out(project: Project, selection: Selection, key: str | None) -> Iterator[str]:
-    """Jobs that name what stays here; with a key only what was not told before."""
-    told = read_shown_warnings(key) if key else []
+    """Jobs that name what stays here; with a key only those not shown before."""
+    shown = read_shown_warnings(key) if key else []
     new = []
     for job in project.jobs.values():
         words = [
             path for line in (*job.setup, job.command) for path in paths_named(line, job.directory)
         ]
         for path, rule in left_behind(words, selection.left_out):
-            if [job.name, path] not in told and (project.root / path).exists():
+            if [job.name, path] not in shown and (project.root / path).exists():
                 new.append([job.name, path])
                 yield (
                     f"{one_line(path)}, which the job '{job.name}' names, is excluded by "
                     f"{rule}: it exists on the VM only if something creates it there"
                 )
     if key and new:
-        write_shown_warnings(key, [*told, *new])
+        write_shown_warnings(key, [*shown, *new])
 
 
 @dataclass(slots=True)
 class _Progress:
     """What came of the connections so far."""
 
-    begun: bool = False  # the VM has taken part in this one
+    has_started: bool = False  # the VM has taken part in this one
     sent_bytes: int = 0
-    missing_bytes: int = NOTHING_YET  # of contents, when the VM said last what it wants
+    missing_bytes: int = NOTHING_YET  # of contents, when the VM last said what it wants
     _missed_bytes: int = NOTHING_YET
 
     def has_progressed(self) -> bool:
@@ -231,7 +231,7 @@ def _run_once(
     stream = conversation = None
     try:
         stream = UploadStream(ssh)
-        progress.begun = True
+        progress.has_started = True
         scan.wait_listed()
         ahead = is_sent_ahead(scan, options, cut_marker)
         if not ahead:
@@ -248,7 +248,7 @@ def _run_once(
                 "tree": "" if ahead else scan.id,  # only who knows `base` compares it
             }
         )
-        rsync = starter.begun() if starter else None
+        rsync = starter.rsync() if starter else None
         conversation = PushSession(stream, scan, options, cut_marker, rsync)
         reply = yield from conversation.run()
         scan.save()
@@ -288,15 +288,15 @@ def _push_lock(project: Project) -> Iterator[str]:
 
 def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
     """What changed or was made on the VM and would be overwritten, by name."""
-    told = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
+    reasons = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
     hint = "Pull it: vmctl pull; or overwrite it: vmctl push --force"
     if len(found) == 1:
         path, why = found[0]
         return Conflict(
-            f"{one_line(path)} {told[why]}: a push would overwrite it.",
+            f"{one_line(path)} {reasons[why]}: a push would overwrite it.",
             hint=hint.replace("pull", f"pull {quote(one_line(path))}"),
         )
-    lines = [f"  {one_line(path)} {told[why]}" for path, why in found[:SHOWN]]
+    lines = [f"  {one_line(path)} {reasons[why]}" for path, why in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"  … and {len(found) - SHOWN} more")
     head = f"A push would overwrite {len(found)} files of the VM:"

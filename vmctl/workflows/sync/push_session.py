@@ -76,10 +76,10 @@ class PushSession:
         self._cut_marker = cut_marker
         self._rsync = rsync
         self._tries: Counter[str] = Counter()
-        self._sent: dict[str, int] = {}  # sha256: up to where it went out
+        self._sent: dict[str, int] = {}  # sha256: up to where it was sent
         self._done_bytes = 0
         self._total_bytes: int | None = None
-        self.missing_bytes: int | None = None  # when the VM said last what it wants
+        self.missing_bytes: int | None = None  # when the VM last said what it wants
 
     def run(self) -> Story[PushReply]:
         """The VM's last reply: conflicts, the plan of a dry run, or what was done."""
@@ -88,9 +88,9 @@ class PushSession:
             yield from self._send_ahead()
         self._scan.wait_hashed()
         self._tree = self._scan.tree
-        put, gone = difference(base.files, self._tree) if base.id else (self._tree, [])
+        put, removed = difference(base.files, self._tree) if base.id else (self._tree, [])
         if base.id:
-            self._stream.difference(put, gone, len(self._tree))
+            self._stream.difference(put, removed, len(self._tree))
         else:
             self._stream.tree(self._tree)
         answer = yield from self._send_unasked(list(self._likely_wanted(put)))
@@ -174,7 +174,7 @@ class PushSession:
         contents = []
         for path in paths:
             _, sha256, size, _, _ = self._tree[path]
-            # what went out unasked is on its way; what proved wrong is sent from its beginning
+            # what was sent unasked may still arrive; what was wrong is sent from its beginning
             sent = 0 if path in again else self._sent.get(sha256, 0)
             offset = max(held.get(path, 0), sent)
             if offset < size:
@@ -281,8 +281,8 @@ class RsyncStarter:
         )
         self._thread.start()
 
-    def begun(self) -> SpeculativeRsync | None:
-        """The rsync under way, if there is anything for it."""
+    def rsync(self) -> SpeculativeRsync | None:
+        """The rsync that runs, if there is anything for it."""
         self._thread.join()
         return self._rsync
 

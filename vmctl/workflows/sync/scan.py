@@ -1,4 +1,4 @@
-"""The project folder, read in a thread of its own while the connection is on its way."""
+"""The project folder, read in a thread of its own while the connection is being made."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Scan:
         self._thread.start()
 
     def wait_listed(self) -> None:
-        """Until it is known what there is, by name, size and time; raises what stood in the way."""
+        """Wait until names, sizes and times are known; raises the error of the scan."""
         self._is_listed.wait()
         if self._error is not None:
             raise self._error
 
     def wait_hashed(self) -> None:
-        """Until it is known what every file holds; raises what stood in the way."""
+        """Wait until every file has been hashed; raises the error of the scan."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -69,7 +69,7 @@ class Scan:
         """Each file that has to be read, with its SHA-256, as soon as it is known; once."""
         while (found := self._new_files.get()) is not None:
             yield found
-        self._new_files.put(None)  # for who asks again, when a push begins anew
+        self._new_files.put(None)  # for a push that starts again
 
     def save(self) -> None:
         """Keep what was computed, but of what is still to be asked about."""
@@ -123,7 +123,7 @@ def secrets_in(
 
 
 def head_of(root: Path, path: str) -> bytes:
-    """How a file begins; nothing where it cannot be read, which is said when it is sent."""
+    """How a file begins; nothing where it cannot be read, which is reported when it is sent."""
     try:
         descriptor = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

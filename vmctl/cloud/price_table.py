@@ -31,6 +31,19 @@ class Offer:
     spot_usd_h: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ZoneRow:
+    """A zone in which a machine may be tried, and what it costs there."""
+
+    zone: str
+    on_demand: Price
+    spot: Price
+
+    def price(self, *, spot: bool) -> Price:
+        """The price that is asked for."""
+        return self.spot if spot else self.on_demand
+
+
 @lru_cache(maxsize=1)
 def offers() -> tuple[Offer, ...]:
     """Every row of the table."""
@@ -81,6 +94,18 @@ def size_of(machine: MachineType) -> MachineType:
     return machine
 
 
+def rows(gpu: Gpu | None, machine: str) -> dict[str, ZoneRow]:
+    """The table's zones for a machine with its GPUs, with their prices, by zone."""
+    having = zones_with(gpu, machine) if gpu else zones()
+    return {zone: row(zone, gpu, machine) for zone in having}
+
+
+def row(zone: str, gpu: Gpu | None, machine: str) -> ZoneRow:
+    """A zone's prices, also of one that the table does not have."""
+    on_demand, spot = (price(zone, machine, gpu, spot=is_spot) for is_spot in (False, True))
+    return ZoneRow(zone, on_demand, spot)
+
+
 def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
     """The list price of a machine with its GPUs in a zone, or `UNKNOWN`.
 
@@ -90,15 +115,9 @@ def price(zone: str, machine: str, gpu: Gpu | None, *, spot: bool) -> Price:
         usd = _n1_host_usd_h(region_of(zone), machine, spot)
         return UNKNOWN if usd is None else Price(usd, f"of {HOSTS_DATED}", spot)
     fitting = [
-        offer
-        for offer in offers()
-        if offer.machine == machine
-        and offer.accelerator == gpu.accelerator
-        and offer.gpu_count == gpu.count
-        and region_of(offer.zone) == region_of(zone)
+        offer for offer in _offers_of(machine, gpu) if region_of(offer.zone) == region_of(zone)
     ]
-    fitting.sort(key=lambda offer: offer.zone != zone)
-    for offer in fitting:
+    for offer in sorted(fitting, key=lambda offer: offer.zone != zone):
         usd = offer.spot_usd_h if spot else offer.on_demand_usd_h
         if usd is not None:
             return Price(usd, _dated(machine), spot)
@@ -125,6 +144,16 @@ def hourly_cost(
     listed = price(zone, machine_type, gpu, spot=spot)
     disk = disk_usd_per_month(region_of(zone), boot_disk_type(machine_type), disk_gb)
     return HourlyCost(listed.usd_per_hour, disk, listed.dated)
+
+
+@lru_cache(maxsize=64)
+def _offers_of(machine: str, gpu: Gpu) -> tuple[Offer, ...]:
+    return tuple(
+        offer
+        for offer in offers()
+        if (offer.machine, offer.accelerator, offer.gpu_count)
+        == (machine, gpu.accelerator, gpu.count)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -148,7 +148,7 @@ def up(
             story(
                 project,
                 confirm=lambda plan: _agree(screen, plan),
-                patience=policy,
+                policy=policy,
                 pushing=(lambda: push(project)) if also_push else None,
             ),
             watch,

@@ -156,3 +156,8 @@ def boot_disk_type(machine_type: str) -> str:
     """The boot disk that a machine type takes: the newest ones know Hyperdisk only."""
     hyperdisk = machine_type.startswith(("a3-ultragpu-", "a4-"))
     return "hyperdisk-balanced" if hyperdisk else "pd-balanced"
+
+
+def machine_text(name: str, gpu: Gpu | None) -> str:
+    """ "n1-standard-4 + T4"."""
+    return f"{name} + {gpu.title}" if gpu else name

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.price_table import hourly_cost, hourly_cost_of
 from vmctl.config import Project
 from vmctl.domain.errors import VmctlError
@@ -18,7 +17,7 @@ from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.money.bill import ResourceCost, VmCost, bill
 from vmctl.domain.money.ledger import Ledger, PaidRun, PaidVm
 from vmctl.domain.money.prices import HourlyCost
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.costs import ledger_store as memory
 from vmctl.workflows.runs.run import ended_runs
 
@@ -73,12 +72,13 @@ def cost(
     clock: Clock | None = None,
 ) -> Story[CostResult]:
     """What was paid for since a moment, by default since this month began (UTC)."""
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    ledger = memory.observe(project, compute, clock)
-    now = compute.now(clock.now())
-    made = make_bill(ledger, since or month_start(now), now, None if all_projects else project.name)
-    instance = compute.find_instance(project.owner, project.name)
+    site = yield from open_site(project, clock)
+    ledger = memory.observe(site)
+    now = site.now()
+    made = make_bill(
+        ledger, since or month_start(now), now, None if all_projects else site.project.name
+    )
+    instance = site.find_vm()
     if instance is not None and instance.status is Status.RUNNING:
         _note_runs(project, instance)
     begin = datetime.fromisoformat(made.since)
@@ -122,16 +122,14 @@ def make_bill(ledger: Ledger, since: datetime, until: datetime, project: str | N
     )
 
 
-def stopped_line(
-    project: Project, compute: Compute, instance: Instance | None, clock: Clock
-) -> str:
+def stopped_line(site: Site, instance: Instance | None) -> str:
     """What this start of a VM, and this month, came to; told where a VM was just stopped."""
     if instance is not None:
-        memory.remember_vm(project, compute, instance)
-    ledger = memory.observe(project, compute, clock)
-    now = compute.now(clock.now())
+        memory.remember_vm(site, instance)
+    ledger = memory.observe(site)
+    now = site.now()
     vm = ledger.vms.get(instance.id) if instance else None
-    month = make_bill(ledger, month_start(now), now, project.name)
+    month = make_bill(ledger, month_start(now), now, site.project.name)
     line = f"This month so far: about ${month.usd:.2f}"
     if vm is not None and vm.on:
         last = vm.on[-1]

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute, not_found
+from vmctl.cloud.compute.compute import not_found
 from vmctl.cloud.compute.owned import delete_owned, list_owned, vms_under_way
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.machine.leftovers import OwnedResource, left_by_selftests, orphans
 from vmctl.domain.text import to_iso
-from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_operation
+from vmctl.workflows.base.site import Site, open_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,8 @@ def find_orphans(project: Project, *, clock: Clock | None = None) -> Story[Orpha
 
     Beside them what a self-test left that was killed.
     """
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    return _result(_look(compute, project.owner, clock))
+    site = yield from open_site(project, clock)
+    return _result(_look(site))
 
 
 def gc(
@@ -85,9 +84,8 @@ def gc(
 
     Raises InvalidInput when it is declined, Conflict when something could not be deleted.
     """
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    first = _look(compute, project.owner, clock)
+    site = yield from open_site(project, clock)
+    first = _look(site)
     if not first:
         return GcResult((), (), 0.0)
     if not confirm(_result(first)):
@@ -96,15 +94,15 @@ def gc(
         )
     shown = {one.id for one in first}
     # while the question stood, a VM may have taken one of them, and others may have come
-    agreed = [one for one in _look(compute, project.owner, clock) if one.id in shown]
+    agreed = [one for one in _look(site) if one.id in shown]
     deleted, failed = [], []
     for one in agreed:
-        began = clock.monotonic()
+        began = site.clock.monotonic()
         yield Started("gc", f"Deleting the {one.kind} {one.name} ({one.place})")
-        done = yield from wait_operation(compute, delete_owned(compute, one), clock, "gc")
+        done = yield from wait_operation(site, delete_owned(site.compute, one), "gc")
         if done.failure is None or not_found(done):
             deleted.append(one)
-            seconds = clock.monotonic() - began
+            seconds = site.clock.monotonic() - began
             yield Finished("gc", f"Deleted the {one.kind} {one.name}", seconds)
         else:
             failed.append(one)
@@ -121,12 +119,12 @@ def gc(
     return GcResult(result.orphans, kept, result.usd_per_month)
 
 
-def _look(compute: Compute, owner: str, clock: Clock) -> tuple[OwnedResource, ...]:
+def _look(site: Site) -> tuple[OwnedResource, ...]:
     # first the operations, then the things: a VM whose creation ends in between is listed
-    under_way = vms_under_way(compute)
-    found = list_owned(compute, owner)
-    instances = compute.list_instances(owner)
-    found += left_by_selftests(instances, compute.now(clock.now()))
+    under_way = vms_under_way(site.compute)
+    found = list_owned(site.compute, site.project.owner)
+    instances = site.list_vms()
+    found += left_by_selftests(instances, site.now())
     return orphans(found, instances, under_way)
 
 

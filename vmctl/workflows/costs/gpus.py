@@ -20,7 +20,7 @@ from vmctl.domain.google.quota import ALL_GPUS, Meter, gpu_metric
 from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.machine_type import choose_machine
 from vmctl.domain.machine.placement import candidate_zones, region_of
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import open_site
 from vmctl.workflows.base.tasks import Task
 
 
@@ -79,8 +79,8 @@ def gpus(
     wanted = Gpu.parse(gpu) if gpu else None
     live, why = None, None
     try:
-        compute = yield from open_cloud(project, clock or Clock())
-        live = _ask(compute)
+        site = yield from open_site(project, clock)
+        live = _ask(site.compute)
     except (AccessDenied, InvalidInput, Unreachable) as error:
         if project.local:  # there is nothing to lack there
             raise

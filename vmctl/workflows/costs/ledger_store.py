@@ -15,9 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.owned import list_owned
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied
@@ -37,19 +35,20 @@ from vmctl.domain.money.ledger import (
 )
 from vmctl.files import FileLock, atomic_write
 from vmctl.folders import data_dir
+from vmctl.workflows.base.site import Site
 
 T = TypeVar("T")
 
 
-def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
+def observe(site: Site) -> Ledger:
     """Look at all that an owner pays for in this Google project, and remember it."""
-    instances = compute.list_instances(project.owner)
-    now = compute.now(clock.now())
+    instances = site.list_vms()
+    now = site.now()
     try:
-        things = list_owned(compute, project.owner)
+        things = list_owned(site.compute, site.project.owner)
     except AccessDenied:  # who may see the VMs only learns what those came to
         things = None
-    events = compute.power_events()
+    events = site.compute.power_events()
 
     def merged(ledger: Ledger) -> Ledger:
         for instance in instances:
@@ -60,19 +59,17 @@ def observe(project: Project, compute: Compute, clock: Clock) -> Ledger:
             ledger = with_events(with_resources(ledger, things, now), events)
         return dataclasses.replace(ledger, observed_at=now)
 
-    return update_ledger(project, compute.project, merged)
+    return update_ledger(site, merged)
 
 
-def remember_vm(project: Project, compute: Compute, instance: Instance) -> Ledger:
+def remember_vm(site: Site, instance: Instance) -> Ledger:
     """Put what one look at a VM shows into the ledger; Google is not asked."""
-    return update_ledger(project, compute.project, lambda known: with_vm(known, instance))
+    return update_ledger(site, lambda known: with_vm(known, instance))
 
 
-def update_ledger(
-    project: Project, google_project: str, merged: Callable[[Ledger], Ledger]
-) -> Ledger:
+def update_ledger(site: Site, merged: Callable[[Ledger], Ledger]) -> Ledger:
     """Put something into the ledger; a disk that cannot be written to is no reason to fail."""
-    path = _file(project, google_project)
+    path = _file(site.project, site.compute.project)
     with contextlib.suppress(OSError), FileLock(path.with_suffix(".lock")):
         ledger = merged(_load(path))
         atomic_write(path, json.dumps(dataclasses.asdict(ledger), default=str))

@@ -20,7 +20,7 @@ from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
-from vmctl.domain.login.ssh_keys import key_entry, merged_keys, time_left
+from vmctl.domain.login.ssh_keys import merged_keys, time_left
 from vmctl.domain.machine.adoption import (
     Adoption,
     Candidate,
@@ -36,9 +36,10 @@ from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.domain.text import to_iso
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_done
+from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.machine.up import up
+from vmctl.workflows.session.login import new_key_entry
 from vmctl.workflows.setup.completion import remember_vms
 
 GAP_S = 0.5
@@ -82,17 +83,16 @@ def adopt(
     Raises NotFound, and Conflict for a VM that is another's or one too many. A VM that runs is
     made ready as by `up`; one that is stopped stays so.
     """
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
+    site = yield from open_site(project, clock)
     yield Started("adopt", f"Checking {wanted.name}")
-    found = adoption.look_at(compute, _zone(compute, wanted), wanted.name)
-    mine = compute.find_instance(project.owner, project.name)
+    found = adoption.look_at(site.compute, _zone(site.compute, wanted), wanted.name)
+    mine = site.find_vm()
     refuse_unfit(found, project.owner, project.name, mine)
     known = bool(known_hosts.pinned(found.instance.id)) and not wanted.host_key
-    keys = [] if known else _host_keys(compute, found, wanted)
+    keys = [] if known else _host_keys(site.compute, found, wanted)
     if not keys and not known:
-        _refuse_faceless(found.instance, clock)
-    plan = _plan(project, found, clock)
+        _refuse_faceless(found.instance, site.clock)
+    plan = _plan(site, found)
     yield Info(_told(found, plan, project))
     for fact in plan.stays:
         yield Warned(fact)
@@ -102,17 +102,17 @@ def adopt(
         raise InvalidInput(
             "Nothing was changed.", hint="To go ahead without being asked: vmctl adopt NAME --yes"
         )
-    began = clock.monotonic()
-    yield from _carry_out(project, compute, found, plan, clock)
+    began = site.clock.monotonic()
+    yield from _carry_out(site, found, plan)
     while not keys and not known and found.instance.status is Status.RUNNING:  # it boots
-        clock.sleep(GAP_S)
-        keys = _host_keys(compute, found, wanted)
+        site.clock.sleep(GAP_S)
+        keys = _host_keys(site.compute, found, wanted)
         if not keys:
-            _refuse_faceless(found.instance, clock)
+            _refuse_faceless(found.instance, site.clock)
     if keys:
         known_hosts.pin(found.instance.id, keys)
     yield Finished("adopt", f"{wanted.name} is now the VM of '{project.name}'",
-                   clock.monotonic() - began)  # fmt: skip
+                   site.clock.monotonic() - began)  # fmt: skip
     ready = False
     if found.instance.status is Status.RUNNING:
         yield from up(_as_it_is(project, found.instance), clock=clock)
@@ -120,7 +120,7 @@ def adopt(
     if Gpu.parse(project.vm.gpu) != found.instance.gpu:
         said = f'gpu = "{found.instance.gpu or "none"}"'
         yield Info(f"The settings ask for {project.vm.gpu}: write {said} under [vm] in vmctl.toml.")
-    now = compute.get_instance(found.instance.zone, found.instance.name) or found.instance
+    now = site.compute.get_instance(found.instance.zone, found.instance.name) or found.instance
     return _result(project, now, plan, done=True, ready=ready)
 
 
@@ -179,17 +179,17 @@ def _refuse_faceless(instance: Instance, clock: Clock) -> None:
         )
 
 
-def _plan(project: Project, found: Candidate, clock: Clock) -> Adoption:
-    vm, user = found.instance, project.login_user
-    left = time_left(vm.ssh_keys, user, ensure_keypair().public_line, clock.now())
+def _plan(site: Site, found: Candidate) -> Adoption:
+    vm, user = found.instance, site.project.login_user
+    left = time_left(vm.ssh_keys, user, ensure_keypair().public_line, site.clock.now())
     return adoption_of(
         found,
-        owner=project.owner,
-        name=project.name,
+        owner=site.project.owner,
+        name=site.project.name,
         user=user,
-        has_key=left > project.key_lifetime / 2,
-        max_run_s=max(30, round(project.vm.max_hours * 3600)),
-        idle=project.vm.idle if parse_idle(project.vm.idle) else "",
+        has_key=left > site.project.key_lifetime / 2,
+        max_run_s=max(30, round(site.project.vm.max_hours * 3600)),
+        idle=site.project.vm.idle if parse_idle(site.project.vm.idle) else "",
     )
 
 
@@ -202,32 +202,30 @@ def _told(found: Candidate, plan: Adoption, project: Project) -> str:
     return "\n".join([head, "This would change:", *(f"  {change}" for change in plan.changes)])
 
 
-def _carry_out(
-    project: Project, compute: Compute, found: Candidate, plan: Adoption, clock: Clock
-) -> Story[None]:
-    vm, now = found.instance, clock.now()
-    entry = key_entry(project.login_user, ensure_keypair().public_line, now + project.key_lifetime)
+def _carry_out(site: Site, found: Candidate, plan: Adoption) -> Story[None]:
+    vm, now = found.instance, site.clock.now()
+    entry = new_key_entry(site)
 
     def metadata(fresh: Instance) -> dict[str, str]:
         keys = {"ssh-keys": merged_keys(fresh.ssh_keys, entry, now)} if plan.key else {}
         return {**plan.metadata, **keys}
 
     if plan.max_run_s is not None:
-        yield from _done(compute, compute.set_run_limit(vm, plan.max_run_s), clock)
+        yield from _done(site, site.compute.set_run_limit(vm, plan.max_run_s))
     if plan.metadata or plan.key:
-        yield from _done(compute, compute.set_metadata(vm, metadata), clock)
+        yield from _done(site, site.compute.set_metadata(vm, metadata))
     if plan.tags:
-        yield from _done(compute, compute.add_tag(vm, NETWORK_TAG), clock)
+        yield from _done(site, site.compute.add_tag(vm, NETWORK_TAG))
     if plan.take_disk_along:
-        yield from _done(compute, adoption.take_disk_along(compute, found), clock)
+        yield from _done(site, adoption.take_disk_along(site.compute, found))
     if plan.disk_labels:
-        yield from _done(compute, adoption.label_disk(compute, found, plan.disk_labels), clock)
+        yield from _done(site, adoption.label_disk(site.compute, found, plan.disk_labels))
     if plan.labels:
-        yield from _done(compute, compute.set_labels(vm, dict(plan.labels)), clock)
+        yield from _done(site, site.compute.set_labels(vm, dict(plan.labels)))
 
 
-def _done(compute: Compute, asked: Operation, clock: Clock) -> Story[None]:
-    yield from wait_done(compute, asked, clock, "adopt", f"{asked.kind} of {asked.target}")
+def _done(site: Site, asked: Operation) -> Story[None]:
+    yield from wait_done(site, asked, "adopt", f"{asked.kind} of {asked.target}")
 
 
 def _as_it_is(project: Project, vm: Instance) -> Project:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute, not_found, raise_failure
+from vmctl.cloud.compute.compute import not_found, raise_failure
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.money.prices import disk_text, disk_usd_per_month
 from vmctl.ssh.identity import known_hosts
-from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_operation, wait_until
+from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.costs.cost import stopped_line
 from vmctl.workflows.machine.move_cleanup import clean_up_move
 from vmctl.workflows.session.session import disconnect
@@ -55,25 +55,25 @@ def down(
     """
     clock = clock or Clock()
     began = clock.monotonic()
-    compute = yield from open_cloud(project, clock)
-    instance = yield from _found(project, compute, clock)
+    site = yield from open_site(project, clock)
+    instance = yield from _found(site)
     disconnect(project)  # whatever becomes of it: a master to a VM that stops only hangs
     if instance is None:
         action = "already deleted"
     elif delete:
-        yield from clean_up_move(project, compute, instance, clock)
-        action = yield from _delete(compute, instance, clock)
+        yield from clean_up_move(site, instance)
+        action = yield from _delete(site, instance)
     else:
         if instance.is_moving or instance.moved_from:
             yield Warned(
                 "Its move to another zone is not finished: two disks and a snapshot may be "
                 "billed until `vmctl up` has finished it."
             )
-        action = yield from _stop(compute, instance, clock)
+        action = yield from _stop(site, instance)
     gone = action in ("deleted", "already deleted")
     if gone and instance is not None:
         known_hosts.unpin(instance.id)
-        yield from remove_restriction(compute, instance, clock)
+        yield from remove_restriction(site, instance)
     kept = None if gone else instance
     return DownResult(
         action=action,
@@ -84,32 +84,32 @@ def down(
             disk_usd_per_month(kept.region, kept.disk_type, kept.disk_gb) if kept else None
         ),
         seconds=round(clock.monotonic() - began, 3),
-        cost=_cost(project, compute, instance, clock),
+        cost=_cost(site, instance),
     )
 
 
-def _cost(project: Project, compute: Compute, instance: Instance | None, clock: Clock) -> str:
+def _cost(site: Site, instance: Instance | None) -> str:
     """One line about money; a machine that is off is no less off when it cannot be told."""
     try:
-        return stopped_line(project, compute, instance, clock)
+        return stopped_line(site, instance)
     except VmctlError:
         return ""
 
 
-def _found(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+def _found(site: Site) -> Story[Instance | None]:
     """The project's VM, also one whose creation is still under way."""
-    instance = compute.find_instance(project.owner, project.name)
+    instance = site.find_vm()
     if instance is not None and not instance.status.is_coming and not instance.is_moving:
         return instance
-    operation = compute.pending_insert(project.instance_name)
+    operation = site.pending_creation()
     if operation is None:
-        return instance or compute.find_instance(project.owner, project.name)
+        return instance or site.find_vm()
     yield Info(f"The VM is still being created in {operation.zone}; waiting.")
-    yield from wait_operation(compute, operation, clock, "create")
-    return compute.find_instance(project.owner, project.name)
+    yield from wait_operation(site, operation, "create")
+    return site.find_vm()
 
 
-def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
+def _stop(site: Site, instance: Instance) -> Story[str]:
     if instance.status.is_stopped:
         return "already stopped"
     if instance.status is Status.SUSPENDED:
@@ -118,34 +118,32 @@ def _stop(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
             hint="vmctl down --delete, or resume it first: "
             f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
         )
-    began = clock.monotonic()
+    began = site.clock.monotonic()
     yield Started("stop", f"Stopping {instance.name} in {instance.zone}")
     if not instance.status.is_going:
-        done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
+        done = yield from wait_operation(site, site.compute.stop(instance), "stop")
         if not_found(done):
             return "already deleted"
-        raise_failure(done, compute.project, f"Stopping {instance.name}")
-    off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+        raise_failure(done, site.compute.project, f"Stopping {instance.name}")
+    off = yield from wait_until(site, instance, lambda vm: vm.status.is_stopped, "stop")
     if off is None:
         return "already deleted"
-    yield Finished("stop", f"{instance.name} is off", clock.monotonic() - began)
+    yield Finished("stop", f"{instance.name} is off", site.clock.monotonic() - began)
     return "stopped"
 
 
-def _delete(compute: Compute, instance: Instance, clock: Clock) -> Story[str]:
-    began = clock.monotonic()
+def _delete(site: Site, instance: Instance) -> Story[str]:
+    began = site.clock.monotonic()
     yield Started("delete", f"Deleting {instance.name} and its disk in {instance.zone}")
     if instance.status.is_going:  # Google refuses while it stops, or is being deleted already
-        rest = yield from wait_until(
-            compute, instance, lambda vm: not vm.status.is_going, clock, "delete"
-        )
+        rest = yield from wait_until(site, instance, lambda vm: not vm.status.is_going, "delete")
         if rest is None:
-            yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
+            yield Finished("delete", f"{instance.name} is deleted", site.clock.monotonic() - began)
             return "deleted"
-    done = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
+    done = yield from wait_operation(site, site.compute.delete(instance), "delete")
     if not_found(done):
         return "already deleted"
-    raise_failure(done, compute.project, f"Deleting {instance.name}")
-    yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
-    yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
+    raise_failure(done, site.compute.project, f"Deleting {instance.name}")
+    yield from wait_until(site, instance, lambda vm: False, "delete")
+    yield Finished("delete", f"{instance.name} is deleted", site.clock.monotonic() - began)
     return "deleted"

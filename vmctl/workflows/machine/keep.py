@@ -12,8 +12,8 @@ from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Status
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchSettings
 from vmctl.domain.text import to_iso
-from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_done
+from vmctl.workflows.base.site import open_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,20 @@ def keep(project: Project, seconds: float, *, clock: Clock | None = None) -> Sto
 
     Raises NotFound without a VM, Conflict when it does not run.
     """
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    instance = compute.find_instance(project.owner, project.name)
+    site = yield from open_site(project, clock)
+    instance = site.find_vm()
     if instance is None:
-        raise NotFound(f"There is no VM for '{project.name}'.", hint="Create it: vmctl up")
+        raise NotFound(f"There is no VM for '{site.project.name}'.", hint="Create it: vmctl up")
     if instance.status is not Status.RUNNING:
         raise Conflict(
             f"The VM {instance.name} is {instance.status}: there is nothing to keep.",
             hint="Start it: vmctl up",
         )
-    until = compute.now(clock.now()) + timedelta(seconds=seconds)
+    until = site.now() + timedelta(seconds=seconds)
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
     wanted = replace(settings, keep_until=until.timestamp())
-    asked = compute.set_metadata(instance, {SETTINGS_ITEM: wanted.text()})
-    yield from wait_done(compute, asked, clock, "keep", f"Keeping {instance.name}")
+    asked = site.compute.set_metadata(instance, {SETTINGS_ITEM: wanted.text()})
+    yield from wait_done(site, asked, "keep", f"Keeping {instance.name}")
     budget = datetime.fromtimestamp(settings.stop_at, UTC) if settings.stop_at else None
     return KeepResult(
         name=instance.name,

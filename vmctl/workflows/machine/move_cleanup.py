@@ -5,10 +5,7 @@ See move.py for the labels that tell how far it has come.
 
 from __future__ import annotations
 
-from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.owned import delete_owned, move_snapshots
-from vmctl.config import Project
 from vmctl.domain.errors import Conflict, TimedOut
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.machine.instance import MOVED_FROM_LABEL, MOVING_LABEL, Instance
@@ -20,13 +17,12 @@ from vmctl.workflows.base.operations import (
     wait_operation,
     wait_until,
 )
+from vmctl.workflows.base.site import Site
 
 COPY_LIMIT_S = 3600.0  # a first snapshot of a full disk takes its time, without any news
 
 
-def finish_move(
-    project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[Instance]:
+def finish_move(site: Site, instance: Instance) -> Story[Instance]:
     """After a machine has answered: what it was moved from goes, with disk and snapshot.
 
     Nothing happens for a machine that was not moved. Raises Conflict when the old VM was started
@@ -34,75 +30,71 @@ def finish_move(
     """
     if not instance.moved_from:
         return instance
-    began = clock.monotonic()
+    began = site.clock.monotonic()
     yield Started("settle", f"{instance.name} answers in {instance.zone}: deleting the old one")
-    for origin in reversed(_origins(project, compute, instance)):
-        old = yield from _at_rest(compute, origin, clock, "settle")
+    for origin in reversed(_origins(site, instance)):
+        old = yield from _at_rest(site, origin, "settle")
         if old is None:
             continue
         since = old.started_at and instance.created_at and old.started_at > instance.created_at
         if since or not old.status.is_stopped:
             raise _two(old, instance)
-        asked = compute.delete(old)
-        yield from wait_deleted(compute, asked, clock, "settle", f"{old.name} in {old.zone}")
+        asked = site.compute.delete(old)
+        yield from wait_deleted(site, asked, "settle", f"{old.name} in {old.zone}")
         known_hosts.unpin(old.id)
-    yield from _delete_snapshots(compute, project, clock, "settle")
-    asked = compute.set_labels(instance, {MOVED_FROM_LABEL: None})
-    yield from wait_done(compute, asked, clock, "settle", f"Labelling {instance.name}")
+    yield from _delete_snapshots(site, "settle")
+    asked = site.compute.set_labels(instance, {MOVED_FROM_LABEL: None})
+    yield from wait_done(site, asked, "settle", f"Labelling {instance.name}")
     yield Finished("settle", "Deleted the old VM, its disk and the snapshot",
-                   clock.monotonic() - began)  # fmt: skip
-    return compute.get_instance(instance.zone, instance.name) or instance
+                   site.clock.monotonic() - began)  # fmt: skip
+    return site.reload(instance)
 
 
-def abort_move(project: Project, compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def abort_move(site: Site, instance: Instance) -> Story[None]:
     """A move that came to nothing: the snapshot goes, and the VM may be started here again.
 
     Raises Conflict when the new VM exists: then there are two, and a person has to choose.
     """
-    new = yield from find_new_vm(project, compute, instance, clock)
+    new = yield from find_new_vm(site, instance)
     if new is not None:
         raise _two(instance, new)
-    yield from _delete_snapshots(compute, project, clock, "move")
-    fresh = compute.get_instance(instance.zone, instance.name)
+    yield from _delete_snapshots(site, "move")
+    fresh = site.compute.get_instance(instance.zone, instance.name)
     if fresh is not None and fresh.is_moving:
-        asked = compute.set_labels(fresh, {MOVING_LABEL: None})
-        yield from wait_done(compute, asked, clock, "move", f"Labelling {instance.name}")
+        asked = site.compute.set_labels(fresh, {MOVING_LABEL: None})
+        yield from wait_done(site, asked, "move", f"Labelling {instance.name}")
 
 
-def clean_up_move(
-    project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[None]:
+def clean_up_move(site: Site, instance: Instance) -> Story[None]:
     """Before a VM in the middle of a move is deleted: the other VM of the move and the snapshot go.
 
     The VM itself is left to the caller, so that a repetition finds it as long as anything is left.
     """
     if not instance.is_moving and not instance.moved_from:
         return
-    yield from _delete_snapshots(compute, project, clock, "delete")
-    for origin in reversed(_origins(project, compute, instance)):
-        old = yield from _at_rest(compute, origin, clock, "delete")
+    yield from _delete_snapshots(site, "delete")
+    for origin in reversed(_origins(site, instance)):
+        old = yield from _at_rest(site, origin, "delete")
         if old is None:
             continue
         yield Started("delete", f"Also deleting {old.name} and its disk in {old.zone}")
-        asked = compute.delete(old)
-        yield from wait_deleted(compute, asked, clock, "delete", f"{old.name} in {old.zone}")
+        asked = site.compute.delete(old)
+        yield from wait_deleted(site, asked, "delete", f"{old.name} in {old.zone}")
         known_hosts.unpin(old.id)
 
 
-def find_new_vm(
-    project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[Instance | None]:
+def find_new_vm(site: Site, instance: Instance) -> Story[Instance | None]:
     """The new VM that an earlier attempt has made, or is making."""
-    operation = compute.pending_insert(instance.name)
+    operation = site.compute.pending_insert(instance.name)
     if operation is not None:
         yield Started("move", f"Resuming the creation in {operation.zone}")
-        yield from wait_operation(compute, operation, clock, "move", limit_s=COPY_LIMIT_S)
-    return made_from(project, compute, instance)
+        yield from wait_operation(site, operation, "move", limit_s=COPY_LIMIT_S)
+    return made_from(site, instance)
 
 
-def made_from(project: Project, compute: Compute, instance: Instance) -> Instance | None:
+def made_from(site: Site, instance: Instance) -> Instance | None:
     """The VM whose disk was copied from this one's, by its label."""
-    every = compute.list_instances(project.owner)
+    every = site.list_vms()
     return next((vm for vm in every if vm.moved_from == instance.id), None)
 
 
@@ -115,9 +107,9 @@ def _two(old: Instance, new: Instance) -> Conflict:
     )
 
 
-def _origins(project: Project, compute: Compute, instance: Instance) -> list[Instance]:
+def _origins(site: Site, instance: Instance) -> list[Instance]:
     """The VM that this one was moved from, the one that that one was moved from, and so on."""
-    every = {vm.id: vm for vm in compute.list_instances(project.owner)}
+    every = {vm.id: vm for vm in site.list_vms()}
     chain: list[Instance] = []
     while instance.moved_from in every and every[instance.moved_from] not in chain:
         instance = every[instance.moved_from]
@@ -125,29 +117,25 @@ def _origins(project: Project, compute: Compute, instance: Instance) -> list[Ins
     return chain
 
 
-def _at_rest(
-    compute: Compute, instance: Instance, clock: Clock, step: str
-) -> Story[Instance | None]:
+def _at_rest(site: Site, instance: Instance, step: str) -> Story[Instance | None]:
     """A VM once it is not on its way down any more; None when it went for good."""
     if not instance.status.is_going:
         return instance
-    return (
-        yield from wait_until(compute, instance, lambda vm: not vm.status.is_going, clock, step)
-    )
+    return (yield from wait_until(site, instance, lambda vm: not vm.status.is_going, step))
 
 
-def _delete_snapshots(compute: Compute, project: Project, clock: Clock, step: str) -> Story[None]:
+def _delete_snapshots(site: Site, step: str) -> Story[None]:
     """All by which VMs of this project were moved; one that is still being made is waited for."""
-    began = clock.monotonic()
-    while found := move_snapshots(compute, project.owner, project.name):
+    began = site.clock.monotonic()
+    while found := move_snapshots(site.compute, site.project.owner, site.project.name):
         for one in found:
             if one.is_busy:
                 continue
-            asked = delete_owned(compute, one)
-            yield from wait_deleted(compute, asked, clock, step, f"the snapshot {one.name}")
-        if clock.monotonic() - began > COPY_LIMIT_S:
+            asked = delete_owned(site.compute, one)
+            yield from wait_deleted(site, asked, step, f"the snapshot {one.name}")
+        if site.clock.monotonic() - began > COPY_LIMIT_S:
             raise TimedOut(
                 f"The snapshot {found[0].name} has been {found[0].status} for too long.",
                 hint=f"Check: gcloud compute snapshots describe {found[0].name}",
             )
-        clock.sleep(gap_s(clock.monotonic() - began))
+        site.clock.sleep(gap_s(site.clock.monotonic() - began))

@@ -1,7 +1,7 @@
 """Quota before money: what the project may take is known before anything is asked for.
 
-The question travels beside what `up` asks anyway, so a sunny day is not slower for it. The same
-diagnosis is given when Google refuses in the end, from the metric that it names.
+It asks while `up` asks other things anyway, so it takes no time of its own. The same diagnosis is
+given when Google refuses in the end, from the metric that it names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vmctl.domain.google.quota import (
     shortages,
 )
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.machine_type import MachineType, machine_text
 from vmctl.domain.machine.placement import SearchPolicy, region_of, with_other_regions
 from vmctl.workflows.base.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class QuotaLimits:
     """The project's limits, over all regions and in those that were asked about."""
 
     of_project: quotas.Meters
@@ -49,96 +49,94 @@ class QuotaDemand:
 def demand_for(
     gpu: Gpu | None,
     machine: MachineType,
+    rows: Mapping[str, price_table.ZoneRow],
     *,
     spot: bool,
     new_disk_gb: int = 0,
     address: bool = True,
 ) -> QuotaDemand:
     """A machine's needs; `new_disk_gb` is 0 for one whose disk is there already."""
-    zones = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
-    prices = {
-        zone: price_table.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in zones
-    }
+    prices = {zone: row.price(spot=spot).usd_per_hour for zone, row in rows.items()}
     size = price_table.size_of(machine)
     return QuotaDemand(
-        what=f"{machine.name} + {gpu.title}" if gpu else machine.name,
+        what=machine_text(machine.name, gpu),
         needs=needs(gpu, size, spot=spot, new_disk_gb=new_disk_gb, address=address),
-        regions=tuple(dict.fromkeys(map(region_of, with_other_regions((), zones, prices)))),
+        regions=tuple(dict.fromkeys(map(region_of, with_other_regions((), rows, prices)))),
     )
 
 
-def prefetch_quotas(compute: Compute, region: str, patience: SearchPolicy) -> Task[Allowance]:
+def prefetch_quotas(compute: Compute, region: str, policy: SearchPolicy) -> Task[QuotaLimits]:
     """Begin to ask for the limits in one region, or in all where all may be tried."""
-    beside = compute.clone()
+    other = compute.clone()
 
-    def ask() -> Allowance:
-        if patience.any_region:
-            return _everything(beside)
-        meters = quotas.quotas_of_region(beside, region)
-        return Allowance(quotas.quotas_of_project(beside), {region: meters})
+    def ask() -> QuotaLimits:
+        if policy.any_region:
+            return _everything(other)
+        meters = quotas.quotas_of_region(other, region)
+        return QuotaLimits(quotas.quotas_of_project(other), {region: meters})
 
     return Task(ask)
 
 
 def filter_zones_by_quota(
-    ahead: Task[Allowance],
-    wanted: QuotaDemand,
+    ahead: Task[QuotaLimits],
+    demand: QuotaDemand,
     zones: Sequence[str],
     compute: Compute,
-    patience: SearchPolicy,
+    policy: SearchPolicy,
 ) -> Story[tuple[str, ...]]:
     """Those of the zones whose region has quota for it; raises NoCapacity when none has.
 
-    With patience all of them are tried then: a quota may be raised, or come free, meanwhile.
+    With --wait all of them are tried then: a quota may be raised, or become free, meanwhile.
     """
     try:
-        allowance = ahead.result()
+        limits = ahead.result()
     except VmctlError as error:
         yield Info(f"The quotas could not be read, continuing without: {error.message}")
         return tuple(zones)
-    if _short(allowance, wanted, zones):
+    if _short(limits, demand, zones):
         # what was just deleted may still be counted: only a fresh look is believed
         try:
-            allowance = _everything(compute)
+            limits = _everything(compute)
         except VmctlError as error:
             yield Info(f"The quotas could not be read again: {error.message}")
             return tuple(zones)
-    short = _short(allowance, wanted, zones)
+    short = _short(limits, demand, zones)
     left = tuple(zone for zone in zones if region_of(zone) not in short)
     if not left:
         refusal = shortage_error(
-            [s for some in short.values() for s in some], allowance, wanted, compute
+            [s for some in short.values() for s in some], limits, demand, compute
         )
-        if not patience.wait_s:
+        if not policy.wait_s:
             raise refusal
         yield Warned(f"{refusal.message} Trying anyway because of --wait.\n{refusal.hint}")
         return tuple(zones)
     for shortage in (s for some in short.values() for s in some):
         yield Info(f"Skipped: {shortage}.")
     for shortage in shortages(
-        wanted.needs,
+        demand.needs,
         region_of(left[0]),
-        allowance.by_region.get(region_of(left[0]), {}),
-        allowance.of_project,
+        limits.by_region.get(region_of(left[0]), {}),
+        limits.of_project,
     ):
         yield Warned(f"There is no Spot quota, and Google may count Spot as on demand: {shortage}.")
     return left
 
 
 def shortage_error(
-    short: Sequence[Shortage], allowance: Allowance, wanted: QuotaDemand, compute: Compute
+    short: Sequence[Shortage], limits: QuotaLimits, demand: QuotaDemand, compute: Compute
 ) -> NoCapacity:
     """What is short, by how much, where there is room, and how to ask for more."""
     found = tuple(dict.fromkeys(short))
     first = found[0]
-    hint = how_to_ask(first, compute.project, wanted.what)
-    room = regions_with_room(wanted.needs, allowance.by_region, wanted.regions)
+    hint = how_to_ask(first, compute.project, demand.what)
+    room = regions_with_room(demand.needs, limits.by_region, demand.regions)
     if first.region and room:
         hint = (
             f"There is quota in {', '.join(room)}: vmctl up --region {room[0]} (or --any-region)\n"
         ) + hint
     error = NoCapacity(
-        f"The project {compute.project} has too little quota for {wanted.what}: "
+        f"The project {compute.project} has too little quota for {demand.what}: "
         f"{'; '.join(map(str, found))}.",
         hint=hint,
     )
@@ -157,40 +155,40 @@ def shortage_error(
     return error
 
 
-def to_error(failure: ApiError, wanted: QuotaDemand, compute: Compute, doing: str) -> VmctlError:
+def to_error(failure: ApiError, demand: QuotaDemand, compute: Compute, doing: str) -> VmctlError:
     """Google's refusal as an error; a quota's with the same diagnosis as before the attempt."""
     plain = as_error(failure, project=compute.project, doing=doing)
     if failure.kind is not Kind.QUOTA or failure.quota is None:
         return plain
     try:
-        allowance = _everything(compute)
+        limits = _everything(compute)
     except VmctlError:
         return plain
     quota = failure.quota
-    meters = allowance.by_region.get(quota.region, {}) if quota.region else allowance.of_project
+    meters = limits.by_region.get(quota.region, {}) if quota.region else limits.of_project
     meter = meters.get(quota.metric)
-    needed = [n.amount for n in wanted.needs if quota.metric in (n.metric, n.instead)]
+    needed = [n.amount for n in demand.needs if quota.metric in (n.metric, n.instead)]
     if meter is None or not needed:
         return plain
     limit = meter.limit if quota.limit is None else quota.limit
     short = Shortage(quota.metric, quota.region, limit, meter.usage, needed[0])
     if short.short_by <= 0:  # the meter has moved since
         return plain
-    return shortage_error([short], allowance, wanted, compute)
+    return shortage_error([short], limits, demand, compute)
 
 
 def _short(
-    allowance: Allowance, wanted: QuotaDemand, zones: Sequence[str]
+    limits: QuotaLimits, demand: QuotaDemand, zones: Sequence[str]
 ) -> dict[str, list[Shortage]]:
     """By region of these zones: the limits that are certainly too small."""
     found: dict[str, list[Shortage]] = {}
     for region in dict.fromkeys(map(region_of, zones)):
-        meters = allowance.by_region.get(region)
+        meters = limits.by_region.get(region)
         if meters is None:
             continue
         certain = [
             shortage
-            for shortage in shortages(wanted.needs, region, meters, allowance.of_project)
+            for shortage in shortages(demand.needs, region, meters, limits.of_project)
             if shortage.certain
         ]
         if certain:
@@ -198,5 +196,5 @@ def _short(
     return found
 
 
-def _everything(compute: Compute) -> Allowance:
-    return Allowance(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))
+def _everything(compute: Compute) -> QuotaLimits:
+    return QuotaLimits(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))

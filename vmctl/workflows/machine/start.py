@@ -2,100 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute, raise_failure
+from vmctl.cloud.compute.compute import raise_failure
 from vmctl.cloud.price_table import hourly_cost_of
-from vmctl.config import Project
 from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.machine.placement import NextZone, SearchPolicy
 from vmctl.workflows.base.operations import wait_operation, wait_until
+from vmctl.workflows.base.site import Site
 from vmctl.workflows.costs.ledger_store import remember_vm
-from vmctl.workflows.machine.quota_check import (
-    demand_for,
-    filter_zones_by_quota,
-    prefetch_quotas,
-    to_error,
-)
+from vmctl.workflows.machine.quota_check import filter_zones_by_quota, prefetch_quotas
 from vmctl.workflows.machine.watchdog_setup import run_limit_s, update_watchdog
-from vmctl.workflows.machine.zone_plan import ZonePlan, plan_again
-from vmctl.workflows.machine.zone_search import search
+from vmctl.workflows.machine.zone_plan import Confirm, agree, plan_again
+from vmctl.workflows.machine.zone_search import ZoneSearch
 from vmctl.workflows.session.login import renew_key
-
-Agree = Callable[[ZonePlan], None]
 
 
 def start(
-    project: Project,
-    compute: Compute,
+    site: Site,
     instance: Instance,
     max_run_s: int,
-    agree: Agree,
-    clock: Clock,
-    patience: SearchPolicy,
+    confirm: Confirm | None,
+    policy: SearchPolicy,
 ) -> Story[Instance]:
     """A stopped VM, started; its key is renewed before, so that its first boot knows it.
 
-    Raises NoCapacity when its zone has none left (after as long as `patience` says).
+    Raises NoCapacity when its zone has none left (after as long as the policy says).
     """
-    if project.vm.budget is not None:
-        max_run_s = run_limit_s(project, hourly_cost_of(instance), instance.machine_type)
-    remember_vm(project, compute, instance)  # its last stop is told only until it starts
+    vm = site.project.vm
+    if vm.budget is not None:
+        max_run_s = run_limit_s(vm, hourly_cost_of(instance), instance.machine_type)
+    remember_vm(site, instance)  # Google forgets its last stop when it starts
     plan = plan_again("start", instance, (instance.zone,), max_run_s)
     yield Info(plan.text)
-    agree(plan)
-    wanted = demand_for(
-        instance.gpu,
-        MachineType.parse(instance.machine_type),
-        spot=instance.spot,
-        address=instance.external,
-    )
-    ahead = prefetch_quotas(compute, instance.region, SearchPolicy())
-    yield from renew_key(project, compute, instance, clock)
-    if instance.max_run_s != max_run_s:
-        limit = yield from wait_operation(
-            compute, compute.set_run_limit(instance, max_run_s), clock, "start"
-        )
-        if limit.failure is not None:
-            # money was promised, or nothing at all would ever stop it: it does not start
-            if project.vm.budget is not None or not instance.max_run_s:
-                raise_failure(limit, compute.project, f"Setting the run limit of {instance.name}")
-            max_run_s = instance.max_run_s or 0
-            yield Warned(f"The run limit is unchanged: {limit.failure.message}")
-    instance = yield from update_watchdog(project, compute, instance, max_run_s, clock)
-    yield from filter_zones_by_quota(ahead, wanted, (instance.zone,), compute, patience)
-    began = clock.monotonic()
+    agree(confirm, plan)
+    quotas = prefetch_quotas(site.compute, instance.region, SearchPolicy())
+    instance = yield from _prepare(site, instance, max_run_s)
+    yield from filter_zones_by_quota(quotas, plan.demand, plan.zones, site.compute, policy)
+    began = site.clock.monotonic()
 
-    def ask(step: NextZone) -> Story[Operation]:
+    def ask(_: NextZone) -> Story[Operation]:
         yield Started("start", f"Starting {instance.name} in {instance.zone}")
-        return (yield from wait_operation(compute, compute.start(instance), clock, "start"))
+        return (yield from wait_operation(site, site.compute.start(instance), "start"))
 
     try:
-        yield from search(
-            (instance.zone,),
-            ask,
-            clock,
-            patience,
-            what=plan.machine,
-            explain=lambda failure: to_error(failure, wanted, compute, f"Starting {instance.name}"),
-            project=compute.project,
-        )
+        yield from ZoneSearch(site, plan, policy, f"Starting {instance.name}").run(ask)
     except NoCapacity as error:
         raise _dry(instance, error) from None
-    running = yield from wait_until(
-        compute, instance, lambda vm: not vm.status.is_coming, clock, "start"
-    )
+    running = yield from wait_until(site, instance, lambda vm: not vm.status.is_coming, "start")
     if running is None or running.status is not Status.RUNNING:
         raise VmctlError(
-            f"{instance.name} started and stopped again at once.", hint="Check: vmctl status"
+            f"{instance.name} started and stopped again at once.",
+            hint="Check: vmctl status",
         )
-    yield Finished("start", f"{instance.name} is RUNNING", clock.monotonic() - began)
+    yield Finished("start", f"{instance.name} is RUNNING", site.clock.monotonic() - began)
     return running
+
+
+def _prepare(site: Site, instance: Instance, max_run_s: int) -> Story[Instance]:
+    """The VM with a login key, a run limit and the watchdog's settings for its next start."""
+    yield from renew_key(site, instance)
+    if instance.max_run_s != max_run_s:
+        asked = site.compute.set_run_limit(instance, max_run_s)
+        limit = yield from wait_operation(site, asked, "start")
+        if limit.failure is not None:
+            # a budget was agreed to, or nothing at all would ever stop it: it does not start
+            if site.project.vm.budget is not None or not instance.max_run_s:
+                raise_failure(
+                    limit, site.compute.project, f"Setting the run limit of {instance.name}"
+                )
+            max_run_s = instance.max_run_s or 0
+            yield Warned(f"The run limit is unchanged: {limit.failure.message}")
+    return (yield from update_watchdog(site, instance, max_run_s))
 
 
 def _dry(instance: Instance, error: NoCapacity) -> NoCapacity:

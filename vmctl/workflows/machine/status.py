@@ -16,7 +16,7 @@ from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchReport, WatchSetti
 from vmctl.domain.money.prices import Price, disk_text, disk_usd_per_month
 from vmctl.domain.network.ssh_restriction import restricted_to, restriction_text
 from vmctl.domain.text import to_iso
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import open_site
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +94,17 @@ class ListResult:
 
 def status(project: Project, *, clock: Clock | None = None) -> Story[StatusResult]:
     """This project's machine: its state, address and price, and what will stop it."""
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    found = compute.find_instance(project.owner, project.name)
+    site = yield from open_site(project, clock)
+    found = site.find_vm()
     if found is None:
         return StatusResult(project.name, project.local, None)
-    ending = explain_stop(compute, found)
+    ending = explain_stop(site.compute, found)
     view = machine_view(found)
     if found.status is not Status.RUNNING:
         return StatusResult(project.name, project.local, view, ending)
-    report = watch_report(compute, found)
+    report = watch_report(site.compute, found)
     settings = WatchSettings.parse(found.metadata.get(SETTINGS_ITEM))
-    now = compute.now(clock.now())
+    now = site.now()
     line = what_stops(settings, report, found.stops_at, view.max_hours, now, found.started_at)
     return StatusResult(project.name, project.local, view, ending, report, line)
 
@@ -114,8 +113,8 @@ def ls(
     project: Project, all_projects: bool = False, *, clock: Clock | None = None
 ) -> Story[ListResult]:
     """The owner's machines in this project, or in all of the owner's projects."""
-    compute = yield from open_cloud(project, clock or Clock())
-    every = compute.list_instances(project.owner)
+    site = yield from open_site(project, clock)
+    every = site.list_vms()
     shown = [vm for vm in every if all_projects or vm.project_name == project.name]
     return ListResult(tuple(map(machine_view, shown)), others=len(every) - len(shown))
 

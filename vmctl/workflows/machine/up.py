@@ -12,12 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.price_table import price_of
 from vmctl.config import Project
-from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
+from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Info, Started, Story, Warned
-from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.drift import DesiredMachine, differences
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.instance_spec import cautions
@@ -28,18 +26,20 @@ from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.domain.text import to_iso
 from vmctl.files import FileLock
 from vmctl.folders import cache_dir
-from vmctl.workflows.base.api import open_cloud
 from vmctl.workflows.base.operations import wait_operation, wait_until
+from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.base.tasks import Task
 from vmctl.workflows.costs.ledger_store import observe, remember_vm
 from vmctl.workflows.machine.move import start_or_move
 from vmctl.workflows.machine.move_cleanup import abort_move, finish_move
-from vmctl.workflows.machine.quota_check import Allowance, prefetch_quotas
+from vmctl.workflows.machine.quota_check import QuotaLimits, prefetch_quotas
 from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
 from vmctl.workflows.machine.watchdog_setup import start_watchdog_now, update_watchdog
-from vmctl.workflows.machine.zone_plan import ZonePlan, create, plan_creation
+from vmctl.workflows.machine.zone_plan import Confirm, ZonePlan, agree, plan_creation
+from vmctl.workflows.machine.zone_search import create
 from vmctl.workflows.readiness.bring_up import Readiness, make_ready, preload
 from vmctl.workflows.readiness.context import BringUp
+from vmctl.workflows.session.login import new_key_entry
 from vmctl.workflows.session.ssh_restriction import restriction_for
 from vmctl.workflows.sync.push import PushResult
 
@@ -72,85 +72,67 @@ class UpResult:
 def up(
     project: Project,
     *,
-    confirm: Callable[[ZonePlan], bool] | None = None,
-    patience: SearchPolicy | None = None,
+    confirm: Confirm | None = None,
+    policy: SearchPolicy | None = None,
     clock: Clock | None = None,
     pushing: Callable[[], Story[PushResult]] | None = None,
 ) -> Story[UpResult]:
     """Create or start the project's machine and return when it can train.
 
     `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
-    the story early leaves what Google has begun: the next `up` takes it over. `pushing` begins
-    once the VM is set up, beside what else it waits for.
+    the story early leaves what Google has begun: the next `up` takes it over. `pushing` starts
+    as soon as the VM is set up.
     """
-    clock, patience = clock or Clock(), patience or SearchPolicy()
+    clock, policy = clock or Clock(), policy or SearchPolicy()
     began = asked = clock.monotonic()
 
-    def agree(plan: ZonePlan) -> bool:
+    def ask(plan: ZonePlan) -> bool:
         """The time that a person takes to agree is not the machine's."""
         nonlocal asked
         agreed = confirm is not None and confirm(plan)
         asked = clock.monotonic()
         return agreed
 
-    wish = parse_request(project)
-    compute = yield from open_cloud(project, clock)
+    request = parse_request(project.vm)
+    site = yield from open_site(project, clock)
     preload()
     lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")
     if not lock.acquire():  # two at once could create the VM twice, in two zones
         yield Info("Another `vmctl up` is running for this VM; waiting for it.")
     with lock:
-        asking = agree if confirm else None
-        action, instance = yield from _bring_up(project, wish, compute, asking, clock, patience)
+        action, instance = yield from _bring_up(site, request, ask if confirm else None, policy)
         if action in ("running", "adopted"):
-            instance = yield from update_watchdog(project, compute, instance, wish.max_run_s, clock)
+            instance = yield from update_watchdog(site, instance, request.max_run_s)
         is_new = action not in ("running", "started")
-        limit = yield from restriction_for(project, compute, instance, clock, is_new=is_new)
-        bring_up = BringUp(project, compute, clock, asked, limit)
-        ready = yield from make_ready(bring_up, instance, pushing)
+        limit = yield from restriction_for(site, instance, is_new=is_new)
+        ready = yield from make_ready(BringUp(site, asked, limit), instance, pushing)
         if action == "running":
-            yield from start_watchdog_now(project, compute, ready.instance, clock)
-        known = remember_vm(project, compute, ready.instance)
-        if known.is_stale(compute.now(clock.now())):
+            yield from start_watchdog_now(site, ready.instance)
+        known = remember_vm(site, ready.instance)
+        if known.is_stale(site.now()):
             with suppress(VmctlError):  # a memory is no reason to fail
-                observe(project, compute, clock)
-        settled = yield from finish_move(project, compute, ready.instance, clock)
+                observe(site)
+        settled = yield from finish_move(site, ready.instance)
         ready = replace(ready, instance=settled)
     return _result(project, action, ready, clock.monotonic() - began)
 
 
 def _bring_up(
-    project: Project,
-    wish: MachineRequest,
-    compute: Compute,
-    confirm: Callable[[ZonePlan], bool] | None,
-    clock: Clock,
-    patience: SearchPolicy,
+    site: Site, request: MachineRequest, confirm: Confirm | None, policy: SearchPolicy
 ) -> Story[tuple[str, Instance]]:
     """From whatever there is to a RUNNING machine, and the word for how."""
-    ahead = prefetch_quotas(compute, wish.region, patience)
-    instance = yield from _what_there_is(project, compute, clock)
+    quotas = prefetch_quotas(site.compute, request.region, policy)
+    instance = yield from _find(site)
     if instance is None:
-        return (yield from _create(project, wish, compute, confirm, clock, patience, ahead))
-    yield from _compare(instance, project, wish, patience)
+        return (yield from _create(site, request, confirm, policy, quotas))
+    yield from _compare(instance, request, policy)
     if instance.status is Status.RUNNING:
         yield Info(f"{instance.name} is already running in {instance.zone}: nothing to create.")
         if instance.is_moving:  # somebody started it where it was: no move is needed any more
-            yield from abort_move(project, compute, instance, clock)
+            yield from abort_move(site, instance)
         return "running", instance
     if instance.status.is_stopped:
-        return (
-            yield from start_or_move(
-                project,
-                compute,
-                instance,
-                wish.max_run_s,
-                lambda plan: _agree(confirm, plan),
-                lambda plan: confirm is not None and confirm(plan),
-                clock,
-                patience,
-            )
-        )
+        return (yield from start_or_move(site, instance, request.max_run_s, confirm, policy))
     if instance.status is Status.SUSPENDED:
         raise Conflict(
             f"{instance.name} is suspended.",
@@ -163,107 +145,84 @@ def _bring_up(
             f"{instance.zone}",
         )
     yield Started("boot", f"{instance.name} is {instance.status}: waiting for it")
-    running = yield from wait_until(
-        compute, instance, lambda vm: not vm.status.is_coming, clock, "boot"
-    )
+    running = yield from wait_until(site, instance, lambda vm: not vm.status.is_coming, "boot")
     if running is None or running.status is not Status.RUNNING:
         # the creation failed in the end, or somebody stopped it meanwhile: look again
-        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
+        return (yield from _bring_up(site, request, confirm, policy))
     return "adopted", running
 
 
-def _what_there_is(project: Project, compute: Compute, clock: Clock) -> Story[Instance | None]:
+def _find(site: Site) -> Story[Instance | None]:
     """The project's VM, once nothing is under way that will change it; None: there is none."""
     while True:
-        instance = compute.find_instance(project.owner, project.name)
+        instance = site.find_vm()
         if instance is not None and instance.status.is_going:
             yield Started("stop", f"{instance.name} is {instance.status}: waiting until it has")
-            yield from wait_until(
-                compute, instance, lambda vm: not vm.status.is_going, clock, "stop"
-            )
+            yield from wait_until(site, instance, lambda vm: not vm.status.is_going, "stop")
             continue
         if instance is not None and not instance.status.is_coming:
             return instance
         # None, or on its way: an unfinished creation, perhaps of an `up` that was killed
-        operation = compute.pending_insert(project.instance_name)
+        operation = site.pending_creation()
         if operation is None:
             # it may have ended between the two questions
-            return instance or compute.find_instance(project.owner, project.name)
+            return instance or site.find_vm()
         yield Started("create", f"Resuming the creation in {operation.zone}")
-        done = yield from wait_operation(compute, operation, clock, "create")
+        done = yield from wait_operation(site, operation, "create")
         if done.failure is not None:
             yield Warned(f"The creation in {done.zone} failed: {done.failure.message}")
 
 
 def _create(
-    project: Project,
-    wish: MachineRequest,
-    compute: Compute,
-    confirm: Callable[[ZonePlan], bool] | None,
-    clock: Clock,
-    patience: SearchPolicy,
-    ahead: Task[Allowance],
+    site: Site,
+    request: MachineRequest,
+    confirm: Confirm | None,
+    policy: SearchPolicy,
+    quotas: Task[QuotaLimits],
 ) -> Story[tuple[str, Instance]]:
-    from vmctl.ssh.identity.keypair import ensure_keypair
-
-    plan = yield from plan_creation(
-        project, wish.gpu, wish.machine, wish.image, wish.max_run_s, compute, patience, ahead
-    )
-    for caution in cautions(wish.gpu, wish.machine, wish.image, project.vm.spot):
+    plan = yield from plan_creation(site, request, policy, quotas)
+    vm = request.vm
+    for caution in cautions(request.gpu, request.machine, request.image, vm.spot):
         yield Warned(caution)
-    if not project.vm.external_address:
-        network = project.vm.network or "default"
-        yield Warned(nat_caution(network, region_of(plan.zones[0])))
+    if not vm.external_address:
+        yield Warned(nat_caution(vm.network or "default", region_of(plan.zones[0])))
     yield Info(plan.text)
-    _agree(confirm, plan)
-    expires_at = clock.now() + project.key_lifetime
-    entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
-    machine = make_spec(project, wish, plan.zones[0], entry)
-    zone = yield from create(compute, machine, plan.zones, clock, patience)
+    agree(confirm, plan)
+    spec = make_spec(site.project, request, plan.zones[0], new_key_entry(site))
+    zone = yield from create(site, spec, plan, policy)
     if zone is None:  # a VM of this name is there after all: another `up` was faster
-        found = compute.find_instance(project.owner, project.name)
-        if found is None and compute.pending_insert(machine.name) is None:
+        if site.find_vm() is None and site.pending_creation() is None:
             raise Conflict(
-                f"A VM called {machine.name} exists that vmctl did not create.",
+                f"A VM called {spec.name} exists that vmctl did not create.",
                 hint="Choose another name: vmctl --name NAME up",
             )
-        return (yield from _bring_up(project, wish, compute, confirm, clock, patience))
-    instance = compute.get_instance(zone, machine.name)
+        return (yield from _bring_up(site, request, confirm, policy))
+    instance = site.compute.get_instance(zone, spec.name)
     if instance is None:
         raise VmctlError(
-            f"Google reported {machine.name} as created, but it cannot be found.",
+            f"Google reported {spec.name} as created, but it cannot be found.",
             hint="Run it again: vmctl up",
         )
     return "created", instance
 
 
-def _compare(
-    instance: Instance, project: Project, wish: MachineRequest, patience: SearchPolicy
-) -> Story[None]:
+def _compare(instance: Instance, request: MachineRequest, policy: SearchPolicy) -> Story[None]:
     """Say where the machine that exists is not the one that the settings ask for."""
-    vm, default = project.vm, VmSettings()
-    asked = DesiredMachine(
-        gpu=wish.gpu,
-        machine=wish.machine.name if vm.machine else None,
+    vm, default = request.vm, VmSettings()
+    desired = DesiredMachine(
+        gpu=request.gpu,
+        machine=request.machine.name if vm.machine else None,
         zone=vm.zone,
-        region=vm.region if vm.region != default.region and not patience.any_region else None,
+        region=vm.region if vm.region != default.region and not policy.any_region else None,
         disk_gb=vm.disk_gb if vm.disk_gb != default.disk_gb else None,
         spot=vm.spot,
     )
-    found = differences(instance, asked)
+    found = differences(instance, desired)
     if found:
         have, want = (", ".join(side) for side in zip(*found, strict=True))
         yield Warned(
             f"{instance.name} has {have}; you asked for {want}. Keeping the VM as it is. "
             "For another machine: vmctl down --delete, then vmctl up"
-        )
-
-
-def _agree(confirm: Callable[[ZonePlan], bool] | None, plan: ZonePlan) -> None:
-    if confirm is not None and not confirm(plan):
-        raise InvalidInput(
-            f"Nothing was {'created' if plan.action == 'create' else 'started'}.",
-            hint="To go ahead without being asked: vmctl up --yes",
         )
 
 

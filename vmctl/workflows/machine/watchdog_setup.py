@@ -9,11 +9,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from vmctl.clock import Clock
-from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
 from vmctl.cloud.price_table import hourly_cost, hourly_cost_of
-from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Info, Story, Warned
@@ -27,9 +24,11 @@ from vmctl.domain.machine.watchdog import (
     parse_idle,
 )
 from vmctl.domain.money.prices import HourlyCost, affordable_s
+from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.domain.text import one_line
 from vmctl.guest import watchdog
 from vmctl.workflows.base.operations import wait_operation
+from vmctl.workflows.base.site import Site
 from vmctl.workflows.session.session import connect
 
 MODULES = ("__init__.py", "activity.py", "idle_policy.py", "unsupported.py", "watchdog.py")
@@ -60,21 +59,21 @@ def startup_script() -> str:
     return (folder / "watchdog.sh").read_text(encoding="utf-8").replace("@ARCHIVE@", packed)
 
 
-def watchdog_metadata(project: Project, max_run_s: int) -> dict[str, str]:
+def watchdog_metadata(vm: VmSettings, max_run_s: int) -> dict[str, str]:
     """The metadata items of a new VM that watches itself."""
-    settings = WatchSettings(idle_s=parse_idle(project.vm.idle), max_run_s=max_run_s)
+    settings = WatchSettings(idle_s=parse_idle(vm.idle), max_run_s=max_run_s)
     return {SETTINGS_ITEM: settings.text(), STARTUP_ITEM: startup_script()}
 
 
-def run_limit_s(project: Project, rate: HourlyCost, machine: str) -> int:
+def run_limit_s(vm: VmSettings, cost: HourlyCost, machine: str) -> int:
     """After how many seconds Google is to stop the VM: `max_hours`, or sooner for a budget.
 
     Raises InvalidInput where there is a budget and no price.
     """
-    hours_s = max(SHORTEST_RUN_S, round(project.vm.max_hours * 3600))
-    if project.vm.budget is None:
+    hours_s = max(SHORTEST_RUN_S, round(vm.max_hours * 3600))
+    if vm.budget is None:
         return hours_s
-    affordable = affordable_s(project.vm.budget, rate)
+    affordable = affordable_s(vm.budget, cost)
     if affordable is None:
         raise no_price(machine)
     return max(SHORTEST_RUN_S, min(hours_s, int(affordable)))
@@ -96,28 +95,27 @@ def limit_in_zone(plan: InstanceSpec, zone: str) -> InstanceSpec:
     return replace(there, max_run_s=max_run_s, metadata={**plan.metadata, **told})
 
 
-def update_watchdog(
-    project: Project, compute: Compute, instance: Instance, max_run_s: int, clock: Clock
-) -> Story[Instance]:
+def update_watchdog(site: Site, instance: Instance, max_run_s: int) -> Story[Instance]:
     """Give a VM that exists the watchdog's settings where it has others; a failure is told.
 
     They take effect at once; a newer watchdog comes with the VM's next boot, see `begin`. A budget
     for a running VM becomes the moment at which its watchdog stops it: Google's own limit cannot
     be moved while it runs.
     """
+    vm = site.project.vm
     before = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
     running = instance.status is Status.RUNNING
     wanted = replace(
         before,
-        idle_s=parse_idle(project.vm.idle),
+        idle_s=parse_idle(vm.idle),
         max_run_s=(instance.max_run_s or 0) if running else max_run_s,
         stop_at=before.stop_at if running else 0.0,
         keep_until=before.keep_until if running else 0.0,
     )
-    if running and project.vm.budget is not None:
+    if running and vm.budget is not None:
         # one that is spent already ends now: a watchdog takes what is before its boot for old
-        now_s = compute.now(clock.now()).timestamp()
-        ends = max(_budget_end(project.vm.budget, instance), now_s)
+        now_s = site.now().timestamp()
+        ends = max(_budget_end(vm.budget, instance), now_s)
         wanted = replace(wanted, stop_at=ends)
     changed = {}
     script = instance.metadata.get(STARTUP_ITEM, "")
@@ -132,20 +130,16 @@ def update_watchdog(
         )
     if not changed:
         return instance
-    done = yield from wait_operation(
-        compute, compute.set_metadata(instance, changed), clock, "watchdog"
-    )
+    done = yield from wait_operation(site, site.compute.set_metadata(instance, changed), "watchdog")
     if done.failure is not None:
         yield Warned(f"The watchdog's settings are unchanged: {done.failure.message}")
         return instance
     if running and script and STARTUP_ITEM in changed:
         yield Info("This VM's watchdog is new: it starts with the VM's next start.")
-    return compute.get_instance(instance.zone, instance.name) or instance
+    return site.reload(instance)
 
 
-def start_watchdog_now(
-    project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[None]:
+def start_watchdog_now(site: Site, instance: Instance) -> Story[None]:
     """A VM that has run since before it had a watchdog need not wait for one until its next boot.
 
     Nothing happens where one has told of itself lately; one that is there makes room for the new.
@@ -154,10 +148,10 @@ def start_watchdog_now(
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
     if WATCHDOG_MARKER not in script or settings == WatchSettings():
         return
-    report = watch_report(compute, instance)
-    if report is not None and report.is_fresh(compute.now(clock.now())):
+    report = watch_report(site.compute, instance)
+    if report is not None and report.is_fresh(site.now()):
         return
-    session = yield from connect(project, clock=clock)
+    session = yield from connect(site.project, clock=site.clock)
     done = session.ssh.run(
         command("sudo", "-n", "sh", "-s"), input=script.encode(), timeout_s=BEGIN_S
     )

@@ -1,40 +1,33 @@
-"""From a choice to a zone that has it: the plan that is shown, and the attempts in order."""
+"""The zones to try for a machine, with prices and quotas: the plan that is shown and agreed to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from vmctl.clock import Clock
 from vmctl.cloud import price_table
-from vmctl.cloud.compute.compute import Compute
-from vmctl.config import Project
+from vmctl.cloud.price_table import ZoneRow
 from vmctl.domain.errors import InvalidInput, VmctlError
-from vmctl.domain.events import Finished, Started, Story
-from vmctl.domain.google.operation import Operation
-from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.image import Image
+from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
 from vmctl.domain.machine.placement import (
-    NextZone,
     SearchPolicy,
     candidate_zones,
     region_of,
     with_other_regions,
 )
 from vmctl.domain.money.prices import Price, disk_usd_per_month
-from vmctl.workflows.base.operations import wait_operation
+from vmctl.workflows.base.site import Site
 from vmctl.workflows.base.tasks import Task
 from vmctl.workflows.machine.quota_check import (
-    Allowance,
+    QuotaDemand,
+    QuotaLimits,
     demand_for,
     filter_zones_by_quota,
-    to_error,
 )
-from vmctl.workflows.machine.watchdog_setup import limit_in_zone
-from vmctl.workflows.machine.zone_search import search
+from vmctl.workflows.machine.request import MachineRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +47,13 @@ class ZonePlan:
     action: str  # create, start, or move
     name: str
     zones: tuple[str, ...]  # in the order in which they are tried
+    demand: QuotaDemand
     machine_type: str
     gpu: str | None
-    image: str | None
     disk_gb: int
     spot: bool
     max_hours: float
-    usd_per_hour: float | None  # in the first zone
-    price_dated: str | None
+    price: Price  # in the first zone
     disk_usd_per_month: float | None
     vcpus: int | None = None
     mem_gb: float | None = None
@@ -70,7 +62,7 @@ class ZonePlan:
     @property
     def machine(self) -> str:
         """ "n1-standard-4 + T4"."""
-        return f"{self.machine_type} + {self.gpu}" if self.gpu else self.machine_type
+        return self.demand.what
 
     @property
     def text(self) -> str:
@@ -78,7 +70,6 @@ class ZonePlan:
         spot = ", spot" if self.spot else ""
         first, *others = self.zones
         more = "" if self.choices or not others else f" (then {', '.join(others)})"
-        price = Price(self.usd_per_hour, self.price_dated or "", self.spot)
         disk = (
             "" if self.disk_usd_per_month is None else f" at ${self.disk_usd_per_month:.2f}/month"
         )
@@ -86,46 +77,49 @@ class ZonePlan:
             [
                 f"{self.action.capitalize()} {self.name}: {self.machine}{spot} in {first}{more}",
                 *choice_lines(self),
-                f"{price}; {self.disk_gb} GB disk{disk}; "
+                f"{self.price}; {self.disk_gb} GB disk{disk}; "
                 f"Google stops it after {self.max_hours:g} h (--max-hours)",
             ]
         )
 
 
+Confirm = Callable[[ZonePlan], bool]  # shown what it will cost; whether to go ahead
+
+
 def plan_creation(
-    project: Project,
-    gpu: Gpu | None,
-    machine: MachineType,
-    image: Image,
-    max_run_s: int,
-    compute: Compute,
-    patience: SearchPolicy,
-    ahead: Task[Allowance],
+    site: Site, request: MachineRequest, policy: SearchPolicy, quotas: Task[QuotaLimits]
 ) -> Story[ZonePlan]:
     """The creation to propose, in zones whose quota allows it.
 
     Raises InvalidInput naming the valid zones or regions, NoCapacity with what is short.
     """
-    spot, disk_gb = project.vm.spot, project.vm.disk_gb
-    zones = _zones(project, gpu, machine, compute, patience)
-    address = project.vm.external_address
-    wanted = demand_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
-    zones = yield from filter_zones_by_quota(ahead, wanted, zones, compute, patience)
-    price = price_table.price(zones[0], machine.name, gpu, spot=spot)
+    gpu, machine, vm = request.gpu, request.machine, request.vm
+    rows = price_table.rows(gpu, machine.name)
+    demand = demand_for(
+        gpu,
+        machine,
+        rows,
+        spot=vm.spot,
+        new_disk_gb=vm.disk_gb,
+        address=vm.external_address,
+    )
+    zones = _zones(site, request, rows, policy)
+    zones = yield from filter_zones_by_quota(quotas, demand, zones, site.compute, policy)
+    rows |= {zone: price_table.row(zone, gpu, machine.name) for zone in zones if zone not in rows}
+    price = rows[zones[0]].price(spot=vm.spot)
     size = price_table.size_of(machine)
-    choices = _choices(zones, gpu, machine, disk_gb)
+    choices = _choices([rows[zone] for zone in zones], machine, vm.disk_gb)
     return ZonePlan(
         action="create",
-        name=project.instance_name,
+        name=site.project.instance_name,
         zones=zones,
+        demand=demand,
         machine_type=machine.name,
         gpu=gpu.title if gpu else None,
-        image=f"{image.project}/{image.family}",
-        disk_gb=disk_gb,
-        spot=spot,
-        max_hours=max_run_s / 3600,
-        usd_per_hour=price.usd_per_hour,
-        price_dated=price.dated or None,
+        disk_gb=vm.disk_gb,
+        spot=vm.spot,
+        max_hours=request.max_run_s / 3600,
+        price=price,
         disk_usd_per_month=choices[0].disk_usd_per_month,
         vcpus=size.vcpus,
         mem_gb=size.mem_gb,
@@ -135,40 +129,53 @@ def plan_creation(
 
 def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> ZonePlan:
     """The plan for a VM that is there: `start` where it is, or `move` to the first of the zones."""
-    machine, spot = instance.machine_type, instance.spot
-    price = price_table.price(zones[0], machine, instance.gpu, spot=spot)
+    gpu, machine, spot = instance.gpu, MachineType.parse(instance.machine_type), instance.spot
+    rows = price_table.rows(gpu, machine.name)
+    first = rows.get(zones[0]) or price_table.row(zones[0], gpu, machine.name)
+    demand = demand_for(
+        gpu,
+        machine,
+        rows,
+        spot=spot,
+        new_disk_gb=instance.disk_gb if action == "move" else 0,
+        address=instance.external,
+    )
     return ZonePlan(
         action=action,
         name=instance.name,
         zones=tuple(zones),
-        machine_type=machine,
-        gpu=instance.gpu.title if instance.gpu else None,
-        image=None,
+        demand=demand,
+        machine_type=machine.name,
+        gpu=gpu.title if gpu else None,
         disk_gb=instance.disk_gb,
         spot=spot,
         max_hours=max_run_s / 3600,
-        usd_per_hour=price.usd_per_hour,
-        price_dated=price.dated or None,
+        price=first.price(spot=spot),
         disk_usd_per_month=disk_usd_per_month(
             region_of(zones[0]), instance.disk_type, instance.disk_gb
         ),
     )
 
 
-def _choices(
-    zones: Sequence[str], gpu: Gpu | None, machine: MachineType, disk_gb: int
-) -> tuple[Choice, ...]:
+def agree(confirm: Confirm | None, plan: ZonePlan) -> None:
+    """Raise InvalidInput where a person is asked and says no."""
+    if confirm is not None and not confirm(plan):
+        raise InvalidInput(
+            f"Nothing was {'created' if plan.action == 'create' else 'started'}.",
+            hint="To go ahead without being asked: vmctl up --yes",
+        )
+
+
+def _choices(rows: Sequence[ZoneRow], machine: MachineType, disk_gb: int) -> tuple[Choice, ...]:
     """By region, in the order in which its first zone is tried."""
-    regions: dict[str, list[str]] = {}
-    for zone in zones:
-        regions.setdefault(region_of(zone), []).append(zone)
+    regions: dict[str, list[ZoneRow]] = {}
+    for row in rows:
+        regions.setdefault(region_of(row.zone), []).append(row)
     return tuple(
         Choice(
-            zones=tuple(inside),
-            usd_per_hour=price_table.price(inside[0], machine.name, gpu, spot=False).usd_per_hour,
-            spot_usd_per_hour=price_table.price(
-                inside[0], machine.name, gpu, spot=True
-            ).usd_per_hour,
+            zones=tuple(row.zone for row in inside),
+            usd_per_hour=inside[0].on_demand.usd_per_hour,
+            spot_usd_per_hour=inside[0].spot.usd_per_hour,
             disk_usd_per_month=disk_usd_per_month(region, boot_disk_type(machine.name), disk_gb),
         )
         for region, inside in regions.items()
@@ -206,99 +213,35 @@ def _usd(amount: float | None, digits: int) -> str:
     return "unknown" if amount is None else f"${amount:.{digits}f}"
 
 
-def create(
-    compute: Compute, plan: InstanceSpec, zones: Sequence[str], clock: Clock, patience: SearchPolicy
-) -> Story[str | None]:
-    """Try the zones until one gives the VM: that zone, or None when it exists already.
-
-    Raises NoCapacity with what Google said about each zone, or at once what no zone can mend.
-    """
-    count = 0
-
-    def ask(step: NextZone) -> Story[Operation]:
-        nonlocal count
-        count += 1
-        began = clock.monotonic()
-        there = limit_in_zone(plan, step.zone)
-        named = ", which Google names" if step.named else ""
-        nth = f" (attempt {count})" if count > 1 else ""
-        yield Started("create", f"Creating {plan.name} ({_what(plan)}) in {step.zone}{named}{nth}")
-        done = yield from wait_operation(compute, compute.insert(there), clock, "create")
-        if done.failure is None:
-            seconds = clock.monotonic() - began
-            yield Finished("create", f"{plan.name} created in {step.zone}", seconds)
-        return done
-
-    wanted = demand_for(
-        plan.gpu,
-        plan.machine,
-        spot=plan.spot,
-        new_disk_gb=plan.disk_gb,
-        address=plan.external_address,
-    )
-    done = yield from search(
-        zones,
-        ask,
-        clock,
-        patience,
-        what=_what(plan),
-        explain=lambda failure: to_error(failure, wanted, compute, f"Creating {plan.name}"),
-        project=compute.project,
-        left="and the snapshot of the move is kept: `vmctl up` continues with it"
-        if plan.snapshot
-        else "nothing is left over",
-    )
-    return None if done.failure is not None else done.zone
-
-
-def _what(plan: InstanceSpec) -> str:
-    return f"{plan.machine.name} + {plan.gpu.title}" if plan.gpu else plan.machine.name
-
-
 def _zones(
-    project: Project,
-    gpu: Gpu | None,
-    machine: MachineType,
-    compute: Compute,
-    patience: SearchPolicy,
+    site: Site, request: MachineRequest, rows: Mapping[str, ZoneRow], policy: SearchPolicy
 ) -> tuple[str, ...]:
     """The zones to try, in order; with other regions behind them where those are allowed."""
-    having = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
-    region, at_home = project.vm.region, {region_of(zone) for zone in having}
-    elsewhere = region in price_table.regions() and region not in at_home
-    if patience.any_region and elsewhere and project.vm.zone is None:
+    vm, at_home = request.vm, {region_of(zone) for zone in rows}
+    elsewhere = vm.region in price_table.regions() and vm.region not in at_home
+    if policy.any_region and elsewhere and vm.zone is None:
         first: tuple[str, ...] = ()
     else:
-        first = _home_zones(project, gpu, machine, having, compute)
-    if not patience.any_region:
+        first = _home_zones(site, request, rows)
+    if not policy.any_region:
         return first
-    spot = project.vm.spot
-    prices = {
-        zone: price_table.price(zone, machine.name, gpu, spot=spot).usd_per_hour for zone in having
-    }
-    return with_other_regions(first, having, prices)
+    prices = {zone: row.price(spot=vm.spot).usd_per_hour for zone, row in rows.items()}
+    return with_other_regions(first, rows, prices)
 
 
 def _home_zones(
-    project: Project,
-    gpu: Gpu | None,
-    machine: MachineType,
-    having: Sequence[str],
-    compute: Compute,
+    site: Site, request: MachineRequest, rows: Mapping[str, ZoneRow]
 ) -> tuple[str, ...]:
     """The chosen zone or those of the region by the shipped table; else Google is asked."""
-    what = gpu.title if gpu else machine.name
-    region, zone = project.vm.region, project.vm.zone
+    gpu, vm = request.gpu, request.vm
+    what = gpu.title if gpu else request.machine.name
+    choose = partial(candidate_zones, region=vm.region, zone=vm.zone, what=what)
     try:
-        return candidate_zones(
-            having, region=region, zone=zone, what=what, known_zones=price_table.zones()
-        )
+        return choose(rows, known_zones=price_table.zones())
     except InvalidInput as by_table:
         try:
-            everywhere = compute.zones()
-            offering = compute.zones_with(gpu) if gpu else everywhere
+            everywhere = site.compute.zones()
+            offering = site.compute.zones_with(gpu) if gpu else everywhere
         except VmctlError:
             raise by_table from None
-        return candidate_zones(
-            offering, region=region, zone=zone, what=what, known_zones=everywhere
-        )
+        return choose(offering, known_zones=everywhere)

@@ -63,17 +63,17 @@ def make_ready(
     bring_up.reached(Stage.OPERATION)
     instance = yield from _running(bring_up, instance)
     bring_up.reached(Stage.RUNNING)
-    started = bring_up.clock.monotonic()
+    started = bring_up.site.clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
-    instance = yield from renew_key(bring_up.project, bring_up.compute, instance, bring_up.clock)
-    observed = _expected(bring_up.project, instance)
+    instance = yield from renew_key(bring_up.site, instance)
+    observed = _expected(bring_up.site.project, instance)
     admission = SshAdmission(bring_up)
     remote = yield from admission.open(instance, observed)
-    target = target_of(bring_up.project, instance, ensure_keypair())
-    cache_instance(bring_up.project, instance, target, bring_up.clock)
+    target = target_of(bring_up.site.project, instance, ensure_keypair())
+    cache_instance(bring_up.site.project, instance, target, bring_up.site.clock)
     where = f"{target.user}@{target.address}"
     yield Finished("ssh", f"SSH answers, host key verified: {where}",
-                   bring_up.clock.monotonic() - started)  # fmt: skip
+                   bring_up.site.clock.monotonic() - started)  # fmt: skip
     guest_stages = GuestStages(bring_up, instance, observed, pushing)
     while True:
         try:
@@ -115,9 +115,7 @@ def _running(bring_up: BringUp, instance: Instance) -> Story[Instance]:
     """Google's operation may end a moment before the VM is RUNNING and has its address."""
     if instance.status is Status.RUNNING:
         return instance
-    now = yield from wait_until(
-        bring_up.compute, instance, lambda vm: not vm.status.is_coming, bring_up.clock, "boot"
-    )
+    now = yield from wait_until(bring_up.site, instance, lambda vm: not vm.status.is_coming, "boot")
     if now is None or now.status is not Status.RUNNING:
         raise vanished_error(bring_up, instance, now, Stage.RUNNING)
     return now

@@ -44,18 +44,18 @@ class GuestStages:
         self.bring_up = bring_up
         self.pushing = pushing
         self.push: StoryTask[PushResult] | None = None
-        self.clock = bring_up.clock
+        self.clock = bring_up.site.clock
         self.instance = instance
         self.observed = observed
-        self.limit = bring_up.clock.monotonic() + STAGE_LIMIT_S
-        self.changed_at = self.looked = bring_up.clock.monotonic()
+        self.limit = bring_up.site.clock.monotonic() + STAGE_LIMIT_S
+        self.changed_at = self.looked = bring_up.site.clock.monotonic()
         self.prepared = False
         self.has_report = False
         self.has_ended = False
         self.last_text = ""
         self.shown: set[Stage] = set()
         self.waiting_for: Stage | None = None
-        self.stage_began = bring_up.clock.monotonic()
+        self.stage_began = bring_up.site.clock.monotonic()
 
     def wait(self, remote: Remote) -> Story[Driver | None]:
         """What nvidia-smi says once every stage is reached; None where no driver is to come.
@@ -142,7 +142,7 @@ class GuestStages:
 
     def _serial(self) -> str:
         try:
-            return self.bring_up.compute.serial_output(self.instance)
+            return self.bring_up.site.compute.serial_output(self.instance)
         except VmctlError:  # not everybody may read it
             return ""
 
@@ -204,7 +204,7 @@ class GuestStages:
 
     def _accept_missing(self, missing: Stage) -> Story[bool]:
         """Whether to go on without a stage that the VM's image does not promise; it is told."""
-        seen, image = self.observed, self.bring_up.project.vm.image
+        seen, image = self.observed, self.bring_up.site.project.vm.image
         if missing is Stage.DRIVER:
             if seen.driver_expected or seen.driver is not None or seen.busy or not self.has_report:
                 return False

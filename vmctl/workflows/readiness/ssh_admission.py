@@ -39,9 +39,9 @@ class SshAdmission:
 
     def __init__(self, bring_up: BringUp) -> None:
         self.bring_up = bring_up
-        self.project = bring_up.project
-        self.compute = bring_up.compute
-        self.clock = bring_up.clock
+        self.project = bring_up.site.project
+        self.compute = bring_up.site.compute
+        self.clock = bring_up.site.clock
 
     def open(self, instance: Instance, observed: Observation) -> Story[Remote]:
         """The warm connection where there is one, else a new conversation once sshd lets us in.
@@ -174,7 +174,7 @@ def describe_stop(compute: Compute, instance: Instance) -> str:
 
 def ensure_running(bring_up: BringUp, instance: Instance, missing: Stage) -> None:
     """Raise what became of a VM that is neither RUNNING nor on its way to it."""
-    now = bring_up.compute.get_instance(instance.zone, instance.name)
+    now = bring_up.site.compute.get_instance(instance.zone, instance.name)
     if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
         raise vanished_error(bring_up, instance, now, missing)
 
@@ -183,6 +183,6 @@ def vanished_error(
     bring_up: BringUp, instance: Instance, now: Instance | None, missing: Stage
 ) -> VmctlError:
     """The error of a VM that went away on its way up."""
-    why = describe_stop(bring_up.compute, now) if now else DELETED
+    why = describe_stop(bring_up.site.compute, now) if now else DELETED
     seen = Observation(instance.name, instance.zone, went=why)
     return Diagnosis(missing, why, "vmctl up").error(seen)

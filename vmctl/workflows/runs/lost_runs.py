@@ -37,26 +37,24 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
     `since` is from when on: a VM that runs again may have been off in between.
     """
     from vmctl.cloud.compute.stop_reason import explain_stop
-    from vmctl.workflows.base.api import open_cloud
     from vmctl.workflows.base.operations import wait_until
+    from vmctl.workflows.base.site import open_site
 
-    compute = yield from open_cloud(project, clock)
-    instance = compute.find_instance(project.owner, project.name)
+    site = yield from open_site(project, clock)
+    instance = site.find_vm()
     if instance is not None and instance.status.is_going:
-        if ending := explain_stop(compute, instance):
+        if ending := explain_stop(site.compute, instance):
             return ending.text
         yield Started("stop", f"{instance.name} is {instance.status}: waiting to learn why")
-        instance = yield from wait_until(
-            compute, instance, lambda vm: not vm.status.is_going, clock, "stop"
-        )
+        instance = yield from wait_until(site, instance, lambda vm: not vm.status.is_going, "stop")
     if instance is None:
         return DELETED
     if instance.status.is_stopped:
-        if ending := explain_stop(compute, instance):
+        if ending := explain_stop(site.compute, instance):
             return ending.text
         when = f" on {_local(instance.stopped_at)}" if instance.stopped_at else ""
         return f"Its VM was stopped{when}, by vmctl down, gcloud or the console."
-    return _since(compute, instance, since)
+    return _since(site.compute, instance, since)
 
 
 def _since(compute: Compute, instance: Instance, since: datetime | None) -> str:

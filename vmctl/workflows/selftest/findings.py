@@ -12,6 +12,7 @@ from vmctl.domain.events import Event, Finished, Info, Warned
 from vmctl.domain.google.api_errors import ApiError
 from vmctl.domain.google.assumptions import AssumptionResult, Outcome, finding
 from vmctl.domain.machine.instance_spec import InstanceSpec
+from vmctl.workflows.base.site import Site
 
 
 @dataclass(slots=True)
@@ -48,6 +49,11 @@ class SelftestRun:
     clock: Clock
     findings: Findings
     recorder: Recorder
+
+    @property
+    def site(self) -> Site:
+        """For what asks no question that only a self-test asks."""
+        return Site(self.project, self.compute, self.clock)
 
 
 def failure_text(failure: ApiError | None) -> str:

@@ -108,11 +108,11 @@ def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
     asked = run.compute.insert_disk(
         disk, run.plan.zone, "pd-ssd", max(size_gb, 10), run.plan.labels
     )
-    done = yield from wait_operation(run.compute, asked, run.clock, "selftest")
+    done = yield from wait_operation(run.site, asked, "selftest")
     failure = done.failure
     if failure is None:
         gone = run.compute.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
-        gone = yield from wait_operation(run.compute, gone, run.clock, "selftest")
+        gone = yield from wait_operation(run.site, gone, "selftest")
         left = "" if gone.failure is None or not_found(gone) else f"; {failure_text(gone.failure)}"
         yield findings.record(
             name, False, f"a disk of {size_gb} GB was made, and deleted again{left}"

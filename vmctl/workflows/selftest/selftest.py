@@ -31,7 +31,7 @@ from vmctl.domain.machine.placement import candidate_zones, region_of
 from vmctl.domain.money.prices import Price, disk_usd_per_month
 from vmctl.folders import data_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.selftest.cleanup import delete_leftovers, selftest_labels
 from vmctl.workflows.selftest.findings import Findings, SelftestRun
 from vmctl.workflows.selftest.read_only_checks import check_read_only
@@ -135,14 +135,15 @@ def selftest(
     real = not project.local
     file = trace or _trace_file(clock, real)
     with _recorder(file, project, real, clock) as recorder:
-        compute = SelftestCompute.of((yield from open_cloud(project, clock, recorder)))
+        site = yield from open_site(project, clock, recorder)
+        compute = SelftestCompute.of(site.compute)
         zones = _zones(project)
         shown = _plan(project, compute, zones, real)
         if real:
             yield Info(shown.text)
         if confirm is not None and not confirm(shown):
             raise InvalidInput("Nothing was created.", hint="vmctl selftest --real --yes")
-        yield from _clear_before(project, compute, clock)
+        yield from _clear_before(site, compute)
         findings = Findings()
         machine = _machine(project, zones[0], clock)
         run = SelftestRun(project, compute, machine, clock, findings, recorder)
@@ -156,7 +157,7 @@ def selftest(
         except VmctlError as error:
             trouble = error
             yield Warned(f"The self-test stops here: {error.message}")
-        yield from delete_leftovers(project, compute, clock)
+        yield from delete_leftovers(site)
     why_not = f"it stopped before: {trouble.message}" if trouble else "not checked"
     results = completed(findings.findings, why_not)
     counts = Counter(one.outcome for one in results)
@@ -176,15 +177,14 @@ def selftest(
 
 def clean_up(project: Project, *, clock: Clock | None = None) -> Story[int]:
     """After an interruption: what a self-test made goes; return how many things there were."""
-    clock = clock or Clock()
-    compute = yield from open_cloud(project, clock)
-    return (yield from delete_leftovers(project, compute, clock, interrupted=True))
+    site = yield from open_site(project, clock)
+    return (yield from delete_leftovers(site, interrupted=True))
 
 
-def _clear_before(project: Project, compute: SelftestCompute, clock: Clock) -> Story[None]:
+def _clear_before(site: Site, compute: SelftestCompute) -> Story[None]:
     """What an earlier one left goes; a VM of the same name that is not its own stays."""
-    yield from delete_leftovers(project, compute, clock)
-    for vm in compute.called(project.instance_name):
+    yield from delete_leftovers(site)
+    for vm in compute.called(site.project.instance_name):
         if SELFTEST_LABEL not in vm.labels:
             raise Conflict(
                 f"{vm.name} in {vm.zone} is your own VM, and the self-test needs its name.",

@@ -61,7 +61,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
         listed = compute.pending_insert(plan.name)
         missed = listed is None and not compute.look_at(asked).is_done
         again = compute.insert_as(plan, request_id)
-        done = yield from wait_operation(compute, asked, run.clock, "create")
+        done = yield from wait_operation(run.site, asked, "create")
         if done.failure is None or done.failure.kind not in (Kind.STOCKOUT, Kind.NOT_OFFERED):
             break
     raise_failure(done, compute.project, f"Creating {plan.name}")
@@ -83,7 +83,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
     if instance is None:
         raise VmctlError(f"{plan.name} was created, but cannot be found.", hint="vmctl selftest")
     taken = compute.insert_as(plan, str(uuid.uuid4()))
-    taken = yield from wait_operation(compute, taken, run.clock, "create")
+    taken = yield from wait_operation(run.site, taken, "create")
     yield findings.record("name-taken", already_there(taken), failure_text(taken.failure))
     yield from _as_asked(run, instance)
     yield from _counted(run, before)
@@ -142,15 +142,15 @@ def _counted(run: SelftestRun, before: quotas.Meters) -> Story[None]:
 def _while_running(run: SelftestRun, instance: Instance) -> Story[None]:
     compute, findings = run.compute, run.findings
     moved = yield from wait_operation(
-        compute, compute.set_limit(instance, run.plan.max_run_s + 60), run.clock, "selftest"
+        run.site, compute.set_limit(instance, run.plan.max_run_s + 60), "selftest"
     )
     yield findings.record("limit-fixed", moved.failure is not None, failure_text(moved.failure))
-    started = yield from wait_operation(compute, compute.start(instance), run.clock, "selftest")
+    started = yield from wait_operation(run.site, compute.start(instance), "selftest")
     yield findings.record(
         "start-when-running", started.failure is None, failure_text(started.failure)
     )
     old = yield from wait_operation(
-        compute, compute.set_metadata_under(instance, "AAAAAAAAAAA="), run.clock, "selftest"
+        run.site, compute.set_metadata_under(instance, "AAAAAAAAAAA="), "selftest"
     )
     stale = old.failure is not None and old.failure.http_status == 412
     yield findings.record("stale-fingerprint", stale, failure_text(old.failure))
@@ -164,7 +164,7 @@ def check_login(run: SelftestRun, instance: Instance) -> Story[str]:
     findings, clock = run.findings, run.clock
     began = clock.monotonic()
     yield Started("ssh", f"Waiting for SSH on {instance.name}")
-    yield from pin_host_keys(run.compute, instance, clock, "ssh")
+    yield from pin_host_keys(run.site, instance, "ssh")
     waited = clock.monotonic() - began
     pinned = known_hosts.pinned(instance.id)
     published = run.compute.host_keys(instance)
@@ -246,7 +246,7 @@ def _shut_down(run: SelftestRun, instance: Instance, remote: FabricConnection) -
         remote.run("nohup sudo -n shutdown -h now >/dev/null 2>&1 </dev/null &", timeout_s=15.0)
     except VmctlError:
         pass  # it was faster than its answer
-    off = yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
+    off = yield from wait_until(run.site, instance, lambda vm: vm.status.is_stopped, "stop")
     if off is None:
         raise VmctlError(f"{instance.name} was deleted when it was shut down.")
     began = clock.monotonic()
@@ -265,7 +265,7 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
 
     `written` is what the startup-script wrote in the boot before.
     """
-    compute, findings, clock = run.compute, run.findings, run.clock
+    compute, findings = run.compute, run.findings
     off = compute.get_instance(instance.zone, instance.name)
     if off is None or not off.status.is_stopped:
         raise TimedOut(f"{instance.name} is not off.")
@@ -274,9 +274,7 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     yield findings.record("address-released", free, said)
     answers = []
     for seconds in (29, 30):
-        done = yield from wait_operation(
-            compute, compute.set_limit(off, seconds), clock, "selftest"
-        )
+        done = yield from wait_operation(run.site, compute.set_limit(off, seconds), "selftest")
         answers.append(done.failure)
     right = answers[0] is not None and answers[1] is None
     yield findings.record(
@@ -286,16 +284,14 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     )
     limit_s = run.plan.max_run_s - 60
     asked = compute.set_limit(off, limit_s)
-    yield from wait_done(compute, asked, clock, "selftest", "Setting the run limit")
+    yield from wait_done(run.site, asked, "selftest", "Setting the run limit")
     before = off.started_at
     yield Started("start", f"Starting {instance.name} again")
-    done = yield from wait_operation(compute, compute.start(off), clock, "start")
+    done = yield from wait_operation(run.site, compute.start(off), "start")
     if done.failure is not None and done.failure.kind is Kind.STOCKOUT:
         raise NoCapacity(f"Its zone has no capacity any more: {done.failure.message}")
     raise_failure(done, compute.project, f"Starting {instance.name}")
-    on = yield from wait_until(
-        compute, instance, lambda vm: vm.status is Status.RUNNING, clock, "start"
-    )
+    on = yield from wait_until(run.site, instance, lambda vm: vm.status is Status.RUNNING, "start")
     if on is None:
         raise VmctlError(f"{instance.name} is deleted.")
     right, said = _limit(run, on, limit_s)
@@ -312,12 +308,12 @@ def _later(now: datetime | None, before: datetime | None) -> bool:
 
 
 def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
-    compute, findings, clock = run.compute, run.findings, run.clock
+    compute, findings = run.compute, run.findings
     yield Started("stop", f"Stopping {instance.name}")
     stopping = compute.stop(instance)
     raise_failure(stopping, compute.project, f"Stopping {instance.name}")
-    early = yield from wait_operation(compute, compute.start(instance), clock, "stop")
-    yield from wait_done(compute, stopping, clock, "stop", f"Stopping {instance.name}")
+    early = yield from wait_operation(run.site, compute.start(instance), "stop")
+    yield from wait_done(run.site, stopping, "stop", f"Stopping {instance.name}")
     name = "start-while-stopping"
     if early.failure is not None:
         yield findings.record(
@@ -325,9 +321,9 @@ def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
         )
     else:
         yield findings.skip(name, "it was off, or not yet stopping, before it could be started")
-        done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
-    yield from wait_until(compute, instance, lambda vm: vm.status.is_stopped, clock, "stop")
-    done = yield from wait_operation(compute, compute.stop(instance), clock, "stop")
+        done = yield from wait_operation(run.site, compute.stop(instance), "stop")
+    yield from wait_until(run.site, instance, lambda vm: vm.status.is_stopped, "stop")
+    done = yield from wait_operation(run.site, compute.stop(instance), "stop")
     yield findings.record("stop-twice", done.failure is None, failure_text(done.failure))
 
 
@@ -337,14 +333,14 @@ def check_delete(run: SelftestRun, instance: Instance) -> Story[None]:
     began = clock.monotonic()
     yield Started("delete", f"Deleting {instance.name}")
     asked = compute.delete(instance)
-    yield from wait_done(compute, asked, clock, "delete", f"Deleting {instance.name}")
-    yield from wait_until(compute, instance, lambda vm: False, clock, "delete")
+    yield from wait_done(run.site, asked, "delete", f"Deleting {instance.name}")
+    yield from wait_until(run.site, instance, lambda vm: False, "delete")
     known_hosts.unpin(instance.id)
     yield Finished("delete", f"{instance.name} is deleted", clock.monotonic() - began)
     disk = compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk)
     said = "was deleted as well" if disk is None else "is still there"
     yield findings.record("disk-goes-along", disk is None, f"the disk {instance.boot_disk} {said}")
-    again = yield from wait_operation(compute, compute.delete(instance), clock, "delete")
+    again = yield from wait_operation(run.site, compute.delete(instance), "delete")
     read = compute.get_instance(instance.zone, instance.name)
     yield findings.record(
         "gone-is-404", not_found(again) and read is None, failure_text(again.failure)

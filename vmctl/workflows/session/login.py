@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from vmctl.clock import Clock
 from vmctl.cloud.compute.compute import Compute, raise_failure
 from vmctl.cloud.compute.responses import host_keys_in_log
-from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, InvalidInput, TimedOut
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM, key_entry, merged_keys, time_left
@@ -13,6 +11,7 @@ from vmctl.domain.machine.instance import Instance
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.operations import gap_s, wait_operation
+from vmctl.workflows.base.site import Site
 
 HOST_KEYS_LIMIT_S = 300.0  # a first boot that installs a driver publishes them early
 OTHER_KINDS_AFTER_S = 10.0
@@ -20,9 +19,7 @@ SERIAL_PORT_AFTER_S = 60.0
 TRIES = 3  # of a change that others may come in between
 
 
-def renew_key(
-    project: Project, compute: Compute, instance: Instance, clock: Clock
-) -> Story[Instance]:
+def renew_key(site: Site, instance: Instance) -> Story[Instance]:
     """Renew vmctl's key on the VM when less than half of its time is left.
 
     The guest agent removes a user whose last key has expired, so use renews it. Raises
@@ -32,39 +29,48 @@ def renew_key(
         raise AccessDenied(
             f"OS Login is on for {instance.name}: Google ignores the keys in its metadata.",
             hint=f"gcloud compute instances add-metadata {instance.name} --zone {instance.zone} "
-            f"--project {compute.project} --metadata {OS_LOGIN_ITEM}=FALSE",
+            f"--project {site.compute.project} --metadata {OS_LOGIN_ITEM}=FALSE",
         )
-    pair, now = ensure_keypair(), clock.now()
-    left = time_left(instance.ssh_keys, project.login_user, pair.public_line, now)
-    if left > project.key_lifetime / 2:
+    project, now = site.project, site.clock.now()
+    public_line = ensure_keypair().public_line
+    if (
+        time_left(instance.ssh_keys, project.login_user, public_line, now)
+        > project.key_lifetime / 2
+    ):
         return instance
-    entry = key_entry(project.login_user, pair.public_line, now + project.key_lifetime)
+    entry = new_key_entry(site)
 
     def items(vm: Instance) -> dict[str, str]:
         return {"ssh-keys": merged_keys(vm.ssh_keys, entry, now), OS_LOGIN_ITEM: "FALSE"}
 
     for _ in range(TRIES):
-        asked = compute.set_metadata(instance, items)
-        done = yield from wait_operation(compute, asked, clock, "key")
+        asked = site.compute.set_metadata(instance, items)
+        done = yield from wait_operation(site, asked, "key")
         # Google says it at once, or only when the operation ends
         if done.failure is None or done.failure.http_status != 412:
             break
-        instance = compute.get_instance(instance.zone, instance.name) or instance
-    raise_failure(done, compute.project, f"Renewing the login key of {instance.name}")
-    return compute.get_instance(instance.zone, instance.name) or instance
+        instance = site.reload(instance)
+    raise_failure(done, site.compute.project, f"Renewing the login key of {instance.name}")
+    return site.reload(instance)
 
 
-def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str) -> Story[None]:
+def new_key_entry(site: Site) -> str:
+    """The line of the `ssh-keys` metadata that lets us in, for as long as the settings say."""
+    project, expires_at = site.project, site.clock.now() + site.project.key_lifetime
+    return key_entry(project.login_user, ensure_keypair().public_line, expires_at)
+
+
+def pin_host_keys(site: Site, instance: Instance, step: str) -> Story[None]:
     """Wait until the VM has published its host keys and pin them; pinned ones stay.
 
     They come through the API, never from the connection itself. Raises HostKeyChanged, TimedOut.
     """
     if known_hosts.pinned(instance.id):
         return
-    began, serial = clock.monotonic(), False
+    began, serial = site.clock.monotonic(), False
     while True:
-        waited = clock.monotonic() - began
-        if try_to_pin(compute, instance, waited):
+        waited = site.clock.monotonic() - began
+        if try_to_pin(site.compute, instance, waited):
             return
         if waited > HOST_KEYS_LIMIT_S:
             raise TimedOut(
@@ -76,7 +82,7 @@ def pin_host_keys(compute: Compute, instance: Instance, clock: Clock, step: str)
         if waited > SERIAL_PORT_AFTER_S and not serial:
             serial = True
             yield Advanced(step, "no host keys yet: reading the serial port as well")
-        clock.sleep(gap_s(waited))
+        site.clock.sleep(gap_s(waited))
 
 
 def try_to_pin(compute: Compute, instance: Instance, waited_s: float) -> bool:

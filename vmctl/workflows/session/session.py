@@ -113,11 +113,11 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     """The running VM and its endpoint from the API, its host keys pinned, our key on it."""
     # these bring the Google client along, which a warm command does without
     from vmctl.domain.machine.instance import Status
-    from vmctl.workflows.base.api import open_cloud
+    from vmctl.workflows.base.site import open_site
     from vmctl.workflows.session.login import pin_host_keys, renew_key
 
-    compute = yield from open_cloud(project, clock)
-    instance = compute.find_instance(project.owner, project.name)
+    site = yield from open_site(project, clock)
+    instance = site.find_vm()
     if known is not None and instance is None:
         disconnect(project)
     elif known is not None and instance is not None and _target_differs(known.target, instance):
@@ -128,14 +128,14 @@ def _find(project: Project, known: _Cached | None, clock: Clock) -> Story[tuple[
     if instance.status is not Status.RUNNING:
         from vmctl.cloud.compute.stop_reason import explain_stop
 
-        ending = explain_stop(compute, instance)
+        ending = explain_stop(site.compute, instance)
         why = f" {ending.text}" if ending else ""
         raise Conflict(
             f"The VM {instance.name} is {instance.status}, not running.{why}",
             hint="Start it: vmctl up",
         )
-    instance = yield from renew_key(project, compute, instance, clock)
-    yield from pin_host_keys(compute, instance, clock, "ssh")
+    instance = yield from renew_key(site, instance)
+    yield from pin_host_keys(site, instance, "ssh")
     return instance, target_of(project, instance, ensure_keypair())
 
 

@@ -13,7 +13,7 @@ from vmctl.domain.login.ssh_config import Host, names_for
 from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.ssh.identity import user_ssh_config
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import open_site
 from vmctl.workflows.session.session import connect, identity_of
 
 
@@ -40,9 +40,9 @@ def ssh_config(
     """
     clock = clock or Clock()
     file = file or user_ssh_config.default_file()
-    compute = yield from open_cloud(project, clock)
+    site = yield from open_site(project, clock)
     # the name stays this VM's when gcloud is pointed at another project
-    project = replace(project, google_project=compute.project)
+    project = replace(project, google_project=site.compute.project)
     target: Target | None = None
     try:
         session = yield from connect(project, clock=clock, verify=True)

@@ -7,12 +7,10 @@ blocked are they suspended, until it has been let in and they are set again.
 
 from __future__ import annotations
 
-from vmctl.clock import Clock
 from vmctl.cloud.compute import firewall
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.compute.guest_attributes import watch_report
 from vmctl.cloud.compute.resources import ingress_rules
-from vmctl.config import Project
 from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story
 from vmctl.domain.google.operation import Operation
@@ -29,11 +27,12 @@ from vmctl.domain.network.ssh_restriction import (
 )
 from vmctl.ssh.session.remote import Remote
 from vmctl.workflows.base.operations import wait_deleted, wait_done, wait_operation
+from vmctl.workflows.base.site import Site
 from vmctl.workflows.base.stories import drain
 
 
 def restriction_for(
-    project: Project, compute: Compute, instance: Instance, clock: Clock, *, is_new: bool
+    site: Site, instance: Instance, *, is_new: bool
 ) -> Story[SshRestriction | None]:
     """The restriction of SSH to a VM; None where SSH is not restricted.
 
@@ -42,13 +41,13 @@ def restriction_for(
     an `up` that was killed is enforced again.
     """
     if not instance.external:
-        _check_proxy(compute, instance)
-    wanted = project.vm.restrict_ssh
+        _check_proxy(site.compute, instance)
+    wanted = site.project.vm.restrict_ssh
     limited = bool(instance.labels.get(LIMIT_LABEL))
     if wanted is None and not limited and not is_new:
         return None
-    restriction = SshRestriction(compute, instance, clock)
-    deny = firewall.read_rule(compute, restriction.names.deny)
+    restriction = SshRestriction(site, instance)
+    deny = firewall.read_rule(site.compute, restriction.names.deny)
     if wanted is False:
         if limited or deny is not None:
             yield from restriction.remove()
@@ -56,25 +55,26 @@ def restriction_for(
     if deny is None and not wanted and not limited:
         return None
     if deny is not None and not deny.in_force:
-        in_force = firewall.set_in_force(compute, restriction.names.deny, True)
+        in_force = firewall.set_in_force(site.compute, restriction.names.deny, True)
         yield from restriction.wait_done(in_force)
     restriction.enforced = deny is not None and instance.external
     return restriction
 
 
-def remove_restriction(compute: Compute, instance: Instance, clock: Clock) -> Story[None]:
+def remove_restriction(site: Site, instance: Instance) -> Story[None]:
     """Delete the rules of a deleted VM; nothing happens for one that had none."""
     if instance.labels.get(LIMIT_LABEL):
-        yield from _delete(compute, RuleNames.of(instance.name), clock)
+        yield from _delete(site, RuleNames.of(instance.name))
 
 
 class SshRestriction:
     """The limit of one VM; `shut` while its rules keep out whom they do not name."""
 
-    def __init__(self, compute: Compute, instance: Instance, clock: Clock) -> None:
-        self.compute = compute
+    def __init__(self, site: Site, instance: Instance) -> None:
+        self.site = site
+        self.compute = site.compute
+        self.clock = site.clock
         self.instance = instance
-        self.clock = clock
         self.names = RuleNames.of(instance.name)
         self.enforced = False
         self._suspension: Operation | None = None
@@ -88,7 +88,7 @@ class SshRestriction:
         """
         if not self.enforced:
             return False
-        now, clock = self.compute.now(self.clock.now()), self.clock
+        now, clock = self.site.now(), self.clock
         started = instance.started_at or instance.created_at or now
         if self._reported_at is None:
             report = watch_report(self.compute, instance)
@@ -111,7 +111,7 @@ class SshRestriction:
         """Enforce what was suspended: nobody was let in, or nobody waits any more."""
         if self._suspension is None:
             return
-        drain(wait_operation(self.compute, self._suspension, self.clock, "limit"))
+        drain(wait_operation(self.site, self._suspension, "limit"))
         drain(self.wait_done(firewall.set_in_force(self.compute, self.names.deny, True)))
         allow = firewall.read_rule(self.compute, self.names.allow)
         if allow is not None and allow.sources:
@@ -151,7 +151,7 @@ class SshRestriction:
         """Delete the restriction: the network's own rules decide."""
         began = self.clock.monotonic()
         yield Started("limit", f"Lifting the restriction of SSH to {self.instance.name}")
-        yield from _delete(self.compute, self.names, self.clock)
+        yield from _delete(self.site, self.names)
         yield from self.wait_done(self.compute.set_labels(self.instance, {LIMIT_LABEL: None}))
         yield Finished("limit", "SSH is open to everyone whom the network's rules allow",
                        self.clock.monotonic() - began)  # fmt: skip
@@ -159,7 +159,7 @@ class SshRestriction:
     def wait_done(self, operation: Operation) -> Story[None]:
         """Wait for a change; raises why it was refused."""
         doing = f"Changing the firewall of {self.instance.name}"
-        yield from wait_done(self.compute, operation, self.clock, "limit", doing)
+        yield from wait_done(self.site, operation, "limit", doing)
 
     def _set_label(self, value: str) -> None:
         """Write on the VM to whom SSH is limited."""
@@ -167,10 +167,10 @@ class SshRestriction:
         self._label = value
 
 
-def _delete(compute: Compute, names: RuleNames, clock: Clock) -> Story[None]:
+def _delete(site: Site, names: RuleNames) -> Story[None]:
     for name in (names.deny, names.allow):  # in this order nobody is shut out meanwhile
-        asked = firewall.delete_rule(compute, name)
-        yield from wait_deleted(compute, asked, clock, "limit", f"the firewall rule {name}")
+        asked = firewall.delete_rule(site.compute, name)
+        yield from wait_deleted(site, asked, "limit", f"the firewall rule {name}")
 
 
 def _check_proxy(compute: Compute, instance: Instance) -> None:

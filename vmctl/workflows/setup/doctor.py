@@ -27,7 +27,7 @@ from vmctl.domain.readiness.checks import (
 )
 from vmctl.folders import cache_dir, data_dir, runtime_dir
 from vmctl.ssh.local_programs import installed
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import open_site
 from vmctl.workflows.machine.request import MachineRequest, parse_request
 from vmctl.workflows.setup.doctor_checks import inside
 
@@ -69,7 +69,7 @@ def _settings(
         findings.append(CheckResult.of(Check.SETTINGS, trouble))
         return None
     try:
-        wish = parse_request(project)
+        wish = parse_request(project.vm)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.SETTINGS, error))
         return None
@@ -102,7 +102,7 @@ def _cloud(
 ) -> Story[Compute | None]:
     """The project, the API and billing; None when one of them stands in the way."""
     try:
-        compute = yield from open_cloud(project, clock)
+        compute = (yield from open_site(project, clock)).compute
     except InvalidInput as error:
         check = Check.API if project.local else Check.PROJECT
         findings.append(CheckResult.of(check, error))

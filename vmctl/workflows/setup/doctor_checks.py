@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from vmctl.cloud import price_table
 from vmctl.cloud.compute import quotas, resources
 from vmctl.cloud.compute.compute import Compute
 from vmctl.config import Project
@@ -12,7 +13,7 @@ from vmctl.domain.errors import AccessDenied, VmctlError
 from vmctl.domain.events import Started, Story
 from vmctl.domain.google.api_errors import advice, quota_page
 from vmctl.domain.google.quota import gpu_metric, shortages
-from vmctl.domain.machine.instance import Instance
+from vmctl.domain.machine.instance import NETWORK_TAG, Instance
 from vmctl.domain.machine.instance_spec import cautions
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.machine.placement import region_of
@@ -25,11 +26,10 @@ from vmctl.domain.readiness.checks import (
     check_image,
     check_nat,
 )
-from vmctl.workflows.machine.quota_check import Allowance, demand_for, shortage_error
+from vmctl.workflows.machine.quota_check import QuotaLimits, demand_for, shortage_error
 from vmctl.workflows.machine.request import MachineRequest
 
 RECENT = timedelta(hours=24)
-TAG = "vmctl"  # that every VM of vmctl's carries
 
 
 def inside(
@@ -136,8 +136,9 @@ def _quota(
         gpu, machine = instance.gpu, MachineType.parse(instance.machine_type)
         spot, region, disk_gb = instance.spot, instance.region, 0
         address = instance.external
-    wanted = demand_for(gpu, machine, spot=spot, new_disk_gb=disk_gb, address=address)
-    allowance = Allowance(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))
+    rows = price_table.rows(gpu, machine.name)
+    wanted = demand_for(gpu, machine, rows, spot=spot, new_disk_gb=disk_gb, address=address)
+    allowance = QuotaLimits(quotas.quotas_of_project(compute), quotas.quotas_by_region(compute))
     short = shortages(
         wanted.needs, region, allowance.by_region.get(region, {}), allowance.of_project
     )
@@ -182,14 +183,14 @@ def _network(
     if proxied:
         there = check_nat(wish.region, name, _has_nat(compute, wish.region, network))
     try:
-        tags = {TAG, *(instance.tags if instance else ())}
+        tags = {NETWORK_TAG, *(instance.tags if instance else ())}
         door = evaluate_ssh(resources.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
         message = f"The firewall rules of {name} cannot be read: {error.message}"
         return [there, CheckResult(Check.FIREWALL, CheckStatus.WARNING, message, error.hint)]
     except VmctlError as error:
         return [there, CheckResult.of(Check.FIREWALL, error)]
-    return [there, check_firewall(door, name, TAG, proxied=proxied)]
+    return [there, check_firewall(door, name, NETWORK_TAG, proxied=proxied)]
 
 
 def _has_nat(compute: Compute, region: str, network: str) -> bool:

@@ -13,7 +13,7 @@ from vmctl.cloud.client import LOCAL_PROJECT
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
 from vmctl.domain.events import Finished, Info, Started, Story
-from vmctl.workflows.base.api import ensure_emulator
+from vmctl.workflows.base.site import ensure_emulator
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from vmctl.domain.runs.tunnel import parse_forwarding, parse_port
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
-from vmctl.workflows.base.api import open_cloud
+from vmctl.workflows.base.site import open_site
 from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
 from vmctl.workflows.runs.run import job_named
 from vmctl.workflows.session.shell import remote_line
@@ -56,7 +56,7 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     """
     yield from ()
     clock = clock or Clock()
-    wish = parse_request(project)
+    wish = parse_request(project.vm)
     zones = _zones(project, wish)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
@@ -164,20 +164,20 @@ def _equivalent(project: Project, name: str, steps: tuple[Step, ...]) -> Equival
 def _found(project: Project) -> Story[tuple[Place, str]]:
     """Where the VM is, and its machine type; the settings' answer where nobody can tell."""
     try:
-        compute = yield from open_cloud(project, Clock())
-        instance = compute.find_instance(project.owner, project.name)
+        site = yield from open_site(project)
+        instance = site.find_vm()
     except VmctlError as error:
         yield Info(f"{error.message} The lines show the first zone that `vmctl up` would try.")
         google = project.google_project or "PROJECT"
     else:
         if instance is not None:
-            found = _place(project, instance.zone, compute.project)
+            found = _place(project, instance.zone, site.compute.project)
             hidden = not instance.external
             place = replace(found, through_iap=hidden, instance_id=instance.id)
             return place, instance.machine_type
         yield Info("There is no VM yet: the lines show the first zone that `vmctl up` would try.")
-        google = compute.project
-    wish = parse_request(project)
+        google = site.compute.project
+    wish = parse_request(project.vm)
     return _place(project, _zones(project, wish)[0], google), wish.machine.name
 
 

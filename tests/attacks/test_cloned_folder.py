@@ -309,7 +309,7 @@ def test_no_program_of_a_repository_runs_at_push_dry_run(
         assert not mark.exists(), form
 
 
-def test_git_is_told_nothing_by_the_environment_and_all_by_us(
+def test_git_obeys_nothing_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project(tmp_path / "train", "", {"a.csv": "", ".gitignore": "*.csv\n"})

@@ -285,7 +285,7 @@ def posing(
 
 
 @pytest.mark.parametrize("how", ["with a certificate of its own", "in the clear"])
-def test_an_impostor_at_its_port_is_told_nothing(
+def test_an_impostor_at_its_port_learns_nothing(
     emulator: Emulator, tmp_path: Path, how: str
 ) -> None:
     laptop = Laptop(tmp_path / "home", emulator.home)

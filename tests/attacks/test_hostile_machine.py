@@ -558,7 +558,7 @@ def test_without_a_record_a_pull_only_says_what_differs(
     assert files_of(pushed.root)["train.py"] == "edited once more"
 
 
-def test_a_notebook_made_on_the_machine_is_told_of_and_comes_by_its_name(
+def test_a_notebook_made_on_the_machine_is_listed_and_comes_by_its_name(
     machine: LocalMachine, pushed: Project
 ) -> None:
     for name in ("notes/b.ipynb", "unet.pth", "notes/.hidden"):
@@ -600,7 +600,7 @@ def cut(path: Path) -> None:
         pytest.param("fetch", "vmctl_guest/files/__pycache__/sender.*", marks=MORE),
     ],
 )
-def test_a_helper_that_was_cut_short_is_installed_anew_by_the_next_command(
+def test_a_helper_that_was_cut_short_is_installed_again_by_the_next_command(
     machine: LocalMachine, project: Project, verb: str, broken: str
 ) -> None:
     write(project.root, {"a": "1"})

@@ -70,7 +70,7 @@ class Watched:
                 yield json.loads(line)
 
 
-def test_a_driver_and_a_lock_are_told_as_they_come(tools: Path, tmp_path: Path) -> None:
+def test_a_driver_and_a_lock_are_reported_as_they_come(tools: Path, tmp_path: Path) -> None:
     with Watched(gpus=1, torch=False) as watched:
         reports = watched.reports()
         first = next(reports)
@@ -83,7 +83,7 @@ def test_a_driver_and_a_lock_are_told_as_they_come(tools: Path, tmp_path: Path) 
         assert watched.process.wait(20) == 0, "with nothing more to come it ends"
 
 
-def test_a_system_that_still_starts_is_told(tools: Path) -> None:
+def test_a_system_that_still_starts_is_reported(tools: Path) -> None:
     put(tools, "systemctl", '[ "$1" = is-active ] && echo activating || echo starting')
     with Watched(gpus=0, torch=False) as watched:
         reports = watched.reports()
@@ -95,7 +95,7 @@ def test_a_system_that_still_starts_is_told(tools: Path) -> None:
         assert watched.process.wait(20) == 0
 
 
-def test_it_ends_with_whoever_listened(tools: Path) -> None:
+def test_it_ends_with_its_listener(tools: Path) -> None:
     with Watched(gpus=1, torch=False) as watched:
         next(watched.reports())
         assert watched.process.stdin is not None

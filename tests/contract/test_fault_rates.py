@@ -17,7 +17,7 @@ ZONES = "/compute/v1/projects/p-storm/zones"
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_storm_refuses_every_second_call(emulator: Emulator, status: int) -> None:
+def test_a_fault_rate_refuses_every_second_call(emulator: Emulator, status: int) -> None:
     storm = {"kind": "http", "status": status, "method": "compute.zones.*", "share": 0.5}
     with emulator.fault(**storm):
         answers = [emulator.send("GET", ZONES)[0] for _ in range(6)]

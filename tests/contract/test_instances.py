@@ -254,9 +254,7 @@ def test_reset_keeps_address_and_state_and_nothing_starts_while_it_is_stopping(
 # -- disks and GPUs --------------------------------------------------------------------------
 
 
-def test_a_kept_disk_boots_again_with_its_content_and_goes_only_if_told(
-    cloud: Cloud, key: Key
-) -> None:
+def test_a_kept_disk_boots_again_and_is_deleted_only_on_request(cloud: Cloud, key: Key) -> None:
     def disks() -> list[tuple[str, list[str]]]:
         found = cloud.api.disks().list(project=cloud.project, zone=ZONE).execute()
         return [(disk["name"], disk.get("users", [])) for disk in found.get("items", ())]

@@ -214,7 +214,7 @@ def test_a_question_asked_again_and_again_counts_once(emulator: Emulator) -> Non
     assert emulator.admin("DELETE", "hold")["calls"] == 4
 
 
-def test_a_malformed_wish_to_hold_is_refused(emulator: Emulator) -> None:
+def test_a_malformed_hold_is_refused(emulator: Emulator) -> None:
     for body in (
         {},
         {"call": 0},

@@ -346,7 +346,7 @@ def test_a_file_of_another_kind_in_the_way(world: World) -> None:
     assert (world.remote / "a/output").read_text() == "precious"
 
 
-def test_a_job_that_names_what_stays_here_is_told_once(world: World) -> None:
+def test_a_job_that_names_what_stays_here_is_warned_about_once(world: World) -> None:
     write(world.root, {"work/train.py": "1", "data/set/x": "2", "work/prepare.sh": "3"})
     job = JobSettings(
         "train", "python train.py --data ../data/set --out=../runs", "work", ("./prepare.sh",)

@@ -253,7 +253,7 @@ def nobodys(library: Path) -> Iterator[Path]:
 
 
 @only_root
-def test_a_file_that_somebody_else_took_over_is_mended_by_a_copy(nobodys: Path) -> None:
+def test_a_file_of_another_owner_is_replaced_by_a_copy(nobodys: Path) -> None:
     home = nobodys / "home"
 
     def push(files: dict[str, bytes]) -> tuple[int, dict[str, Any]]:

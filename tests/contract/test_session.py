@@ -112,7 +112,7 @@ def test_changed_or_unknown_host_key_is_an_error_never_a_question(
         wait_for_ssh(target, time.monotonic() + 5, Clock())
 
 
-def test_refused_key_and_silent_port_are_told_apart(own_world: World) -> None:
+def test_refused_key_and_silent_port_are_distinguished(own_world: World) -> None:
     target = own_world.target
     assert target is not None
     kept = own_world.sshd.authorized.read_text()

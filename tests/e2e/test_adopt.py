@@ -89,7 +89,7 @@ def lab(tmp_path: Path) -> Path:
     return project(tmp_path / "lab", BASE.replace("[vm]\n", '[vm]\ngpu = "none"\n'))
 
 
-def test_a_running_vm_is_told_changed_and_made_ready(cloud: LocalCloud, lab: Path) -> None:
+def test_a_running_vm_is_shown_changed_and_made_ready(cloud: LocalCloud, lab: Path) -> None:
     make(cloud, "console-vm")
     before = look(cloud, "console-vm")
     told = cloud.laptop("adopt", "console-vm", "--dry-run", cwd=lab)
@@ -192,7 +192,7 @@ def test_what_cannot_be_had_is_refused_and_a_host_key_that_is_given_counts(
     )
 
 
-def test_what_is_otherwise_than_vmctl_makes_it_is_put_right_or_told(
+def test_what_is_otherwise_than_vmctl_makes_it_is_put_right_or_named(
     cloud: LocalCloud, tmp_path: Path
 ) -> None:
     """A disk that would have stayed, OS Login in force, and no GPU where the settings want one."""

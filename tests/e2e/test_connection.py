@@ -598,7 +598,7 @@ def anew(moved: Lost) -> Lost:
     return moved
 
 
-def test_a_vm_that_was_made_anew_is_another_one(anew: Lost) -> None:
+def test_a_vm_that_was_made_again_is_another_one(anew: Lost) -> None:
     machine = anew.stalled["anew"]
     before = machine.file("conf").read_text()
     assert timed_exec(machine, "ls", "/home/vmctl") == ""

@@ -189,7 +189,7 @@ def test_a_name_that_somebody_else_has_taken(cloud: LocalCloud, tmp_path: Path) 
     assert "vmctl adopt tester-taken" in the(document, "machine")["fix"]
 
 
-def test_what_google_said_last_is_told_and_a_machine_that_runs_needs_no_more_quota(
+def test_the_last_answer_is_shown_and_a_running_machine_needs_no_more_quota(
     cloud: LocalCloud,
 ) -> None:
     cloud.fault(kind="stockout", gpu="nvidia-tesla-t4", zonesAvailable=["us-central1-a"])

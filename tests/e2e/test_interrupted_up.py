@@ -46,7 +46,7 @@ def test_two_at_once_make_one_machine(cloud: LocalCloud) -> None:
     assert len(cloud.machines()) == 1
 
 
-def test_a_strangers_machine_of_the_same_name_is_left_alone(cloud: LocalCloud) -> None:
+def test_another_owners_machine_of_the_same_name_is_left_alone(cloud: LocalCloud) -> None:
     disk = {"sourceImage": "projects/debian-cloud/global/images/family/debian-12"}
     body = {
         "name": "tester-vm",

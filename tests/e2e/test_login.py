@@ -101,7 +101,7 @@ def test_a_project_that_asks_for_os_login_works(guarded: LocalCloud) -> None:
     assert guarded("exec", "echo", "in").stdout == "in\n"
 
 
-def test_os_login_on_the_vm_is_named_with_the_command_that_mends_it(guarded: LocalCloud) -> None:
+def test_os_login_on_the_vm_is_named_with_the_command_that_fixes_it(guarded: LocalCloud) -> None:
     set_metadata(guarded, enable_oslogin="TRUE")
     error = run_failing(guarded, code=5)
     assert "OS Login is on for tester-vm" in error["message"]
@@ -188,7 +188,7 @@ def test_ssh_is_limited_to_the_address_that_the_vm_sees(limited: LocalCloud) -> 
     }
 
 
-def test_from_another_address_up_sets_the_limit_anew(limited: LocalCloud) -> None:
+def test_from_another_address_up_sets_the_restriction_again(limited: LocalCloud) -> None:
     move_away(limited)
     other = elsewhere(limited, "first")
     shut = other("exec", "true", cwd=limited.folder, code=7)
@@ -204,7 +204,7 @@ def test_from_another_address_up_sets_the_limit_anew(limited: LocalCloud) -> Non
     assert not rules(limited)[DENY]["disabled"]
 
 
-def test_an_up_that_fails_leaves_the_door_shut(limited: LocalCloud) -> None:
+def test_an_up_that_fails_leaves_the_restriction_in_force(limited: LocalCloud) -> None:
     move_away(limited)
     set_metadata(limited, enable_oslogin="TRUE")
     elsewhere(limited, "second")("up", cwd=limited.folder, code=5)
@@ -281,7 +281,7 @@ def test_ssh_limited_to_the_proxy_stays_reachable(hidden: LocalCloud) -> None:
 
 
 @needs_gcloud
-def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_mending(hidden: LocalCloud) -> None:
+def test_a_firewall_that_shuts_the_proxy_out_is_named_with_its_fix(hidden: LocalCloud) -> None:
     shut = {
         "name": "no-ssh",
         "network": "global/networks/default",

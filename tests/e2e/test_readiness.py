@@ -88,7 +88,7 @@ def ended(climbing: subprocess.Popen[bytes]) -> str:
         return climbing.communicate()[1].decode()
 
 
-def test_each_rung_is_noticed_within_a_second_of_its_time(cloud: BringUpCloud) -> None:
+def test_each_stage_is_noticed_within_a_second_of_its_time(cloud: BringUpCloud) -> None:
     """Where a rule for our tag alone lets us in, too: it is seen while the port takes its time."""
     boot_s = 12
     running_s = boot_s / 4

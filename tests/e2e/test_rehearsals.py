@@ -26,7 +26,7 @@ def stepped() -> Iterator[tuple[Laptop, Path]]:
     shutil.rmtree(base, ignore_errors=True)
 
 
-def test_a_storm_of_refusals_is_sat_out_and_a_spot_machine_taken_back_on_request(
+def test_a_burst_of_refusals_is_waited_out_and_a_spot_machine_preempted_on_request(
     cloud: HeldCloud,
 ) -> None:
     cloud("emulator", "fault", "http", "status=429", "share=0.5")
@@ -53,7 +53,7 @@ def test_a_fault_that_nobody_knows_is_refused_with_those_that_there_are(cloud: H
     assert "vmctl emulator fault --help" in told
 
 
-def test_a_stepped_clock_moves_when_it_is_told_to(stepped: tuple[Laptop, Path]) -> None:
+def test_a_stepped_clock_moves_on_request(stepped: tuple[Laptop, Path]) -> None:
     laptop, folder = stepped
     before = laptop.json("emulator", "clock", cwd=folder)
     assert before["kind"] == "stepped"

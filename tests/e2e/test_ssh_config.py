@@ -117,7 +117,7 @@ def test_a_vm_that_is_off_is_said_to_be_off_and_followed_when_it_was_started_els
         assert desk.address() != before
 
 
-def test_the_name_follows_a_vm_made_anew_and_its_host_keys(desk: Desk) -> None:
+def test_the_name_follows_a_vm_made_again_and_its_host_keys(desk: Desk) -> None:
     desk.ssh("echo old >note")
     desk.other("down", "--delete", "--yes", cwd=desk.folder)
     desk.other("up", cwd=desk.folder)

@@ -63,7 +63,9 @@ def killed_at_the_next_change_of_a_rule(cloud: HeldCloud) -> None:
     assert method == "compute.firewalls.patch"
 
 
-def test_a_door_that_opens_late_is_waited_for_and_nothing_is_lifted(stepped: BringUpCloud) -> None:
+def test_a_port_that_opens_late_is_waited_for_and_no_rule_is_suspended(
+    stepped: BringUpCloud,
+) -> None:
     stepped.up(gpu="none")
     stepped.laptop("down", cwd=stepped.folder)
     before = len(changes(stepped))
@@ -81,7 +83,7 @@ def test_from_another_address_the_limit_is_set_before_the_vm_is_ready(away: Held
     assert "restricted to your address 127.0.0.1" in away("status").stdout
 
 
-def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: HeldCloud) -> None:
+def test_a_rule_that_a_killed_up_suspended_is_restored_by_the_next(away: HeldCloud) -> None:
     killed_at_the_next_change_of_a_rule(away)
     assert not is_shut(away)
     assert "currently not restricted; to restrict it again: vmctl up" in away("status").stdout
@@ -92,7 +94,7 @@ def test_a_limit_that_a_killed_up_lifted_is_told_and_set_by_the_next(away: HeldC
     assert "restricted to your address 127.0.0.1" in away("status").stdout
 
 
-def test_when_the_vm_is_not_the_one_that_we_know_the_door_is_shut_again(away: HeldCloud) -> None:
+def test_when_the_vm_is_another_one_the_rule_is_restored(away: HeldCloud) -> None:
     (vm,) = away.all("instances")
     pins = away.laptop.home / "data" / "hostkeys" / f"compute.{vm['id']}"
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIB6sJbZ2w0b5M1vMZx0m0o3Z1x9m0f8kq5jz4m0tq3nB"

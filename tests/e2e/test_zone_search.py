@@ -28,7 +28,7 @@ def test_a_stockout_goes_to_the_zone_that_google_names_and_says_so(cloud: LocalC
     assert f"{ZONE_D}: As far as here." in told
 
 
-def test_a_hint_outside_of_what_is_allowed_is_told_and_not_followed(cloud: LocalCloud) -> None:
+def test_a_hint_outside_of_what_is_allowed_is_shown_and_not_followed(cloud: LocalCloud) -> None:
     cloud.fault(kind="stockout", zone="europe-west1-*", zonesAvailable=["europe-west4-a"])
     document = run_failing(cloud, code=6)
     assert attempts_of(document) == [(zone, "stockout") for zone in (ZONE_B, ZONE_C, ZONE_D)]
@@ -90,7 +90,7 @@ def test_a_chosen_zone_without_capacity_is_the_end(cloud: LocalCloud) -> None:
         (["--any-region"], {"metric": "GPUS_ALL_REGIONS"}),
     ],
 )
-def test_a_quota_that_no_other_zone_can_mend_stops_at_once(
+def test_a_quota_that_holds_in_every_zone_stops_at_once(
     cloud: LocalCloud, words: list[str], limit: dict[str, str]
 ) -> None:
     said = f"Quota '{limit['metric']}' exceeded.  Limit: 0.0 "

@@ -106,7 +106,7 @@ def test_os_login_is_turned_off_where_it_counts(
         ({"restarts": True}, "starts it again"),
     ],
 )
-def test_what_stays_is_told_with_the_line_that_would_change_it(
+def test_what_stays_is_named_with_the_line_that_would_change_it(
     more: dict[str, Any], named: str
 ) -> None:
     facts = decided(WHOLE, has_key=True, disk_labels=OURS, **more).stays

@@ -33,7 +33,7 @@ def test_findings_come_in_the_order_of_the_checks() -> None:
     assert [finding.check for finding in found] == list(Check)
 
 
-def test_what_was_not_possible_names_what_to_mend_first() -> None:
+def test_what_was_not_possible_names_what_to_fix_first() -> None:
     refused = CheckResult.of(Check.API, AccessDenied("It is off.", hint="Turn it on."))
     found = in_order([fine(Check.CREDENTIALS), refused, fine(Check.PROGRAMS)])
     skipped = [finding for finding in found if finding.status is CheckStatus.SKIPPED]

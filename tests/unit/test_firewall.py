@@ -77,7 +77,7 @@ def test_rules_are_read_in_their_order(rules: list[Rule], door: SshExposure) -> 
         (SshExposure((), "", "no-ssh"), CheckStatus.BROKEN, "no-ssh"),
     ],
 )
-def test_a_door_becomes_a_finding_with_its_fix(
+def test_an_exposure_becomes_a_finding_with_its_fix(
     door: SshExposure, status: CheckStatus, named: str
 ) -> None:
     found = check_firewall(door, "default", "vmctl")

@@ -218,7 +218,7 @@ def test_the_emulator_is_opened_in_one_module() -> None:
     assert those(found) == {}
 
 
-def test_the_emulator_has_one_door() -> None:
+def test_the_emulator_has_one_guarded_entry() -> None:
     """Whatever it comes to serve is served by the application that asks for the secret first."""
     text = (PACKAGE / "emulator" / "http" / "app.py").read_text(encoding="utf-8")
     assert "return require_secret(app, secret)" in text

@@ -59,7 +59,7 @@ def test_an_unused_vm_is_warned_of_and_stops_after_its_idle_time() -> None:
     ],
     ids=lambda sample: "".join((*sample.busy, *sample.runs)),
 )
-def test_what_is_at_work_begins_the_idle_time_anew(busy: Sample) -> None:
+def test_work_restarts_the_idle_time(busy: Sample) -> None:
     assert minute_of(replay(history(300, (0, 300, busy)), IDLE), "power_off") is None
     decisions = replay(history(150, (40, 45, busy)), IDLE)
     assert minute_of(decisions, "power_off") == 44.5 + 60
@@ -147,7 +147,7 @@ def test_a_run_that_begins_in_the_last_hour_is_warned_with_its_first_look() -> N
     assert minute_of(decisions, "tell_runs") == 90
 
 
-def test_what_a_run_was_told_of_googles_limit_beats_what_we_reckon() -> None:
+def test_googles_limit_as_the_run_knows_it_beats_our_estimate() -> None:
     told = replace(RUN, google_stops_at=START + 90 * 60)
     decisions = replay(history(90, (5, 90, told)), Limits(max_run_s=12 * 3600))
     assert minute_of(decisions, "tell_runs") == 30
@@ -248,7 +248,7 @@ def test_jupyter_at_work(status: object, kernels: object, busy: bool) -> None:
     assert bool(told) is busy
 
 
-def test_a_kernels_last_deed_is_told() -> None:
+def test_a_kernels_last_activity_is_reported() -> None:
     _, at = activity.kernels_at_work({"kernels": 1}, [kernel("idle")])
     assert at == 1795255200.0
 

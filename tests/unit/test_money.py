@@ -81,7 +81,7 @@ def test_operations_tell_what_nobody_looked_at() -> None:
     assert spans(ledger) == [(0, 2), (20, 21), (50, 51)]
 
 
-def test_the_same_told_twice_counts_once() -> None:
+def test_the_same_reported_twice_counts_once() -> None:
     told = [
         OperationEvent("1", PowerChange.ON, at(0.001)),
         OperationEvent("1", PowerChange.OFF, at(4.001)),

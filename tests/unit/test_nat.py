@@ -70,7 +70,7 @@ def test_two_proxies_are_two_connections() -> None:
         ("(gcloud.compute.start-iap-tunnel) Something new", Unreachable, "vmctl status"),
     ],
 )  # fmt: skip
-def test_what_the_proxy_says_is_told(said: str, kind: type[Exception], hint: str) -> None:
+def test_what_the_proxy_says_is_shown(said: str, kind: type[Exception], hint: str) -> None:
     lines = f"ERROR: {said}\niap_tunnel.py\nkex_exchange_identification: Connection closed\n"
     failure = ssh_failure(lines, TARGET)
     assert type(failure) is kind
@@ -78,7 +78,7 @@ def test_what_the_proxy_says_is_told(said: str, kind: type[Exception], hint: str
     assert hint in failure.hint
 
 
-def test_what_is_said_without_a_mark_is_told_as_it_is() -> None:
+def test_what_is_said_without_a_mark_is_shown_as_it_is() -> None:
     failure = ssh_failure("sh: 1: gcloud: start-iap-tunnel: not found\n", TARGET)
     assert "gcloud: start-iap-tunnel: not found" in failure.message
 

@@ -123,7 +123,7 @@ def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
         ),
     ],
 )
-def test_a_missing_rung_has_a_culprit_one_fix_and_an_exit_code(
+def test_a_missing_stage_has_a_cause_one_fix_and_an_exit_code(
     stage: Stage, waited_s: float, seen: dict[str, Any], culprit: str, fix: str, code: int
 ) -> None:
     found = told(stage, waited_s, **seen)
@@ -180,7 +180,7 @@ def test_what_may_still_come_is_waited_for(
 
 
 @pytest.mark.parametrize("stage", [Stage.PORT, Stage.KEY, Stage.STARTUP, Stage.DRIVER, Stage.TORCH])
-def test_past_its_limit_every_rung_has_an_answer(stage: Stage) -> None:
+def test_past_its_limit_every_stage_has_an_answer(stage: Stage) -> None:
     found = told(stage, OVER)
     assert found is not None
     assert found.stage is stage
@@ -239,7 +239,7 @@ def test_torch_says_what_it_sees(torch: Torch, note: str) -> None:
     assert torch.note == note
 
 
-def test_the_ladder_times_each_rung_once() -> None:
+def test_the_log_times_each_stage_once() -> None:
     stage_log = StageLog().with_stage(Stage.OPERATION, 8.0).with_stage(Stage.RUNNING, 8.5)
     stage_log = stage_log.with_stage(Stage.PORT, 40.0).with_stage(Stage.PORT, 55.0)
     stage_log = stage_log.with_stage(Stage.DRIVER, 60.25, "simulated")

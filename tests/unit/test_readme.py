@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,16 @@ def test_the_checks_before_a_commit_are_those_of_the_script() -> None:
     script = (ROOT / "scripts" / "test").read_text(encoding="utf-8")
     style = script.partition('say "Style and types"\n')[2].partition("\n\n")[0]
     assert entries == style.splitlines()
+
+
+@pytest.mark.parametrize("name", ["bench", "demo", "refresh_gpu_catalog", "test"])
+def test_help_of_a_script_answers_before_anything_is_installed(name: str, tmp_path: Path) -> None:
+    """From its own first comment: there is no environment here, and none is made."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    done = subprocess.run(
+        [tmp_path / "scripts" / name, "--help"],
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"scripts/{name}" in done.stdout
+    assert not re.search(r"^(#|source|case)", done.stdout, re.MULTILINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["scripts"]

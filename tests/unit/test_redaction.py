@@ -85,7 +85,7 @@ def test_a_value_keeps_its_shape() -> None:
     }
 
 
-def test_what_others_do_in_the_project_is_not_told() -> None:
+def test_what_others_do_in_the_project_is_redacted() -> None:
     ours = Redaction("p-1234", owner="ada", own="vmctl-selftest")
     link = "https://www.googleapis.com/compute/v1/projects/p-1234/zones/z/instances/"
     operation = {"kind": "compute#operation", "targetLink": f"{link}ada-vmctl-selftest"}

@@ -39,7 +39,7 @@ def test_path_that_leads_outside_is_refused(path: str) -> None:
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=5))
-def test_an_accepted_path_never_climbs(parts: list[str]) -> None:
+def test_an_accepted_path_never_leads_up(parts: list[str]) -> None:
     path = "/".join(parts)
     try:
         accepted = safe_relative(path)

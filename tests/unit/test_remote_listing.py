@@ -309,7 +309,7 @@ parts = st.sampled_from(["a", "b", "..", ".", "", "c"])
     st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4),
     st.lists(parts, min_size=1, max_size=7),
 )
-def test_a_link_that_is_kept_never_climbs_out(place: list[str], target: list[str]) -> None:
+def test_a_link_that_is_kept_never_leads_out(place: list[str], target: list[str]) -> None:
     text = "/".join(target)
     if not safe_link("/".join(place), text):
         return

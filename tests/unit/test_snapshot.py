@@ -260,7 +260,7 @@ def test_a_pushed_file_that_the_run_wrote_goes_home_unless_it_was_pushed_again(
     assert content(world.top) == {"b.json": b"by the run"}
 
 
-def test_what_set_up_makes_and_mends_is_the_runs(world: World) -> None:
+def test_what_set_up_makes_and_changes_is_the_runs(world: World) -> None:
     world.push({"main.py": b"1", "config": b"NAME"})
     shared = world.start(outputs=["data/made"])
     (world.root / "data").mkdir()

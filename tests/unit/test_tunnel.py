@@ -55,7 +55,7 @@ def test_a_doubt_asks_at_once_and_waits_shortly() -> None:
     assert not heartbeat.answered().sent(5.0).is_dead(5.0 + SILENCE_S - 0.1), "trusted again"
 
 
-def test_after_a_sleep_what_was_awaited_counts_anew() -> None:
+def test_after_a_sleep_the_wait_starts_again() -> None:
     heartbeat = Heartbeat(0.0).sent(0.0)
     woken = 3600.0
     assert heartbeat.is_dead(woken)

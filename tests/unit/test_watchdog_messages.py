@@ -47,7 +47,7 @@ def test_a_vm_in_use_says_by_what() -> None:
     assert "In use (run train-1, GPU 0 at 90 % …)" in said
 
 
-def test_a_budget_is_told_with_its_end() -> None:
+def test_a_budget_is_shown_with_its_end() -> None:
     ends = NOW + timedelta(hours=2)
     assert clock(ends) in line(replace(SETTINGS, stop_at=ends.timestamp()))
 

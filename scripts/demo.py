@@ -165,7 +165,7 @@ class Demo:
         for process in self.background:
             if process.process.poll() is None:
                 process.stop()
-        if (self.base / "emulator").exists():
+        if (self.base / "emulator/emulator.json").exists():  # it serves
             stop = [str(ROOT / ".venv/bin/vmctl"), "emulator", "stop", "--quiet"]
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(stop, env=self.environ, capture_output=True, timeout=60)

@@ -1,8 +1,9 @@
 """Fetch a zip of photos in class folders, and unpack it into FOLDER.
 
-download_landscapes.sh calls this. Standard library only. At every moment FOLDER is absent, whole,
-or what it was before; a kill loses nothing but time, since all work happens in hidden files beside.
-Neither the server nor the zip is trusted: both have limits, and nothing of a refused zip stays.
+download_landscapes.sh calls this. Standard library only. At every moment FOLDER is absent,
+complete, or what it was before; a kill loses nothing but time, since all work happens in hidden
+files next to it. Neither the server nor the zip is trusted: both have limits, and nothing of a
+refused zip stays.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from pathlib import Path, PurePosixPath
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30
-PATIENCE_S = 10  # with a server for which there is a substitute
-ATTEMPTS = 5  # in a row that bring nothing new
-CONNECTIONS = 100  # of one call, whatever they bring; the next call goes on
-SLOWEST = 1000  # bytes per second, over SLOW_S: less is a connection that was cut
+SUBSTITUTE_TIMEOUT_S = 10  # for a server that has a substitute
+ATTEMPTS = 5  # in a row without new bytes
+CONNECTIONS = 100  # in one call at most; the next call goes on
+SLOWEST = 1000  # bytes per second, over SLOW_S: a slower connection counts as cut
 SLOW_S = 60.0
 PROGRESS_EVERY_S = 2.0
 RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
@@ -47,7 +48,7 @@ MAX_FILES = 200_000
 MAX_DEPTH = 20  # folders inside folders
 MAX_EXPANSION = 100  # bytes that a byte of the zip may become; photos become about one
 MEMORY_BYTES = 1 << 30  # of this program; a list of MAX_FILES names takes a tenth
-# What a disk says of names and folders that no honest zip has.
+# Errors of the disk for names and folders that no honest zip has.
 BAD_NAMES = {
     errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
 }  # fmt: skip
@@ -65,16 +66,16 @@ class Unavailable(Failure):
     """The server does not answer, or not with a zip of photos; others may be used instead."""
 
 
-class NotWhole(Exception):
-    """The file is no zip, or a damaged one; the message says which."""
+class DamagedZip(Exception):
+    """The file is not a zip, or a damaged one; the message says which."""
 
 
-class Refused(Exception):
-    """A zip that nobody should unpack; the message says why."""
+class RefusedZip(Exception):
+    """A zip that must not be unpacked; the message says why."""
 
 
-def clean(text: object) -> str:
-    """Words of a server or a zip on one line, without what a terminal would obey."""
+def to_printable(text: object) -> str:
+    """Untrusted text of a server or a zip on one line, without terminal sequences."""
     words = " ".join(str(text).split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)[:300]
 
@@ -88,7 +89,7 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def mb(size: int) -> str:
+def format_mb(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
@@ -104,14 +105,16 @@ class WebOnly(urllib.request.HTTPRedirectHandler):
         schemes = ("https://",) if req.full_url.lower().startswith("https://") else WEB
         if not newurl.lower().startswith(schemes):
             fp.close()
-            raise Unavailable(f"{req.full_url} leads to {clean(newurl)}, which is not followed")
+            raise Unavailable(
+                f"{req.full_url} leads to {to_printable(newurl)}, which is not followed"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def connect(
     url: str, offset: int, validator: str, timeout_s: float = TIMEOUT_S
 ) -> http.client.HTTPResponse:
-    """The answer to GET, from `offset` on if the file is still the one of `validator`."""
+    """Send GET, from `offset` on if the file still has this `validator`."""
     headers = {"User-Agent": "download_landscapes", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
@@ -122,39 +125,39 @@ def connect(
     return response
 
 
-def forget(part: Path) -> None:
-    """Delete what has arrived of a zip, and what is known of it."""
+def delete_part(part: Path) -> None:
+    """Delete what has arrived of a zip, and its validator."""
     for path in (part, part.with_suffix(".zip"), part.with_suffix(".validator")):
         path.unlink(missing_ok=True)
 
 
 def download(url: str, part: Path, timeout_s: float = TIMEOUT_S) -> bool:
-    """Bring the whole of `url` into `part`, going on from what is there; True if it went on.
+    """Download all of `url` into `part`, resuming from its bytes; True if it was resumed.
 
-    Raises Unavailable after ATTEMPTS in a row that brought nothing new, or after CONNECTIONS.
+    Raises Unavailable after ATTEMPTS in a row without new bytes, or after CONNECTIONS.
     """
     resumed, problem = False, ""
     failures = 0
     most = part.stat().st_size if part.exists() else 0
     for _ in range(CONNECTIONS):
-        validator, length = read_note(part)
+        validator, length = read_validator(part)
         offset = part.stat().st_size if part.exists() and validator else 0
         try:
             with connect(url, offset, validator, timeout_s) as response:
-                goes_on = offset > 0 and continues(response, offset, validator, length)
-                if offset and not goes_on:  # no ranges here, or the file is another one by now
+                goes_on = offset > 0 and is_continuation(response, offset, validator, length)
+                if offset and not goes_on:  # no ranges here, or the file has changed
                     say("The server sends the file from its start.")
-                    forget(part)
+                    delete_part(part)
                     offset = 0
-                    if response.status == 206:  # but a part was sent that fits to nothing
+                    if response.status == 206:  # a part that was not asked for
                         failures += 1
                         if failures == ATTEMPTS:
                             raise Unavailable(f"{url} cannot be downloaded: its parts do not fit")
                         continue
                 if goes_on:
-                    say(f"Going on after {mb(offset)}.")
+                    say(f"Going on after {format_mb(offset)}.")
                 else:
-                    write_note(part, response)
+                    start_part(part, response)
                 resumed = goes_on
                 if receive(response, part, offset):
                     return resumed
@@ -162,18 +165,18 @@ def download(url: str, part: Path, timeout_s: float = TIMEOUT_S) -> bool:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416 and offset:  # the file on the server has shrunk
-                forget(part)
+                delete_part(part)
                 continue
             if error.code not in RETRIED_STATUS:
-                reason = clean(error.reason)
+                reason = to_printable(error.reason)
                 raise Unavailable(f"{url} answers HTTP {error.code} ({reason})") from None
             problem = f"the server answers HTTP {error.code}"
         except urllib.error.URLError as error:
-            raise Unavailable(f"{url} cannot be reached: {clean(error.reason)}") from None
+            raise Unavailable(f"{url} cannot be reached: {to_printable(error.reason)}") from None
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            problem = clean(error) or type(error).__name__
+            problem = to_printable(error) or type(error).__name__
         size = part.stat().st_size if part.exists() else 0
-        # a server that begins anew each time brings the same bytes again: nothing new
+        # a server that starts over each time sends the same bytes: nothing new
         failures = 0 if size > most else failures + 1
         most = max(most, size)
         if failures == ATTEMPTS:
@@ -185,42 +188,41 @@ def download(url: str, part: Path, timeout_s: float = TIMEOUT_S) -> bool:
     raise Unavailable(f"{url} cannot be downloaded: {problem}; run this again to go on")
 
 
-def read_note(part: Path) -> tuple[str, int | None]:
-    """What a resume may rest on, a strong ETag or a date, and how long the file is.
-
-    Without the former it starts anew.
-    """
+def read_validator(part: Path) -> tuple[str, int | None]:
+    """The strong ETag or date that a resume is conditional on ("" if unknown), and the length."""
     note = part.with_suffix(".validator")
     lines = note.read_text(errors="replace").split("\n") if note.exists() else []
     length = lines[1] if len(lines) > 1 else ""
     return (lines or [""])[0], int(length) if length.isascii() and length.isdigit() else None
 
 
-def write_note(part: Path, response: http.client.HTTPResponse) -> None:
-    """Begin `part` anew, and note which file it is to become."""
+def start_part(part: Path, response: http.client.HTTPResponse) -> None:
+    """Start `part` over, and save the validator and length of the file it will be."""
     part.unlink(missing_ok=True)
     etag = response.headers.get("ETag", "")
     strong = "" if etag.startswith("W/") else etag
-    validator = clean(strong or response.headers.get("Last-Modified", ""))
-    part.with_suffix(".validator").write_text(f"{validator}\n{body_length(response) or ''}")
+    validator = to_printable(strong or response.headers.get("Last-Modified", ""))
+    part.with_suffix(".validator").write_text(
+        f"{validator}\n{parse_content_length(response) or ''}"
+    )
 
 
-def continues(
+def is_continuation(
     response: http.client.HTTPResponse, offset: int, validator: str, length: int | None
 ) -> bool:
-    """True if an answer brings the rest of the very file that has begun to arrive."""
-    start, total = content_range(response)
+    """True if a response holds the rest of the file whose start is here."""
+    start, total = parse_content_range(response)
     etag = response.headers.get("ETag")
     return (
         response.status == 206
         and start == offset
-        and (etag is None or clean(etag) == validator or not validator.startswith('"'))
+        and (etag is None or to_printable(etag) == validator or not validator.startswith('"'))
         and (length is None or total is None or total == length)
     )
 
 
-def content_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Where the bytes of a 206 answer begin, and how long the whole file is; -1, None if unsaid."""
+def parse_content_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """The offset of a 206 response and the length of the whole file; -1 and None if unknown."""
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
     span, _, total = rest.partition("/")
     start = span.partition("-")[0]
@@ -229,15 +231,15 @@ def content_range(response: http.client.HTTPResponse) -> tuple[int, int | None]:
     return int(start), int(total) if total.isascii() and total.isdigit() else None
 
 
-def body_length(response: http.client.HTTPResponse) -> int | None:
-    """How many bytes an answer says to bring; None if it does not."""
+def parse_content_length(response: http.client.HTTPResponse) -> int | None:
+    """The length of a response's body in bytes; None if unknown."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isascii() and length.isdigit() else None
 
 
 def receive(response: http.client.HTTPResponse, part: Path, offset: int) -> bool:
-    """Append the answer's body to `part`; False if the connection ends before the file does."""
-    length = body_length(response)
+    """Append a response's body to `part`; False if the connection ends too early."""
+    length = parse_content_length(response)
     total = None if length is None else offset + length
     check_room(total or 0, part.parent, offset)
     done = offset
@@ -254,83 +256,90 @@ def receive(response: http.client.HTTPResponse, part: Path, offset: int) -> bool
                 slow_since, slow_from = now, done
             if now - shown >= PROGRESS_EVERY_S:
                 shown = now
-                of = f" of {mb(total)} ({100 * done // max(total, 1)} %)" if total else ""
-                say(f"  {mb(done)}{of}, {(done - offset) / (now - start) / 1e6:.1f} MB/s")
+                of = f" of {format_mb(total)} ({100 * done // max(total, 1)} %)" if total else ""
+                say(f"  {format_mb(done)}{of}, {(done - offset) / (now - start) / 1e6:.1f} MB/s")
             if total is None:  # it may never end
                 check_room(done, part.parent, done)
     if total is not None and done < total:
         return False
-    say(f"  {mb(done)} received.")
+    say(f"  {format_mb(done)} received.")
     return True
 
 
 def check_room(total: int, folder: Path, done: int) -> None:
-    """Raise Failure for a file that is no data set's, or for which the disk has no room."""
+    """Raise Failure for a file of `total` bytes that is too large, here or for the disk."""
     if total > MAX_ZIP_BYTES:
-        raise Failure(f"the zip is larger than {mb(MAX_ZIP_BYTES)}, which no data set here is")
+        raise Failure(
+            f"the zip is larger than {format_mb(MAX_ZIP_BYTES)}, which no data set here is"
+        )
     free = shutil.disk_usage(folder).free
     if total - done > free:
-        raise Failure(f"the disk is full: the zip needs {mb(total - done)}, {mb(free)} are free")
+        raise Failure(
+            f"the disk is full: the zip needs {format_mb(total - done)}, {format_mb(free)} are free"
+        )
 
 
 # --- unpack
 
 
-def wanted_members(archive: zipfile.ZipFile, size: int) -> Iterator[zipfile.ZipInfo]:
-    """The files to unpack: photos and texts, no macOS leftovers and nothing hidden.
+def select_members(archive: zipfile.ZipFile, size: int) -> Iterator[zipfile.ZipInfo]:
+    """Select the files to unpack: photos and texts, but no hidden files and no macOS stubs.
 
-    Raises Refused for a zip that reaches outside, or that is made to fill disks.
+    Raises RefusedZip for a zip that reaches outside, or that is made to fill disks.
     """
     members = archive.infolist()
     if len(members) > MAX_FILES:
-        raise Refused(f"it has more than {MAX_FILES} files")
+        raise RefusedZip(f"it has more than {MAX_FILES} files")
     needed = 0
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))
         outside = path.is_absolute() or ".." in path.parts or ":" in (path.parts or ("",))[0]
         if outside or stat.S_ISLNK(member.external_attr >> 16):
-            raise Refused(f"{clean(repr(member.filename))} would be written outside its folder")
+            raise RefusedZip(
+                f"{to_printable(repr(member.filename))} would be written outside its folder"
+            )
         if len(path.parts) > MAX_DEPTH:
-            raise Refused(f"its folders are nested more than {MAX_DEPTH} deep")
-        # A folder of repositories, editors' settings and the like is no business of a data set.
+            raise RefusedZip(f"its folders are nested more than {MAX_DEPTH} deep")
+        # Hidden files, such as repositories and editors' settings, are not part of a data set.
         hidden = any(name.startswith(".") or name == "__MACOSX" for name in path.parts)
         known = path.suffix.lower() in IMAGE_SUFFIXES | TEXT_SUFFIXES or path.name == "LICENSE"
         if member.is_dir() or hidden or not known:
             continue
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Refused(f"{clean(repr(member.filename))} is packed in an unusual way")
+            raise RefusedZip(f"{to_printable(repr(member.filename))} is packed in an unusual way")
         needed += member.file_size
         if needed > max(MAX_EXPANSION * size, 10**6):
-            raise Refused(f"it would become {MAX_EXPANSION} times as large, as no photos do")
+            raise RefusedZip(f"it would become {MAX_EXPANSION} times as large, as no photos do")
         yield member
 
 
 def unpack(zip_file: Path, folder: Path) -> None:
-    """Unpack into a new `folder`, each file checked against its sum."""
+    """Unpack into a new `folder`, checking each file's checksum."""
     try:
         with zipfile.ZipFile(zip_file) as archive:
-            members = list(wanted_members(archive, zip_file.stat().st_size))
+            members = list(select_members(archive, zip_file.stat().st_size))
             needed = sum(member.file_size for member in members)
             free = shutil.disk_usage(folder.parent).free
             if needed > free:
                 raise Failure(
-                    f"the disk is full: the photos need {mb(needed)}, {mb(free)} are free"
+                    f"the disk is full: the photos need {format_mb(needed)},"
+                    f" {format_mb(free)} are free"
                 )
             folder.mkdir()
             for member in members:
                 archive.extract(member, folder)
     except MemoryError:
-        raise Refused("its list of files fills the memory") from None
+        raise RefusedZip("its list of files fills the memory") from None
     except OSError as error:
         if error.errno not in BAD_NAMES:
             raise
-        raise Refused(f"it has a name that cannot be: {error.strerror}") from None
+        raise RefusedZip(f"it has a name that cannot be: {error.strerror}") from None
     except (
         zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError,
         RuntimeError, NotImplementedError,  # encrypted, unknown compression
         ValueError, LookupError, OverflowError, struct.error,  # names and numbers that cannot be
     ) as error:  # fmt: skip
-        raise NotWhole(clean(error)) from None
+        raise DamagedZip(to_printable(error)) from None
 
 
 def count_photos(folder: Path) -> Counter[str]:
@@ -346,8 +355,8 @@ def count_photos(folder: Path) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def alone(lock_file: Path) -> Iterator[None]:
-    """Let one download at a time into a folder; the next one waits."""
+def locked(lock_file: Path) -> Iterator[None]:
+    """Hold the lock of a folder; another download into it waits."""
     with lock_file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -357,12 +366,12 @@ def alone(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def source_of(folder: Path) -> tuple[str, bool]:
-    """Where the photos in `folder` came from, and if all are still there; "" if nobody knows."""
+def read_source(folder: Path) -> tuple[str, bool]:
+    """Where the photos in `folder` came from ("" if unknown), and whether all are still there."""
     try:
         marker = json.loads((folder / MARKER).read_text())
         whole = bool(marker["photos"] <= count_photos(folder).total())
-        return clean(marker["url"]), whole
+        return to_printable(marker["url"]), whole
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", False
 
@@ -374,42 +383,42 @@ def fetch(url: str, folder: Path, substitute: Path | None = None) -> None:
     """
     if not url.lower().startswith(WEB):
         raise Failure(f"LANDSCAPES_URL must start with http:// or https://, and {url!r} does not")
-    here, whole = source_of(folder)
-    if whole and here == clean(url):
+    source, is_whole = read_source(folder)
+    if is_whole and source == to_printable(url):
         say(f"Already here: {folder} ({count_photos(folder).total()} photos from {url}).")
         return
     if folder.exists() and not (folder / MARKER).exists() and any(folder.iterdir()):
-        say(f"{folder} was filled by someone else and is left as it is; remove it to download.")
+        say(f"{folder} was not filled by this script and is left as it is; remove it to download.")
         return
 
     fresh = folder.parent / ".landscapes-new"
     for leftover in (fresh, folder.parent / ".landscapes-old"):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        bring(url, fresh, PATIENCE_S if substitute else TIMEOUT_S)
+        download_and_unpack(url, fresh, SUBSTITUTE_TIMEOUT_S if substitute else TIMEOUT_S)
     except Unavailable as error:
         if substitute is None:
             raise
-        ours = f"{SHIPPED} ({sum_of(substitute / SUMS)[:12]})"
-        if (whole and here == ours) or (here and not here.startswith(SHIPPED)):
-            say(f"{error}. Kept: the photos of {here}. {how_to_get_all()}")
+        shipped = f"{SHIPPED} ({hash_file(substitute / SUMS)[:12]})"
+        if (is_whole and source == shipped) or (source and not source.startswith(SHIPPED)):
+            say(f"{error}. Kept: the photos of {source}. {describe_full_set()}")
             return
         copy_shipped(substitute, fresh)
         count = count_photos(fresh).total()
-        say(f"{error}. Using the {count} photos of {SHIPPED}. {how_to_get_all()}")
-        put_in_place(fresh, folder, ours)
+        say(f"{error}. Using the {count} photos of {SHIPPED}. {describe_full_set()}")
+        replace_folder(fresh, folder, shipped)
         return
-    put_in_place(fresh, folder, url)
+    replace_folder(fresh, folder, url)
     for leftover in folder.parent.glob(".landscapes-*.*"):
         leftover.unlink()
 
 
-def bring(url: str, fresh: Path, timeout_s: float) -> None:
+def download_and_unpack(url: str, fresh: Path, timeout_s: float) -> None:
     """Download and unpack `url` into the new folder `fresh`."""
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     part = fresh.parent / f".landscapes-{key}.part"
     whole = part.with_suffix(".zip")
-    resumed = whole.exists()  # from an earlier run: if it is damaged, one more try is due
+    resumed = whole.exists()  # by an earlier run: if it is damaged, it is downloaded again
     while True:
         if not whole.exists():
             say(f"Downloading {url}")
@@ -418,45 +427,47 @@ def bring(url: str, fresh: Path, timeout_s: float) -> None:
         try:
             unpack(whole, fresh)
             if not count_photos(fresh):
-                raise Refused("it holds no photos in class folders")
+                raise RefusedZip("it holds no photos in class folders")
             return
-        except (NotWhole, Refused) as error:
-            forget(part)  # the next call asks the server: it may have another zip by then
+        except (DamagedZip, RefusedZip) as error:
+            delete_part(part)  # the next call asks the server again: its zip may have changed
             shutil.rmtree(fresh, ignore_errors=True)
             if not resumed:
-                if isinstance(error, Refused):
+                if isinstance(error, RefusedZip):
                     raise Unavailable(f"the zip of {url} is refused: {error}") from None
                 raise Unavailable(f"{url} is not a zip of photos: {error}") from None
-            say("What was there did not fit together: downloading it anew.")
+            say("The partial download is damaged: starting over.")
 
 
-def sum_of(file: Path) -> str:
-    """The SHA-256 of a small file that came with the project, in hex."""
+def hash_file(file: Path) -> str:
+    """The SHA-256 of a small file of the project, in hex."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise Failure(f"{file} came with the project and is gone: {error.strerror}") from None
+        raise Failure(
+            f"{file} is part of the project and cannot be read: {error.strerror}"
+        ) from None
 
 
 def copy_shipped(source: Path, fresh: Path) -> None:
-    """Copy what came with the project into the new folder `fresh`, each file against its sum."""
+    """Copy the project's photos into the new folder `fresh`, checking each file's checksum."""
     for line in (source / SUMS).read_text(encoding="utf-8").splitlines():
         wanted, _, name = line.partition("  ")
         target = fresh / name
-        if sum_of(source / name) != wanted:
-            raise Failure(f"{source / name} is not as it came with the project")
+        if hash_file(source / name) != wanted:
+            raise Failure(f"{source / name} is not the project's own file")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)
 
 
-def how_to_get_all() -> str:
-    """The command that fetches the public data set later, in its place, in one sentence."""
-    there = "vmctl exec " if "VMCTL_RUN" in os.environ else ""  # a job on a VM: typed at home
-    return f"For all photos, later: {there}scripts/download_landscapes.sh"
+def describe_full_set() -> str:
+    """The sentence with the command that fetches the public data set later."""
+    on_vm = "vmctl exec " if "VMCTL_RUN" in os.environ else ""  # as it is typed on the laptop
+    return f"For all photos, later: {on_vm}scripts/download_landscapes.sh"
 
 
-def put_in_place(fresh: Path, folder: Path, source: str) -> None:
-    """Give the new folder of photos its name, in place of what had it, and count them."""
+def replace_folder(fresh: Path, folder: Path, source: str) -> None:
+    """Replace `folder` by the new folder of photos, and print how many each class has."""
     counts = count_photos(fresh)
     (fresh / MARKER).write_text(json.dumps({"url": source, "photos": counts.total()}))
     old = folder.parent / ".landscapes-old"
@@ -464,15 +475,15 @@ def put_in_place(fresh: Path, folder: Path, source: str) -> None:
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    shown = {clean(name): count for name, count in counts.items()}
+    shown = {to_printable(name): count for name, count in counts.items()}
     width = max(map(len, shown))
     for name, count in sorted(shown.items()):
         say(f"  {name:{width}} {count:6}")
     say(f"{counts.total()} photos in {folder}")
 
 
-def arguments() -> argparse.Namespace:
-    """What the command line says; SystemExit 2 when it makes no sense."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line; raises SystemExit with code 2."""
     parser = argparse.ArgumentParser(prog="download_landscapes.py", description=__doc__)
     parser.add_argument("url", metavar="URL", help="a zip with a folder of photos per class")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
@@ -483,15 +494,15 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    asked = arguments()
-    folder = Path(os.path.normpath(asked.folder))
+    flags = parse_arguments()
+    folder = Path(os.path.normpath(flags.folder))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with alone(folder.parent / ".landscapes.lock"):
-            fetch(asked.url, folder, asked.substitute and Path(os.path.normpath(asked.substitute)))
+        with locked(folder.parent / ".landscapes.lock"):
+            fetch(flags.url, folder, flags.substitute and Path(os.path.normpath(flags.substitute)))
     except Failure as error:
         print(f"download_landscapes: {error}.", file=sys.stderr)
         return 1

@@ -33,7 +33,9 @@ LAST_LINES = 12  # of what a failed step said
 ANSWER_S = 60.0  # for TensorBoard to show what was trained
 END_S = 10.0  # for a process to end by itself when the demo is stopped
 TOLD_END_S = 3.0  # the same, for one that Ctrl-C has told already
-INSTALL_END_S = 300.0  # for dpkg to finish: stopped half-way it would leave a system to repair
+# Steps that are not stopped half-way: dpkg would leave a system to repair, and an emulator that is
+# not yet ready cannot be told to stop.
+INSTALL_S, START_S = 300.0, 60.0
 
 
 class StepFailed(Exception):
@@ -44,7 +46,8 @@ class Process:
     """A step that goes on in the background, in a session of its own."""
 
     def __init__(self, step: Step, log: Path, words: list[str], environ: dict[str, str]) -> None:
-        self.step, self.log, self.end_s = step, log, END_S
+        self.step, self.log = step, log
+        self.whole_s = 0.0  # so long it is given to do all that it has to, even when the demo stops
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 words,
@@ -70,11 +73,11 @@ class Process:
 
     def stop(self) -> None:
         """End it with all that it started."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.whole_s)
         self._signal(signal.SIGINT)
-        try:
-            self.process.wait(self.end_s)
-        except subprocess.TimeoutExpired:
-            pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_S)
         self._signal(signal.SIGKILL)
         self._watcher.join()
 
@@ -119,17 +122,14 @@ class Demo:
         if code:
             raise StepFailed(f"'{line}' ended with exit code {code}")
 
-    def start(self, title: str, *words: str) -> Process:
-        """Start a step in the background."""
+    def start(self, title: str, *words: str, whole_s: float = 0.0) -> Process:
+        """Start a step in the background; one that is not to be stopped half-way has `whole_s`."""
         say(faint(f"… {title}"))
         log = self.base / f"{len(self.steps)}.log"
         process = Process(self.new_step(title), log, list(words), self.environ)
+        process.whole_s = whole_s
         self.background.append(process)
         return process
-
-    def start_set_up(self, title: str, command: str) -> Process:
-        """Start a function of lib.sh in the background."""
-        return self.start(title, "bash", "-c", f". scripts/lib.sh; {command}")
 
     def finish(self, process: Process) -> None:
         """Wait for a step in the background; StepFailed, after its last words, if it failed."""
@@ -165,7 +165,7 @@ class Demo:
         for process in self.background:
             if process.process.poll() is None:
                 process.stop()
-        if (self.base / "emulator/emulator.json").exists():  # it serves
+        if (self.base / "emulator").exists():
             stop = [str(ROOT / ".venv/bin/vmctl"), "emulator", "stop", "--quiet"]
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run(stop, env=self.environ, capture_output=True, timeout=60)
@@ -176,20 +176,22 @@ class Demo:
 
 def set_up(demo: Demo) -> Process:
     """Install what is missing; the image may go on being built when this returns."""
-    packages = demo.start_set_up("Debian packages", "need_machine_programs")
-    packages.end_s = INSTALL_END_S
+    lib = ". scripts/lib.sh; "
+    install = ["bash", "-c", lib + "need_machine_programs"]
+    packages = demo.start("Debian packages", *install, whole_s=INSTALL_S)
     # Without Debian's python3-venv there is no .venv: then one after the other.
-    ready = subprocess.run(
-        ["bash", "-c", ". scripts/lib.sh; find_python"], cwd=ROOT, capture_output=True
-    )
+    ready = subprocess.run(["bash", "-c", lib + "find_python"], cwd=ROOT, capture_output=True)
     if ready.returncode:
         demo.finish(packages)
-    environment = demo.start_set_up(".venv with vmctl", "need_venv ''")
+    environment = demo.start(".venv with vmctl", "bash", "-c", lib + "need_venv ''")
     demo.finish(packages)
     demo.finish(environment)
     python = str(ROOT / ".venv/bin/python")
     build = [python, "-m", "vmctl.emulator", "image", "build", "pytorch"]
-    return demo.start("the machines' image (about 5 GB, built once)", *build)
+    image = demo.start("the machines' image (about 5 GB, built once)", *build)
+    emulator = ["vmctl", "emulator", "start"]
+    demo.finish(demo.start(shlex.join(emulator), *emulator, whole_s=START_S))
+    return image
 
 
 def main_job(demo: Demo, image: Process) -> tuple[list[Any], list[Any]]:

@@ -90,6 +90,14 @@ def test_what_runs_in_the_background_ends_with_the_demo(tmp_path, capfd):
     assert begun.steps[0].took > 0
 
 
+def test_what_must_not_stop_half_way_is_waited_for(tmp_path, capfd):
+    begun = demo.Demo(tmp_path)
+    line = f"seq 300000 | tail -n 1; touch {tmp_path}/whole"
+    begun.start("installing", "bash", "-c", line, whole_s=60)
+    begun.close()
+    assert (tmp_path / "whole").exists()
+
+
 def test_steps_overlap_and_each_is_timed(tmp_path, capfd):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

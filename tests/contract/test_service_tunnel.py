@@ -64,7 +64,7 @@ def test_tunnel_starts_the_service_and_again_after_a_cut_and_a_reboot(web: World
         assert next_told(story, UrlReady).url == f"http://127.0.0.1:{port}/"
         assert get(port) == b"hello through the tunnel"
         web.sshd.cut()
-        assert "back" in next_told(story, Info).text
+        assert "reconnected" in next_told(story, Info).text
         assert get(port) == b"hello through the tunnel"
         web.sshd.power_off()
         web.sshd.start()

@@ -70,10 +70,10 @@ class BootReports:
         if code == NO_SUCH_COMMAND:
             self._reports.append(NotFound("There is no python3 on the VM.", hint="vmctl up"))
             return
-        said = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
+        reason = last_lines(words.decode("utf-8", "replace"), 1) or "the connection ended"
         self._reports.append(
             Unreachable(
-                f"The VM stopped reporting its boot progress: {said}", hint="Try again: vmctl up"
+                f"The VM stopped reporting its boot progress: {reason}", hint="Try again: vmctl up"
             )
         )
 

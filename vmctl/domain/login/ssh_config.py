@@ -43,7 +43,7 @@ class Host:
 
     @property
     def identity(self) -> tuple[str, str, bool, str, str]:
-        """What tells two hosts apart, whatever they are called."""
+        """What distinguishes two hosts, whatever they are called."""
         return (self.owner, self.project, self.local, self.google_project, self.emulator_home)
 
     @classmethod

@@ -82,11 +82,11 @@ def update_host(identity: tuple[str, str, bool, str, str], target: Target | None
     def moved(host: Host) -> bool:
         if host.target == target:
             return False
-        mine = host.identity
-        if mine == identity:
+        known = host.identity
+        if known == identity:
             return True
-        there, here = (one.instance_id if one else "" for one in (host.target, target))
-        return mine == (*identity[:3], mine[3], identity[4]) and not identity[3] and there == here
+        before, now = (item.instance_id if item else "" for item in (host.target, target))
+        return known == (*identity[:3], known[3], identity[4]) and not identity[3] and before == now
 
     if any(map(moved, hosts())):
         with edit_hosts() as known:
@@ -109,7 +109,7 @@ def add_include(file: Path) -> bool:
 
 
 def remove_include(file: Path) -> bool:
-    """Take our lines away; a file that was ours alone goes. Whether anything changed."""
+    """Remove vmctl's lines; a file of nothing else is deleted. Whether anything changed."""
     now = _read(file)
     if now is None:
         return False

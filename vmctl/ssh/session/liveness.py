@@ -1,4 +1,4 @@
-"""Whether a connection that does not answer is dead, or only late behind somebody's transfer."""
+"""Whether a connection that does not answer is dead, or only late behind a transfer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SocketActivity:
 
 
 def received_bytes(process: Path) -> int | None:
-    """What a process has read in its life; None where the system does not tell."""
+    """What a process has read in its life; None where the system does not show it."""
     try:
         counters = (process / "io").read_text(encoding="ascii")
     except OSError:

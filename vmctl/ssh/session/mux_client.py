@@ -48,7 +48,7 @@ class SessionState(enum.Enum):
 
 
 class MuxClient(subprocess.Popen[bytes]):
-    """An ssh client and, apart from the remote's standard error, what ssh itself says."""
+    """An ssh client and, apart from the remote's standard error, ssh's own output."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class MuxClient(subprocess.Popen[bytes]):
             # through the master that is a dozen lines; a connection of its own says much more
             words[1:1] = ["-vv", "-E", self._log_file]
         try:
-            # with a session of its own Ctrl-C is ours to handle
+            # in a session of its own Ctrl-C does not reach it
             super().__init__(
                 words, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=new_session
             )
@@ -123,7 +123,7 @@ class MuxClient(subprocess.Popen[bytes]):
 
     @property
     def ssh_output(self) -> str:
-        """What ssh itself said; "" where it was not asked to keep that apart."""
+        """The output of ssh itself; "" where it is not kept apart."""
         self._read()
         return self._output.decode("utf-8", "replace")
 
@@ -138,14 +138,14 @@ class MuxClient(subprocess.Popen[bytes]):
         return True if _MASTER_ENDED in self._output else None
 
     def poll(self) -> int | None:
-        """As of any process; what ssh said is kept when it ends."""
+        """As of any process; ssh's own output is kept when it ends."""
         code = super().poll()
         if code is not None:
             self._close_log()
         return code
 
     def wait(self, timeout: float | None = None) -> int:
-        """As of any process; what ssh said is kept when it ends."""
+        """As of any process; ssh's own output is kept when it ends."""
         code = super().wait(timeout)
         self._close_log()
         return code
@@ -160,7 +160,7 @@ class MuxClient(subprocess.Popen[bytes]):
             if not data:
                 break
             self._output = (self._output + data)[-LOG_LIMIT:]
-        if self._output and self._log_file:  # ssh has opened it: nobody else need find it
+        if self._output and self._log_file:  # ssh has opened it: its name is not needed any more
             with contextlib.suppress(OSError):
                 os.unlink(self._log_file)  # noqa: PTH108
             self._log_file = ""

@@ -252,7 +252,7 @@ class OpenSSH:
         """The VM is late: prepare another connection and take whichever answers.
 
         The old master is ended before the command is started again, so that it cannot start there;
-        one that carries somebody's transfer is waited for.
+        one that carries a transfer is waited for.
         """
         from vmctl.ssh.session.liveness import SocketActivity
         from vmctl.ssh.session.reconnect import MasterReplacement
@@ -313,7 +313,7 @@ def _pump(process: subprocess.Popen[bytes], sinks: Sinks) -> None:
 
 
 def is_ssh_failure(stderr: bytes) -> bool:
-    """Exit code 255 is ssh's own when it says so, or when nothing was said at all."""
+    """Exit code 255 is ssh's own when it says so, or when there was no message at all."""
     signs = (
         b"ssh:",
         b"mux_client",

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")
 CONNECT = ("-o", "ConnectTimeout=3")
 READY = b"vmctl-tunnel-ready "
-MAX_SAID = 64 * 1024
-SAID_S = 0.5  # for what was said before to come, while the connection goes on
+MAX_REPLY = 64 * 1024
+ERRORS_S = 0.5  # for errors that are on their way, while the connection goes on
 HTTP_S = 3.0
 LOOK_S = 0.5  # how often we look whether this computer slept or its network changed
 SLEPT_S = 2.0  # a look that comes so late means that it did
@@ -112,15 +112,15 @@ class Forward:
         """
         assert self._process is not None
         assert self._process.stdout is not None
-        deadline, said = time.monotonic() + timeout_s, b""
+        deadline, received = time.monotonic() + timeout_s, b""
         while True:
             left = deadline - time.monotonic()
             readable, _, _ = select.select([self._process.stdout], [], [], max(left, 0))
             data = os.read(self._process.stdout.fileno(), 4096) if readable else b""
             if not data:
                 return None
-            said = (said + data)[-MAX_SAID:]
-            before, mark, code = said.rpartition(READY)
+            received = (received + data)[-MAX_REPLY:]
+            before, mark, code = received.rpartition(READY)
             if mark and code.endswith(b"\n"):
                 if not re.fullmatch(rb"[0-9]{1,3}\n", code):
                     raise unexpected_reply("service ends with no exit code")
@@ -180,18 +180,18 @@ class Forward:
     def answers_http(self) -> bool:
         """Whether something speaks HTTP at the VM's port; any status counts."""
         ask = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{self.forwarding.local_port}\r\n"
-        limit, heard = time.monotonic() + HTTP_S, b""
+        limit, reply = time.monotonic() + HTTP_S, b""
         with socket.socket(socket.AF_UNIX) as connection:
             try:
                 connection.settimeout(HTTP_S)
                 connection.connect(str(self.path))
                 connection.sendall(f"{ask}Connection: close\r\n\r\n".encode())
-                while not STATUS_LINE.match(heard):
+                while not STATUS_LINE.match(reply):
                     connection.settimeout(max(limit - time.monotonic(), 0.01))
                     data = connection.recv(4096)
-                    if not data or len(heard) > MAX_SAID or time.monotonic() > limit:
+                    if not data or len(reply) > MAX_REPLY or time.monotonic() > limit:
                         return False
-                    heard += data
+                    reply += data
             except OSError:
                 return False
         return True
@@ -203,7 +203,7 @@ class Forward:
         self.path.unlink(missing_ok=True)
 
     def _error_text(self) -> str:
-        return self._errors.text(SAID_S) if self._errors is not None else ""
+        return self._errors.text(ERRORS_S) if self._errors is not None else ""
 
     def _failure(self) -> Exception:
         assert self._process is not None

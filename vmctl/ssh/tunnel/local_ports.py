@@ -74,7 +74,7 @@ def taken(port: int) -> Conflict:
 
 
 def holder_of(port: int) -> str:
-    """Who listens on a local port, as far as this user may see; "" when nobody can tell."""
+    """Who listens on a local port, as far as this user may see; "" where that is not known."""
     inodes = _listening_inodes(port)
     links = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
@@ -94,7 +94,7 @@ def _command_line(process: Path) -> str:
 
 
 def _open_files(process: Path) -> Iterator[str]:
-    """What a process has open; nothing where it has ended or is somebody else's."""
+    """What a process has open; nothing where it has ended or belongs to another user."""
     try:
         descriptors = list((process / "fd").iterdir())
     except OSError:

@@ -1,8 +1,8 @@
-"""A port of this computer that stays ours while the connection behind it comes and goes.
+"""A local port that stays open while the connection behind it comes and goes.
 
 OpenSSH listens on a Unix socket of its own; this passes the browser's connections on to it.
-While there is no connection to the VM they wait, and a page that was asked for in vain is asked
-for again: whoever looks at it sees a pause, not an error.
+While there is no connection to the VM they wait, and a page that was requested in vain is requested
+again: the user sees a pause, not an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LocalProxy:
         self.sent = 0  # bytes to the VM
         self.path = ""  # the Unix socket that leads to the VM; "" while nothing does
         self.connections: set[ProxiedConnection] = set()
-        self.waiting: set[ProxiedConnection] = set()  # those that something is due for
+        self.waiting: set[ProxiedConnection] = set()  # those that wait for a time
         self.selector = selectors.DefaultSelector()
         self._listener = listener
         self._listener.setblocking(False)
@@ -78,7 +78,7 @@ class LocalProxy:
         for _ in range(WAITING):
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # nobody more, or gone already
+            except OSError:  # no more clients, or closed already
                 return
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

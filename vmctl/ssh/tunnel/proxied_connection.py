@@ -1,6 +1,6 @@
-"""One connection of a browser's, passed on to the VM as often as it takes to be answered.
+"""One connection of a browser, passed on to the VM and repeated until it is answered.
 
-Everything happens in the thread of the port that it came to, whenever a socket is ready.
+Everything happens in the thread of its LocalProxy, whenever a socket is ready.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 WAIT_S = 60.0  # how long a browser may wait for the VM
 WAITING = 256  # how many may
-KEPT_BYTES = 64 * 1024  # of what a client says before it is answered
+KEPT_BYTES = 64 * 1024  # of what a client sends before it is answered
 PIECE_BYTES = 64 * 1024
-AHEAD_BYTES = 256 * 1024  # what is read from one side before the other takes it
+AHEAD_BYTES = 256 * 1024  # read from one side before the other takes it
 RETRIES = 5
-# ssh and its listener end together: so long it may take until we are told that it did
+# how long after its listener ssh may end, and retarget() be called
 LINK_STATE_S = 0.4
 FULL_S = 0.005  # until ssh's queue of new connections is tried again
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -32,7 +32,7 @@ RESET = struct.pack("ii", 1, 0)
 class _Endpoint:
     """One of a connection's two sockets, and what it has not taken yet."""
 
-    __slots__ = ("ended", "events", "out", "ready", "sock", "told_end")
+    __slots__ = ("ended", "events", "out", "ready", "sent_end", "sock")
 
     def __init__(self, sock: socket.socket, ready: Callable[[int], None]) -> None:
         self.sock = sock
@@ -40,33 +40,33 @@ class _Endpoint:
         self.out = bytearray()
         self.events = 0  # what the selector watches for
         self.ended = False  # nothing more comes from it
-        self.told_end = False  # it knows that nothing more comes
+        self.sent_end = False  # its peer has been shut down for writing
 
 
 class ProxiedConnection:
     """One connection of the browser's, and the one that leads on from it."""
 
-    def __init__(self, port: LocalProxy, connection: socket.socket) -> None:
-        self._proxy = port
+    def __init__(self, proxy: LocalProxy, connection: socket.socket) -> None:
+        self._proxy = proxy
         self._client = _Endpoint(connection, self._client_ready)
         self._onward: _Endpoint | None = None
         self._path = ""  # where `_onward` leads
-        self._kept = bytearray()  # said, and not answered yet
+        self._kept = bytearray()  # sent by the client, and not answered yet
         self._answered = False
         self._tries = 0
-        self._over = False  # only what the client has not taken yet is still delivered
+        self._over = False  # only the rest for the client is still delivered
         self._then: Callable[[], None] = self.end
         self.due_at = 0.0
-        port.connections.add(self)
+        proxy.connections.add(self)
 
     # -- leading on --------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect the client, now or when there is a way."""
+        """Connect the client to the VM, now or once there is a connection."""
         self._proxy.waiting.discard(self)
         if not self._proxy.path:
             if self._client.ended or len(self._proxy.connections) > WAITING:
-                self.end()  # who hangs up meanwhile has lost patience
+                self.end()  # a client that hangs up does not wait any longer
                 return
             self._await(WAIT_S, self.end)
         elif not self._dial(self._proxy.path):
@@ -90,22 +90,22 @@ class ProxiedConnection:
         self._tries += 1
         self._onward = _Endpoint(onward, self._onward_ready)
         if self._kept:
-            said = bytes(self._kept)
-            if len(said) > KEPT_BYTES:
-                self._commit()  # too much to say it twice
-            self._proxy.sent += len(said)
-            return self._give(self._onward, said)
+            request = bytes(self._kept)
+            if len(request) > KEPT_BYTES:
+                self._commit()  # too much to send it twice
+            self._proxy.sent += len(request)
+            return self._give(self._onward, request)
         return True
 
     def retarget(self) -> None:
-        """The way to the VM is another one now, or there is none."""
+        """The proxy's target has changed, or there is none now."""
         if self._onward is not None:
             self._lost()
         elif not self._over:
             self.connect()
 
     def on_timeout(self) -> None:
-        """What was waited for did not come."""
+        """The wait is over without an event."""
         self._proxy.waiting.discard(self)
         self._then()
 
@@ -120,7 +120,7 @@ class ProxiedConnection:
         self._forget(self._client)
 
     def _lost(self) -> None:
-        """What led to the VM has ended without an answer, or in the middle of one."""
+        """The connection to the VM has ended without an answer, or in the middle of one."""
         self._drop_onward()
         if not self._answered and self._tries <= RETRIES and _may_be_repeated(self._kept):
             self._await_link_state(self._path)
@@ -134,7 +134,7 @@ class ProxiedConnection:
             self._watch()
 
     def _await_link_state(self, path: str) -> None:
-        """Wait for the word that the link was lost; else it was the service that hung up."""
+        """Wait for retarget(), which says that the link was lost; else the service hung up."""
         if self._proxy.path != path:
             self.connect()
         else:
@@ -145,7 +145,7 @@ class ProxiedConnection:
         self._proxy.waiting.add(self)
 
     def _commit(self) -> None:
-        """From here on nothing can be said again."""
+        """From here on no request can be repeated."""
         self._answered = True
         self._kept.clear()
 
@@ -199,7 +199,7 @@ class ProxiedConnection:
         self._pass_ends_on()
 
     def _read(self, side: _Endpoint) -> bytes | None:
-        """What came; b"" at its end, None when the connection is no longer what it was."""
+        """The bytes received; b"" at the end, None when nothing came or the connection broke."""
         try:
             return side.sock.recv(PIECE_BYTES)
         except BlockingIOError:
@@ -232,15 +232,15 @@ class ProxiedConnection:
             self._lost()
 
     def _pass_ends_on(self) -> None:
-        """Where one side has said all, the other is told; after both nothing is left to do."""
+        """Pass on the end of one side to the other; after both the connection is over."""
         client, onward = self._client, self._onward
         if onward is not None:
             for ended, other in ((client, onward), (onward, client)):
-                if ended.ended and not other.out and not other.told_end:
-                    other.told_end = True
+                if ended.ended and not other.out and not other.sent_end:
+                    other.sent_end = True
                     with contextlib.suppress(OSError):
                         other.sock.shutdown(socket.SHUT_WR)
-        done = client.told_end and client.ended if onward is not None else self._over
+        done = client.sent_end and client.ended if onward is not None else self._over
         if done and not client.out:
             self.end()
         else:
@@ -279,9 +279,9 @@ class ProxiedConnection:
         side.sock.close()
 
 
-def _may_be_repeated(said: bytearray) -> bool:
-    """Whether it was nothing, or one question that changes nothing on the other side."""
-    if not said:
+def _may_be_repeated(request: bytearray) -> bool:
+    """Whether it was nothing, or one request that changes nothing on the other side."""
+    if not request:
         return True
-    one = said.startswith((b"GET ", b"HEAD ")) and said.endswith(b"\r\n\r\n")
-    return one and said.count(b"\r\n\r\n") == 1
+    is_single = request.startswith((b"GET ", b"HEAD ")) and request.endswith(b"\r\n\r\n")
+    return is_single and request.count(b"\r\n\r\n") == 1

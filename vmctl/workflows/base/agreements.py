@@ -31,16 +31,16 @@ class Agreements:
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:24]
         self._file = data_dir() / "agreed" / f"{digest}.json"
         self._root = root
-        self._said = self._read()
+        self._agreed = self._read()
 
     def __contains__(self, what: str) -> bool:
-        return what in self._said
+        return what in self._agreed
 
     def add(self, what: Iterable[str]) -> None:
         """Remember it; raises OSError where that cannot be."""
-        self._said = self._read() | set(what)
+        self._agreed = self._read() | set(what)
         self._file.parent.mkdir(mode=0o700, exist_ok=True)
-        text = json.dumps({"folder": str(self._root), "agreed": sorted(self._said)}, indent=1)
+        text = json.dumps({"folder": str(self._root), "agreed": sorted(self._agreed)}, indent=1)
         atomic_write(self._file, f"{text}\n".encode(errors="surrogateescape"))
 
     def _read(self) -> set[str]:
@@ -132,6 +132,6 @@ def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story
 
 def _job_key(project: Project, job: JobSettings) -> str:
     """A job by what decides who reads its variables: what runs, on whose disk and project."""
-    said = [job.name, job.command, job.directory, job.setup, sorted(job.env)]
-    said += [project.google_project or "", str(project.vm.image)]
-    return f"job {hashlib.sha256(json.dumps(said).encode()).hexdigest()}"
+    content = [job.name, job.command, job.directory, job.setup, sorted(job.env)]
+    content += [project.google_project or "", str(project.vm.image)]
+    return f"job {hashlib.sha256(json.dumps(content).encode()).hexdigest()}"

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Task(Future[T]):
-    """One call in a thread of its own; nobody waits for it unless its result is wanted."""
+    """One call in a thread of its own; the program's end does not wait for it."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         super().__init__()

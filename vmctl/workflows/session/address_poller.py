@@ -40,10 +40,10 @@ class AddressPoller:
 
         NotFound: the VM no longer exists.
         """
-        found = None
+        reply = None
         while not self._replies.empty():
-            found = self._replies.get()
-        return found
+            reply = self._replies.get()
+        return reply
 
     def poll_now(self) -> None:
         """Ask soon: the known address is of no use."""

@@ -118,7 +118,7 @@ class SshRestriction:
             self._set_label(label_of(allow.sources[0]))
 
     def set(self, remote: Remote) -> Story[None]:
-        """Let in whom the VM sees now, and nobody else; nothing changes where that is so."""
+        """Restrict SSH to the address that the VM sees now, unless it is already so."""
         began = self.clock.monotonic()
         source = IAP_RANGE
         if self.instance.external:

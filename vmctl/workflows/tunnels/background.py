@@ -76,9 +76,9 @@ def background(
     services = [(service.name, service.port) for service in project.services.values()]
     wanted = parse_forwarding(what, services, port)
     for record in open_tunnels():
-        ours = _is_meant(record, project, wanted.what) and record.what == wanted.what
+        is_same = _is_meant(record, project, wanted.what) and record.what == wanted.what
         fits = any_port or record.local_port == wanted.local_port
-        if ours and fits and record.background and record.url:
+        if is_same and fits and record.background and record.url:
             yield Info(f"It is already open in the background (process {record.pid})")
             return record
     began = clock.monotonic()

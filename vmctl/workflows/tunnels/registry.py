@@ -85,7 +85,7 @@ class OwnRecord:
             local=project.local,
             log=str(log_file(project, forwarding.what)) if background else "",
         )
-        self._seen = False  # whether the record has said that the tunnel is up
+        self._seen = False  # whether the record has shown that the tunnel is up
         try:
             self._write()
         except BaseException:

@@ -49,11 +49,11 @@ def tunnel(
     background: bool = False,
     clock: Clock | None = None,
 ) -> Story[None]:
-    """Reach a service or port of the VM at 127.0.0.1 here; Ready tells the URL.
+    """Reach a service or port of the VM at 127.0.0.1 here; UrlReady has the URL.
 
     A service is started when it is not running and has answered HTTP before its URL is.
     Then the tunnel is kept up until the story is closed: over lost links, sleep, stops and starts
-    of the VM, new addresses. The local port stays ours all the time. Ends with an error only when
+    of the VM, new addresses. The local port stays open all the time. Ends with an error only when
     the VM no longer exists.
     """
     clock = clock or Clock()
@@ -156,7 +156,7 @@ class _Tunnel:
         try:
             self._connect(ssh, OPEN_S)
         except HostKeyChanged as error:
-            # somebody else may have the address that the VM had when it was seen last
+            # another machine may have the cached address of the VM now
             try:
                 session = yield from connect(self.project, clock=self.clock, fresh=True)
             except VmctlError:

@@ -26,7 +26,7 @@ DEFAULT = rule("default-allow-ssh")
 
 
 @pytest.mark.parametrize(
-    ("rules", "door"),
+    ("rules", "exposure"),
     [
         ([], SshExposure(())),
         ([DEFAULT], SshExposure((ANYWHERE,), "default-allow-ssh")),
@@ -56,13 +56,13 @@ DEFAULT = rule("default-allow-ssh")
          SshExposure((ANYWHERE,), "default-allow-ssh")),
     ],
 )  # fmt: skip
-def test_rules_are_read_in_their_order(rules: list[Rule], door: SshExposure) -> None:
-    assert evaluate_ssh(rules, {"vmctl"}) == door
-    assert evaluate_ssh(list(reversed(rules)), {"vmctl"}) == door
+def test_rules_are_read_in_their_order(rules: list[Rule], exposure: SshExposure) -> None:
+    assert evaluate_ssh(rules, {"vmctl"}) == exposure
+    assert evaluate_ssh(list(reversed(rules)), {"vmctl"}) == exposure
 
 
 @pytest.mark.parametrize(
-    ("door", "status", "named"),
+    ("exposure", "status", "named"),
     [
         (SshExposure((ANYWHERE,), "default-allow-ssh"), CheckStatus.OK, "default-allow-ssh"),
         (SshExposure(("203.0.113.7/32",), "mine", "deny"), CheckStatus.OK, "203.0.113.7/32 only"),
@@ -78,9 +78,9 @@ def test_rules_are_read_in_their_order(rules: list[Rule], door: SshExposure) -> 
     ],
 )
 def test_an_exposure_becomes_a_finding_with_its_fix(
-    door: SshExposure, status: CheckStatus, named: str
+    exposure: SshExposure, status: CheckStatus, named: str
 ) -> None:
-    found = check_firewall(door, "default", "vmctl")
+    found = check_firewall(exposure, "default", "vmctl")
     assert found.status is status
     assert named in found.message
     assert bool(found.fix) == (status is not CheckStatus.OK)

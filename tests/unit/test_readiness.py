@@ -41,8 +41,15 @@ def told(stage: Stage, waited_s: float, **seen: Any) -> Diagnosis | None:
     ("stage", "waited_s", "seen", "culprit", "fix", "code"),
     [
         # off
-        (Stage.PORT, SOON, {"went": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
-        (Stage.DRIVER, SOON, {"went": "It was deleted in the meantime."}, "deleted", "vmctl up", 4),
+        (Stage.PORT, SOON, {"stopped": "It is TERMINATED."}, "TERMINATED", "vmctl up", 4),
+        (
+            Stage.DRIVER,
+            SOON,
+            {"stopped": "It was deleted in the meantime."},
+            "deleted",
+            "vmctl up",
+            4,
+        ),
         # nobody answers
         (Stage.PORT, LATER, {"allowed": False}, "firewall rule", "firewall-rules create", 7),
         (Stage.PORT, OVER, {"allowed": True}, "boot hangs", "restart", 8),

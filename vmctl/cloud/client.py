@@ -26,7 +26,7 @@ def open_compute(
 ) -> Compute:
     """The Compute Engine of a project: the embedded one, started when needed, or Google's.
 
-    A recorder writes down all that is said to it. Raises AccessDenied without usable
+    A recorder records all requests and replies. Raises AccessDenied without usable
     credentials, InvalidInput without a Google project.
     """
     if project.local:

@@ -95,9 +95,9 @@ def _gcloud_credentials(token: str) -> Any:
     lock, given = threading.Lock(), [(token, time.monotonic())]
 
     def refresh(request: object, scopes: object) -> tuple[str, datetime]:
-        """gcloud renews its own token: ask it again whenever ours may be over.
+        """gcloud renews its own token: ask it again whenever this one may have expired.
 
-        Connections that begin side by side share what it has just said.
+        Connections that begin side by side share its last reply.
         """
         with lock:
             fresh, since = given[0]

@@ -1,8 +1,8 @@
 """The embedded Compute Engine as a process: found through its record, started when needed.
 
-This is the one place that opens its door. A connection is made only to the holder of the home's
-certificate, and only then is the home's secret sent: whoever else may listen at its port, such as
-another user of this computer after it was killed, is told nothing.
+Only this module connects to it. A connection is made only to the holder of the home's
+certificate, and only then is the home's secret sent: another process at its port, such as
+another user of this computer after it was killed, learns nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vmctl.files import atomic_write
 START_LIMIT_S = 60.0
 POLL_S = 0.03
 ADDRESS = "127.0.0.1"
-# What Python's requests, and with it gcloud, trusts before anything that it is told otherwise.
+# What Python's requests, and with it gcloud, trusts before any other setting.
 REQUESTS_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
@@ -43,7 +43,9 @@ class EmulatorProcess:
     note: str
     certificate: Path  # of the server, signed by nobody else
     token_file: Path  # the secret that every call carries
-    about: dict[str, Any] = field(default_factory=dict, compare=False)  # what it said when found
+    about: dict[str, Any] = field(
+        default_factory=dict, compare=False
+    )  # its status when it was found
 
     @property
     def endpoint(self) -> str:
@@ -120,7 +122,7 @@ def find(folder: Path) -> EmulatorProcess | None:
         return None
     # A record can outlive its process, and somebody else may have its port by now.
     try:
-        said = _ask_status(running)
+        reply = _ask_status(running)
     except ssl.SSLError as error:
         if not _is_emulator(running.pid):
             return None
@@ -129,7 +131,7 @@ def find(folder: Path) -> EmulatorProcess | None:
             f"of {folder}: nothing was sent there.",
             hint=f"Restart the emulator: kill {running.pid}; vmctl emulator start",
         ) from error
-    return replace(running, about=said) if said and said.get("pid") == running.pid else None
+    return replace(running, about=reply) if reply and reply.get("pid") == running.pid else None
 
 
 def _recorded(folder: Path) -> EmulatorProcess | None:
@@ -163,7 +165,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def status(running: EmulatorProcess) -> dict[str, Any]:
-    """What it says about itself; {} when it went away."""
+    """What it says about itself; {} when it does not answer."""
     try:
         return _ask_status(running) or {}
     except ssl.SSLError:
@@ -173,23 +175,23 @@ def status(running: EmulatorProcess) -> dict[str, Any]:
 def admin(running: EmulatorProcess, method: str, route: str, body: object = None) -> dict[str, Any]:
     """What its admin route answers; raises InvalidInput with its words when it refuses."""
     try:
-        code, said = _call(running, method, f"/emulator/v1/{route}", body, timeout_s=30)
+        code, reply = _call(running, method, f"/emulator/v1/{route}", body, timeout_s=30)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unreachable(
             "The embedded Compute Engine does not answer.", hint="vmctl emulator status"
         ) from error
     if code != 200:
-        message = str(said.get("error", {}).get("message", f"HTTP {code}"))
+        message = str(reply.get("error", {}).get("message", f"HTTP {code}"))
         raise InvalidInput(
             f"The embedded Compute Engine says: {message}", hint="See: vmctl emulator fault --help"
         )
-    return dict(said)
+    return dict(reply)
 
 
 def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
-    """A file with the certificates that the environment names for Python's requests, and ours.
+    """A file with the certificates that Python's requests is told to trust, and the emulator's.
 
-    None where it names none. Where it does, gcloud's own setting would not be looked at.
+    None where it is told none. Otherwise gcloud's own setting would not be looked at.
     """
     named = next((os.environ[name] for name in REQUESTS_TRUST if os.environ.get(name)), None)
     if named is None:
@@ -203,9 +205,9 @@ def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
             f"The certificates in {named} cannot be read: {error.strerror}.",
             hint=f"Fix or unset {' and '.join(REQUESTS_TRUST)}.",
         ) from error
-    ours = running.certificate.read_text(encoding="ascii")
+    own = running.certificate.read_text(encoding="ascii")
     target = folder / "trusted.pem"
-    certificates = "\n".join([*(text.replace(ours, "") for text in kept), ours])
+    certificates = "\n".join([*(text.replace(own, "") for text in kept), own])
     atomic_write(target, certificates, mode=0o600)
     return target
 
@@ -234,7 +236,7 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorP
         if running:
             return running
         if child.poll() is not None:
-            # Another command may have started one at the same moment: then ours gives way.
+            # Another command may have started one at the same moment: then this one ends.
             ended_at = ended_at or clock.monotonic()
             if clock.monotonic() - ended_at > 3 or child.returncode not in (0, 4):
                 break
@@ -313,12 +315,12 @@ def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
 def _ask_status(running: EmulatorProcess) -> dict[str, Any] | None:
     """What the status route answers, None without an answer; ssl.SSLError from an impostor."""
     try:
-        code, said = _call(running, "GET", "/emulator/v1/status", timeout_s=5)
+        code, reply = _call(running, "GET", "/emulator/v1/status", timeout_s=5)
     except ssl.SSLError:
         raise
     except (OSError, http.client.HTTPException, ValueError):
         return None
-    return said if code == 200 and isinstance(said, dict) else None
+    return reply if code == 200 and isinstance(reply, dict) else None
 
 
 def _call(
@@ -354,7 +356,7 @@ def _make_home(folder: Path) -> None:
 
 
 def _is_emulator(pid: int) -> bool:
-    """Whether a process is one of ours that serves; as far as this computer tells."""
+    """Whether a process is an emulator that serves; as far as this computer tells."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The edge where foreign errors enter: Google's, the network's and the credentials' become ours."""
+"""Maps foreign errors to vmctl's: Google's, the network's and the credentials'."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ def failure_of_body(status: int, content: bytes) -> ApiError:
     """An HTTP error's status and body, classified; a body that is no JSON is quoted briefly."""
     try:
         body = json.loads(content)
-        said = body["error"]
+        reply = body["error"]
     except (ValueError, KeyError, TypeError):
         text = content.decode("utf-8", "replace").strip()[:200]
         return classify(str(status), text or f"HTTP {status}", http_status=status)
-    if not isinstance(said, Mapping):
-        return classify(str(status), str(said), http_status=status)
-    errors = [one for one in said.get("errors", []) if isinstance(one, Mapping)]
-    details = [one for one in said.get("details", []) if isinstance(one, Mapping)]
+    if not isinstance(reply, Mapping):
+        return classify(str(status), str(reply), http_status=status)
+    errors = [one for one in reply.get("errors", []) if isinstance(one, Mapping)]
+    details = [one for one in reply.get("details", []) if isinstance(one, Mapping)]
     code = next((str(one["reason"]) for one in [*errors, *details] if one.get("reason")), "")
     return classify(
-        _telling(code, details) or str(said.get("status", status)),
-        str(said.get("message", f"HTTP {status}")),
+        _telling(code, details) or str(reply.get("status", status)),
+        str(reply.get("message", f"HTTP {status}")),
         http_status=status,
         details=tuple(details),
     )
 
 
 def credentials_error(error: Exception) -> AccessDenied:
-    """Missing, broken, expired or revoked credentials, with the command that mends them."""
+    """Missing, broken, expired or revoked credentials, with the command that fixes them."""
     from google.auth import exceptions as auth
 
     if isinstance(error, auth.ReauthFailError | auth.RefreshError):

@@ -1,4 +1,4 @@
-"""A record of what was said to Compute Engine and what it answered, as JSON lines.
+"""A record of the requests to Compute Engine and its replies, as JSON lines.
 
 The first line says what it is of; each following one is a call (method, path, query, request,
 status, response) or a remark on what was done to the VM otherwise. Headers are never kept, and
@@ -34,7 +34,7 @@ class Recorder:
         return _RecordingHttp(http, self)
 
     def note(self, text: str) -> None:
-        """Write down what was done to the VM by another way than the API."""
+        """Write down what was done to the VM otherwise than through the API."""
         self._write({"remark": text})
 
     def record(

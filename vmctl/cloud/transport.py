@@ -21,7 +21,7 @@ class Transport:
     """What may be asked again is; errors are of vmctl's tree.
 
     One object per thread: httplib2 is not shared. What asks Google to do something returns an
-    Operation; a request refused at the door returns one that is done and failed.
+    Operation; a request that is refused at once returns one that is done and failed.
     """
 
     def __init__(

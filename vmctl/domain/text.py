@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from vmctl.domain.errors import (
     AccessDenied,
@@ -15,9 +16,6 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 from vmctl.domain.terminal import visible
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 DISK_FULL_HINT = (
     "See what fills it: vmctl exec df -h. For a larger disk on a new VM: disk_gb in "
@@ -45,6 +43,12 @@ def last_lines(text: str, count: int = 5) -> str:
     """The last lines that say something, cleaned, for an error message."""
     lines = [line.rstrip() for line in printable(text).splitlines() if line.strip()]
     return "\n".join(lines[-count:])
+
+
+def format_time(moment: datetime | str) -> str:
+    """ "Mon 01 Dec at 12:30", in the user's time zone; a text is ISO 8601."""
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return f"{moment.astimezone():%a %d %b at %H:%M}"
 
 
 def to_iso(moment: datetime | None) -> str | None:

@@ -27,7 +27,7 @@ class Compute(Transport):
     def find_instance(self, owner: str, name: str) -> Instance | None:
         """The VM that carries these labels, in whatever zone; None when there is none.
 
-        While a move is under way it is the new one, once that exists. Raises Conflict when there
+        During a move it is the new one, once that exists. Raises Conflict when there
         are several, because each of them costs money.
         """
         found = without_left(list(self._labelled({OWNER_LABEL: owner, NAME_LABEL: name})))
@@ -53,14 +53,14 @@ class Compute(Transport):
         return responses.instance_of(reply) if reply is not None else None
 
     def pending_insert(self, name: str) -> Operation | None:
-        """An unfinished creation of a VM of this name in any zone, begun by an earlier call."""
+        """An unfinished creation of a VM of this name in any zone, asked for by an earlier call."""
         wanted = "(operationType = insert) AND (status != DONE)"
         for page in self.pages("globalOperations", "aggregatedList", filter=wanted):
             for item in responses.aggregated(page, "operations"):
                 operation = operation_of(item)
                 is_vm = "/instances/" in item.get("targetLink", "")
-                ours = is_vm and operation.kind == "insert" and operation.target == name
-                if ours and not operation.is_done:
+                is_wanted = is_vm and operation.kind == "insert" and operation.target == name
+                if is_wanted and not operation.is_done:
                     return operation
         return None
 
@@ -93,7 +93,7 @@ class Compute(Transport):
 
     def stop(self, instance: Instance) -> Operation:
         """Ask for a VM to stop; its disk stays."""
-        # Google refuses to stop a VM with local SSDs unless told that their data may go.
+        # Google refuses to stop a VM with local SSDs without the consent that their data is lost.
         ssd = MachineType(instance.machine_type).has_local_ssd
         more = {"discardLocalSsd": True} if ssd else {}
         return self._on(instance, "stop", **more)
@@ -109,8 +109,8 @@ class Compute(Transport):
     ) -> Operation:
         """Ask for metadata items to change.
 
-        An item that holds more than ours, such as the keys, is told by a function of the VM as it
-        is then.
+        An item that holds more than vmctl's own, such as the keys, is given by a function of the VM
+        as it is then.
         """
 
         def ask(vm: Instance) -> Operation:

@@ -9,7 +9,7 @@ from vmctl.domain.machine.watchdog import ATTRIBUTES, WatchReport
 
 
 def watch_report(compute: Compute, instance: Instance) -> WatchReport | None:
-    """What it saw last; None where it told nothing yet, or may not."""
+    """What it saw last; None where it has not reported, or it may not be read."""
     try:
         (reply,) = compute.pages(
             "instances",

@@ -1,4 +1,4 @@
-"""The way to a VM without an external address: gcloud's tunnel through Identity-Aware Proxy."""
+"""Reaches a VM without an external address: gcloud's tunnel through Identity-Aware Proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmctl.domain.network.firewall import SSH_PORT
 def tunnel_command(project: Project, instance: Instance) -> str:
     """The command whose standard streams are a connection to the VM's SSH port.
 
-    gcloud logs in as whoever `gcloud auth login` said. Raises NotFound without gcloud.
+    gcloud uses the account of `gcloud auth login`. Raises NotFound without gcloud.
     """
     program = shutil.which("gcloud")
     if program is None:

@@ -64,7 +64,7 @@ def _failure(reply: Mapping[str, Any]) -> ApiError | None:
 
 
 def _spoken(error: Mapping[str, Any]) -> str:
-    """Google's sentence for people where it sends one, beside the technical text."""
+    """Google's sentence for people where it sends one besides the technical text."""
     for detail in error.get("errorDetails", []):
         localized = detail.get("localizedMessage", {}).get("message")
         if localized:

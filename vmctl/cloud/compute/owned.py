@@ -162,8 +162,8 @@ def _firewalls(compute: Compute, owner: str) -> Iterator[OwnedResource]:
     """Rules carry no labels: their name and description say whose they are."""
     for page in compute.pages("firewalls", filter=f'name eq "{FIREWALL_PREFIX}.*"'):
         for item in page.get("items", []):
-            said = item.get("description", "") == firewall_description(owner)
-            if said and item["name"].startswith(FIREWALL_PREFIX):
+            is_marked = item.get("description", "") == firewall_description(owner)
+            if is_marked and item["name"].startswith(FIREWALL_PREFIX):
                 yield OwnedResource(
                     ResourceKind.FIREWALL,
                     item["name"],

@@ -103,7 +103,7 @@ def has_machine_type(compute: Compute, zone: str, name: str) -> bool:
 
 
 def zones_of_name(compute: Compute, name: str) -> list[str]:
-    """The zones in which a VM of this name is, whoever made it."""
+    """The zones in which VMs of this name are, of any owner."""
     return sorted(
         last_part(item["zone"])
         for page in compute.pages("instances", "aggregatedList", filter=f"name = {name}")
@@ -127,7 +127,7 @@ def last_try(compute: Compute, name: str) -> tuple[Operation, datetime] | None:
 
 
 def vm_names(compute: Compute) -> list[str]:
-    """The names of all VMs in the project, whoever made them."""
+    """The names of all VMs in the project, of any owner."""
     fields = "items/*/instances/name,nextPageToken"
     return sorted(
         {
@@ -139,7 +139,7 @@ def vm_names(compute: Compute) -> list[str]:
 
 
 def _split(reference: str) -> tuple[str, str]:
-    """The project (empty: ours) and the name in "default" or "projects/P/global/networks/N"."""
+    """The project (empty: this one) and the name in "default" or "projects/P/global/networks/N"."""
     words = reference.split("/")
     project = words[words.index("projects") + 1] if "projects" in words[:-1] else ""
     return project, words[-1]

@@ -16,7 +16,7 @@ def explain_stop(compute: Compute, instance: Instance) -> StopReason | None:
         return None
     ending = find_stop_reason(instance, compute.system_events(instance))
     if ending is not None and ending.cause is StopCause.SHUT_DOWN:
-        said = watch_report(compute, instance)
-        if said is not None and said.stopped and said.is_fresh(ending.at):
-            return replace(ending, cause=StopCause.WATCHDOG, detail=said.stopped)
+        report = watch_report(compute, instance)
+        if report is not None and report.stopped and report.is_fresh(ending.at):
+            return replace(ending, cause=StopCause.WATCHDOG, detail=report.stopped)
     return ending

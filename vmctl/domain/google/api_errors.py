@@ -63,7 +63,7 @@ class ApiError:
 
     @property
     def is_quota_everywhere(self) -> bool:
-        """Whether a limit over all regions stands in the way: no other region can help."""
+        """Whether a limit over all regions is the cause: no other region can help."""
         return self.kind is Kind.QUOTA and self.quota is not None and self.quota.region is None
 
     @property
@@ -118,7 +118,7 @@ def classify(
     http_status: int | None = None,
     details: tuple[Mapping[str, object], ...] = (),
 ) -> ApiError:
-    """One refusal from its code, its text and the details beside it, of either form."""
+    """One refusal from its code, its text and its details, of either form."""
     reasons = {code, *_reasons(details)}
     metadata = _merged_metadata(details)
     quota = _quota(message, details)
@@ -162,11 +162,11 @@ def _kind(
 
 def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
     """The failure as an error of vmctl's tree; `doing` says what was refused."""
-    said = f"{doing}: {failure.message}" if doing else failure.message
+    text = f"{doing}: {failure.message}" if doing else failure.message
     if failure.kind is Kind.QUOTA:
         return _quota_error(failure, project)
     if failure.kind is Kind.STOCKOUT:
-        return NoCapacity(said, hint="Try another zone or region: vmctl up --region REGION")
+        return NoCapacity(text, hint="Try another zone or region: vmctl up --region REGION")
     if failure.code == "BILLING_DISABLED":
         page = failure.url or f"https://console.cloud.google.com/billing/enable?project={project}"
         return AccessDenied(
@@ -193,7 +193,7 @@ def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
         )
     if failure.http_status == 403 and failure.kind is Kind.PERMANENT:
         return AccessDenied(
-            said,
+            text,
             hint=(
                 "Ask for the role Compute Instance Admin: "
                 f"https://console.cloud.google.com/iam-admin/iam?project={project}"
@@ -201,10 +201,10 @@ def as_error(failure: ApiError, *, project: str, doing: str = "") -> VmctlError:
         )
     if failure.kind is Kind.TRANSIENT:
         return Unreachable(
-            f"Compute Engine is temporarily unable to do this: {said}",
+            f"Compute Engine is temporarily unable to do this: {text}",
             hint="Try again in a minute.",
         )
-    return _by_status(failure, said)
+    return _by_status(failure, text)
 
 
 def advice(failure: ApiError, project: str) -> str:
@@ -223,9 +223,9 @@ def advice(failure: ApiError, project: str) -> str:
     return as_error(failure, project=project).hint or "change the request"
 
 
-def _by_status(failure: ApiError, said: str) -> VmctlError:
+def _by_status(failure: ApiError, text: str) -> VmctlError:
     if failure.http_status == 404:
-        return NotFound(said, hint="See what there is: vmctl ls")
+        return NotFound(text, hint="See what there is: vmctl ls")
     if failure.code == "conditionNotMet" and "requireOsLogin" in failure.message:
         return AccessDenied(
             "Your organisation requires OS Login, and vmctl logs in with a key in the VM's "
@@ -244,10 +244,10 @@ def _by_status(failure: ApiError, said: str) -> VmctlError:
             hint="Ask its administrator for an exception for this project.",
         )
     if failure.http_status in {409, 412}:
-        return Conflict(said, hint="See what there is: vmctl status")
+        return Conflict(text, hint="See what there is: vmctl status")
     if failure.http_status is not None and 400 <= failure.http_status < 500:
-        return InvalidInput(f"Google refused the request: {said}", hint=_about(failure.message))
-    return VmctlError(f"Google answered: {said} ({failure.code})", hint="vmctl status")
+        return InvalidInput(f"Google refused the request: {text}", hint=_about(failure.message))
+    return VmctlError(f"Google answered: {text} ({failure.code})", hint="vmctl status")
 
 
 def quota_page(project: str) -> str:

@@ -11,7 +11,7 @@ from vmctl.domain.google.api_errors import ApiError
 class Operation:
     """One operation as last seen; `failure` may be set only once it is done.
 
-    A refusal at the door (an HTTP error in answer to the request) reads as an operation that is
+    A refusal at once (an HTTP error in answer to the request) reads as an operation that is
     done and failed: Google delivers the same refusals both ways.
     """
 

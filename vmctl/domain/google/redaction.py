@@ -1,7 +1,7 @@
 """What may be shown to others of a conversation with Google: everything but who had it.
 
 Gone are the project, its number, e-mail addresses, names of users, public IP addresses, SSH keys
-and tokens; in their places stand words of the same form, so that the rest can be said again.
+and tokens; in their places stand words of the same form, so that the rest can be replayed.
 """
 
 from __future__ import annotations
@@ -103,4 +103,4 @@ class Redaction:
     def _literals(self) -> dict[str, str]:
         """Every word that names the user; what vmctl writes itself names nobody."""
         found = {self.login: LOGIN, self.owner: OWNER, self.project: PROJECT, **self.words}
-        return {word: said for word, said in found.items() if word and word != "vmctl"}
+        return {word: stand_in for word, stand_in in found.items() if word and word != "vmctl"}

@@ -26,7 +26,7 @@ def script_lines(log: str) -> list[str]:
 
 
 def driver_lines(log: str) -> list[str]:
-    """What was said of NVIDIA's driver, by its installation or by the kernel."""
+    """The lines about NVIDIA's driver, of its installation or the kernel."""
     return [one_line(line.strip()) for line in log.splitlines() if _DRIVER.search(line)]
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from vmctl.domain.machine.instance import Instance
+from vmctl.domain.text import format_time
 
 RUN_LIMIT_SLACK = timedelta(seconds=60)  # Google's stop may come a little before or after
 
@@ -52,7 +53,7 @@ class StopReason:
     @property
     def text(self) -> str:
         """One sentence for people, in their own time zone."""
-        when = f"on {self.at.astimezone():%a %d %b at %H:%M}"
+        when = f"on {format_time(self.at)}"
         match self.cause:
             case StopCause.PREEMPTED:
                 return (

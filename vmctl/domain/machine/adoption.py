@@ -57,11 +57,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """All changes to one VM, decided before any is made, and what is only told."""
+    """All changes to one VM, decided before any is made, and the facts that stay."""
 
     labels: Mapping[str, str]
     disk_labels: Mapping[str, str]
-    metadata: Mapping[str, str]  # beside the key, which carries a time
+    metadata: Mapping[str, str]  # besides the key, which carries a time
     tags: tuple[str, ...]  # all that it will have; empty: they stay
     key: bool
     max_run_s: int | None  # the limit to set; None: it stays
@@ -70,7 +70,7 @@ class Adoption:
     stays: tuple[str, ...]
 
 
-def refuse_unfit(candidate: Candidate, owner: str, name: str, mine: Instance | None) -> None:
+def refuse_unfit(candidate: Candidate, owner: str, name: str, present: Instance | None) -> None:
     """Raise Conflict for a VM that is another's, between two states, or one too many."""
     vm = candidate.instance
     if vm.owner and vm.owner != owner:
@@ -84,9 +84,9 @@ def refuse_unfit(candidate: Candidate, owner: str, name: str, mine: Instance | N
             f"{vm.name} is already the VM of your project '{vm.project_name}'.",
             hint=f"Use it from there, or: vmctl --name {vm.project_name} status",
         )
-    if mine is not None and mine.id != vm.id:
+    if present is not None and present.id != vm.id:
         raise Conflict(
-            f"The project '{name}' already has a VM: {mine.name} in {mine.zone}.",
+            f"The project '{name}' already has a VM: {present.name} in {present.zone}.",
             hint=f"Adopt it under another name: vmctl --name OTHER adopt {vm.name}",
         )
     if vm.status is not Status.RUNNING and not vm.status.is_stopped:
@@ -157,45 +157,45 @@ def adoption_of(
 
 def _stays(candidate: Candidate) -> list[str]:
     """What vmctl would have done otherwise and cannot, or does not, change here."""
-    vm, said = candidate.instance, []
+    vm, facts = candidate.instance, []
     where = f"{vm.name} --zone {vm.zone}"
     running = vm.status is Status.RUNNING
     if running and vm.max_run_s is None:
-        said.append(
+        facts.append(
             "It has no run limit, and Google sets one only on a stopped VM: Google does "
             "not stop it until `vmctl down` and `vmctl up` have set a limit."
         )
     if running and candidate.restarts:
-        said.append(
+        facts.append(
             "Google starts it again after a failure of its host, until it was stopped once."
         )
     if candidate.deleted_at_limit:
-        said.append(
+        facts.append(
             "Google deletes it instead of stopping it when its time is up or it is preempted."
         )
     if candidate.service_account:
-        said.append(
+        facts.append(
             f"Every job on it can act as {candidate.service_account}. To remove it once the "
             f"VM is stopped: gcloud compute instances set-service-account {where} "
             "--no-service-account --no-scopes"
         )
     if candidate.word(SHARED_KEYS_ITEM) != "TRUE":
-        said.append(
+        facts.append(
             "Everybody with a key in the project's metadata can log in on it, too. To "
             f"change that: gcloud compute instances add-metadata {where} --metadata "
             f"{SHARED_KEYS_ITEM}=TRUE"
         )
     if candidate.left_behind:
-        said.append(
+        facts.append(
             f"`vmctl down --delete` leaves {', '.join(candidate.left_behind)}, and what that costs:"
             f" gcloud compute disks delete {' '.join(candidate.left_behind)} --zone {vm.zone}"
         )
     if candidate.protected:
-        said.append(
+        facts.append(
             "It is protected against deletion. To change that: gcloud compute instances "
             f"update {where} --no-deletion-protection"
         )
-    return said
+    return facts
 
 
 def _pairs(labels: Mapping[str, str]) -> str:

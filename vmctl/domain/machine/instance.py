@@ -1,4 +1,4 @@
-"""A VM as vmctl sees it, whatever made it and whoever asks."""
+"""A VM as vmctl sees it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWNER_LABEL = "vmctl-owner"
 NAME_LABEL = "vmctl-name"
 MOVING_LABEL = "vmctl-moving"  # on a VM that is being left for another zone
 MOVED_FROM_LABEL = "vmctl-moved-from"  # the id of that VM, on the snapshot and the VM made from it
-SELFTEST_LABEL = "vmctl-selftest"  # on what a self-test makes, beside the other labels
+SELFTEST_LABEL = "vmctl-selftest"  # on what a self-test makes, besides the other labels
 SSH_PORT_ITEM = "vmctl-ssh-port"
 
 
@@ -43,12 +43,12 @@ class Status(StrEnum):
 
     @property
     def is_coming(self) -> bool:
-        """On its way to RUNNING without being asked again."""
+        """Will be RUNNING without being asked again."""
         return self in {Status.PENDING, Status.PROVISIONING, Status.STAGING, Status.REPAIRING}
 
     @property
     def is_going(self) -> bool:
-        """On its way to a stop."""
+        """Will stop, or be deleted, without being asked again."""
         return self in {
             Status.PENDING_STOP,
             Status.STOPPING,
@@ -115,7 +115,7 @@ class Instance:
 
     @property
     def is_moving(self) -> bool:
-        """Whether a move to another zone has begun: it is not to be started here any more."""
+        """Whether it is being moved to another zone: it is not to be started here any more."""
         return MOVING_LABEL in self.labels
 
     @property

@@ -13,7 +13,7 @@ from vmctl.domain.machine.instance import NETWORK_TAG, SSH_PORT_ITEM
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, STARTUP_ITEM, WATCHDOG_MARKER
 
-# what every VM gets anew, or what was true of one VM only
+# what every VM gets again, or what was true of one VM only
 MANAGED_METADATA = {"ssh-keys", OS_LOGIN_ITEM, GUEST_ATTRIBUTES_ITEM, SETTINGS_ITEM, SSH_PORT_ITEM}
 
 
@@ -30,7 +30,7 @@ class InstanceSpec:
     max_run_s: int  # Google stops the VM after this long, whatever becomes of us
     ssh_keys: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)  # beside what every VM gets
+    metadata: Mapping[str, str] = field(default_factory=dict)  # besides what every VM gets
     budget_usd: float | None = None  # what one start may cost: max_run_s follows from it
     spot: bool = False
     network: str | None = None
@@ -69,16 +69,16 @@ def own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def cautions(gpu: Gpu | None, machine: MachineType, image: Image, spot: bool) -> list[str]:
     """What the user should know about this choice before paying for it."""
-    said = []
+    found = []
     if gpu and gpu.model and image.family.startswith("pytorch-"):
         major, minor = gpu.model.capability
         if gpu.model.capability < OLDEST_CAPABILITY_OF_PYTORCH_IMAGE:
-            said.append(
+            found.append(
                 f"The image's PyTorch may have no code for the {gpu.model.title} (compute "
                 f"capability {major}.{minor}): install an older build, or choose a T4 or newer."
             )
     if machine.name.startswith("a3-highgpu-") and machine.name != "a3-highgpu-8g" and not spot:
-        said.append(
+        found.append(
             f"Google may sell {machine.name} only as Spot or Flex-start: if it refuses, add --spot."
         )
-    return said
+    return found

@@ -101,7 +101,7 @@ def left_by_selftests(instances: Iterable[Instance], now: datetime) -> tuple[Own
 
 
 def orphans(
-    belongings: Iterable[OwnedResource], instances: Collection[Instance], under_way: Collection[str]
+    owned: Iterable[OwnedResource], instances: Collection[Instance], under_way: Collection[str]
 ) -> tuple[OwnedResource, ...]:
     """Those that nothing uses: `instances` are all VMs of the owner's.
 
@@ -109,7 +109,7 @@ def orphans(
     """
     return tuple(
         sorted(
-            (one for one in belongings if not _is_used(one, instances, under_way)),
+            (one for one in owned if not _is_used(one, instances, under_way)),
             key=lambda one: (list(ResourceKind).index(one.kind), one.place, one.name),
         )
     )

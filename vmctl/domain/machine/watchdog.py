@@ -1,4 +1,4 @@
-"""The VM's watchdog as seen from here: its settings, what it told last, and that in words."""
+"""The VM's watchdog as seen from here: its settings, its last report, and both in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import IntegrityError, InvalidInput
-from vmctl.domain.text import printable
+from vmctl.domain.text import format_time, printable
 
 SETTINGS_ITEM = "vmctl-watchdog"
 STARTUP_ITEM = "startup-script"
@@ -17,7 +17,7 @@ ATTRIBUTES = "vmctl/"  # guest attributes below it are the watchdog's
 NEVER = {"off", "never", "none", "0"}
 SHORTEST_IDLE_S = 60.0
 CLOCKS_APART = timedelta(seconds=2)  # Google's and the VM's, and what it tells is rounded
-STALE_S = 300.0  # what it told so long ago is no news any more
+STALE_S = 300.0  # an older report says nothing about now
 
 
 def parse_idle(text: str, *, of: str = "--idle") -> float:
@@ -54,7 +54,7 @@ class WatchSettings:
 
     @staticmethod
     def parse(text: str | None) -> WatchSettings:
-        """From the item; what makes no sense there counts as not said."""
+        """From the item; what makes no sense there is ignored."""
         from vmctl.domain.replies import WATCH_SETTINGS, checked, decoded  # few commands need it
 
         try:
@@ -66,7 +66,7 @@ class WatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class WatchReport:
-    """What the watchdog saw last; anybody on the VM can write it, so it is told, never trusted."""
+    """What the watchdog saw last; anybody on the VM can write it, so it is shown, never trusted."""
 
     at: str  # ISO 8601, as all times here
     busy: tuple[str, ...] = ()
@@ -118,13 +118,15 @@ def what_stops(
 ) -> str:
     """One line: what will stop a running VM, and when; `report` is None where none came yet."""
     limit = f" (max_hours: {max_hours:g} h)" if max_hours else ""
-    google = f"Google stops it on {_when(google_stops_at)}{limit}" if google_stops_at else ""
+    google = f"Google stops it on {format_time(google_stops_at)}{limit}" if google_stops_at else ""
     if not settings.idle_s:
         ends = [google, _budget(settings)]
     elif report is None or not report.is_fresh(now):
         told_at = datetime.fromisoformat(report.at) if report else started_at
         if told_at is not None and abs((now - told_at).total_seconds()) > STALE_S:
-            ends = [f"The watchdog has not reported since {_when(told_at)}; do not rely on it"]
+            ends = [
+                f"The watchdog has not reported since {format_time(told_at)}; do not rely on it"
+            ]
         else:
             ends = [f"It stops once it is idle for {duration_text(settings.idle_s)} (--idle)"]
         ends += [_budget(settings), google]
@@ -136,27 +138,23 @@ def what_stops(
         ends = [f"In use ({busy}); idle for {duration_text(settings.idle_s)} stops it"]
         ends += [_budget(settings), google]
     else:
-        since = _when(datetime.fromisoformat(report.idle_since)) if report.idle_since else "now"
-        stops = _when(datetime.fromisoformat(report.stops_at)) if report.stops_at else "soon"
+        since = format_time(report.idle_since) if report.idle_since else "now"
+        stops = format_time(report.stops_at) if report.stops_at else "soon"
         if report.stops_why == "idle":
             ends = [f"Idle since {since}: stops on {stops} (longer: vmctl keep 1h)"]
             ends += [_budget(settings), google]
         else:
             ends = [f"Idle since {since}", _budget(settings), google]
-    said = "; ".join(filter(None, ends))
-    if not said:
+    text = "; ".join(filter(None, ends))
+    if not text:
         return "Nothing stops it by itself: vmctl down"
-    return f"{said}. Stop it now: vmctl down"
+    return f"{text}. Stop it now: vmctl down"
 
 
 def _budget(settings: WatchSettings) -> str:
     if not settings.stop_at:
         return ""
-    return f"its budget ends on {_when(datetime.fromtimestamp(settings.stop_at, UTC))}"
-
-
-def _when(moment: datetime) -> str:
-    return f"{moment.astimezone():%a %d %b at %H:%M}"
+    return f"its budget ends on {format_time(datetime.fromtimestamp(settings.stop_at, UTC))}"
 
 
 def _stamp(seconds: float | None) -> str | None:

@@ -133,7 +133,7 @@ EMPTY = Ledger({}, {})
 
 
 def with_vm(ledger: Ledger, instance: Instance) -> Ledger:
-    """What one look at a VM adds; one that was taken for gone, but was adopted anew, is there."""
+    """What one look at a VM adds; one that was taken for deleted, but was adopted again, exists."""
     known = _not_gone(ledger.vms.get(instance.id))
     created = instance.created_at or (known.created_at if known else None)
     if created is None or not instance.id:
@@ -182,7 +182,7 @@ def with_events(ledger: Ledger, happenings: Iterable[OperationEvent]) -> Ledger:
 def with_resources(ledger: Ledger, found: Iterable[OwnedResource], now: datetime) -> Ledger:
     """What a whole list of an owner's disks, snapshots and addresses adds.
 
-    One that was there and is not any more went at its deletion where that is known, else when it
+    One that is no longer listed ended at its deletion where that is known, else when it
     was seen last.
     """
     things = dict(ledger.things)
@@ -214,7 +214,7 @@ def with_resources(ledger: Ledger, found: Iterable[OwnedResource], now: datetime
 
 
 def without_vms_missing(ledger: Ledger, instances: Iterable[Instance], now: datetime) -> Ledger:
-    """VMs that are not listed any more, and whose deletion no operation tells, have gone."""
+    """VMs that are no longer listed count as deleted, also without an operation that says so."""
     listed = {vm.id for vm in instances}
     vms = {}
     for id_, vm in ledger.vms.items():
@@ -251,7 +251,7 @@ def _not_gone(vm: PaidVm | None) -> PaidVm | None:
 
 
 def _turned(vm: PaidVm, turns: Iterable[tuple[datetime, PowerChange]]) -> PaidVm:
-    """The VM's times anew, from those that were known and these turns, each told once or more."""
+    """The VM's times, merged from those known and these changes; repetitions do not count twice."""
     known = [(span.begin, PowerChange.ON) for span in vm.on]
     known += [(span.end, PowerChange.OFF) for span in vm.on if span.end is not None]
     by_moment: dict[datetime, set[PowerChange]] = {}

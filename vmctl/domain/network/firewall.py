@@ -49,7 +49,7 @@ class SshExposure:
 
 
 def evaluate_ssh(rules: Iterable[Rule], tags: Collection[str], port: int = SSH_PORT) -> SshExposure:
-    """Who may knock at SSH, rule by rule in order of priority, deny before allow among equals."""
+    """From where SSH is reached, by the rules in order of priority, deny before allow in ties."""
     sources: list[str] = []
     last = ""
     for rule in sorted(rules, key=lambda rule: (rule.priority, rule.allows)):

@@ -1,6 +1,6 @@
 """SSH limited to one address: a rule that lets it in, and one behind it that lets nobody in.
 
-An allow rule alone restricts nothing beside the `default-allow-ssh` that Google gives a network.
+An allow rule alone restricts nothing next to the `default-allow-ssh` that Google gives a network.
 """
 
 from __future__ import annotations

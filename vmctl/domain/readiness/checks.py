@@ -39,7 +39,7 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found; `fix` is the command or the page that mends it."""
+    """What one check found; `fix` is the command or the page that fixes it."""
 
     check: Check
     status: CheckStatus
@@ -82,7 +82,7 @@ class Checkup:
     project: str
     local: bool
     google_project: str | None
-    ready: bool  # nothing that was checked stands in the way of `vmctl up`
+    ready: bool  # nothing that was checked prevents `vmctl up`
     findings: tuple[CheckResult, ...]
 
     @property
@@ -117,7 +117,7 @@ def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
 
 
 def check_firewall(
-    door: SshExposure, network: str, tag: str, *, proxied: bool = False
+    exposure: SshExposure, network: str, tag: str, *, proxied: bool = False
 ) -> CheckResult:
     """Whether SSH from outside arrives at a VM of vmctl's; `proxied`: by Google's IAP."""
     source = IAP_RANGE if proxied else ANYWHERE
@@ -125,13 +125,13 @@ def check_firewall(
         f"gcloud compute firewall-rules create {network}-allow-ssh --network {network} "
         f"--direction INGRESS --allow tcp:22 --target-tags {tag} --source-ranges {source}"
     )
-    outside = [source for source in door.sources if not is_private(source)]
+    outside = [source for source in exposure.sources if not is_private(source)]
     if proxied and (IAP_RANGE in outside or ANYWHERE in outside):
         return CheckResult(
-            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel is allowed ({door.rule})"
+            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel is allowed ({exposure.rule})"
         )
     if ANYWHERE in outside:
-        message = f"SSH is open to everyone ({door.rule}); narrower: vmctl up --restrict-ssh"
+        message = f"SSH is open to everyone ({exposure.rule}); narrower: vmctl up --restrict-ssh"
         return CheckResult(Check.FIREWALL, CheckStatus.OK, message)
     if outside == [IAP_RANGE]:
         return CheckResult(
@@ -146,12 +146,12 @@ def check_firewall(
             CheckStatus.OK,
             f"SSH is open to {', '.join(outside)} only, not to other addresses",
         )
-    if door.closed_by:
+    if exposure.closed_by:
         return CheckResult(
             Check.FIREWALL,
             CheckStatus.BROKEN,
-            f"The rule {door.closed_by} of the network {network} blocks SSH",
-            f"gcloud compute firewall-rules update {door.closed_by} --disabled",
+            f"The rule {exposure.closed_by} of the network {network} blocks SSH",
+            f"gcloud compute firewall-rules update {exposure.closed_by} --disabled",
             7,
         )
     more = "" if proxied else f"\n(or your own address with /32 in place of {ANYWHERE})"

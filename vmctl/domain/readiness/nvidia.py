@@ -9,7 +9,7 @@ DRIVER_QUESTION = "nvidia-smi --query-gpu=name,driver_version --format=csv,nohea
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What nvidia-smi said: one name per GPU, and the driver's version."""
+    """What nvidia-smi reports: one name per GPU, and the driver's version."""
 
     names: tuple[str, ...]
     version: str

@@ -1,4 +1,4 @@
-"""A stage that is missing on the way up: who is to blame by what is observed, and one fix."""
+"""A stage that is not reached: the cause by what is observed, and one fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmctl.domain.readiness.nvidia import Driver
 from vmctl.domain.readiness.stages import Stage
 from vmctl.domain.text import one_line, printable
 
-GRACE_S = 10.0  # what is wrong for so long, with nothing under way that would mend it, stays wrong
+GRACE_S = 10.0  # what is wrong for so long, while nothing runs that would fix it, stays wrong
 REFUSED_GRACE_S = 5.0  # a key needs a moment to arrive
 
 
@@ -63,7 +63,7 @@ class Observation:
     has_script: bool = False  # a start-up script of the user's
     torch_expected: bool = False  # its image brings torch
     driver_expected: bool = False  # its image brings a driver, or installs one
-    went: str = ""  # it is not RUNNING any more, and why
+    stopped: str = ""  # it is not RUNNING any more, and why
     allowed: bool | None = None  # whether a firewall rule lets SSH in
     refused: bool = False  # sshd answers and does not let our key in
     os_login: bool = False
@@ -81,9 +81,9 @@ class Observation:
     def seen(self, report: Mapping[str, Any]) -> Observation:
         """With what the VM itself reports, which has been checked."""
         answer = report["driver"] or {"code": None, "said": None}
-        said = printable(answer["said"] or "")
-        driver = Driver.parse(said) if answer["code"] == 0 else None
-        lines = [line for line in said.splitlines() if line.strip()]
+        output = printable(answer["said"] or "")
+        driver = Driver.parse(output) if answer["code"] == 0 else None
+        lines = [line for line in output.splitlines() if line.strip()]
         return replace(
             self,
             starting=report["starting"],
@@ -103,7 +103,7 @@ class Observation:
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way on the VM that may yet bring what is missing."""
+        """Whether something runs on the VM that may yet bring what is missing."""
         return self.starting or self.startup == "activating" or bool(self.lock)
 
 
@@ -134,8 +134,8 @@ def diagnose(
     `waited_s` is how long nothing has changed in what is observed; past `limit_s` in all there
     is always an answer, the likeliest one.
     """
-    if observed.went:
-        return Diagnosis(stage, observed.went, "vmctl up")
+    if observed.stopped:
+        return Diagnosis(stage, observed.stopped, "vmctl up")
     over = waited_s > limit_s
     match stage:
         case Stage.PORT:
@@ -242,19 +242,19 @@ def _driver(seen: Observation, waited_s: float, limit_s: float, *, over: bool) -
         if seen.cards is not None and seen.cards >= seen.gpus:
             why += f", though {seen.cards} are on the VM's bus: a GPU has failed"
         return Diagnosis(Stage.DRIVER, f"{why}.", again)
-    said = seen.driver_said.rstrip(".") or "nvidia-smi prints nothing"
+    output = seen.driver_said.rstrip(".") or "nvidia-smi prints nothing"
     if over and seen.busy:
         return Diagnosis(
             Stage.DRIVER,
-            f"The driver is not installed after {_span(limit_s)} ({said}).{_held(seen)}",
+            f"The driver is not installed after {_span(limit_s)} ({output}).{_held(seen)}",
             _wait_or_look(seen, "systemctl list-jobs"),
             TimedOut,
         )
     if seen.cards == 0:
-        return Diagnosis(Stage.DRIVER, f"The VM has no NVIDIA card on its bus ({said}).", again)
+        return Diagnosis(Stage.DRIVER, f"The VM has no NVIDIA card on its bus ({output}).", again)
     return Diagnosis(
         Stage.DRIVER,
-        f"No driver answers, and nothing installs one ({said}).",
+        f"No driver answers, and nothing installs one ({output}).",
         "Recreate it from its image: vmctl down --delete, then vmctl up",
     )
 
@@ -295,8 +295,8 @@ def _torch(seen: Observation, limit_s: float, *, over: bool) -> Diagnosis | None
             f"{torch.cuda}.",
             fresh,
         )
-    said = f": {torch.said}" if torch.said else ""
-    return Diagnosis(Stage.TORCH, f"torch {torch.version} sees no CUDA{said}.", fresh)
+    reason = f": {torch.said}" if torch.said else ""
+    return Diagnosis(Stage.TORCH, f"torch {torch.version} sees no CUDA{reason}.", fresh)
 
 
 def _held(seen: Observation) -> str:

@@ -37,7 +37,7 @@ class Site:
         return self.compute.pending_insert(self.project.instance_name)
 
     def reload(self, instance: Instance) -> Instance:
-        """The VM as Google describes it now; as it was where it is gone."""
+        """The VM as Google describes it now; as it was, where it is deleted."""
         return self.compute.get_instance(instance.zone, instance.name) or instance
 
     def now(self) -> datetime:

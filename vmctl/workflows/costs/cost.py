@@ -60,8 +60,8 @@ class CostResult:
 
 def priced_text(dates: Iterable[str]) -> str:
     """ "list prices (of 2026-07-30)" """
-    said = "; ".join(sorted(filter(None, dates)))
-    return f"list prices ({said})" if said else "list prices"
+    dated = "; ".join(sorted(filter(None, dates)))
+    return f"list prices ({dated})" if dated else "list prices"
 
 
 def cost(
@@ -123,7 +123,7 @@ def make_bill(ledger: Ledger, since: datetime, until: datetime, project: str | N
 
 
 def stopped_line(site: Site, instance: Instance | None) -> str:
-    """What this start of a VM, and this month, came to; told where a VM was just stopped."""
+    """What this start of a VM, and this month, cost; shown after a VM was stopped."""
     if instance is not None:
         memory.remember_vm(site, instance)
     ledger = memory.observe(site)
@@ -141,7 +141,7 @@ def stopped_line(site: Site, instance: Instance | None) -> str:
 
 
 def run_cost_usd(rate: HourlyCost, seconds: float) -> float | None:
-    """What a VM's running for so long costs beside its disk."""
+    """What so many seconds of a running VM cost, its disk left out."""
     return None if rate.on_usd_h is None else rate.on_usd_h * seconds / 3600
 
 

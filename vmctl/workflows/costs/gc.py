@@ -68,7 +68,7 @@ class GcResult:
 def find_orphans(project: Project, *, clock: Clock | None = None) -> Story[OrphansResult]:
     """The owner's disks, snapshots, addresses and firewall rules that nothing uses.
 
-    Beside them what a self-test left that was killed.
+    And what a killed self-test left.
     """
     site = yield from open_site(project, clock)
     return _result(_look(site))
@@ -113,8 +113,8 @@ def gc(
             f"{len(deleted)} of {len(agreed)} were removed; these remain: {names}.",
             hint="See what remains: vmctl ls --orphans",
         )
-    gone = {one.id for one in deleted}
-    kept = tuple(_view(one) for one in first if one.id not in gone)
+    removed = {one.id for one in deleted}
+    kept = tuple(_view(one) for one in first if one.id not in removed)
     result = _result(tuple(deleted))
     return GcResult(result.orphans, kept, result.usd_per_month)
 

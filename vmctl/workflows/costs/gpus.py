@@ -110,17 +110,17 @@ def gpus(
 
 def _ask(compute: Compute) -> _Live:
     """Three questions at once, each over a connection of its own."""
-    beside, below = compute.clone(), compute.clone()
-    by_region = Task(lambda: quotas.quotas_by_region(beside))
-    of_project = Task(lambda: quotas.quotas_of_project(below))
+    first, second = compute.clone(), compute.clone()
+    by_region = Task(lambda: quotas.quotas_by_region(first))
+    of_project = Task(lambda: quotas.quotas_of_project(second))
     zones = quotas.gpu_zones(compute)
     return _Live(zones, by_region.result(), of_project.result())
 
 
 def _zones(gpu: Gpu, live: _Live | None) -> list[str]:
     """The zones of the table and those that Google names."""
-    told = live.zones.get(gpu.accelerator, ()) if live else ()
-    return sorted({*price_table.zones_with(gpu, choose_machine(gpu, None).name), *told})
+    named = live.zones.get(gpu.accelerator, ()) if live else ()
+    return sorted({*price_table.zones_with(gpu, choose_machine(gpu, None).name), *named})
 
 
 def _all_zones(live: _Live) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The ledger on this computer: what `up`, `down`, `run` and `cost` saw, kept for the next bill.
 
-It is a memory, not a source: what Google still tells is asked again each time. Without it only
-VMs that are gone, and what events more than two weeks ago, are missing from a bill.
+It is a memory, not a source: what Google still knows is asked again each time. Without it only
+VMs that were deleted, and events of more than two weeks ago, are missing from a bill.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def update_ledger(site: Site, merged: Callable[[Ledger], Ledger]) -> Ledger:
 
 
 def note_run(project: Project, run: PaidRun) -> None:
-    """Remember what a run that has ended came to; told again, the last word counts."""
+    """Remember what a run that has ended came to; the last record of a run counts."""
     line = json.dumps(dataclasses.asdict(run), default=str) + "\n"
     with contextlib.suppress(OSError), _runs_file(project).open("a", encoding="utf-8") as stream:
         stream.write(line)

@@ -1,6 +1,6 @@
 """`vmctl adopt`: a VM made in the console or with gcloud becomes the project's.
 
-What will change is said before anything does. The label that makes the VM vmctl's comes last, so
+What will change is shown before anything does. The label that makes the VM vmctl's comes last, so
 that an adoption which was cut off is none, and the same command goes on with it.
 """
 
@@ -86,14 +86,14 @@ def adopt(
     site = yield from open_site(project, clock)
     yield Started("adopt", f"Checking {wanted.name}")
     found = adoption.look_at(site.compute, _zone(site.compute, wanted), wanted.name)
-    mine = site.find_vm()
-    refuse_unfit(found, project.owner, project.name, mine)
+    present = site.find_vm()
+    refuse_unfit(found, project.owner, project.name, present)
     known = bool(known_hosts.pinned(found.instance.id)) and not wanted.host_key
     keys = [] if known else _host_keys(site.compute, found, wanted)
     if not keys and not known:
         _refuse_faceless(found.instance, site.clock)
     plan = _plan(site, found)
-    yield Info(_told(found, plan, project))
+    yield Info(_summary(found, plan, project))
     for fact in plan.stays:
         yield Warned(fact)
     if wanted.dry_run:
@@ -118,8 +118,10 @@ def adopt(
         yield from up(_as_it_is(project, found.instance), clock=clock)
         ready = True
     if Gpu.parse(project.vm.gpu) != found.instance.gpu:
-        said = f'gpu = "{found.instance.gpu or "none"}"'
-        yield Info(f"The settings ask for {project.vm.gpu}: write {said} under [vm] in vmctl.toml.")
+        setting = f'gpu = "{found.instance.gpu or "none"}"'
+        yield Info(
+            f"The settings ask for {project.vm.gpu}: write {setting} under [vm] in vmctl.toml."
+        )
     now = site.compute.get_instance(found.instance.zone, found.instance.name) or found.instance
     return _result(project, now, plan, done=True, ready=ready)
 
@@ -165,7 +167,7 @@ def _host_keys(compute: Compute, found: Candidate, wanted: AdoptRequest) -> list
 def _refuse_faceless(instance: Instance, clock: Clock) -> None:
     """A VM shows its host keys at its first boot only: one that ran on without never will.
 
-    Raises Conflict: it could not be told from another machine.
+    Raises Conflict: its identity could not be verified.
     """
     since = instance.started_at or instance.created_at
     young = since is not None and clock.now() - since < FIRST_BOOT
@@ -193,7 +195,7 @@ def _plan(site: Site, found: Candidate) -> Adoption:
     )
 
 
-def _told(found: Candidate, plan: Adoption, project: Project) -> str:
+def _summary(found: Candidate, plan: Adoption, project: Project) -> str:
     vm = found.instance
     what = f"{vm.machine_type} + {vm.gpu.title}" if vm.gpu else vm.machine_type
     head = f"{vm.name}: {what} in {vm.zone}, {vm.status}, {price_of(vm)}."

@@ -51,7 +51,7 @@ def down(
 ) -> Story[DownResult]:
     """Stop the project's machine, or delete it with its disk; return when Google says that it is.
 
-    A machine that is stopped or gone already is no error.
+    A machine that is already stopped or deleted is no error.
     """
     clock = clock or Clock()
     began = clock.monotonic()
@@ -70,11 +70,11 @@ def down(
                 "billed until `vmctl up` has finished it."
             )
         action = yield from _stop(site, instance)
-    gone = action in ("deleted", "already deleted")
-    if gone and instance is not None:
+    is_deleted = action in ("deleted", "already deleted")
+    if is_deleted and instance is not None:
         known_hosts.unpin(instance.id)
         yield from remove_restriction(site, instance)
-    kept = None if gone else instance
+    kept = None if is_deleted else instance
     return DownResult(
         action=action,
         name=instance.name if instance else project.instance_name,
@@ -89,7 +89,7 @@ def down(
 
 
 def _cost(site: Site, instance: Instance | None) -> str:
-    """One line about money; a machine that is off is no less off when it cannot be told."""
+    """One line about money; "" where it cannot be read: the machine is off all the same."""
     try:
         return stopped_line(site, instance)
     except VmctlError:
@@ -97,7 +97,7 @@ def _cost(site: Site, instance: Instance | None) -> str:
 
 
 def _found(site: Site) -> Story[Instance | None]:
-    """The project's VM, also one whose creation is still under way."""
+    """The project's VM, also one that is still being created."""
     instance = site.find_vm()
     if instance is not None and not instance.status.is_coming and not instance.is_moving:
         return instance

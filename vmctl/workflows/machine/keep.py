@@ -11,7 +11,7 @@ from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Status
 from vmctl.domain.machine.watchdog import SETTINGS_ITEM, WatchSettings
-from vmctl.domain.text import to_iso
+from vmctl.domain.text import format_time, to_iso
 from vmctl.workflows.base.operations import wait_done
 from vmctl.workflows.base.site import open_site
 
@@ -30,7 +30,7 @@ class KeepResult:
     def text(self) -> str:
         """For people, one or two lines."""
         if self.idle_stops:
-            line = f"{self.name} stays until {_when(self.keep_until)}, idle or not."
+            line = f"{self.name} stays until {format_time(self.keep_until)}, idle or not."
         else:
             line = f"{self.name} stays: being idle does not stop it."
         ends = [
@@ -39,7 +39,7 @@ class KeepResult:
         ]
         for moment, what in ends:
             if moment is not None and moment < self.keep_until:
-                line += f"\n{what} on {_when(moment)}; `vmctl keep` cannot change that."
+                line += f"\n{what} on {format_time(moment)}; `vmctl keep` cannot change that."
         return line
 
 
@@ -70,7 +70,3 @@ def keep(project: Project, seconds: float, *, clock: Clock | None = None) -> Sto
         google_stops_at=to_iso(instance.stops_at),
         budget_ends_at=to_iso(budget),
     )
-
-
-def _when(moment: str) -> str:
-    return f"{datetime.fromisoformat(moment).astimezone():%a %d %b at %H:%M}"

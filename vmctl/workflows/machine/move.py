@@ -3,9 +3,9 @@
 The state of a move is in labels on Google's side only, so any command of any computer can go on
 with it, whenever it was cut off:
 
-    the old VM        vmctl-moving=1              from the first step until it is gone
+    the old VM        vmctl-moving=1              from the first step until it is deleted
     the snapshot      vmctl-moved-from=<old id>   taken since the old VM's last stop
-    the new VM        vmctl-moved-from=<old id>   until it has answered and the rest is gone
+    the new VM        vmctl-moved-from=<old id>   until it has answered and the rest is deleted
 
 The old VM and its disk are deleted only after the new one has answered over SSH.
 """

@@ -118,7 +118,7 @@ def _origins(site: Site, instance: Instance) -> list[Instance]:
 
 
 def _at_rest(site: Site, instance: Instance, step: str) -> Story[Instance | None]:
-    """A VM once it is not on its way down any more; None when it went for good."""
+    """A VM once it no longer stops or is being deleted; None when it is deleted."""
     if not instance.status.is_going:
         return instance
     return (yield from wait_until(site, instance, lambda vm: not vm.status.is_going, step))

@@ -81,9 +81,9 @@ def _dry(instance: Instance, error: NoCapacity) -> NoCapacity:
     """The same refusal with what may be done about a VM that has a disk in that zone."""
     if not any(row["kind"] == "stockout" for row in error.attempts):
         return error  # a quota: what it says is right here, too
-    said = error.attempts[-1]["message"]
+    reason = error.attempts[-1]["message"]
     dry = NoCapacity(
-        f"{instance.zone} has no capacity to start {instance.name}: {said}",
+        f"{instance.zone} has no capacity to start {instance.name}: {reason}",
         hint="Keep trying: vmctl up --wait 2h; or, if nothing on its disk is needed: "
         "vmctl down --delete, then vmctl up",
     )

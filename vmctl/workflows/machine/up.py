@@ -48,7 +48,7 @@ from vmctl.workflows.sync.push import PushResult
 class UpResult:
     """The machine that is up now; `action` says what it took."""
 
-    action: str  # created, started, moved, adopted (an earlier `up` had begun it), running
+    action: str  # created, started, moved, adopted (an earlier `up` had asked for it), running
     name: str
     instance_id: str
     zone: str
@@ -65,7 +65,7 @@ class UpResult:
     stops_at: str | None
     max_hours: float | None
     seconds: float
-    stages: tuple[StageReached, ...] = ()  # what was reached on the way, and when
+    stages: tuple[StageReached, ...] = ()  # what was reached, and when
     pushed: PushResult | None = None  # with --push
 
 
@@ -80,7 +80,7 @@ def up(
     """Create or start the project's machine and return when it can train.
 
     `confirm` is shown what it will cost before anything is asked for; False ends it. Closing
-    the story early leaves what Google has begun: the next `up` takes it over. `pushing` starts
+    the story early leaves what Google is doing: the next `up` takes it over. `pushing` starts
     as soon as the VM is set up.
     """
     clock, policy = clock or Clock(), policy or SearchPolicy()
@@ -153,7 +153,7 @@ def _bring_up(
 
 
 def _find(site: Site) -> Story[Instance | None]:
-    """The project's VM, once nothing is under way that will change it; None: there is none."""
+    """The project's VM, once no operation will change it any more; None: there is none."""
     while True:
         instance = site.find_vm()
         if instance is not None and instance.status.is_going:
@@ -162,7 +162,7 @@ def _find(site: Site) -> Story[Instance | None]:
             continue
         if instance is not None and not instance.status.is_coming:
             return instance
-        # None, or on its way: an unfinished creation, perhaps of an `up` that was killed
+        # None, or being created: an unfinished creation, perhaps of an `up` that was killed
         operation = site.pending_creation()
         if operation is None:
             # it may have ended between the two questions

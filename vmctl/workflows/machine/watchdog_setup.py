@@ -91,12 +91,12 @@ def limit_in_zone(plan: InstanceSpec, zone: str) -> InstanceSpec:
         raise no_price(name)
     max_run_s = max(SHORTEST_RUN_S, min(plan.max_run_s, int(affordable)))
     settings = WatchSettings.parse(plan.metadata.get(SETTINGS_ITEM))
-    told = {SETTINGS_ITEM: replace(settings, max_run_s=max_run_s).text()}
-    return replace(there, max_run_s=max_run_s, metadata={**plan.metadata, **told})
+    changed_items = {SETTINGS_ITEM: replace(settings, max_run_s=max_run_s).text()}
+    return replace(there, max_run_s=max_run_s, metadata={**plan.metadata, **changed_items})
 
 
 def update_watchdog(site: Site, instance: Instance, max_run_s: int) -> Story[Instance]:
-    """Give a VM that exists the watchdog's settings where it has others; a failure is told.
+    """Give a VM that exists the watchdog's settings where it has others; a failure is a warning.
 
     They take effect at once; a newer watchdog comes with the VM's next boot, see `begin`. A budget
     for a running VM becomes the moment at which its watchdog stops it: Google's own limit cannot
@@ -142,7 +142,7 @@ def update_watchdog(site: Site, instance: Instance, max_run_s: int) -> Story[Ins
 def start_watchdog_now(site: Site, instance: Instance) -> Story[None]:
     """A VM that has run since before it had a watchdog need not wait for one until its next boot.
 
-    Nothing happens where one has told of itself lately; one that is there makes room for the new.
+    Nothing happens where one has reported lately; an older one makes room for it.
     """
     script = instance.metadata.get(STARTUP_ITEM, "")
     settings = WatchSettings.parse(instance.metadata.get(SETTINGS_ITEM))
@@ -156,8 +156,10 @@ def start_watchdog_now(site: Site, instance: Instance) -> Story[None]:
         command("sudo", "-n", "sh", "-s"), input=script.encode(), timeout_s=BEGIN_S
     )
     if done.code:
-        said = one_line(done.error_text)
-        yield Warned(f"The watchdog did not start; it will start with the VM's next start: {said}")
+        reason = one_line(done.error_text)
+        yield Warned(
+            f"The watchdog did not start; it will start with the VM's next start: {reason}"
+        )
 
 
 def _budget_end(budget_usd: float, instance: Instance) -> float:

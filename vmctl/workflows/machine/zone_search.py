@@ -55,7 +55,7 @@ class ZoneSearch:
     left: str = "nothing is left over"
 
     def run(self, ask: Ask) -> Story[Operation]:
-        """Ask zone after zone as `decide` says; the operation that went well, or found one there.
+        """Ask zone after zone as `decide` says; the operation that succeeded, or found a VM there.
 
         Where the policy has a time, the round is repeated with growing gaps until it is over.
         Raises an error that carries what every zone said.

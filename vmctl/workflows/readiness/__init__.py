@@ -1,1 +1,1 @@
-"""From RUNNING to a VM that can train: the stages that each way up climbs."""
+"""From RUNNING to a VM that can train: the stages of a bring-up."""

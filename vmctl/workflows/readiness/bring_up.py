@@ -1,7 +1,7 @@
 """From RUNNING to a machine that can train: each stage is waited for, named and timed.
 
 What the VM tells of itself comes over one command that runs there all the while; set-up goes on
-beside it, so that neither waits for the other.
+meanwhile, so that neither waits for the other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCRIPT_ITEMS = ("startup-script", "startup-script-url")
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """A machine that answers, what it said about its GPUs, and when each stage was reached."""
+    """A machine that answers, what it reported of its GPUs, and when each stage was reached."""
 
     instance: Instance
     driver: str | None
@@ -55,10 +55,10 @@ def preload() -> None:
 def make_ready(
     bring_up: BringUp, instance: Instance, pushing: Callable[[], Story[PushResult]] | None = None
 ) -> Story[Readiness]:
-    """Climb from a machine that Google has made or started to one that can train.
+    """Wait until a machine that Google has made or started can train, stage by stage.
 
-    A push goes on beside it as soon as the VM is set up. Raises HostKeyChanged, or the error that
-    names the missing stage, its culprit and one fix.
+    A push starts in the background as soon as the VM is set up. Raises HostKeyChanged, or the error
+    that names the missing stage, its culprit and one fix.
     """
     bring_up.reached(Stage.OPERATION)
     instance = yield from _running(bring_up, instance)

@@ -1,4 +1,4 @@
-"""One way up: whose it is, and what was reached on it when."""
+"""What one bring-up carries along: its site, its beginning and the stages reached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class BringUp:
 
     site: Site
     began: float
-    limit: SshRestriction | None = None  # of SSH, for the way in to keep to
+    limit: SshRestriction | None = None  # of SSH
     stage_log: StageLog = field(default_factory=StageLog)
 
     def reached(self, stage: Stage, note: str = "") -> None:

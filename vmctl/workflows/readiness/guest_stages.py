@@ -32,7 +32,7 @@ EVIDENCE_LINES = 6
 
 
 class GuestStages:
-    """Hears the VM, with set-up and then a push beside it."""
+    """Follows the VM's reports while set-up, and then a push, run in the background."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class GuestStages:
             watching.close()
 
     def pushed(self) -> Story[PushResult | None]:
-        """What was pushed meanwhile, if anything; that may take longer than the way up."""
+        """What was pushed meanwhile, if anything; it may take longer than the bring-up."""
         if self.push is None:
             return None
         while not self.push.done():
@@ -203,7 +203,7 @@ class GuestStages:
         return self.observed.driver is not None and self.observed.driver.is_simulated
 
     def _accept_missing(self, missing: Stage) -> Story[bool]:
-        """Whether to go on without a stage that the VM's image does not promise; it is told."""
+        """Whether to go on without a stage that the VM's image does not promise; with a warning."""
         seen, image = self.observed, self.bring_up.site.project.vm.image
         if missing is Stage.DRIVER:
             if seen.driver_expected or seen.driver is not None or seen.busy or not self.has_report:
@@ -240,8 +240,8 @@ class GuestStages:
     def _with_evidence(self, missing: Stage) -> Observation:
         seen, log = self.observed, self._serial()
         lines = driver_lines(log) if missing is Stage.DRIVER else script_lines(log)
-        told = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
-        return replace(seen, evidence=(*seen.evidence, *told))
+        log_lines = tuple(f"serial port: {line}" for line in lines[-EVIDENCE_LINES:])
+        return replace(seen, evidence=(*seen.evidence, *log_lines))
 
 
 def _has_torch(seen: Observation) -> bool:

@@ -26,7 +26,7 @@ from vmctl.workflows.session.session import target_of
 
 SSH_LIMIT_S = 300.0
 KNOCK_S = 0.3
-LOOK_GAP_S = 5.0  # whether it still runs, and what may stand in the way
+LOOK_GAP_S = 5.0  # whether it still runs, and what may block it
 FIRST_LOOK_S = 4.0
 SERIAL_LINES = 6
 AGENT_FAILED = "google-guest-agent.service: Failed"
@@ -75,13 +75,13 @@ class SshAdmission:
     def _wait(self, instance: Instance, observed: Observation) -> Story[Remote]:
         clock = self.clock
         began = since = clock.monotonic()
-        looked, stage, said = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
+        looked, stage, last_text = began - LOOK_GAP_S + FIRST_LOOK_S, Stage.PORT, ""
         target = target_of(self.project, instance, ensure_keypair())
-        knock = PortProbe(target)
+        probe = PortProbe(target)
         try:
             while True:
                 if stage is Stage.PORT:
-                    if knock.opens(0.0, clock):
+                    if probe.opens(0.0, clock):
                         stage, since = Stage.KEY, clock.monotonic()
                         self.bring_up.reached(Stage.PORT)
                         continue
@@ -91,9 +91,9 @@ class SshAdmission:
                         self.bring_up.reached(Stage.KEY)
                         return found
                     observed = replace(observed, refused=isinstance(found, AccessDenied))
-                    if found is not None and found.message != said:
-                        said = found.message
-                        yield Advanced("ssh", said)
+                    if found is not None and found.message != last_text:
+                        last_text = found.message
+                        yield Advanced("ssh", last_text)
                 clock.sleep(KNOCK_S)
                 now = clock.monotonic()
                 if now - looked > LOOK_GAP_S:
@@ -107,7 +107,7 @@ class SshAdmission:
                 if wrong is not None:
                     raise wrong.error(self._with_evidence(instance, observed))
         finally:
-            knock.close()
+            probe.close()
 
     def _try(self, instance: Instance, since: float) -> Remote | VmctlError | None:
         """A conversation, why there is none yet, or None before the host keys are known."""
@@ -130,9 +130,9 @@ class SshAdmission:
         """What Google says of a VM that does not let us in."""
         now = self.compute.get_instance(instance.zone, instance.name)
         if now is None or now.id != instance.id:
-            return replace(observed, went=DELETED)
+            return replace(observed, stopped=DELETED)
         if now.status is not Status.RUNNING:
-            return replace(observed, went=describe_stop(self.compute, now))
+            return replace(observed, stopped=describe_stop(self.compute, now))
         if stage is Stage.PORT:
             return replace(observed, allowed=self._allowed(now))
         shared = now.metadata.get(OS_LOGIN_ITEM)
@@ -173,7 +173,7 @@ def describe_stop(compute: Compute, instance: Instance) -> str:
 
 
 def ensure_running(bring_up: BringUp, instance: Instance, missing: Stage) -> None:
-    """Raise what became of a VM that is neither RUNNING nor on its way to it."""
+    """Raise what became of a VM that is neither RUNNING nor about to be."""
     now = bring_up.site.compute.get_instance(instance.zone, instance.name)
     if now is None or not (now.status is Status.RUNNING or now.status.is_coming):
         raise vanished_error(bring_up, instance, now, missing)
@@ -182,7 +182,7 @@ def ensure_running(bring_up: BringUp, instance: Instance, missing: Stage) -> Non
 def vanished_error(
     bring_up: BringUp, instance: Instance, now: Instance | None, missing: Stage
 ) -> VmctlError:
-    """The error of a VM that went away on its way up."""
+    """The error of a VM that stopped, or was deleted, during its bring-up."""
     why = describe_stop(bring_up.site.compute, now) if now else DELETED
-    seen = Observation(instance.name, instance.zone, went=why)
+    seen = Observation(instance.name, instance.zone, stopped=why)
     return Diagnosis(missing, why, "vmctl up").error(seen)

@@ -10,6 +10,7 @@ from vmctl.clock import Clock
 from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.events import Event, Started, Story
 from vmctl.domain.runs.run import RunFacts, RunResult, RunState, observe
+from vmctl.domain.text import format_time
 
 if TYPE_CHECKING:  # a run that is not lost does without the Google client
     from vmctl.cloud.compute.compute import Compute
@@ -52,7 +53,7 @@ def why_gone(project: Project, clock: Clock, since: datetime | None = None) -> S
     if instance.status.is_stopped:
         if ending := explain_stop(site.compute, instance):
             return ending.text
-        when = f" on {_local(instance.stopped_at)}" if instance.stopped_at else ""
+        when = f" on {format_time(instance.stopped_at)}" if instance.stopped_at else ""
         return f"Its VM was stopped{when}, by vmctl down, gcloud or the console."
     return _since(site.compute, instance, since)
 
@@ -66,7 +67,7 @@ def _since(compute: Compute, instance: Instance, since: datetime | None) -> str:
         if ending := find_stop_reason_since(instance, events, since - CLOCKS_DIFFER):
             return ending.text
         if instance.started_at is not None and instance.started_at > since:
-            return f"Its VM was stopped, and started again on {_local(instance.started_at)}."
+            return f"Its VM was stopped, and started again on {format_time(instance.started_at)}."
     return "Its VM restarted, or all its processes were killed."
 
 
@@ -91,7 +92,3 @@ def job_error(result: RunResult) -> VmctlError | None:
         hint=f"What it wrote: vmctl up && vmctl logs {result.run_id}; again: vmctl run "
         f"{result.job} (its files and checkpoints are kept)",
     )
-
-
-def _local(moment: datetime) -> str:
-    return f"{moment.astimezone():%a %d %b at %H:%M}"

@@ -26,6 +26,7 @@ from vmctl.domain.readiness.checks import (
     check_image,
     check_nat,
 )
+from vmctl.domain.text import format_time
 from vmctl.workflows.machine.quota_check import QuotaLimits, demand_for, shortage_error
 from vmctl.workflows.machine.request import MachineRequest
 
@@ -117,7 +118,7 @@ def _last_try(
     yield CheckResult(
         Check.MACHINE,
         CheckStatus.WARNING,
-        f"Google's last answer, in {operation.zone} on {at.astimezone():%a %d %b at %H:%M}: "
+        f"Google's last answer, in {operation.zone} on {format_time(at)}: "
         f"{tried[0].failure.message}",
         advice(tried[0].failure, compute.project),
     )

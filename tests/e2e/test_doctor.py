@@ -137,7 +137,7 @@ def test_the_firewall_keeps_ssh_out(cloud: LocalCloud) -> None:
     ("toml", "check", "code", "named"),
     [
         ('[vm]\nimage = "debian-cloud/debian-99"\n', "image", 3, "debian-99"),
-        ('[vm]\nmachine = "e2-standard-4"\n', "settings", 2, "N1 host"),
+        ('[vm]\nmachine = "e2-standard-4"\n', "settings", 2, "N1 machine type"),
         ('[vm]\nimage = "pytroch"\n', "settings", 2, "pytorch"),
         ('[vm]\ngpu = "none"\nmachine = "n9-standard-4"\nbudget = 5\n', "settings", 2, "price"),
         ('[vm]\ngpu = "v100"\n', "machine", 2, "europe-west4"),

@@ -81,7 +81,7 @@ def test_a_quota_that_is_in_use_says_so_and_names_regions_with_room(cloud: Local
 def test_a_region_without_quota_is_left_out_of_the_search(cloud: LocalCloud) -> None:
     cloud.fault(kind="quota", metric="NVIDIA_T4_GPUS", region="europe-west1", limit=0)
     told = output_until(cloud, "--any-region", last="us-central1-a")
-    assert "Left out: NVIDIA_T4_GPUS in europe-west1" in told
+    assert "Skipped: NVIDIA_T4_GPUS in europe-west1" in told
     assert "(attempt 2)" not in told
     assert "us-central1-a: As far as here." in told
 

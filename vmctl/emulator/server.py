@@ -171,7 +171,6 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
             billing.update(record)
     machines = AsyncMachineHost(options.home, options.images)
     cloud = Cloud(
-        home=options.home,
         clock=clock,
         store=store,
         catalog=catalog,

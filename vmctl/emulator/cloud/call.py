@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import Json, invalid_field, not_found
+from ..errors import Json, already_exists, invalid_field, not_found
 from ..http import urls
 from ..store import Key, Record
 from .cloud import Cloud
@@ -46,6 +46,13 @@ class Call:
     def key(self, collection: str, name: str) -> Key:
         """Return the key of a resource in this call's project and scope."""
         return Key(self.project, collection, self.scope, name)
+
+    def new_key(self, collection: str) -> Key:
+        """Return the key of the resource to be made; ApiError(409) if its name is taken."""
+        key = self.key(collection, self.require_name())
+        if self.cloud.store.get(key):
+            raise already_exists(key.path)
+        return key
 
     def find(self, collection: str, name: str) -> Record:
         """Return a stored resource; ApiError(404) when there is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..clock import Clock
 from ..faults.breakpoints import Breakpoints
@@ -23,7 +22,6 @@ DEFAULT_PROJECT = "vmctl-local"
 class Cloud:
     """The parts of the cloud; all of them belong to the server's event loop."""
 
-    home: Path
     clock: Clock
     store: Store
     catalog: Catalog

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -21,11 +21,11 @@ from starlette.types import Receive, Scope, Send
 from .. import admin
 from ..cloud.cloud import Cloud
 from ..cloud.lifecycle import Lifecycle
-from ..errors import ApiError, Json, unparsable
+from ..errors import ApiError, Json
 from ..resources import handlers
 from . import batch, iap
 from .discovery import Discovery
-from .dispatch import BODY_LIMIT, Dispatcher, Reply
+from .dispatch import BODY_LIMIT, Dispatcher, Reply, parse_object
 
 CHECK_VARIABLE = "VMCTL_EMULATOR_CHECK_REPLIES"  # set by tests: replies keep to Google's schemas
 BATCH_PATHS = ("/batch/compute/v1", "/batch")
@@ -58,7 +58,7 @@ def make_application(
         raw = await _body(request)
         path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
         if path.startswith(admin.PREFIX):
-            body = await operator.answer(request.method, path, _parse(raw))
+            body = await operator.answer(request.method, path, parse_object(raw))
             return JSONResponse(body)
         if path in BATCH_PATHS and request.method == "POST":
             kind, content = await batch.answer(
@@ -135,16 +135,6 @@ async def _body(request: Request) -> bytes:
             raise ApiError(413, "uploadTooLarge", "The request is too large.")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _parse(raw: bytes) -> Json:
-    try:
-        body: Any = json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise unparsable(f"Invalid JSON payload received. {error}") from None
-    if not isinstance(body, dict):
-        raise unparsable("Invalid JSON payload received. Expected an object.")
-    return body
 
 
 def _json(reply: Reply) -> Response:

@@ -112,7 +112,7 @@ class Dispatcher:
         check_permission(method.id, match.path.get("project"), unquote(path[len(PREFIX) :]))
         body: Json = {}
         if method.request is not None:
-            body = _parse_body(raw)
+            body = {k: _without_nulls(v) for k, v in parse_object(raw).items() if v is not None}
             self._discovery.check_request(method.request, body)
         handler = self._handlers.get(method.id)
         if handler is None:
@@ -136,16 +136,17 @@ class Dispatcher:
         return None if earlier is None else dict(earlier.body)
 
 
-def _parse_body(raw: bytes) -> Json:
-    if not raw.strip():
-        return {}
+def parse_object(raw: bytes) -> Json:
+    """Parse the body of a request, {} if it is empty; ApiError(400) unless it is an object."""
     try:
-        body = json.loads(raw)
+        body: object = json.loads(raw.strip() or b"{}")
+    except RecursionError:
+        raise unparsable("The request is nested too deeply.") from None
     except ValueError as error:
         raise unparsable(f"Invalid JSON payload received. {error}") from None
     if not isinstance(body, dict):
         raise unparsable("Invalid JSON payload received. Expected an object.")
-    return {k: _without_nulls(v) for k, v in body.items() if v is not None}
+    return body
 
 
 def _without_nulls(value: object) -> object:

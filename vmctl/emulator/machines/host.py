@@ -132,29 +132,22 @@ class MachineHost:
 
     def metadata_changed(self, instance_id: str) -> None:
         """Makes the machine read its metadata again: accounts, keys, waiting requests."""
-        with self._lock:
-            machine = self._machines.get(instance_id)
-        if machine is not None:
+        if machine := self._find(instance_id):
             machine.send_order("changed")
 
     def admit(self, instance_id: str, admits: bool) -> None:
         """Lets connections reach the machine's port 22, or drops them as a firewall does."""
-        with self._lock:
-            machine = self._machines.get(instance_id)
-        if machine is not None:
+        if machine := self._find(instance_id):
             machine.admit(admits)
 
     def enter(self, instance_id: str, connection: socket.socket) -> bool:
         """Passes a connection to the machine's sshd; False if it takes none."""
-        with self._lock:
-            machine = self._machines.get(instance_id)
+        machine = self._find(instance_id)
         return machine is not None and machine.enter(connection)
 
     def end_fault(self, instance_id: str, what: str) -> None:
         """Ends a boot fault: `arrive` (the driver) or `unlock` (the package lock)."""
-        with self._lock:
-            machine = self._machines.get(instance_id)
-        if machine is not None:
+        if machine := self._find(instance_id):
             machine.send_order(what)
 
     def serial_output(self, instance_id: str) -> bytes:
@@ -169,6 +162,10 @@ class MachineHost:
                 if file.read_text().strip() == instance_id:
                     disk = file.parent
         return b"" if disk is None else SerialPort(disk / "serial.log").read()
+
+    def _find(self, instance_id: str) -> HostedMachine | None:
+        with self._lock:
+            return self._machines.get(instance_id)
 
     def close(self) -> None:
         """Kills every machine; returns when none is left."""

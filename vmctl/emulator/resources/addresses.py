@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..clock import stamp
 from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
-from ..errors import Json, already_exists, bad_request
+from ..errors import Json, bad_request
 from ..http import urls
 from ..store import Record
 from . import instance_body, stored
@@ -16,10 +16,8 @@ from . import instance_body, stored
 
 async def insert(call: Call) -> Json:
     """addresses.insert: an external IPv4 address."""
-    key = call.key("addresses", call.require_name())
+    key = call.new_key("addresses")
     instance_body.check_name("resource.name", key.name)
-    if call.cloud.store.get(key):
-        raise already_exists(key.path)
     if call.body.get("addressType", "EXTERNAL") != "EXTERNAL":
         raise bad_request("The emulator reserves external addresses only.")
     labels = instance_body.check_labels(call.body.get("labels", {}))

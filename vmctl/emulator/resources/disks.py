@@ -13,7 +13,6 @@ from ..errors import (
     ApiError,
     Json,
     OperationError,
-    already_exists,
     in_use,
     invalid_field,
     not_found,
@@ -115,10 +114,8 @@ def make_disk(
 
 async def insert(call: Call) -> Json:
     """disks.insert: blank or from an image."""
-    key = call.key("disks", call.require_name())
+    key = call.new_key("disks")
     zone = call.path["zone"]
-    if call.cloud.store.get(key):
-        raise already_exists(key.path)
     kind = resolve_type("resource.type", call.body.get("type"), zone)
     source = call.query.get("sourceImage") or call.body.get("sourceImage")
     image = resolve_image(call, "resource.sourceImage", source) if source else None

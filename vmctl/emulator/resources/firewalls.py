@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..clock import stamp
 from ..cloud.call import Call, Handler
-from ..errors import Json, already_exists, bad_request, invalid_field, not_found
+from ..errors import Json, bad_request, invalid_field, not_found
 from ..http import paging, urls
 from ..store import Key, Record
 
@@ -31,9 +31,7 @@ _DEFAULTS: dict[str, tuple[list[Json], list[str]]] = {
 async def insert(call: Call) -> Json:
     """firewalls.insert."""
     _ensure_defaults(call)
-    key = call.key("firewalls", call.require_name())
-    if call.cloud.store.get(key):
-        raise already_exists(key.path)
+    key = call.new_key("firewalls")
     body = _complete(call, key, dict(call.body))
     record = Record(key, body)
     call.cloud.store.save(record)

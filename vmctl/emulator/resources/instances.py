@@ -9,7 +9,6 @@ from ..cloud.metadata import allows_guest_attributes, fingerprint, show_ssh_port
 from ..errors import (
     ApiError,
     Json,
-    already_exists,
     bad_request,
     invalid_field,
     stale_fingerprint,
@@ -35,9 +34,7 @@ _PASSED_ON = (
 async def insert(call: Call) -> Json:
     """instances.insert: all checks come before anything is saved."""
     zone = call.path["zone"]
-    key = call.key("instances", call.require_name())
-    if call.cloud.store.get(key):
-        raise already_exists(key.path)
+    key = call.new_key("instances")
     for parameter in ("sourceInstanceTemplate", "sourceMachineImage"):
         if parameter in call.query:
             raise ApiError(501, "notImplemented", f"The emulator does not support {parameter}.")

@@ -327,7 +327,7 @@ def test_nothing_is_deleted_or_written_through_a_link_that_was_made_there(
     shutil.copytree(world.remote / "data", elsewhere)
     shutil.rmtree(world.remote / "data")
     (world.remote / "data").symlink_to(elsewhere)
-    with pytest.raises(Conflict, match="'data' stands where a folder must come"):
+    with pytest.raises(Conflict, match="'data' is in the place of a folder"):
         play(push(world.project))
     shutil.rmtree(world.root / "data")
     assert play(push(world.project)).deleted == ()
@@ -341,7 +341,7 @@ def test_a_file_of_another_kind_in_the_way(world: World) -> None:
     (world.remote / "a").mkdir()
     write(world.remote, {"a/output": "precious"})
     write(world.root, {"a": "changed"})
-    with pytest.raises(Conflict, match="'a' stands where a file must come"):
+    with pytest.raises(Conflict, match="'a' is in the place of a file"):
         play(push(world.project, force=True))
     assert (world.remote / "a/output").read_text() == "precious"
 

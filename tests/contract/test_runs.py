@@ -242,7 +242,7 @@ def test_detached_run_goes_on_and_is_followed_again(world: World) -> None:
             (world.sshd.home / "go").touch()
 
     result = play(jobs.run(project, "count"), watch)  # the same command typed again
-    assert "running already" in notes[0]
+    assert "already running" in notes[0]
     assert numbered(seen) == [b"line %d" % number for number in range(200)]
     assert result.code == 5
     assert len(jobs.ps(project)) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -324,3 +326,24 @@ def test_backoff_is_quick_then_steady() -> None:
     assert waits[0] == 0.2
     assert waits == sorted(waits)
     assert max(waits) == 0.5
+
+
+GUEST = Path(__file__).resolve().parents[2] / "vmctl" / "guest"
+
+
+def hints() -> list[str]:
+    """The hints of the helpers' own errors; X for what is filled in."""
+    calls = [
+        node
+        for path in sorted(GUEST.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "GuestError"
+    ]
+    texts = [call.args[2] for call in calls if len(call.args) > 2]
+    return [re.sub(r"\{[^}]*\}", "X", ast.unparse(text).lstrip("f")[1:-1]) for text in texts]
+
+
+@pytest.mark.parametrize("hint", hints())
+def test_every_hint_of_our_own_helpers_is_shown(hint: str) -> None:
+    """`refusal` drops a hint that a shell could take for more than words about vmctl."""
+    assert refusal({"kind": "conflict", "message": "No.", "hint": hint}).hint == hint

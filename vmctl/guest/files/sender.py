@@ -95,7 +95,7 @@ def _settled(request: FetchRequest) -> RemoteListing | None:
                 raise GuestError(
                     "conflict",
                     f"{why}.",
-                    "Wait for it: vmctl fetch --wait; or fetch it as it is: vmctl fetch --force",
+                    "Wait for it: vmctl fetch --wait, or fetch it as it is: vmctl fetch --force",
                 )
         if not why:
             return listing

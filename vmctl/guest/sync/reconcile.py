@@ -45,7 +45,7 @@ def refuse_wrong_folder(known: PushRecord, wanted: dict[str, TreeEntry], origin:
             "conflict",
             f"Only {len(wanted)} files are here, but the last push had {len(known.files)}: "
             "the rest would be deleted on the VM.",
-            "Check with vmctl push --dry-run --force; if that is right: vmctl push --force",
+            "Check with vmctl push --dry-run --force, and if that is right: vmctl push --force",
         )
 
 

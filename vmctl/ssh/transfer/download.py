@@ -287,7 +287,7 @@ def _prove(
         part.drop()
         raise FileChanged(
             f"{name} was changed on the VM while it was being fetched.",
-            hint="Wait for it: vmctl fetch --wait; or fetch it as it is: vmctl fetch --force",
+            hint="Wait for it: vmctl fetch --wait, or fetch it as it is: vmctl fetch --force",
         )
 
 

@@ -27,7 +27,7 @@ ONLY_THROUGH_MASTER = ("-o", "ProxyCommand=false")
 _numbers = itertools.count()
 
 
-class Master:
+class ControlMaster:
     """The shared connection to one target; the process of ssh behind it may or may not live."""
 
     def __init__(self, target: Target) -> None:

@@ -15,7 +15,7 @@ from vmctl.domain.login.ssh_target import Target, ssh_failure
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import exchange, tail_of
-from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, Master, program
+from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, ControlMaster, program
 from vmctl.ssh.session.mux_client import SSH_FAILED, MuxClient, SessionState
 from vmctl.ssh.session.remote import COMMAND_S, Result
 
@@ -60,7 +60,7 @@ class OpenSSH:
     """
 
     def __init__(self, target: Target, resolve: Resolve | None = None) -> None:
-        self._master = Master(target)
+        self._master = ControlMaster(target)
         self._resolve = resolve
         self._alive_at = 0.0
 

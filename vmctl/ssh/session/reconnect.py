@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from vmctl.clock import Clock
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import Target
-from vmctl.ssh.session.control_master import Master
+from vmctl.ssh.session.control_master import ControlMaster
 
 LOCK_WAIT_S = 30.0
 LOCK_GAP_S = 0.02
@@ -27,10 +27,10 @@ Resolve = Callable[[], Target]  # asks the Compute API where the VM is; raises N
 class Opened:
     """A master, and the process that is to take its place; None where one has done so already."""
 
-    master: Master
+    master: ControlMaster
     spare: Path | None
 
-    def promote(self) -> Master:
+    def promote(self) -> ControlMaster:
         """Make it the one that every command takes."""
         if self.spare is not None:
             self.master.promote(self.spare)
@@ -71,7 +71,7 @@ class MasterReplacement:
     """
 
     def __init__(
-        self, old: Master, inode: int, resolve: Resolve | None, *, ask_after_s: float = 0.0
+        self, old: ControlMaster, inode: int, resolve: Resolve | None, *, ask_after_s: float = 0.0
     ) -> None:
         self._old = old
         self._inode = inode
@@ -157,7 +157,7 @@ class MasterReplacement:
             is_final = here.error is not None or isinstance(asked.error, NotFound | Conflict)
             if here.value is None and asked.value is not None and has_moved:
                 too_late.set()
-                return _open_at(Master(asked.value))
+                return _open_at(ControlMaster(asked.value))
             if here.value is None and asked.error is not None and is_final:
                 too_late.set()
                 raise asked.error
@@ -172,7 +172,7 @@ class MasterReplacement:
         return Opened(self._old, here.value)
 
 
-def _open_at(master: Master) -> Opened:
+def _open_at(master: ControlMaster) -> Opened:
     """At the address that the API gave."""
     if master.probe():
         return Opened(master, None)

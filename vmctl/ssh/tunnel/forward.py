@@ -23,7 +23,7 @@ from vmctl.guest.protocol import SERVICE
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import Tail
-from vmctl.ssh.session.control_master import Master
+from vmctl.ssh.session.control_master import ControlMaster
 from vmctl.ssh.session.openssh import OpenSSH
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Forward:
             *("-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"),
         )
         self._process = subprocess.Popen(
-            Master(self.target).argv(_line(request is not None), options=options),
+            ControlMaster(self.target).argv(_line(request is not None), options=options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

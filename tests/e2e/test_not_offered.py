@@ -42,7 +42,7 @@ def test_where_no_zone_offers_it_that_is_said_at_once(cloud: LocalCloud) -> None
         withdrawn(cloud, zone)
     document = run_failing(cloud, "--wait", "1h", code=2)
     assert document["message"].startswith(
-        f"Google does not offer n1-standard-4 + T4 in {ZONE_B}, {ZONE_C}"
+        f"Google no longer offers n1-standard-4 + T4 in {ZONE_B}, {ZONE_C}"
     )
     assert "vmctl gpus" in document["hint"]
     assert attempts_of(document) == [(zone, "not offered") for zone in (ZONE_B, ZONE_C, ZONE_D)]

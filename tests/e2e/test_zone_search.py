@@ -61,9 +61,7 @@ def test_a_failed_up_ends_in_a_table(cloud: LocalCloud) -> None:
     cloud.fault(kind="stockout", gpu="nvidia-tesla-t4", plain=True)
     told = cloud("up", code=6).stderr
     table = told[told.index("\nZONE ") :]
-    assert table.splitlines()[1].split() == [
-        *("ZONE", "WHAT", "GOOGLE", "SAID", "WHAT", "TO", "DO")
-    ]
+    assert table.splitlines()[1].split() == ["ZONE", "GOOGLE'S", "ANSWER", "WHAT", "TO", "DO"]
     assert [line.split()[0] for line in table.splitlines() if line.startswith("europe")] == [
         ZONE_B,
         ZONE_C,
@@ -217,7 +215,7 @@ def test_a_machine_that_is_up_is_compared_in_full_and_off_waits_for_its_own_zone
         "up", "--gpu", "none", "--zone", ZONE_D, "--machine", "n1-standard-8", "--spot"
     ).stderr
     assert (
-        f"has T4, n1-standard-4, {ZONE_B}, on demand, and you asked for no GPU, n1-standard-8, "
+        f"has T4, n1-standard-4, {ZONE_B}, on demand; you asked for no GPU, n1-standard-8, "
         f"{ZONE_D}, Spot"
     ) in told
     assert "vmctl down --delete" in told

@@ -162,6 +162,7 @@ def complete_epoch(state: TrainState, scores: Scores | None) -> float:
 
 def train_net(config: TrainConfig, context: DistributedContext) -> int:
     """Train as the flags say; returns the exit code."""
+    torch.backends.cudnn.benchmark = True  # every batch has one shape: find its best kernels
     fitter = Fitter(config, context)
     folder = open_folder(config, context)
     config.out_dir.mkdir(parents=True, exist_ok=True)
@@ -233,7 +234,6 @@ class Trainer:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        torch.backends.cudnn.benchmark = True  # every batch has one shape: find its best kernels
         self.net = create_net(config.model).to(device, memory_format=torch.channels_last)
         self.optimizer = create_optimizer(self.net, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)

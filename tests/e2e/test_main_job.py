@@ -31,7 +31,7 @@ TENSORBOARD = "http://127.0.0.1:8898"
 GAP_S = 1.0  # to look at a whole page costs the browser time
 # The smallest training that shows all: threads that wait for each other would cost the most of it.
 COMMAND = "python colorize.py --data_path ../data/landscapes"
-SMALL, FEW = "OMP_NUM_THREADS=1 ", "--epochs 1 --image_size 40"
+SMALL, FEW = "OMP_NUM_THREADS=1 ", "--epochs 1 --image_size 40 --train_samples 99"
 CLASSES = ["city", "road", "mountain", "lake", "ocean", "field", "forest"]
 
 

@@ -1,4 +1,4 @@
-"""What strangers made is opened in one place each: pictures, weights, zips. Read, not run."""
+"""Untrusted files are opened in one module each: pictures, weights, zips. Read, not run."""
 
 import ast
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Beside what students train with, the scripts that fetch its data.
+# What students train with, and the script that fetches its data.
 SOURCES = sorted([*(ROOT / "workload").glob("*.py"), ROOT / "scripts/download_landscapes.py"])
 
-# What opens files of strangers, and the modules that may call it.
-DOORS = {
+# What opens untrusted files, and the modules that may call it.
+OPENERS = {
     "Image.open": {"image_files"},
     "torch.load": {"checkpoint"},
     "zipfile.ZipFile": {"checkpoint", "download_landscapes"},
@@ -27,11 +27,11 @@ def called(path: Path) -> list[ast.Call]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_files_of_strangers_have_one_door_each(path: Path) -> None:
+def test_untrusted_files_are_opened_in_one_module_each(path: Path) -> None:
     calls = [ast.unparse(call.func) for call in called(path)]
-    for door, modules in DOORS.items():
+    for opener, modules in OPENERS.items():
         if path.stem not in modules:
-            assert not [call for call in calls if f".{call}".endswith(f".{door}")], door
+            assert not [call for call in calls if f".{call}".endswith(f".{opener}")], opener
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

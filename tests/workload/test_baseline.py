@@ -1,9 +1,6 @@
 import baseline
-import pytest
 import torch
-from colorize import learning_rate
 from data_utils import get_colorized_dataset_loader
-from progress import LossMeter
 from unet import UNet
 
 from tests.workload.programs import run
@@ -31,21 +28,3 @@ def test_its_training_is_the_courses_arithmetic(photos):
         optimizer.step()
     for one, other in zip(trained.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
-
-
-def test_the_rate_warms_up_peaks_once_and_ends_near_0():
-    rates = [learning_rate(step, 200, 1e-3) for step in range(200)]
-    assert rates[0] == pytest.approx(5e-5)
-    assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) in (19, 20)
-    assert rates[20:] == sorted(rates[20:], reverse=True)
-    assert 0 < rates[-1] < 1e-6
-    assert all(0 < learning_rate(step, 3, 1.0) <= 1 for step in range(3))
-    assert learning_rate(0, 1, 1.0) == 1
-
-
-def test_losses_are_told_as_means_over_windows_and_none_is_lost():
-    reader = LossMeter(torch.device("cpu"), window=3)
-    told = [reader.add(step, torch.tensor(float(step))) for step in range(1, 8)]
-    assert [points for points in told if points] == [[(3, 2.0)], [(6, 5.0)]]
-    assert reader.flush() == [(7, 7.0)]
-    assert reader.flush() == []

@@ -109,8 +109,8 @@ def test_what_was_chosen_is_printed_stored_and_resumed_to_the_same_bits(
     photos, tmp_path, monkeypatch, capsys
 ):
     assert colorize.main(fitted(photos, tmp_path / "undisturbed")) == 0
-    told = capsys.readouterr().out
-    (line,) = re.findall(".* minutes: .*", told)
+    printed = capsys.readouterr().out
+    (line,) = re.findall(".* minutes: .*", printed)
     assert line.startswith("No CUDA GPU here, so about 2 minutes: --image_size 16 ")
     assert "--train_samples 22 --epochs 3, 1 thread, 0.100 s a step" in line
     assert len(history(tmp_path / "undisturbed")) == 3
@@ -157,8 +157,8 @@ def test_another_time_is_another_configuration_unless_the_file_is_named(photos, 
 def test_steps_are_measured_here_for_a_training_of_no_time(photos, tmp_path, capsys):
     flags = ["--data_path", str(photos), "--out_dir", str(tmp_path), "--minutes", "0.001"]
     assert colorize.main([*flags, "--batch_size", "2", "--model", "half"]) == 0
-    told = capsys.readouterr().out
-    assert f"--image_size {IMAGE_SIZES[0]} --train_samples 2 --epochs 1, 1 thread," in told
+    printed = capsys.readouterr().out
+    assert f"--image_size {IMAGE_SIZES[0]} --train_samples 2 --epochs 1, 1 thread," in printed
     assert len(history(tmp_path)) == 1
 
 

@@ -67,7 +67,7 @@ def test_writing_into_the_photos_does_not_reach_the_file(photos, tmp_path):
     assert torch.equal(open_cache(files_in(photos), 8, tmp_path)[0], before)
 
 
-def test_starts_at_the_same_time_share_one_decoding(photos, tmp_path):
+def test_processes_at_the_same_time_share_one_decoding(photos, tmp_path):
     code = (
         "import sys\n"
         "from cache import open_cache\n"
@@ -87,7 +87,7 @@ def test_starts_at_the_same_time_share_one_decoding(photos, tmp_path):
     assert len({line[-1] for line in lines}) == 1
 
 
-def test_a_start_killed_while_it_decodes_leaves_nothing_that_is_trusted(photos, tmp_path):
+def test_a_process_killed_while_decoding_leaves_nothing_that_is_trusted(photos, tmp_path):
     code = (
         "import os, signal, sys\n"
         "from cache import open_cache\n"

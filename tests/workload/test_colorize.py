@@ -133,6 +133,16 @@ def test_the_bare_training_of_the_course_lowers_the_loss(photos, capsys, precisi
     assert losses[-1] < losses[0] / 2
 
 
+def test_the_rate_warms_up_peaks_once_and_ends_near_0():
+    rates = [colorize.learning_rate(step, 200, 1e-3) for step in range(200)]
+    assert rates[0] == pytest.approx(5e-5)
+    assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) in (19, 20)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[-1] < 1e-6
+    assert all(0 < colorize.learning_rate(step, 3, 1.0) <= 1 for step in range(3))
+    assert colorize.learning_rate(0, 1, 1.0) == 1
+
+
 def test_half_precision_of_a_t4_scales_its_loss_and_steps(photos):
     torch.manual_seed(0)
     net = UNet()

@@ -26,33 +26,34 @@ from unet import UNet
 torch.manual_seed(0)
 pixels = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8)
 
-def step(team):
+def step(context):
     torch.manual_seed(1)  # finding each other may draw numbers
     net = UNet()
-    shard = {"rank": team.rank, "world_size": team.world_size}
+    shard = {"rank": context.rank, "world_size": context.world_size}
     batches = PhotoLoader(pixels, range(5), 5, shuffle=True, **shard)
     ((gray, truth, weight),) = batches
-    shared = team.parallelize(net)
+    shared = context.parallelize(net)
     (F.mse_loss(shared(gray), truth) * weight).backward()
     gradients = {name: weights.grad for name, weights in net.named_parameters()}
-    torch.save(gradients, f"{sys.argv[1]}/{team.world_size}-{team.rank}.pt")
+    torch.save(gradients, f"{sys.argv[1]}/{context.world_size}-{context.rank}.pt")
 
 def threads():
     return len(os.listdir("/proc/self/task"))
 
 before = threads()
-with init_distributed() as team:
-    step(team)
-    assert team.any(False) is False
-    assert team.any(team.rank == team.world_size - 1) is True
-    assert team.broadcast_from_main(b"abc" if team.is_main else None) == b"abc"
-    assert team.broadcast_from_main(b"" if team.is_main else None) == b""
-    assert team.broadcast_from_main(None) is None
-# a thread of the team's that outlives it may abort the process at its end
+with init_distributed() as context:
+    step(context)
+    assert context.any(False) is False
+    assert context.any(context.rank == context.world_size - 1) is True
+    assert context.broadcast_from_main(b"abc" if context.is_main else None) == b"abc"
+    assert context.broadcast_from_main(b"" if context.is_main else None) == b""
+    assert context.broadcast_from_main(None) is None
+    assert context.max(context.rank + 0.5) == context.world_size - 0.5
+# a thread of the group's that outlives it may abort the process at its end
 assert threads() == before, threads()
 """
 
-# Kills the second process at a step of the first life of the team.
+# Kills the second process at a step of the first life of the context.
 MORTAL = """
 import os, pathlib, signal, sys
 import colorize
@@ -74,7 +75,7 @@ sys.exit(colorize.main(sys.argv[2:]))
 
 
 def torchrun(*arguments, processes=2):
-    """A team on this machine; its rendezvous takes a free port of its own."""
+    """Processes on this machine; their rendezvous takes a free port of its own."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return [*launcher, f"--nproc_per_node={processes}", *map(str, arguments)]
 
@@ -85,8 +86,8 @@ def ran(argv):
     )
 
 
-def team(*arguments):
-    """The words after `torchrun`, here of one whose processes are forked."""
+def two_processes(*arguments):
+    """The words after `torchrun`, here of forked processes."""
     return ["--standalone", "--nproc_per_node=2", *arguments]
 
 
@@ -119,18 +120,18 @@ def test_the_gradients_of_two_processes_are_those_of_one(tmp_path):
 def trained_together(photos, tmp_path_factory):
     """What two processes that nobody disturbs train, and what they print."""
     out_dir = tmp_path_factory.mktemp("together")
-    done = run(team("colorize.py", *flags(photos, out_dir)), program="torchrun")
+    done = run(two_processes("colorize.py", *flags(photos, out_dir)), program="torchrun")
     assert done.returncode == 0, done.stderr
     return done.stdout, torch.load(out_dir / "unet.pth", weights_only=True)
 
 
-def test_a_team_speaks_with_one_voice(trained_together):
-    told, _ = trained_together
-    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["1", "2", "3"]
-    assert told.count("Saved ") == told.count("Reading the photos") == 1
+def test_only_the_main_process_prints(trained_together):
+    printed, _ = trained_together
+    assert re.findall(r"^epoch (\d)/3: loss", printed, re.MULTILINE) == ["1", "2", "3"]
+    assert printed.count("Saved ") == printed.count("Reading the photos") == 1
 
 
-def test_the_speed_of_a_team_is_that_of_all_its_processes(monkeypatch, capsys):
+def test_the_speed_is_that_of_all_processes_together(monkeypatch, capsys):
     ticks = iter(range(100))
     monkeypatch.setattr(colorize.time, "perf_counter", lambda: next(ticks))
     pixels = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
@@ -141,7 +142,7 @@ def test_the_speed_of_a_team_is_that_of_all_its_processes(monkeypatch, capsys):
     assert capsys.readouterr().out.count("8.0 images/s") == 2
 
 
-def test_a_team_trains_about_the_same_net_as_one_process(photos, tmp_path, trained_together):
+def test_two_processes_train_about_the_same_net_as_one(photos, tmp_path, trained_together):
     assert colorize.main([str(flag) for flag in flags(photos, tmp_path)]) == 0
     alone = torch.load(tmp_path / "unet.pth", weights_only=True)
     _, together = trained_together
@@ -150,13 +151,13 @@ def test_a_team_trains_about_the_same_net_as_one_process(photos, tmp_path, train
     assert difference < 0.02 * size
 
 
-def test_a_team_that_lost_a_process_goes_on_from_the_last_checkpoint(
+def test_after_a_process_dies_all_resume_from_the_last_checkpoint(
     photos, tmp_path, trained_together
 ):
     program = tmp_path / "mortal.py"
     program.write_text(MORTAL)
     words = ["--max_restarts=1", program, tmp_path / "died", *flags(photos, tmp_path / "out")]
-    done = run(team(*words), program="torchrun")
+    done = run(two_processes(*words), program="torchrun")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists()
     assert "Going on from" in done.stdout
@@ -167,8 +168,8 @@ def test_a_team_that_lost_a_process_goes_on_from_the_last_checkpoint(
     assert all(torch.equal(again[name], together[name]) for name in together)
 
 
-def test_a_team_stops_together_when_one_of_it_is_told_to(photos, tmp_path):
-    words = team("colorize.py", *flags(photos, tmp_path))
+def test_a_signal_stops_all_processes_together(photos, tmp_path):
+    words = two_processes("colorize.py", *flags(photos, tmp_path))
     words[-1] = "100000"
     with Program(words, program="torchrun") as launcher:
         output = ""
@@ -183,13 +184,13 @@ def test_a_team_stops_together_when_one_of_it_is_told_to(photos, tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["--resume", "save"])
-def test_what_only_the_leader_sees_fail_ends_the_team(photos, tmp_path, failing):
+def test_a_failure_in_the_main_process_alone_ends_all(photos, tmp_path, failing):
     argv = flags(photos, tmp_path)
     if failing == "--resume":
-        told, argv = "there is no file", [*argv, "--resume", tmp_path / "nowhere.pt"]
+        printed, argv = "there is no file", [*argv, "--resume", tmp_path / "nowhere.pt"]
     else:  # what a full disk does to it
-        told = "Is a directory"
+        printed = "Is a directory"
         (tmp_path / "unet.pth").mkdir()
-    done = run(team("colorize.py", *argv), program="torchrun")
+    done = run(two_processes("colorize.py", *argv), program="torchrun")
     assert done.returncode == 1
-    assert told in done.stderr
+    assert printed in done.stderr

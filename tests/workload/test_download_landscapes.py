@@ -374,8 +374,8 @@ def test_a_server_without_the_photos_is_as_good_as_none(project, site, fault):
         site.status = [404]
     else:
         site.content = b"<html>Sign in</html>" if fault == "a page" else make_zip(["../evil.jpg"])
-    told = fall_back(project, site.url)
-    assert "For all photos, later: scripts/download_landscapes.sh" in told
+    printed = fall_back(project, site.url)
+    assert "For all photos, later: scripts/download_landscapes.sh" in printed
     assert unpacked(project) == BROUGHT
 
 

@@ -148,8 +148,8 @@ def test_what_cannot_be_read_is_counted_and_named(gallery, weights, tmp_path, ca
     scene(20, 20).save(tmp_path / "two.jpg")
     flags = ["--test_net", str(weights), "--images", str(tmp_path), "--out_dir", str(tmp_path)]
     assert colorize.main(flags) == 0
-    assert "Coloured 1 pictures" in (told := capsys.readouterr().out)
-    assert "Left out 1 unreadable: one.jpg (" in told
+    assert "Coloured 1 pictures" in (printed := capsys.readouterr().out)
+    assert "Left out 1 unreadable: one.jpg (" in printed
 
 
 def test_what_was_coloured_before_is_not_coloured_again(weights, tmp_path, capsys):
@@ -165,8 +165,8 @@ def test_a_picture_too_long_for_a_jpeg_does_not_keep_the_others(weights, tmp_pat
     scene(20, 20).save(tmp_path / "two.jpg")
     flags = ["--test_net", str(weights), "--images", str(tmp_path), "--out_dir", str(tmp_path)]
     assert colorize.main(flags) == 0
-    told = capsys.readouterr().out
-    assert "Coloured 1 pictures" in told and "long.png (longer than a JPEG's 65500" in told
+    printed = capsys.readouterr().out
+    assert "Coloured 1 pictures" in printed and "long.png (longer than a JPEG's 65500" in printed
 
 
 @pytest.mark.parametrize("made", ["missing", "a file", "empty", "unreadable"])
@@ -187,8 +187,8 @@ def test_nothing_to_colour_is_one_sentence(weights, tmp_path, capsys, made):
 def test_without_images_the_validation_photos_are_scored(photos, weights, tmp_path, capsys):
     flags = ["--test_net", str(weights), "--data_path", str(photos), "--image_size", "16"]
     assert colorize.main([*flags, "--out_dir", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"2 photos: validation PSNR [\d.]+ dB \(gray copy [\d.]+ dB\)", told)
+    printed = capsys.readouterr().out
+    assert re.search(r"2 photos: validation PSNR [\d.]+ dB \(gray copy [\d.]+ dB\)", printed)
     assert list(tmp_path.iterdir()) == []
 
 

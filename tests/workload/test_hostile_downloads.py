@@ -63,7 +63,9 @@ def test_a_server_that_always_cuts_is_left_in_the_end_and_the_next_call_goes_on(
 
 
 @pytest.mark.parametrize("way", ["no ranges", "no validator", "other bytes each time"])
-def test_a_server_that_cuts_and_begins_anew_is_left_after_a_few_tries(script, site, folder, way):
+def test_a_server_that_cuts_and_starts_over_is_given_up_after_a_few_tries(
+    script, site, folder, way
+):
     site.cut_always = 70_000
     site.ranges = way != "no ranges"
     if way == "no validator":

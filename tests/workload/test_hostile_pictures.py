@@ -70,11 +70,11 @@ def encoded(picture, kind, **options):
 def reason(tmp_path):
     """Why a file of such content is left out; None if it is a picture."""
 
-    def told(content, name="photo.jpg"):
+    def printed(content, name="photo.jpg"):
         (tmp_path / name).write_bytes(content)
         return why_unreadable(tmp_path / name)
 
-    return told
+    return printed
 
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -261,7 +261,7 @@ def test_large_pictures_take_turns():
     assert all(total <= 10 or total == 99 for total in most)
 
 
-def test_links_that_form_a_net_are_walked_once(photos, tmp_path):
+def test_links_in_a_cycle_are_walked_once(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "data")
     for folder in ("field", "ocean"):
         for number in range(8):  # torchvision's walk would take 8 to the power of 40 ways
@@ -291,13 +291,13 @@ def test_a_name_cannot_command_the_terminal(photos, tmp_path, capsys):
     save_weights(FastUNet(), tmp_path / "unet.pth")
     flags = ["--test_net", str(tmp_path / "unet.pth"), "--images", str(tmp_path / "data")]
     assert colorize.main([*flags, "--out_dir", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert told.count(r"\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg (not a picture)") == 2
-    assert all(line.isprintable() for line in told.splitlines())
+    printed = capsys.readouterr().out
+    assert printed.count(r"\x1b]52;c;cHduZWQ=\x07\n\u202e.jpg (not a picture)") == 2
+    assert all(line.isprintable() for line in printed.splitlines())
     assert to_printable("schöne Bilder, 写真") == "schöne Bilder, 写真"
 
 
-def test_hues_are_enlarged_in_bands_as_in_one(tmp_path):
+def test_chroma_is_enlarged_in_bands_as_in_one(tmp_path):
     torch.manual_seed(0)
     small = torch.rand(1, 3, 16, 32)
     for height, width in ((5, 7), (47, 61), (300, 20)):

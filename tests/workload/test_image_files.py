@@ -71,7 +71,7 @@ def test_a_picture_too_large_for_a_photo_is_left_out_before_it_is_decoded(tmp_pa
 @pytest.mark.parametrize(
     "content", [b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
 )
-def test_what_is_no_picture_says_why(tmp_path, content):
+def test_a_file_that_is_not_a_picture_says_why(tmp_path, content):
     (tmp_path / "file.jpg").write_bytes(content)
     assert why_unreadable(tmp_path / "file.jpg")
     with pytest.raises(UnreadableImage):
@@ -107,11 +107,11 @@ def zoo(photos, tmp_path):
 def test_a_training_takes_what_can_be_read_and_names_the_rest(zoo, tmp_path, capsys):
     flags = ["--data_path", str(zoo), "--out_dir", str(tmp_path / "out"), "--image_size", "16"]
     assert colorize.main([*flags, "--epochs", "1", "--batch_size", "8"]) == 0
-    told = capsys.readouterr().out
-    (left_out,) = re.findall(r"^Left out 3 unreadable: (.*)$", told, re.MULTILINE)
+    printed = capsys.readouterr().out
+    (left_out,) = re.findall(r"^Left out 3 unreadable: (.*)$", printed, re.MULTILINE)
     assert left_out.startswith("field/cut.jpg (image file is truncated")
     assert left_out.endswith("field/empty.jpg (not a picture), field/text.png (not a picture)")
-    count, held_out = map(int, re.search(r"(\d+) photos to train on, (\d+) to", told).groups())
+    count, held_out = map(int, re.search(r"(\d+) photos to train on, (\d+) to", printed).groups())
     assert count + held_out == 24 + 7
     assert torch.load(tmp_path / "out/unet.pth", weights_only=True)
 

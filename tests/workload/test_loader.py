@@ -5,7 +5,7 @@ from loader import PhotoLoader, augment
 
 
 def numbered(count, side=8):
-    """Photos that can be told apart: number n has n as its first byte."""
+    """Photos that can be printed apart: number n has n as its first byte."""
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
     pixels[:, 0, 0] = torch.arange(count, dtype=torch.uint8).view(-1, 1)

@@ -13,7 +13,7 @@ from models import MODELS, create_net, load_net
 SMALL = ["--image_size", "16", "--train_samples", "8", "--batch_size", "4"]
 
 
-def test_hues_leave_the_brightness_alone():
+def test_chroma_leaves_the_luma_alone():
     torch.manual_seed(0)
     gray, chroma = torch.rand(2, 1, 8, 8) * 2 - 1, torch.randn(2, 2, 8, 8)
     colour = from_chroma(chroma, gray)
@@ -23,7 +23,7 @@ def test_hues_leave_the_brightness_alone():
     assert torch.allclose(torch.stack([redder, bluer], 1), chroma, atol=1e-6)
 
 
-def test_every_colour_there_is_has_hues():
+def test_every_colour_has_its_chroma():
     photos = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     gray, truth = to_batch(photos)
     chroma = (truth - gray_copy(gray))[:, [0, 2]]
@@ -31,7 +31,7 @@ def test_every_colour_there_is_has_hues():
     assert (from_chroma(chroma, gray) - truth).abs().max() < 1 / 255
 
 
-def test_the_half_net_begins_as_a_gray_copy_and_learns_from_its_first_step():
+def test_the_half_net_starts_as_a_gray_copy_and_learns_from_its_first_step():
     net = create_net("half")
     gray = torch.rand(2, 1, 32, 48) * 2 - 1
     out = net(gray)
@@ -40,7 +40,7 @@ def test_the_half_net_begins_as_a_gray_copy_and_learns_from_its_first_step():
     assert net.last_conv.weight.grad.abs().max() > 0
 
 
-def test_a_place_knows_how_low_it_is_and_not_whether_left_or_right():
+def test_position_channels_are_height_and_distance_from_the_middle():
     low, aside = position_channels(torch.zeros(1, 4, 3, 5))[0]
     assert low[:, 0].tolist() == [-1, 0, 1]
     assert torch.equal(low, low.flip(1))
@@ -58,7 +58,7 @@ def test_a_file_of_weights_finds_its_net(tmp_path, name):
     assert torch.equal(found(gray), net(gray))
 
 
-def test_the_half_net_is_trained_gone_on_with_and_tried_like_the_other(photos, tmp_path, capsys):
+def test_the_half_net_is_trained_resumed_and_tried_like_the_other(photos, tmp_path, capsys):
     out_dir = tmp_path / "out"
     flags = ["--data_path", str(photos), "--out_dir", str(out_dir), *SMALL]
     assert colorize.main([*flags, "--model", "half", "--epochs", "2"]) == 0

@@ -217,7 +217,7 @@ def test_other_photos_are_another_configuration(photos, one_epoch, tmp_path, cap
     assert "photos was 8 photos" in capsys.readouterr().err
 
 
-def test_resume_none_begins_anew(photos, one_epoch, tmp_path, undisturbed):
+def test_resume_none_starts_over(photos, one_epoch, tmp_path, undisturbed):
     interrupted(one_epoch, tmp_path)
     assert colorize.main(flags(photos, tmp_path, "--resume", "none")) == 0
     assert same(weights(tmp_path), weights(undisturbed))
@@ -236,9 +236,9 @@ def test_a_finished_training_can_be_trained_for_longer(photos, one_epoch, tmp_pa
     trained = str(tmp_path / "trained.pt")
     capsys.readouterr()
     assert colorize.main(flags(photos, tmp_path, "--resume", trained)) == 0
-    told = capsys.readouterr().out
-    assert f"Going on from {trained}: epoch 2" in told
-    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["2", "3"]
+    printed = capsys.readouterr().out
+    assert f"Going on from {trained}: epoch 2" in printed
+    assert re.findall(r"^epoch (\d)/3: loss", printed, re.MULTILINE) == ["2", "3"]
     assert [epoch["epoch"] for epoch in json.loads((tmp_path / "history.json").read_text())] == [
         1,
         2,
@@ -250,7 +250,7 @@ def test_a_finished_training_can_be_trained_for_longer(photos, one_epoch, tmp_pa
     assert [point.step for point in events.Scalars("training loss")][-1] == 12
 
 
-def test_a_finished_training_is_not_replaced_by_an_interrupted_one_beside_it(
+def test_a_finished_training_is_not_replaced_by_an_interrupted_one_next_to_it(
     photos, tmp_path, undisturbed
 ):
     shutil.copy(undisturbed / "trained.pt", tmp_path / "trained.pt")
@@ -263,13 +263,13 @@ def test_a_finished_training_is_not_replaced_by_an_interrupted_one_beside_it(
     assert same(weights(tmp_path), weights(undisturbed))
 
 
-def test_weights_alone_can_be_gone_on_from_and_epochs_counted_from_anywhere(
+def test_weights_alone_can_be_resumed_and_epochs_counted_from_anywhere(
     photos, tmp_path, undisturbed, capsys
 ):
     start = ["--resume", str(undisturbed / "unet.pth"), "--initial_epoch", "2"]
     assert colorize.main(flags(photos, tmp_path, *start)) == 0
-    told = capsys.readouterr().out
-    assert re.findall(r"^epoch (\d)/3: loss", told, re.MULTILINE) == ["3"]
+    printed = capsys.readouterr().out
+    assert re.findall(r"^epoch (\d)/3: loss", printed, re.MULTILINE) == ["3"]
     assert not same(weights(tmp_path), weights(undisturbed))
 
 
@@ -283,7 +283,7 @@ def test_weights_of_the_other_model_name_the_flag(photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no checkpoint", b"PK\3\4 half"])
-def test_a_file_that_is_no_checkpoint_is_one_sentence(photos, tmp_path, capsys, content):
+def test_a_file_that_is_not_a_checkpoint_is_one_sentence(photos, tmp_path, capsys, content):
     file = tmp_path / "it's a checkpoint.pt"
     if content is not None:
         file.write_bytes(content)

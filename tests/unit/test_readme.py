@@ -15,6 +15,7 @@ from vmctl.cli.app import app
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+SCRIPTS = ["bench", "demo", "download_landscapes.sh", "refresh_gpu_catalog", "test"]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ROWS = [
     line.split("|")[1].replace("\\", "")
@@ -83,7 +84,7 @@ def test_the_checks_before_a_commit_are_those_of_the_script() -> None:
     assert entries == style.splitlines()
 
 
-@pytest.mark.parametrize("name", ["bench", "demo", "refresh_gpu_catalog", "test"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_help_of_a_script_answers_before_anything_is_installed(name: str, tmp_path: Path) -> None:
     """From its own first comment: there is no environment here, and none is made."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")

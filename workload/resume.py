@@ -26,8 +26,9 @@ from torch import nn
 
 # What checkpoints lack that were written before these settings existed.
 EARLIER = {"epochs": None, "model": "unet", "minutes": None, "threads": None}
-# The settings of a checkpoint that fill in what a user left open, and their largest values.
-LARGEST = {"image_size": 1 << 14, "train_samples": 1 << 40, "epochs": 1 << 40, "threads": 1 << 12}
+# Larger values of a checkpoint are not adopted: they would fill the disk or the process table, and
+# a user who wants them gives the flag.
+LARGEST = {"image_size": 512, "threads": 512}
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,12 @@ def adopt(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
         elif value is None:
             is_valid = name in ("train_samples", "threads")
         else:
-            is_valid = type(value) is int and 0 < value <= LARGEST[name]
+            is_valid = type(value) is int and value > 0
         if not is_valid:
-            raise not_a_checkpoint(checkpoint.path, ValueError(f"its {name} cannot be"))
+            raise not_a_checkpoint(checkpoint.path, ValueError(f"its {name} is not valid"))
+    for name, largest in LARGEST.items():
+        if (values.get(name) or 0) > largest:
+            del values[name]
     still_open = config.adjustable & {"epochs"} if is_longer else frozenset()
     adopted = replace(config, **values, adjustable=still_open)
     if adopted.model == checkpoint.settings["model"] and (problem := find_size_problem(adopted)):

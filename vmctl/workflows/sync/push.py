@@ -108,43 +108,65 @@ def push(
         raise NotFound(f"The folder {project.root} does not exist.")
     refuse_unfit_root(project.root, project.file)
     with _push_lock(project) as key:
-        # while the connection is being made
-        scan = Scan(project, key, may_send=not dry_run)
-        session = yield from connect(project, clock=clock)
-        yield Started(STEP, f"Pushing {project.root.name}")
-        progress, reconnector, installed = _Progress(), Reconnector(project, clock), False
-        while True:
-            progress.has_started = False
-            try:
-                summary = yield from _run_once(session.ssh, project, scan, options, progress)
-                break
-            except SecretsFound as found:
-                yield from agree_on_files(project, found.paths, agree)
-                scan = Scan(project, key)
-                continue
-            except HelpersReinstalled:
-                if installed:
-                    raise Conflict(
-                        "vmctl's helpers disappeared from the VM.", hint="vmctl up"
-                    ) from None
-                installed = True
-                continue
-            except (Unreachable, AccessDenied) as error:
-                if not (progress.has_started or reconnector.is_lost):
-                    raise  # there was no link that could come back
-                if type(error) is Unreachable:
-                    error.hint = RESUMES
-                yield from reconnector.connection_lost(error, progressed=progress.has_progressed())
-            session = (yield from reconnector.session()) or session
-            # the folder may have changed meanwhile
-            scan = Scan(project, key, may_send=not dry_run)
+        scan, summary, sent_bytes = yield from _push_until_done(project, key, options, agree, clock)
+    seconds = round(clock.monotonic() - began, 3)
+    result = _result(project, options, scan, summary, sent_bytes, seconds)
+    yield Finished(STEP, _summary(result), seconds)
+    for text in _warnings(project, result, scan, summary, key):
+        yield Warned(text)
+    return result
+
+
+def _push_until_done(
+    project: Project, key: str, options: PushOptions, agree: Agree | None, clock: Clock
+) -> Story[tuple[Scan, PushSummary, int]]:
+    """Over as many connections as it takes; the scan that was pushed, and the bytes sent."""
+    # begins while the connection is being made
+    scan = Scan(project, key, may_send=not options.dry_run)
+    session = yield from connect(project, clock=clock)
+    yield Started(STEP, f"Pushing {project.root.name}")
+    progress, reconnector, installed = _Progress(), Reconnector(project, clock), False
+    while True:
+        progress.has_started = False
+        try:
+            summary = yield from _run_once(session.ssh, project, scan, options, progress)
+            return scan, summary, progress.sent_bytes
+        except SecretsFound as found:
+            yield from agree_on_files(project, found.paths, agree)
+            scan = Scan(project, key)
+            continue
+        except HelpersReinstalled:
+            if installed:
+                raise Conflict(
+                    "vmctl's helpers disappeared from the VM.", hint="vmctl up"
+                ) from None
+            installed = True
+            continue
+        except (Unreachable, AccessDenied) as error:
+            if not (progress.has_started or reconnector.is_lost):
+                raise  # there was no link that could come back
+            if type(error) is Unreachable:
+                error.hint = RESUMES
+            yield from reconnector.connection_lost(error, progressed=progress.has_progressed())
+        session = (yield from reconnector.session()) or session
+        # the folder may have changed meanwhile
+        scan = Scan(project, key, may_send=not options.dry_run)
+
+
+def _result(
+    project: Project,
+    options: PushOptions,
+    scan: Scan,
+    summary: PushSummary,
+    sent_bytes: int,
+    seconds: float,
+) -> PushResult:
     selection, tree = scan.selection, scan.tree
     names = named(summary["put"], sorted(tree))
     moved = [path for path in names if tree[path][0] != "d"]
-    seconds = round(clock.monotonic() - began, 3)
-    result = PushResult(
+    return PushResult(
         destination=project.workspace,
-        dry_run=dry_run,
+        dry_run=options.dry_run,
         files=len(tree),
         bytes=sum(entry.size for entry in selection.entries),
         moved_files=len(moved),
@@ -155,27 +177,29 @@ def push(
         refused=tuple(path for path, _ in summary["conflicts"]),
         left_out=group_left_out(selection.left_out),
         largest=_largest(selection.entries),
-        sent_bytes=progress.sent_bytes,
+        sent_bytes=sent_bytes,
         seconds=seconds,
     )
-    yield Finished(STEP, _summary(result), seconds)
+
+
+def _warnings(
+    project: Project, result: PushResult, scan: Scan, summary: PushSummary, key: str
+) -> Iterator[str]:
+    """What to warn of after a push."""
     for path in result.kept[:SHOWN]:
-        yield Warned(
-            f"{one_line(path)} was deleted here but changed on the VM, so it is kept there"
-        )
+        yield f"{one_line(path)} was deleted here but changed on the VM, so it is kept there"
     if scan.unagreed:  # in a dry run only
         listed = ", ".join(map(one_line, scan.unagreed[:SHOWN]))
-        yield Warned(f"A push would ask first, because these look like secrets: {listed}")
+        yield f"A push would ask first, because these look like secrets: {listed}"
+    selection = scan.selection
     if selection.unanswered:
-        yield Warned(
+        yield (
             f"It is not known which ignored files git tracks here ({selection.unanswered}): "
             "of those, files pushed before are still pushed"
         )
     if result.refused:
-        yield Warned(_conflict(summary["conflicts"]).message)
-    for text in _named_but_left_out(project, selection, None if dry_run else key):
-        yield Warned(text)
-    return result
+        yield _conflict(summary["conflicts"]).message
+    yield from _named_but_left_out(project, selection, None if result.dry_run else key)
 
 
 def agree_ahead(project: Project, agree: Agree | None) -> Story[None]:

@@ -396,6 +396,7 @@ def test_every_verb_of_the_helpers_has_a_shape() -> None:
 
 NOUNS = ("staging", "listing", "billing", "paging")  # -ing words that are nouns of the field
 FILES_A_FOLDER = 14
+LINES_A_FUNCTION = 60
 
 
 def module_name(path: Path) -> str:
@@ -456,3 +457,26 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for name in free:
             del graph[name]
     assert sorted(graph) == []
+
+
+def test_a_public_class_name_exists_once() -> None:
+    """Outside the emulator, which is a program of its own."""
+    homes: dict[str, list[str]] = {}
+    for room, path in modules():
+        for node in parsed(path).body:
+            if room != "emulator" and isinstance(node, ast.ClassDef) and node.name[0] != "_":
+                homes.setdefault(node.name, []).append(module_name(path))
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_a_function_fits_on_a_page() -> None:
+    """Declarations do not count: a command's options are a table."""
+    long: dict[Path, Collection[object]] = {path: [] for _, path in modules()}
+    for path in long:
+        for node in nodes(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+                lines = (node.end_lineno or 0) - first.lineno + 1
+                if lines > LINES_A_FUNCTION:
+                    long[path] = [*long[path], f"{node.name}: {lines} lines"]
+    assert those(long) == {}

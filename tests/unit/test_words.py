@@ -45,10 +45,7 @@ BANNED = {
 # what may stay, and why
 ALLOWED = {
     "sky, snow and woods": "what photos show",
-    "told = {": "a script that runs on the VM, not a text",
-    "told.update(": "the same",
-    'told["said"]': "the same",
-    "print(json.dumps(told))": "the same",
+    'result["said"]': "a script that runs on the VM, not a text",
     "beside=os.path": "the same",
 }
 

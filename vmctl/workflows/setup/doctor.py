@@ -42,7 +42,7 @@ def doctor(
     """
     clock = clock or Clock()
     findings: list[CheckResult] = []
-    wish = _settings(project, trouble, findings)
+    request = _settings(project, trouble, findings)
     yield Started("credentials", "Checking the credentials")
     found = _credentials(project, findings)
     compute: Compute | None = None
@@ -50,7 +50,7 @@ def doctor(
         yield Started("api", "Asking Compute Engine")
         compute = yield from _cloud(project, found, findings, clock)
     if compute is not None:
-        yield from inside(project, compute, wish, findings, clock.now())
+        yield from inside(project, compute, request, findings, clock.now())
     findings += _programs(project)
     done = in_order(findings)
     return Checkup(
@@ -69,7 +69,7 @@ def _settings(
         findings.append(CheckResult.of(Check.SETTINGS, trouble))
         return None
     try:
-        wish = parse_request(project.vm)
+        request = parse_request(project.vm)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.SETTINGS, error))
         return None
@@ -77,7 +77,7 @@ def _settings(
     findings.append(
         CheckResult(Check.SETTINGS, CheckStatus.OK, f"the project {project.name} ({where})")
     )
-    return wish
+    return request
 
 
 def _credentials(project: Project, findings: list[CheckResult]) -> credentials.Identity | None:

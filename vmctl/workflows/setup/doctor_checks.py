@@ -36,39 +36,39 @@ RECENT = timedelta(hours=24)
 def inside(
     project: Project,
     compute: Compute,
-    wish: MachineRequest | None,
+    request: MachineRequest | None,
     findings: list[CheckResult],
     now: datetime,
 ) -> Story[None]:
     """The machine, its quota, its network and its image; each one alone may fail."""
-    if wish is None:
+    if request is None:
         return
     instance: Instance | None = None
-    yield Started("machine", f"Checking {wish.machine.name} in {wish.region}")
+    yield Started("machine", f"Checking {request.machine.name} in {request.region}")
     try:
         instance = compute.find_instance(project.owner, project.name)
-        findings.append(_machine(project, compute, wish, instance))
+        findings.append(_machine(project, compute, request, instance))
         findings += _last_try(project, compute, instance, now)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.MACHINE, error))
     yield Started("quota", "Checking the quotas")
     try:
-        findings += _quota(project, compute, wish, instance)
+        findings += _quota(project, compute, request, instance)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.QUOTA, error))
     yield Started("network", "Checking the network")
-    findings += _network(project, compute, wish, instance)
+    findings += _network(project, compute, request, instance)
     yield Started("image", "Checking the image")
     try:
-        image = resources.newest_image(compute, wish.image)
-        warned = cautions(wish.gpu, wish.machine, wish.image, project.vm.spot)
-        findings.append(check_image(wish.image, image, project.vm.disk_gb, warned))
+        image = resources.newest_image(compute, request.image)
+        warned = cautions(request.gpu, request.machine, request.image, project.vm.spot)
+        findings.append(check_image(request.image, image, project.vm.disk_gb, warned))
     except VmctlError as error:
         findings.append(CheckResult.of(Check.IMAGE, error))
 
 
 def _machine(
-    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
+    project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> CheckResult:
     """Whether the region offers the machine, and its name is free."""
     if instance is not None:
@@ -84,22 +84,22 @@ def _machine(
             f"Adopt it: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
             4,
         )
-    what = f"{wish.machine.name} + {wish.gpu.title}" if wish.gpu else wish.machine.name
-    zones = compute.zones_with(wish.gpu) if wish.gpu else compute.zones()
+    what = f"{request.machine.name} + {request.gpu.title}" if request.gpu else request.machine.name
+    zones = compute.zones_with(request.gpu) if request.gpu else compute.zones()
     wanted = [project.vm.zone] if project.vm.zone else []
-    here = [zone for zone in zones if region_of(zone) == wish.region]
+    here = [zone for zone in zones if region_of(zone) == request.region]
     offering = [zone for zone in wanted or here if zone in zones]
     having = [
-        zone for zone in offering if resources.has_machine_type(compute, zone, wish.machine.name)
+        zone for zone in offering if resources.has_machine_type(compute, zone, request.machine.name)
     ]
     if having:
         return CheckResult(Check.MACHINE, CheckStatus.OK, f"{what}: offered in {', '.join(having)}")
     regions = list(dict.fromkeys(map(region_of, zones)))
-    elsewhere = here if wanted and here else [r for r in regions if r != wish.region]
+    elsewhere = here if wanted and here else [r for r in regions if r != request.region]
     return CheckResult(
         Check.MACHINE,
         CheckStatus.BROKEN,
-        f"{what} is not offered in {project.vm.zone or wish.region}",
+        f"{what} is not offered in {project.vm.zone or request.region}",
         f"It is in {', '.join(elsewhere)}. See: vmctl gpus"
         if elsewhere and not offering
         else "[vm] gpu and machine in vmctl.toml. See: vmctl gpus",
@@ -125,13 +125,13 @@ def _last_try(
 
 
 def _quota(
-    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
+    project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> Iterator[CheckResult]:
     """Whether the limits would do for the machine; one that runs is counted already."""
     if instance is not None and instance.status.is_billed:
         yield CheckResult(Check.QUOTA, CheckStatus.OK, f"{instance.name} already has what it needs")
         return
-    gpu, machine, spot, region = wish.gpu, wish.machine, project.vm.spot, wish.region
+    gpu, machine, spot, region = request.gpu, request.machine, project.vm.spot, request.region
     disk_gb, address = project.vm.disk_gb, project.vm.external_address
     if instance is not None:
         gpu, machine = instance.gpu, MachineType.parse(instance.machine_type)
@@ -164,15 +164,15 @@ def _quota(
 
 
 def _network(
-    project: Project, compute: Compute, wish: MachineRequest, instance: Instance | None
+    project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> list[CheckResult]:
     """Whether the VM's network is there and lets SSH in."""
     network, subnetwork = project.vm.network, project.vm.subnetwork
     try:
         if subnetwork:
-            network = network or resources.network_of(compute, wish.region, subnetwork)
+            network = network or resources.network_of(compute, request.region, subnetwork)
             if network is None:
-                return [_no_network(f"subnetwork {subnetwork} in {wish.region}", subnetwork)]
+                return [_no_network(f"subnetwork {subnetwork} in {request.region}", subnetwork)]
         network = network or "default"
         if not resources.has_network(compute, network):
             return [_no_network(f"network {network}", network)]
@@ -182,7 +182,7 @@ def _network(
     proxied = not project.vm.external_address
     there = CheckResult(Check.NETWORK, CheckStatus.OK, subnetwork or name)
     if proxied:
-        there = check_nat(wish.region, name, _has_nat(compute, wish.region, network))
+        there = check_nat(request.region, name, _has_nat(compute, request.region, network))
     try:
         tags = {NETWORK_TAG, *(instance.tags if instance else ())}
         door = evaluate_ssh(resources.ingress_rules(compute, network), tags)

@@ -56,11 +56,11 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     """
     yield from ()
     clock = clock or Clock()
-    wish = parse_request(project.vm)
-    zones = _zones(project, wish)
+    request = parse_request(project.vm)
+    zones = _zones(project, request)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
-    plan = make_spec(project, wish, zones[0], entry)
+    plan = make_spec(project, request, zones[0], entry)
     metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
     files = {
         key: str(_kept(key, text)) for key, text in instance_commands.long_values(metadata).items()
@@ -70,7 +70,7 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     steps = (
         *instance_commands.create(plan, metadata, files, google, zones[1:]),
         *instance_commands.start(place),
-        *(instance_commands.is_up(place) if wish.gpu else commands.login(place, "true")),
+        *(instance_commands.is_up(place) if request.gpu else commands.login(place, "true")),
         *(_limit(project, place) if project.vm.restrict_ssh else ()),
     )
     return _equivalent(project, "up", steps)
@@ -177,12 +177,12 @@ def _found(project: Project) -> Story[tuple[Place, str]]:
             return place, instance.machine_type
         yield Info("There is no VM yet: the lines show the first zone that `vmctl up` would try.")
         google = site.compute.project
-    wish = parse_request(project.vm)
-    return _place(project, _zones(project, wish)[0], google), wish.machine.name
+    request = parse_request(project.vm)
+    return _place(project, _zones(project, request)[0], google), request.machine.name
 
 
-def _zones(project: Project, wish: MachineRequest) -> tuple[str, ...]:
-    gpu, machine = wish.gpu, wish.machine
+def _zones(project: Project, request: MachineRequest) -> tuple[str, ...]:
+    gpu, machine = request.gpu, request.machine
     having = price_table.zones_with(gpu, machine.name) if gpu else price_table.zones()
     return candidate_zones(
         having,

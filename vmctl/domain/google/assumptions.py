@@ -145,12 +145,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _S,
         "reads terminationTimestamp",
     ),
-    Assumption(
-        "limit-fixed",
-        "The run limit cannot be moved while the VM runs.",
-        _S,
-        "tries to",
-    ),
+    Assumption("limit-fixed", "The run limit cannot be moved while the VM runs.", _S, "tries to"),
     Assumption(
         "start-when-running",
         "Starting a running VM does nothing and is not an error.",
@@ -176,18 +171,8 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _K,
         "logs in with the pinned host key and runs `sudo -n true`",
     ),
-    Assumption(
-        "guest-python",
-        "The image has a python3 of 3.10 or later.",
-        _J,
-        "asks it",
-    ),
-    Assumption(
-        "guest-tools",
-        "The image brings tmux and rsync.",
-        _J,
-        "looks for them",
-    ),
+    Assumption("guest-python", "The image has a python3 of 3.10 or later.", _J, "asks it"),
+    Assumption("guest-tools", "The image brings tmux and rsync.", _J, "looks for them"),
     Assumption(
         "os-login-off",
         "OS Login that a project asks for is off on a VM that says so: its keys count.",
@@ -231,12 +216,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _R,
         "starts it while it is STOPPING",
     ),
-    Assumption(
-        "stop-twice",
-        "Stopping a stopped VM is not an error.",
-        _S,
-        "stops it again",
-    ),
+    Assumption("stop-twice", "Stopping a stopped VM is not an error.", _S, "stops it again"),
     # -- gone
     Assumption(
         "disk-goes-along",
@@ -244,12 +224,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         _K,
         "looks for the disk afterwards",
     ),
-    Assumption(
-        "gone-is-404",
-        "Reading or deleting what was deleted answers 404.",
-        _K,
-        "does both",
-    ),
+    Assumption("gone-is-404", "Reading or deleting what was deleted answers 404.", _K, "does both"),
     # -- what this does not buy
     Assumption(
         "request-window",
@@ -283,23 +258,10 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         out_of_sight=_GPU,
     ),
     Assumption(
-        "old-gpus",
-        "The image's PyTorch has no code for GPUs before the T4.",
-        _K,
-        out_of_sight=_GPU,
+        "old-gpus", "The image's PyTorch has no code for GPUs before the T4.", _K, out_of_sight=_GPU
     ),
-    Assumption(
-        "gvnic",
-        "G2, A2, A3 and A4 machines take gVNIC.",
-        _K,
-        out_of_sight=_GPU,
-    ),
-    Assumption(
-        "hyperdisk",
-        "A3 Ultra and A4 boot from Hyperdisk only.",
-        _K,
-        out_of_sight=_GPU,
-    ),
+    Assumption("gvnic", "G2, A2, A3 and A4 machines take gVNIC.", _K, out_of_sight=_GPU),
+    Assumption("hyperdisk", "A3 Ultra and A4 boot from Hyperdisk only.", _K, out_of_sight=_GPU),
     Assumption(
         "p100-hosts",
         "One P100 goes on a host of 16 vCPUs at most, four on one of 96.",

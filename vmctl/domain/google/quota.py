@@ -115,12 +115,7 @@ def gpu_metric(accelerator: str, *, spot: bool) -> str | None:
 
 
 def needs(
-    gpu: Gpu | None,
-    machine: MachineType,
-    *,
-    spot: bool,
-    new_disk_gb: int = 0,
-    address: bool = True,
+    gpu: Gpu | None, machine: MachineType, *, spot: bool, new_disk_gb: int = 0, address: bool = True
 ) -> tuple[Need, ...]:
     """What a machine takes; `new_disk_gb` is 0 for one whose disk is there already.
 
@@ -182,9 +177,7 @@ def shortages(
 
 
 def regions_with_room(
-    wanted: Iterable[Need],
-    by_region: Mapping[str, Mapping[str, Meter]],
-    regions: Iterable[str],
+    wanted: Iterable[Need], by_region: Mapping[str, Mapping[str, Meter]], regions: Iterable[str]
 ) -> tuple[str, ...]:
     """Those of the regions, in their order, whose own limits would do."""
     local = [need for need in wanted if not need.everywhere]

@@ -145,8 +145,7 @@ def _wrong_zone(
 ) -> InvalidInput:
     if zone in everywhere:
         return InvalidInput(
-            f"The zone {zone} has no {what}.",
-            hint=_zones_hint(having, region_of(zone), what),
+            f"The zone {zone} has no {what}.", hint=_zones_hint(having, region_of(zone), what)
         )
     siblings = [place for place in everywhere if region_of(place) == region_of(zone)]
     if siblings:

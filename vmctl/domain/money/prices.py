@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # USD per GB and month, list prices of 2026-07-30
-_DISK_GB_MONTH = {
-    "europe-west1": {"pd-balanced": 0.10, "pd-ssd": 0.17, "pd-standard": 0.04},
-}
+_DISK_GB_MONTH = {"europe-west1": {"pd-balanced": 0.10, "pd-ssd": 0.17, "pd-standard": 0.04}}
 _SNAPSHOT_GB_MONTH = {"europe-west1": 0.05}
 USED_ADDRESS_USD_H = 0.005  # an external one while its VM runs
 _UNUSED_ADDRESS_USD_H = 0.01  # a static external one that no VM uses

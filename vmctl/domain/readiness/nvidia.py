@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DRIVER_QUESTION = "nvidia-smi --query-gpu=name,driver_version --format=csv,noheader"
-
 
 @dataclass(frozen=True, slots=True)
 class Driver:

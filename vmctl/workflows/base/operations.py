@@ -22,11 +22,7 @@ def gap_s(waited_s: float) -> float:
 
 
 def wait_operation(
-    site: Site,
-    operation: Operation,
-    step: str,
-    *,
-    limit_s: float = SILENCE_LIMIT_S,
+    site: Site, operation: Operation, step: str, *, limit_s: float = SILENCE_LIMIT_S
 ) -> Story[Operation]:
     """The operation once it is done, failed or not; Google's progress becomes events.
 
@@ -52,12 +48,7 @@ def wait_operation(
 
 
 def wait_done(
-    site: Site,
-    asked: Operation,
-    step: str,
-    doing: str,
-    *,
-    limit_s: float = SILENCE_LIMIT_S,
+    site: Site, asked: Operation, step: str, doing: str, *, limit_s: float = SILENCE_LIMIT_S
 ) -> Story[None]:
     """Wait until a change is made; raises why it was refused or failed."""
     done = yield from wait_operation(site, asked, step, limit_s=limit_s)
@@ -72,10 +63,7 @@ def wait_deleted(site: Site, asked: Operation, step: str, what: str) -> Story[No
 
 
 def wait_until(
-    site: Site,
-    instance: Instance,
-    reached: Callable[[Instance], bool],
-    step: str,
+    site: Site, instance: Instance, reached: Callable[[Instance], bool], step: str
 ) -> Story[Instance | None]:
     """The VM, looked at afresh, once `reached` is true of it; None when it was deleted.
 

@@ -75,10 +75,7 @@ def find_orphans(project: Project, *, clock: Clock | None = None) -> Story[Orpha
 
 
 def gc(
-    project: Project,
-    *,
-    confirm: Callable[[OrphansResult], bool],
-    clock: Clock | None = None,
+    project: Project, *, confirm: Callable[[OrphansResult], bool], clock: Clock | None = None
 ) -> Story[GcResult]:
     """Delete what nothing uses, after `confirm` was shown it; only this owner's things.
 

@@ -21,15 +21,10 @@ from vmctl.domain.errors import AccessDenied, Conflict, HostKeyChanged, InvalidI
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.login.ssh_keys import merged_keys, time_left
-from vmctl.domain.machine.adoption import (
-    Adoption,
-    Candidate,
-    Change,
-    adoption_of,
-    refuse_unfit,
-)
+from vmctl.domain.machine.adoption import Adoption, Candidate, Change, adoption_of, refuse_unfit
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NETWORK_TAG, Instance, Status
+from vmctl.domain.machine.machine_type import machine_text
 from vmctl.domain.machine.watchdog import parse_idle
 from vmctl.domain.names import nearest
 from vmctl.domain.settings.vm_settings import VmSettings
@@ -197,7 +192,7 @@ def _plan(site: Site, found: Candidate) -> Adoption:
 
 def _summary(found: Candidate, plan: Adoption, project: Project) -> str:
     vm = found.instance
-    what = f"{vm.machine_type} + {vm.gpu.title}" if vm.gpu else vm.machine_type
+    what = machine_text(vm.machine_type, vm.gpu)
     head = f"{vm.name}: {what} in {vm.zone}, {vm.status}, {price_of(vm)}."
     if not plan.changes:
         return f"{head}\nIt is already the VM of '{project.name}': nothing to change."

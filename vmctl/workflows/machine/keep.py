@@ -33,10 +33,7 @@ class KeepResult:
             line = f"{self.name} stays until {format_time(self.keep_until)}, idle or not."
         else:
             line = f"{self.name} stays: being idle does not stop it."
-        ends = [
-            (self.budget_ends_at, "its budget ends"),
-            (self.google_stops_at, "Google stops it"),
-        ]
+        ends = [(self.budget_ends_at, "its budget ends"), (self.google_stops_at, "Google stops it")]
         for moment, what in ends:
             if moment is not None and moment < self.keep_until:
                 line += f"\n{what} on {format_time(moment)}; `vmctl keep` cannot change that."

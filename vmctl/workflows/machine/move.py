@@ -50,11 +50,7 @@ from vmctl.workflows.session.login import new_key_entry
 
 
 def start_or_move(
-    site: Site,
-    instance: Instance,
-    max_run_s: int,
-    confirm: Confirm | None,
-    policy: SearchPolicy,
+    site: Site, instance: Instance, max_run_s: int, confirm: Confirm | None, policy: SearchPolicy
 ) -> Story[tuple[str, Instance]]:
     """A stopped VM, running again: "started" in its zone, or "moved" to one that has capacity.
 
@@ -103,11 +99,7 @@ def other_zones(chosen: str | None, instance: Instance, policy: SearchPolicy) ->
 
 
 def move(
-    site: Site,
-    instance: Instance,
-    zones: Sequence[str],
-    max_run_s: int,
-    policy: SearchPolicy,
+    site: Site, instance: Instance, zones: Sequence[str], max_run_s: int, policy: SearchPolicy
 ) -> Story[Instance]:
     """The VM that goes on in place of a stopped one, RUNNING in one of `zones`.
 

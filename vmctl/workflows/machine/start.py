@@ -20,11 +20,7 @@ from vmctl.workflows.session.login import renew_key
 
 
 def start(
-    site: Site,
-    instance: Instance,
-    max_run_s: int,
-    confirm: Confirm | None,
-    policy: SearchPolicy,
+    site: Site, instance: Instance, max_run_s: int, confirm: Confirm | None, policy: SearchPolicy
 ) -> Story[Instance]:
     """A stopped VM, started; its key is renewed before, so that its first boot knows it.
 
@@ -53,8 +49,7 @@ def start(
     running = yield from wait_until(site, instance, lambda vm: not vm.status.is_coming, "start")
     if running is None or running.status is not Status.RUNNING:
         raise VmctlError(
-            f"{instance.name} started and stopped again at once.",
-            hint="Check: vmctl status",
+            f"{instance.name} started and stopped again at once.", hint="Check: vmctl status"
         )
     yield Finished("start", f"{instance.name} is RUNNING", site.clock.monotonic() - began)
     return running

@@ -96,12 +96,7 @@ def plan_creation(
     gpu, machine, vm = request.gpu, request.machine, request.vm
     rows = price_table.rows(gpu, machine.name)
     demand = demand_for(
-        gpu,
-        machine,
-        rows,
-        spot=vm.spot,
-        new_disk_gb=vm.disk_gb,
-        address=vm.external_address,
+        gpu, machine, rows, spot=vm.spot, new_disk_gb=vm.disk_gb, address=vm.external_address
     )
     zones = _zones(site, request, rows, policy)
     zones = yield from filter_zones_by_quota(quotas, demand, zones, site.compute, policy)

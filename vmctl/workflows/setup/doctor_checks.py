@@ -15,7 +15,7 @@ from vmctl.domain.google.api_errors import advice, quota_page
 from vmctl.domain.google.quota import gpu_metric, shortages
 from vmctl.domain.machine.instance import NETWORK_TAG, Instance
 from vmctl.domain.machine.instance_spec import cautions
-from vmctl.domain.machine.machine_type import MachineType
+from vmctl.domain.machine.machine_type import MachineType, machine_text
 from vmctl.domain.machine.placement import region_of
 from vmctl.domain.network.firewall import evaluate_ssh
 from vmctl.domain.readiness.checks import (
@@ -84,7 +84,7 @@ def _machine(
             f"Adopt it: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
             4,
         )
-    what = f"{request.machine.name} + {request.gpu.title}" if request.gpu else request.machine.name
+    what = machine_text(request.machine.name, request.gpu)
     zones = compute.zones_with(request.gpu) if request.gpu else compute.zones()
     wanted = [project.vm.zone] if project.vm.zone else []
     here = [zone for zone in zones if region_of(zone) == request.region]

@@ -143,14 +143,14 @@ def _show_error(error: VmctlError, invocation: Invocation) -> int:
             body["evidence"] = list(error.evidence)
         terminal.document({**body, "exit_code": code}, errors=True)
         return code
-    from vmctl.cli.attempts import attempt_lines
-    from vmctl.cli.text import error_lines
+    from vmctl.cli.attempts import format_attempts
+    from vmctl.cli.text import format_error
 
-    for line in attempt_lines(error.attempts):
+    for line in format_attempts(error.attempts):
         terminal.note(line)
     for line in error.evidence:
         terminal.note(f"  {line}")
-    for parts in error_lines(error.message, error.hint):
+    for parts in format_error(error.message, error.hint):
         terminal.note(*parts)
     return code
 

@@ -22,15 +22,15 @@ from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import posix_user, slug
 from vmctl.domain.settings import vm_settings
 from vmctl.domain.settings.toml_values import (
-    folder_inside,
-    plain_name,
+    check_folder,
+    check_name,
+    check_table,
+    check_texts,
+    check_type,
+    get_text,
+    parse_bool,
     refuse_controls,
     refuse_unknown,
-    table_at,
-    text_in,
-    texts,
-    truth,
-    typed,
 )
 from vmctl.domain.settings.vm_settings import VmSettings
 
@@ -99,7 +99,7 @@ class Project:
     @property
     def login_user(self) -> str:
         """Who logs in on the VM: the local user, never an account that the image brings."""
-        return posix_user(_local_user())
+        return posix_user(_get_local_user())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def load_project(
     file, table = _find_file(start, environ.get(SAFE_DIRECTORY, ""))
     root = file.parent if file else start.resolve()
     where = str(file) if file else "the environment"
-    for variable in (*OWN_VARIABLES, *vm_settings.variables()):
+    for variable in (*OWN_VARIABLES, *vm_settings.list_variables()):
         refuse_controls(environ.get(variable), variable, "")
     for flag, value in {"name": flags.name, **flags.vm}.items():
         refuse_controls(value, "--" + flag.replace("_", "-"), "")
@@ -145,27 +145,29 @@ def load_project(
     vm = vm_settings.from_table(table.get("vm", {}), where)
     vm = vm_settings.with_environment(vm, environ)
     vm = vm_settings.with_flags(vm, flags.vm)
-    push = table_at(table.get("push", {}), "push", where)
+    push = check_table(table.get("push", {}), "push", where)
     refuse_unknown(push, {"exclude"}, file=where, prefix="push.")
 
     if flags.name == "":
         raise InvalidInput("--name is empty.", hint="Choose one: vmctl --name NAME …")
-    name = flags.name or environ.get("VMCTL_NAME") or text_in(table, "name", where) or root.name
+    name = flags.name or environ.get("VMCTL_NAME") or get_text(table, "name", where) or root.name
     local = flags.local
     if local is None:
-        local = truth(environ["VMCTL_LOCAL"], "VMCTL_LOCAL") if "VMCTL_LOCAL" in environ else None
+        local = (
+            parse_bool(environ["VMCTL_LOCAL"], "VMCTL_LOCAL") if "VMCTL_LOCAL" in environ else None
+        )
     if local is None:
-        local = typed(table.get("local", False), bool, "local", where)
+        local = check_type(table.get("local", False), bool, "local", where)
     return Project(
         root=root,
-        name=_project_name(name),
-        owner=slug(environ.get("VMCTL_OWNER") or _local_user(), limit=20),
+        name=_make_name(name),
+        owner=slug(environ.get("VMCTL_OWNER") or _get_local_user(), limit=20),
         local=local,
-        google_project=environ.get("VMCTL_PROJECT") or text_in(table, "project", where),
+        google_project=environ.get("VMCTL_PROJECT") or get_text(table, "project", where),
         vm=vm,
-        exclude=texts(push.get("exclude", []), "push.exclude", where),
-        jobs=_jobs(table.get("jobs", {}), where),
-        services=_services(table.get("services", {}), where),
+        exclude=check_texts(push.get("exclude", []), "push.exclude", where),
+        jobs=_parse_jobs(table.get("jobs", {}), where),
+        services=_parse_services(table.get("services", {}), where),
         file=file,
     )
 
@@ -173,7 +175,7 @@ def load_project(
 # -- finding and reading the file ------------------------------------------------------------
 
 
-def settings_file(start: Path) -> Path | None:
+def find_settings(start: Path) -> Path | None:
     """The file that holds the settings of a folder, whoever owns it; None where there is none."""
     return _find_file(start, "*")[0]
 
@@ -187,37 +189,37 @@ def _find_file(start: Path, safe: str) -> tuple[Path | None, dict[str, Any]]:
     for candidate in (folder, *folder.parents):
         file = candidate / FILE_NAME
         if file.is_file():
-            _refuse_strangers(file, safe)
+            _refuse_foreign(file, safe)
             settings = _read_toml(file)
-            _refuse_unfit(settings, file)
+            _refuse_invalid(settings, file)
             return file, settings
         pyproject = candidate / "pyproject.toml"
         if pyproject.is_file():
-            table = _tool_table(pyproject)
+            table = _read_tool_table(pyproject)
             if table is not None:
-                _refuse_strangers(pyproject, safe)
-                _refuse_unfit(table, pyproject)
+                _refuse_foreign(pyproject, safe)
+                _refuse_invalid(table, pyproject)
                 return pyproject, table
         if (candidate / ".git").exists():
             break
     return None, {}
 
 
-def _tool_table(pyproject: Path) -> dict[str, Any] | None:
+def _read_tool_table(pyproject: Path) -> dict[str, Any] | None:
     """[tool.vmctl]; None where the file has none. Nobody can break ours by a file of his own."""
     try:
         tool = _read_toml(pyproject).get("tool", {})
     except InvalidInput:
-        if _stranger(pyproject) is not None:
+        if _foreign_owner(pyproject) is not None:
             return None
         raise
     table = tool.get("vmctl") if isinstance(tool, dict) else None
     return table if isinstance(table, dict) else None
 
 
-def _refuse_strangers(file: Path, safe: str) -> None:
+def _refuse_foreign(file: Path, safe: str) -> None:
     """Another user's settings would decide here what is sent where, and what runs with it."""
-    owner = _stranger(file)
+    owner = _foreign_owner(file)
     listed = [place for place in safe.split(os.pathsep) if place]
     if owner is None or "*" in listed or file.parent in {Path(place).resolve() for place in listed}:
         return
@@ -228,7 +230,7 @@ def _refuse_strangers(file: Path, safe: str) -> None:
     )
 
 
-def _stranger(file: Path) -> str | None:
+def _foreign_owner(file: Path) -> str | None:
     """Another user who owns the file, or the link that it is; None for us and for root.
 
     Under sudo the user who called it is we, too: the same as git has it.
@@ -271,7 +273,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _refuse_unfit(table: dict[str, Any], file: Path) -> None:
+def _refuse_invalid(table: dict[str, Any], file: Path) -> None:
     """What every setting must keep to, wherever in the file it stands.
 
     TOML's whole numbers have 64 bits, and Python's can be too long to be shown at all.
@@ -300,11 +302,11 @@ def _refuse_unfit(table: dict[str, Any], file: Path) -> None:
 # -- tables of the file ----------------------------------------------------------------------
 
 
-def _jobs(value: object, file: str) -> dict[str, JobSettings]:
+def _parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
     jobs = {}
-    for name, given in table_at(value, "jobs", file).items():
-        prefix = f"jobs.{plain_name(name, 'job', file)}"
-        table = table_at(given, prefix, file)
+    for name, given in check_table(value, "jobs", file).items():
+        prefix = f"jobs.{check_name(name, 'job', file)}"
+        table = check_table(given, prefix, file)
         known = {"directory", "setup", "command", "env", "outputs"}
         refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
         if not str(table.get("command", "")).strip():
@@ -314,18 +316,18 @@ def _jobs(value: object, file: str) -> dict[str, JobSettings]:
             )
         jobs[name] = JobSettings(
             name=name,
-            command=typed(table["command"], str, f"{prefix}.command", file),
-            directory=folder_inside(table.get("directory", ""), f"{prefix}.directory", file),
-            setup=texts(table.get("setup", []), f"{prefix}.setup", file),
-            env=_env_names(table.get("env", []), f"{prefix}.env", file),
-            outputs=texts(table.get("outputs", []), f"{prefix}.outputs", file),
+            command=check_type(table["command"], str, f"{prefix}.command", file),
+            directory=check_folder(table.get("directory", ""), f"{prefix}.directory", file),
+            setup=check_texts(table.get("setup", []), f"{prefix}.setup", file),
+            env=_parse_env(table.get("env", []), f"{prefix}.env", file),
+            outputs=check_texts(table.get("outputs", []), f"{prefix}.outputs", file),
         )
     return jobs
 
 
-def _env_names(value: object, key: str, file: str) -> tuple[str, ...]:
+def _parse_env(value: object, key: str, file: str) -> tuple[str, ...]:
     """Names of variables, as every shell can have them; each once."""
-    names = texts(value, key, file)
+    names = check_texts(value, key, file)
     for name in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
             raise InvalidInput(
@@ -335,11 +337,11 @@ def _env_names(value: object, key: str, file: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _services(value: object, file: str) -> dict[str, ServiceSettings]:
+def _parse_services(value: object, file: str) -> dict[str, ServiceSettings]:
     services = dict(DEFAULT_SERVICES)
-    for name, given in table_at(value, "services", file).items():
-        prefix = f"services.{plain_name(name, 'service', file)}"
-        table = table_at(given, prefix, file)
+    for name, given in check_table(value, "services", file).items():
+        prefix = f"services.{check_name(name, 'service', file)}"
+        table = check_table(given, prefix, file)
         known = {"port", "command", "directory", "token"}
         refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
         base = services.get(name)
@@ -349,7 +351,7 @@ def _services(value: object, file: str) -> dict[str, ServiceSettings]:
                 hint=f'Add to [{prefix}]: port = 8080, command = "… --port {{port}}"',
             )
         base = base or ServiceSettings(name=name, command="", port=0)
-        port = typed(table.get("port", base.port), int, f"{prefix}.port", file)
+        port = check_type(table.get("port", base.port), int, f"{prefix}.port", file)
         if not 1 <= port <= 65535:
             raise InvalidInput(
                 f"{prefix}.port in {file} must be from 1 to 65535, not {port}.",
@@ -357,17 +359,17 @@ def _services(value: object, file: str) -> dict[str, ServiceSettings]:
             )
         services[name] = ServiceSettings(
             name=name,
-            command=typed(table.get("command", base.command), str, f"{prefix}.command", file),
+            command=check_type(table.get("command", base.command), str, f"{prefix}.command", file),
             port=port,
-            directory=folder_inside(
+            directory=check_folder(
                 table.get("directory", base.directory), f"{prefix}.directory", file
             ),
-            token=typed(table.get("token", base.token), bool, f"{prefix}.token", file),
+            token=check_type(table.get("token", base.token), bool, f"{prefix}.token", file),
         )
     return services
 
 
-def _project_name(name: str) -> str:
+def _make_name(name: str) -> str:
     made = slug(name, limit=40)
     if not made:
         raise InvalidInput(
@@ -376,7 +378,7 @@ def _project_name(name: str) -> str:
     return made
 
 
-def _local_user() -> str:
+def _get_local_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a uid without a passwd entry and without $USER

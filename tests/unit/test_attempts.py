@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmctl.cli.attempts import attempt_lines
+from vmctl.cli.attempts import format_attempts
 
 PAGE = "https://console.cloud.google.com/iam-admin/quotas?project=a-rather-long-project-name"
 ROWS = [
@@ -32,7 +32,7 @@ ROWS = [
 
 
 def test_each_zone_has_a_row_with_what_was_said_and_what_to_do() -> None:
-    lines = list(attempt_lines(ROWS))
+    lines = list(format_attempts(ROWS))
     assert lines[0].split("  ")[0] == "ZONE"
     assert [line.split()[0] for line in lines[1:3]] == ["europe-west1-b", "europe-west1-c"]
     assert "None left." in lines[1]
@@ -44,8 +44,8 @@ def test_each_zone_has_a_row_with_what_was_said_and_what_to_do() -> None:
 @pytest.mark.parametrize("columns", ["30", "80", "200"])
 def test_a_link_is_never_broken(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert sum(PAGE in line for line in attempt_lines(ROWS)) == 1
+    assert sum(PAGE in line for line in format_attempts(ROWS)) == 1
 
 
 def test_nothing_tried_is_no_table() -> None:
-    assert list(attempt_lines([])) == []
+    assert list(format_attempts([])) == []

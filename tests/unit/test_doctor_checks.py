@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmctl.cli.commands.setup import finding_lines
+from vmctl.cli.commands.setup import format_result
 from vmctl.domain.errors import AccessDenied
 from vmctl.domain.machine.image import Image
 from vmctl.domain.readiness.checks import (
@@ -25,7 +25,7 @@ NEWEST = PublicImage("some-family-v1", 50)
 
 
 def fine(check: Check) -> CheckResult:
-    return CheckResult(check, CheckStatus.OK, "fine")
+    return CheckResult.ok(check, "fine")
 
 
 def test_findings_come_in_the_order_of_the_checks() -> None:
@@ -45,7 +45,7 @@ def test_what_was_not_possible_names_what_to_fix_first() -> None:
 
 
 def test_without_anything_broken_the_exit_code_is_0() -> None:
-    warned = CheckResult(Check.FIREWALL, CheckStatus.WARNING, "narrow", "widen it")
+    warned = CheckResult.warning(Check.FIREWALL, "narrow", "widen it")
     whole = Checkup("p", True, "x", True, (fine(Check.API), warned))
     assert whole.exit_code == 0
     assert "vmctl up" in whole.text
@@ -85,8 +85,8 @@ def test_a_missing_program_names_its_package() -> None:
 
 
 def test_a_finding_is_a_line_and_its_fix_below() -> None:
-    finding = CheckResult(Check.QUOTA, CheckStatus.BROKEN, "Too small.", "Ask.\nWait.", 6)
-    assert ["".join(map(str, parts)) for parts in finding_lines(finding)] == [
+    finding = CheckResult.broken(Check.QUOTA, "Too small.", "Ask.\nWait.", 6)
+    assert ["".join(map(str, parts)) for parts in format_result(finding)] == [
         "✗ quota        Too small",
         "               fix: Ask.",
         "                    Wait.",

@@ -143,7 +143,7 @@ def test_a_vm_without_an_address_is_reached_through_iap() -> None:
 
 
 def test_a_limit_on_ssh_is_two_rules_for_this_vm_alone() -> None:
-    look, allow, deny = instance_commands.limit_ssh(PLACE, "default", "made by vmctl for ada")
+    look, allow, deny = instance_commands.restrict_ssh(PLACE, "default", "made by vmctl for ada")
     assert "--command=echo $SSH_CONNECTION" in look.argv
     assert allow.argv[4:5] == ("vmctl-ada-train-ssh-allow",)
     for step, flags_ in (
@@ -152,7 +152,7 @@ def test_a_limit_on_ssh_is_two_rules_for_this_vm_alone() -> None:
     ):
         assert set(flags_) <= set(step.argv)
         assert "--target-tags=ada-train" in step.argv
-    allow, _ = instance_commands.limit_ssh(replace(PLACE, through_iap=True), "default", "x")
+    allow, _ = instance_commands.restrict_ssh(replace(PLACE, through_iap=True), "default", "x")
     assert "--source-ranges=35.235.240.0/20" in allow.argv
 
 

@@ -318,13 +318,13 @@ COMPLETIONS = PACKAGE / "cli" / "completion.py"
 
 
 def test_every_completion_passes_the_filter() -> None:
-    """Each is made by `completing`, which drops what a shell could take for more than a word."""
+    """Each is made by `make_completion`, which drops what a shell may take for more than a word."""
     made = {
         target.id
         for node in ast.parse(COMPLETIONS.read_text(encoding="utf-8")).body
         if isinstance(node, ast.Assign)
         and isinstance(node.value, ast.Call)
-        and getattr(node.value.func, "id", "") == "completing"
+        and getattr(node.value.func, "id", "") == "make_completion"
         for target in node.targets
         if isinstance(target, ast.Name)
     }

@@ -15,7 +15,7 @@ import typer
 
 from vmctl.__main__ import main
 from vmctl.cli.app import app
-from vmctl.cli.json_results import ERROR, RESULTS, of_type, plain, schema_of
+from vmctl.cli.json_results import ERROR, RESULTS, schema_of, schema_of_type, to_plain
 from vmctl.domain.events import UrlReady
 from vmctl.domain.machine.instance import Status
 
@@ -97,9 +97,9 @@ SAMPLE = Sample(
 
 
 def test_a_schema_fits_what_is_printed() -> None:
-    schema = of_type(Sample)
+    schema = schema_of_type(Sample)
     assert schema["description"] == "A result with one field of each type over two lines."
-    jsonschema.validate(plain(SAMPLE), schema)
+    jsonschema.validate(to_plain(SAMPLE), schema)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_schema_fits_what_is_printed() -> None:
 )  # fmt: skip
 def test_a_schema_refuses_what_is_not(change: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(plain(SAMPLE) | change, of_type(Sample))
+        jsonschema.validate(to_plain(SAMPLE) | change, schema_of_type(Sample))
 
 
 def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,4 +127,4 @@ def test_an_error_fits_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_url_is_a_document_too() -> None:
-    jsonschema.validate(plain(UrlReady("http://localhost:8898")), schema_of("tunnel"))
+    jsonschema.validate(to_plain(UrlReady("http://localhost:8898")), schema_of("tunnel"))

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from vmctl.domain.settings.project_root import why_no_project
+from vmctl.domain.settings.project_root import reason_against
 
 HOMES = [PurePosixPath("/home/ada"), PurePosixPath("/Users/ada")]
 OWN = PurePosixPath("/home/ada/.local/share/vmctl")
@@ -22,7 +22,7 @@ OWN = PurePosixPath("/home/ada/.local/share/vmctl")
     ],
 )  # fmt: skip
 def test_is_refused(root: str) -> None:
-    assert why_no_project(PurePosixPath(root), HOMES, OWN)
+    assert reason_against(PurePosixPath(root), HOMES, OWN)
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_is_refused(root: str) -> None:
     ],
 )  # fmt: skip
 def test_is_a_project(root: str) -> None:
-    assert why_no_project(PurePosixPath(root), HOMES, OWN) is None
+    assert reason_against(PurePosixPath(root), HOMES, OWN) is None

@@ -26,7 +26,7 @@ from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.sync.remote_listing import parse_item, safe_link, safe_name, safe_relative
 from vmctl.domain.sync.rsync_output import group_left_out, rsync_progress, rsync_stats
-from vmctl.domain.text import last_lines, printable, refusal
+from vmctl.domain.text import guest_error, last_lines, printable
 
 TARGET = Target("123", "10.0.0.1", 22, "ann", "/k y/id", "/k y/pins")
 
@@ -165,7 +165,7 @@ def test_last_lines_skip_the_empty_ones() -> None:
     ],
 )
 def test_refusal_on_the_vm_is_the_error_it_names(kind: str, expected: type[VmctlError]) -> None:
-    error = refusal({"kind": kind, "message": "no", "hint": "do"})
+    error = guest_error({"kind": kind, "message": "no", "hint": "do"})
     assert type(error) is expected
 
 
@@ -345,5 +345,5 @@ def hints() -> list[str]:
 
 @pytest.mark.parametrize("hint", hints())
 def test_every_hint_of_our_own_helpers_is_shown(hint: str) -> None:
-    """`refusal` drops a hint that a shell could take for more than words about vmctl."""
-    assert refusal({"kind": "conflict", "message": "No.", "hint": hint}).hint == hint
+    """`guest_error` drops a hint that a shell could take for more than words about vmctl."""
+    assert guest_error({"kind": "conflict", "message": "No.", "hint": hint}).hint == hint

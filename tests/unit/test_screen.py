@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from vmctl.cli.json_results import plain
+from vmctl.cli.json_results import to_plain
 from vmctl.cli.screen import Screen
-from vmctl.cli.text import error_lines, human_bytes, human_price, human_seconds
+from vmctl.cli.text import format_bytes, format_error, format_price, format_seconds
 from vmctl.domain.machine.instance import Status
 
 
@@ -26,7 +26,7 @@ from vmctl.domain.machine.instance import Status
     ],
 )
 def test_seconds(seconds: float, text: str) -> None:
-    assert human_seconds(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_seconds(seconds: float, text: str) -> None:
     [(0, "0 B"), (999, "999 B"), (1_400, "1.4 kB"), (30_000_000, "30.0 MB"), (5e12, "5.0 TB")],
 )
 def test_bytes(count: float, text: str) -> None:
-    assert human_bytes(count) == text
+    assert format_bytes(count) == text
 
 
 def test_a_price_that_is_not_known_says_so() -> None:
-    assert human_price(None) == "price unknown"
-    assert human_price(0.559) == "$0.559/h"
+    assert format_price(None) == "price unknown"
+    assert format_price(0.559) == "$0.559/h"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sample:
 
 def test_a_result_becomes_jsons_types() -> None:
     sample = Sample(PurePosixPath("a/b"), datetime(2026, 1, 2, tzinfo=UTC), Status.RUNNING, ("x",))
-    assert plain({"it": sample}) == {
+    assert to_plain({"it": sample}) == {
         "it": {
             "path": "a/b",
             "at": "2026-01-02T00:00:00+00:00",
@@ -65,7 +65,7 @@ def test_a_result_becomes_jsons_types() -> None:
 
 
 def test_an_error_is_a_sentence_with_its_hint_below() -> None:
-    lines = error_lines("It is gone.", "vmctl up\nor not")
+    lines = format_error("It is gone.", "vmctl up\nor not")
     assert ["".join(map(str, parts)) for parts in lines] == [
         "error: It is gone.",
         "hint:  vmctl up",

@@ -11,11 +11,11 @@ HEADINGS = ("ZONE", "GOOGLE'S ANSWER", "WHAT TO DO")
 NARROWEST = 24
 
 
-def attempt_lines(attempts: Sequence[Mapping[str, object]]) -> Iterator[str]:
+def format_attempts(attempts: Sequence[Mapping[str, object]]) -> Iterator[str]:
     """Lines of three columns that fit the terminal; links are never broken. Nothing for none."""
     if not attempts:
         return
-    rows = [(_zone(row), _said(row), str(row["advice"])) for row in attempts]
+    rows = [(_zone(row), _answer(row), str(row["advice"])) for row in attempts]
     first = max(len(HEADINGS[0]), *(len(zone) for zone, _, _ in rows))
     room = max(shutil.get_terminal_size((120, 24)).columns - first - 4, 2 * NARROWEST)
     middle = room * 6 // 10
@@ -30,7 +30,7 @@ def _zone(row: Mapping[str, object]) -> str:
     return f"{row['zone']} ({tries} times)" if tries not in (0, 1, None) else str(row["zone"])
 
 
-def _said(row: Mapping[str, object]) -> str:
+def _answer(row: Mapping[str, object]) -> str:
     """Google's words; of a stockout its first sentence, as the others are about what to do."""
     said = str(row["message"])
     return f"{said.partition('. ')[0].rstrip('.')}." if row["kind"] == "stockout" else said

@@ -20,7 +20,7 @@ Complete = Callable[[typer.Context, str], list[str]]
 SAFE = r"(?![-~=])(?!.*[=:][=~])[A-Za-z0-9._/@%+=:,~-]{1,255}"
 
 
-def completing(words: Callable[[Project, str], Iterable[str]]) -> Complete:
+def make_completion(words: Callable[[Project, str], Iterable[str]]) -> Complete:
     """A completion from a function of the project and what has been typed of the word.
 
     The only way in: a candidate that a shell could take for anything but a word is dropped, and
@@ -58,9 +58,9 @@ def _jobs(project: Project, _: str) -> Iterable[str]:
 
 
 def _runs(project: Project, _: str) -> Iterable[str]:
-    from vmctl.workflows.setup.completion import runs_there
+    from vmctl.workflows.setup.completion import list_runs
 
-    return [*project.jobs, *runs_there(project)]
+    return [*project.jobs, *list_runs(project)]
 
 
 def _services(project: Project, _: str) -> Iterable[str]:
@@ -74,21 +74,21 @@ def _tunnels(project: Project, _: str) -> Iterable[str]:
 
 
 def _paths(project: Project, incomplete: str) -> Iterable[str]:
-    from vmctl.workflows.setup.completion import outputs, paths_there
+    from vmctl.workflows.setup.completion import list_outputs, list_paths
 
-    return [*outputs(project), *paths_there(project, incomplete)]
+    return [*list_outputs(project), *list_paths(project, incomplete)]
 
 
 def _names(project: Project, _: str) -> Iterable[str]:
-    from vmctl.workflows.setup.completion import projects_seen
+    from vmctl.workflows.setup.completion import list_projects
 
-    return projects_seen(project)
+    return list_projects(project)
 
 
 def _foreign_vms(project: Project, _: str) -> Iterable[str]:
-    from vmctl.workflows.setup.completion import vms_seen
+    from vmctl.workflows.setup.completion import list_foreign_vms
 
-    return vms_seen()
+    return list_foreign_vms()
 
 
 def _gpus(project: Project, _: str) -> Iterable[str]:
@@ -104,9 +104,9 @@ def _images(project: Project, _: str) -> Iterable[str]:
 
 
 def _zones(project: Project, _: str) -> Iterable[str]:
-    from vmctl.workflows.setup.completion import zones
+    from vmctl.workflows.setup.completion import list_zones
 
-    return zones()
+    return list_zones()
 
 
 def _regions(project: Project, _: str) -> Iterable[str]:
@@ -121,15 +121,15 @@ def _documents(project: Project, _: str) -> Iterable[str]:
     return [*(name for name in RESULTS if " " not in name), "error"]
 
 
-JOBS = completing(_jobs)
-RUNS = completing(_runs)
-SERVICES = completing(_services)
-TUNNELS = completing(_tunnels)
-PATHS = completing(_paths)
-NAMES = completing(_names)
-FOREIGN_VMS = completing(_foreign_vms)
-GPUS = completing(_gpus)
-IMAGES = completing(_images)
-ZONES = completing(_zones)
-REGIONS = completing(_regions)
-DOCUMENTS = completing(_documents)
+JOBS = make_completion(_jobs)
+RUNS = make_completion(_runs)
+SERVICES = make_completion(_services)
+TUNNELS = make_completion(_tunnels)
+PATHS = make_completion(_paths)
+NAMES = make_completion(_names)
+FOREIGN_VMS = make_completion(_foreign_vms)
+GPUS = make_completion(_gpus)
+IMAGES = make_completion(_images)
+ZONES = make_completion(_zones)
+REGIONS = make_completion(_regions)
+DOCUMENTS = make_completion(_documents)

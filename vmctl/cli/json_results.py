@@ -67,14 +67,16 @@ ERROR: Mapping[str, Any] = {
 }
 
 
-def plain(value: object) -> Any:
+def to_plain(value: object) -> Any:
     """A result as JSON's types: dataclasses to objects, times to ISO 8601."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {
+            item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, enum.Enum):
-        return plain(value.value)
+        return to_plain(value.value)
     if isinstance(value, (dt.datetime, dt.date)):
         return value.isoformat()
     if isinstance(value, (str, int, float, bool)) or value is None:
@@ -82,7 +84,7 @@ def plain(value: object) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Iterable):
-        return [plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return str(value)
 
 
@@ -95,14 +97,14 @@ def schema_of(name: str) -> dict[str, Any]:
     inner, _, class_name = where.strip("[]").partition(":")
     found = getattr(import_module(f"vmctl.{inner}"), class_name)
     wanted = list[found] if where.startswith("[") else found  # type: ignore[valid-type]
-    return {**head, **of_type(wanted)}
+    return {**head, **schema_of_type(wanted)}
 
 
-def of_type(wanted: Any) -> dict[str, Any]:
+def schema_of_type(wanted: Any) -> dict[str, Any]:
     """The schema of what `plain` makes of a value of this type."""
     origin, inside = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [of_type(one) for one in inside]}
+        return {"anyOf": [schema_of_type(one) for one in inside]}
     if wanted is type(None):
         return {"type": "null"}
     if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
@@ -110,12 +112,12 @@ def of_type(wanted: Any) -> dict[str, Any]:
     if isinstance(wanted, type):
         return _simple(wanted)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object", "additionalProperties": of_type(inside[1])}
+        return {"type": "object", "additionalProperties": schema_of_type(inside[1])}
     if isinstance(origin, type):  # a tuple, a list, any other sequence
         items = [one for one in inside if one is not Ellipsis]
         if origin is tuple and Ellipsis not in inside:
-            return {"type": "array", "prefixItems": [of_type(one) for one in items]}
-        return {"type": "array", "items": of_type(items[0])}
+            return {"type": "array", "prefixItems": [schema_of_type(one) for one in items]}
+        return {"type": "array", "items": schema_of_type(items[0])}
     return {}
 
 
@@ -125,7 +127,7 @@ def _object(wanted: type) -> dict[str, Any]:
     return {
         "description": " ".join((inspect.getdoc(wanted) or "").split()),
         "type": "object",
-        "properties": {name: of_type(hints[name]) for name in names},
+        "properties": {name: schema_of_type(hints[name]) for name in names},
         "required": names,
     }
 

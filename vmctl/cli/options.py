@@ -197,7 +197,7 @@ class Panel:
                         "allow_interspersed_args": not passes_words_on,
                         "ignore_unknown_options": passes_options_on,
                     },
-                )(_wrapped(function, print_gcloud))
+                )(_wrap(function, print_gcloud))
 
             self._registrations[name] = register
             return function
@@ -205,7 +205,7 @@ class Panel:
         return collect
 
 
-def _wrapped(
+def _wrap(
     function: Callable[..., None], print_gcloud: Callable[..., Story[Equivalent]] | None
 ) -> Callable[..., None]:
     """The function as typer shall see it: with the global options instead of a Context."""
@@ -228,9 +228,12 @@ def _wrapped(
 
     parameters = [
         inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context),
-        *_own_parameters(function),
-        *([_option("print_gcloud", PrintGcloud, False)] if print_gcloud else []),
-        *(_option(key, annotation, default) for key, (annotation, default) in _COMMON.items()),
+        *_list_parameters(function),
+        *([_make_parameter("print_gcloud", PrintGcloud, False)] if print_gcloud else []),
+        *(
+            _make_parameter(key, annotation, default)
+            for key, (annotation, default) in _COMMON.items()
+        ),
     ]
     wrapper.__name__ = function.__name__
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -241,7 +244,7 @@ def _wrapped(
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+def _list_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
     """A command's parameters but its Context; those of a `**` TypedDict come first."""
     hints = typing.get_type_hints(function, include_extras=True)
     own: list[inspect.Parameter] = []
@@ -249,11 +252,13 @@ def _own_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
         if item.kind is inspect.Parameter.VAR_KEYWORD:
             (options,) = typing.get_args(hints[item.name])
             inner = typing.get_type_hints(options, include_extras=True)
-            own[:0] = [_option(name, annotation, None) for name, annotation in inner.items()]
+            own[:0] = [
+                _make_parameter(name, annotation, None) for name, annotation in inner.items()
+            ]
         else:
             own.append(item.replace(annotation=hints[item.name], kind=_KEYWORD))
     return own
 
 
-def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
+def _make_parameter(name: str, annotation: Any, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)

@@ -14,7 +14,7 @@ class TransferRate:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
-    def saw(self, done_bytes: int, now_s: float) -> None:
+    def record(self, done_bytes: int, now_s: float) -> None:
         """So many bytes are done now; fewer than before begins anew."""
         if self._seen and done_bytes < self._seen[-1][1]:
             self._seen.clear()

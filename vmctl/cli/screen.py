@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vmctl.cli import terminal
 from vmctl.cli.rate import TransferRate
 from vmctl.cli.terminal import BOLD, GREEN, YELLOW, Part, Styled
-from vmctl.cli.text import human_seconds, progress_text
+from vmctl.cli.text import format_progress, format_seconds
 from vmctl.domain.events import (
     Advanced,
     Event,
@@ -105,7 +105,7 @@ class Screen:
             case Advanced():
                 self._advance(event)
             case Finished(_, text, seconds):
-                took = f" ({human_seconds(seconds)})" if seconds is not None else ""
+                took = f" ({format_seconds(seconds)})" if seconds is not None else ""
                 self._clear()
                 self._line(f"{text}{took}", Styled("✓ ", GREEN))
 
@@ -134,8 +134,8 @@ class Screen:
 
     def _advance(self, event: Advanced) -> None:
         if event.done_bytes is not None:
-            self._rate.saw(event.done_bytes, time.monotonic())
-        amount = progress_text(event, self._rate)
+            self._rate.record(event.done_bytes, time.monotonic())
+        amount = format_progress(event, self._rate)
         if self._progress is not None and self._task is not None:
             text = visible(event.text or self._last_text)
             self._progress.update(self._task, description=text, amount=amount)
@@ -213,9 +213,9 @@ class Screen:
     def document(self, result: object) -> None:
         """The result as JSON, under --json."""
         if self.as_json:
-            from vmctl.cli.json_results import plain
+            from vmctl.cli.json_results import to_plain
 
-            terminal.document(plain(result), indent=2)
+            terminal.document(to_plain(result), indent=2)
 
     def report(self, story: Story[Result]) -> Result:
         """Play a story and show its result: its text, or JSON under --json."""

@@ -30,7 +30,7 @@ def posix_user(name: str) -> str:
     return "vmctl" if not safe or safe in IMAGE_ACCOUNTS else safe
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def find_nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word closest to a mistyped one, or None when nothing is close."""
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return close[0] if close else None

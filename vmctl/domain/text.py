@@ -88,7 +88,7 @@ _KINDS: Mapping[str, type[VmctlError]] = {
 }
 
 
-def refusal(error: Mapping[str, Any]) -> VmctlError:
+def guest_error(error: Mapping[str, Any]) -> VmctlError:
     """The error that a helper on the VM told, as one of ours.
 
     A hint is typed by people: the VM's is shown only where it is plain words about vmctl, with

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.login.ssh_target import ssh_failure
 from vmctl.domain.replies import REFUSAL, checked, decoded, reply, unexpected_reply
-from vmctl.domain.text import DISK_FULL_HINT, last_lines, refusal
+from vmctl.domain.text import DISK_FULL_HINT, guest_error, last_lines
 from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
@@ -177,7 +177,7 @@ def explain_failure(code: int, stderr: bytes) -> VmctlError:
         return explain_install_failure(stderr)
     found = _find_refusal(stderr)
     if found is not None:
-        return refusal(found)
+        return guest_error(found)
     words = last_lines(stderr.decode("utf-8", "replace"), 3)
     return IntegrityError(
         f"A helper on the VM failed (exit code {code}): {words or 'it printed nothing'}",

@@ -91,7 +91,7 @@ def tunnel(
 )
 def tunnels(context: Context) -> None:
     """List your open tunnels, those of other projects too, and how each one is."""
-    from vmctl.cli.text import human_time
+    from vmctl.cli.text import format_time
     from vmctl.workflows.tunnels.background import tunnels as listing
 
     screen = context.screen()
@@ -109,7 +109,7 @@ def tunnels(context: Context) -> None:
                 str(record.local_port),
                 str(record.remote_port),
                 record.state,
-                human_time(record.since),
+                format_time(record.since),
                 f"{record.pid} {'background' if record.background else 'terminal'}",
                 record.url or "-",
             )

@@ -41,7 +41,7 @@ def cost(
     from vmctl.workflows.costs.cost import cost as story
 
     screen = context.screen()
-    begin = _day(since) if since else None
+    begin = _parse_day(since) if since else None
     result = screen.play(story(context.project(), begin, every))
     screen.document(result)
     _show_costs(screen, result)
@@ -99,7 +99,7 @@ def gc(context: Context) -> None:
     screen.report(story(context.project(), confirm=agree))
 
 
-def _day(text: str) -> datetime:
+def _parse_day(text: str) -> datetime:
     from datetime import UTC, datetime
 
     from vmctl.domain.errors import InvalidInput
@@ -114,7 +114,7 @@ def _day(text: str) -> datetime:
 
 
 def _show_costs(screen: Screen, result: CostResult) -> None:
-    from vmctl.cli.text import human_time
+    from vmctl.cli.text import format_time
 
     rows = [
         [
@@ -145,7 +145,7 @@ def _show_costs(screen: Screen, result: CostResult) -> None:
         screen.table(
             ["RUN", "STARTED", "TOOK", "ITS SHARE"],
             [
-                [run.id, human_time(run.began_at), f"{run.hours:.2f} h", _usd(run.usd)]
+                [run.id, format_time(run.began_at), f"{run.hours:.2f} h", _usd(run.usd)]
                 for run in result.runs
             ],
         )
@@ -156,7 +156,7 @@ def _usd(amount: float | None) -> str:
 
 
 def _show_offers(screen: Screen, result: GpusResult) -> None:
-    from vmctl.cli.text import human_price
+    from vmctl.cli.text import format_price
 
     headings = ["GPU", "ZONE", "MACHINE", "ON DEMAND", "SPOT"]
     if result.asked_google:
@@ -167,8 +167,8 @@ def _show_offers(screen: Screen, result: GpusResult) -> None:
             offer.gpu,
             offer.zone,
             offer.machine_type,
-            human_price(offer.usd_per_hour),
-            human_price(offer.spot_usd_per_hour),
+            format_price(offer.usd_per_hour),
+            format_price(offer.spot_usd_per_hour),
         ]
         if result.asked_google:
             row += ["yes" if offer.offered else "no", _quota(offer)]
@@ -207,7 +207,7 @@ def list_orphans(context: Context) -> None:
 
 
 def _show_orphans(screen: Screen, found: OrphansResult) -> None:
-    from vmctl.cli.text import human_time
+    from vmctl.cli.text import format_time
 
     screen.table(
         ["WHAT", "NAME", "WHERE", "PROJECT", "SIZE", "SINCE", "PER MONTH"],
@@ -218,7 +218,7 @@ def _show_orphans(screen: Screen, found: OrphansResult) -> None:
                 one.place,
                 one.project or "-",
                 f"{one.size_gb} GB" if one.size_gb else "-",
-                human_time(one.created_at) or "-",
+                format_time(one.created_at) or "-",
                 "unknown" if one.usd_per_month is None else f"${one.usd_per_month:.2f}",
             ]
             for one in found.orphans

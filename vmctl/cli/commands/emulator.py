@@ -105,7 +105,7 @@ def clock(
 ) -> None:
     """Show the emulator's time; with DURATION advance a stepped clock, event by event."""
     from vmctl.domain.duration import parse_duration
-    from vmctl.workflows.setup.emulator import tick as story
+    from vmctl.workflows.setup.emulator import advance_clock as story
 
     advance_s = parse_duration(step, of="DURATION") if step else None
     context.screen().report(story(context.project(), advance_s))

@@ -67,7 +67,7 @@ def push(
     )
     screen.document(result)
     if dry_run:
-        _plan(screen, result)
+        _show_plan(screen, result)
 
 
 @PANEL.command(
@@ -217,12 +217,12 @@ def scp(
     raise typer.Exit(copy(context.project(), (*quiet, *words), sinks()))
 
 
-def _plan(screen: Screen, result: PushResult) -> None:
+def _show_plan(screen: Screen, result: PushResult) -> None:
     """What a push would do: what moves, how much, the largest, what stays here and why."""
-    from vmctl.cli.text import human_bytes
+    from vmctl.cli.text import format_bytes
 
-    total = human_bytes(result.bytes)
-    moving = human_bytes(result.moved_bytes)
+    total = format_bytes(result.bytes)
+    moving = format_bytes(result.moved_bytes)
     screen.say(f"To {result.destination}: {result.files} files, {total} in all, {moving} to move.")
     for heading, paths in (("Would move", result.moved), ("Would delete there", result.deleted)):
         if paths:
@@ -238,7 +238,7 @@ def _plan(screen: Screen, result: PushResult) -> None:
     if result.largest:
         screen.say("Largest:")
         for size in result.largest:
-            screen.say(f"  {human_bytes(size.bytes):>8}  {one_line(size.path)}")
+            screen.say(f"  {format_bytes(size.bytes):>8}  {one_line(size.path)}")
     if result.left_out:
         screen.say("Left out:")
         for group in result.left_out:

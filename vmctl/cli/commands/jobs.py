@@ -30,7 +30,7 @@ LastRun = Annotated[
     passes_words_on=True,
     examples="vmctl run colorize\nvmctl run --detach colorize --epochs 20",
     print_gcloud=lambda lines, context, job, args, **_: lines.of_run(
-        context.project(), job, _split(args)[0]
+        context.project(), job, _split_flags(args)[0]
     ),
 )
 def run(
@@ -58,14 +58,14 @@ def run(
     """
     from vmctl.workflows.runs.run import run as story
 
-    words, flags = _split(args)
+    words, flags = _split_flags(args)
     if "--print-gcloud" in flags:
         show_gcloud(context, lambda lines: lines.of_run(context.project(), job, words))
         return
     detach = detach or "--detach" in flags
     screen = context.screen()
     events = story(context.project(), job, words, detach, agree=screen.agree)
-    result = _followed(screen, events, False)
+    result = _follow(screen, events, False)
     screen.document(result)
     if result.cost_text:
         screen.note(result.cost_text)
@@ -109,7 +109,7 @@ def logs(
     from vmctl.workflows.runs.run import logs as story
 
     screen = context.screen()
-    result = _followed(screen, story(context.project(), job, follow), True)
+    result = _follow(screen, story(context.project(), job, follow), True)
     screen.document(result)
     if follow:
         if result.cost_text:
@@ -120,7 +120,7 @@ def logs(
 @PANEL.command("ps", examples="vmctl ps\nvmctl ps --json")
 def ps(context: Context) -> None:
     """List the runs on the VM, newest first, with their state and exit code."""
-    from vmctl.cli.text import human_seconds, human_time
+    from vmctl.cli.text import format_seconds, format_time
     from vmctl.workflows.runs.run import ps as runs_of
 
     screen = context.screen()
@@ -137,8 +137,8 @@ def ps(context: Context) -> None:
                 run.job,
                 run.state,
                 "" if run.exit_code is None else str(run.exit_code),
-                human_time(run.started_at),
-                "" if run.seconds is None else human_seconds(run.seconds),
+                format_time(run.started_at),
+                "" if run.seconds is None else format_seconds(run.seconds),
             ]
             for run in runs
         ],
@@ -171,7 +171,7 @@ def cancel(
     screen.say(f"{result.run_id} {what}.")
 
 
-def _split(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]:
+def _split_flags(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]:
     """The job's own words, and vmctl's flags among them, which other tools allow there.
 
     In `run JOB -- ARGS` all that follows belongs to the job.
@@ -183,7 +183,7 @@ def _split(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]:
     return tuple(word for word in words if word not in flags), flags.intersection(words)
 
 
-def _followed(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult:
+def _follow(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult:
     """Follow a run; Ctrl-C leaves it going, says so, and ends with success.
 
     Before anything has begun Ctrl-C is an ordinary stop.

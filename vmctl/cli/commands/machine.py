@@ -239,7 +239,7 @@ def ls(
     screen = context.screen()
     result = screen.play(story(context.project(), all_projects=every))
     screen.document(result)
-    _list(screen, result)
+    _show_list(screen, result)
 
 
 @PANEL.command(
@@ -341,8 +341,8 @@ def _next_steps(screen: Screen, project: Project, result: UpResult) -> None:
     screen.next_steps(steps)
 
 
-def _list(screen: Screen, result: ListResult) -> None:
-    from vmctl.cli.text import human_price, human_time
+def _show_list(screen: Screen, result: ListResult) -> None:
+    from vmctl.cli.text import format_price, format_time
 
     if result.machines:
         screen.table(
@@ -354,9 +354,9 @@ def _list(screen: Screen, result: ListResult) -> None:
                     vm.zone,
                     vm.machine_type,
                     vm.gpu or "-",
-                    human_price(vm.usd_per_hour),
-                    human_time(vm.started_at) or "-",
-                    human_time(vm.stops_at) or "-",
+                    format_price(vm.usd_per_hour),
+                    format_time(vm.started_at) or "-",
+                    format_time(vm.stops_at) or "-",
                 ]
                 for vm in result.machines
             ],

@@ -31,7 +31,7 @@ def schema(
     from vmctl.cli import terminal
     from vmctl.cli.json_results import RESULTS, schema_of
     from vmctl.domain.errors import NotFound
-    from vmctl.domain.names import nearest
+    from vmctl.domain.names import find_nearest
 
     name = " ".join(words or ())
     names = [*RESULTS, "error"]
@@ -42,7 +42,7 @@ def schema(
             terminal.line("\n".join(names))
         return
     if name not in names:
-        close = nearest(name, names)
+        close = find_nearest(name, names)
         hint = f"vmctl schema {close}" if close else "List them: vmctl schema"
         raise NotFound(f"No command '{name}' prints a JSON document.", hint=hint)
     terminal.document(schema_of(name), indent=2)

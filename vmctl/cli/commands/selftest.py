@@ -67,10 +67,10 @@ def selftest(
     screen.document(result)
     _report(screen, result)
     if result.trouble or result.differs:
-        raise _failed(result)
+        raise _make_error(result)
 
 
-def _failed(result: SelftestResult) -> VmctlError:
+def _make_error(result: SelftestResult) -> VmctlError:
     """With the exit code of what ended it early; 1 for what does not hold."""
     from vmctl.domain import errors
 

@@ -73,15 +73,15 @@ def doctor(context: Context) -> None:
     """
     from vmctl.workflows.setup.doctor import doctor as story
 
-    project, trouble = _project_or_trouble(context)
+    project, trouble = _load_project(context)
     screen = context.screen()
     result = screen.play(story(project, trouble))
     screen.document(result)
-    _draw(screen, result)
+    _show(screen, result)
     raise typer.Exit(result.exit_code)
 
 
-def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
+def _load_project(context: Context) -> tuple[Project, VmctlError | None]:
     """The project; with settings that are wrong, its defaults, and what is wrong."""
     from vmctl.config import Flags, load_project
     from vmctl.domain.errors import InvalidInput
@@ -98,14 +98,14 @@ def _project_or_trouble(context: Context) -> tuple[Project, VmctlError | None]:
             return load_project(Path("/"), flags=flags, environ={}), error
 
 
-def _draw(screen: Screen, result: Checkup) -> None:
+def _show(screen: Screen, result: Checkup) -> None:
     for finding in result.findings:
-        for parts in finding_lines(finding):
+        for parts in format_result(finding):
             screen.say(*parts)
     screen.say(result.text)
 
 
-def finding_lines(finding: CheckResult) -> Iterator[tuple[Part, ...]]:
+def format_result(finding: CheckResult) -> Iterator[tuple[Part, ...]]:
     """One finding: a mark, the check and what was found; below it how to mend it."""
     from vmctl.domain.readiness.checks import CheckStatus
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmctl.domain.command import command, quote_path
-from vmctl.domain.gcloud.steps import Place, Step, first_login, named, there
+from vmctl.domain.gcloud.steps import Place, Step, config_ssh, login_step, on_vm
 
 _TMUX = "tmux -L vmctl"
 
@@ -18,8 +18,8 @@ def push(place: Place, exclude: Sequence[str]) -> tuple[Step, ...]:
     """The project's folder goes there."""
     rules = [f"--exclude={rule}" for rule in (*exclude, ".git/", ".venv/", "venv/")]
     return (
-        *named(place),
-        there("the project's folder on the VM", place, f"mkdir -p {quote_path(place.folder)}"),
+        *config_ssh(place),
+        on_vm("the project's folder on the VM", place, f"mkdir -p {quote_path(place.folder)}"),
         Step(
             "sends what differs; --delete would also delete what your runs have made",
             (
@@ -37,7 +37,7 @@ def push(place: Place, exclude: Sequence[str]) -> tuple[Step, ...]:
 
 def fetch(place: Place, paths: Sequence[str], to: str) -> tuple[Step, ...]:
     """Files come back; a cut transfer goes on where it was cut."""
-    steps = [*named(place)]
+    steps = [*config_ssh(place)]
     for path in paths:
         remote = path if path.startswith(("~/", "/")) else f"{place.folder}/{path}"
         remote = remote.removeprefix("~/")
@@ -47,7 +47,7 @@ def fetch(place: Place, paths: Sequence[str], to: str) -> tuple[Step, ...]:
                 f"downloads {path}",
                 ("rsync", "-a", "--partial", *place.rsync_shell, f"{place.host}:{remote}", to),
             ),
-            there("its checksum on the VM …", place, f"sha256sum {quote_path(remote)}"),
+            on_vm("its checksum on the VM …", place, f"sha256sum {quote_path(remote)}"),
             Step("… must equal the one here", ("sha256sum", here)),
         ]
     return tuple(steps)
@@ -70,12 +70,12 @@ def run(
     names = f"; vmctl passes {', '.join(passed_on)} on from your shell" if passed_on else ""
     logged = f"cd {folder} && {line} 2>&1 | tee ~/{job}.log"
     return (
-        *named(place),
+        *config_ssh(place),
         *(
-            there("set-up (vmctl: once per machine and content)", place, f"cd {folder} && {step}")
+            on_vm("set-up (vmctl: once per machine and content)", place, f"cd {folder} && {step}")
             for step in setup
         ),
-        there(
+        on_vm(
             f"the job, in a tmux session that outlives the connection{names}",
             place,
             f"{_TMUX} new-session -d -s {command(job)} {command('bash', '-lc', logged)}",
@@ -93,7 +93,7 @@ def tunnel(
     """A service of the VM's on a port of this computer; `line` is empty for a bare port."""
     folder = quote_path(f"{place.folder}/{directory}".rstrip("/"))
     began = (
-        there(
+        on_vm(
             f"starts {service} on the VM, reachable only from there",
             place,
             f"{_TMUX} new-session -d -s {command(service)} "
@@ -101,7 +101,7 @@ def tunnel(
         ),
     )
     return (
-        *named(place),
+        *config_ssh(place),
         *(began if line else ()),
         Step(
             f"http://localhost:{local_port} until Ctrl-C; vmctl also reconnects by itself",
@@ -113,4 +113,4 @@ def tunnel(
 
 def login(place: Place, line: str | None) -> tuple[Step, ...]:
     """A shell on the VM, or one command."""
-    return (first_login(place, line),)
+    return (login_step(place, line),)

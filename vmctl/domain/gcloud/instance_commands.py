@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vmctl.domain.gcloud.steps import Place, Step, first_login
+from vmctl.domain.gcloud.steps import Place, Step, login_step
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.network.firewall import IAP_RANGE
@@ -55,10 +55,10 @@ def create(
         "--no-shielded-secure-boot",
         "--shielded-vtpm",
         "--shielded-integrity-monitoring",
-        f"--labels={_pairs(plan.labels)}",
+        f"--labels={_join_pairs(plan.labels)}",
         f"--tags={','.join(plan.tags)}",
-        f"--metadata={_delimited(short)}",
-        *([f"--metadata-from-file={_pairs(files)}"] if files else []),
+        f"--metadata={_join_metadata(short)}",
+        *([f"--metadata-from-file={_join_pairs(files)}"] if files else []),
     ]
     elsewhere = f" (out of capacity there? then in {', '.join(other_zones)})" if other_zones else ""
     return (
@@ -69,12 +69,12 @@ def create(
         Step(
             "the same labels on its disk",
             ("gcloud", "compute", "disks", "add-labels", plan.name, *where,
-             f"--labels={_pairs(plan.labels)}"),
+             f"--labels={_join_pairs(plan.labels)}"),
         ),
     )  # fmt: skip
 
 
-def limit_ssh(place: Place, network: str, description: str) -> tuple[Step, ...]:
+def restrict_ssh(place: Place, network: str, description: str) -> tuple[Step, ...]:
     """SSH limited to one address, as with --restrict-ssh: a way in, then nobody else."""
     names = RuleNames.of(place.name)
     common = (
@@ -83,7 +83,7 @@ def limit_ssh(place: Place, network: str, description: str) -> tuple[Step, ...]:
     )  # fmt: skip
     source = IAP_RANGE if place.through_iap else OWN_ADDRESS
     create = ("gcloud", "compute", "firewall-rules", "create")
-    look = first_login(place, "echo $SSH_CONNECTION").argv
+    look = login_step(place, "echo $SSH_CONNECTION").argv
     return (
         *(() if place.through_iap else (Step("the first word is your address", look),)),
         Step(
@@ -109,9 +109,9 @@ def start(place: Place) -> tuple[Step, ...]:
     )
 
 
-def is_up(place: Place) -> tuple[Step, ...]:
+def check_gpu(place: Place) -> tuple[Step, ...]:
     """What `up` waits for."""
-    return (first_login(place, "nvidia-smi"),)
+    return (login_step(place, "nvidia-smi"),)
 
 
 def stop(place: Place, machine_type: str) -> tuple[Step, ...]:
@@ -148,11 +148,11 @@ def _network(plan: InstanceSpec) -> list[str]:
     return [f"--network-interface={','.join(parts)}"]
 
 
-def _pairs(values: Mapping[str, str]) -> str:
+def _join_pairs(values: Mapping[str, str]) -> str:
     return ",".join(f"{key}={text}" for key, text in values.items())
 
 
-def _delimited(values: Mapping[str, str]) -> str:
+def _join_metadata(values: Mapping[str, str]) -> str:
     """Pairs as gcloud reads them, with a delimiter that no value holds."""
     delimiter = next(
         mark for mark in _DELIMITERS if not any(mark in text for text in values.values())

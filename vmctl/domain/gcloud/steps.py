@@ -80,7 +80,7 @@ class Place:
         return self.workspace.removeprefix("~/")
 
 
-def first_login(place: Place, line: str | None) -> Step:
+def login_step(place: Place, line: str | None) -> Step:
     """gcloud's own way in, for a shell or one command."""
     more = [f"--command={line}"] if line is not None else []
     iap = ["--tunnel-through-iap"] if place.through_iap else []
@@ -90,12 +90,12 @@ def first_login(place: Place, line: str | None) -> Step:
     )
 
 
-def named(place: Place) -> tuple[Step, ...]:
+def config_ssh(place: Place) -> tuple[Step, ...]:
     """The VM under a name that ssh, rsync and scp understand."""
     if place.through_iap:
-        return (first_login(place, "true"),)
+        return (login_step(place, "true"),)
     return (
-        first_login(place, "true"),
+        login_step(place, "true"),
         Step(
             "a name for it in ~/.ssh/config; again after each start, for its address changes",
             ("gcloud", "compute", "config-ssh", f"--project={place.google_project}"),
@@ -103,6 +103,6 @@ def named(place: Place) -> tuple[Step, ...]:
     )
 
 
-def there(why: str, place: Place, line: str) -> Step:
+def on_vm(why: str, place: Place, line: str) -> Step:
     """One shell line on the VM."""
     return Step(why, (*place.ssh, place.host, line))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Gpu:
             return None
         model = MODELS.get(_ALIASES.get(word, word))
         if model is None:
-            close = nearest(word, [*MODELS, *_ALIASES])
+            close = find_nearest(word, [*MODELS, *_ALIASES])
             known = f"GPUs: {', '.join(MODELS)}; or none."
             raise InvalidInput(
                 f"There is no GPU '{word}' on Compute Engine.",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Image:
             and re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", family)
         ):
             return Image(project, family)
-        close = nearest(word, NAMED)
+        close = find_nearest(word, NAMED)
         meant = f"Did you mean '{close}'? " if close else ""
         raise InvalidInput(
             f"vmctl knows no image '{word}'.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.google.api_errors import ApiError, Kind
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 
 TRANSIENT_GAPS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 FIRST_ROUND_GAP_S, LONGEST_ROUND_GAP_S = 5.0, 300.0
@@ -151,7 +151,7 @@ def _wrong_zone(
     if siblings:
         hint = f"Zones of {region_of(zone)}: {', '.join(siblings)}."
     else:
-        close = nearest(zone, everywhere)
+        close = find_nearest(zone, everywhere)
         meant = f"Did you mean {close}? " if close else ""
         hint = meant + _zones_hint(having, region_of(zone), what)
     return InvalidInput(f"There is no zone {zone}.", hint=hint)
@@ -165,7 +165,7 @@ def _wrong_region(
         return InvalidInput(
             f"The region {region} has no {what}.", hint=_zones_hint(having, region, what)
         )
-    close = nearest(region, regions)
+    close = find_nearest(region, regions)
     meant = f"Did you mean {close}? " if close else ""
     return InvalidInput(
         f"There is no region {region}.", hint=f"{meant}Regions: {', '.join(regions)}."

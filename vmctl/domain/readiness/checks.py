@@ -48,11 +48,24 @@ class CheckResult:
     exit_code: int = 0  # the one with which `vmctl up` would end
 
     @staticmethod
+    def ok(check: Check, message: str) -> CheckResult:
+        """Nothing to do."""
+        return CheckResult(check, CheckStatus.OK, message)
+
+    @staticmethod
+    def warning(check: Check, message: str, fix: str) -> CheckResult:
+        """`vmctl up` works, and this should be known."""
+        return CheckResult(check, CheckStatus.WARNING, message, fix)
+
+    @staticmethod
+    def broken(check: Check, message: str, fix: str, exit_code: int) -> CheckResult:
+        """`vmctl up` will fail with this exit code."""
+        return CheckResult(check, CheckStatus.BROKEN, message, fix, exit_code)
+
+    @staticmethod
     def of(check: Check, error: VmctlError) -> CheckResult:
-        """The finding that an error is."""
-        return CheckResult(
-            check, CheckStatus.BROKEN, error.message, error.hint, exit_code_of(error)
-        )
+        """The result that an error is."""
+        return CheckResult.broken(check, error.message, error.hint, exit_code_of(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,37 +140,30 @@ def check_firewall(
     )
     outside = [source for source in exposure.sources if not is_private(source)]
     if proxied and (IAP_RANGE in outside or ANYWHERE in outside):
-        return CheckResult(
-            Check.FIREWALL, CheckStatus.OK, f"Google's IAP tunnel is allowed ({exposure.rule})"
-        )
+        return CheckResult.ok(Check.FIREWALL, f"Google's IAP tunnel is allowed ({exposure.rule})")
     if ANYWHERE in outside:
         message = f"SSH is open to everyone ({exposure.rule}); narrower: vmctl up --restrict-ssh"
-        return CheckResult(Check.FIREWALL, CheckStatus.OK, message)
+        return CheckResult.ok(Check.FIREWALL, message)
     if outside == [IAP_RANGE]:
-        return CheckResult(
+        return CheckResult.warning(
             Check.FIREWALL,
-            CheckStatus.WARNING,
             f"SSH is allowed only through Google's IAP tunnel ({IAP_RANGE}), not from here",
             f"Use it: vmctl up --no-external-address. Or allow SSH:\n{create}",
         )
     if outside and not proxied:
-        return CheckResult(
-            Check.FIREWALL,
-            CheckStatus.OK,
-            f"SSH is open to {', '.join(outside)} only, not to other addresses",
+        return CheckResult.ok(
+            Check.FIREWALL, f"SSH is open to {', '.join(outside)} only, not to other addresses"
         )
     if exposure.closed_by:
-        return CheckResult(
+        return CheckResult.broken(
             Check.FIREWALL,
-            CheckStatus.BROKEN,
             f"The rule {exposure.closed_by} of the network {network} blocks SSH",
             f"gcloud compute firewall-rules update {exposure.closed_by} --disabled",
             7,
         )
     more = "" if proxied else f"\n(or your own address with /32 in place of {ANYWHERE})"
-    return CheckResult(
+    return CheckResult.broken(
         Check.FIREWALL,
-        CheckStatus.BROKEN,
         f"No firewall rule of the network {network} allows SSH (tcp:22) from "
         f"{'IAP' if proxied else 'outside'}",
         create + more,
@@ -169,10 +175,9 @@ def check_nat(region: str, network: str, has_nat: bool) -> CheckResult:
     """Whether a VM without an external address can download anything."""
     if has_nat:
         message = f"{network}, with Cloud NAT in {region} for downloads"
-        return CheckResult(Check.NETWORK, CheckStatus.OK, message)
-    return CheckResult(
+        return CheckResult.ok(Check.NETWORK, message)
+    return CheckResult.warning(
         Check.NETWORK,
-        CheckStatus.WARNING,
         f"{network} has no visible Cloud NAT in {region}: a VM without an external address "
         "can download nothing",
         nat_lines(network, region),
@@ -184,37 +189,31 @@ def check_image(
 ) -> CheckResult:
     """Whether a disk of this size can be made from the image."""
     if found is None:
-        return CheckResult(
+        return CheckResult.broken(
             Check.IMAGE,
-            CheckStatus.BROKEN,
             f"There is no image of the family {image.family} in the project {image.project}",
             "Check [vm] image in vmctl.toml. To list images: gcloud compute images list "
             f"--project {image.project} --no-standard-images --format 'value(family)'",
             3,
         )
     if disk_gb < found.disk_gb:
-        return CheckResult(
+        return CheckResult.broken(
             Check.IMAGE,
-            CheckStatus.BROKEN,
             f"The image {found.name} needs a disk of {found.disk_gb} GB, and disk_gb is {disk_gb}",
             f"vmctl up --disk-gb {found.disk_gb}, or [vm] disk_gb = {found.disk_gb} in vmctl.toml",
             2,
         )
     if found.state:
-        return CheckResult(
+        return CheckResult.warning(
             Check.IMAGE,
-            CheckStatus.WARNING,
             f"The image {found.name} is {found.state}: Google may remove it",
             "[vm] image in vmctl.toml: another family",
         )
     if cautions:
-        return CheckResult(
-            Check.IMAGE,
-            CheckStatus.WARNING,
-            " ".join(cautions),
-            "[vm] gpu, machine, image or spot in vmctl.toml",
+        return CheckResult.warning(
+            Check.IMAGE, " ".join(cautions), "[vm] gpu, machine, image or spot in vmctl.toml"
         )
-    return CheckResult(Check.IMAGE, CheckStatus.OK, f"{found.name}, {found.disk_gb} GB")
+    return CheckResult.ok(Check.IMAGE, f"{found.name}, {found.disk_gb} GB")
 
 
 def check_programs(programs: Sequence[Program]) -> list[CheckResult]:
@@ -222,7 +221,7 @@ def check_programs(programs: Sequence[Program]) -> list[CheckResult]:
     there = [f"{p.name} {p.version}".strip() for p in programs if p.version is not None]
     missing = [program for program in programs if program.version is None]
     if not missing:
-        return [CheckResult(Check.PROGRAMS, CheckStatus.OK, ", ".join(there))]
+        return [CheckResult.ok(Check.PROGRAMS, ", ".join(there))]
     needed = any(program.needed for program in missing)
     packages = " ".join(dict.fromkeys(p.package for p in missing if p.package))
     message = "; ".join(f"{program.name} is missing: {program.purpose}" for program in missing)

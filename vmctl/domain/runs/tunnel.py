@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from vmctl.domain.errors import InvalidInput, NotFound
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 
 AUTO = "auto"
 
@@ -53,7 +53,7 @@ def parse_forwarding(
     found = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", what)
     if not found:
         known = ", ".join(sorted(services))
-        close = nearest(what, services)
+        close = find_nearest(what, services)
         meant = f"vmctl tunnel {close}" if close else f"One of: {known}, or PORT[:REMOTE]."
         raise NotFound(f"There is no service '{what}'.", hint=meant)
     first = _check(int(found.group(1)), what)

@@ -23,7 +23,7 @@ _PERSONAL = (
 _PERSONAL_WHOLLY = (".aws", ".gnupg", ".password-store", ".ssh", ".config/gcloud")
 
 
-def why_no_project(
+def reason_against(
     root: PurePosixPath, homes: Iterable[PurePosixPath], own: PurePosixPath
 ) -> str | None:
     """What stands against pushing a folder, for a sentence that begins with its path.

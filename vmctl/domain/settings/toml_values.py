@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 from vmctl.domain.terminal import controls_in, visible
 
 T = TypeVar("T")
@@ -24,39 +24,39 @@ _WORDS = {
 _LIKE = {str: '"…"', int: "100", float: "1.5", bool: "true", list: '["…"]'}
 
 
-def typed(value: object, kind: type[T], key: str, file: str) -> T:
+def check_type(value: object, kind: type[T], key: str, file: str) -> T:
     """The value, which is of this type; a truth is no number."""
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise _mistyped(value, kind, key, file)
 
 
-def number(value: object, key: str, file: str) -> float:
+def check_number(value: object, key: str, file: str) -> float:
     """A number, whole or not."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     raise _mistyped(value, float, key, file)
 
 
-def table_at(value: object, key: str, file: str) -> dict[str, Any]:
+def check_table(value: object, key: str, file: str) -> dict[str, Any]:
     """A table inside the file's."""
-    return typed(value, dict, key, file)
+    return check_type(value, dict, key, file)
 
 
-def text_in(table: Mapping[str, Any], key: str, file: str) -> str | None:
+def get_text(table: Mapping[str, Any], key: str, file: str) -> str | None:
     """The text under a key of the file's own table; None where there is none."""
-    return typed(table[key], str, key, file) if key in table else None
+    return check_type(table[key], str, key, file) if key in table else None
 
 
-def texts(value: object, key: str, file: str) -> tuple[str, ...]:
+def check_texts(value: object, key: str, file: str) -> tuple[str, ...]:
     """A list of texts."""
-    items = typed(value, list, key, file)
-    return tuple(typed(item, str, f"{key}[{place}]", file) for place, item in enumerate(items))
+    items = check_type(value, list, key, file)
+    return tuple(check_type(item, str, f"{key}[{place}]", file) for place, item in enumerate(items))
 
 
-def folder_inside(value: object, key: str, file: str) -> str:
+def check_folder(value: object, key: str, file: str) -> str:
     """A folder relative to the project's root, never outside it; "" for the root itself."""
-    text = typed(value, str, key, file)
+    text = check_type(value, str, key, file)
     path = posixpath.normpath(text) if text else ""
     if path.startswith(("/", "..")):
         raise InvalidInput(
@@ -66,7 +66,7 @@ def folder_inside(value: object, key: str, file: str) -> str:
     return "" if path == "." else path
 
 
-def truth(text: str, variable: str) -> bool:
+def parse_bool(text: str, variable: str) -> bool:
     """What a variable of the environment says by 1 or 0, or in words."""
     if text.lower() in {"1", "true", "yes", "on"}:
         return True
@@ -79,18 +79,18 @@ SCRIPTS = ("command", "setup")  # may have several lines, as a shell's scripts d
 _PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
-def plain_name(name: str, what: str, file: str) -> str:
+def check_name(name: str, what: str, file: str) -> str:
     """The name of a job, a service or the like: a word that no shell, path or terminal minds."""
     if not _PATTERN.fullmatch(name):
         raise InvalidInput(
             f"The {what} name '{visible(name)}' in {file} may hold only letters, digits, '-' and "
             "'_', at most 40, and begins with a letter or digit.",
-            hint=f"Such as: [{what}s.{nearest_plain(name) or 'train'}]",
+            hint=f"Such as: [{what}s.{suggest_name(name) or 'train'}]",
         )
     return name
 
 
-def nearest_plain(name: str) -> str:
+def suggest_name(name: str) -> str:
     """What such a name could be; "" where nothing is left of it."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:40].rstrip("-_")
 
@@ -129,7 +129,7 @@ def refuse_unknown(table: Mapping[str, Any], known: set[str], *, file: str, pref
     """Raise InvalidInput for a key that means nothing, with the nearest that does."""
     for key in table:
         if key not in known:
-            close = nearest(key, known)
+            close = find_nearest(key, known)
             meant = f"Did you mean '{prefix}{close}'?" if close else ""
             valid = ", ".join(sorted(known))
             raise InvalidInput(

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.machine.watchdog import parse_idle
-from vmctl.domain.settings.toml_values import number, refuse_unknown, table_at, truth, typed
+from vmctl.domain.settings.toml_values import (
+    check_number,
+    check_table,
+    check_type,
+    parse_bool,
+    refuse_unknown,
+)
 
 # names of Google's, which stand in lines to be pasted into a shell, too
 RESOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,250}")
@@ -55,12 +61,12 @@ class VmSettings:
 
 def from_table(value: object, file: str) -> VmSettings:
     """What the file's [vm] says, and the defaults for the rest."""
-    table = table_at(value, "vm", file)
+    table = check_table(value, "vm", file)
     refuse_unknown(table, {item.name for item in fields(VmSettings)}, file=file, prefix="vm.")
-    return _beaten_by(VmSettings(), table, lambda _: file)
+    return _override(VmSettings(), table, lambda _: file)
 
 
-def variables() -> list[str]:
+def list_variables() -> list[str]:
     """The environment's variables that are settings of [vm]."""
     return [_variable(item.name) for item in fields(VmSettings)]
 
@@ -68,53 +74,51 @@ def variables() -> list[str]:
 def with_environment(settings: VmSettings, environ: Mapping[str, str]) -> VmSettings:
     """The settings, those that `VMCTL_*` names in their places."""
     given = {
-        item.name: _from_text(item.name, environ[_variable(item.name)], item.default)
+        item.name: _parse_variable(item.name, environ[_variable(item.name)], item.default)
         for item in fields(VmSettings)
         if _variable(item.name) in environ
     }
-    return _beaten_by(settings, given, _variable)
+    return _override(settings, given, _variable)
 
 
 def with_flags(settings: VmSettings, flags: Mapping[str, object]) -> VmSettings:
     """The settings, those that the command line names in their places; None names nothing."""
     given = {key: value for key, value in flags.items() if value is not None}
-    return _beaten_by(settings, given, lambda key: "--" + key.replace("_", "-"))
+    return _override(settings, given, lambda key: "--" + key.replace("_", "-"))
 
 
-def _beaten_by(
+def _override(
     settings: VmSettings, given: Mapping[str, object], where: Callable[[str], str]
 ) -> VmSettings:
     """The settings under a stronger layer; `where` is what its user calls one of its keys."""
-    checked: dict[str, Any] = {
-        key: _checked(key, value, where(key)) for key, value in given.items()
-    }
-    return _settle(replace(settings, **checked), given)
+    checked: dict[str, Any] = {key: _check(key, value, where(key)) for key, value in given.items()}
+    return _align_region(replace(settings, **checked), given)
 
 
-def _checked(key: str, value: object, where: str) -> str | int | float | bool:
+def _check(key: str, value: object, where: str) -> str | int | float | bool:
     """One setting with the type that VmSettings gives it, inside its bounds."""
     full = f"vm.{key}"
     if key == "disk_gb":
-        return _within_bounds(key, typed(value, int, full, where), _named(key, where))
+        return _check_bounds(key, check_type(value, int, full, where), _name_of(key, where))
     if key in ("max_hours", "key_hours"):
-        return _within_bounds(key, number(value, full, where), _named(key, where))
+        return _check_bounds(key, check_number(value, full, where), _name_of(key, where))
     if key == "budget":
-        return _budget(number(value, full, where), _named(key, where))
+        return _check_budget(check_number(value, full, where), _name_of(key, where))
     if key in _TRUTHS:
-        return typed(value, bool, full, where)
-    text = typed(value, str, full, where)
+        return check_type(value, bool, full, where)
+    text = check_type(value, str, full, where)
     if key == "idle":
-        parse_idle(text, of=_named(key, where))
+        parse_idle(text, of=_name_of(key, where))
     if key in _RESOURCES and text and not RESOURCE.fullmatch(text):
         raise InvalidInput(
-            f"{_named(key, where)} may hold only letters, digits and . _ : / @ -, "
+            f"{_name_of(key, where)} may hold only letters, digits and . _ : / @ -, "
             f"not {text[:80]!r}.",
             hint="Google's names look like: europe-west1-b",
         )
     return text
 
 
-def _within_bounds(key: str, value: N, named: str) -> N:
+def _check_bounds(key: str, value: N, named: str) -> N:
     least, most, unit, hint = _BOUNDS[key]
     if not least <= value <= most:
         raise InvalidInput(
@@ -123,7 +127,7 @@ def _within_bounds(key: str, value: N, named: str) -> N:
     return value
 
 
-def _budget(usd: float, named: str) -> float:
+def _check_budget(usd: float, named: str) -> float:
     if not 0 < usd <= 100_000:
         raise InvalidInput(
             f"{named} must be more than $0 and at most $100000, not {usd:g}.",
@@ -132,7 +136,7 @@ def _budget(usd: float, named: str) -> float:
     return usd
 
 
-def _named(key: str, where: str) -> str:
+def _name_of(key: str, where: str) -> str:
     """A [vm] setting as its user knows it: by the flag, by the variable, or by key and file."""
     return where if where.startswith(("--", "VMCTL_")) else f"vm.{key} in {where}"
 
@@ -141,11 +145,11 @@ def _variable(key: str) -> str:
     return f"VMCTL_{key.upper()}"
 
 
-def _from_text(key: str, text: str, default: object) -> object:
+def _parse_variable(key: str, text: str, default: object) -> object:
     """A variable's text as a value of its setting's type."""
     variable = _variable(key)
     if key in _TRUTHS:
-        return truth(text, variable)
+        return parse_bool(text, variable)
     if key != "disk_gb" and key not in _NUMBERS:
         return text
     try:
@@ -158,7 +162,7 @@ def _from_text(key: str, text: str, default: object) -> object:
         ) from error
 
 
-def _settle(settings: VmSettings, given: Collection[str]) -> VmSettings:
+def _align_region(settings: VmSettings, given: Collection[str]) -> VmSettings:
     """A zone brings its region along; a region alone forgets the zone of a weaker layer."""
     if "region" in given and "zone" not in given:
         return replace(settings, zone=None)

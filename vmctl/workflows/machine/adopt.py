@@ -26,7 +26,7 @@ from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NETWORK_TAG, Instance, Status
 from vmctl.domain.machine.machine_type import machine_text
 from vmctl.domain.machine.watchdog import parse_idle
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.domain.text import to_iso
 from vmctl.ssh.identity import known_hosts
@@ -35,7 +35,7 @@ from vmctl.workflows.base.operations import wait_done
 from vmctl.workflows.base.site import Site, open_site
 from vmctl.workflows.machine.up import up
 from vmctl.workflows.session.login import new_key_entry
-from vmctl.workflows.setup.completion import remember_vms
+from vmctl.workflows.setup.completion import cache_foreign_vms
 
 GAP_S = 0.5
 FIRST_BOOT = timedelta(minutes=5)  # host keys may still come
@@ -130,8 +130,8 @@ def _zone(compute: Compute, wanted: AdoptRequest) -> str:
         where = f"in {wanted.zone}" if wanted.zone else f"in the project {compute.project}"
         also = f"It is in {', '.join(zones)}. " if zones else ""
         names = vm_names(compute)
-        remember_vms(names)  # for the shell's completion
-        close = None if zones else nearest(wanted.name, names)
+        cache_foreign_vms(names)  # for the shell's completion
+        close = None if zones else find_nearest(wanted.name, names)
         also = f"Did you mean '{close}'? " if close else also
         raise NotFound(
             f"There is no VM called {wanted.name} {where}.",

@@ -14,7 +14,7 @@ from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
-from vmctl.domain.names import nearest
+from vmctl.domain.names import find_nearest
 from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.runs.run import (
     RunFacts,
@@ -211,7 +211,7 @@ def job_named(project: Project, name: str) -> JobSettings:
     found = project.jobs.get(name)
     if found is not None:
         return found
-    close = nearest(name, project.jobs)
+    close = find_nearest(name, project.jobs)
     known = ", ".join(sorted(project.jobs))
     if close:
         hint = f"vmctl run {close}"

@@ -32,7 +32,7 @@ def check_read_only(run: SelftestRun) -> Story[None]:
         found = compute.ask("images", "getFromFamily", project=image.project, family=image.family)
         said = found["name"] if found else "no such family"
         yield findings.record(f"image-{name}", found, f"{image.project}/{image.family}: {said}")
-    yield from _gpu_zones(run)
+    yield from _check_gpu_zones(run)
     rule = compute.ask("firewalls", "get", firewall="default-allow-ssh")
     if rule is None:
         yield findings.skip("ssh-rule", "this project has no rule default-allow-ssh")
@@ -47,10 +47,10 @@ def check_read_only(run: SelftestRun) -> Story[None]:
             opened and priority == 65534,
             f"default-allow-ssh: tcp:22 {'open' if opened else 'not open'}, priority {priority}",
         )
-    yield from _quotas(run)
+    yield from _check_quotas(run)
 
 
-def _gpu_zones(run: SelftestRun) -> Story[None]:
+def _check_gpu_zones(run: SelftestRun) -> Story[None]:
     region = run.plan.region
     try:
         offered = quotas.gpu_zones(run.compute)
@@ -71,7 +71,7 @@ def _gpu_zones(run: SelftestRun) -> Story[None]:
     yield run.findings.record("gpu-zones", not missing, said)
 
 
-def _quotas(run: SelftestRun) -> Story[None]:
+def _check_quotas(run: SelftestRun) -> Story[None]:
     compute, region = run.compute, run.plan.region
     everywhere, here = quotas.quotas_of_project(compute), quotas.quotas_of_region(compute, region)
     host = MachineType.parse("n1-standard-4")
@@ -91,10 +91,10 @@ def _quotas(run: SelftestRun) -> Story[None]:
     )
     said = f"missing: {', '.join(missing)}" if missing else f"all {len(wanted)} are reported"
     yield run.findings.record("quota-metrics", not missing, said)
-    yield from _too_large_a_disk(run, here.get(SSD))
+    yield from _check_disk_quota(run, here.get(SSD))
 
 
-def _too_large_a_disk(run: SelftestRun, meter: Meter | None) -> Story[None]:
+def _check_disk_quota(run: SelftestRun, meter: Meter | None) -> Story[None]:
     """An empty disk that no quota allows; one that is made all the same goes at once."""
     name, findings = "quota-refusal", run.findings
     if meter is None:

@@ -39,7 +39,7 @@ curl -sf -X PUT -H 'Metadata-Flavor: Google' --data "$(id -u) $once" \\
 SCRIPT_LIMIT_S = 180.0
 
 # one line each: sudo, Python's version, tools, the answer for a service account's token
-INSIDE = (
+PROBE = (
     "sudo -n true && echo sudo || echo no-sudo; "
     "python3 -c 'import sys; print(*sys.version_info[:2])' || echo none; "
     "for tool in tmux rsync; do command -v $tool >/dev/null && printf '%s ' $tool; done; echo; "
@@ -77,7 +77,7 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
     else:
         yield findings.skip("creation-listed", "it had finished before it could be checked")
     same = again.failure is None and again.name == asked.name
-    said = f"the same operation {again.name}" if same else _answered(again)
+    said = f"the same operation {again.name}" if same else _describe_repeat(again)
     yield findings.record("request-replayed", same, said)
     instance = compute.get_instance(zone, plan.name)
     if instance is None:
@@ -85,13 +85,13 @@ def check_create(run: SelftestRun, zones: tuple[str, ...]) -> Story[Instance]:
     taken = compute.insert_as(plan, str(uuid.uuid4()))
     taken = yield from wait_operation(run.site, taken, "create")
     yield findings.record("name-taken", already_there(taken), failure_text(taken.failure))
-    yield from _as_asked(run, instance)
-    yield from _counted(run, before)
-    yield from _while_running(run, instance)
+    yield from _check_as_requested(run, instance)
+    yield from _check_quota(run, before)
+    yield from _check_while_running(run, instance)
     return instance
 
 
-def _answered(operation: Operation) -> str:
+def _describe_repeat(operation: Operation) -> str:
     return (
         failure_text(operation.failure)
         if operation.failure
@@ -99,16 +99,16 @@ def _answered(operation: Operation) -> str:
     )
 
 
-def _as_asked(run: SelftestRun, instance: Instance) -> Story[None]:
+def _check_as_requested(run: SelftestRun, instance: Instance) -> Story[None]:
     disk = run.compute.ask("disks", "get", zone=instance.zone, disk=instance.boot_disk) or {}
     labels = {key: disk.get("labels", {}).get(key) for key in run.plan.labels}
     right = labels == dict(run.plan.labels)
     there = ", ".join(key for key, value in labels.items() if value is not None)
     yield run.findings.record("disk-labels", right, f"on {instance.boot_disk}: {there or 'none'}")
-    yield run.findings.record("run-limit-stamp", *_limit(run, instance, run.plan.max_run_s))
+    yield run.findings.record("run-limit-stamp", *_check_limit(run, instance, run.plan.max_run_s))
 
 
-def _limit(run: SelftestRun, instance: Instance, limit_s: int) -> tuple[bool, str]:
+def _check_limit(run: SelftestRun, instance: Instance, limit_s: int) -> tuple[bool, str]:
     """Whether a running VM will be ended that long after it started, and what it tells."""
     began = run.clock.monotonic()
     while instance.stops_at is None and run.clock.monotonic() - began < STAMP_LIMIT_S:
@@ -121,7 +121,7 @@ def _limit(run: SelftestRun, instance: Instance, limit_s: int) -> tuple[bool, st
     return right, f"to be ended {(ends - started).total_seconds():.0f} s after its start"
 
 
-def _counted(run: SelftestRun, before: quotas.Meters) -> Story[None]:
+def _check_quota(run: SelftestRun, before: quotas.Meters) -> Story[None]:
     """Usage may come late, and others in the project may change it: it must reach what we took."""
     began = run.clock.monotonic()
     while True:
@@ -139,7 +139,7 @@ def _counted(run: SelftestRun, before: quotas.Meters) -> Story[None]:
         run.clock.sleep(gap_s(run.clock.monotonic() - began))
 
 
-def _while_running(run: SelftestRun, instance: Instance) -> Story[None]:
+def _check_while_running(run: SelftestRun, instance: Instance) -> Story[None]:
     compute, findings = run.compute, run.findings
     moved = yield from wait_operation(
         run.site, compute.set_limit(instance, run.plan.max_run_s + 60), "selftest"
@@ -173,7 +173,7 @@ def check_login(run: SelftestRun, instance: Instance) -> Story[str]:
     yield findings.record("host-keys", wanted, f"{kinds} within {waited:.0f} s")
     target = target_of(run.project, instance, ensure_keypair())
     with wait_for_ssh(target, clock.monotonic() + SSH_LIMIT_S, clock) as remote:
-        lines = remote.run(INSIDE, timeout_s=COMMAND_LIMIT_S).text.splitlines()
+        lines = remote.run(PROBE, timeout_s=COMMAND_LIMIT_S).text.splitlines()
         sudo, python, tools, token = (line.strip() for line in (*lines, "", "", "", "")[:4])
         seconds = clock.monotonic() - began
         login = f"logged in as {target.user} after {seconds:.0f} s, {sudo}"
@@ -191,13 +191,13 @@ def check_login(run: SelftestRun, instance: Instance) -> Story[str]:
         alone = not accounts and token == "404"
         said = f"{len(accounts)} on the VM; its token answers HTTP {token}"
         yield findings.record("no-service-account", alone, said)
-        yield from _os_login(run)
-        written = yield from _wrote(run, instance, "")
+        yield from _check_os_login(run)
+        written = yield from _wait_for_script(run, instance, "")
         yield from _shut_down(run, instance, remote)
     return written
 
 
-def _os_login(run: SelftestRun) -> Story[None]:
+def _check_os_login(run: SelftestRun) -> Story[None]:
     """We are in: what did the project ask for?"""
     reply = run.compute.ask("projects", "get", fields="commonInstanceMetadata") or {}
     items = reply.get("commonInstanceMetadata", {}).get("items", [])
@@ -210,7 +210,7 @@ def _os_login(run: SelftestRun) -> Story[None]:
         yield run.findings.skip("os-login-off", "the project does not ask for OS Login")
 
 
-def _wrote(run: SelftestRun, instance: Instance, before: str) -> Story[str]:
+def _wait_for_script(run: SelftestRun, instance: Instance, before: str) -> Story[str]:
     """What the startup-script has written in this boot; "" where it wrote nothing."""
     began, written = run.clock.monotonic(), before
     yield Started("script", "Waiting for the startup-script")
@@ -218,15 +218,15 @@ def _wrote(run: SelftestRun, instance: Instance, before: str) -> Story[str]:
         if run.clock.monotonic() - began > SCRIPT_LIMIT_S:
             return ""
         run.clock.sleep(gap_s(run.clock.monotonic() - began))
-        written = _attribute(run, instance) or before
+        written = _read_attribute(run, instance) or before
     return written
 
 
-def _who(written: str) -> str:
+def _describe_user(written: str) -> str:
     return f"user {written.split()[0]}" if written.split() else "nothing was written"
 
 
-def _attribute(run: SelftestRun, instance: Instance) -> str:
+def _read_attribute(run: SelftestRun, instance: Instance) -> str:
     reply = run.compute.ask(
         "instances",
         "getGuestAttributes",
@@ -294,20 +294,20 @@ def check_restart(run: SelftestRun, instance: Instance, written: str) -> Story[N
     on = yield from wait_until(run.site, instance, lambda vm: vm.status is Status.RUNNING, "start")
     if on is None:
         raise VmctlError(f"{instance.name} is deleted.")
-    right, said = _limit(run, on, limit_s)
-    yield findings.record("limit-anew", right and _later(on.started_at, before), said)
-    again = yield from _wrote(run, on, written)
+    right, said = _check_limit(run, on, limit_s)
+    yield findings.record("limit-anew", right and _is_later(on.started_at, before), said)
+    again = yield from _wait_for_script(run, on, written)
     as_root = written.startswith("0 ") and again.startswith("0 ")
-    said = f"first boot: {_who(written)}; second boot: {_who(again)}"
+    said = f"first boot: {_describe_user(written)}; second boot: {_describe_user(again)}"
     yield findings.record("startup-script", as_root, said)
-    yield from _stopped(run, on)
+    yield from _check_stop(run, on)
 
 
-def _later(now: datetime | None, before: datetime | None) -> bool:
+def _is_later(now: datetime | None, before: datetime | None) -> bool:
     return now is not None and before is not None and now >= before  # a stepped clock stands still
 
 
-def _stopped(run: SelftestRun, instance: Instance) -> Story[None]:
+def _check_stop(run: SelftestRun, instance: Instance) -> Story[None]:
     compute, findings = run.compute, run.findings
     yield Started("stop", f"Stopping {instance.name}")
     stopping = compute.stop(instance)

@@ -31,7 +31,7 @@ done | sort -u | head -n "$MOST"
 """
 
 
-def projects_seen(project: Project) -> list[str]:
+def list_projects(project: Project) -> list[str]:
     """The names of this owner's projects whose VMs were reached from here lately."""
     found = set()
     for file in (cache_dir() / "targets").glob(f"{project.owner}-*-*.json"):
@@ -39,39 +39,39 @@ def projects_seen(project: Project) -> list[str]:
     return sorted(found)
 
 
-def runs_there(project: Project) -> list[str]:
+def list_runs(project: Project) -> list[str]:
     """The ids of the runs on the VM, the newest first."""
-    return _lines(project, "ls -1t ~/.vmctl/runs 2>/dev/null | head -n 50")
+    return _run_lines(project, "ls -1t ~/.vmctl/runs 2>/dev/null | head -n 50")
 
 
-def paths_there(project: Project, prefix: str) -> list[str]:
+def list_paths(project: Project, prefix: str) -> list[str]:
     """The files and folders below the workspace and its jobs' folders that begin so."""
     inside = PurePosixPath("Workspace", project.name)
     jobs = sorted({job.directory for job in project.jobs.values()} | {""})
     folders = [str(inside / folder) for folder in jobs]
     script = LIST.replace('"$MOST"', str(MOST))
-    return _lines(project, str(command("sh", "-c", script, "sh", prefix, *folders)))
+    return _run_lines(project, str(command("sh", "-c", script, "sh", prefix, *folders)))
 
 
-def outputs(project: Project) -> list[str]:
+def list_outputs(project: Project) -> list[str]:
     """What the jobs of the settings say that they leave behind."""
     return [path for job in project.jobs.values() for path in job.outputs]
 
 
-def zones() -> tuple[str, ...]:
+def list_zones() -> tuple[str, ...]:
     """The zones of the shipped table."""
     from vmctl.cloud import price_table
 
     return price_table.zones()
 
 
-def remember_vms(names: Sequence[str]) -> None:
+def cache_foreign_vms(names: Sequence[str]) -> None:
     """Keep the names of VMs that are there but not vmctl's, for `vmctl adopt`."""
     with contextlib.suppress(OSError, VmctlError):
         (cache_dir() / "vms.json").write_text(json.dumps(sorted(names)), encoding="utf-8")
 
 
-def vms_seen() -> list[str]:
+def list_foreign_vms() -> list[str]:
     """The names that were kept last."""
     try:
         found = json.loads((cache_dir() / "vms.json").read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def vms_seen() -> list[str]:
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
-def _lines(project: Project, line: str) -> list[str]:
+def _run_lines(project: Project, line: str) -> list[str]:
     """What a command on the VM prints, over the connection that is warm already; else nothing."""
     target = cached_target(project)
     if target is None:

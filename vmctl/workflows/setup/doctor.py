@@ -29,7 +29,7 @@ from vmctl.folders import cache_dir, data_dir, runtime_dir
 from vmctl.ssh.local_programs import installed
 from vmctl.workflows.base.site import open_site
 from vmctl.workflows.machine.request import MachineRequest, parse_request
-from vmctl.workflows.setup.doctor_checks import inside
+from vmctl.workflows.setup.doctor_checks import check_project
 
 
 def doctor(
@@ -42,16 +42,16 @@ def doctor(
     """
     clock = clock or Clock()
     findings: list[CheckResult] = []
-    request = _settings(project, trouble, findings)
+    request = _check_settings(project, trouble, findings)
     yield Started("credentials", "Checking the credentials")
-    found = _credentials(project, findings)
+    found = _check_credentials(project, findings)
     compute: Compute | None = None
     if project.local or found is not None:
         yield Started("api", "Asking Compute Engine")
-        compute = yield from _cloud(project, found, findings, clock)
+        compute = yield from _check_cloud(project, found, findings, clock)
     if compute is not None:
-        yield from inside(project, compute, request, findings, clock.now())
-    findings += _programs(project)
+        yield from check_project(project, compute, request, findings, clock.now())
+    findings += _check_programs(project)
     done = in_order(findings)
     return Checkup(
         project=project.name,
@@ -62,7 +62,7 @@ def doctor(
     )
 
 
-def _settings(
+def _check_settings(
     project: Project, trouble: VmctlError | None, findings: list[CheckResult]
 ) -> MachineRequest | None:
     if trouble is not None:
@@ -74,18 +74,16 @@ def _settings(
         findings.append(CheckResult.of(Check.SETTINGS, error))
         return None
     where = project.file.name if project.file else "no vmctl.toml, so the defaults: vmctl init"
-    findings.append(
-        CheckResult(Check.SETTINGS, CheckStatus.OK, f"the project {project.name} ({where})")
-    )
+    findings.append(CheckResult.ok(Check.SETTINGS, f"the project {project.name} ({where})"))
     return request
 
 
-def _credentials(project: Project, findings: list[CheckResult]) -> credentials.Identity | None:
+def _check_credentials(
+    project: Project, findings: list[CheckResult]
+) -> credentials.Identity | None:
     """Whoever Google will take us for, proven by a token; None where there is nobody."""
     if project.local:
-        findings.append(
-            CheckResult(Check.CREDENTIALS, CheckStatus.OK, "none are needed for --local")
-        )
+        findings.append(CheckResult.ok(Check.CREDENTIALS, "none are needed for --local"))
         return None
     try:
         found = credentials.find_credentials()
@@ -93,11 +91,11 @@ def _credentials(project: Project, findings: list[CheckResult]) -> credentials.I
     except VmctlError as error:
         findings.append(CheckResult.of(Check.CREDENTIALS, error))
         return None
-    findings.append(CheckResult(Check.CREDENTIALS, CheckStatus.OK, found.source))
+    findings.append(CheckResult.ok(Check.CREDENTIALS, found.source))
     return found
 
 
-def _cloud(
+def _check_cloud(
     project: Project, found: credentials.Identity | None, findings: list[CheckResult], clock: Clock
 ) -> Story[Compute | None]:
     """The project, the API and billing; None when one of them stands in the way."""
@@ -110,30 +108,26 @@ def _cloud(
     except VmctlError as error:
         findings.append(CheckResult.of(Check.API, error))
         return None
-    asked = CheckResult(
-        Check.PROJECT, CheckStatus.OK, f"{compute.project} ({_chosen(project, found)})"
-    )
+    asked = CheckResult.ok(Check.PROJECT, f"{compute.project} ({_project_origin(project, found)})")
     try:
         shared = resources.project_metadata(compute)
         compute.zones()  # without billing Google may still describe the project, and no more
     except VmctlError as error:
-        findings += _refusal(error, asked)
+        findings += _classify_refusal(error, asked)
         return None
     findings.append(asked)
     if project.local:
-        findings += _embedded()
-        findings.append(CheckResult(Check.BILLING, CheckStatus.OK, "--local costs nothing"))
+        findings += _check_embedded()
+        findings.append(CheckResult.ok(Check.BILLING, "--local costs nothing"))
     else:
         message = "Compute Engine answers; permission to create VMs shows at the first `vmctl up`"
-        findings.append(CheckResult(Check.API, CheckStatus.OK, message))
-        findings.append(
-            CheckResult(Check.BILLING, CheckStatus.OK, "on, as far as Compute Engine reports")
-        )
-    findings += _login(compute, shared)
+        findings.append(CheckResult.ok(Check.API, message))
+        findings.append(CheckResult.ok(Check.BILLING, "on, as far as Compute Engine reports"))
+    findings += _check_os_login(compute, shared)
     return compute
 
 
-def _chosen(project: Project, found: credentials.Identity | None) -> str:
+def _project_origin(project: Project, found: credentials.Identity | None) -> str:
     """Where the choice of the Google project comes from."""
     if project.google_project:
         return "VMCTL_PROJECT, or project in vmctl.toml"
@@ -142,10 +136,10 @@ def _chosen(project: Project, found: credentials.Identity | None) -> str:
     return f"from {found.project_source}" if found and found.project else "from gcloud's config"
 
 
-def _refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
+def _classify_refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
     """Which rung a refusal of the first question is: the project, the API or billing."""
     failure = resources.failure_behind(error)
-    fine = CheckResult(Check.API, CheckStatus.OK, "Compute Engine answers")
+    fine = CheckResult.ok(Check.API, "Compute Engine answers")
     if failure is None:
         return [asked, CheckResult.of(Check.API, error)]
     if failure.code == "BILLING_DISABLED":
@@ -165,21 +159,18 @@ def _refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
     return [asked, CheckResult.of(Check.API, error)]
 
 
-def _embedded() -> Iterator[CheckResult]:
+def _check_embedded() -> Iterator[CheckResult]:
     running = emulator_process.find(emulator_process.home())
     if running is not None and running.note:
-        yield CheckResult(
-            Check.API, CheckStatus.WARNING, running.note, "See: vmctl emulator status"
-        )
+        yield CheckResult.warning(Check.API, running.note, "See: vmctl emulator status")
     else:
-        yield CheckResult(Check.API, CheckStatus.OK, "the embedded Compute Engine answers")
+        yield CheckResult.ok(Check.API, "the embedded Compute Engine answers")
 
 
-def _login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
+def _check_os_login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
     if shared.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
-        yield CheckResult(
+        yield CheckResult.warning(
             Check.PROJECT,
-            CheckStatus.WARNING,
             f"{compute.project} asks for OS Login: vmctl's VMs turn it off for themselves, "
             "which an organisation can forbid",
             "If `vmctl up` is refused because of it: gcloud resource-manager org-policies "
@@ -190,7 +181,7 @@ def _login(compute: Compute, shared: dict[str, str]) -> Iterator[CheckResult]:
 # -- this computer ---------------------------------------------------------------------------
 
 
-def _programs(project: Project) -> Iterator[CheckResult]:
+def _check_programs(project: Project) -> Iterator[CheckResult]:
     """The programs that vmctl calls, and the folders in which it keeps its things."""
     yield from check_programs(
         installed(machines_here=project.local, proxied=not project.vm.external_address)

@@ -21,7 +21,6 @@ from vmctl.domain.network.firewall import evaluate_ssh
 from vmctl.domain.readiness.checks import (
     Check,
     CheckResult,
-    CheckStatus,
     check_firewall,
     check_image,
     check_nat,
@@ -33,7 +32,7 @@ from vmctl.workflows.machine.request import MachineRequest
 RECENT = timedelta(hours=24)
 
 
-def inside(
+def check_project(
     project: Project,
     compute: Compute,
     request: MachineRequest | None,
@@ -47,17 +46,17 @@ def inside(
     yield Started("machine", f"Checking {request.machine.name} in {request.region}")
     try:
         instance = compute.find_instance(project.owner, project.name)
-        findings.append(_machine(project, compute, request, instance))
-        findings += _last_try(project, compute, instance, now)
+        findings.append(_check_machine(project, compute, request, instance))
+        findings += _check_last_attempt(project, compute, instance, now)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.MACHINE, error))
     yield Started("quota", "Checking the quotas")
     try:
-        findings += _quota(project, compute, request, instance)
+        findings += _check_quota(project, compute, request, instance)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.QUOTA, error))
     yield Started("network", "Checking the network")
-    findings += _network(project, compute, request, instance)
+    findings += _check_network(project, compute, request, instance)
     yield Started("image", "Checking the image")
     try:
         image = resources.newest_image(compute, request.image)
@@ -67,18 +66,17 @@ def inside(
         findings.append(CheckResult.of(Check.IMAGE, error))
 
 
-def _machine(
+def _check_machine(
     project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> CheckResult:
     """Whether the region offers the machine, and its name is free."""
     if instance is not None:
         message = f"{instance.name} exists in {instance.zone} and is {instance.status}"
-        return CheckResult(Check.MACHINE, CheckStatus.OK, message)
+        return CheckResult.ok(Check.MACHINE, message)
     taken = resources.zones_of_name(compute, project.instance_name)
     if taken:
-        return CheckResult(
+        return CheckResult.broken(
             Check.MACHINE,
-            CheckStatus.BROKEN,
             f"A VM called {project.instance_name} is in {', '.join(taken)}, and vmctl did "
             "not create it",
             f"Adopt it: vmctl adopt {project.instance_name}; or choose: vmctl --name NAME up",
@@ -93,12 +91,11 @@ def _machine(
         zone for zone in offering if resources.has_machine_type(compute, zone, request.machine.name)
     ]
     if having:
-        return CheckResult(Check.MACHINE, CheckStatus.OK, f"{what}: offered in {', '.join(having)}")
+        return CheckResult.ok(Check.MACHINE, f"{what}: offered in {', '.join(having)}")
     regions = list(dict.fromkeys(map(region_of, zones)))
     elsewhere = here if wanted and here else [r for r in regions if r != request.region]
-    return CheckResult(
+    return CheckResult.broken(
         Check.MACHINE,
-        CheckStatus.BROKEN,
         f"{what} is not offered in {project.vm.zone or request.region}",
         f"It is in {', '.join(elsewhere)}. See: vmctl gpus"
         if elsewhere and not offering
@@ -107,7 +104,7 @@ def _machine(
     )
 
 
-def _last_try(
+def _check_last_attempt(
     project: Project, compute: Compute, instance: Instance | None, now: datetime
 ) -> Iterator[CheckResult]:
     """What Google said when the VM was last asked for, where that is recent and was a no."""
@@ -115,21 +112,20 @@ def _last_try(
     if tried is None or tried[0].failure is None or now - tried[1] > RECENT:
         return
     operation, at = tried
-    yield CheckResult(
+    yield CheckResult.warning(
         Check.MACHINE,
-        CheckStatus.WARNING,
         f"Google's last answer, in {operation.zone} on {format_time(at)}: "
         f"{tried[0].failure.message}",
         advice(tried[0].failure, compute.project),
     )
 
 
-def _quota(
+def _check_quota(
     project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> Iterator[CheckResult]:
     """Whether the limits would do for the machine; one that runs is counted already."""
     if instance is not None and instance.status.is_billed:
-        yield CheckResult(Check.QUOTA, CheckStatus.OK, f"{instance.name} already has what it needs")
+        yield CheckResult.ok(Check.QUOTA, f"{instance.name} already has what it needs")
         return
     gpu, machine, spot, region = request.gpu, request.machine, project.vm.spot, request.region
     disk_gb, address = project.vm.disk_gb, project.vm.external_address
@@ -148,22 +144,22 @@ def _quota(
         yield CheckResult.of(Check.QUOTA, shortage_error(certain, allowance, wanted, compute))
     elif short:
         message = f"There is no Spot quota, and Google may count Spot as on demand: {short[0]}"
-        yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, "vmctl up without --spot")
+        yield CheckResult.warning(Check.QUOTA, message, "vmctl up without --spot")
     elif gpu is not None and gpu_metric(gpu.accelerator, spot=spot) is None:
         message = (
             f"The quota of the {gpu.title} is not visible from here; the visible quotas "
             f"suffice in {region}"
         )
         fix = f"Look for 'GPUs per GPU family' in {region}: {quota_page(compute.project)}"
-        yield CheckResult(Check.QUOTA, CheckStatus.WARNING, message, fix)
+        yield CheckResult.warning(Check.QUOTA, message, fix)
     else:
         known = {**allowance.by_region.get(region, {}), **allowance.of_project}
         counted = [need.metric for need in wanted.needs if need.metric in known]
         message = f"enough in {region} for {wanted.what}: {', '.join(counted)}"
-        yield CheckResult(Check.QUOTA, CheckStatus.OK, message)
+        yield CheckResult.ok(Check.QUOTA, message)
 
 
-def _network(
+def _check_network(
     project: Project, compute: Compute, request: MachineRequest, instance: Instance | None
 ) -> list[CheckResult]:
     """Whether the VM's network is there and lets SSH in."""
@@ -172,15 +168,19 @@ def _network(
         if subnetwork:
             network = network or resources.network_of(compute, request.region, subnetwork)
             if network is None:
-                return [_no_network(f"subnetwork {subnetwork} in {request.region}", subnetwork)]
+                return [
+                    _report_missing_network(
+                        f"subnetwork {subnetwork} in {request.region}", subnetwork
+                    )
+                ]
         network = network or "default"
         if not resources.has_network(compute, network):
-            return [_no_network(f"network {network}", network)]
+            return [_report_missing_network(f"network {network}", network)]
     except VmctlError as error:
         return [CheckResult.of(Check.NETWORK, error)]
     name = network.rpartition("/")[2]
     proxied = not project.vm.external_address
-    there = CheckResult(Check.NETWORK, CheckStatus.OK, subnetwork or name)
+    there = CheckResult.ok(Check.NETWORK, subnetwork or name)
     if proxied:
         there = check_nat(request.region, name, _has_nat(compute, request.region, network))
     try:
@@ -188,7 +188,7 @@ def _network(
         door = evaluate_ssh(resources.ingress_rules(compute, network), tags)
     except AccessDenied as error:  # the rules of a shared network may be somebody else's to see
         message = f"The firewall rules of {name} cannot be read: {error.message}"
-        return [there, CheckResult(Check.FIREWALL, CheckStatus.WARNING, message, error.hint)]
+        return [there, CheckResult.warning(Check.FIREWALL, message, error.hint)]
     except VmctlError as error:
         return [there, CheckResult.of(Check.FIREWALL, error)]
     return [there, check_firewall(door, name, NETWORK_TAG, proxied=proxied)]
@@ -201,7 +201,7 @@ def _has_nat(compute: Compute, region: str, network: str) -> bool:
         return False
 
 
-def _no_network(what: str, name: str) -> CheckResult:
+def _report_missing_network(what: str, name: str) -> CheckResult:
     if name == "default":  # organisations can forbid it
         fix = (
             "gcloud compute networks create default --subnet-mode auto; "
@@ -209,6 +209,4 @@ def _no_network(what: str, name: str) -> CheckResult:
         )
     else:
         fix = "[vm] network and subnetwork in vmctl.toml. See: gcloud compute networks list"
-    return CheckResult(
-        Check.NETWORK, CheckStatus.BROKEN, f"There is no {what} in the project", fix, 2
-    )
+    return CheckResult.broken(Check.NETWORK, f"There is no {what} in the project", fix, 2)

@@ -84,7 +84,7 @@ class FaultsResult:
             return "No faults are in force."
         return "\n".join(
             f"{fault.get('id')}: {fault.get('kind')} "
-            + " ".join(f"{k}={_word(v)}" for k, v in fault.items() if k not in _ABOUT)
+            + " ".join(f"{k}={_to_word(v)}" for k, v in fault.items() if k not in _ABOUT)
             + f" (acted {fault.get('acted')} times)"
             for fault in self.faults
         )
@@ -102,7 +102,7 @@ def start(
     Raises Conflict for one that runs with another clock.
     """
     running = yield from ensure_emulator(clock or Clock(), time_kind)
-    said = _told(running)
+    said = _describe(running)
     if time_kind is not None and said.about.get("clock") != time_kind:
         raise Conflict(
             f"The embedded Compute Engine runs with the clock {said.about.get('clock')}.",
@@ -129,7 +129,7 @@ def status(project: Project) -> Story[EmulatorResult]:
     folder = emulator_process.home()
     running = emulator_process.find(folder)
     yield from ()
-    return _told(running) if running else EmulatorResult(running=False, home=str(folder))
+    return _describe(running) if running else EmulatorResult(running=False, home=str(folder))
 
 
 def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
@@ -176,11 +176,11 @@ def faults(
     if clear:
         ended = int(emulator_process.admin(running, "DELETE", "faults").get("removed", 0))
     if kind in AT_ONCE:
-        machine = _machine(running, kind, dict(_setting(text) for text in settings))
+        machine = _find_machine(running, kind, dict(_parse_setting(text) for text in settings))
         emulator_process.admin(running, "POST", kind, machine)
         yield Info(f"{kind}: {machine['instance']} in {machine['zone']}")
     elif kind is not None:
-        fault = {"kind": kind, **dict(_setting(text) for text in settings)}
+        fault = {"kind": kind, **dict(_parse_setting(text) for text in settings)}
         emulator_process.admin(running, "POST", "faults", fault)
     found = emulator_process.admin(running, "GET", "faults").get("faults", [])
     return FaultsResult(tuple(dict(fault) for fault in found), ended)
@@ -203,7 +203,7 @@ def forward(
     return ForwardsResult("10.0.2.2" if running.mode == "sandbox" else "127.0.0.1", tuple(found))
 
 
-def _machine(
+def _find_machine(
     running: emulator_process.EmulatorProcess, kind: str, settings: Mapping[str, object]
 ) -> dict[str, object]:
     """The running machine that a setting `instance` names, as the admin route wants it."""
@@ -239,7 +239,7 @@ class ClockResult:
         return f"The embedded Compute Engine's clock is {self.kind}: {self.now}"
 
 
-def tick(
+def advance_clock(
     project: Project, advance_s: float | None = None, *, clock: Clock | None = None
 ) -> Story[ClockResult]:
     """Tell the emulator's time, after moving a stepped clock on where that is asked for.
@@ -253,7 +253,7 @@ def tick(
     return ClockResult(str(said.get("clock", "")), str(said.get("now", "")))
 
 
-def _setting(text: str) -> tuple[str, object]:
+def _parse_setting(text: str) -> tuple[str, object]:
     """NAME=VALUE: a number, true or false as such, zones as a list, all else as text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -270,11 +270,11 @@ def _setting(text: str) -> tuple[str, object]:
     return name, read if isinstance(read, bool | int | float | list) else value
 
 
-def _word(value: object) -> str:
+def _to_word(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _told(running: emulator_process.EmulatorProcess) -> EmulatorResult:
+def _describe(running: emulator_process.EmulatorProcess) -> EmulatorResult:
     return EmulatorResult(
         running=True,
         home=str(emulator_process.home()),

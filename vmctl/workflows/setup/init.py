@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.cloud import credentials, price_table
-from vmctl.config import FILE_NAME, Project, settings_file
+from vmctl.config import FILE_NAME, Project, find_settings
 from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.gpu import Gpu
@@ -63,7 +63,7 @@ def init(project: Project, folder: Path, given: Given, ask: Ask) -> Story[InitRe
     refuse_controls(given.command, "--command", "")
     refuse_controls(given.google_project, "--project", "")
     file = folder / FILE_NAME
-    above = None if given.force else settings_file(folder)
+    above = None if given.force else find_settings(folder)
     _refuse_unfit(folder, above)
     if above is not None:
         yield Info(f"The settings of {above} no longer apply in this folder.")

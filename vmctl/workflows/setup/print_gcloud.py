@@ -63,44 +63,44 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     plan = make_spec(project, request, zones[0], entry)
     metadata = {item["key"]: item["value"] for item in insert_body(plan)["metadata"]["items"]}
     files = {
-        key: str(_kept(key, text)) for key, text in instance_commands.long_values(metadata).items()
+        key: str(_store(key, text)) for key, text in instance_commands.long_values(metadata).items()
     }
     google = project.google_project or (LOCAL_PROJECT if project.local else "")
     place = _place(project, zones[0], google)
     steps = (
         *instance_commands.create(plan, metadata, files, google, zones[1:]),
         *instance_commands.start(place),
-        *(instance_commands.is_up(place) if request.gpu else commands.login(place, "true")),
+        *(instance_commands.check_gpu(place) if request.gpu else commands.login(place, "true")),
         *(_limit(project, place) if project.vm.restrict_ssh else ()),
     )
-    return _equivalent(project, "up", steps)
+    return _make(project, "up", steps)
 
 
 def _limit(project: Project, place: Place) -> tuple[Step, ...]:
     network = project.vm.network or "default"
-    return instance_commands.limit_ssh(place, network, firewall_description(project.owner))
+    return instance_commands.restrict_ssh(place, network, firewall_description(project.owner))
 
 
 def of_down(project: Project, delete: bool) -> Story[Equivalent]:
     """Stopping or deleting the VM."""
-    place, machine_type = yield from _found(project)
+    place, machine_type = yield from _find_place(project)
     steps = (
         instance_commands.delete(place) if delete else instance_commands.stop(place, machine_type)
     )
-    return _equivalent(project, "down", steps)
+    return _make(project, "down", steps)
 
 
 def of_push(project: Project) -> Story[Equivalent]:
     """The folder's way to the VM; raises InvalidInput for a folder that is no project."""
     refuse_unfit_root(project.root, project.file)
-    place, _ = yield from _found(project)
-    return _equivalent(project, "push", commands.push(place, project.exclude))
+    place, _ = yield from _find_place(project)
+    return _make(project, "push", commands.push(place, project.exclude))
 
 
 def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]:
     """A job in tmux; raises NotFound for a job that vmctl.toml does not have."""
     known = job_named(project, job)
-    place, _ = yield from _found(project)
+    place, _ = yield from _find_place(project)
     steps = commands.run(
         place,
         job=job,
@@ -109,7 +109,7 @@ def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]
         setup=known.setup,
         passed_on=known.env,
     )
-    return _equivalent(project, "run", steps)
+    return _make(project, "run", steps)
 
 
 def of_tunnel(
@@ -121,7 +121,7 @@ def of_tunnel(
     ports = [(name, service.port) for name, service in project.services.items()]
     forwarding = parse_forwarding(what, ports, port)
     service = project.services.get(forwarding.service or "")
-    place, _ = yield from _found(project)
+    place, _ = yield from _find_place(project)
     steps = commands.tunnel(
         place,
         service=service.name if service else what,
@@ -130,7 +130,7 @@ def of_tunnel(
         local_port=forwarding.local_port,
         remote_port=forwarding.remote_port,
     )
-    return _equivalent(project, "tunnel", steps)
+    return _make(project, "tunnel", steps)
 
 
 def of_fetch(project: Project, paths: Sequence[str], to: Path | None) -> Story[Equivalent]:
@@ -144,24 +144,24 @@ def of_fetch(project: Project, paths: Sequence[str], to: Path | None) -> Story[E
         raise InvalidInput(
             "No job in vmctl.toml lists its outputs.", hint="Name them: vmctl fetch PATH"
         )
-    place, _ = yield from _found(project)
+    place, _ = yield from _find_place(project)
     steps = commands.fetch(place, wanted, f"{to or '.'}/")
-    return _equivalent(project, "fetch", steps)
+    return _make(project, "fetch", steps)
 
 
 def of_ssh(project: Project, words: Sequence[str]) -> Story[Equivalent]:
     """Logging in, or one command."""
-    place, _ = yield from _found(project)
+    place, _ = yield from _find_place(project)
     line = remote_line(words) if words else None
-    return _equivalent(project, "ssh", commands.login(place, line))
+    return _make(project, "ssh", commands.login(place, line))
 
 
-def _equivalent(project: Project, name: str, steps: tuple[Step, ...]) -> Equivalent:
+def _make(project: Project, name: str, steps: tuple[Step, ...]) -> Equivalent:
     point = 'eval "$(vmctl --local emulator env)"' if project.local else ""
     return Equivalent(name, steps, point)
 
 
-def _found(project: Project) -> Story[tuple[Place, str]]:
+def _find_place(project: Project) -> Story[tuple[Place, str]]:
     """Where the VM is, and its machine type; the settings' answer where nobody can tell."""
     try:
         site = yield from open_site(project)
@@ -204,7 +204,7 @@ def _place(project: Project, zone: str, google_project: str) -> Place:
     )
 
 
-def _kept(key: str, text: str) -> Path:
+def _store(key: str, text: str) -> Path:
     """A file with exactly this text, under the same name for the same text."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = cache_dir() / f"{key}-{digest}"

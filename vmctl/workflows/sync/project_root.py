@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.settings.project_root import why_no_project
+from vmctl.domain.settings.project_root import reason_against
 from vmctl.folders import data_dir
 
 
@@ -19,7 +19,7 @@ def refuse_unfit_root(root: Path, file: Path | None = None) -> None:
     `file` holds the settings that make it the project's folder, if any do.
     """
     place, own = (PurePosixPath(folder.resolve()) for folder in (root, data_dir()))
-    why = why_no_project(place, _homes(), own)
+    why = reason_against(place, _homes(), own)
     if why is None:
         return
     hint = "Change to your project's folder: cd …"

@@ -347,7 +347,7 @@ def test_names_are_unique_in_a_zone_only(cloud: Cloud) -> None:
         ),
         (
             lambda api, p: api.routers().list(project=p, region="europe-west1"),
-            501,
+            400,
             "does not implement compute.routers.list",
         ),
     ],

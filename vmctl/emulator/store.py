@@ -18,6 +18,19 @@ from typing import NamedTuple
 from .errors import Json
 from .machines.file_modes import write_file
 
+# What everyone who reads a resource takes for granted
+REQUIRED = {
+    "instances": (
+        "id", "name", "status", "machineType", "disks", "networkInterfaces", "metadata",
+        "scheduling", "resourceStatus", "selfLink",
+    ),
+    "disks": ("id", "name", "sizeGb", "type", "selfLink"),
+    "snapshots": ("id", "name", "status", "diskSizeGb", "selfLink"),
+    "operations": ("name", "status", "insertTime", "operationType", "targetId", "targetLink"),
+    "projects": ("id", "commonInstanceMetadata", "selfLink"),
+    "addresses": ("id", "address", "selfLink"),
+}  # fmt: skip
+
 log = logging.getLogger("vmctl.emulator")
 
 
@@ -59,6 +72,8 @@ class Store:
             try:
                 saved = json.loads(file.read_bytes())
                 record = Record(key, {**saved["body"]}, {**saved["private"]})
+                if missing := set(REQUIRED.get(collection, ())) - set(record.body):
+                    raise KeyError(*missing)
             except (ValueError, KeyError, TypeError) as error:
                 log.error("%s cannot be read and is set aside: %r", file, error)
                 file.rename(file.with_name(f"{file.name}.unreadable"))
@@ -75,9 +90,9 @@ class Store:
 
     def save(self, record: Record) -> None:
         """Save a new or changed resource; it is on disk when this returns."""
+        write_json(self._file(record.key), {"body": record.body, "private": record.private})
         self._collection(record.key)[record.key] = record
         self._changes[record.key.collection] += 1
-        write_json(self._file(record.key), {"body": record.body, "private": record.private})
         self.watch(record, False)
 
     def delete(self, key: Key) -> None:

@@ -8,6 +8,7 @@ allows some public addresses allows it, and a rule that denies only some does no
 from __future__ import annotations
 
 import ipaddress
+import logging
 
 from ..errors import Json
 from ..http import urls
@@ -20,6 +21,8 @@ _NOT_THE_INTERNET = [
     ipaddress.ip_network(text)
     for text in ("35.235.240.0/20", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 ]
+
+log = logging.getLogger("vmctl.emulator")
 
 
 class SshFirewall:
@@ -64,7 +67,7 @@ def allows_ssh(store: Store, record: Record, source: ipaddress.IPv4Network | Non
     if store.get(Key(project, "networks", urls.GLOBAL, "default")) is None:
         return True  # the rules were never read: they are Google's defaults
     tags = set(record.body.get("tags", {}).get("items", ()))
-    rules = [rule.body for rule in store.find("firewalls", project)]
+    rules = [rule.body for rule in store.find("firewalls", project) if _is_readable(rule)]
     for rule in sorted(rules, key=lambda rule: (rule["priority"], "allowed" in rule)):
         if not _applies_to_ssh(rule, tags):
             continue
@@ -78,6 +81,20 @@ def allows_ssh(store: Store, record: Record, source: ipaddress.IPv4Network | Non
         if "allowed" in rule and any(map(_is_public, ranges)):
             return True
     return False
+
+
+def _is_readable(record: Record) -> bool:
+    """Whether a saved rule means something; one that does not must not stop the machines."""
+    rule = record.body
+    try:
+        list(map(_includes_ssh, [*rule.get("allowed", ()), *rule.get("denied", ())]))
+        list(map(_is_public, rule.get("sourceRanges", ())))
+        return bool(
+            rule["priority"] >= 0 and rule["direction"] and rule["disabled"] in (True, False)
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.error("the firewall rule %s cannot be read and is ignored: %r", record.key.path, error)
+        return False
 
 
 def _applies_to_ssh(rule: Json, tags: set[str]) -> bool:

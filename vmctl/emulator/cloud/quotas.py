@@ -195,7 +195,9 @@ class Quotas:
         spot = _is_spot(record)
         zone = urls.last(record.key.scope)
         region = urls.region_of(zone)
-        machine = self._catalog.machine_types(zone)[urls.last(body["machineType"])]
+        machine = self._catalog.machine_types(zone).get(urls.last(body["machineType"]))
+        if machine is None:  # of an older catalogue
+            return usage
         usage["CPUS_ALL_REGIONS"] = machine.cpus
         cpus = _SERIES_CPUS.get(machine.series, "CPUS")
         if spot and self._limit("PREEMPTIBLE_CPUS", region):
@@ -228,8 +230,8 @@ class Quotas:
 
 
 def _disk_metric(disk: Record) -> str:
-    ssd = DISK_TYPES[urls.last(disk.body["type"])].ssd
-    return "SSD_TOTAL_GB" if ssd else "DISKS_TOTAL_GB"
+    kind = DISK_TYPES.get(urls.last(disk.body["type"]))
+    return "SSD_TOTAL_GB" if kind is not None and kind.ssd else "DISKS_TOTAL_GB"
 
 
 def _is_spot(instance: Record) -> bool:

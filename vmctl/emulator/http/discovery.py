@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +20,14 @@ from urllib.parse import unquote
 from ..errors import ApiError, Json, invalid_field, unparsable
 
 SOUND_KEPT = 4096  # replies
+NAME_LIMIT = 200  # characters of a parameter in a path: it becomes a file's name
+# How Google's documents call integers, and the least and the greatest of each
+INTEGERS = {
+    "int32": (-(2**31), 2**31 - 1),
+    "uint32": (0, 2**32 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint64": (0, 2**64 - 1),
+}
 # Sent by gcloud and by the client libraries, whichever revision of the document they hold.
 _ALWAYS_ALLOWED = {"returnPartialSuccess", "$prettyPrint", "$alt", "$unique"}
 _REFERENCE = re.compile(r'"\$ref": "(\w+)"')
@@ -97,11 +105,20 @@ class Discovery:
         return None
 
     def check_parameters(self, match: Match, query: dict[str, str]) -> None:
-        """Raise ApiError(400) for a malformed path parameter or an unknown query parameter."""
+        """Raise ApiError(400) for a malformed, an unknown or a missing parameter."""
         for name, value in match.path.items():
             pattern = match.method.parameters.get(name, {}).get("pattern")
             if pattern and not re.fullmatch(pattern, value):
                 raise invalid_field(name, value, f"Must be a match of regex '{pattern}'")
+            if len(value) > NAME_LIMIT:
+                raise invalid_field(name, value, f"Must be at most {NAME_LIMIT} characters long")
+        for name, parameter in match.method.parameters.items():
+            if parameter["location"] != "query":
+                continue
+            if name in query:
+                _check_parameter(name, parameter, query[name])
+            elif parameter.get("required"):
+                raise ApiError(400, "required", f"Required field '{name}' not specified")
         for name in query:
             if name not in match.method.parameters and name not in self._common:
                 raise unparsable(
@@ -109,11 +126,26 @@ class Discovery:
                     f"parameter. Field '{name}' could not be found in request message."
                 )
 
-    def check_request(self, schema: str, body: Json) -> None:
-        """Raise ApiError(400), worded like Google's, when a request body breaks its schema."""
+    def check_request(self, schema: str, body: Json) -> Json:
+        """Return a request's body with 64-bit numbers as strings, as replies spell them.
+
+        ApiError(400), worded like Google's, when it breaks its schema."""
         error = next(iter(self._errors("in", schema, body)), None)
         if error is not None:
             raise _to_api_error(error)
+        spelt: Json = self._spell_numbers({"$ref": schema}, body)
+        return spelt
+
+    def _spell_numbers(self, schema: Json, value: Any) -> Any:
+        schema = self._schemas[schema["$ref"]] if "$ref" in schema else schema
+        if isinstance(value, dict):
+            known, other = schema.get("properties", {}), schema.get("additionalProperties", {})
+            return {k: self._spell_numbers(known.get(k, other), v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self._spell_numbers(schema.get("items", {}), item) for item in value]
+        if schema.get("format") in INTEGERS and not isinstance(value, bool):
+            return str(int(value)) if schema["type"] == "string" else int(value)
+        return value
 
     def check_response(self, schema: str, body: Json) -> None:
         """Raise ValueError when one of the emulator's replies breaks Google's schema: a bug here.
@@ -138,7 +170,7 @@ class Discovery:
         return sorted(validator.iter_errors(body), key=lambda e: [str(p) for p in e.absolute_path])
 
     def _make_validator(self, direction: str, schema: str) -> Any:
-        from jsonschema import Draft202012Validator
+        from jsonschema import Draft202012Validator, FormatChecker
 
         needed: Json = {}
         names = [schema]
@@ -146,7 +178,34 @@ class Discovery:
             if (name := names.pop()) not in needed:
                 needed[name] = _convert(self._schemas[name], direction)
                 names += _REFERENCE.findall(json.dumps(self._schemas[name]))
-        return Draft202012Validator({"$ref": f"#/$defs/{schema}", "$defs": needed})
+        formats = FormatChecker(formats=())
+        for name in INTEGERS:
+            formats.checks(name)(partial(is_integer, name))
+        return Draft202012Validator(
+            {"$ref": f"#/$defs/{schema}", "$defs": needed}, format_checker=formats
+        )
+
+
+def is_integer(format: str, value: object) -> bool:
+    """Whether a number, or a text that stands for one, is within the range of a format."""
+    low, high = INTEGERS[format]
+    if isinstance(value, str):
+        return re.fullmatch("-?[0-9]{1,20}", value) is not None and low <= int(value) <= high
+    return not isinstance(value, (int, float)) or low <= value <= high
+
+
+def _check_parameter(name: str, parameter: Json, value: str) -> None:
+    """Raise ApiError(400) for a query parameter that is not of its type."""
+    where = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+    kind, form = parameter["type"], parameter.get("format")
+    if kind == "boolean" and value.lower() not in ("true", "false"):
+        raise unparsable(f"Invalid value at '{where}' (TYPE_BOOL), \"{value}\"")
+    if form in INTEGERS and not is_integer(form, value):
+        raise unparsable(f"Invalid value at '{where}' (TYPE_{form.upper()}), \"{value}\"")
+    if "enum" in parameter and value not in parameter["enum"]:
+        raise unparsable(f"Invalid value at '{where}' (TYPE_ENUM), \"{value}\"")
+    if "pattern" in parameter and not re.fullmatch(parameter["pattern"], value):
+        raise invalid_field(name, value, f"Must be a match of regex '{parameter['pattern']}'")
 
 
 def _methods(node: Json) -> Iterator[Method]:
@@ -181,13 +240,16 @@ def _convert(schema: Json, direction: str) -> Json:
         return {"type": "array", "items": _convert(schema["items"], direction)}
     if kind == "string":
         return _convert_string(schema, direction)
-    return {} if kind == "any" else {"type": kind}
+    result: Json = {} if kind == "any" else {"type": kind}
+    if schema.get("format") in INTEGERS:
+        result["format"] = schema["format"]
+    return result
 
 
 def _convert_string(schema: Json, direction: str) -> Json:
     result: Json = {"type": "string"}
     if schema.get("format") in ("int64", "uint64"):
-        result["pattern"] = r"^-?[0-9]{1,19}\Z"
+        result["format"] = schema["format"]
         if (
             direction == "in"
         ):  # Google takes a 64-bit number as a number too, and always answers a string
@@ -212,6 +274,10 @@ def _to_api_error(error: Any) -> ApiError:
     report: dict[str, Callable[[], ApiError]] = {
         "additionalProperties": lambda: _unknown_name(error, field),
         "enum": lambda: unparsable(f"Invalid value at '{field}' (TYPE_ENUM), \"{error.instance}\""),
+        "format": lambda: unparsable(
+            f"Invalid value at '{field}' (TYPE_{error.validator_value.upper()}), "
+            f"{json.dumps(error.instance)[:200]}"
+        ),
         "pattern": lambda: invalid_field(
             field, error.instance, f"Must be a match of regex '{error.validator_value[4:-3]}'"
         ),

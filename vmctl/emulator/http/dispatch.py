@@ -16,7 +16,7 @@ from ..cloud.cloud import Cloud
 from ..cloud.lifecycle import Lifecycle
 from ..cloud.operations import check_request_id
 from ..errors import ApiError, Json, OperationError, unparsable
-from .discovery import Discovery, Match
+from .discovery import Discovery, Match, Method
 from .field_mask import select
 from .permissions import check_permission
 
@@ -89,8 +89,6 @@ class Dispatcher:
             return Reply(refused.code, refused.body())
         except RecursionError:
             return Reply(400, unparsable("The request is nested too deeply.").body())
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell
-            return Reply(400, unparsable("Invalid JSON payload received. Not Unicode.").body())
         except OSError as error:
             log.exception("%s %s failed", http_method, path[:500])
             unkept = ApiError(500, "internalError", f"The emulator cannot keep its state: {error}")
@@ -109,14 +107,15 @@ class Dispatcher:
     async def _handle(self, match: Match, path: str, query: dict[str, str], raw: bytes) -> Json:
         method = match.method
         self._discovery.check_parameters(match, query)
+        query = {k: v.lower() if _is_boolean(method, k) else v for k, v in query.items()}
         check_permission(method.id, match.path.get("project"), unquote(path[len(PREFIX) :]))
         body: Json = {}
         if method.request is not None:
             body = {k: _without_nulls(v) for k, v in parse_object(raw).items() if v is not None}
-            self._discovery.check_request(method.request, body)
+            body = self._discovery.check_request(method.request, body)
         handler = self._handlers.get(method.id)
         if handler is None:
-            raise ApiError(501, "notImplemented", f"The emulator does not implement {method.id}.")
+            raise ApiError(400, "notImplemented", f"The emulator does not implement {method.id}.")
         url_path = unquote(path[len(PREFIX) :])
         call = Call(self._cloud, self._lifecycle, method.id, url_path, match.path, query, body)
         answer = self._answered_before(call, method.parameters)
@@ -139,14 +138,26 @@ class Dispatcher:
 def parse_object(raw: bytes) -> Json:
     """Parse the body of a request, {} if it is empty; ApiError(400) unless it is an object."""
     try:
-        body: object = json.loads(raw.strip() or b"{}")
+        body: object = json.loads(raw.strip() or b"{}", parse_constant=_refuse_constant)
+        if b"\\u" in raw or b"\xed" in raw:
+            json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair cannot be saved
     except RecursionError:
         raise unparsable("The request is nested too deeply.") from None
+    except UnicodeError:
+        raise unparsable("Invalid JSON payload received. Not Unicode.") from None
     except ValueError as error:
         raise unparsable(f"Invalid JSON payload received. {error}") from None
     if not isinstance(body, dict):
         raise unparsable("Invalid JSON payload received. Expected an object.")
     return body
+
+
+def _is_boolean(method: Method, parameter: str) -> bool:
+    return bool(method.parameters.get(parameter, {}).get("type") == "boolean")
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not a value of JSON.")
 
 
 def _without_nulls(value: object) -> object:

@@ -123,7 +123,7 @@ async def insert(call: Call) -> Json:
         raise invalid_field("resource.type", kind.name, "Local SSDs exist only with an instance.")
     for other in ("sourceDisk", "sourceInstantSnapshot"):
         if other in call.body:
-            raise ApiError(501, "notImplemented", f"The emulator has no disks from {other}.")
+            raise ApiError(400, "notImplemented", f"The emulator has no disks from {other}.")
     copied = call.body.get("sourceSnapshot")
     snapshot = snapshots.resolve(call, "resource.sourceSnapshot", copied) if copied else None
     size = choose_size_gb("resource.sizeGb", call.body.get("sizeGb"), kind, image, snapshot)

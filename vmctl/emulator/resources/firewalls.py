@@ -6,13 +6,21 @@ ports cannot be reached at all.
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from ..clock import stamp
 from ..cloud.call import Call, Handler
-from ..errors import Json, bad_request, invalid_field, not_found
+from ..errors import ApiError, Json, bad_request, invalid_field, not_found
 from ..http import paging, urls
 from ..store import Key, Record
+from . import instance_body
 
 _BORN = "2015-01-01T00:00:00.000-08:00"
+PORT_LIMIT = 65535  # of priorities, too
+_OUTPUT_ONLY = ("kind", "id", "creationTimestamp", "selfLink")
+_WITH_PORTS = ("tcp", "6", "udp", "17", "sctp", "132")
+_PROTOCOLS = ("all", "tcp", "udp", "icmp", "esp", "ah", "sctp", "ipip")
 _DEFAULTS: dict[str, tuple[list[Json], list[str]]] = {
     "default-allow-icmp": ([{"IPProtocol": "icmp"}], ["0.0.0.0/0"]),
     "default-allow-internal": (
@@ -43,17 +51,28 @@ async def patch(call: Call) -> Json:
     """firewalls.patch: the given fields replace the old ones."""
     _ensure_defaults(call)
     record = call.find("firewalls", call.path["firewall"])
-    changed = {name: value for name, value in call.body.items() if name not in ("id", "selfLink")}
-    if changed.get("name", record.key.name) != record.key.name:
-        raise invalid_field("resource.name", changed["name"], "The name cannot be changed.")
-    if "allowed" in changed:
-        record.body.pop("denied", None)
-    if "denied" in changed:
-        record.body.pop("allowed", None)
-    record.body = _complete(call, record.key, record.body | changed)
-    call.cloud.store.save(record)
+    kept = dict(record.body)
+    if call.body.get("allowed"):
+        kept.pop("denied", None)
+    if call.body.get("denied"):
+        kept.pop("allowed", None)
+    return await _replace(call, record, kept | call.body)
+
+
+async def update(call: Call) -> Json:
+    """firewalls.update: the given fields are the whole rule."""
+    _ensure_defaults(call)
+    return await _replace(call, call.find("firewalls", call.path["firewall"]), dict(call.body))
+
+
+async def _replace(call: Call, record: Record, body: Json) -> Json:
+    if body.get("name", record.key.name) != record.key.name:
+        raise invalid_field("resource.name", body["name"], "The name cannot be changed.")
+    shown = _complete(call, record.key, body)
+    changed = Record(record.key, shown | {k: record.body[k] for k in _OUTPUT_ONLY})
+    call.cloud.store.save(changed)
     await call.cloud.firewall.apply_rules(call.project)
-    return call.done("patch", record)
+    return call.done("patch", changed)
 
 
 async def get(call: Call) -> Json:
@@ -113,16 +132,20 @@ async def get_subnetwork(call: Call) -> Json:
 
 
 def _complete(call: Call, key: Key, body: Json) -> Json:
+    """Return the rule that a request describes; ApiError(400) for one that Google refuses."""
+    body = {name: value for name, value in body.items() if name not in _OUTPUT_ONLY and value != []}
     if ("allowed" in body) == ("denied" in body):
         raise bad_request("Exactly one of allowed and denied must be specified for a firewall.")
     network = body.get("network", "global/networks/default")
     if urls.last(network) != "default":
         raise not_found(f"projects/{key.project}/global/networks/{urls.last(network)}")
-    body["network"] = urls.link(key.project, urls.GLOBAL, "networks", "default")
-    if body.get("direction", "INGRESS") == "INGRESS" and not (
-        body.get("sourceRanges") or body.get("sourceTags")
-    ):
+    egress = body.get("direction") == "EGRESS"
+    for name in ("sourceRanges", "sourceTags", "sourceServiceAccounts"):
+        if egress and name in body:
+            raise bad_request(f"{name} cannot be specified for a firewall with direction EGRESS.")
+    if not egress and not (body.get("sourceRanges") or body.get("sourceTags")):
         body["sourceRanges"] = ["0.0.0.0/0"]
+    _check(body)
     return {
         "kind": "compute#firewall",
         "id": urls.new_id(),
@@ -132,8 +155,59 @@ def _complete(call: Call, key: Key, body: Json) -> Json:
         "disabled": False,
         "logConfig": {"enable": False},
         **body,
+        "name": key.name,
+        "network": urls.link(key.project, urls.GLOBAL, "networks", "default"),
         "selfLink": urls.ROOT + key.path,
     }
+
+
+def _check(body: Json) -> None:
+    """Raise ApiError(400) for a priority, protocol, port, range or tag that means nothing."""
+    if not 0 <= body.get("priority", 1000) <= PORT_LIMIT:
+        raise invalid_field(
+            "resource.priority", body["priority"], f"Must be between 0 and {PORT_LIMIT}, inclusive"
+        )
+    verb = "allowed" if "allowed" in body else "denied"
+    for index, rule in enumerate(body[verb]):
+        field = f"resource.{verb}[{index}]"
+        if not rule.get("IPProtocol"):
+            raise ApiError(400, "required", f"Required field '{field}.IPProtocol' not specified")
+        protocol = rule["IPProtocol"].lower()
+        if protocol not in _PROTOCOLS and not _is_number(protocol, 255):
+            raise invalid_field(
+                f"{field}.IPProtocol", rule["IPProtocol"], "Must be a known protocol or its number."
+            )
+        for place, text in enumerate(rule.get("ports", ())):
+            if protocol not in _WITH_PORTS:
+                raise invalid_field(
+                    f"{field}.ports[{place}]",
+                    text,
+                    "Ports may only be specified on rules whose protocol is one of "
+                    "[TCP, UDP, SCTP].",
+                )
+            first, _, last = text.partition("-")
+            ends = (first, last) if "-" in text else (first, first)
+            if not all(_is_number(end, PORT_LIMIT) for end in ends) or int(ends[0]) > int(ends[1]):
+                raise invalid_field(
+                    f"{field}.ports[{place}]",
+                    text,
+                    f"Must be an integer or a range of integers between 0 and {PORT_LIMIT}.",
+                )
+    for name in ("sourceRanges", "destinationRanges"):
+        for index, text in enumerate(body.get(name, ())):
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                raise invalid_field(
+                    f"resource.{name}[{index}]", text, "Must be a valid CIDR address range."
+                ) from None
+    for name in ("sourceTags", "targetTags"):
+        for index, tag in enumerate(body.get(name, ())):
+            instance_body.check_name(f"resource.{name}[{index}]", tag)
+
+
+def _is_number(text: str, limit: int) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and int(text) <= limit
 
 
 def _ensure_defaults(call: Call) -> None:
@@ -168,6 +242,7 @@ def _network(call: Call) -> Json:
 METHODS: dict[str, Handler] = {
     "compute.firewalls.insert": insert,
     "compute.firewalls.patch": patch,
+    "compute.firewalls.update": update,
     "compute.firewalls.get": get,
     "compute.firewalls.list": list_firewalls,
     "compute.firewalls.delete": delete,

@@ -37,7 +37,7 @@ async def insert(call: Call) -> Json:
     key = call.new_key("instances")
     for parameter in ("sourceInstanceTemplate", "sourceMachineImage"):
         if parameter in call.query:
-            raise ApiError(501, "notImplemented", f"The emulator does not support {parameter}.")
+            raise ApiError(400, "notImplemented", f"The emulator does not support {parameter}.")
     machine = instance_body.resolve_machine_type(call, zone)
     gpus = instance_body.resolve_accelerators(call, zone, machine)
     instance_id = urls.new_id()

@@ -80,7 +80,7 @@ def run() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the program, at once where a question goes on whose answer nobody wants any more.
+    """End the program, at once where a background request is still running that nothing needs.
 
     A thread that the interpreter finds inside a compiled library when it takes itself apart ends
     the process with SIGABRT, whatever the command's exit code was.

@@ -36,7 +36,9 @@ from vmctl.domain.settings.vm_settings import VmSettings
 
 FILE_NAME = "vmctl.toml"
 OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL")
-SAFE_DIRECTORY = "VMCTL_SAFE_DIRECTORY"  # folders whose settings count, whoever owns them; or *
+SAFE_DIRECTORY = (
+    "VMCTL_SAFE_DIRECTORY"  # folders whose settings count, regardless of their owner; or *
+)
 LARGEST_FILE = 1 << 20  # bytes of settings
 LONGEST_KEY = 100
 TENSORBOARD_PORT = 8898
@@ -176,7 +178,7 @@ def load_project(
 
 
 def find_settings(start: Path) -> Path | None:
-    """The file that holds the settings of a folder, whoever owns it; None where there is none."""
+    """The file that holds the settings of a folder, regardless of its owner; None without one."""
     return _find_file(start, "*")[0]
 
 

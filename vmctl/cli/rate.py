@@ -15,7 +15,7 @@ class TransferRate:
         self._seen: deque[tuple[float, int]] = deque()
 
     def record(self, done_bytes: int, now_s: float) -> None:
-        """So many bytes are done now; fewer than before begins anew."""
+        """This many bytes are done now; fewer than before starts over."""
         if self._seen and done_bytes < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now_s, done_bytes))

@@ -197,7 +197,7 @@ class Screen:
             terminal.line(*parts)
 
     def note(self, text: str) -> None:
-        """A line beside the result, on standard error."""
+        """A line for people on standard error, apart from the result."""
         if not self.quiet and not self.as_json:
             self._line(text)
 

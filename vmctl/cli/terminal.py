@@ -149,7 +149,7 @@ def _print(stream: TextIO, text: str, end: str) -> None:
         settle()
         print(text, end=end, file=stream, flush=True)
     except OSError as error:
-        # what goes beside the result ends nothing, when its disk is full: no tunnel in the
+        # a full disk under standard error ends nothing: no tunnel in the
         # background, and no command with another exit code than its own
         if stream is not sys.stderr or error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 
 class VmctlError(Exception):
-    """A failure told in one sentence, with a hint that says what to do next."""
+    """A failure in one sentence, with a hint that says what to do next."""
 
     exit_code: ClassVar[int] = 1
 
@@ -28,9 +28,9 @@ class VmctlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        # where it was tried, what was said there, what to do: told before the message
+        # where it was tried, Google's answer, what to do: shown before the message
         self.attempts: Sequence[Mapping[str, object]] = ()
-        # what was seen that proves it, such as the end of a log: told before the message, too
+        # what proves it, such as the end of a log: shown before the message as well
         self.evidence: Sequence[str] = ()
 
 

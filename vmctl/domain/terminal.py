@@ -1,6 +1,6 @@
 """What a terminal may be sent: text with its controls made visible, and a job's own bytes, cleaned.
 
-Text of ours (names, messages, settings, tables) shows every control character as an escape such as
+vmctl's text (names, messages, settings, tables) shows every control character as an escape such as
 \\x1b. What a job writes keeps its colours and what progress bars need, and nothing else that a
 terminal would obey: a terminal also takes orders to fill the clipboard, to rename its window, or to
 type an answer into the user's shell.
@@ -84,7 +84,7 @@ LONGEST = 128  # characters of one sequence; no honest one is half as long
 
 # Every byte that is not plain text, before anything is decoded.
 _DOUBTFUL_BYTES = bytes([*range(8), 11, 12, *range(14, 32), *range(0x7F, 0xA0)])
-# And after it: a raw byte that is no UTF-8 has become one of U+DC80 to U+DCFF.
+# And after it: a raw byte that is not UTF-8 has become one of U+DC80 to U+DCFF.
 _DOUBTFUL = r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 
 

@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A name or a message of the VM on one line: nothing in it can pass for a line of ours."""
+    """A name or a message of the VM on one line: nothing in it can pass for a line of vmctl's."""
     return visible(text, keep="")
 
 
@@ -89,7 +89,7 @@ _KINDS: Mapping[str, type[VmctlError]] = {
 
 
 def guest_error(error: Mapping[str, Any]) -> VmctlError:
-    """The error that a helper on the VM told, as one of ours.
+    """The error that a helper on the VM reported, as a VmctlError.
 
     A hint is typed by people: the VM's is shown only where it is plain words about vmctl, with
     nothing that a shell would take for more.

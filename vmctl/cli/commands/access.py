@@ -213,9 +213,9 @@ def _in_terminal(
             if open_:
                 _open(screen, event.url)
 
-    told = story(context.project(), what, port, any_port=any_port, background=supervise)
+    events = story(context.project(), what, port, any_port=any_port, background=supervise)
     try:
-        screen.play(told, watch)
+        screen.play(events, watch)
     except KeyboardInterrupt:
         if not ready:
             raise

@@ -183,20 +183,20 @@ def _split_flags(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]
     return tuple(word for word in words if word not in flags), flags.intersection(words)
 
 
-def _follow(screen: Screen, story: Story[RunResult], begun: bool) -> RunResult:
+def _follow(screen: Screen, story: Story[RunResult], started: bool) -> RunResult:
     """Follow a run; Ctrl-C leaves it going, says so, and ends with success.
 
-    Before anything has begun Ctrl-C is an ordinary stop.
+    Before the run has started Ctrl-C is an ordinary stop.
     """
 
     def watch(event: Event) -> None:
-        nonlocal begun
-        begun = begun or isinstance(event, RunStarted)
+        nonlocal started
+        started = started or isinstance(event, RunStarted)
 
     try:
         return screen.play(story, watch)
     except KeyboardInterrupt:
-        if not begun:
+        if not started:
             raise
         screen.note(
             "\n"

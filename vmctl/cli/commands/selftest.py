@@ -45,18 +45,18 @@ def selftest(
 
     project = selftest_project(context.project(), real=real)
     screen = context.screen()
-    begun = False
+    agreed = False
 
     def agree(plan: SelftestPlan) -> bool:
-        nonlocal begun
+        nonlocal agreed
         question = f"{plan.text}\nGo ahead?" if screen.quiet else "Go ahead?"
-        begun = not plan.real or screen.confirm(question, without_terminal=True)
-        return begun
+        agreed = not plan.real or screen.confirm(question, without_terminal=True)
+        return agreed
 
     try:
         result = screen.play(story(project, trace=trace, confirm=agree))
     except BaseException:
-        if begun:
+        if agreed:
             screen.note("\nDeleting what the self-test made.")
             try:
                 screen.play(clean_up(project))

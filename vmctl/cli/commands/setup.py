@@ -106,7 +106,7 @@ def _show(screen: Screen, result: Checkup) -> None:
 
 
 def format_result(finding: CheckResult) -> Iterator[tuple[Part, ...]]:
-    """One finding: a mark, the check and what was found; below it how to mend it."""
+    """One finding: a mark, the check and what was found; below it how to fix it."""
     from vmctl.domain.readiness.checks import CheckStatus
 
     mark = {

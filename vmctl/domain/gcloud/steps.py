@@ -71,7 +71,7 @@ class Place:
 
     @property
     def rsync_shell(self) -> tuple[str, ...]:
-        """How rsync is told about it."""
+        """rsync's option for it."""
         return ("-e", str(command(*self.ssh))) if self.through_iap else ()
 
     @property

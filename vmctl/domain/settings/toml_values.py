@@ -25,7 +25,7 @@ _LIKE = {str: '"…"', int: "100", float: "1.5", bool: "true", list: '["…"]'}
 
 
 def check_type(value: object, kind: type[T], key: str, file: str) -> T:
-    """The value, which is of this type; a truth is no number."""
+    """The value, if it is of this type; a boolean is not a number."""
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise _mistyped(value, kind, key, file)

@@ -19,7 +19,7 @@ SECOND_LOOK_S = 1.0
 def selftest_labels(project: Project) -> dict[str, str]:
     """On everything that a self-test makes.
 
-    The last one stands beside the name: a project of the user's may be called the same, and its VM
+    The last one supplements the name: a project of the user's may be called the same, and its VM
     is not ours to delete.
     """
     return {**labels_for(project.owner, project.name), SELFTEST_LABEL: "1"}

@@ -17,7 +17,7 @@ from vmctl.workflows.base.site import Site
 
 @dataclass(slots=True)
 class Findings:
-    """The findings in the order in which they were made; each is told as it is written down."""
+    """The findings in the order in which they were made; each is reported as it is recorded."""
 
     findings: list[AssumptionResult] = field(default_factory=list)
 

@@ -111,9 +111,13 @@ def _check_disk_quota(run: SelftestRun, meter: Meter | None) -> Story[None]:
     done = yield from wait_operation(run.site, asked, "selftest")
     failure = done.failure
     if failure is None:
-        gone = run.compute.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
-        gone = yield from wait_operation(run.site, gone, "selftest")
-        left = "" if gone.failure is None or not_found(gone) else f"; {failure_text(gone.failure)}"
+        deletion = run.compute.change("disks", "delete", disk, zone=run.plan.zone, disk=disk)
+        deletion = yield from wait_operation(run.site, deletion, "selftest")
+        left = (
+            ""
+            if deletion.failure is None or not_found(deletion)
+            else f"; {failure_text(deletion.failure)}"
+        )
         yield findings.record(
             name, False, f"a disk of {size_gb} GB was made, and deleted again{left}"
         )

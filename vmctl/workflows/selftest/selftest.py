@@ -127,8 +127,8 @@ def selftest(
 ) -> Story[SelftestResult]:
     """Look at every assumption that a small machine can show; delete all that was made.
 
-    `project` comes from `selftest_project`. What ends it early is told in the result. After an
-    interruption nothing more can be told from here: the caller plays `clear_up`.
+    `project` comes from `selftest_project`. What ended it early is in the result. After an
+    interruption nothing more is reported from here: the caller plays `clean_up`.
     """
     clock = clock or Clock()
     began = clock.monotonic()

@@ -1,7 +1,7 @@
 """`vmctl doctor`: everything that `up` will need, looked at in the order in which it needs it.
 
-Nothing is changed and nothing is asked for. What cannot be looked at, because something before
-it is broken, is said to be unchecked; the rest is looked at all the same.
+Nothing is changed or requested. What cannot be checked because something before it is broken is
+reported as not checked; the rest is checked anyway.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _check_settings(
 def _check_credentials(
     project: Project, findings: list[CheckResult]
 ) -> credentials.Identity | None:
-    """Whoever Google will take us for, proven by a token; None where there is nobody."""
+    """The identity that Google accepts, proven by a token; None without one."""
     if project.local:
         findings.append(CheckResult.ok(Check.CREDENTIALS, "none are needed for --local"))
         return None
@@ -137,7 +137,7 @@ def _project_origin(project: Project, found: credentials.Identity | None) -> str
 
 
 def _classify_refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:
-    """Which rung a refusal of the first question is: the project, the API or billing."""
+    """Which check a refused first request fails: the project, the API or billing."""
     failure = resources.failure_behind(error)
     fine = CheckResult.ok(Check.API, "Compute Engine answers")
     if failure is None:

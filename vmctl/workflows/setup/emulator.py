@@ -36,8 +36,8 @@ class EmulatorResult:
             return f"The embedded Compute Engine is off; its data is in {self.home}."
         lines = [f"The embedded Compute Engine answers at {self.url} (process {self.pid})."]
         lines.append(f"Machines: {self.mode}; project {self.google_project}; in {self.home}.")
-        told = (str(self.about.get("bounds", "")), self.note or "")
-        return "\n".join([*lines, *filter(None, told)])
+        notes = (str(self.about.get("bounds", "")), self.note or "")
+        return "\n".join([*lines, *filter(None, notes)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def of_down(project: Project, delete: bool) -> Story[Equivalent]:
 
 
 def of_push(project: Project) -> Story[Equivalent]:
-    """The folder's way to the VM; raises InvalidInput for a folder that is no project."""
+    """Sending the folder to the VM; raises InvalidInput for a folder that cannot be a project."""
     refuse_unfit_root(project.root, project.file)
     place, _ = yield from _find_place(project)
     return _make(project, "push", commands.push(place, project.exclude))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.names import posix_user, slug
+from vmctl.domain.names import owner_label, posix_user, slug
 from vmctl.domain.settings import vm_settings
 from vmctl.domain.settings.toml_values import (
     check_folder,
@@ -163,7 +163,7 @@ def load_project(
     return Project(
         root=root,
         name=_make_name(name),
-        owner=slug(environ.get("VMCTL_OWNER") or _get_local_user(), limit=20),
+        owner=owner_label(environ.get("VMCTL_OWNER") or _get_local_user()),
         local=local,
         google_project=environ.get("VMCTL_PROJECT") or get_text(table, "project", where),
         vm=vm,
@@ -258,7 +258,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
                 f"{file} is larger than {LARGEST_FILE >> 20} MiB, which is too large for settings.",
                 hint="Check its content.",
             )
-        return tomllib.loads(text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
+        return tomllib.loads(text.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(
             f"{file} is not valid TOML: {error}.", hint="Fix the line named above."

@@ -53,6 +53,24 @@ def test_the_file_is_found_from_a_folder_below(tmp_path: Path) -> None:
     assert project(tmp_path / "p" / "a" / "b").root == tmp_path / "p"
 
 
+@pytest.mark.parametrize("name", ["vmctl.toml", "pyproject.toml"])
+def test_a_byte_order_mark_at_the_start_of_settings_is_skipped(tmp_path: Path, name: str) -> None:
+    table = "vm" if name == "vmctl.toml" else "tool.vmctl.vm"
+    (tmp_path / name).write_text(f'[{table}]\r\ngpu = "p4"\r\n', encoding="utf-8-sig")
+    assert project(tmp_path).vm.gpu == "p4"
+
+
+def test_an_owner_without_ascii_letters_gets_a_label_of_its_own(tmp_path: Path) -> None:
+    owners = ["日本", "田中", "—", "日本"]
+    labels = [project(tmp_path, VMCTL_OWNER=owner).owner for owner in owners]
+    assert labels[0] == labels[3]
+    assert len(set(labels)) == 3
+    for label in labels:
+        assert label == slug(label, limit=20) != ""
+    made = project(tmp_path / "p", VMCTL_OWNER="日本")
+    assert made.instance_name == f"{labels[0]}-p"
+
+
 def test_pyproject_serves_as_well(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.vmctl.vm]\ngpu = "p4"\n', encoding="utf-8")
     assert project(tmp_path).vm.gpu == "p4"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -19,6 +20,12 @@ def slug(text: str, limit: int = 63) -> str:
     if joined and not joined[0].isalpha():
         joined = f"p-{joined}"
     return joined[:limit].rstrip("-")
+
+
+def owner_label(user: str) -> str:
+    """Who owns a VM, as its label says; a name without ASCII letters or digits becomes a digest."""
+    label = slug(user, limit=20)
+    return label or f"u-{hashlib.sha256(user.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def posix_user(name: str) -> str:

@@ -81,14 +81,51 @@ def _is_short(base: str) -> bool:
     return len(os.fsencode(base)) <= LONGEST_BASE and "\n" not in base and "${" not in base
 
 
-def _home(kind: str) -> Path:
-    chosen = os.environ.get("VMCTL_HOME")
+def emulator_home() -> Path:
+    """The folder that holds the embedded Compute Engine's machines, keys and record."""
+    chosen = _chosen("VMCTL_EMULATOR_HOME")
     if chosen:
-        if "\n" in chosen or "${" in chosen:  # OpenSSH cannot name a key there
+        return chosen.resolve()
+    if os.geteuid() == 0:
+        # its machines run under unprivileged users, who cannot pass through /root
+        return Path("/var/lib/vmctl-emulator")
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("vmctl")) / "emulator"
+
+
+def list_own() -> list[Path]:
+    """All folders that hold vmctl's keys and data, also where `~` was once taken literally."""
+    literal = [
+        Path(value, kind).absolute()
+        for name, kinds in (("VMCTL_HOME", ("data", "cache")), ("VMCTL_EMULATOR_HOME", ("",)))
+        if (value := os.environ.get(name, "")).startswith("~")
+        for kind in kinds
+    ]
+    return [_home("data"), _home("cache"), emulator_home(), *literal]
+
+
+def _chosen(variable: str) -> Path | None:
+    """The folder that a variable names; a `~` that no shell expanded is the home folder."""
+    value = os.environ.get(variable)
+    try:
+        return Path(value).expanduser() if value else None
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"{variable} names the home folder of a user that this computer does not have: "
+            f"{value!r}.",
+            hint=f"export {variable}=FOLDER",
+        ) from error
+
+
+def _home(kind: str) -> Path:
+    chosen = _chosen("VMCTL_HOME")
+    if chosen:
+        if "\n" in str(chosen) or "${" in str(chosen):  # OpenSSH cannot name a key there
             raise InvalidInput(
                 "VMCTL_HOME must not hold a line break or '${'.", hint="Choose another folder."
             )
-        return Path(chosen).absolute() / kind
+        return chosen.absolute() / kind
     import platformdirs
 
     if kind == "cache":

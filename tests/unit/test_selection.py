@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vmctl.domain.errors import InvalidInput
+from vmctl.folders import data_dir
 from vmctl.workflows.sync.selection import Selection, select
 
 
@@ -51,6 +53,37 @@ def test_nested_rules_the_deepest_decides(tmp_path: Path) -> None:
 def test_nothing_comes_back_from_inside_an_ignored_folder(tmp_path: Path) -> None:
     write(tmp_path, {".gitignore": "data/\n!data/keep\n", "data/keep": "", "b": ""})
     assert names(select(tmp_path)) == {".gitignore", "b"}
+
+
+def test_vmctls_own_keys_never_travel_wherever_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, home = tmp_path / "p", tmp_path / "home"
+    home.mkdir()
+    write(root, dict.fromkeys(("a", "keep/data/id_ed25519", "keep/b", "emu/ca/key"), ""))
+    write(root, {"~/x/data/id_ed25519": "", "~/x/c": ""})
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("VMCTL_EMULATOR_HOME", "emu")
+    monkeypatch.setenv("VMCTL_HOME", "keep")
+    mine = {"a", "keep/b", "~/x/c", "~/x/data/id_ed25519"}
+    assert names(select(root, ("!id_ed25519", "!/keep/", "!/emu/"))) == mine
+    subprocess.run(["git", "init", "-q", "."], cwd=root, check=True)
+    write(root, {".gitignore": "*\n"})
+    subprocess.run(["git", "add", "-f", "a", "keep/data/id_ed25519"], cwd=root, check=True)
+    assert names(select(root)) == {"a"}, "nor when git tracks them"
+    (root / ".gitignore").unlink()
+    monkeypatch.setenv("VMCTL_HOME", "~/x")
+    assert data_dir() == home / "x" / "data", "a quoted ~ is the home folder"
+    left = names(select(root))
+    assert "~/x/c" in left
+    assert "~/x/data/id_ed25519" not in left, "a key of when ~ was taken literally"
+
+
+def test_a_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMCTL_HOME", "~no-such-user/x")
+    with pytest.raises(InvalidInput, match="VMCTL_HOME names the home folder"):
+        data_dir()
 
 
 def test_exclude_decides_last(tmp_path: Path) -> None:

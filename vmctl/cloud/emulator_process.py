@@ -23,6 +23,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.domain.errors import Conflict, InvalidInput, TimedOut, Unreachable, VmctlError
 from vmctl.files import atomic_write
+from vmctl.folders import emulator_home
 
 START_LIMIT_S = 60.0
 POLL_S = 0.03
@@ -99,15 +100,7 @@ def _trusting(certificate: Path, changed_ns: int) -> ssl.SSLContext:
 
 def home() -> Path:
     """The folder that holds its machines and its record."""
-    chosen = os.environ.get("VMCTL_EMULATOR_HOME")
-    if chosen:
-        return Path(chosen).resolve()
-    if os.geteuid() == 0:
-        # its machines run under unprivileged users, who cannot pass through /root
-        return Path("/var/lib/vmctl-emulator")
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("vmctl")) / "emulator"
+    return emulator_home()
 
 
 def find(folder: Path) -> EmulatorProcess | None:

@@ -19,7 +19,7 @@ EXIT_CONFLICT = 4
 def default_home() -> Path:
     """Return the default folder of the emulator."""
     if os.environ.get("VMCTL_EMULATOR_HOME"):
-        return Path(os.environ["VMCTL_EMULATOR_HOME"])
+        return Path(os.environ["VMCTL_EMULATOR_HOME"]).expanduser()
     if os.geteuid() == 0:  # machines run under another uid, which cannot enter root's home
         return Path("/var/lib/vmctl-emulator")
     import platformdirs

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
+from vmctl.folders import list_own
 from vmctl.guest.protocol import PART_SUFFIX
 from vmctl.workflows.sync.git import Repository, Tracked, Unanswered, find_repository
 from vmctl.workflows.sync.gitignore import (
@@ -27,6 +28,7 @@ GIT_RULE = ".git"
 VENV_RULE = "virtual environment"
 SPECIAL_RULE = "neither file, folder nor link"
 PART_RULE = "unfinished fetch"
+OWN_RULE = "vmctl's own keys and data"
 EXCLUDE_RULE = "exclude in vmctl.toml"
 
 
@@ -70,12 +72,13 @@ def select(
     does not say what it tracks, what was `pushed` before counts as tracked.
     """
     repository = find_repository(root)
+    kept = _own_folders(root)
     own = Rules(EXCLUDE_RULE, "", map(bytewise, exclude))
     tracked = Tracked(repository, root) if repository else None
     unanswered = ""
     paths: Sequence[bytes] = []
     try:
-        entries, left_out = _walk(root, repository, own)
+        entries, left_out = _walk(root, repository, own, kept)
     finally:
         try:
             paths = tracked.paths() if tracked else []
@@ -85,7 +88,7 @@ def select(
     if unanswered and ignored:
         paths = sorted(map(os.fsencode, pushed()))
     for path in _within(paths, ignored):
-        if _may_come(root, path, own):
+        if _may_come(root, path, own, kept):
             entries.append(entry_of(path, f"{root}/{path}", os.lstat(f"{root}/{path}")))
             left_out = [found for found in left_out if found[1] != path]
     return Selection(
@@ -114,7 +117,7 @@ def _within(paths: Sequence[bytes], ignored: Sequence[str]) -> list[str]:
 
 
 def _walk(
-    root: Path, repository: Repository | None, own: Rules
+    root: Path, repository: Repository | None, own: Rules, kept: Collection[str]
 ) -> tuple[list[LocalEntry], list[tuple[str, str]]]:
     """What the rules take along, and (rule, path) of what they leave out."""
     top = repository.top if repository else root
@@ -140,7 +143,7 @@ def _walk(
             name = child.name
             path = folder + name
             is_dir = child.is_dir(follow_symlinks=False)
-            rule = _never(child, is_dir)
+            rule = OWN_RULE if path in kept else _never(child, is_dir)
             if rule is None:
                 plain, last = bytewise(path), bytewise(name)
                 decided = own.decide(plain, last, is_dir)
@@ -160,7 +163,14 @@ def _walk(
     return entries, left_out
 
 
-def _may_come(root: Path, path: str, own: Rules) -> bool:
+def _own_folders(root: Path) -> set[str]:
+    """vmctl's own folders where they lie in the project: their paths below its top."""
+    top = root.resolve()
+    places = {folder.resolve() for folder in list_own()}
+    return {place.relative_to(top).as_posix() for place in places if place.is_relative_to(top)}
+
+
+def _may_come(root: Path, path: str, own: Rules, kept: Collection[str]) -> bool:
     """Whether a tracked file that a rule of git's leaves out is there, and nothing else does."""
     if not {"", ".", ".."}.isdisjoint(path.split("/")):
         return False  # git wrote no such path into the index: somebody else did
@@ -169,6 +179,8 @@ def _may_come(root: Path, path: str, own: Rules) -> bool:
     while above:
         name = above.rpartition("/")[2]
         if own.decide(bytewise(above), bytewise(name), is_folder) or name == ".git":
+            return False
+        if above in kept:
             return False
         if is_folder and ((root / above).is_symlink() or (root / above / "pyvenv.cfg").is_file()):
             return False

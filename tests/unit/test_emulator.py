@@ -34,6 +34,11 @@ INSTANCE: dict[str, Any] = {
     "creationTimestamp": "2026-01-01T00:00:00.000+00:00",
     "networkInterfaces": [{"accessConfigs": [{"natIP": "127.0.0.2", "name": "nat"}]}],
     "scheduling": {"preemptible": False},
+    "guestCpus": 4,
+    "id": "1152921504606846977",
+    "family": "debian-12",
+    "region": "https://www.googleapis.com/compute/v1/projects/p/regions/europe-west1",
+    "description": 'say "hi"',
 }
 
 
@@ -161,6 +166,33 @@ def test_requests_may_carry_64_bit_numbers_as_numbers(discovery: Discovery) -> N
         ("networkInterfaces.accessConfigs.natIP=127.0.0.2", True),
         ('creationTimestamp>"2025-12-31"', True),
         ("creationTimestamp<2025-12-31T00:00:00Z", False),
+        ("creationTimestamp<2026-01-01T00:30:00+01:00", False),  # half an hour before, in UTC
+        # OR binds tighter than AND
+        ('(name = "vm1") OR (name = "vm2") AND (guestCpus = 8)', False),
+        ("name=vm1 OR name=vm2 guestCpus=8", False),
+        ("guestCpus=8 AND name=vm2 OR name=vm1", False),
+        ("guestCpus=4 AND name=vm2 OR name=vm1", True),
+        ("(guestCpus=8 AND name=vm2) OR name=vm1", True),
+        ("NOT name=vm1 OR name=vm1", True),
+        ("-(name=vm1 status=RUNNING)", False),
+        ("name=(vm2 OR vm1)", True),
+        ("labels.vmctl-owner:(you OR they)", False),
+        ('labels."vmctl-owner"=me', True),
+        ("guestCpus>=4 guestCpus<10", True),
+        ("id>1152921504606846977", False),
+        # regular expressions for the whole value, as gcloud sends them
+        (r'name eq ".*\bvm1\b.*"', True),
+        (r'family eq ".*\bdebian\-12\b.*"', True),
+        (r'region eq ".*\beurope\-west1\b.*"', True),
+        (r'(name ne ".*\bvm1\b.*")(status eq ".*\bRUNNING\b.*")', False),
+        ("(name eq vm[0-9]+) (status ne 'TERM.*')", True),
+        ("name eq (vm|web)-?1", True),
+        ("(name eq (vm|web)1)", True),
+        ("name eq vm", False),
+        (r'description eq "say \"hi\""', True),
+        (r'description="say \"hi\""', True),
+        ("networkInterfaces.accessConfigs.name eq n.t", True),
+        ("scheduling.preemptible eq false", True),
     ],
 )
 def test_filters(text: str, matches: bool) -> None:
@@ -168,7 +200,24 @@ def test_filters(text: str, matches: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["status", "a b c", "(name=x", "name=x)", "name==", "=x", "a eq ("]
+    "text",
+    [
+        "status",
+        "a b c",
+        "(name=x",
+        "name=x)",
+        "name==",
+        "=x",
+        "a eq (",
+        "a=b AND",
+        "a=(b",
+        "()",
+        "a=b OR",
+        "NOT",
+        'a="b',
+        "a eq",
+        "a eq [",
+    ],
 )
 def test_malformed_filters_are_refused(text: str) -> None:
     with pytest.raises(ApiError, match="Invalid list filter expression"):

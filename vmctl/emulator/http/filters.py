@@ -1,148 +1,170 @@
-"""List filters: `labels.owner=me AND status=RUNNING`, `status eq RUNNING`, OR, NOT, brackets."""
+"""List filters, in one grammar: AIP-160's, and Compute Engine's older `eq` and `ne`.
+
+    labels.owner=me AND (status=RUNNING OR -name:web*)       name = (a OR b)
+    status eq RUNNING      (name eq "web-[0-9]+\\.x") (zone ne '.*-b')
+
+OR binds tighter than AND, as AIP-160 says. What follows `eq` and `ne` is a regular expression for
+the whole value, in which a backslash stays what it is.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import Json, invalid_field
+from ..errors import invalid_field
 
-Predicate = Callable[[Json], bool]
+Predicate = Callable[[Any], bool]
 
-_TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<paren>[()])
-      | (?P<op>!=|>=|<=|=|<|>|:)
-      | "(?P<double>(?:[^"\\]|\\.)*)"
-      | '(?P<single>(?:[^'\\]|\\.)*)'
-      | (?P<word>[^\s()=!<>:"']+(?:[:][^\s()=!<>"']+)*)
-    )""",
-    re.VERBOSE,
-)
-_FIELD = re.compile(r"[A-Za-z_][\w.\-]*")
+_SPACE = re.compile(r"\s*")
+_FIELD = re.compile(r"""[A-Za-z_][\w\-]*(?:\.(?:[\w\-]+|"[^"\\]*"))*""")
+_OPERATOR = re.compile(r"""!=|>=|<=|=|<|>|:|(?:eq|ne)(?=[\s"'])""")
+_QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)\1""", re.DOTALL)
+_WORD = re.compile(r"""[^\s()=!<>"']+""")
+_PATTERN = re.compile(r"""(?:\\.|[^\s()"'])*""")
 
 
 class _Parser:
-    """Recursive descent over the tokens; every method returns a predicate on resources."""
+    """Recursive descent over the text; every method returns a predicate."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens: list[tuple[str, str]] = []
-        at = 0
-        text = text.rstrip()
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None or match.end() == at:
-                raise self.error()
-            kind = match.lastgroup or ""
-            value = match[kind]
-            if kind in ("double", "single"):
-                kind, value = "text", re.sub(r"\\(.)", r"\1", value)
-            elif kind == "word" and ":" in value and not self._expects_value():
-                # `labels.owner:me`: the colon is an operator after a field, text inside a value
-                value = value.partition(":")[0]
-                match_end = match.start("word") + len(value)
-                self.tokens.append((kind, value))
-                at = match_end
-                continue
-            self.tokens.append((kind, value))
-            at = match.end()
         self.at = 0
-
-    def _expects_value(self) -> bool:
-        return bool(self.tokens) and (
-            self.tokens[-1][0] == "op" or self.tokens[-1] in (("word", "eq"), ("word", "ne"))
-        )
 
     def error(self) -> Exception:
         return invalid_field("filter", self.text, "Invalid list filter expression.")
 
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+    def peek(self, wanted: str) -> bool:
+        """Whether a bracket, or a word by itself, comes next."""
+        self.at = self.match(_SPACE).end()
+        end = self.at + len(wanted)
+        if self.text[self.at : end] != wanted:
+            return False
+        return not wanted.isalpha() or self.text[end : end + 1] in ("", " ", "\t", "\n", "(", ")")
 
-    def take(self) -> tuple[str, str]:
-        token = self.peek()
-        self.at += 1
-        return token
+    def skip(self, wanted: str) -> bool:
+        """Whether a bracket or a word comes next; if it does, it is passed."""
+        found = self.peek(wanted)
+        self.at += len(wanted) if found else 0
+        return found
 
-    def parse(self) -> Predicate:
-        found = self.either()
-        if self.peek()[0] != "end":
+    def match(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        found = pattern.match(self.text, self.at)
+        if found is None:
             raise self.error()
         return found
 
-    def either(self) -> Predicate:
-        parts = [self.both()]
-        while self.peek() == ("word", "OR"):
-            self.take()
-            parts.append(self.both())
-        return lambda resource: any(part(resource) for part in parts)
+    def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Pass what a pattern matches after spaces."""
+        self.at = self.match(_SPACE).end()
+        found = self.match(pattern)
+        self.at = found.end()
+        return found
 
-    def both(self) -> Predicate:
-        parts = [self.one()]
-        while True:
-            if self.peek() == ("word", "AND"):
-                self.take()
-            elif self.peek()[0] == "end" or self.peek() in (("paren", ")"), ("word", "OR")):
-                return lambda resource: all(part(resource) for part in parts)
-            parts.append(self.one())
+    def parse(self) -> Predicate:
+        found = self.both(self.comparison)
+        if self.at != len(self.text):
+            raise self.error()
+        return found
 
-    def one(self) -> Predicate:
-        kind, value = self.take()
-        if (kind, value) == ("word", "NOT"):
-            inner = self.one()
-            return lambda resource: not inner(resource)
-        if (kind, value) == ("paren", "("):
-            found = self.either()
-            if self.take() != ("paren", ")"):
+    def both(self, restriction: Callable[[], Predicate]) -> Predicate:
+        parts = [self.either(restriction)]
+        while self.skip("AND") or not (self.at == len(self.text) or self.peek(")")):
+            parts.append(self.either(restriction))
+        return parts[0] if len(parts) == 1 else lambda value: all(part(value) for part in parts)
+
+    def either(self, restriction: Callable[[], Predicate]) -> Predicate:
+        parts = [self.one(restriction)]
+        while self.skip("OR"):
+            parts.append(self.one(restriction))
+        return parts[0] if len(parts) == 1 else lambda value: any(part(value) for part in parts)
+
+    def one(self, restriction: Callable[[], Predicate]) -> Predicate:
+        negated = self.skip("NOT") or self.skip("-")
+        if self.skip("("):
+            found = self.both(restriction)
+            if not self.skip(")"):
                 raise self.error()
-            return found
-        negated = kind == "word" and value.startswith("-")
-        field = value.removeprefix("-")
-        if kind != "word" or not _FIELD.fullmatch(field):
-            raise self.error()
-        test = self.comparison(field)
-        return (lambda resource: not test(resource)) if negated else test
+        else:
+            found = restriction()
+        return (lambda value: not found(value)) if negated else found
 
-    def comparison(self, field: str) -> Predicate:
-        kind, op = self.take()
-        value_kind, value = self.take()
-        if (kind != "op" and op not in ("eq", "ne")) or value_kind not in ("word", "text"):
-            raise self.error()
-        try:
-            test = _tests(op, value)
-        except re.error:
-            raise self.error() from None
-        return lambda resource: test(_lookup(resource, field.split(".")))
+    def comparison(self) -> Predicate:
+        field = self.take(_FIELD)[0]
+        parts = [part.strip('"') for part in re.findall(r'"[^"]*"|[^.]+', field)]
+        op = self.take(_OPERATOR)[0]
+        if op not in ("eq", "ne") and self.skip("("):
+            test = self.both(lambda: self.value(op))
+            if not self.skip(")"):
+                raise self.error()
+        else:
+            test = self.value(op)
+        return lambda resource: test(_lookup(resource, parts))
+
+    def value(self, op: str) -> Predicate:
+        self.at = self.match(_SPACE).end()
+        quoted = self.text[self.at : self.at + 1] in ('"', "'")
+        if op in ("eq", "ne"):
+            wanted = self.take(_QUOTED)[2] if quoted else self.pattern()
+            try:
+                return _whole(re.compile(wanted), op == "eq")
+            except re.error:
+                raise self.error() from None
+        if quoted:
+            return _tests(op, re.sub(r"\\(.)", r"\1", self.take(_QUOTED)[2]))
+        return _tests(op, self.take(_WORD)[0])
+
+    def pattern(self) -> str:
+        """An unquoted regular expression: up to a space or a bracket that it does not open."""
+        start, depth = self.at, 0
+        while True:
+            self.at = self.match(_PATTERN).end()
+            here = self.text[self.at : self.at + 1]
+            if here == "(" or (here == ")" and depth):
+                depth += 1 if here == "(" else -1
+                self.at += 1
+            elif self.at == start:
+                raise self.error()
+            else:
+                return self.text[start : self.at]
 
 
-def _tests(op: str, wanted: str) -> Callable[[Any], bool]:
-    if op in ("eq", "ne"):
-        pattern = re.compile(wanted)
-        return lambda have: (pattern.fullmatch(_text(have)) is not None) == (op == "eq")
+def _whole(pattern: re.Pattern[str], wanted: bool) -> Predicate:
+    return lambda have: any(pattern.fullmatch(text) for text in _texts(have)) == wanted
+
+
+def _tests(op: str, wanted: str) -> Predicate:
     if op in ("=", "!="):
-        pattern = re.compile(".*".join(re.escape(part) for part in wanted.split("*")))
-        return lambda have: any(pattern.fullmatch(t) for t in _texts(have)) == (op == "=")
+        pattern = ".*".join(re.escape(part) for part in wanted.split("*"))
+        return _whole(re.compile(pattern, re.DOTALL), op == "=")
     if op == ":":
         return lambda have: (
             have is not None
             if wanted == "*"
             else any(wanted.strip("*").lower() in t.lower() for t in _texts(have))
         )
-    return lambda have: have is not None and _ordered(op, _text(have), wanted)
+    return lambda have: have is not None and any(_ordered(op, t, wanted) for t in _texts(have))
 
 
 def _ordered(op: str, have: str, wanted: str) -> bool:
     left: Any = have
     right: Any = wanted
-    try:
-        left, right = float(have), float(wanted)
-    except ValueError:
-        pass
+    for read in (int, float, _moment):
+        try:
+            left, right = read(have), read(wanted)
+            break
+        except ValueError:
+            pass
     return bool(
         {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[op]
     )
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _lookup(value: Any, parts: list[str]) -> Any:
@@ -171,4 +193,4 @@ def _texts(value: Any) -> list[str]:
 
 def compile_filter(text: str) -> Predicate:
     """Turn a `filter` parameter into a test on resources; ApiError(400) when it is malformed."""
-    return _Parser(text).parse() if text.strip() else lambda resource: True
+    return _Parser(text.strip()).parse() if text.strip() else lambda resource: True

@@ -379,7 +379,9 @@ def test_an_index_names_nothing_outside_the_folder(tmp_path: Path) -> None:
 # -- an answer that does not come is no empty answer ----------------------------------------
 
 
-@pytest.mark.parametrize("trouble", ["no git", "git hangs", "broken index", "pipe", "tomorrow's"])
+@pytest.mark.parametrize(
+    "trouble", ["no git", "git hangs", "broken index", "pipe", "moved away", "tomorrow's"]
+)
 def test_what_git_does_not_say_is_kept_as_it_was_pushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
@@ -400,6 +402,9 @@ def test_what_git_does_not_say_is_kept_as_it_was_pushed(
     elif trouble == "pipe":
         index.unlink()
         os.mkfifo(index)
+    elif trouble == "moved away":  # as a linked working tree whose repository is elsewhere now
+        (here / ".git").rename(tmp_path / "elsewhere")
+        (here / ".git").write_text(f"gitdir: {tmp_path / 'train.git'}\n")
     else:
         index.write_bytes(b"DIRC" + struct.pack(">II", 99, 0) + b"\0" * 20)
     selection = select(here, pushed=lambda: ["kept.csv", "gone.csv", "b"])
@@ -408,6 +413,24 @@ def test_what_git_does_not_say_is_kept_as_it_was_pushed(
     assert "git" in selection.unanswered
     project(here, "", {".gitignore": ""})
     assert not select(here).unanswered, "nothing is ignored: the answer does not matter"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_a_folder_of_another_user_is_asked_about_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git calls its ownership dubious, and the user's variables lead elsewhere: neither counts."""
+    here = project(tmp_path / "train", "", {"kept.csv": "", "new.csv": "", ".gitignore": "*.csv"})
+    run_git(here, "init", "-q")
+    run_git(here, "add", "-f", "kept.csv")
+    run_git(tmp_path, "init", "-q", "other")
+    for place in (here, *here.rglob("*")):
+        os.chown(place, 12345, 12345, follow_symlinks=False)
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.setenv(name, str(tmp_path / "other"))
+    selection = select(here)
+    assert taken(selection) == {"kept.csv", ".gitignore", "vmctl.toml"}
+    assert not selection.unanswered
 
 
 def test_without_an_index_nothing_is_tracked(tmp_path: Path) -> None:

@@ -128,16 +128,18 @@ class Tracked:
 
     def __init__(self, repository: Repository, root: Path) -> None:
         self._question: Question | None = None
-        self._is_odd = False
+        self._trouble = ""
         if is_file(repository.index):
             self._question = Question(repository, root, "ls-files", "-z", "--cached")
         elif os.path.lexists(repository.index):
-            self._is_odd = True
+            self._trouble = "git's index is not a file"
+        elif not os.path.lexists(repository.folder / "HEAD"):  # moved away, or not ours to read
+            self._trouble = "the git repository here cannot be read"
 
     def paths(self) -> list[bytes]:
         """Paths below the folder, in the order of their bytes; raises Unanswered."""
-        if self._is_odd:
-            raise Unanswered("git's index is not a file")
+        if self._trouble:
+            raise Unanswered(self._trouble)
         if self._question is None:  # without an index nothing is tracked: that is an answer
             return []
         return [path for path in self._question.answer().split(b"\0") if path]

@@ -25,7 +25,7 @@ from pathlib import Path
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.machine_type import MachineType, built_in_gpu, choose_machine
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 
 TABLE = Path(__file__).resolve().parents[1] / "vmctl" / "data" / "gpu_catalog.csv"
 RAW = "https://raw.githubusercontent.com"

@@ -371,7 +371,7 @@ def unchecked(room: str, path: Path) -> Iterator[str]:
             called in ("load", "loads")
             and ast.unparse(node.func) in ("json.loads", "json.load")
             and not {room, name} & OWN_JSON
-            and name != "domain/replies"
+            and name != "domain/guest_replies"
         ):
             yield f"JSON in line {node.lineno}"
         if room in ("ssh", "workflows") and name not in OWN_STREAMS:
@@ -385,7 +385,7 @@ def test_what_a_vm_says_is_read_within_limits_and_checked_in_one_place() -> None
 
 
 def test_every_verb_of_the_helpers_has_a_shape() -> None:
-    from vmctl.domain.replies import REPLIES
+    from vmctl.domain.guest_replies import REPLIES
     from vmctl.guest.main import VERBS
 
     streams = {"push", "fetch", "pull"}  # record by record: push_reply, HEADER, TRAILER …

@@ -110,7 +110,7 @@ def _zones(project: Project, _: str) -> Iterable[str]:
 
 
 def _regions(project: Project, _: str) -> Iterable[str]:
-    from vmctl.domain.machine.placement import region_of
+    from vmctl.domain.machine.zone_order import region_of
 
     return dict.fromkeys(region_of(zone) for zone in _zones(project, ""))
 

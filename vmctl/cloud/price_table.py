@@ -10,7 +10,7 @@ from importlib import resources
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 from vmctl.domain.money.prices import UNKNOWN, HourlyCost, Price, disk_usd_per_month
 
 HOSTS_DATED = "2026-07-30"

@@ -1,7 +1,7 @@
 """What both ends of a conversation agree on: imported by the helpers on the VM and by vmctl here.
 
 Standard library only, and little of it: every start of a helper is waited for. What each end sends
-is checked where it arrives (vmctl/domain/replies.py); the types below only name it.
+is checked where it arrives (vmctl/domain/guest_replies.py); the types below only name it.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def up(
     """
     from vmctl.domain.duration import parse_duration
     from vmctl.domain.errors import VmctlError
-    from vmctl.domain.machine.placement import SearchPolicy
+    from vmctl.domain.machine.zone_order import SearchPolicy
     from vmctl.domain.readiness.stages import StageLog
     from vmctl.workflows.machine.up import up as story
     from vmctl.workflows.sync.push import agree_ahead, push

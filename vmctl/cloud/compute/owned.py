@@ -16,7 +16,7 @@ from vmctl.domain.machine.leftovers import (
     ResourceKind,
     firewall_description,
 )
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 
 
 def list_owned(compute: Compute, owner: str) -> list[OwnedResource]:

@@ -55,7 +55,11 @@ class WatchSettings:
     @staticmethod
     def parse(text: str | None) -> WatchSettings:
         """From the item; what makes no sense there is ignored."""
-        from vmctl.domain.replies import WATCH_SETTINGS, checked, decoded  # few commands need it
+        from vmctl.domain.guest_replies import (  # few commands need it
+            WATCH_SETTINGS,
+            checked,
+            decoded,
+        )
 
         try:
             found = checked(WATCH_SETTINGS, decoded((text or "{}").encode()), SETTINGS_ITEM)
@@ -83,7 +87,11 @@ class WatchReport:
         Unlike a helper's answer it is no error: any process of the VM's may write it, and what it
         says is only shown.
         """
-        from vmctl.domain.replies import WATCH_REPORT, checked, decoded  # few commands need it
+        from vmctl.domain.guest_replies import (  # few commands need it
+            WATCH_REPORT,
+            checked,
+            decoded,
+        )
 
         try:
             found = checked(WATCH_REPORT, decoded(text.encode("utf-8", "replace")), "watchdog")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmctl.domain.errors import IntegrityError
-from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
-from vmctl.domain.replies import (
+from vmctl.domain.guest_replies import (
     PATHS,
     Misfit,
     checked,
@@ -22,6 +21,7 @@ from vmctl.domain.replies import (
     record,
     run_id,
 )
+from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
 from vmctl.domain.sync.file_names import (
     bare_repositories,
     ends_with,

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput
-from vmctl.domain.replies import (
+from vmctl.domain.guest_replies import (
     END,
     HEADER,
     TRAILER,

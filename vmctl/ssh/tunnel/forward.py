@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
+from vmctl.domain.guest_replies import unexpected_reply
 from vmctl.domain.login.ssh_target import Target, ssh_failure
-from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.guest.protocol import SERVICE

@@ -19,7 +19,7 @@ from vmctl.domain.events import Story
 from vmctl.domain.google.quota import ALL_GPUS, Meter, gpu_metric
 from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.machine_type import choose_machine
-from vmctl.domain.machine.placement import candidate_zones, region_of
+from vmctl.domain.machine.zone_order import candidate_zones, region_of
 from vmctl.workflows.base.site import open_site
 from vmctl.workflows.base.tasks import Task
 

@@ -32,7 +32,7 @@ from vmctl.domain.machine.instance import (
 from vmctl.domain.machine.instance_spec import InstanceSpec, own_metadata
 from vmctl.domain.machine.leftovers import OwnedResource
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.machine.placement import SearchPolicy, region_of, with_other_regions
+from vmctl.domain.machine.zone_order import SearchPolicy, region_of, with_other_regions
 from vmctl.workflows.base.operations import (
     gap_s,
     wait_deleted,

@@ -25,7 +25,7 @@ from vmctl.domain.google.quota import (
 )
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import MachineType, machine_text
-from vmctl.domain.machine.placement import SearchPolicy, region_of, with_other_regions
+from vmctl.domain.machine.zone_order import SearchPolicy, region_of, with_other_regions
 from vmctl.workflows.base.tasks import Task
 
 

@@ -11,7 +11,7 @@ from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import labels_for
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 from vmctl.domain.money.prices import HourlyCost
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.workflows.machine.watchdog_setup import run_limit_s, watchdog_metadata

@@ -8,7 +8,7 @@ from vmctl.domain.errors import NoCapacity, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.machine.placement import NextZone, SearchPolicy
+from vmctl.domain.machine.zone_order import NextZone, SearchPolicy
 from vmctl.workflows.base.operations import wait_operation, wait_until
 from vmctl.workflows.base.site import Site
 from vmctl.workflows.costs.ledger_store import remember_vm

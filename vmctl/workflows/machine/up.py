@@ -19,7 +19,7 @@ from vmctl.domain.events import Info, Started, Story, Warned
 from vmctl.domain.machine.drift import DesiredMachine, differences
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.machine.instance_spec import cautions
-from vmctl.domain.machine.placement import SearchPolicy, region_of
+from vmctl.domain.machine.zone_order import SearchPolicy, region_of
 from vmctl.domain.network.nat import nat_caution
 from vmctl.domain.readiness.stages import StageReached
 from vmctl.domain.settings.vm_settings import VmSettings

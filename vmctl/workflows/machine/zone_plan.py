@@ -12,7 +12,7 @@ from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Instance
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
-from vmctl.domain.machine.placement import (
+from vmctl.domain.machine.zone_order import (
     SearchPolicy,
     candidate_zones,
     region_of,

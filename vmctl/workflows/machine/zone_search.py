@@ -13,7 +13,7 @@ from vmctl.domain.events import Finished, Started, Story, Warned
 from vmctl.domain.google.api_errors import ApiError, Kind, advice
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.machine.instance_spec import InstanceSpec
-from vmctl.domain.machine.placement import (
+from vmctl.domain.machine.zone_order import (
     Attempt,
     GiveUp,
     NextZone,

@@ -14,8 +14,8 @@ from vmctl.config import JobSettings, Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
+from vmctl.domain.guest_replies import unexpected_reply
 from vmctl.domain.names import find_nearest
-from vmctl.domain.replies import unexpected_reply
 from vmctl.domain.runs.run import (
     RunFacts,
     RunResult,

@@ -27,7 +27,7 @@ from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance import SELFTEST_LABEL
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
-from vmctl.domain.machine.placement import candidate_zones, region_of
+from vmctl.domain.machine.zone_order import candidate_zones, region_of
 from vmctl.domain.money.prices import Price, disk_usd_per_month
 from vmctl.folders import data_dir
 from vmctl.ssh.identity.keypair import ensure_keypair

@@ -16,7 +16,7 @@ from vmctl.domain.google.quota import gpu_metric, shortages
 from vmctl.domain.machine.instance import NETWORK_TAG, Instance
 from vmctl.domain.machine.instance_spec import cautions
 from vmctl.domain.machine.machine_type import MachineType, machine_text
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 from vmctl.domain.network.firewall import evaluate_ssh
 from vmctl.domain.readiness.checks import (
     Check,

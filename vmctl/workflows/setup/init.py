@@ -13,7 +13,7 @@ from vmctl.domain.errors import Conflict, InvalidInput, VmctlError
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
-from vmctl.domain.machine.placement import region_of
+from vmctl.domain.machine.zone_order import region_of
 from vmctl.domain.settings.toml_template import JOB, Answers, project_file
 from vmctl.domain.settings.toml_values import refuse_controls
 from vmctl.domain.settings.vm_settings import VmSettings

@@ -19,7 +19,7 @@ from vmctl.domain.gcloud import commands, instance_commands
 from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.leftovers import firewall_description
-from vmctl.domain.machine.placement import candidate_zones
+from vmctl.domain.machine.zone_order import candidate_zones
 from vmctl.domain.runs.tunnel import parse_forwarding, parse_port
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir

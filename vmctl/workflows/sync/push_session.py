@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Info, Story
-from vmctl.domain.replies import unexpected_reply
+from vmctl.domain.guest_replies import unexpected_reply
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line

@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmctl.domain.errors import IntegrityError
-from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
-from vmctl.domain.readiness.readiness import Observation
-from vmctl.domain.replies import (
+from vmctl.domain.guest_replies import (
     BOOT_REPORT,
     END,
     HEADER,
@@ -30,6 +28,8 @@ from vmctl.domain.replies import (
     push_reply,
     reply,
 )
+from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
+from vmctl.domain.readiness.readiness import Observation
 from vmctl.domain.runs.run import RunFacts, observe, view
 from vmctl.domain.sync.file_names import fits, has_git, is_git, is_obeyed
 from vmctl.domain.sync.remote_listing import Listing, RequestedPaths

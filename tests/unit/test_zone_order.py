@@ -11,7 +11,7 @@ from vmctl.domain.duration import duration_text, parse_duration
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.google.api_errors import ApiError, Kind, Quota
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.placement import (
+from vmctl.domain.machine.zone_order import (
     Attempt,
     GiveUp,
     NextZone,

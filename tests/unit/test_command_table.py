@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 from vmctl.cli.app import COMMANDS, command_tree
 
@@ -15,3 +17,19 @@ def test_every_command_is_imported_from_the_module_that_has_it() -> None:
         module = import_module(f"vmctl.cli.commands.{home}")
         assert names == (["emulator"] if home == "emulator" else list(module.PANEL.names)), home
     assert [command.name for command in command_tree().commands.values()] == list(COMMANDS)
+
+
+def walk(command: Any, path: str = "vmctl") -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, f"{path} {name}")
+
+
+def test_help_names_what_every_option_takes_not_its_type() -> None:
+    """ZONE or a list of choices, never <str>, TEXT or INTEGER."""
+    for path, command in walk(command_tree()):
+        for option in command.params:
+            takes_value = option.param_type_name == "option" and not option.is_flag
+            if takes_value and not hasattr(option.type, "choices"):
+                assert option.metavar, f"{path} {option.opts[0]} needs a metavar"
+        assert "<" not in command.get_usage(command.make_context(path, [], resilient_parsing=True))

@@ -165,7 +165,7 @@ def ssh_config(
         Path | None,
         typer.Option(metavar="PATH", help="A file to use instead of ~/.ssh/config."),
     ] = None,
-    follow: Annotated[str | None, typer.Option(hidden=True)] = None,
+    follow: Annotated[str | None, typer.Option(metavar="HOST", hidden=True)] = None,
 ) -> None:
     """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
 

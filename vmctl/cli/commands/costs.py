@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vmctl.cli.completion import REGIONS
 from vmctl.cli.options import Context, Panel
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ def gpus(
     gpu: Annotated[
         str | None, typer.Option(metavar="GPU[:N]", help="Only this GPU, such as t4 or l4:2.")
     ] = None,
-    region: Annotated[str | None, typer.Option(help="Only the zones of this region.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGION", help="Only the zones of this region.", autocompletion=REGIONS
+        ),
+    ] = None,
     spot: Annotated[
         bool, typer.Option("--spot", help="Cheapest Spot price first, and the quota of Spot.")
     ] = False,

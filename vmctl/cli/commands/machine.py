@@ -28,12 +28,17 @@ class VmOptions(TypedDict):
         str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
     ]
     zone: Annotated[
-        str | None, typer.Option(help="One zone, such as europe-west1-b.", autocompletion=ZONES)
+        str | None,
+        typer.Option(
+            metavar="ZONE", help="One zone, such as europe-west1-b.", autocompletion=ZONES
+        ),
     ]
     region: Annotated[
         str | None,
         typer.Option(
-            help="Region whose zones are tried. Default: europe-west1.", autocompletion=REGIONS
+            metavar="REGION",
+            help="Region whose zones are tried. Default: europe-west1.",
+            autocompletion=REGIONS,
         ),
     ]
     spot: Annotated[
@@ -43,7 +48,9 @@ class VmOptions(TypedDict):
     image: Annotated[
         str | None,
         typer.Option(
-            help="Image family, or project/family. Default: pytorch.", autocompletion=IMAGES
+            metavar="IMAGE",
+            help="Image family, or project/family. Default: pytorch.",
+            autocompletion=IMAGES,
         ),
     ]
     max_hours: Annotated[
@@ -256,7 +263,11 @@ def adopt(
     ],
     zone: Annotated[
         str | None,
-        typer.Option(help="The VM's zone, if the name exists in several.", autocompletion=ZONES),
+        typer.Option(
+            metavar="ZONE",
+            help="The VM's zone, if the name exists in several.",
+            autocompletion=ZONES,
+        ),
     ] = None,
     host_key: Annotated[
         str | None,

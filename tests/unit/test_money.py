@@ -10,7 +10,7 @@ import pytest
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, Instance, Status
 from vmctl.domain.machine.leftovers import OwnedResource, ResourceKind
-from vmctl.domain.money.bill import Bill, bill, on_seconds
+from vmctl.domain.money.bill import Bill, bill, on_seconds, skew_text, start_usd
 from vmctl.domain.money.ledger import (
     EMPTY,
     Ledger,
@@ -231,3 +231,14 @@ def test_a_budget_buys_time_with_disk_and_address() -> None:
 
 def test_a_span_knows_its_end() -> None:
     assert with_vm(EMPTY, VM).vms["1"].on == (Span(at(0)),)
+
+
+def test_a_clock_that_is_ahead_makes_no_cost_negative_and_is_named() -> None:
+    ahead = replace(VM, created_at=at(8), started_at=at(8))
+    ledger = with_vm(Ledger({}, {}), ahead)
+    rate, on = replace(RATE, has_address=False), ledger.vms["1"].on[-1]
+    assert start_usd(rate, on, at(0)) == 0
+    assert start_usd(rate, on, at(9)) == 1
+    assert bill(ledger, {"1": RATE}, at(-24), at(0)).usd == 0
+    assert "differ by 8 h" in skew_text(ledger.vms.values(), at(0))
+    assert not skew_text(ledger.vms.values(), at(8) - timedelta(seconds=2))

@@ -5,13 +5,14 @@ List prices in USD, before any discount: an estimate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from vmctl.domain.duration import duration_text
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.leftovers import ResourceKind
-from vmctl.domain.money.ledger import Ledger, PaidResource, PaidVm, owner_of
+from vmctl.domain.money.ledger import Ledger, PaidResource, PaidVm, Span, owner_of
 from vmctl.domain.money.prices import (
     HOURS_PER_MONTH,
     SHORTEST_BILLED_S,
@@ -21,6 +22,8 @@ from vmctl.domain.money.prices import (
     snapshot_usd_per_month,
     unused_address_usd_per_month,
 )
+
+LARGEST_SKEW_S = 60.0  # between two clocks that are said to be right
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,24 @@ def on_seconds(vm: PaidVm, since: datetime, until: datetime) -> float:
         if lasted or since <= span.begin < until:
             total += max(lasted, SHORTEST_BILLED_S if span.begin >= since else 0.0)
     return total
+
+
+def start_usd(rate: HourlyCost, on: Span, now: datetime) -> float | None:
+    """What a VM has cost since one of its starts, its disk left out; None: no price is known."""
+    hours = _overlap_s(on.begin, on.end, on.begin, max(now, on.begin)) / 3600
+    return None if rate.on_usd_h is None else rate.on_usd_h * hours
+
+
+def skew_text(vms: Iterable[PaidVm], now: datetime) -> str:
+    """A sentence where a VM's last start lies in the future; "" where none does."""
+    starts = [vm.on[-1].begin for vm in vms if vm.on]
+    ahead_s = max(((begin - now).total_seconds() for begin in starts), default=0.0)
+    if ahead_s < LARGEST_SKEW_S:
+        return ""
+    return (
+        f"Two clocks differ by {duration_text(ahead_s)} or more (a start lies in the future), "
+        "so costs are too low"
+    )
 
 
 def _vm_cost(vm: PaidVm, rate: HourlyCost, since: datetime, until: datetime) -> VmCost | None:

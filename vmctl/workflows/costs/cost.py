@@ -11,10 +11,10 @@ from vmctl.clock import Clock
 from vmctl.cloud.price_table import hourly_cost, hourly_cost_of
 from vmctl.config import Project
 from vmctl.domain.errors import VmctlError
-from vmctl.domain.events import Story
+from vmctl.domain.events import Story, Warned
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance, Status
-from vmctl.domain.money.bill import ResourceCost, VmCost, bill
+from vmctl.domain.money.bill import ResourceCost, VmCost, bill, skew_text, start_usd
 from vmctl.domain.money.ledger import Ledger, PaidRun, PaidVm
 from vmctl.domain.money.prices import HourlyCost
 from vmctl.workflows.base.site import Site, open_site
@@ -78,6 +78,8 @@ def cost(
     made = make_bill(
         ledger, since or month_start(now), now, None if all_projects else site.project.name
     )
+    if skew := skew_text(ledger.vms.values(), now):
+        yield Warned(skew)
     instance = site.find_vm()
     if instance is not None and instance.status is Status.RUNNING:
         _note_runs(project, instance)
@@ -131,18 +133,13 @@ def stopped_line(site: Site, instance: Instance | None) -> str:
     vm = ledger.vms.get(instance.id) if instance else None
     month = make_bill(ledger, month_start(now), now, site.project.name)
     line = f"This month so far: about ${month.usd:.2f}"
+    skew = ""
     if vm is not None and vm.on:
-        last = vm.on[-1]
-        seconds = ((last.end or now) - last.begin).total_seconds()
-        usd = run_cost_usd(_rate(vm), seconds)
+        usd = start_usd(_rate(vm), vm.on[-1], now)
         if usd is not None:
             line = f"This start: about ${usd:.2f}. {line}"
-    return f"{line} (an estimate by {priced_text(month.priced)}): vmctl cost"
-
-
-def run_cost_usd(rate: HourlyCost, seconds: float) -> float | None:
-    """What so many seconds of a running VM cost, its disk left out."""
-    return None if rate.on_usd_h is None else rate.on_usd_h * seconds / 3600
+        skew = skew_text([vm], now)
+    return f"{line} (an estimate by {priced_text(month.priced)}): vmctl cost{skew and f'. {skew}'}"
 
 
 def _rate(vm: PaidVm) -> HourlyCost:
@@ -156,6 +153,6 @@ def _run_cost(run: PaidRun) -> RunCost:
         id=run.id,
         job=run.job,
         began_at=run.began_at.isoformat(timespec="seconds"),
-        hours=round((run.ended_at - run.began_at).total_seconds() / 3600, 4),
+        hours=round(max((run.ended_at - run.began_at).total_seconds(), 0.0) / 3600, 4),
         usd=None if run.usd is None else round(run.usd, 4),
     )

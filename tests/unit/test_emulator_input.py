@@ -248,6 +248,9 @@ def _try_inputs(folder: Path, seed: int, count: int) -> None:
             before = _saved(api)
             status, reply = api.send(http_method, path, query, body)
             assert status < 500, f"{where} -> {reply}"
+            if reply.get("kind") == "compute#operation":
+                scope = path.split("/")[2:4] if "/zones/" in path or "/regions/" in path else []
+                assert "/".join(["", *scope, "operations", ""]) in reply["selfLink"], where
             if status >= 400:
                 assert _saved(api) <= before, f"{where} -> {reply}, and it left something"
         assert api.call("POST", f"zones/{ZONE}/instances", instance("last"))[0] == 200

@@ -88,6 +88,17 @@ class Store:
         """Return the resource, None when there is none of that name."""
         return self._collection(key).get(key)
 
+    def look_up(self, key: Key) -> Record | None:
+        """Return the resource whose name or numeric id `key` gives: names start with a letter."""
+        if not key.name.isdigit():
+            return self.get(key)
+        found = self.find(key.collection, key.project, key.scope)
+        return next((record for record in found if record.body.get("id") == key.name), None)
+
+    def projects(self) -> set[str]:
+        """Return the projects that have a resource."""
+        return {key.project for records in self._records.values() for key in records}
+
     def save(self, record: Record) -> None:
         """Save a new or changed resource; it is on disk when this returns."""
         write_json(self._file(record.key), {"body": record.body, "private": record.private})

@@ -28,7 +28,7 @@ class Call:
 
     @property
     def project(self) -> str:
-        """The project id; any that is well-formed exists."""
+        """The project id, also where the URL has its number; any that is well-formed exists."""
         return self.path["project"]
 
     @property
@@ -57,7 +57,7 @@ class Call:
     def find(self, collection: str, name: str) -> Record:
         """Return a stored resource; ApiError(404) when there is none."""
         key = self.key(collection, name)
-        record = self.cloud.store.get(key)
+        record = self.cloud.store.look_up(key)
         if record is None:
             raise not_found(key.path)
         return record
@@ -66,7 +66,11 @@ class Call:
         """Start an operation on `target` and return it as the API's reply."""
         operations = self.cloud.operations
         operation = operations.create(
-            kind, target, target_id, request_id=self.query.get("requestId")
+            kind,
+            target,
+            target_id,
+            request_id=self.query.get("requestId"),
+            scope=self.scope,
         )
         reply = dict(operation.body)
         operations.start(operation, work)

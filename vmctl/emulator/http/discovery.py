@@ -58,6 +58,11 @@ class Match:
     method: Method
     path: dict[str, str]
 
+    @property
+    def url_path(self) -> str:
+        """The path below `/compute/v1/`, no longer escaped."""
+        return "/".join(self.path.get(part[1:-1], part) for part in self.method.segments)
+
 
 def document_path() -> Path:
     """Return the discovery document's file without importing the client library."""

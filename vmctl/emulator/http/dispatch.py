@@ -9,16 +9,17 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from ..cloud.call import Call, Handler
-from ..cloud.cloud import Cloud
+from ..cloud.cloud import DEFAULT_PROJECT, Cloud
 from ..cloud.lifecycle import Lifecycle
 from ..cloud.operations import check_request_id
-from ..errors import ApiError, Json, OperationError, unparsable
+from ..errors import ApiError, Json, OperationError, not_found, unparsable
 from .discovery import Discovery, Match, Method
 from .field_mask import select
-from .permissions import check_permission
+from .permissions import PUBLIC_PROJECTS, check_permission
+from .urls import project_number
 
 PREFIX = "/compute/v1/"
 BODY_LIMIT = 4 * 1024 * 1024
@@ -76,7 +77,7 @@ class Dispatcher:
             refusal = self._cloud.faults.refuse_call(method)
             if refusal is not None:
                 raise refusal
-            body = await self._handle(match, path, query, raw)
+            body = await self._handle(match, query, raw)
             if await breakpoints.pause(number, method, "after"):
                 return Reply(500, {}, drop=True)
             if self._cloud.faults.drops(method, "after"):
@@ -104,11 +105,21 @@ class Dispatcher:
             raise ApiError(404, "notFound", f"Not Found: no method for {http_method} {path}")
         return match
 
-    async def _handle(self, match: Match, path: str, query: dict[str, str], raw: bytes) -> Json:
+    def _find_project(self, number: str) -> str:
+        """Return the id of the project with a number; ApiError(404) when none has it."""
+        for project in {DEFAULT_PROJECT, *PUBLIC_PROJECTS, *self._cloud.store.projects()}:
+            if project_number(project) == number:
+                return project
+        raise not_found(f"projects/{number}")
+
+    async def _handle(self, match: Match, query: dict[str, str], raw: bytes) -> Json:
         method = match.method
         self._discovery.check_parameters(match, query)
+        if match.path.get("project", "").isdigit():
+            match.path["project"] = self._find_project(match.path["project"])
+        url_path = match.url_path
         query = {k: v.lower() if _is_boolean(method, k) else v for k, v in query.items()}
-        check_permission(method.id, match.path.get("project"), unquote(path[len(PREFIX) :]))
+        check_permission(method.id, match.path.get("project"), url_path)
         body: Json = {}
         if method.request is not None:
             body = {k: _without_nulls(v) for k, v in parse_object(raw).items() if v is not None}
@@ -116,7 +127,6 @@ class Dispatcher:
         handler = self._handlers.get(method.id)
         if handler is None:
             raise ApiError(400, "notImplemented", f"The emulator does not implement {method.id}.")
-        url_path = unquote(path[len(PREFIX) :])
         call = Call(self._cloud, self._lifecycle, method.id, url_path, match.path, query, body)
         answer = self._answered_before(call, method.parameters)
         if answer is None:

@@ -123,7 +123,7 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
 
 def _existing(call: Call, source: str) -> Record:
     key = call.key("disks", urls.last(source))
-    disk = call.cloud.store.get(key)
+    disk = call.cloud.store.look_up(key)
     if disk is None:
         raise not_found(key.path)
     users = disk.body.get("users", ())

@@ -13,7 +13,7 @@ from . import instance_body, stored
 
 
 async def create(call: Call) -> Json:
-    """disks.createSnapshot: an operation of the disk's zone."""
+    """disks.createSnapshot."""
     return _create(call, call.find("disks", call.path["disk"]))
 
 
@@ -25,7 +25,7 @@ async def insert(call: Call) -> Json:
     except ValueError:
         raise invalid_field("resource.sourceDisk", source, "The URL is malformed.") from None
     key = Key(call.project, "disks", reference.scope or "", reference.name)
-    disk = call.cloud.store.get(key)
+    disk = call.cloud.store.look_up(key)
     if disk is None:
         raise not_found(key.path)
     return _create(call, disk)
@@ -94,7 +94,7 @@ async def delete(call: Call) -> Json:
 def resolve(call: Call, field: str, text: str) -> Record:
     """Find the READY snapshot that a URL names; ApiError in Google's words otherwise."""
     name = urls.last(text)
-    record = call.cloud.store.get(Key(call.project, "snapshots", urls.GLOBAL, name))
+    record = call.cloud.store.look_up(Key(call.project, "snapshots", urls.GLOBAL, name))
     if record is None:
         raise invalid_field(field, text, "The referenced snapshot resource cannot be found.")
     if record.body["status"] != "READY":

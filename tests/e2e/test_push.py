@@ -52,7 +52,7 @@ def test_a_dry_run_says_what_would_happen_and_what_stays(laptop: Laptop, work: P
         "exclude in vmctl.toml",
     ):
         assert part in text, text
-    assert "data/set, which the job 'train' names, is left out" in text
+    assert "data/set, which the job 'train' names, is excluded" in text
     assert laptop("exec", "ls", cwd=work).stdout.split() == ["train.py", "vmctl.toml"]
     found = laptop.json("push", "--dry-run", cwd=work)
     assert found["moved_bytes"] == 5001

@@ -186,7 +186,7 @@ def test_a_machine_of_the_users_that_is_called_the_same_stays(cloud: HeldCloud) 
     cloud.api("POST", f"zones/{ZONE}/instances", THEIRS)
     eventually(lambda: cloud.all("instances")[0]["status"] == "RUNNING", "it runs")
     told = cloud(*SELFTEST, code=4).stderr
-    assert "yours" in told
+    assert "your own VM" in told
     assert [vm["name"] for vm in cloud.all("instances")] == [NAME]
 
 

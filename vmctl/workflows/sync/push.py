@@ -313,7 +313,7 @@ def _push_lock(project: Project) -> Iterator[str]:
 def _conflict(found: Sequence[Sequence[str]]) -> Conflict:
     """What changed or was made on the VM and would be overwritten, by name."""
     reasons = {"changed": "changed on the VM since it was pushed", "made": "was made on the VM"}
-    hint = "Pull it: vmctl pull; or overwrite it: vmctl push --force"
+    hint = "Pull it: vmctl pull, or overwrite it: vmctl push --force"
     if len(found) == 1:
         path, why = found[0]
         return Conflict(

@@ -23,6 +23,7 @@ from vmctl.emulator.faults.faults import Faults
 from vmctl.emulator.http.discovery import Discovery
 from vmctl.emulator.http.dispatch import Dispatcher
 from vmctl.emulator.machines import Booted
+from vmctl.emulator.machines.machine import SerialPort
 from vmctl.emulator.resources import handlers
 from vmctl.emulator.store import Store
 
@@ -36,8 +37,7 @@ class NoMachines:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self.serial = b""
-        self.serial_dropped = 0
+        self.serial = SerialPort(home / "serial.log")
 
     def disk(self, disk_id: str) -> Path:
         return self._home / disk_id
@@ -53,8 +53,8 @@ class NoMachines:
 
     async def admit(self, instance_id: str, admits: bool) -> None: ...
 
-    async def serial_output(self, instance_id: str) -> bytes:
-        return self.serial
+    async def serial_output(self, instance_id: str) -> tuple[int, bytes]:
+        return self.serial.read()
 
     async def wipe(self, disk_id: str) -> None: ...
 

@@ -60,5 +60,26 @@ def test_a_global_method_starts_a_global_operation(api: Api) -> None:
         assert api.call("GET", f"global/snapshots/{name}")[1]["status"] == "READY"
 
 
+def test_serial_output_goes_on_past_the_megabyte_that_is_kept(api: Api) -> None:
+    def read(**start: int) -> tuple[int, str, int]:
+        shown = api.call("GET", f"{VM}/serialPort", **start)[1]
+        return int(shown["start"]), shown["contents"], int(shown["next"])
+
+    line = "0123456789abcde\n"
+    api.host.serial.write(line.encode() * 10)
+    assert read(start=-20) == (140, "cde\n" + line, 160)
+    assert read(start=-1000)[0] == read()[0] == 0
+    heard = 160
+    for _ in range(16):  # 4 MiB: what is kept is cut more than once
+        api.host.serial.write(line.encode() * (1 << 14))
+        start, contents, heard_now = read(start=heard)
+        assert (start, len(contents), heard_now) == (heard, 1 << 18, heard + (1 << 18))
+        heard = heard_now
+    start, contents, end = read(start=0)
+    assert (end, end - start, len(contents)) == (heard, 1 << 20, 1 << 20)
+    assert read(start=end + 5) == (end, "", end)
+    assert read(start=-16)[1] == line
+
+
 def _labels(api: Api, **labels: str) -> Json:
     return {"labels": labels, "labelFingerprint": api.call("GET", VM)[1]["labelFingerprint"]}

@@ -131,7 +131,7 @@ class Bench:
         return done.stdout.strip()
 
     def serial(self, instance_id: str) -> str:
-        return self.host.serial_output(instance_id).decode()
+        return self.host.serial_output(instance_id)[1].decode()
 
 
 @contextmanager

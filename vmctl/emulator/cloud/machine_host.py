@@ -169,8 +169,8 @@ class AsyncMachineHost:
         """The ports of this computer that machines reach."""
         return self._host.forwards.ports
 
-    async def serial_output(self, instance_id: str) -> bytes:
-        """Return the last megabyte that a machine wrote to its serial port."""
+    async def serial_output(self, instance_id: str) -> tuple[int, bytes]:
+        """Return the last megabyte of a serial port, and how many bytes were written before it."""
         return await self._map_errors(self._submit(self._host.serial_output, instance_id))
 
     async def wipe(self, disk_id: str) -> None:

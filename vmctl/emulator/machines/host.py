@@ -150,8 +150,10 @@ class MachineHost:
         if machine := self._find(instance_id):
             machine.send_order(what)
 
-    def serial_output(self, instance_id: str) -> bytes:
-        """The last megabyte of the serial port; survives stops and restarts of the emulator."""
+    def serial_output(self, instance_id: str) -> tuple[int, bytes]:
+        """The last megabyte of the serial port, and how many bytes were written before it.
+
+        It survives stops and restarts of the emulator."""
         with self._lock:
             machine = self._machines.get(instance_id)
             disk = self._disks.get(instance_id)
@@ -161,7 +163,7 @@ class MachineHost:
             for file in self._home.glob("machines/*/instance"):
                 if file.read_text().strip() == instance_id:
                     disk = file.parent
-        return b"" if disk is None else SerialPort(disk / "serial.log").read()
+        return (0, b"") if disk is None else SerialPort(disk / "serial.log").read()
 
     def _find(self, instance_id: str) -> HostedMachine | None:
         with self._lock:

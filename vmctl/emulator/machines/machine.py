@@ -41,6 +41,7 @@ class SerialPort:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._dropped = file.with_suffix(".dropped")  # how many bytes were written before the file
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
@@ -51,16 +52,26 @@ class SerialPort:
                 long = stream.tell() > 2 * SERIAL_BYTES
             if long:
                 partial = self._file.with_suffix(".new")
-                partial.write_bytes(self._file.read_bytes()[-SERIAL_BYTES:])
+                whole = self._file.read_bytes()
+                partial.write_bytes(whole[-SERIAL_BYTES:])
+                dropped = self._count_dropped() + len(whole) - SERIAL_BYTES
+                self._dropped.write_text(str(dropped))
                 partial.replace(self._file)
 
-    def read(self) -> bytes:
-        """The last megabyte at most; empty before the first boot."""
+    def read(self) -> tuple[int, bytes]:
+        """The last megabyte at most, and how many bytes were written before it."""
         with self._lock:
             try:
-                return self._file.read_bytes()[-SERIAL_BYTES:]
+                whole = self._file.read_bytes()
             except FileNotFoundError:
-                return b""
+                return 0, b""
+            return self._count_dropped() + max(0, len(whole) - SERIAL_BYTES), whole[-SERIAL_BYTES:]
+
+    def _count_dropped(self) -> int:
+        try:
+            return int(self._dropped.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
 
 class HostedMachine:
@@ -139,7 +150,7 @@ class HostedMachine:
         if not self._ready.wait(READY_S) or self._failure or not self._up:
             self.kill()
             self.ended.wait(10)
-            lines = self.serial.read().decode("utf-8", "replace").strip().splitlines()
+            lines = self.serial.read()[1].decode("utf-8", "replace").strip().splitlines()
             reason = self._failure or (lines[-1] if lines else "no output on the serial port")
             raise MachineError(f"machine {spec.name} did not boot: {reason}")
         self.admit(spec.admits)

@@ -17,7 +17,6 @@ from ..http import urls
 from ..store import Record
 from . import instance_body, instance_disks, stored
 
-SERIAL_LIMIT = 1024 * 1024
 _PASSED_ON = (
     "advancedMachineFeatures",
     "confidentialInstanceConfig",
@@ -243,22 +242,23 @@ def _no_attribute(path: str) -> ApiError:
 
 
 async def get_serial_port(call: Call) -> Json:
-    """instances.getSerialPortOutput: the last megabyte of port 1, from `start` on."""
+    """instances.getSerialPortOutput: port 1 from `start` on, of which a megabyte is kept.
+
+    Positions count from the first byte ever written; a negative one, from the end."""
     record = call.find("instances", call.path["instance"])
     port = call.query.get("port", "1")
     if port not in ("1", "2", "3", "4"):
         raise invalid_field("port", port, "Must be between 1 and 4, inclusive")
-    output = b"" if port != "1" else await call.cloud.machines.serial_output(record.body["id"])
-    output = output[-SERIAL_LIMIT:]
-    try:
-        begin = max(0, int(call.query.get("start", "0")))
-    except ValueError:
-        raise invalid_field("start", call.query["start"], "Must be a number.") from None
+    first, output = 0, b""
+    if port == "1":
+        first, output = await call.cloud.machines.serial_output(record.body["id"])
+    end, begin = first + len(output), int(call.query.get("start", "0"))
+    begin = min(max(begin if begin >= 0 else end + begin, first), end)
     return {
         "kind": "compute#serialPortOutput",
-        "contents": output[begin:].decode("utf-8", "replace"),
+        "contents": output[begin - first :].decode("utf-8", "replace"),
         "start": str(begin),
-        "next": str(len(output)),
+        "next": str(end),
         "selfLink": urls.ROOT + call.url_path,
     }
 

@@ -790,7 +790,7 @@ def unharmful(found: Project) -> None:
 @pytest.mark.parametrize(
     "text",
     ["x = " + "[" * 100_000, "x = 0x" + "f" * 9000, "x = " + "9" * 9000, "# " + "x" * (1 << 20),
-     "a." * 2_000 + "b = 1", "\ufeff", "\0", "x = 1\n" * 2, "[vm]\ndisk_gb = 0x" + "f" * 300,
+     "a." * 2_000 + "b = 1", "\ufeff\ufeffx = 1", "\0", "x = 1\n" * 2, "[vm]\ndisk_gb = 0x" + "f" * 300,
      "[vm]\nmax_hours = nan", "[vm]\nbudget = -inf"],
     ids=lambda text: f"{text[:12]!r}…{len(text)}",
 )  # fmt: skip

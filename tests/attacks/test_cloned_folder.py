@@ -790,8 +790,8 @@ def unharmful(found: Project) -> None:
 @pytest.mark.parametrize(
     "text",
     ["x = " + "[" * 100_000, "x = 0x" + "f" * 9000, "x = " + "9" * 9000, "# " + "x" * (1 << 20),
-     "a." * 2_000 + "b = 1", "\ufeff\ufeffx = 1", "\0", "x = 1\n" * 2, "[vm]\ndisk_gb = 0x" + "f" * 300,
-     "[vm]\nmax_hours = nan", "[vm]\nbudget = -inf"],
+     "a." * 2_000 + "b = 1", "\ufeff\ufeffx = 1", "\0", "x = 1\n" * 2,
+     "[vm]\ndisk_gb = 0x" + "f" * 300, "[vm]\nmax_hours = nan", "[vm]\nbudget = -inf"],
     ids=lambda text: f"{text[:12]!r}…{len(text)}",
 )  # fmt: skip
 def test_files_that_no_parser_likes_end_with_exit_code_2(

@@ -38,7 +38,8 @@ run() {
 }
 code=93
 [ ! -d "$library" ] || { code=0; run check "$library" "$name" || code=$?; }
-[ $code -eq 93 ] || exit $code
+# a program that ended without a word of its own is not whole either
+[ $code -eq 93 ] || [ $code -eq 1 ] || [ $code -gt 128 ] || exit $code
 mkdir -p "$state/lib" || exit 95
 # of installations that were killed
 find "$state/lib" -maxdepth 1 -name '.part.*' -mmin +60 -exec rm -rf {} +

@@ -27,10 +27,10 @@ MADE = 1000  # new files that are named at most
 def pull(request: PullRequest) -> None:
     """The listing of a fetch, and in addition:
 
-    `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths; `same`
-    are named ones that are as they were pushed; `made` are files that no push put here, in folders
-    that one did. Without paths it is about everything that was pushed. The other side has its own
-    record of what it pushed.
+    `sums` is path: SHA-256 of what is there now; `deleted` are pushed paths that no longer exist;
+    `same` are named ones that are as they were pushed; `made` are files that no push put here, in
+    folders that one did. Without paths it is about everything that was pushed. The other side has
+    its own record of what it pushed.
     """
     heartbeat.begin()
     project = request["project"]

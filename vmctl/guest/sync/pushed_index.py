@@ -1,4 +1,4 @@
-"""What pushes have put into a workspace by now, for those who read_stamp again and again."""
+"""What pushes have put into a workspace by now, for callers that look again and again."""
 
 from __future__ import annotations
 

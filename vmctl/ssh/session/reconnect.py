@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from vmctl.clock import Clock
-from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable, VmctlError
+from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
 from vmctl.domain.login.ssh_target import Target
 from vmctl.ssh.session.control_master import ControlMaster
 
@@ -47,7 +47,7 @@ class _Call(Generic[T]):
 
     def __init__(self, call: Callable[[], T], changed: threading.Event) -> None:
         self.value: T | None = None
-        self.error: VmctlError | None = None
+        self.error: BaseException | None = None  # as it was raised: a full disk has its own words
         self._call = call
         self._changed = changed
         threading.Thread(target=self._run, name="reconnect", daemon=True).start()
@@ -55,10 +55,8 @@ class _Call(Generic[T]):
     def _run(self) -> None:
         try:
             self.value = self._call()
-        except VmctlError as error:
-            self.error = error
         except BaseException as error:
-            self.error = VmctlError(f"{type(error).__name__}: {error}")
+            self.error = error
         self._changed.set()
 
 

@@ -68,7 +68,7 @@ def remove_restriction(site: Site, instance: Instance) -> Story[None]:
 
 
 class SshRestriction:
-    """The limit of one VM; `shut` while its rules keep out whom they do not name."""
+    """The limit of one VM; `enforced` while its rules keep out every other address."""
 
     def __init__(self, site: Site, instance: Instance) -> None:
         self.site = site

@@ -116,6 +116,10 @@ def of_tunnel(
     project: Project, what: str, which: str | None, local_port: str | None
 ) -> Story[Equivalent]:
     """A service of the VM's, started and forwarded; raises NotFound, InvalidInput."""
+    if what == "stop":
+        raise InvalidInput(
+            "`vmctl tunnel stop` has no equivalent in gcloud.", hint="Stop it: vmctl tunnel stop"
+        )
     refuse_second_word(what, which)
     port, _ = parse_port(local_port)
     ports = [(name, service.port) for name, service in project.services.items()]

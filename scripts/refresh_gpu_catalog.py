@@ -225,7 +225,8 @@ def complaints(rows: Sequence[Row]) -> list[str]:
         if len(prices) > 1
     ]
     have = {row.accelerator for row in rows}
-    found += [f"no zone has a {m.title}" for m in MODELS.values() if m.accelerator not in have]
+    listed = [model for model in MODELS.values() if model.listed]
+    found += [f"no zone has a {m.title}" for m in listed if m.accelerator not in have]
     if "europe-west1" not in {region_of(row.zone) for row in rows}:
         found.append("nothing is known of europe-west1")
     return found

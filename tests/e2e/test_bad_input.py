@@ -19,7 +19,7 @@ MISTAKES: list[tuple[list[str], int, list[str]]] = [
     (["up", "--gpu", "t5"], 2, ["t5", "t4"]),
     (["up", "--gpu", "t4:3"], 2, ["3", "1, 2"]),
     (["up", "--gpu", "t4:x"], 2, ["'x'", "t4:1"]),
-    (["up", "--machine", "n1-standrd-4"], 2, ["n1-standrd-4"]),
+    (["up", "--machine", "n1-standrd-4"], 2, ["no machine type", "Did you mean n1-standard-4?"]),
     (["up", "--gpu", "t4", "--machine", "e2-standard-4"], 2, ["e2-standard-4"]),
     (["up", "--zone", "europe-west1-z"], 2, ["europe-west1-z", "europe-west1-b"]),
     (["up", "--region", "europe-west99"], 2, ["europe-west99", "europe-west1"]),

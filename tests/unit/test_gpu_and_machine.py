@@ -6,10 +6,16 @@ import pytest
 
 from vmctl.cloud import price_table
 from vmctl.domain.errors import InvalidInput
+from vmctl.domain.google.quota import needs
 from vmctl.domain.machine.gpu import MODELS, Gpu
 from vmctl.domain.machine.image import Image
 from vmctl.domain.machine.instance_spec import cautions
-from vmctl.domain.machine.machine_type import MachineType, built_in_gpu, choose_machine
+from vmctl.domain.machine.machine_type import (
+    MachineType,
+    built_in_gpu,
+    choose_machine,
+    unknown_machine,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +78,19 @@ def test_what_does_not_exist_names_what_does(text: str, says: str, hint: str) ->
         ("t4", "g2-standard-8", "needs an N1 machine type", "--gpu l4"),
         ("t4", "n1-standard-64", "at most 48 vCPUs", "--gpu t4:2"),
         ("p100", "n1-highmem-32", "at most 16 vCPUs and 104 GB", "n1-standard-4"),
-        ("v100", "n1-custom-12-81920", "12 vCPUs and 78 GB", "n1-standard-4"),
+        ("v100", "n1-custom-12-81920-ext", "12 vCPUs and 78 GB", "n1-standard-4"),
         ("l4", "g2-standard-24", "has 2 x L4, not 1", "--gpu l4:2"),
         ("l4", "n1-standard-8", "only with g2-standard-4", "--machine g2-standard-4"),
         ("a100:2", "a2-highgpu-1g", "has 1 x A100", "--machine a2-highgpu-2g"),
         ("none", "g2-standard-4", "comes with L4", "--gpu l4"),
+        ("t4", "custom-64-65536", "at most 48 vCPUs", "n1-standard-4"),
+        ("t4", "custom-3-16384", "an even number up to 96", "custom-4-16384"),
+        ("t4", "custom-4-16000", "a multiple of 256", "custom-4-16384"),
+        ("t4", "custom-2-49152", "1.8 to 13 GB; more with -ext", "VCPUS-MB"),
+        ("t4", "n1-standrd-4", "no machine type n1-standrd-4", "Did you mean n1-standard-4?"),
+        ("t4", "n1-standard-5", "no machine type n1-standard-5", "N = 1, 2, 4, 8"),
+        ("none", "e2-standard-6", "no machine type e2-standard-6", "N = 2, 4, 8"),
+        ("gb200:4", "a4-highgpu-8g", "comes only with a4x-highgpu-4g", "a4x"),
         ("t4", "big", "not a machine type's name", "n1-standard-8"),
     ],
 )
@@ -94,6 +108,10 @@ def test_a_machine_that_cannot_carry_the_gpu_is_refused(
     [
         ("t4", "n1-highmem-8"),
         ("t4", "n1-custom-6-20480"),
+        ("t4", "custom-4-16384"),
+        ("t4", "custom-2-49152-ext"),
+        ("rtx-pro-6000:2", "g4-standard-96"),
+        ("gb200:4", "a4x-highgpu-4g"),
         ("t4:4", "n1-standard-96"),
         ("l4", "g2-standard-32"),
         ("none", "n2-standard-8"),
@@ -116,6 +134,10 @@ def test_no_gpu_is_a_small_cpu_machine() -> None:
         ("n1-highmem-16", 16, 104.0),
         ("g2-standard-12", 12, 48.0),
         ("n1-custom-4-16384", 4, 16.0),
+        ("custom-4-16384", 4, 16.0),
+        ("custom-2-49152-ext", 2, 48.0),
+        ("g4-standard-48", 48, 180.0),
+        ("custom-3-1", 3, 1 / 1024),  # of a VM that is there: taken as it is
         ("c3-standard-8", None, None),
     ],
 )
@@ -132,6 +154,37 @@ def test_every_row_of_the_table_is_a_machine_that_the_rules_allow() -> None:
         assert choose_machine(gpu, offer.machine).name == offer.machine
         inside = built_in_gpu(offer.machine)
         assert inside is None or inside == gpu
+
+
+@pytest.mark.parametrize("name", ["custom-4-15360", "n1-custom-4-15360", "custom-2-49152-ext"])
+def test_a_custom_host_has_the_zones_and_quota_of_n1_and_no_invented_price(name: str) -> None:
+    t4 = Gpu("nvidia-tesla-t4")
+    machine = MachineType.parse(name)
+    assert machine.family == "n1"
+    assert "europe-west1-b" in price_table.rows(t4, name)
+    for gpu in (t4, None):
+        for spot in (False, True):
+            priced = price_table.price("europe-west1-b", name, gpu, spot=spot)
+            assert priced.usd_per_hour is None
+        wanted = {need.metric: need.amount for need in needs(gpu, machine, spot=False)}
+        assert wanted["CPUS"] == machine.vcpus
+
+
+def test_what_the_table_does_not_list_has_no_invented_price() -> None:
+    for model in MODELS.values():
+        gpu = Gpu(model.accelerator, model.counts[0])
+        host = choose_machine(gpu, None).name
+        assert bool(price_table.zones_with(gpu, host)) is model.listed
+        if not model.listed:
+            assert str(price_table.price("us-central1-b", host, gpu, spot=False)) == "price unknown"
+
+
+def test_a_name_that_no_zone_has_gets_the_nearest_one() -> None:
+    assert unknown_machine("e2-standrd-4", ()).hint == "Did you mean e2-standard-4?"
+    assert "machine-types list" in unknown_machine("zz-top-9", ()).hint
+    asked = {"c3-standard-8", "e2-micro", "e2-standrd-4"}
+    known = {"custom-4-16384", "n2-custom-4-16384", "n1-standard-4", "a2-highgpu-1g", "f1-micro"}
+    assert {n for n in asked | known if price_table.knows_machine(MachineType.parse(n))} == known
 
 
 def test_prices_carry_their_date_and_unknown_ones_say_so() -> None:

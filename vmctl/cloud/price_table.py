@@ -84,6 +84,11 @@ def zones_with(gpu: Gpu, machine: str) -> tuple[str, ...]:
     return tuple(sorted(exact or {offer.zone for offer in having}))
 
 
+def knows_machine(machine: MachineType) -> bool:
+    """Whether a machine type is known to exist: by the table, or as one whose sizes are known."""
+    return machine.is_custom or size_of(machine).vcpus is not None
+
+
 def size_of(machine: MachineType) -> MachineType:
     """The machine type with its size, from its name or else from the table."""
     if machine.vcpus is not None:
@@ -163,6 +168,8 @@ def _n1_host_usd_h(region: str, machine: str, spot: bool) -> float | None:
     Two hosts with the same GPU differ by their processors and memory only.
     """
     size = MachineType.parse(machine)
+    if size.is_custom:  # those have prices of their own
+        return None
     if size.family != "n1" or size.vcpus is None or size.mem_gb is None:
         return None
     costs: dict[str, dict[str, float]] = {}

@@ -102,6 +102,16 @@ def has_machine_type(compute: Compute, zone: str, name: str) -> bool:
     return True
 
 
+def zones_with_machine_type(compute: Compute, name: str) -> list[str]:
+    """The zones that offer a machine type to this project."""
+    return sorted(
+        last_part(item["zone"])
+        for page in compute.pages("machineTypes", "aggregatedList", filter=f"name = {name}")
+        for item in aggregated(page, "machineTypes")
+        if item.get("name") == name
+    )
+
+
 def zones_of_name(compute: Compute, name: str) -> list[str]:
     """The zones in which VMs of this name are, of any owner."""
     return sorted(

@@ -28,6 +28,7 @@ class GpuModel:
     n1_limits: Mapping[int, HostLimit] = field(default_factory=dict)
     machines: Mapping[int, tuple[str, ...]] = field(default_factory=dict)  # smallest first
     capability: tuple[int, int] = (7, 5)
+    listed: bool = True  # in the shipped table; else Google is asked where it is
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -133,6 +134,22 @@ MODELS: Mapping[str, GpuModel] = {
             "nvidia-b200",
             machines=_by_count("a4-highgpu-{}g", 8),
             capability=(10, 0),
+        ),
+        GpuModel(
+            "gb200",
+            "GB200",
+            "nvidia-gb200",
+            machines=_by_count("a4x-highgpu-{}g", 4),
+            capability=(10, 0),
+            listed=False,
+        ),
+        GpuModel(
+            "rtx-pro-6000",
+            "RTX PRO 6000",
+            "nvidia-rtx-pro-6000",
+            machines={count: (f"g4-standard-{48 * count}",) for count in (1, 2, 4, 8)},
+            capability=(12, 0),
+            listed=False,
         ),
     )
 }

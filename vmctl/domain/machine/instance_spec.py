@@ -81,4 +81,9 @@ def cautions(gpu: Gpu | None, machine: MachineType, image: Image, spot: bool) ->
         found.append(
             f"Google may sell {machine.name} only as Spot or Flex-start: if it refuses, add --spot."
         )
+    if machine.family == "a4x":
+        found.append(
+            f"{machine.name} has Arm processors and is given to reservations only: "
+            "[vm] image must name an image for arm64."
+        )
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.machine.gpu import MODELS, Gpu, GpuModel
+from vmctl.domain.names import find_nearest
 
 CPU_ONLY_DEFAULT = "e2-standard-4"
 VCPUS_PER_N1_GPU = 4  # enough for a data loader; a GPU alone on two cores starves
@@ -16,14 +18,28 @@ _MEM_GB_PER_VCPU = {
     "n1-highmem": 6.5,
     "n1-highcpu": 0.9,
     "g2-standard": 4.0,
+    "g4-standard": 3.75,
     "e2-standard": 4.0,
     "e2-highmem": 8.0,
     "e2-highcpu": 1.0,
 }
+_VCPUS = {  # how many the predefined types of a series have
+    "n1-standard": (1, 2, 4, 8, 16, 32, 64, 96),
+    "n1-highmem": (2, 4, 8, 16, 32, 64, 96),
+    "n1-highcpu": (2, 4, 8, 16, 32, 64, 96),
+    "g2-standard": (4, 8, 12, 16, 24, 32, 48, 96),
+    "e2-standard": (2, 4, 8, 16, 32),
+    "e2-highmem": (2, 4, 8, 16),
+    "e2-highcpu": (2, 4, 8, 16, 32),
+}
+# N1's custom types are called custom-VCPUS-MB, with -ext where more memory than usual is wanted.
+_N1_CUSTOM = re.compile(r"(?:n1-)?custom-(\d+)-(\d+)(-ext)?")
+_N1_CUSTOM_GB_PER_VCPU = (0.9, 6.5)
+_N1_LARGEST = (96, 624)  # vCPUs, GB
 _SHARED_CORE = {"f1-micro": (1, 0.6), "g1-small": (1, 1.7)}
 # Machines whose local SSDs are part of the price, and whose data a stop discards.
-_BUNDLED_LOCAL_SSD = ("a2-ultragpu-", "a3-", "a4-")
-_GVNIC_FAMILIES = {"g2", "a2", "a3", "a4"}
+_BUNDLED_LOCAL_SSD = ("a2-ultragpu-", "a3-", "a4-", "a4x-")
+_GVNIC_FAMILIES = {"g2", "g4", "a2", "a3", "a4", "a4x"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +52,14 @@ class MachineType:
 
     @property
     def family(self) -> str:
-        """The part before the first hyphen: n1, g2, a2 …"""
-        return self.name.partition("-")[0]
+        """The part before the first hyphen: n1, g2, a2 …; N1's custom types go without it."""
+        first = self.name.partition("-")[0]
+        return "n1" if first == "custom" else first
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether its size was chosen freely: Google lists no such type, and no price for it."""
+        return re.search(r"(^|-)custom-", self.name) is not None
 
     @property
     def has_local_ssd(self) -> bool:
@@ -61,7 +83,7 @@ class MachineType:
         if name in _SHARED_CORE:
             vcpus, mem_gb = _SHARED_CORE[name]
             return MachineType(name, vcpus, mem_gb)
-        if match := re.fullmatch(r"n1-custom-(\d+)-(\d+)(-ext)?", name):
+        if match := _N1_CUSTOM.fullmatch(name):
             return MachineType(name, int(match[1]), int(match[2]) / 1024)
         if (match := re.fullmatch(r"(.+)-(\d+)", name)) and match[1] in _MEM_GB_PER_VCPU:
             vcpus = int(match[2])
@@ -78,12 +100,58 @@ def choose_machine(gpu: Gpu | None, wanted: str | None) -> MachineType:
         return _without_gpu(wanted)
     if wanted is None:
         return MachineType.parse(_smallest(gpu.model, gpu.count))
-    machine = MachineType.parse(wanted)
+    machine = _parse_wanted(wanted)
     if gpu.model.attaches_to_n1:
         _check_n1(gpu, gpu.model, machine)
     else:
         _check_built_in(gpu, gpu.model, machine)
     return machine
+
+
+def _parse_wanted(text: str) -> MachineType:
+    """A machine type that a user names; raises InvalidInput for a size that its series lacks."""
+    machine = MachineType.parse(text)
+    series, _, vcpus = machine.name.rpartition("-")
+    if series in _VCPUS and int(vcpus) not in _VCPUS[series]:
+        sizes = ", ".join(map(str, _VCPUS[series]))
+        raise InvalidInput(
+            f"There is no machine type {machine.name}.",
+            hint=f"Machine types {series}-N exist with N = {sizes}.",
+        )
+    if machine.family == "n1" and machine.vcpus is None:
+        raise unknown_machine(machine.name, ())
+    if match := _N1_CUSTOM.fullmatch(machine.name):
+        _check_n1_custom(machine.name, int(match[1]), int(match[2]), is_extended=bool(match[3]))
+    return machine
+
+
+def _check_n1_custom(name: str, vcpus: int, mem_mb: int, *, is_extended: bool) -> None:
+    least, most = (round(vcpus * gb, 2) for gb in _N1_CUSTOM_GB_PER_VCPU)
+    if is_extended:
+        most = _N1_LARGEST[1]
+    if not (vcpus == 1 or (vcpus % 2 == 0 and 0 < vcpus <= _N1_LARGEST[0])):
+        why = f"an N1 machine has 1 vCPU, or an even number up to {_N1_LARGEST[0]}"
+    elif mem_mb % 256:
+        why = "its memory in MB must be a multiple of 256"
+    elif not least <= mem_mb / 1024 <= most:
+        more = "" if is_extended else "; more with -ext at the end of the name"
+        why = f"with {vcpus} vCPUs it can have {least:g} to {most:g} GB{more}"
+    else:
+        return
+    raise InvalidInput(
+        f"There is no machine type {name}: {why}.",
+        hint="Names are custom-VCPUS-MB, such as custom-4-16384.",
+    )
+
+
+def unknown_machine(name: str, known: Iterable[str]) -> InvalidInput:
+    """The refusal of a name that no zone has; `known` are names that exist."""
+    predefined = [f"{series}-{size}" for series, sizes in _VCPUS.items() for size in sizes]
+    close = find_nearest(name, [*predefined, *known])
+    return InvalidInput(
+        f"There is no machine type {name} on Compute Engine.",
+        hint=f"Did you mean {close}?" if close else "See: gcloud compute machine-types list",
+    )
 
 
 def built_in_gpu(machine_name: str) -> Gpu | None:
@@ -96,7 +164,7 @@ def built_in_gpu(machine_name: str) -> Gpu | None:
 
 
 def _without_gpu(wanted: str | None) -> MachineType:
-    machine = MachineType.parse(wanted or CPU_ONLY_DEFAULT)
+    machine = _parse_wanted(wanted or CPU_ONLY_DEFAULT)
     inside = built_in_gpu(machine.name)
     if inside:
         raise InvalidInput(
@@ -154,7 +222,7 @@ def _check_built_in(gpu: Gpu, model: GpuModel, machine: MachineType) -> None:
 
 def boot_disk_type(machine_type: str) -> str:
     """The boot disk that a machine type takes: the newest ones know Hyperdisk only."""
-    hyperdisk = machine_type.startswith(("a3-ultragpu-", "a4-"))
+    hyperdisk = machine_type.startswith(("a3-ultragpu-", "a4-", "a4x-", "g4-"))
     return "hyperdisk-balanced" if hyperdisk else "pd-balanced"
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from vmctl.cloud import price_table
+from vmctl.cloud.compute.resources import zones_with_machine_type
 from vmctl.cloud.price_table import ZoneRow
 from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Story
 from vmctl.domain.machine.instance import Instance
-from vmctl.domain.machine.machine_type import MachineType, boot_disk_type
+from vmctl.domain.machine.machine_type import MachineType, boot_disk_type, unknown_machine
 from vmctl.domain.machine.zone_order import (
     SearchPolicy,
     candidate_zones,
@@ -95,10 +96,16 @@ def plan_creation(
     """
     gpu, machine, vm = request.gpu, request.machine, request.vm
     rows = price_table.rows(gpu, machine.name)
+    is_known = gpu is not None or price_table.knows_machine(machine)
+    if not is_known:
+        offering = _zones_offering(site, machine)
+        rows = {
+            zone: rows.get(zone) or price_table.row(zone, gpu, machine.name) for zone in offering
+        }
     demand = demand_for(
         gpu, machine, rows, spot=vm.spot, new_disk_gb=vm.disk_gb, address=vm.external_address
     )
-    zones = _zones(site, request, rows, policy)
+    zones = _zones(site, request, rows, policy, is_known=is_known)
     zones = yield from filter_zones_by_quota(quotas, demand, zones, site.compute, policy)
     rows |= {zone: price_table.row(zone, gpu, machine.name) for zone in zones if zone not in rows}
     price = rows[zones[0]].price(spot=vm.spot)
@@ -120,6 +127,17 @@ def plan_creation(
         mem_gb=size.mem_gb,
         choices=choices,
     )
+
+
+def _zones_offering(site: Site, machine: MachineType) -> list[str]:
+    """The zones that have a machine type which vmctl does not know; raises InvalidInput for none.
+
+    A mistyped one would otherwise be tried in zone after zone.
+    """
+    offering = zones_with_machine_type(site.compute, machine.name)
+    if not offering:
+        raise unknown_machine(machine.name, {offer.machine for offer in price_table.offers()})
+    return offering
 
 
 def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> ZonePlan:
@@ -209,7 +227,12 @@ def _usd(amount: float | None, digits: int) -> str:
 
 
 def _zones(
-    site: Site, request: MachineRequest, rows: Mapping[str, ZoneRow], policy: SearchPolicy
+    site: Site,
+    request: MachineRequest,
+    rows: Mapping[str, ZoneRow],
+    policy: SearchPolicy,
+    *,
+    is_known: bool,
 ) -> tuple[str, ...]:
     """The zones to try, in order; with other regions behind them where those are allowed."""
     vm, at_home = request.vm, {region_of(zone) for zone in rows}
@@ -217,7 +240,7 @@ def _zones(
     if policy.any_region and elsewhere and vm.zone is None:
         first: tuple[str, ...] = ()
     else:
-        first = _home_zones(site, request, rows)
+        first = _home_zones(site, request, rows, is_known=is_known)
     if not policy.any_region:
         return first
     prices = {zone: row.price(spot=vm.spot).usd_per_hour for zone, row in rows.items()}
@@ -225,7 +248,7 @@ def _zones(
 
 
 def _home_zones(
-    site: Site, request: MachineRequest, rows: Mapping[str, ZoneRow]
+    site: Site, request: MachineRequest, rows: Mapping[str, ZoneRow], *, is_known: bool
 ) -> tuple[str, ...]:
     """The chosen zone or those of the region by the shipped table; else Google is asked."""
     gpu, vm = request.gpu, request.vm
@@ -236,7 +259,10 @@ def _home_zones(
     except InvalidInput as by_table:
         try:
             everywhere = site.compute.zones()
-            offering = site.compute.zones_with(gpu) if gpu else everywhere
+            if gpu is not None:
+                offering = site.compute.zones_with(gpu)
+            else:
+                offering = everywhere if is_known else list(rows)
         except VmctlError:
             raise by_table from None
         return choose(offering, known_zones=everywhere)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from vmctl.__main__ import main
 from vmctl.cli.app import COMMANDS, command_tree
 
 
@@ -33,3 +37,14 @@ def test_help_names_what_every_option_takes_not_its_type() -> None:
             if takes_value and not hasattr(option.type, "choices"):
                 assert option.metavar, f"{path} {option.opts[0]} needs a metavar"
         assert "<" not in command.get_usage(command.make_context(path, [], resilient_parsing=True))
+
+
+@pytest.mark.parametrize("where", ["root", "broken"])
+def test_the_emulator_can_be_stopped_where_there_is_no_project(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vmctl.toml").write_text("name = [", encoding="utf-8")
+    monkeypatch.setenv("VMCTL_EMULATOR_HOME", str(tmp_path / "emulator"))
+    monkeypatch.chdir("/" if where == "root" else tmp_path)
+    for command in ("status", "stop"):
+        assert main(["emulator", command]) == 0

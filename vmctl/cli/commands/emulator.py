@@ -37,7 +37,7 @@ def start(
     """
     from vmctl.workflows.setup.emulator import start as story
 
-    context.screen().report(story(context.project(), clock))
+    context.screen().report(story(clock))
 
 
 @PANEL.command("stop", examples="vmctl emulator stop")
@@ -45,7 +45,7 @@ def stop(context: Context) -> None:
     """Stop the emulator and its machines; their disks stay, and they return at the next start."""
     from vmctl.workflows.setup.emulator import stop as story
 
-    context.screen().report(story(context.project()))
+    context.screen().report(story())
 
 
 @PANEL.command("status", examples="vmctl emulator status --json")
@@ -53,7 +53,7 @@ def status(context: Context) -> None:
     """Where it listens, what runs on it, and what it cannot do here."""
     from vmctl.workflows.setup.emulator import status as story
 
-    context.screen().report(story(context.project()))
+    context.screen().report(story())
 
 
 @PANEL.command(
@@ -92,7 +92,7 @@ def forward(
     """
     from vmctl.workflows.setup.emulator import forward as story
 
-    context.screen().report(story(context.project(), ports or (), end=end))
+    context.screen().report(story(ports or (), end=end))
 
 
 @PANEL.command("clock", examples="vmctl emulator clock\nvmctl emulator clock 90m")
@@ -108,7 +108,7 @@ def clock(
     from vmctl.workflows.setup.emulator import advance_clock as story
 
     advance_s = parse_duration(step, of="DURATION") if step else None
-    context.screen().report(story(context.project(), advance_s))
+    context.screen().report(story(advance_s))
 
 
 @PANEL.command(
@@ -168,7 +168,7 @@ def fault(
     """
     from vmctl.workflows.setup.emulator import faults as story
 
-    context.screen().report(story(context.project(), kind, settings or (), clear=clear))
+    context.screen().report(story(kind, settings or (), clear=clear))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -94,9 +94,7 @@ _ABOUT = {"id", "kind", "acted", "met"}
 AT_ONCE = ("preempt", "crash")
 
 
-def start(
-    project: Project, time_kind: str | None = None, *, clock: Clock | None = None
-) -> Story[EmulatorResult]:
+def start(time_kind: str | None = None, *, clock: Clock | None = None) -> Story[EmulatorResult]:
     """Start it, unless it runs already; `time_kind` is real, scaled:RATE or stepped.
 
     Raises Conflict for one that runs with another clock.
@@ -111,7 +109,7 @@ def start(
     return said
 
 
-def stop(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResult]:
+def stop(*, clock: Clock | None = None) -> Story[EmulatorResult]:
     """Stop it with its machines; their disks stay. One that does not run is fine too."""
     clock = clock or Clock()
     folder = emulator_process.home()
@@ -124,7 +122,7 @@ def stop(project: Project, *, clock: Clock | None = None) -> Story[EmulatorResul
     return EmulatorResult(running=False, home=str(folder))
 
 
-def status(project: Project) -> Story[EmulatorResult]:
+def status() -> Story[EmulatorResult]:
     """Whether it runs; asking starts nothing."""
     folder = emulator_process.home()
     running = emulator_process.find(folder)
@@ -159,7 +157,6 @@ def env(project: Project, *, clock: Clock | None = None) -> Story[EmulatorEnv]:
 
 
 def faults(
-    project: Project,
     kind: str | None = None,
     settings: Sequence[str] = (),
     *,
@@ -187,7 +184,7 @@ def faults(
 
 
 def forward(
-    project: Project, ports: Sequence[int] = (), *, end: bool = False, clock: Clock | None = None
+    ports: Sequence[int] = (), *, end: bool = False, clock: Clock | None = None
 ) -> Story[ForwardsResult]:
     """Let machines reach ports of this computer's 127.0.0.1, or no longer; tell which they do.
 
@@ -240,7 +237,7 @@ class ClockResult:
 
 
 def advance_clock(
-    project: Project, advance_s: float | None = None, *, clock: Clock | None = None
+    advance_s: float | None = None, *, clock: Clock | None = None
 ) -> Story[ClockResult]:
     """Tell the emulator's time, after moving a stepped clock on where that is asked for.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from vmctl.domain.login.ssh_config import (
     without_include,
 )
 from vmctl.domain.login.ssh_target import Target
+from vmctl.ssh.identity import user_ssh_config
 
 TARGET = Target("42", "203.0.113.7", 2222, "ada", "/home/ada/a key", "/home/ada/100%/pins")
 HOST = Host("train.vmctl", "ada", "train", False, "my-project", "", TARGET)
@@ -117,3 +119,39 @@ def test_ssh_runs_the_hook_before_it_reads_the_addresses(tmp_path: Path) -> None
     new.write_text(moved)
     read = asked(tmp_path, "train.vmctl", ("cp", str(new), str(tmp_path / "hosts")))
     assert read["hostname"] == "203.0.113.99"
+
+
+def test_a_hosts_lines_stand_whatever_the_user_wants_for_all_hosts(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    for proxy, expected in (("", None), ("relay -v", "relay -v")):
+        others = "Host *\n    ProxyJump bastion\n    PubkeyAuthentication no\n"
+        others += "    PreferredAuthentications password\n    ProxyUseFdpass yes\n"
+        others += "    AddressFamily inet6\n    StrictHostKeyChecking no\n    User bob\n"
+        host = replace(HOST, target=replace(TARGET, proxy=proxy))
+        file.write_text(f"{hosts_file([host])}\n{others}", encoding="utf-8")
+        done = subprocess.run(
+            ["ssh", "-G", "-F", str(file), HOST.name], capture_output=True, text=True, check=True
+        )
+        found = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+        assert found.get("proxycommand") == expected
+        assert found.get("proxyjump") in (None, "none")
+        assert found["pubkeyauthentication"] in ("yes", "true")
+        assert found["preferredauthentications"] == "publickey"
+        assert (found["proxyusefdpass"], found["addressfamily"]) == ("no", "any")
+        assert (found["user"], found["stricthostkeychecking"]) == ("ada", "true")
+
+
+def test_a_configuration_that_cannot_be_changed_gets_the_line_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMCTL_HOME", str(tmp_path / "home"))
+    file = tmp_path / "config"
+    file.symlink_to("/proc/version")
+    with pytest.raises(InvalidInput, match="cannot be changed") as refusal:
+        user_ssh_config.add_include(file)
+    assert str(file) in refusal.value.message
+    line = include_line(str(user_ssh_config.entry_path()))
+    assert refusal.value.hint.endswith(line)
+    by_hand = tmp_path / "by-hand"
+    by_hand.write_text(f"  {line}\nHost *\n", encoding="utf-8")
+    assert not user_ssh_config.add_include(by_hand), "it is there already"

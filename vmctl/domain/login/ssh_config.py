@@ -77,6 +77,12 @@ def host_block(host: Host) -> str:
     target = host.target
     settings = {
         **target.settings,
+        # what the user's `Host *` may say otherwise: the first value of a setting counts
+        **({} if target.proxy else {"ProxyCommand": "none"}),
+        "ProxyUseFdpass": "no",
+        "PubkeyAuthentication": "yes",
+        "PreferredAuthentications": "publickey",
+        "AddressFamily": "any",
         "ConnectTimeout": str(max(CONNECT_TIMEOUT_S, target.connect_timeout_s)),
         "ServerAliveInterval": str(ALIVE_INTERVAL_S),
         "ServerAliveCountMax": str(ALIVE_COUNT),

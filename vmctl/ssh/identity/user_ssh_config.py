@@ -16,6 +16,7 @@ from vmctl.domain.login.ssh_config import (
     Host,
     entry_file,
     hosts_file,
+    include_line,
     with_include,
     without_include,
 )
@@ -99,12 +100,20 @@ def add_include(file: Path) -> bool:
     The rest of it stays as it is, byte for byte, and so do its mode and a symbolic link to it.
     """
     before = _read(file)
+    line = include_line(str(entry_path()))
     after = with_include(before, str(entry_path()))
-    if after == before:
+    by_hand = [text.strip() for text in (without_include(before or b"") or b"").splitlines()]
+    if after == before or line.encode() in by_hand:
         return False
-    if before is None:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _replace(file, after)
+    try:
+        if before is None:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(file, after)
+    except OSError as error:
+        raise InvalidInput(
+            f"{file} cannot be changed: {error.strerror}.",
+            hint=f"Put this line at its top yourself, wherever it is made: {line}",
+        ) from error
     return True
 
 
@@ -116,13 +125,23 @@ def remove_include(file: Path) -> bool:
     before = without_include(now)
     if before == now:
         return False
+    try:
+        _write_without(file, before)
+    except OSError as error:
+        raise InvalidInput(
+            f"{file} cannot be changed: {error.strerror}.",
+            hint=f"Remove this line yourself: {include_line(str(entry_path()))}",
+        ) from error
+    return True
+
+
+def _write_without(file: Path, before: bytes | None) -> None:
     if before is None:
         file.unlink()
         with contextlib.suppress(OSError):  # whatever else is in it stays, and so does the folder
             file.parent.rmdir()
     else:
         _replace(file, before)
-    return True
 
 
 def remove_files() -> None:

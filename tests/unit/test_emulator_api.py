@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.api import PROJECT, ZONE, Api, instance, open_api
+from tests.harness.api import PROJECT, REGION, ZONE, Api, instance, open_api
 from vmctl.emulator.http import urls
 
 Json = dict[str, Any]
@@ -79,6 +79,45 @@ def test_serial_output_goes_on_past_the_megabyte_that_is_kept(api: Api) -> None:
     assert (end, end - start, len(contents)) == (heard, 1 << 20, 1 << 20)
     assert read(start=end + 5) == (end, "", end)
     assert read(start=-16)[1] == line
+
+
+def test_a_reserved_address_is_the_instances_until_it_is_deleted(api: Api) -> None:
+    addresses = f"regions/{REGION}/addresses"
+    api.done("POST", addresses, {"name": "a1", "address": "203.0.113.9"})
+    status, refused = api.call("POST", addresses, {"name": "a2", "address": "203.0.113.9"})
+    assert (status, "already reserved" in refused["error"]["message"]) == (400, True)
+    assert api.call("POST", addresses, {"name": "a2", "address": "here"})[0] == 400
+    api.done("POST", addresses, {"name": "a3"})
+    for name in ("a1", "a3"):
+        made = api.call("GET", f"{addresses}/{name}")[1]
+        assert made["status"] == "RESERVED"
+        nics = [{"accessConfigs": [{"natIP": made["address"]}]}]
+        body = instance(f"with-{name}", networkInterfaces=nics)
+        vm = f"zones/{ZONE}/instances/with-{name}"
+        assert "error" not in api.done("POST", f"zones/{ZONE}/instances", body)
+        assert _address(api, vm) == made["address"]
+        used = api.call("GET", f"{addresses}/{name}")[1]
+        assert (used["status"], used["users"][0].endswith(vm)) == ("IN_USE", True)
+        assert api.call("DELETE", f"{addresses}/{name}")[0] == 400
+        again = body | {"name": "again"}
+        assert api.call("POST", f"zones/{ZONE}/instances", again)[0] == 400
+        api.done("POST", f"{vm}/stop")
+        assert _address(api, vm) == made["address"]
+        api.done("DELETE", vm)
+        api.done("DELETE", f"{addresses}/{name}")
+    assert "items" not in api.call("GET", addresses)[1]
+
+
+def test_an_address_in_use_can_be_reserved_for_good(api: Api) -> None:
+    addresses = f"regions/{REGION}/addresses"
+    api.done("POST", addresses, {"name": "kept", "address": _address(api, VM)})
+    kept = api.call("GET", f"{addresses}/kept")[1]
+    assert (kept["status"], kept["address"]) == ("IN_USE", _address(api, VM))
+
+
+def _address(api: Api, vm: str) -> str:
+    access = api.call("GET", vm)[1]["networkInterfaces"][0]["accessConfigs"][0]
+    return str(access["natIP"])
 
 
 def _labels(api: Api, **labels: str) -> Json:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import Json
 from ..http import urls
-from ..machines import MachineSpec
+from ..machines import MachineSpec, is_machine_address
 from ..store import Key, Record, Store
 from .cloud import Cloud
 
@@ -20,13 +20,16 @@ def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
     """Describe an instance to the machine host."""
     body = record.body
     accelerator = next(iter(body.get("guestAccelerators", ())), None)
+    static = record.private.get("static_ip")
+    static = static if static and is_machine_address(static) else None
     return MachineSpec(
         instance_id=body["id"],
         name=record.key.name,
         hostname=body.get("hostname", record.key.name),
         disk=cloud.machines.disk(record.private["boot_disk_id"]),
         image=record.private["machine"],
-        nat_ip=record.private.get("nat_ip"),
+        nat_ip=static or record.private.get("nat_ip"),
+        static=static is not None,
         gpu=urls.last(accelerator["acceleratorType"]) if accelerator else None,
         gpu_count=accelerator["acceleratorCount"] if accelerator else 0,
         disk_gb=int(body["disks"][0]["diskSizeGb"]),

@@ -101,7 +101,7 @@ class Power:
         record.private |= {"nat_ip": booted.nat_ip, "ssh_port": booted.ssh_port}
         for interface in record.body["networkInterfaces"][:1]:
             for access in interface.get("accessConfigs", ()):
-                access["natIP"] = booted.nat_ip
+                access["natIP"] = record.private.get("static_ip", booted.nat_ip)
         metadata.show_ssh_port(record)
         self._cloud.store.save(record)
         limit = read_limit(record)
@@ -115,13 +115,14 @@ class Power:
         self.mark_stopped(record, self._cloud.clock.now())
 
     def mark_stopped(self, record: Record, when: datetime) -> None:
-        """Show an instance as TERMINATED: no address, no run limit, stopped at `when`."""
+        """Show an instance as TERMINATED: no ephemeral address, no run limit, stopped at `when`."""
         body = record.body
         self._limits.unwatch(body["id"])
         self._boot_faults.end(body["id"])
         for interface in body["networkInterfaces"]:
             for access in interface.get("accessConfigs", ()):
-                access.pop("natIP", None)
+                if "static_ip" not in record.private:
+                    access.pop("natIP", None)
         body["resourceStatus"]["scheduling"].pop("terminationTimestamp", None)
         body["lastStopTimestamp"] = stamp(when)
         self._set_status(record, "TERMINATED")

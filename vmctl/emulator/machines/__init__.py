@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .host import MachineHost
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
+from .socket_relay import is_machine_address, random_address
 from .storage import COPYING, copy_disk, delete_disk
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "MachineSpec",
     "copy_disk",
     "delete_disk",
+    "is_machine_address",
+    "random_address",
 ]

@@ -89,7 +89,7 @@ class MachineHost:
             if spec.instance_id in self._machines:
                 raise MachineError(f"machine {spec.name} is running already")
             taken = {machine.listener.nat_ip for machine in self._machines.values()}
-            listener = listen(spec.nat_ip, taken)
+            listener = listen(spec.nat_ip, taken, spec.static)
             machine = HostedMachine(
                 spec,
                 self._backend,

@@ -24,6 +24,7 @@ class MachineSpec:
     gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
     gpu_count: int
     disk_gb: int = 100
+    static: bool = False  # whether it must have the address nat_ip
     admits: bool = True  # whether its port 22 can be reached from the start
     trouble: dict[str, object] = field(default_factory=dict)  # the faults that this boot simulates
 

@@ -49,7 +49,14 @@ def machine_network() -> ipaddress.IPv4Network | None:
     return found
 
 
-def _random_address() -> str:
+def is_machine_address(text: str) -> bool:
+    """Whether a machine can listen at an address."""
+    network = machine_network() or ipaddress.IPv4Network("127.0.0.0/8")
+    return ipaddress.IPv4Address(text) in network
+
+
+def random_address() -> str:
+    """Return an address for a machine; it may be taken."""
     chosen = machine_network()
     if chosen is None:
         return f"127.0.{random.randint(2, 254)}.{random.randint(1, 254)}"
@@ -57,12 +64,12 @@ def _random_address() -> str:
     return str(chosen[random.randint(16, chosen.num_addresses - 2)])
 
 
-def listen(wanted: str | None, taken: set[str]) -> Listener:
-    """Binds `wanted` if it is free, else a free address of 127.0.2.0 to 127.0.254.255.
+def listen(wanted: str | None, taken: set[str], static: bool = False) -> Listener:
+    """Binds `wanted` if it is free, else, unless `static`, one of 127.0.2.0 to 127.0.254.255.
 
     With `machine_network()`: a free address of that."""
     candidates = [wanted] if wanted is not None and wanted not in taken else []
-    candidates += [_random_address() for _ in range(ATTEMPTS)]
+    candidates += [] if static else [random_address() for _ in range(ATTEMPTS)]
     # By port first: another emulator's machine may have the wanted address at port 22, and a client
     # that ignores the port in the metadata would reach that one.
     for port in PORTS:
@@ -82,6 +89,8 @@ def listen(wanted: str | None, taken: set[str]) -> Listener:
                 continue
             server.setblocking(False)
             return Listener(server, address, server.getsockname()[1])
+    if static:
+        raise MachineError(f"the address {wanted} is in use on this computer")
     raise MachineError(f"no free address in {machine_network() or '127.0.0.0/8'} on this computer")
 
 

@@ -243,25 +243,23 @@ def make_interfaces(call: Call, zone: str) -> list[Json]:
         if "nicType" in interface:
             shown["nicType"] = interface["nicType"]
         if accesses:
-            shown["accessConfigs"] = [_access(field, accesses[0])]
+            shown["accessConfigs"] = [make_access(f"{field}.accessConfigs[0]", accesses[0])]
         shown["fingerprint"] = fingerprint(shown)
         result.append(shown)
     return result
 
 
-def _access(field: str, asked: Json) -> Json:
-    if asked.get("natIP"):
-        raise invalid_field(
-            f"{field}.accessConfigs[0].natIP",
-            asked["natIP"],
-            "The specified external IP address was not found in the region.",
-        )
-    return {
+def make_access(field: str, asked: Json) -> Json:
+    """Return the access config that a request asks for."""
+    if asked.get("type", "ONE_TO_ONE_NAT") != "ONE_TO_ONE_NAT":
+        raise invalid_field(f"{field}.type", asked["type"], "Only ONE_TO_ONE_NAT is supported.")
+    access = {
         "kind": "compute#accessConfig",
         "type": "ONE_TO_ONE_NAT",
         "name": asked.get("name", "External NAT"),
         "networkTier": asked.get("networkTier", "PREMIUM"),
     }
+    return access | ({"natIP": asked["natIP"]} if asked.get("natIP") else {})
 
 
 def _internal_address(call: Call, region: str, index: int) -> str:

@@ -15,7 +15,7 @@ from ..errors import (
 )
 from ..http import urls
 from ..store import Record
-from . import instance_body, instance_disks, stored
+from . import addresses, instance_body, instance_disks, stored
 
 _PASSED_ON = (
     "advancedMachineFeatures",
@@ -66,6 +66,7 @@ async def insert(call: Call) -> Json:
     body |= {name: call.body[name] for name in _PASSED_ON if name in call.body}
     if machine.series in ("n1", "e2"):
         body["cpuPlatform"] = "Intel Broadwell"
+    static_ip = _static_address(call, body)
     instance_body.check_start(call, body)
     body["disks"], used = instance_disks.attach(call, zone, machine.series, body)
     boot = used[0]
@@ -78,6 +79,8 @@ async def insert(call: Call) -> Json:
             "image": boot.private["image"],
         },
     )
+    if static_ip is not None:
+        record.private["static_ip"] = static_ip
     body["fingerprint"] = fingerprint(body["networkInterfaces"])
     lifecycle = call.lifecycle
     answer = call.start("insert", key, instance_id, lambda op: lifecycle.insert(op, record))
@@ -87,6 +90,23 @@ async def insert(call: Call) -> Json:
         call.cloud.store.save(disk)
     call.cloud.store.save(record)
     return answer
+
+
+def _static_address(call: Call, body: Json) -> str | None:
+    """Return the reserved address that a new instance asks for."""
+    static_ip = None
+    for index, interface in enumerate(body["networkInterfaces"]):
+        for access in interface.get("accessConfigs", ()):
+            if "natIP" in access:
+                field = f"resource.networkInterfaces[{index}].accessConfigs[0].natIP"
+                if index:
+                    raise invalid_field(
+                        field, access["natIP"], "Only the first interface has a static address."
+                    )
+                region = urls.region_of(call.path["zone"])
+                addresses.check_free(call, field, access["natIP"], region)
+                static_ip = str(access["natIP"])
+    return static_ip
 
 
 async def start(call: Call) -> Json:

@@ -310,6 +310,7 @@ def select_members(archive: zipfile.ZipFile, size: int) -> Iterator[zipfile.ZipI
         needed += member.file_size
         if needed > max(MAX_EXPANSION * size, 10**6):
             raise RefusedZip(f"it would become {MAX_EXPANSION} times as large, as no photos do")
+        member.filename = path.as_posix()  # some programs write backslashes between the names
         yield member
 
 

@@ -154,6 +154,15 @@ def packed(*names, content=PHOTO, compression=zipfile.ZIP_DEFLATED):
     return buffer.getvalue()
 
 
+def test_folders_between_backslashes_are_folders(script, site, folder):
+    site.content = packed("city\\", "city\\a b.jpg", "lake\\deep\\1.png")
+    script.fetch(site.url, folder)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*g")) == [
+        "city/a b.jpg",
+        "lake/deep/1.png",
+    ]
+
+
 def overlapping(count):
     """A zip whose files are all the same bytes of it, as often as one likes."""
     one = packed("a/0.jpg", content=bytes(1_000_000))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vmctl.domain.sync.reconcile import NOTHING, FileState, Resolution, decide, resolve
+from vmctl.guest.protocol import GuestError
+from vmctl.guest.sync.reconcile import refuse_other_origin
+from vmctl.guest.sync.record import PushRecord
 
 ONE, TWO, THREE = (FileState("file", letter) for letter in "123")
 LINK = FileState("link", "1")
@@ -83,3 +86,14 @@ def test_without_a_record_nothing_that_differs_is_replaced_even_by_force() -> No
     assert resolution.needs_name
     assert resolve("train.py", None, ONE, TWO, ["train.py"], has_record=False) is Resolution.MADE
     assert resolve("train.py", None, TWO, TWO, [], has_record=False) is Resolution.SAME
+
+
+def test_a_push_with_another_key_from_the_same_folder_says_what_differs() -> None:
+    known = object.__new__(PushRecord)
+    known.files, known.pending = {"a": ["dir"]}, {}
+    known.origin, known.place = "old-key:/p", "here:/p"
+    refuse_other_origin(known, "old-key:/p", "here:/p")
+    with pytest.raises(GuestError, match="from this folder with another vmctl key: VMCTL_HOME"):
+        refuse_other_origin(known, "new-key:/p", "here:/p")
+    with pytest.raises(GuestError, match="already holds a push from here:/p"):
+        refuse_other_origin(known, "new-key:/q", "here:/q")

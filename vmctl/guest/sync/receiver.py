@@ -69,7 +69,9 @@ def push(request: PushRequest) -> None:
                 break
         if not request["dry_run"]:
             if not request["force"]:  # who is refused must not end another's push
-                reconcile.refuse_other_origin(PushRecord(request["project"]), request["origin"])
+                reconcile.refuse_other_origin(
+                    PushRecord(request["project"]), request["origin"], request["place"]
+                )
             lock = acquire(request)
         _Conversation(request).run(chain(first, turn))
     except Disconnected:
@@ -168,7 +170,9 @@ class _Conversation:
     def _compare(self) -> tuple[dict[str, int], PushPlan]:
         assert self.wanted is not None
         if not self.force:
-            reconcile.refuse_wrong_folder(self.known, self.wanted, self.request["origin"])
+            reconcile.refuse_wrong_folder(
+                self.known, self.wanted, self.request["origin"], self.request["place"]
+            )
         numbers = {path: number for number, path in enumerate(sorted(self.wanted))}
         plan = reconcile.compare(self.root, self.wanted, self.known, self.force)
         if not (self.dry_run or plan.conflicts):

@@ -37,9 +37,11 @@ class PushPlan:
         self.wanted_folders: set[str] = set()  # stay when deletions empty them
 
 
-def refuse_wrong_folder(known: PushRecord, wanted: dict[str, TreeEntry], origin: str) -> None:
+def refuse_wrong_folder(
+    known: PushRecord, wanted: dict[str, TreeEntry], origin: str, place: str
+) -> None:
     """Refuse what looks like the wrong folder."""
-    refuse_other_origin(known, origin)
+    refuse_other_origin(known, origin, place)
     if len(wanted) * SHRINK < len(known.files):
         raise GuestError(
             "conflict",
@@ -49,9 +51,17 @@ def refuse_wrong_folder(known: PushRecord, wanted: dict[str, TreeEntry], origin:
         )
 
 
-def refuse_other_origin(known: PushRecord, origin: str) -> None:
-    """Refuse another folder, or another computer."""
+def refuse_other_origin(known: PushRecord, origin: str, place: str) -> None:
+    """Refuse another folder, another computer, or another key of the same folder at `place`."""
     if (known.files or known.pending) and known.origin != origin:
+        if known.place == place:
+            raise GuestError(
+                "conflict",
+                "The VM holds a push from this folder with another vmctl key: VMCTL_HOME was "
+                "reset or names another folder since.",
+                "Set VMCTL_HOME as it was, "
+                "or replace what is there with this folder: vmctl push --force",
+            )
         raise GuestError(
             "conflict",
             f"The VM already holds a push from {known.place}.",

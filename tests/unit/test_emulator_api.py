@@ -115,6 +115,34 @@ def test_an_address_in_use_can_be_reserved_for_good(api: Api) -> None:
     assert (kept["status"], kept["address"]) == ("IN_USE", _address(api, VM))
 
 
+@pytest.mark.parametrize(
+    ("machine", "more", "message"),
+    [
+        ("n1-standard-1", {"maxRunDuration": {"seconds": 60}}, "discardLocalSsd"),
+        ("e2-small", {}, "[local-ssd, e2-small] features are not compatible"),
+    ],
+)
+def test_local_ssds_are_refused_where_google_refuses_them(
+    api: Api, machine: str, more: Json, message: str
+) -> None:
+    body = instance("ssd", machineType=f"zones/{ZONE}/machineTypes/{machine}")
+    disk_type = {"diskType": f"zones/{ZONE}/diskTypes/local-ssd"}
+    body["disks"].append({"type": "SCRATCH", "initializeParams": disk_type})
+    body["scheduling"] = more | ({"instanceTerminationAction": "STOP"} if more else {})
+    status, reply = api.call("POST", f"zones/{ZONE}/instances", body)
+    assert (status, message in reply["error"]["message"]) == (400, True), reply
+    if more:
+        body["scheduling"]["onInstanceStopAction"] = {"discardLocalSsd": True}
+        assert "error" not in api.done("POST", f"zones/{ZONE}/instances", body)
+        api.done("DELETE", f"zones/{ZONE}/instances/ssd")
+
+
+def test_e2_takes_no_minimum_platform(api: Api) -> None:
+    machine = f"zones/{ZONE}/machineTypes/e2-small"
+    body = instance("old", machineType=machine, minCpuPlatform="Intel Skylake")
+    assert api.call("POST", f"zones/{ZONE}/instances", body)[0] == 400
+
+
 def _address(api: Api, vm: str) -> str:
     access = api.call("GET", vm)[1]["networkInterfaces"][0]["accessConfigs"][0]
     return str(access["natIP"])

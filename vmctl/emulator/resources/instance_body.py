@@ -310,6 +310,30 @@ def check_start(call: Call, body: Json) -> None:
         raise bad_request(f"Termination time {limit} of the instance is in the past.")
 
 
+def check_local_ssds(body: Json) -> None:
+    """Raise ApiError(400) for local SSDs whose machine has none or whose end is not settled."""
+    machine = urls.last(body["machineType"])
+    scratch = any(disk["type"] == "SCRATCH" for disk in body["disks"])
+    if machine.startswith("e2-") and scratch:
+        raise bad_request(
+            f"[local-ssd, {machine}] features are not compatible for creating instance."
+        )
+    if machine.startswith("e2-") and "minCpuPlatform" in body:
+        raise invalid_field(
+            "resource.minCpuPlatform",
+            body["minCpuPlatform"],
+            f"A minimum CPU platform cannot be set for machine type '{machine}'.",
+        )
+    scheduling = body["scheduling"]
+    limited = "maxRunDuration" in scheduling or "terminationTime" in scheduling
+    discards = scheduling.get("onInstanceStopAction", {}).get("discardLocalSsd")
+    if scratch and limited and scheduling["instanceTerminationAction"] == "STOP" and not discards:
+        raise bad_request(
+            "You must set onInstanceStopAction.discardLocalSsd to true to stop an instance with "
+            "Local SSDs at the end of its run time."
+        )
+
+
 def make_skeleton(call: Call, zone: str, instance_id: str) -> Json:
     """Return the parts of a new instance that do not depend on the request."""
     return {

@@ -292,7 +292,7 @@ def test_with_real_credentials_all_is_well(google: tuple[LocalCloud, Path]) -> N
         ("{bad", "key.json"),
         ('{"type": "service_account"}', "GOOGLE_APPLICATION_CREDENTIALS"),
         ('{"type": "unheard_of"}', "key.json"),
-        ("revoked", "expired or were revoked"),
+        ("revoked", "expired or was revoked"),
         ("unreachable", "does not answer"),
     ],
 )

@@ -24,27 +24,71 @@ def logged_out(folder: Path) -> dict[str, str]:
     }
 
 
+# what Google's login services answer to what does not work, by the last part of the path
+REFUSALS: dict[str, tuple[int, object]] = {
+    "revoked": (
+        400,
+        {"error": "invalid_grant", "error_description": "Token has been expired or revoked."},
+    ),
+    "expired": (
+        400,
+        {"error": "invalid_grant", "error_description": "reauth related error (invalid_rapt)"},
+    ),
+    "deleted-key": (
+        400,
+        {"error": "invalid_grant", "error_description": "Invalid JWT Signature."},
+    ),
+    "clock": (
+        400,
+        {
+            "error": "invalid_grant",
+            "error_description": "Invalid JWT: Token must be a short-lived token (60 minutes) and "
+            "in a reasonable timeframe. Check your iat and exp values in the JWT claim.",
+        },
+    ),
+    "stale": (
+        400,
+        {
+            "error": "invalid_grant",
+            "error_description": "ID Token issued at 1 is stale to sign-in.",
+        },
+    ),
+    "target": (
+        400,
+        {"error": "invalid_target", "error_description": "The target service is not valid."},
+    ),
+    "denied": (403, {"error": "access_denied", "error_description": "Account restricted"}),
+    "acting": (
+        403,
+        {
+            "error": {
+                "code": 403,
+                "message": "Permission 'iam.serviceAccounts.getAccessToken' denied on resource.",
+                "status": "PERMISSION_DENIED",
+            }
+        },
+    ),
+    "busy": (503, {"error": {"code": 503, "message": "Service unavailable"}}),
+    "page": (200, "<html><title>Sign in to the guests' network</title></html>"),
+    "forbidden-page": (403, "<html><title>Blocked by policy</title></html>"),
+}
+
+
 class Tokens(http.server.BaseHTTPRequestHandler):
-    """Answers as Google's token endpoint does; under /revoked as it does to an expired login.
+    """Answers as Google's token endpoint does; under /NAME with the refusal of that name.
 
     Under /token/TEXT the token is TEXT."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        revoked = self.path == "/revoked"
-        token = self.path.rpartition("/")[2]
-        answer = (
-            {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
-            if revoked
-            else {
-                "access_token": token,
-                "expires_in": 3600,
-                "token_type": "Bearer",
-            }
-        )
-        body = json.dumps(answer).encode()
-        self.send_response(400 if revoked else 200)
-        self.send_header("Content-Type", "application/json")
+        token = self.path.rpartition("/")[2].partition(":")[0]
+        given = {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
+        given["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token"
+        status, answer = REFUSALS.get(token, (200, given))
+        page = isinstance(answer, str)
+        body = str(answer).encode() if page else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html" if page else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

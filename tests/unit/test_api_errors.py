@@ -116,7 +116,7 @@ NOT_FOUND = auth.DefaultCredentialsError("Your default credentials were not foun
 FOREIGN: list[tuple[Exception, type[VmctlError], str]] = [
     (NOT_FOUND, AccessDenied, "gcloud auth application-default login"),
     (auth.DefaultCredentialsError("File /x.json was not found."), AccessDenied, "Log in"),
-    (auth.MalformedError("bad file"), AccessDenied, "GOOGLE_APPLICATION_CREDENTIALS"),
+    (auth.MalformedError("bad file"), AccessDenied, "Log in again"),
     (auth.RefreshError("invalid_grant: Token has been expired"), AccessDenied, "Log in again"),
     (auth.ReauthFailError("reauth"), AccessDenied, "Log in again"),
     (auth.TransportError("no route"), Unreachable, "network"),
@@ -139,8 +139,14 @@ FOREIGN: list[tuple[Exception, type[VmctlError], str]] = [
     ids=lambda v: getattr(v, "__name__", None) or type(v).__name__,
 )
 def test_foreign_errors_become_ours(
-    raised: Exception, expected: type[VmctlError], hint: str
+    raised: Exception,
+    expected: type[VmctlError],
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     with pytest.raises(VmctlError) as refusal, map_google_errors("p1"):
         raise raised
     assert type(refusal.value) is expected

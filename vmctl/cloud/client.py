@@ -70,10 +70,7 @@ def _local(
 
 
 def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
-    import google_auth_httplib2
-    import httplib2
-
-    identity = find_credentials()
+    identity = find_credentials(chosen_project)
     project = chosen_project or identity.project or gcloud_project()
     if not project:
         raise InvalidInput(
@@ -83,12 +80,11 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     project = _project_id(project)
     # gcloud's own variables for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
-    trusted = os.environ.get("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE") or None
 
     def connect() -> Any:
-        http = google_auth_httplib2.AuthorizedHttp(
-            identity.credentials, http=httplib2.Http(timeout=TIMEOUT_S, ca_certs=trusted)
-        )
+        from vmctl.cloud.authorized import AuthorizedConnection
+
+        http = AuthorizedConnection(identity.credentials, TIMEOUT_S)
         # around the login, not inside it: its tokens are not witnessed
         return recorder.wrap(http, project) if recorder else http
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -10,10 +11,27 @@ import time
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from vmctl.cloud.errors import CHOSEN_FILE, credentials_error, map_google_errors
-from vmctl.domain.errors import AccessDenied, Unreachable
+from vmctl.cloud.connection import named_proxy
+from vmctl.cloud.errors import (
+    credentials_error,
+    credentials_file,
+    current_login,
+    first_line,
+    is_google_machine,
+    map_google_errors,
+)
+from vmctl.domain.errors import AccessDenied, VmctlError
+from vmctl.domain.google.credential_errors import (
+    CHOSEN_FILE,
+    Fault,
+    Login,
+    fault_of,
+    login_error,
+    no_credentials,
+)
 
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT")
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -29,6 +47,7 @@ class Identity:
     credentials: Any
     source: str
     project: str | None = None
+    account: str = ""  # "" where only Google knows it
 
     @property
     def project_source(self) -> str:
@@ -36,56 +55,107 @@ class Identity:
         return next((name for name in PROJECT_VARIABLES if os.environ.get(name)), self.source)
 
 
-def find_credentials() -> Identity:
+def find_credentials(project: str | None = None) -> Identity:
     """Application-default credentials, else those of `gcloud auth login`; and their project.
 
+    With a `project` given, nobody is asked for one. The order: the file that
+    GOOGLE_APPLICATION_CREDENTIALS names, the file of `gcloud auth application-default login`,
+    the service account of a machine of Google's, `gcloud auth login`.
     Raises AccessDenied when there are none, or when those that were chosen cannot be used.
     """
-    import google.auth
     from google.auth import exceptions
 
+    named = project or next(filter(None, map(os.environ.get, PROJECT_VARIABLES)), None)
+    file = credentials_file()
     try:
-        with warnings.catch_warnings():
-            # user credentials without a quota project: Compute Engine needs none
-            warnings.simplefilter("ignore", UserWarning)
-            credentials, found = google.auth.default(scopes=[SCOPE])
-        return Identity(credentials, _source(credentials), found)
-    except exceptions.DefaultCredentialsError as error:
-        if os.environ.get(CHOSEN_FILE):
+        if file is not None:
+            return _of_file(file, named)
+        if is_google_machine():
+            return _of_machine(named)
+    except exceptions.GoogleAuthError as error:
+        if file is not None:
             raise credentials_error(error) from error  # chosen on purpose: nothing else will do
-        token = _gcloud("auth", "print-access-token")
-        if token is None:
-            raise credentials_error(error) from error
-    project = os.environ.get("GOOGLE_CLOUD_PROJECT") or None
-    return Identity(_gcloud_credentials(token), "gcloud auth login", project)
+    token = _gcloud("auth", "print-access-token")
+    return Identity(_gcloud_credentials(token), "gcloud auth login", named)
+
+
+def _of_file(file: Path, project: str | None) -> Identity:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError, MalformedError
+
+    from vmctl.cloud.authorized import Connection, LoginRequest
+
+    request = LoginRequest(Connection(REFRESH_TIMEOUT_S))
+    with warnings.catch_warnings():
+        # user credentials without a quota project: Compute Engine needs none
+        warnings.simplefilter("ignore")
+        # without scopes: an external account would ask Resource Manager for its project at once
+        load: Any = google.auth.load_credentials_from_file
+        try:
+            loaded, found = load(str(file), request=request)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of other things
+            if isinstance(error, GoogleAuthError):
+                raise
+            words = f"{file} holds no credentials of Google's"
+            raise credentials_error(MalformedError(words)) from error  # type: ignore[no-untyped-call]
+    credentials = _with_scopes(loaded)
+    project = project or found
+    if not project and hasattr(credentials, "get_project_id"):
+        with map_google_errors(""):
+            project = credentials.get_project_id(request=request)
+    return Identity(credentials, _source(), project, current_login()[1])
+
+
+def _with_scopes(credentials: Any) -> Any:
+    from google.auth import credentials as forms
+
+    add: Any = forms.with_scopes_if_required  # google-auth leaves it untyped
+    return add(credentials, [SCOPE])
+
+
+def _of_machine(project: str | None) -> Identity:
+    import google.auth
+
+    credentials, found = google.auth.default(scopes=[SCOPE])
+    account = str(getattr(credentials, "service_account_email", ""))
+    source = "the service account of this machine"
+    return Identity(credentials, source, project or found, account if "@" in account else "")
 
 
 def prove(identity: Identity) -> None:
     """Fetch a token; raises AccessDenied when Google gives none, Unreachable without network."""
-    import google_auth_httplib2
-    import httplib2
+    from google.auth.exceptions import GoogleAuthError
 
+    from vmctl.cloud.authorized import Connection, LoginRequest
+
+    request = LoginRequest(Connection(REFRESH_TIMEOUT_S))
     with map_google_errors(identity.project or ""):
-        http = httplib2.Http(timeout=REFRESH_TIMEOUT_S)
         try:
-            identity.credentials.refresh(google_auth_httplib2.Request(http))
-        except OSError as error:
-            raise Unreachable(
-                f"Google's login service does not answer: {error.strerror or error}.",
-                hint="Check the network, then run it again.",
-            ) from error
+            identity.credentials.refresh(request)
+        except GoogleAuthError as error:
+            raise credentials_error(error, request.status, request.host) from error
 
 
 def gcloud_project() -> str | None:
     """The project that `gcloud config set project` has chosen; None without one."""
-    return _gcloud("config", "get-value", "project")
+    return _gcloud_setting("project")
 
 
-def _source(credentials: Any) -> str:
+def gcloud_account() -> str | None:
+    """As whom `gcloud auth login` was done; None without gcloud."""
+    return _gcloud_setting("account")
+
+
+def _gcloud_setting(name: str) -> str | None:
+    try:
+        return _gcloud("config", "get-value", name)
+    except AccessDenied:
+        return None
+
+
+def _source() -> str:
     if os.environ.get(CHOSEN_FILE):
         return f"the file that {CHOSEN_FILE} names"
-    if type(credentials).__module__.startswith("google.auth.compute_engine"):
-        return "the service account of this machine"
     return "gcloud auth application-default login"
 
 
@@ -102,12 +172,8 @@ def _gcloud_credentials(token: str) -> Any:
         with lock:
             fresh, since = given[0]
             if time.monotonic() - since > SAME_TOKEN_S:
-                fresh = _gcloud("auth", "print-access-token") or ""
+                fresh = _gcloud("auth", "print-access-token")
                 given[0] = fresh, time.monotonic()
-        if not fresh:
-            raise AccessDenied(
-                "gcloud no longer gives an access token.", hint="Log in again: gcloud auth login"
-            )
         # google-auth compares with a naive UTC time
         return fresh, datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=30)
 
@@ -115,21 +181,43 @@ def _gcloud_credentials(token: str) -> Any:
     return Credentials(token=None, refresh_handler=refresh, scopes=[SCOPE])  # type: ignore[no-untyped-call]
 
 
-def _gcloud(*words: str) -> str | None:
-    """What gcloud prints; None when it is not installed or has nothing to say."""
+def _gcloud(*words: str) -> str:
+    """What gcloud prints; raises AccessDenied, with its last line, where it refuses."""
     program = shutil.which("gcloud")
     if program is None:
-        return None
+        raise no_credentials()
     try:
         done = subprocess.run(
             [program, *words, "--quiet"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=GCLOUD_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _gcloud_error(f"gcloud does not answer: {first_line(error)}") from error
     text = done.stdout.strip()
-    return text if done.returncode == 0 and text and text != "(unset)" else None
+    if done.returncode == 0 and text and text != "(unset)":
+        return text
+    if "active account" in done.stderr or not done.stderr.strip():
+        raise no_credentials()
+    raise _gcloud_error(done.stderr)
+
+
+def _gcloud_error(text: str) -> VmctlError:
+    """From what gcloud wrote: its last line that is not one of its commands to type."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("$ ", "gcloud "))]
+    errors = [line for line in said if line.startswith("ERROR:")]
+    last = (errors or said or lines)[-1]
+    words = re.sub(r"^ERROR: (\([\w.-]+\) )?", "", last)
+    fault = fault_of(text)
+    if fault is Fault.UNKNOWN and re.search(r"resolve|connect|network|unreachable", text, re.I):
+        fault = Fault.UNREACHABLE
+    elif fault is Fault.UNKNOWN:
+        fault = Fault.EXPIRED
+    return login_error(
+        Login.GCLOUD, fault, words, chosen=False, proxy=named_proxy("oauth2.googleapis.com")
+    )

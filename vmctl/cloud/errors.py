@@ -6,14 +6,33 @@ import http.client
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from vmctl.domain.errors import AccessDenied, Unreachable, VmctlError
+from vmctl.cloud.connection import named_proxy
+from vmctl.domain.errors import Unreachable, VmctlError
 from vmctl.domain.google.api_errors import ApiError, as_error, classify
+from vmctl.domain.google.credential_errors import (
+    CHOSEN_FILE,
+    Fault,
+    Login,
+    cure,
+    fault_of,
+    login_error,
+    no_credentials,
+)
 
-CHOSEN_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-LOGIN = "gcloud auth application-default login"
+GOOGLE = "https://compute.googleapis.com"
+
+
+class LoginUnreachable(ConnectionError):
+    """Google's login service does not answer: another attempt may help."""
+
+    def __init__(self, words: str, host: str) -> None:
+        super().__init__(words)
+        self.host = host
 
 
 @contextmanager
@@ -26,28 +45,41 @@ def map_google_errors(project: str, endpoint: str = "") -> Iterator[None]:
     from google.auth import exceptions as auth
     from googleapiclient import errors as api
 
-    where = endpoint or "https://compute.googleapis.com"
+    where = endpoint or GOOGLE
     try:
         yield
     except api.HttpError as error:
-        raise as_error(api_error_of(error), project=project) from error
-    except (auth.RefreshError, auth.DefaultCredentialsError, auth.InvalidValue) as error:
-        raise credentials_error(error) from error
-    except auth.TransportError as error:
-        raise Unreachable(
-            f"Google's login service does not answer: {_first_line(error)}",
-            hint="Check the network, then run it again.",
+        raise _refusal(api_error_of(error), project) from error
+    except LoginUnreachable as error:
+        login, account, chosen = current_login()
+        raise login_error(
+            login,
+            Fault.UNREACHABLE,
+            str(error),
+            chosen=chosen,
+            account=account,
+            host=error.host,
+            proxy=named_proxy(error.host),
         ) from error
     except auth.GoogleAuthError as error:
         raise credentials_error(error) from error
     except (httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
         # ServerNotFoundError, timeouts, resets, TLS, answers cut off
         raise Unreachable(
-            f"Compute Engine at {where} does not answer: {_first_line(error)}",
+            f"Compute Engine at {where} does not answer: {first_line(error)}",
             hint=_network_hint(endpoint),
         ) from error
-    except api.Error as error:
-        raise VmctlError(f"Google's answer could not be read: {_first_line(error)}") from error
+    except (api.Error, json.JSONDecodeError) as error:
+        raise VmctlError(f"Google's answer could not be read: {first_line(error)}") from error
+
+
+def _refusal(failure: ApiError, project: str) -> VmctlError:
+    """Compute Engine's refusal; where it refuses the credentials, with a cure that fits them."""
+    error = as_error(failure, project=project)
+    if failure.http_status == 401 or failure.code == "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+        login, account, chosen = current_login()
+        error.hint = cure(login, Fault.EXPIRED, chosen=chosen, account=account)
+    return error
 
 
 def api_error_of(error: Any) -> ApiError:
@@ -77,29 +109,88 @@ def failure_of_body(status: int, content: bytes) -> ApiError:
     )
 
 
-def credentials_error(error: Exception) -> AccessDenied:
-    """Missing, broken, expired or revoked credentials, with the command that fixes them."""
+def credentials_error(error: Exception, status: int | None = None, host: str = "") -> VmctlError:
+    """What Google's library says of the credentials, as the table's error for it.
+
+    `status` and `host` are those of the login service's last answer, where there was one.
+    """
     from google.auth import exceptions as auth
 
-    if isinstance(error, auth.ReauthFailError | auth.RefreshError):
-        return AccessDenied(
-            f"The Google credentials have expired or were revoked: {_first_line(error)}",
-            hint=f"Log in again: {LOGIN}",
-        )
-    if isinstance(error, auth.MalformedError):
-        return AccessDenied(
-            f"The credentials file cannot be used: {_first_line(error)}",
-            hint=f"Check GOOGLE_APPLICATION_CREDENTIALS, or log in: {LOGIN}",
-        )
     if "default credentials were not found" in str(error):
-        return AccessDenied(
-            "There are no Google credentials on this computer.",
-            hint=f"Log in: {LOGIN} (or rehearse without an account: vmctl --local up)",
-        )
-    hint = f"Log in: {LOGIN}"
+        return no_credentials()
+    login, account, chosen = current_login()
+    words = " ".join(str(part) for part in error.args)
+    fault = fault_of(words, status)
+    if isinstance(error, auth.TransportError) and fault is not Fault.UNTRUSTED:
+        fault = Fault.UNREACHABLE
+    elif getattr(error, "_retryable", False):  # the library's tries have failed, all of them
+        fault = Fault.UNAVAILABLE
+    elif isinstance(error, auth.DefaultCredentialsError | auth.MalformedError):
+        fault = fault if fault is Fault.MISSING else Fault.UNUSABLE
+        login = Login.FILE
+    elif "impersonated" in words and login is Login.EXTERNAL:
+        login = Login.IMPERSONATED
+    return login_error(
+        login,
+        fault,
+        _spoken(error, status),
+        chosen=chosen,
+        account=account,
+        host=host,
+        proxy=named_proxy(host),
+    )
+
+
+_LOGINS = {
+    "authorized_user": Login.USER,
+    "external_account_authorized_user": Login.USER,
+    "service_account": Login.SERVICE_ACCOUNT,
+    "external_account": Login.EXTERNAL,
+    "impersonated_service_account": Login.IMPERSONATED,
+}
+
+
+def current_login() -> tuple[Login, str, bool]:
+    """The kind of the credentials that are used, their account, and whether a variable chose them.
+
+    Read from the file that Google's library reads; without one it is gcloud's login.
+    """
+    chosen = bool(os.environ.get(CHOSEN_FILE))
+    file = credentials_file()
+    if file is None:
+        return (Login.MACHINE if is_google_machine() else Login.GCLOUD), "", chosen
+    try:
+        said = json.loads(file.read_bytes())
+        login = _LOGINS.get(said.get("type"), Login.FILE)
+    except (OSError, ValueError, AttributeError):
+        return Login.FILE, "", chosen
+    target = str(said.get("service_account_impersonation_url") or "")
+    account = target.rpartition("/")[2].partition(":")[0] or said.get("client_email")
+    return login, str(account or said.get("account") or ""), chosen
+
+
+def credentials_file() -> Path | None:
+    """The file of application-default credentials: the chosen one, else gcloud's, if any."""
     if os.environ.get(CHOSEN_FILE):
-        hint = f"Fix the file in {CHOSEN_FILE}, or unset it and log in: {LOGIN}"
-    return AccessDenied(f"The Google credentials cannot be used: {_first_line(error)}.", hint=hint)
+        return Path(os.environ[CHOSEN_FILE])
+    folder = os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud"
+    file = Path(folder) / "application_default_credentials.json"
+    return file if file.is_file() else None
+
+
+def is_google_machine() -> bool:
+    """Whether this computer is Google's, by its firmware: its metadata server then answers.
+
+    The server itself is not asked: elsewhere its address is often silent for seconds.
+    """
+    if os.environ.get("NO_GCE_CHECK") == "true":
+        return False
+    if os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_ROOT"):
+        return True
+    try:
+        return Path("/sys/class/dmi/id/product_name").read_text().startswith("Google")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 _TELLING_REASONS = {"SERVICE_DISABLED", "BILLING_DISABLED", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}
@@ -116,10 +207,30 @@ def _telling(code: str, details: list[Mapping[str, Any]]) -> str:
 def _network_hint(endpoint: str) -> str:
     if "127.0.0.1" in endpoint:
         return "Check the embedded Compute Engine: vmctl emulator status"
-    return "Check the network, then run it again: it resumes where it stopped."
+    proxy = named_proxy(urlsplit(endpoint or GOOGLE).hostname or "")
+    also = f" and the proxy {proxy}" if proxy else ""
+    return f"Check the network{also}, then run it again: it resumes where it stopped."
 
 
-def _first_line(error: Exception) -> str:
+def _spoken(error: Exception, status: int | None) -> str:
+    """Google's own words in an error of its library: the last sentence of a nested answer."""
+    answer: object = error.args[1] if len(error.args) > 1 else ""
+    with suppress(ValueError):
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+    if isinstance(answer, Mapping):
+        inner = answer.get("error")
+        told = inner.get("message") if isinstance(inner, Mapping) else None
+        told = told or answer.get("error_description")
+        if told:
+            return " ".join(str(told).split())
+    text = first_line(error)
+    if text.startswith(("<", "{")) or (status is not None and status >= 500):
+        return f"HTTP {status}" if status else "its answer could not be read"
+    return text
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a foreign error's text."""
     text = str(error.args[0] if error.args else error) if str(error) else type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror

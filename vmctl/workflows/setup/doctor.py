@@ -86,7 +86,7 @@ def _check_credentials(
         findings.append(CheckResult.ok(Check.CREDENTIALS, "none are needed for --local"))
         return None
     try:
-        found = credentials.find_credentials()
+        found = credentials.find_credentials(project.google_project)
         credentials.prove(found)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.CREDENTIALS, error))

@@ -13,6 +13,8 @@ import httplib2
 import pytest
 from google.auth import exceptions as auth
 from googleapiclient.errors import HttpError, UnknownFileType
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vmctl.cloud.compute.operations import operation_of
 from vmctl.cloud.errors import failure_of_body, map_google_errors
@@ -185,3 +187,74 @@ def test_a_local_endpoint_points_to_the_emulator() -> None:
     ):
         raise ConnectionRefusedError(111, "Connection refused")
     assert "vmctl emulator status" in refusal.value.hint
+
+
+# code at once, its HTTP status, code of an operation, message, kind, words of the hint
+BOTH_FORMS = (
+    [
+        (
+            "conditionNotMet",
+            412,
+            "CONDITION_NOT_MET",
+            f"Constraint constraints/compute.{name} violated for project {{}}.",
+            Kind.PERMANENT,
+            hint,
+        )
+        for name, hint in (
+            ("requireOsLogin", "org-policies"),
+            ("vmExternalIpAccess", "--no-external-address"),
+            ("trustedImageProjects", "exception"),
+        )
+    ]
+    + [
+        (
+            "notFound",
+            404,
+            "RESOURCE_NOT_FOUND",
+            f"The resource 'projects/{{}}/{what}' was not found",
+            Kind.PERMANENT,
+            hint,
+        )
+        for what, hint in (
+            ("global/networks/n", "[vm] network"),
+            ("regions/r/subnetworks/s", "[vm] network"),
+            ("global/images/i", "--image"),
+        )
+    ]
+    + [
+        (
+            "quotaExceeded",
+            403,
+            "QUOTA_EXCEEDED",
+            "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 1.0 in region europe-west1. {}",
+            Kind.QUOTA,
+            "quotas",
+        ),
+        (
+            "ZONE_RESOURCE_POOL_EXHAUSTED",
+            503,
+            "ZONE_RESOURCE_POOL_EXHAUSTED",
+            "The zone 'projects/{}/zones/z' does not have enough resources available.",
+            Kind.STOCKOUT,
+            "another zone",
+        ),
+    ]
+)
+
+
+@pytest.mark.parametrize(("at_once", "status", "later", "text", "kind", "hint"), BOTH_FORMS)
+@given(name=st.from_regex(r"[a-z][a-z0-9-]{4,20}[a-z0-9]", fullmatch=True), stated=st.booleans())
+def test_an_operations_error_means_the_same_as_one_at_once(
+    at_once: str, status: int, later: str, text: str, kind: Kind, hint: str, name: str, stated: bool
+) -> None:
+    message = text.format(name)
+    body = {"error": {"code": status, "message": message, "errors": [{"reason": at_once}]}}
+    reply = {"name": "op", "status": "DONE"} | ({"httpErrorStatusCode": status} if stated else {})
+    errors_of = {"errors": [{"code": later, "message": message}]}
+    first = failure_of_body(status, json.dumps(body).encode())
+    second = operation_of({**reply, "error": errors_of}).failure
+    assert second is not None
+    assert first.kind is second.kind is kind
+    one, other = (as_error(failure, project="p1") for failure in (first, second))
+    assert (type(one), one.message, one.hint) == (type(other), other.message, other.hint)
+    assert hint in one.hint

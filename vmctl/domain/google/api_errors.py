@@ -108,6 +108,8 @@ _ABSENT = re.compile(
     r"|/(machineTypes|acceleratorTypes)/\S+ was not found",
     re.DOTALL,
 )
+# what no zone has for itself: a network, an image, a snapshot
+_SHARED = re.compile(r"/(global|regions)/|/subnetworks/")
 _API_DISABLED = {"accessNotConfigured", "SERVICE_DISABLED"}
 
 
@@ -145,6 +147,8 @@ def _kind(
         return Kind.QUOTA
     if reasons & _TRANSIENT_CODES:
         return Kind.TRANSIENT
+    if code == "RESOURCE_NOT_FOUND" and _SHARED.search(message):
+        return Kind.PERMANENT
     if code in _ELSEWHERE_CODES:
         return Kind.STOCKOUT
     if http_status in {429, 500, 502, 503, 504}:
@@ -224,30 +228,36 @@ def advice(failure: ApiError, project: str) -> str:
 
 
 def _by_status(failure: ApiError, text: str) -> VmctlError:
-    if failure.http_status == 404:
-        return NotFound(text, hint="See what there is: vmctl ls")
-    if failure.code == "conditionNotMet" and "requireOsLogin" in failure.message:
-        return AccessDenied(
-            "Your organisation requires OS Login, and vmctl logs in with a key in the VM's "
-            f"metadata: {failure.message}",
-            hint="Ask its administrator for an exception for this project: gcloud resource-manager "
-            "org-policies disable-enforce compute.requireOsLogin --project PROJECT",
-        )
-    if failure.code == "conditionNotMet" and "vmExternalIpAccess" in failure.message:
-        return AccessDenied(
-            f"Your organisation does not allow this VM an external address: {failure.message}",
-            hint="Use none: vmctl up --no-external-address",
-        )
-    if failure.code == "conditionNotMet" and "onstraint" in failure.message:
-        return AccessDenied(
-            f"Your organisation's policy forbids this: {failure.message}",
-            hint="Ask its administrator for an exception for this project.",
-        )
+    if failure.http_status == 404 or failure.code == "RESOURCE_NOT_FOUND":
+        hint = _about(failure.message) if _SHARED.search(failure.message) else ""
+        return NotFound(text, hint=hint or "See what there is: vmctl ls")
+    if failure.code in {"conditionNotMet", "CONDITION_NOT_MET"} and "onstraint" in failure.message:
+        return _policy_error(failure.message)
     if failure.http_status in {409, 412}:
         return Conflict(text, hint="See what there is: vmctl status")
     if failure.http_status is not None and 400 <= failure.http_status < 500:
         return InvalidInput(f"Google refused the request: {text}", hint=_about(failure.message))
     return VmctlError(f"Google answered: {text} ({failure.code})", hint="vmctl status")
+
+
+def _policy_error(message: str) -> AccessDenied:
+    """An organisation's policy, and what to change for the ones that are met most."""
+    if "requireOsLogin" in message:
+        return AccessDenied(
+            "Your organisation requires OS Login, and vmctl logs in with a key in the VM's "
+            f"metadata: {message}",
+            hint="Ask its administrator for an exception for this project: gcloud resource-manager "
+            "org-policies disable-enforce compute.requireOsLogin --project PROJECT",
+        )
+    if "vmExternalIpAccess" in message:
+        return AccessDenied(
+            f"Your organisation does not allow this VM an external address: {message}",
+            hint="Use none: vmctl up --no-external-address",
+        )
+    return AccessDenied(
+        f"Your organisation's policy forbids this: {message}",
+        hint="Ask its administrator for an exception for this project.",
+    )
 
 
 def quota_page(project: str) -> str:
@@ -277,6 +287,7 @@ def _about(message: str) -> str:
         ("acceleratorType", "Check --gpu and --zone: not every zone has every GPU."),
         ("features are not compatible", "This machine type, GPU and disk cannot be combined."),
         ("sourceImage", "Check --image."),
+        ("/images/", "Check --image."),
         ("network", "Check [vm] network and subnetwork in vmctl.toml."),
         ("diskSizeGb", "Check --disk-gb: it must be at least the image's size."),
         ("axRunDuration", "Check --max-hours."),

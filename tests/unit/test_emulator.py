@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.harness.laptop import Laptop
+from vmctl.clock import Clock
+from vmctl.cloud import emulator_process
 from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
 from vmctl.emulator.cloud.catalog import IMAGES, Catalog, find_image
 from vmctl.emulator.cloud.metadata import make_metadata, read_attributes, show_ssh_port
@@ -361,3 +365,19 @@ def test_a_port_other_than_22_stands_in_the_metadata(port: int, shown: str | Non
     found = read_attributes(record.body["metadata"])
     assert (found["mine"], found.get("vmctl-ssh-port")) == ("kept", shown)
     assert record.body["metadata"]["fingerprint"] != before
+
+
+def test_ctrl_c_while_the_emulator_starts_leaves_none_running(tmp_path: Path) -> None:
+    class Interrupted(Clock):
+        def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    home = tmp_path / "emulator"
+    with pytest.raises(KeyboardInterrupt):
+        emulator_process.start(home, Interrupted())
+    running = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # another process that has ended meanwhile
+            running += [file] if os.fsencode(home) in file.read_bytes() else []
+    assert running == []
+    assert emulator_process.find(home) is None

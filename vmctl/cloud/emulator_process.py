@@ -222,6 +222,15 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorP
             hint=f"sudo apt-get install -y {DEBIAN_PACKAGES}",
         )
     child = _spawn(folder, ["--clock", time_kind] if time_kind else [])
+    try:
+        return _wait_answer(child, folder, clock)
+    except (KeyboardInterrupt, SystemExit):  # given up before it answers: nobody would end it
+        child.terminate()
+        child.wait(timeout=START_LIMIT_S)
+        raise
+
+
+def _wait_answer(child: subprocess.Popen[bytes], folder: Path, clock: Clock) -> EmulatorProcess:
     deadline = clock.monotonic() + START_LIMIT_S
     ended_at: float | None = None
     while clock.monotonic() < deadline:

@@ -8,7 +8,7 @@ never runs by the configuration of the folder that it is asked about:
   take any folder for it that looks like the inside of a repository,
 - what is tracked is read from the repository's index by a git whose own repository is an empty
   folder that vmctl made: no configuration, no objects, no hooks, no references,
-- the repository's configuration is read by `git config --get` alone, which prints a value.
+- the repository's configuration is read by `git config --get-regexp` alone, which prints values.
 
 An answer that does not come is `Unanswered`, never an empty answer.
 """
@@ -29,7 +29,7 @@ from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 
 LIMIT_S = 10.0
-NOT_SET = 1  # how `git config --get` ends where nothing has a value
+NOT_SET = 1  # how `git config --get-regexp` ends where nothing has a value
 LONGEST_LINK = 4096  # bytes of a `.git` file or a `commondir`
 LARGEST_CONFIG = 1 << 20
 SHARED_INDEX = re.compile(r"sharedindex\.[0-9a-f]{40,64}")
@@ -73,17 +73,21 @@ class Repository:
 
 def find_repository(root: Path) -> Repository | None:
     """The repository that holds a folder: the nearest `.git`, here or above."""
-    for top in (root, *root.parents):
-        place = top / ".git"
-        if not place.exists():
-            continue
-        folder = place
-        line = _line_of(place)  # in a linked working tree, and in a submodule
-        if line.startswith("gitdir: "):
-            folder = top / line.removeprefix("gitdir: ")
-        common = folder / (_line_of(folder / "commondir") or ".")
-        return Repository(top, folder, common)
-    return None
+    found = map(repository_at, (root, *root.parents))
+    return next((repository for repository in found if repository), None)
+
+
+def repository_at(top: Path) -> Repository | None:
+    """The repository whose working tree begins in this very folder."""
+    place = top / ".git"
+    if not place.exists():
+        return None
+    folder = place
+    line = _line_of(place)  # in a linked working tree, and in a submodule
+    if line.startswith("gitdir: "):
+        folder = top / line.removeprefix("gitdir: ")
+    common = folder / (_line_of(folder / "commondir") or ".")
+    return Repository(top, folder, common)
 
 
 class Question:
@@ -145,32 +149,45 @@ class Tracked:
         return [path for path in self._question.answer().split(b"\0") if path]
 
 
-def users_excludes(repository: Repository) -> Path | None:
-    """The user's ignore rules for all repositories: core.excludesFile, or git's default for it.
+@dataclass(frozen=True, slots=True)
+class RuleSettings:
+    """How ignore rules are read in a repository."""
 
-    None where that is switched off. The default is also what counts where git is not there.
+    excludes: Path | None  # the user's rules for all repositories
+    any_case: bool = False  # core.ignoreCase
+
+
+def rule_settings(repository: Repository) -> RuleSettings:
+    """core.excludesFile, or git's default for it, and core.ignoreCase.
+
+    The file is None where it is switched off. The defaults also count where git is not there.
     """
+    found: dict[str, str] = {}
     with contextlib.suppress(Unanswered):
-        found = _setting(repository, "core.excludesFile", "--type=path")
-        if found is not None:
-            return repository.top / found if found else None
+        found = _settings(repository, r"^core\.(excludesfile|ignorecase)$", "--type=path")
+    any_case = found.get("core.ignorecase", "false").lower() not in ("false", "no", "off", "0", "")
+    excludes = found.get("core.excludesfile")
+    if excludes is not None:
+        return RuleSettings(repository.top / excludes if excludes else None, any_case)
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
-    return Path(base, "git", "ignore")
+    return RuleSettings(Path(base, "git", "ignore"), any_case)
 
 
-def _setting(repository: Repository, name: str, kind: str) -> str | None:
-    """One value of the repository's and the user's configuration; None where it has none.
+def _settings(repository: Repository, names: str, kind: str) -> dict[str, str]:
+    """Values of the repository's and the user's configuration, the last of each name.
 
-    A repository whose configuration cannot be read has the user's value.
+    A repository whose configuration cannot be read has the user's values.
     """
     trouble = Unanswered("git failed")
     for folder in (repository.folder, _empty_repository(repository)):
         words = [f"--git-dir={folder}", f"--work-tree={repository.top}"]
         code, out, err = _end(
-            _start([*words, "config", kind, "-z", "--get", name], repository.top, {})
+            _start([*words, "config", kind, "-z", "--get-regexp", names], repository.top, {})
         )
         if code in (0, NOT_SET):
-            return os.fsdecode(out.removesuffix(b"\0")) if code == 0 else None
+            lines = (os.fsdecode(line).partition("\n") for line in out.split(b"\0") if line)
+            # a name without a value is a switch that is on
+            return {name: value if equals else "true" for name, equals, value in lines}
         trouble = Unanswered(f"git failed: {_last_line(err)}")
     raise trouble
 

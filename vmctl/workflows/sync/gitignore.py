@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.workflows.sync.git import Repository, is_file, users_excludes
+from vmctl.domain.sync import wildcards
+from vmctl.workflows.sync.git import Repository, RuleSettings, is_file
 
-ABOVE = "ps_d"  # pathspec's name for a match of a folder above the path
 # git matches bytes, not letters: "?" is half of an "é"
 BYTES = ("ascii", "surrogateescape")
-NAMED = re.compile(r"\(\?P<\w+>")
 SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
-# parts of what pathspec writes: any letters of a name, any folders between two
-STAR, FOLDERS, LEADING = "[^/]*", "(?:/.+)?/", "^(?:.+/)?"
-SET = r"\[\^?\]?(?:\\.|[^\]\\])*\](?!\*)"
-# between two stars of a name stand letters, escaped ones and sets of them, each for one letter
-STARRED = re.compile(rf"\[\^/\]\*((?:\\.|(?:\(\?!/\))?{SET}|[^/()\[\\])+)(?=\[\^/\]\*)", re.DOTALL)
-SETS = re.compile(rf"(\\.)|({SET})", re.DOTALL)
 USERS_RULE = "git's core.excludesFile"
 
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """One line of a file of patterns: a plain name, `*` and a suffix, or what pathspec reads."""
+    """One line of a file of patterns: a plain name, `*` and a suffix, or anything else."""
 
     ignores: bool  # False for a line that begins with "!"
     folders_only: bool
@@ -42,15 +35,17 @@ class _Pattern:
             return False
         if self.regex is None:
             return name == self.name if self.name else name.endswith(self.suffix)
-        found = self.regex.match(path)
-        return found is not None and found.groupdict().get(ABOVE) is None
+        return self.regex.match(name if self.anywhere else path) is not None
 
 
 class Rules:
     """The lines of one file, as `bytewise` writes them, about the paths below `prefix`."""
 
-    def __init__(self, name: str, prefix: str, lines: Iterable[str]) -> None:
-        patterns = [pattern for line in lines for pattern in _read(_trimmed(line))]
+    def __init__(
+        self, name: str, prefix: str, lines: Iterable[str], *, any_case: bool = False
+    ) -> None:
+        read = (_read(_trimmed(line), any_case) for line in lines)
+        patterns = [pattern for pattern in read if pattern is not None]
         self.name = name
         self.prefix = bytewise(prefix)  # relative to the repository's top, "" or ending in "/"
         self._skip = len(self.prefix)
@@ -82,102 +77,74 @@ class Rules:
 
 
 def _any_of(patterns: Iterable[_Pattern]) -> re.Pattern[str] | None:
-    """One regular expression that matches what any of them does, and perhaps more."""
+    """One regular expression that matches what any of them does."""
     sources = [pattern.regex.pattern for pattern in patterns if pattern.regex is not None]
-    # a caret would not match where the path begins below the prefix
-    parts = [f"(?:{NAMED.sub('(?:', source.removeprefix('^'))})" for source in sources]
-    return re.compile("|".join(parts), re.DOTALL) if parts else None
+    return re.compile("|".join(sources), re.DOTALL) if sources else None
 
 
-def rules_above(repository: Repository | None, root: Path) -> list[Rules]:
+def rules_above(repository: Repository, root: Path, settings: RuleSettings) -> list[Rules]:
     """The rules that reach the project from outside it, the weakest first."""
-    if repository is None:
-        return []
     rules = []
+    any_case = settings.any_case
     for file, name in (
-        (users_excludes(repository), USERS_RULE),
+        (settings.excludes, USERS_RULE),
         (repository.exclude, ".git/info/exclude"),
     ):
         if file is not None and is_file(file):
-            rules += _rules_of(file, name, "")
+            rules += _rules_of(file, name, "", any_case)
     folder = top = repository.top
     for part in root.relative_to(top).parts:
         relative = folder.relative_to(top).as_posix()
-        rules += rules_in(folder, "" if relative == "." else f"{relative}/")
+        rules += rules_in(folder, "" if relative == "." else f"{relative}/", any_case)
         folder = folder / part
     return rules
 
 
-def rules_in(folder: Path, prefix: str) -> list[Rules]:
+def rules_of_nested(repository: Repository, prefix: str, any_case: bool) -> list[Rules]:
+    """The unshared rules of a repository inside the project."""
+    if not is_file(repository.exclude):
+        return []
+    return _rules_of(repository.exclude, f"{prefix}.git/info/exclude", prefix, any_case)
+
+
+def rules_in(folder: Path, prefix: str, any_case: bool) -> list[Rules]:
     """What the folder's own .gitignore says; `prefix` is the folder's path below the top."""
     file = folder / ".gitignore"
     # git reads no .gitignore through a link
     if not file.is_file() or file.is_symlink():
         return []
-    return _rules_of(file, f"{prefix}.gitignore", prefix)
+    return _rules_of(file, f"{prefix}.gitignore", prefix, any_case)
 
 
-def _rules_of(file: Path, name: str, prefix: str) -> list[Rules]:
+def _rules_of(file: Path, name: str, prefix: str, any_case: bool) -> list[Rules]:
     try:
         text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode(*BYTES)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
     lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [Rules(name, prefix, lines)]
+    return [Rules(name, prefix, lines, any_case=any_case)]
 
 
-def _read(line: str) -> Iterator[_Pattern]:
-    """The pattern of a line; none for an empty one, a comment, and what means nothing to git."""
+def _read(line: str, any_case: bool) -> _Pattern | None:
+    """The pattern of a line; none for an empty one, a comment, and what matches nothing."""
     if not line or line.startswith("#"):
-        return
+        return None
     simple = SIMPLE.fullmatch(line)
-    if simple is not None:  # nearly every line, and pathspec takes long to load
+    if simple is not None and not any_case:  # nearly every line
         negated, star, name, slash = simple.groups()
-        yield _Pattern(
+        return _Pattern(
             not negated, bool(slash), name="" if star else name, suffix=name if star else ""
         )
-        return
-    from pathspec import GitIgnoreSpec
-
-    bare = line.removesuffix("/")
-    try:
-        compiled = list(GitIgnoreSpec.from_lines([bare]).patterns)
-    except ValueError:  # like git: a pattern that means nothing matches nothing
-        return
-    for found in compiled:
-        if found.include is not None and found.regex is not None:
-            source = found.regex.pattern
-            if source.endswith("|$)"):  # a dollar sign lets a line feed follow
-                source = source.removesuffix("$)") + r"\Z)"
-            yield _Pattern(
-                bool(found.include),
-                bare != line,
-                regex=re.compile(decisive(slashless(source)), re.DOTALL),
-                anywhere="/" not in bare,
-            )
-
-
-def slashless(source: str) -> str:
-    """A set of letters never stands for a slash, whatever it leaves out."""
-    return SETS.sub(lambda found: found[1] or f"(?!/){found[2]}", source)
-
-
-def decisive(source: str) -> str:
-    """The same regular expression, but a star keeps to the first place that fits.
-
-    That decides as well, for the next star takes any rest. Trying all places takes for ever with
-    a handful of stars, and a pattern may come from anywhere.
-    """
-    while STAR + STAR in source:
-        source = source.replace(STAR + STAR, STAR)
-    first, *between = STARRED.sub(r"(?>[^/]*?\1)", source).split(FOLDERS)
-    if not between:
-        return first
-    *between, last = between
-    if first.startswith(LEADING):
-        first = f"^(?>(?:.+?/)??{first.removeprefix(LEADING)}(?=/))"
-    middle = "".join(f"(?>(?:/.+?)??/{part}(?=/))" for part in between)
-    return f"{first}{middle}{FOLDERS}{last}"
+    pattern = line.removeprefix("!")
+    bare = pattern.removesuffix("/")
+    anywhere = "/" not in bare
+    if anywhere:
+        regex = wildcards.compile_name(bare, any_case=any_case)
+    else:
+        regex = wildcards.compile_path(bare.removeprefix("/"), any_case=any_case)
+    if regex is None:
+        return None
+    return _Pattern(pattern == line, bare != pattern, regex=regex, anywhere=anywhere)
 
 
 def _trimmed(line: str) -> str:

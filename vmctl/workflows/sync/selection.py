@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,14 @@ from pathlib import Path
 from vmctl.domain.errors import InvalidInput
 from vmctl.folders import list_own
 from vmctl.guest.protocol import PART_SUFFIX
-from vmctl.workflows.sync.git import Repository, Tracked, Unanswered, find_repository
+from vmctl.workflows.sync.git import (
+    Repository,
+    Tracked,
+    Unanswered,
+    find_repository,
+    repository_at,
+    rule_settings,
+)
 from vmctl.workflows.sync.gitignore import (
     USERS_RULE,
     Rules,
@@ -22,6 +29,7 @@ from vmctl.workflows.sync.gitignore import (
     ignored_from_above,
     rules_above,
     rules_in,
+    rules_of_nested,
 )
 
 GIT_RULE = ".git"
@@ -72,29 +80,66 @@ def select(
     does not say what it tracks, what was `pushed` before counts as tracked.
     """
     repository = find_repository(root)
-    kept = _own_folders(root)
     own = Rules(EXCLUDE_RULE, "", map(bytewise, exclude))
     tracked = Tracked(repository, root) if repository else None
-    unanswered = ""
-    paths: Sequence[bytes] = []
+    walk = _Walk(root, repository, own)
     try:
-        entries, left_out = _walk(root, repository, own, kept)
+        walk.run()
     finally:
-        try:
-            paths = tracked.paths() if tracked else []
-        except Unanswered as error:
-            unanswered = str(error)
-    ignored = [path for rule, path in left_out if _is_gits(rule)]
-    if unanswered and ignored:
-        paths = sorted(map(os.fsencode, pushed()))
-    for path in _within(paths, ignored):
-        if _may_come(root, path, own, kept):
-            entries.append(entry_of(path, f"{root}/{path}", os.lstat(f"{root}/{path}")))
-            left_out = [found for found in left_out if found[1] != path]
-    return Selection(
-        tuple(sorted(entries, key=attrgetter("path"))),
-        tuple(left_out),
-        unanswered if ignored else "",
+        answer = _answer(tracked)
+    ignored = [path for rule, path in walk.left_out if _is_gits(rule)]
+    paths, unanswered = _tracked_paths(walk, answer, ignored, pushed) if ignored else ([], "")
+    back = {path for path in _within(paths, ignored) if _may_come(root, path, own, walk.kept)}
+    entries = [*walk.entries, *(_entry_at(root, path) for path in back)]
+    left_out = [found for found in walk.left_out if found[1] not in back]
+    return Selection(tuple(sorted(entries, key=attrgetter("path"))), tuple(left_out), unanswered)
+
+
+def _answer(tracked: Tracked | None) -> Sequence[bytes] | Unanswered:
+    try:
+        return tracked.paths() if tracked else []
+    except Unanswered as error:
+        return error
+
+
+def _tracked_paths(
+    walk: _Walk,
+    answer: Sequence[bytes] | Unanswered,
+    ignored: Sequence[str],
+    pushed: Callable[[], Iterable[str]],
+) -> tuple[list[bytes], str]:
+    """What git tracks among what is ignored, sorted, submodules' files included.
+
+    Where a repository gives no answer, what was pushed of it; and why it gave none.
+    """
+    paths: list[bytes] = []
+    unanswered = ""
+    # a repository inside the project is only asked where something of it is ignored
+    nested = [one for one in walk.nested if any(path.startswith(one) for path in ignored)]
+    answers = [("", answer)]
+    while answers or nested:
+        if answers:
+            prefix, answer = answers.pop()
+        else:
+            prefix = nested.pop()
+            repository = repository_at(walk.root / prefix)
+            answer = _answer(Tracked(repository, repository.top) if repository else None)
+        if isinstance(answer, Unanswered):
+            unanswered = str(answer)
+            answer = [os.fsencode(path) for path in pushed() if path.startswith(prefix)]
+        else:
+            answer = [os.fsencode(prefix) + path for path in answer]
+        paths += answer
+        nested += [f"{path}/" for path in _within(answer, ignored) if _is_submodule(walk, path)]
+    return sorted(paths), unanswered
+
+
+def _is_submodule(walk: _Walk, path: str) -> bool:
+    """Whether a tracked path is a repository of its own, in an ignored folder."""
+    return (
+        (walk.root / path / ".git").exists()
+        and not (walk.root / path).is_symlink()
+        and _is_reachable(walk.root, path, walk.own, walk.kept, is_folder=True)
     )
 
 
@@ -116,51 +161,84 @@ def _within(paths: Sequence[bytes], ignored: Sequence[str]) -> list[str]:
     return sorted(map(os.fsdecode, found))
 
 
-def _walk(
-    root: Path, repository: Repository | None, own: Rules, kept: Collection[str]
-) -> tuple[list[LocalEntry], list[tuple[str, str]]]:
+class _Walk:
     """What the rules take along, and (rule, path) of what they leave out."""
-    top = repository.top if repository else root
-    prefix = "" if top == root else f"{root.relative_to(top).as_posix()}/"
-    rules = rules_above(repository, root)
-    if prefix and ignored_from_above(rules, prefix.rstrip("/")):
-        rules = []  # the project itself is ignored there: those rules are not about its files
-    entries: list[LocalEntry] = []
-    left_out: list[tuple[str, str]] = []
-    base, before = f"{root}/", bytewise(prefix)
-    pending = [("", rules)]
-    while pending:
-        folder, rules = pending.pop()
-        children = _scan(base + folder)
-        names = {child.name for child in children}
-        if "pyvenv.cfg" in names and folder and Path(base, folder, "pyvenv.cfg").is_file():
-            left_out.append((VENV_RULE, folder))
-            continue
-        if ".gitignore" in names:
-            rules = [*rules, *rules_in(Path(base + folder), prefix + folder)]
-        deepest_first = rules[::-1]
+
+    def __init__(self, root: Path, repository: Repository | None, own: Rules) -> None:
+        self.root = root
+        self.own = own
+        self.entries: list[LocalEntry] = []
+        self.left_out: list[tuple[str, str]] = []
+        self.kept = _own_folders(root)
+        self.nested: list[str] = []  # folders that are repositories of their own, ending in "/"
+        self._repository = repository
+        self._any_case = False
+
+    def run(self) -> None:
+        """Read the folder; raises InvalidInput where something cannot be read."""
+        root, rules, prefix = self.root, list[Rules](), ""
+        if self._repository is not None:
+            settings = rule_settings(self._repository)
+            self._any_case = settings.any_case
+            rules = rules_above(self._repository, root, settings)
+            if root != self._repository.top:
+                prefix = f"{root.relative_to(self._repository.top).as_posix()}/"
+        if prefix and ignored_from_above(rules, prefix.rstrip("/")):
+            rules = []  # the project itself is ignored there: those rules are not about its files
+        pending = [("", rules)]
+        while pending:
+            folder, rules = pending.pop()
+            children = _scan(f"{root}/{folder}")
+            names = {child.name for child in children}
+            if folder and _may_be_environment(folder, names) and _is_environment(root / folder):
+                self.left_out.append((VENV_RULE, folder))
+                continue
+            if ".git" in names and folder:
+                rules = [*rules, *self._nested_rules(folder, prefix)]
+            if ".gitignore" in names:
+                rules = [*rules, *rules_in(root / folder, prefix + folder, self._any_case)]
+            if not children and folder:
+                self.entries.append(LocalEntry(folder.rstrip("/"), "dir"))
+            inner = self._take(children, folder, bytewise(prefix), rules[::-1])
+            pending += [(path, rules) for path in inner]
+
+    def _take(
+        self,
+        children: Iterable[os.DirEntry[str]],
+        folder: str,
+        before: str,
+        deepest_first: Sequence[Rules],
+    ) -> list[str]:
+        """Take what a folder holds, or leave it out; returns the folders to go on with."""
+        inner = []
         for child in children:
             name = child.name
             path = folder + name
             is_dir = child.is_dir(follow_symlinks=False)
-            rule = OWN_RULE if path in kept else _never(child, is_dir)
+            rule = OWN_RULE if path in self.kept else _never(child, is_dir)
             if rule is None:
                 plain, last = bytewise(path), bytewise(name)
-                decided = own.decide(plain, last, is_dir)
+                decided = self.own.decide(plain, last, is_dir)
                 rule = EXCLUDE_RULE if decided else None
                 if decided is None:
                     rule = ignored_by(deepest_first, before + plain, last, is_dir)
             if rule is not None:
-                if is_dir and rule != GIT_RULE and Path(child.path, "pyvenv.cfg").is_file():
+                if is_dir and rule != GIT_RULE and _is_environment(Path(child.path)):
                     rule = VENV_RULE
-                left_out.append((rule, f"{path}/" if is_dir else path))
+                self.left_out.append((rule, f"{path}/" if is_dir else path))
             elif is_dir:
-                pending.append((f"{path}/", rules))
+                inner.append(f"{path}/")
             else:
-                entries.append(entry_of(path, child.path, child.stat(follow_symlinks=False)))
-        if not children and folder:
-            entries.append(LocalEntry(folder.rstrip("/"), "dir"))
-    return entries, left_out
+                found = child.stat(follow_symlinks=False)
+                self.entries.append(entry_of(path, child.path, found))
+        return inner
+
+    def _nested_rules(self, folder: str, prefix: str) -> list[Rules]:
+        repository = repository_at(self.root / folder)
+        if repository is None:
+            return []
+        self.nested.append(folder)
+        return rules_of_nested(repository, prefix + folder, self._any_case)
 
 
 def _own_folders(root: Path) -> set[str]:
@@ -170,23 +248,48 @@ def _own_folders(root: Path) -> set[str]:
     return {place.relative_to(top).as_posix() for place in places if place.is_relative_to(top)}
 
 
+def _may_be_environment(folder: str, names: Container[str]) -> bool:
+    """Whether it is worth a look: most folders hold nothing that says so."""
+    return "pyvenv.cfg" in names or "conda-meta" in names or folder.endswith("/envs/")
+
+
+def _is_environment(folder: Path) -> bool:
+    """Whether a folder is a virtual environment, of venv's or conda's, or holds those of pixi."""
+    return (
+        (folder / "pyvenv.cfg").is_file()
+        or (folder / "conda-meta" / "history").is_file()
+        or folder.parts[-2:] == (".pixi", "envs")
+    )
+
+
 def _may_come(root: Path, path: str, own: Rules, kept: Collection[str]) -> bool:
     """Whether a tracked file that a rule of git's leaves out is there, and nothing else does."""
+    place = root / path
+    return _is_reachable(root, path, own, kept) and (place.is_symlink() or place.is_file())
+
+
+def _is_reachable(
+    root: Path, path: str, own: Rules, kept: Collection[str], *, is_folder: bool = False
+) -> bool:
+    """Whether a path of git's index leads through folders that may be pushed."""
     if not {"", ".", ".."}.isdisjoint(path.split("/")):
         return False  # git wrote no such path into the index: somebody else did
     above = path
-    is_folder = False
     while above:
         name = above.rpartition("/")[2]
         if own.decide(bytewise(above), bytewise(name), is_folder) or name == ".git":
             return False
         if above in kept:
             return False
-        if is_folder and ((root / above).is_symlink() or (root / above / "pyvenv.cfg").is_file()):
+        if is_folder and ((root / above).is_symlink() or _is_environment(root / above)):
             return False
         above, is_folder = above.rpartition("/")[0], True
-    place = root / path
-    return place.is_symlink() or place.is_file()
+    return True
+
+
+def _entry_at(root: Path, path: str) -> LocalEntry:
+    place = f"{root}/{path}"
+    return entry_of(path, place, os.lstat(place))
 
 
 def _never(child: os.DirEntry[str], is_dir: bool) -> str | None:

@@ -58,7 +58,6 @@ _PRELOADED = (
     "concurrent.futures",
     "json",
     "platformdirs",
-    "pathspec",
 )
 
 

@@ -47,6 +47,7 @@ class Process:
 
     def __init__(self, step: Step, log: Path, words: list[str], environ: dict[str, str]) -> None:
         self.step, self.log = step, log
+        self.program = step.title  # what is waited for, to the user
         self.whole_s = 0.0  # so long it is given to do all that it has to, even when the demo stops
         with log.open("wb") as file:
             self.process = subprocess.Popen(
@@ -122,12 +123,15 @@ class Demo:
         if code:
             raise StepFailed(f"'{line}' ended with exit code {code}")
 
-    def start(self, title: str, *words: str, whole_s: float = 0.0) -> Process:
-        """Start a step in the background; one that is not to be stopped half-way has `whole_s`."""
+    def start(self, title: str, *words: str, whole_s: float = 0.0, program: str = "") -> Process:
+        """Start a step in the background; one that is not to be stopped half-way has `whole_s`.
+
+        `program` is what the user is told to wait for then; the title if it is empty.
+        """
         say(faint(f"… {title}"))
         log = self.base / f"{len(self.steps)}.log"
         process = Process(self.new_step(title), log, list(words), self.environ)
-        process.whole_s = whole_s
+        process.whole_s, process.program = whole_s, program or title
         self.background.append(process)
         return process
 
@@ -164,6 +168,9 @@ class Demo:
             self.foreground.wait()
         for process in self.background:
             if process.process.poll() is None:
+                if minutes := round(process.whole_s / 60):
+                    limit = f"{minutes} minute{'s' if minutes > 1 else ''}"
+                    say(f"Letting {process.program} finish first (up to {limit})")
                 process.stop()
         if (self.base / "emulator").exists():
             stop = [str(ROOT / ".venv/bin/vmctl"), "emulator", "stop", "--quiet"]
@@ -178,7 +185,7 @@ def set_up(demo: Demo) -> Process:
     """Install what is missing; the image may go on being built when this returns."""
     lib = ". scripts/lib.sh; "
     install = ["bash", "-c", lib + "need_machine_programs"]
-    packages = demo.start("Debian packages", *install, whole_s=INSTALL_S)
+    packages = demo.start("Debian packages", *install, whole_s=INSTALL_S, program="apt-get")
     # Without Debian's python3-venv there is no .venv: then one after the other.
     ready = subprocess.run(["bash", "-c", lib + "find_python"], cwd=ROOT, capture_output=True)
     if ready.returncode:

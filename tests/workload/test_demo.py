@@ -93,8 +93,9 @@ def test_what_runs_in_the_background_ends_with_the_demo(tmp_path, capfd):
 def test_what_must_not_stop_half_way_is_waited_for(tmp_path, capfd):
     begun = demo.Demo(tmp_path)
     line = f"seq 300000 | tail -n 1; touch {tmp_path}/whole"
-    begun.start("installing", "bash", "-c", line, whole_s=60)
+    begun.start("installing", "bash", "-c", line, whole_s=300, program="apt-get")
     begun.close()
+    assert "Letting apt-get finish first (up to 5 minutes)" in capfd.readouterr().out
     assert (tmp_path / "whole").exists()
 
 

@@ -358,7 +358,8 @@ def count_photos(folder: Path) -> Counter[str]:
 @contextlib.contextmanager
 def locked(lock_file: Path) -> Iterator[None]:
     """Hold the lock of a folder; another download into it waits."""
-    with lock_file.open("w") as lock:
+    # never through a link at that place
+    with os.fdopen(os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -371,10 +372,19 @@ def read_source(folder: Path) -> tuple[str, bool]:
     """Where the photos in `folder` came from ("" if unknown), and whether all are still there."""
     try:
         marker = json.loads((folder / MARKER).read_text())
-        whole = bool(marker["photos"] <= count_photos(folder).total())
+        count = count_photos(folder).total()
+        whole = bool(count and marker["photos"] <= count)
         return to_printable(marker["url"]), whole
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", False
+
+
+def delete_leftover(path: Path) -> None:
+    """Delete a folder of an earlier run, or what else has its name; a link is not followed."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def fetch(url: str, folder: Path, substitute: Path | None = None) -> None:
@@ -394,14 +404,15 @@ def fetch(url: str, folder: Path, substitute: Path | None = None) -> None:
 
     fresh = folder.parent / ".landscapes-new"
     for leftover in (fresh, folder.parent / ".landscapes-old"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        delete_leftover(leftover)
     try:
         download_and_unpack(url, fresh, SUBSTITUTE_TIMEOUT_S if substitute else TIMEOUT_S)
     except Unavailable as error:
         if substitute is None:
             raise
         shipped = f"{SHIPPED} ({hash_file(substitute / SUMS)[:12]})"
-        if (is_whole and source == shipped) or (source and not source.startswith(SHIPPED)):
+        is_others = source and not source.startswith(SHIPPED) and count_photos(folder)
+        if (is_whole and source == shipped) or is_others:
             say(f"{error}. Kept: the photos of {source}. {describe_full_set()}")
             return
         copy_shipped(substitute, fresh)
@@ -419,6 +430,9 @@ def download_and_unpack(url: str, fresh: Path, timeout_s: float) -> None:
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     part = fresh.parent / f".landscapes-{key}.part"
     whole = part.with_suffix(".zip")
+    for path in (part, whole, part.with_suffix(".validator")):
+        if path.is_symlink():  # not of this program, and never written through
+            path.unlink()
     resumed = whole.exists()  # by an earlier run: if it is damaged, it is downloaded again
     while True:
         if not whole.exists():
@@ -452,6 +466,7 @@ def hash_file(file: Path) -> str:
 
 def copy_shipped(source: Path, fresh: Path) -> None:
     """Copy the project's photos into the new folder `fresh`, checking each file's checksum."""
+    fresh.mkdir()
     for line in (source / SUMS).read_text(encoding="utf-8").splitlines():
         wanted, _, name = line.partition("  ")
         target = fresh / name

@@ -464,3 +464,30 @@ def test_git_takes_the_photos_along():
     ]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert len([name for name in names.splitlines() if name.endswith(".jpg")]) == 234
+
+
+def test_a_folder_that_only_claims_to_hold_photos_gets_the_projects(project, site):
+    claims = project / "data/landscapes"
+    claims.mkdir(parents=True)
+    marker = {"url": "https://example.org/x.zip", "photos": 10}
+    (claims / ".downloaded.json").write_text(json.dumps(marker))
+    site.status = [404]
+    assert "Using the 2 photos of the project itself" in fall_back(project, site.url)
+    assert unpacked(project) == BROUGHT
+
+
+def test_nothing_is_written_through_a_link_that_was_there_before(project, site):
+    elsewhere = project / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_bytes(b"kept")
+    (project / "data").mkdir()
+    (project / "data/.landscapes-new").symlink_to(elsewhere)
+    (project / "data/.landscapes-old").symlink_to(elsewhere)
+    site.status = [404]
+    fall_back(project, site.url)
+    assert unpacked(project) == BROUGHT
+    assert not (project / "data/landscapes").is_symlink()
+    (project / "data/.landscapes.lock").unlink()
+    (project / "data/.landscapes.lock").symlink_to(elsewhere / "kept")
+    fall_back(project, site.url, code=1)
+    assert [(path.name, path.read_bytes()) for path in elsewhere.iterdir()] == [("kept", b"kept")]

@@ -89,19 +89,21 @@ def choose_image_size(
     *,
     photos: int | None = None,
     epochs: int | None = None,
+    crop: int = 0,
 ) -> int:
     """The largest image size at which the training that is wanted fits the time.
 
     `plan` holds the cost at the size `measured`; `available` photos can be trained on. `photos` and
-    `epochs` are what the user asked for, or None.
+    `epochs` are what the user asked for, or None. The size is larger than `crop` pixels.
     """
     if photos is None:
         enough = WANTED_PHOTOS // (epochs or MIN_EPOCHS)
         photos = min(available, max(enough, MIN_PHOTOS))
     if epochs is None:
         epochs = min(MAX_EPOCHS, max(MIN_EPOCHS, -(-WANTED_PHOTOS // photos)))
-    best = IMAGE_SIZES[0]
-    for image_size in IMAGE_SIZES:
+    sizes = [size for size in IMAGE_SIZES if size > crop]
+    best = sizes[0]
+    for image_size in sizes:
         cost = plan.cost.at_size(measured, image_size)
         scaled = EpochPlan(cost, plan.batch_size, plan.validation_photos)
         if scaled.epoch_s(photos) * epochs <= left_s:

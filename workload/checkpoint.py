@@ -206,6 +206,8 @@ def parse_settings(found: object) -> dict[str, Any]:
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, simple):
             raise ValueError("its settings cannot be read")
+        if isinstance(value, int) and abs(value) >= 1 << 53:
+            raise ValueError("its settings have a number that cannot be")
     return {
         to_printable(name)[:40]: to_printable(value)[:80] if isinstance(value, str) else value
         for name, value in found.items()

@@ -71,6 +71,7 @@ class Fitter:
                 self.left_s(),
                 photos=None if "train_samples" in config.adjustable else config.train_samples,
                 epochs=None if "epochs" in config.adjustable else config.epochs,
+                crop=config.crop,
             )
             if image_size != PROBE_SIZE:
                 self.cost = self.measure(image_size, threads)

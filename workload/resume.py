@@ -26,9 +26,9 @@ from torch import nn
 
 # What checkpoints lack that were written before these settings existed.
 EARLIER = {"epochs": None, "model": "unet", "minutes": None, "threads": None}
-# Larger values of a checkpoint are not adopted: they would fill the disk or the process table, and
-# a user who wants them gives the flag.
-LARGEST = {"image_size": 512, "threads": 512}
+# Larger values of a checkpoint are not adopted: they would fill the disk or the process table, or
+# train without end, and a user who wants them gives the flag.
+LARGEST = {"image_size": 512, "threads": 512, "epochs": 10_000, "train_samples": 10_000_000}
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def adopt(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
             del values[name]
     still_open = config.adjustable & {"epochs"} if is_longer else frozenset()
     adopted = replace(config, **values, adjustable=still_open)
+    if config.crop >= adopted.image_size:  # the user's own flag, and not the file's fault
+        raise CheckpointError(
+            f"--crop: fewer pixels than --image_size {adopted.image_size} of {checkpoint.path} are"
+            " needed. Give a smaller --crop to go on, or --resume none to start over"
+        )
     if adopted.model == checkpoint.settings["model"] and (problem := find_size_problem(adopted)):
         raise not_a_checkpoint(checkpoint.path, ValueError(problem))
     return adopted

@@ -19,7 +19,10 @@ from budget import (
     choose_threads,
     time_step,
 )
+from checkpoint import CheckpointError, parse_settings
 from models import MODELS
+from options import parse_arguments
+from resume import Checkpoint, adopt
 
 BATCH = 8
 
@@ -180,3 +183,32 @@ def test_a_size_in_a_checkpoint_that_cannot_be_is_refused(photos, tmp_path, caps
     assert colorize.main(flags) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert why in error
+
+
+def adopted(tmp_path, *flags, **settings):
+    config = parse_arguments(["--minutes", "1", *flags], None, cuda=False)
+    kept = {"model": "unet", "image_size": 80, "epochs": 3, "train_samples": 8} | settings
+    return adopt(config, Checkpoint(tmp_path / "checkpoint.pt", {}, kept, is_explicit=False))
+
+
+@pytest.mark.parametrize("name", ["epochs", "train_samples", "image_size", "threads"])
+def test_a_number_in_a_checkpoint_that_would_take_for_ever_is_not_adopted(tmp_path, name):
+    own = getattr(parse_arguments(["--minutes", "1"], None, cuda=False), name)
+    assert getattr(adopted(tmp_path, **{name: 10**12}), name) == own
+    assert getattr(adopted(tmp_path, **{name: 16}), name) == 16
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1 << 53])
+def test_settings_hold_no_number_that_is_no_count(value):
+    with pytest.raises(ValueError, match="settings"):
+        parse_settings({"epochs": value})
+
+
+def test_the_size_that_is_chosen_is_larger_than_the_crop():
+    assert choose_image_size(plan(3), 64, 3000, 1, crop=70) == 80
+    assert choose_image_size(plan(3), 64, 3000, 1, crop=48) == 64
+
+
+def test_a_crop_that_an_adopted_size_does_not_allow_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^--crop: fewer pixels than --image_size 48"):
+        adopted(tmp_path, "--crop", "70", image_size=48)

@@ -260,7 +260,7 @@ def training_loss(demo: Demo, tunnel: Process, url: str) -> list[Any]:
                 others = ", ".join(sorted({name for tags in shown.values() for name in tags}))
                 say(f"TensorBoard at {url} shows through the tunnel: {others}")
                 return list(points)
-        time.sleep(0.3)
+        time.sleep(0.3)  # between two questions; the deadline above ends them
     say(tunnel.log.read_text(errors="replace"))
     raise StepFailed(f"TensorBoard does not answer at {url}")
 

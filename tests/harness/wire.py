@@ -70,7 +70,9 @@ class World:
         return self.sshd.home / "Workspace" / self.project.name
 
     def ssh_target(self) -> Target:
-        return self.ssh.target
+        target = self.ssh.target
+        assert isinstance(target, Target)
+        return target
 
     @property
     def ssh(self) -> OpenSSH:

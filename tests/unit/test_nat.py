@@ -11,7 +11,7 @@ from vmctl.cloud.compute.iap import tunnel_command
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, NotFound, Unreachable
 from vmctl.domain.login.ssh_config import Host, host_block
-from vmctl.domain.login.ssh_target import Target, ssh_config, ssh_failure
+from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.machine.instance import Instance, Status
 from vmctl.domain.network.firewall import IAP_RANGE, Rule
 from vmctl.domain.network.nat import allows_iap, nat_caution
@@ -46,12 +46,11 @@ def test_a_rule_for_every_vm_counts_for_one_without_tags() -> None:
 
 
 def test_the_proxy_is_said_to_every_ssh() -> None:
-    for text in (ssh_config(TARGET, "/s"), host_block(Host("h", "a", "p", False, "g", "", TARGET))):
+    for text in (TARGET.ssh_config("/s"), host_block(Host("h", "a", "p", False, "g", "", TARGET))):
         assert "    ProxyCommand gcloud start --at 100%%\n" in text
         assert "    ConnectTimeout 30\n" in text
-    assert "ProxyCommand" not in ssh_config(
-        Target("42", "203.0.113.7", 22, "ada", "/k", "/p"), "/s"
-    )
+    without = Target("42", "203.0.113.7", 22, "ada", "/k", "/p")
+    assert "ProxyCommand" not in without.ssh_config("/s")
 
 
 def test_two_proxies_are_two_connections() -> None:
@@ -72,14 +71,14 @@ def test_two_proxies_are_two_connections() -> None:
 )  # fmt: skip
 def test_what_the_proxy_says_is_shown(said: str, kind: type[Exception], hint: str) -> None:
     lines = f"ERROR: {said}\niap_tunnel.py\nkex_exchange_identification: Connection closed\n"
-    failure = ssh_failure(lines, TARGET)
+    failure = TARGET.failure(lines)
     assert type(failure) is kind
     assert said in failure.message
     assert hint in failure.hint
 
 
 def test_what_is_said_without_a_mark_is_shown_as_it_is() -> None:
-    failure = ssh_failure("sh: 1: gcloud: start-iap-tunnel: not found\n", TARGET)
+    failure = TARGET.failure("sh: 1: gcloud: start-iap-tunnel: not found\n")
     assert "gcloud: start-iap-tunnel: not found" in failure.message
 
 

@@ -21,7 +21,7 @@ from vmctl.domain.errors import (
     Unreachable,
     VmctlError,
 )
-from vmctl.domain.login.ssh_target import Target, rsync_word, ssh_config, ssh_failure
+from vmctl.domain.login.ssh_target import Target, rsync_word
 from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.sync.remote_listing import parse_item, safe_link, safe_name, safe_relative
@@ -183,7 +183,7 @@ def test_refusal_on_the_vm_is_the_error_it_names(kind: str, expected: type[Vmctl
     ],
 )
 def test_ssh_says_why_and_we_translate(said: str, expected: type[VmctlError]) -> None:
-    error = ssh_failure(said, TARGET)
+    error = TARGET.failure(said)
     assert type(error) is expected
     assert "vmctl" in error.hint
 
@@ -192,7 +192,7 @@ def test_ssh_says_why_and_we_translate(said: str, expected: type[VmctlError]) ->
 
 
 def test_configuration_holds_every_safety() -> None:
-    lines = ssh_config(TARGET, "/run/a b%/x.s").splitlines()
+    lines = TARGET.ssh_config("/run/a b%/x.s").splitlines()
     settings = dict(line.split(maxsplit=1) for line in lines)
     assert settings["Host"] == "compute.123"
     assert settings["HostKeyAlias"] == "compute.123"
@@ -208,7 +208,7 @@ def test_configuration_holds_every_safety() -> None:
 @pytest.mark.parametrize("path", ["/run/${HOME}/x.s", "/run/a\nb/x.s"])
 def test_a_path_that_openssh_would_read_otherwise_is_refused(path: str) -> None:
     with pytest.raises(InvalidInput):
-        ssh_config(TARGET, path)
+        TARGET.ssh_config(path)
 
 
 @pytest.mark.parametrize(

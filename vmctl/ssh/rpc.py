@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.guest_replies import REFUSAL, checked, decoded, reply, unexpected_reply
-from vmctl.domain.login.ssh_target import ssh_failure
 from vmctl.domain.text import DISK_FULL_HINT, guest_error, last_lines
 from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
@@ -220,5 +219,5 @@ def explain_end(ssh: OpenSSH, code: int, stderr: bytes, *, replied: bool = True)
         )
     if code in (SSH_FAILED, -15, -9):  # no verb ends with these
         words = stderr.decode("utf-8", "replace") if is_ssh_failure(stderr) else ""
-        return ssh_failure(words, ssh.target)
+        return ssh.target.failure(words)
     return explain_failure(code, stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
 from vmctl.domain.network.firewall import IAP_RANGE
@@ -15,6 +16,55 @@ ALIVE_COUNT = 3
 CONNECT_TIMEOUT_S = 5
 PROXY_TIMEOUT_S = 30
 PERSIST_S = 600
+
+
+class Endpoint(Protocol):
+    """Where a machine answers, as a connection needs to know it: a VM, or a user's server."""
+
+    @property
+    def alias(self) -> str:
+        """The word that ssh is given for it."""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for a message."""
+
+    @property
+    def digest(self) -> str:
+        """A short name for its control socket: another address is another connection."""
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its port is reached from here without a proxy or a jump."""
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a server of the user's: nothing of it is vmctl's to change."""
+
+    @property
+    def connect_timeout_s(self) -> int:
+        """How long a connection may take to be made."""
+
+    @property
+    def place(self) -> GuestPlace:
+        """What the helpers there are started with."""
+
+    def ssh_config(self, control_path: str) -> str:
+        """The whole OpenSSH configuration for it; raises InvalidInput for an impossible path."""
+
+    def failure(self, stderr: str) -> Unreachable | AccessDenied:
+        """What OpenSSH's own failure (exit code 255) means, with the next command."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPlace:
+    """Where the helpers find what they need on a machine."""
+
+    python: str = "python3"  # a program there that runs them, or a path that begins with ~/
+    workspaces: str = "~/Workspace"  # the folder that holds the projects' folders
+
+
+VM_PLACE = GuestPlace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +116,11 @@ class Target:
             "HostKeyAlias": self.alias,
             "CheckHostIP": "no",
             "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": _path(self.known_hosts),
+            "UserKnownHostsFile": quoted_path(self.known_hosts),
             "GlobalKnownHostsFile": "/dev/null",
             "UpdateHostKeys": "no",
             "VerifyHostKeyDNS": "no",
-            "IdentityFile": _path(self.key_file),
+            "IdentityFile": quoted_path(self.key_file),
             "IdentitiesOnly": "yes",
             **({"ProxyCommand": self.proxy.replace("%", "%%")} if self.proxy else {}),
         }
@@ -80,29 +130,68 @@ class Target:
         """How long a connection may take to be made; a proxy has to be started first."""
         return PROXY_TIMEOUT_S if self.proxy else CONNECT_TIMEOUT_S
 
+    @property
+    def is_direct(self) -> bool:
+        """See Endpoint."""
+        return not self.proxy
 
-def ssh_config(target: Target, control_path: str) -> str:
-    """The whole OpenSSH configuration for one VM: nothing of the user's or the system's."""
-    settings = {
-        **target.settings,
-        "IdentityAgent": "none",
-        "PreferredAuthentications": "publickey",
-        "BatchMode": "yes",
-        "ForwardAgent": "no",
-        "ForwardX11": "no",
-        "ConnectTimeout": str(target.connect_timeout_s),
-        "ServerAliveInterval": str(ALIVE_INTERVAL_S),
-        "ServerAliveCountMax": str(ALIVE_COUNT),
-        "ControlMaster": "no",
-        "ControlPath": _path(control_path),
-        "ControlPersist": str(PERSIST_S),
-        "LogLevel": "ERROR",
-    }
-    lines = [f"    {name} {value}" for name, value in settings.items()]
-    return "\n".join([f"Host {target.alias}", *lines, ""])
+    @property
+    def is_server(self) -> bool:
+        """See Endpoint."""
+        return False
+
+    @property
+    def place(self) -> GuestPlace:
+        """See Endpoint."""
+        return VM_PLACE
+
+    def ssh_config(self, control_path: str) -> str:
+        """The whole OpenSSH configuration for one VM: nothing of the user's or the system's."""
+        settings = {
+            **self.settings,
+            "IdentityAgent": "none",
+            "PreferredAuthentications": "publickey",
+            "BatchMode": "yes",
+            "ForwardAgent": "no",
+            "ForwardX11": "no",
+            "ConnectTimeout": str(self.connect_timeout_s),
+            "ServerAliveInterval": str(ALIVE_INTERVAL_S),
+            "ServerAliveCountMax": str(ALIVE_COUNT),
+            "ControlMaster": "no",
+            "ControlPath": quoted_path(control_path),
+            "ControlPersist": str(PERSIST_S),
+            "LogLevel": "ERROR",
+        }
+        lines = [f"    {name} {value}" for name, value in settings.items()]
+        return "\n".join([f"Host {self.alias}", *lines, ""])
+
+    def failure(self, stderr: str) -> Unreachable | AccessDenied:
+        """See Endpoint."""
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+        last = lines[-1] if lines else "the connection ended"
+        if any(sign in stderr for sign in _CHANGED):
+            return HostKeyChanged(
+                f"The machine at {self.address} does not show the host key pinned for this VM.",
+                hint="Another machine answers at its address; check: vmctl status",
+            )
+        if "Permission denied" in stderr:
+            return AccessDenied(
+                f"The VM does not accept vmctl's key for the user {self.user}.",
+                hint="Renew it with: vmctl up",
+            )
+        if "start-iap-tunnel" in stderr or "iap_tunnel" in stderr:
+            return _iap_failure(lines)
+        if any(sign in stderr for sign in _NOT_NOW):
+            return Unreachable(
+                f"The VM does not answer at {self.address}:{self.port}.",
+                hint="See whether it runs: vmctl status",
+            )
+        return Unreachable(
+            f"The connection to the VM failed: {last}", hint="See whether it runs: vmctl status"
+        )
 
 
-def _path(path: str) -> str:
+def quoted_path(path: str) -> str:
     """A path as one word of ssh_config; '%' would otherwise begin a token."""
     if "\n" in path or "${" in path:
         raise InvalidInput(
@@ -120,32 +209,6 @@ def rsync_word(word: str) -> str:
 
 _CHANGED = ("IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for")
 _NOT_NOW = ("timed out", "Connection refused", "No route", "Network is unreachable")
-
-
-def ssh_failure(stderr: str, target: Target) -> Unreachable | AccessDenied:
-    """What OpenSSH's own failure (exit code 255) means, with the next command."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else "the connection ended"
-    if any(sign in stderr for sign in _CHANGED):
-        return HostKeyChanged(
-            f"The machine at {target.address} does not show the host key pinned for this VM.",
-            hint="Another machine answers at its address; check: vmctl status",
-        )
-    if "Permission denied" in stderr:
-        return AccessDenied(
-            f"The VM does not accept vmctl's key for the user {target.user}.",
-            hint="Renew it with: vmctl up",
-        )
-    if "start-iap-tunnel" in stderr or "iap_tunnel" in stderr:
-        return _iap_failure(lines)
-    if any(sign in stderr for sign in _NOT_NOW):
-        return Unreachable(
-            f"The VM does not answer at {target.address}:{target.port}.",
-            hint="See whether it runs: vmctl status",
-        )
-    return Unreachable(
-        f"The connection to the VM failed: {last}", hint="See whether it runs: vmctl status"
-    )
 
 
 def _iap_failure(lines: list[str]) -> Unreachable | AccessDenied:

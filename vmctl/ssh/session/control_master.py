@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmctl.domain.errors import NotFound, Unreachable
-from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Target, ssh_config, ssh_failure
+from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Endpoint, Target
 from vmctl.files import FileLock, atomic_write
 from vmctl.folders import runtime_dir
 
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 class ControlMaster:
     """The shared connection to one target; the process of ssh behind it may or may not live."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Endpoint) -> None:
         self.target = target
         folder = runtime_dir()
         self.socket = folder / f"{target.digest}.s"
@@ -40,7 +40,7 @@ class ControlMaster:
         self._configure()
 
     def _configure(self) -> None:
-        _write_when_new(self.config, ssh_config(self.target, str(self.socket)))
+        _write_when_new(self.config, self.target.ssh_config(str(self.socket)))
 
     def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
         """An ssh command line for this VM; `command` is one line for the login shell there."""
@@ -94,7 +94,7 @@ class ControlMaster:
 
         # the master inherits these descriptors and outlives us: a pipe would never end
         with tempfile.TemporaryFile() as errors:
-            slow = self.target.connect_timeout_s if self.target.proxy else 0
+            slow = 0 if self.target.is_direct else self.target.connect_timeout_s
             connect_s = max(connect_timeout_s, slow)
             options = ("-o", "ControlMaster=yes", "-o", f"ConnectTimeout={connect_s}")
             try:
@@ -115,12 +115,12 @@ class ControlMaster:
             errors.seek(0)
             output = errors.read().decode("utf-8", "replace")
         if code != 0:
-            raise ssh_failure(f"{self._proxy_errors()}{output}", self.target)
+            raise self.target.failure(f"{self._proxy_errors()}{output}")
         return spare
 
     def _proxy_errors(self) -> str:
         """Why the proxy lets nothing through: a master in the background does not print it."""
-        if not self.target.proxy:
+        if not isinstance(self.target, Target) or not self.target.proxy:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return subprocess.run(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut, Unreachable
-from vmctl.domain.login.ssh_target import Target, ssh_failure
+from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import exchange, tail_of
@@ -59,13 +59,13 @@ class OpenSSH:
     ones that answered.
     """
 
-    def __init__(self, target: Target, resolve: Resolve | None = None) -> None:
+    def __init__(self, target: Endpoint, resolve: Resolve | None = None) -> None:
         self._master = ControlMaster(target)
         self._resolve = resolve
         self._alive_at = 0.0
 
     @property
-    def target(self) -> Target:
+    def target(self) -> Endpoint:
         """Where the VM answered last."""
         return self._master.target
 
@@ -151,7 +151,7 @@ class OpenSSH:
                 raise
         if process.is_link_failure or (process.is_link_failure is None and is_ssh_failure(stderr)):
             words = process.ssh_output or stderr.decode("utf-8", "replace")
-            raise ssh_failure(_last_words(words), self.target)
+            raise self.target.failure(_last_words(words))
         self._alive_at = time.monotonic()
         return Result(process.returncode, stdout, stderr)
 

@@ -6,7 +6,7 @@ import select
 import socket
 
 from vmctl.clock import Clock
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint, Target
 
 
 class PortProbe:
@@ -14,7 +14,7 @@ class PortProbe:
 
     OPEN_AT_ONCE = 12
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Endpoint) -> None:
         self.target = target
         self._tries: list[socket.socket] = []
 
@@ -23,7 +23,7 @@ class PortProbe:
 
         A port behind a proxy cannot be probed: the proxy itself finds out.
         """
-        if self.target.proxy:
+        if not isinstance(self.target, Target) or not self.target.is_direct:
             return True
         self._try()
         deadline = clock.monotonic() + seconds
@@ -43,6 +43,7 @@ class PortProbe:
         return False
 
     def _try(self) -> None:
+        assert isinstance(self.target, Target)
         while len(self._tries) >= self.OPEN_AT_ONCE:
             self._tries.pop(0).close()
         family = socket.AF_INET6 if ":" in self.target.address else socket.AF_INET

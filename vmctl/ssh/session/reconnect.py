@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from vmctl.clock import Clock
 from vmctl.domain.errors import AccessDenied, Conflict, NotFound, Unreachable
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.ssh.session.control_master import ControlMaster
 
 LOCK_WAIT_S = 30.0
@@ -20,7 +20,7 @@ KEY_WAIT_S = 60.0
 KEY_GAP_S = 0.3
 
 T = TypeVar("T")
-Resolve = Callable[[], Target]  # asks the Compute API where the VM is; raises NotFound, Conflict, …
+Resolve = Callable[[], Endpoint]  # asks the API; raises NotFound, Conflict, …
 
 
 @dataclass(frozen=True, slots=True)

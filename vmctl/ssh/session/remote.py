@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import IO, Protocol
 
 from vmctl.domain.command import Command
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint
 
 COMMAND_S = 120.0  # for a command that does next to nothing
 
@@ -48,7 +48,7 @@ class Remote(Protocol):
     """What a bring-up needs of a connection, whether OpenSSH or fabric makes it."""
 
     @property
-    def target(self) -> Target:
+    def target(self) -> Endpoint:
         """Where the VM answers."""
 
     def verify(self) -> None:

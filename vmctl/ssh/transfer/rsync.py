@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from vmctl.domain.errors import Conflict, InvalidInput, NotFound, VmctlError
-from vmctl.domain.login.ssh_target import rsync_word, ssh_failure
+from vmctl.domain.login.ssh_target import rsync_word
 from vmctl.domain.sync.rsync_output import RsyncStats, rsync_progress, rsync_stats
 from vmctl.domain.text import DISK_FULL_HINT, last_lines, one_line
 from vmctl.ssh.processes import end_process
@@ -144,7 +144,7 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
     if "No space left" in output or ("write remote" in output and "Failure" in output):
         raise _disk_full()
     if is_ssh_failure(output.encode()):
-        raise ssh_failure(output, ssh.target)
+        raise ssh.target.failure(output)
     raise VmctlError(f"scp failed (code {code}): {last_lines(output, 2)}", hint="vmctl push")
 
 
@@ -182,9 +182,8 @@ def _rsync_failure(ssh: OpenSSH, code: int, output: str) -> VmctlError:
     if "command not found" in output or code == 127:
         return Conflict("rsync is not installed on the VM.", hint="Set the VM up: vmctl up")
     if code in (10, 12, 30, 35, 255) and (code != 12 or is_ssh_failure(output.encode())):
-        return ssh_failure(
-            "\n".join(line for line in output.splitlines() if not line.startswith("rsync")),
-            ssh.target,
+        return ssh.target.failure(
+            "\n".join(line for line in output.splitlines() if not line.startswith("rsync"))
         )
     return VmctlError(f"rsync failed (code {code}): {last_lines(output, 2)}", hint="vmctl push")
 

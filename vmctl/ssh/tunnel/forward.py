@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
 from vmctl.domain.guest_replies import unexpected_reply
-from vmctl.domain.login.ssh_target import Target, ssh_failure
+from vmctl.domain.login.ssh_target import Endpoint, Target
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.guest.protocol import SERVICE
@@ -214,7 +214,7 @@ class Forward:
         end_process(self._process)
         if not ended and not errors.strip():
             return Unreachable("The VM does not answer.", hint="See whether it runs: vmctl status")
-        return ssh_failure(errors, self.target)
+        return self.target.failure(errors)
 
 
 def _line(with_service: bool) -> str:
@@ -229,12 +229,12 @@ def _line(with_service: bool) -> str:
     return f"exec sh -c {shlex.quote(script)}"
 
 
-def source_address(target: Target) -> str:
+def source_address(target: Endpoint) -> str:
     """The address of this computer from which it would reach the VM; "" without a network.
 
     Nothing is sent: connecting a datagram socket only asks the routing table.
     """
-    if target.proxy:
+    if not isinstance(target, Target) or target.proxy:
         return ""
     family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
     try:

@@ -9,7 +9,7 @@ from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
 from vmctl.config import Project
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.domain.runs.heartbeat import asking_gap_s, backoff_s
 from vmctl.ssh.session.port_probe import PortProbe
 from vmctl.workflows.session.session import resolve_target
@@ -29,13 +29,13 @@ class AddressPoller:
     def __init__(self, project: Project, clock: Clock) -> None:
         self._project = project
         self._clock = clock
-        self._replies: queue.SimpleQueue[Target | VmctlError] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[Endpoint | VmctlError] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._closed = threading.Event()
         # a daemon: nobody waits for a reply that no longer matters
         threading.Thread(target=self._poll, name="poller", daemon=True).start()
 
-    def latest(self) -> Target | VmctlError | None:
+    def latest(self) -> Endpoint | VmctlError | None:
         """The latest reply since the last call: the VM's endpoint, or why there is none now.
 
         NotFound: the VM no longer exists.
@@ -66,7 +66,7 @@ class AddressPoller:
             times += 1
             self._replies.put(self._ask())
 
-    def _ask(self) -> Target | VmctlError:
+    def _ask(self) -> Endpoint | VmctlError:
         try:
             if self._project.local:
                 self._look_for_the_emulator()
@@ -90,14 +90,14 @@ class AddressPoller:
 class ReconnectRoute:
     """Where the VM is tried, and with which pauses."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Endpoint) -> None:
         self._probe = PortProbe(target)
-        self._distrusted: Target | None = None  # an endpoint where another machine answered
+        self._distrusted: Endpoint | None = None  # an endpoint where another machine answered
         self._attempts = 0
         self._handshakes = 0
 
     @property
-    def target(self) -> Target:
+    def target(self) -> Endpoint:
         """The endpoint that is tried now."""
         return self._probe.target
 
@@ -106,16 +106,17 @@ class ReconnectRoute:
         """How long the next handshake may take."""
         return min(REOPEN_S * (self._handshakes + 1), OPEN_S)
 
-    def update(self, reply: Target | VmctlError | None, seen: Target | None) -> str:
+    def update(self, reply: Endpoint | VmctlError | None, seen: Endpoint | None) -> str:
         """Take the API's reply, else the cached endpoint; returns why there is none now.
 
         Raises NotFound when the VM no longer exists.
         """
         if isinstance(reply, NotFound):
             raise reply
-        if isinstance(reply, Target):
+        answered = reply if not isinstance(reply, VmctlError) else None
+        if answered is not None:
             self._distrusted = None
-        endpoint = reply if isinstance(reply, Target) else seen
+        endpoint = answered or seen
         if endpoint is not None and endpoint != self.target:
             self._probe.close()
             self._probe = PortProbe(endpoint)

@@ -14,7 +14,7 @@ from vmctl.domain.login.ssh_target import Target
 from vmctl.domain.settings.vm_settings import VmSettings
 from vmctl.ssh.identity import user_ssh_config
 from vmctl.workflows.base.site import open_site
-from vmctl.workflows.session.session import connect, identity_of
+from vmctl.workflows.session.session import Session, connect, identity_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def ssh_config(
     target: Target | None = None
     try:
         session = yield from connect(project, clock=clock, verify=True)
-        target = session.ssh.target
+        target = _vm_target(session)
     except (NotFound, Conflict) as error:
         yield Info(f"{error.message} The name will work once the VM runs.")
     with user_ssh_config.edit_hosts() as known:
@@ -115,8 +115,15 @@ def follow(name: str, *, clock: Clock | None = None) -> Story[Target]:
     except (NotFound, Conflict):
         user_ssh_config.update_host(host.identity, None)
         raise
-    user_ssh_config.update_host(host.identity, session.ssh.target)
-    return session.ssh.target
+    target = _vm_target(session)
+    user_ssh_config.update_host(host.identity, target)
+    return target
+
+
+def _vm_target(session: Session) -> Target:
+    target = session.ssh.target
+    assert isinstance(target, Target)  # a server of the user's has a name already
+    return target
 
 
 def _host_of(project: Project, known: list[Host]) -> Host:

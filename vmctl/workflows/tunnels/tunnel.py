@@ -16,7 +16,7 @@ from vmctl.domain.errors import (
     VmctlError,
 )
 from vmctl.domain.events import Advanced, Finished, Info, Started, Story, UrlReady, Warned
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.domain.runs.tunnel import Forwarding, parse_forwarding, url
 from vmctl.domain.text import last_lines
 from vmctl.guest.protocol import SERVICE_STATE
@@ -108,7 +108,7 @@ class _Tunnel:
         self.clock = clock
         self.token = ""
         self._forward: Forward | None = None
-        self._last: Target  # the endpoint that was tried last
+        self._last: Endpoint  # the endpoint that was tried last
         self._note = ""
 
     def story(self, what: str) -> Story[None]:

@@ -13,7 +13,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ from typing import Any
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import owner_label, posix_user, slug
 from vmctl.domain.settings import vm_settings
+from vmctl.domain.settings.target_settings import (
+    SlurmSettings,
+    TargetSettings,
+    choose_target,
+    parse_slurm,
+    parse_targets,
+)
 from vmctl.domain.settings.toml_values import (
     check_folder,
     check_name,
@@ -35,7 +42,7 @@ from vmctl.domain.settings.toml_values import (
 from vmctl.domain.settings.vm_settings import VmSettings
 
 FILE_NAME = "vmctl.toml"
-OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL")
+OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL", "VMCTL_ON")
 SAFE_DIRECTORY = (
     "VMCTL_SAFE_DIRECTORY"  # folders whose settings count, regardless of their owner; or *
 )
@@ -55,6 +62,7 @@ class JobSettings:
     setup: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Project:
     jobs: Mapping[str, JobSettings] = field(default_factory=dict)
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
     file: Path | None = None
+    target: TargetSettings | None = None  # a server or a cluster instead of a VM
 
     @property
     def instance_name(self) -> str:
@@ -90,8 +99,8 @@ class Project:
 
     @property
     def workspace(self) -> str:
-        """The folder on the VM that holds the pushed tree."""
-        return f"~/Workspace/{self.name}"
+        """The folder on the machine that holds the pushed tree."""
+        return f"{self.target.workspace if self.target else '~/Workspace'}/{self.name}"
 
     @property
     def key_lifetime(self) -> timedelta:
@@ -110,6 +119,7 @@ class Flags:
 
     local: bool | None = None
     name: str | None = None
+    on: str | None = None
     vm: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -139,9 +149,9 @@ def load_project(
     where = str(file) if file else "the environment"
     for variable in (*OWN_VARIABLES, *vm_settings.list_variables()):
         refuse_controls(environ.get(variable), variable, "")
-    for flag, value in {"name": flags.name, **flags.vm}.items():
+    for flag, value in {"name": flags.name, "on": flags.on, **flags.vm}.items():
         refuse_controls(value, "--" + flag.replace("_", "-"), "")
-    known = {"name", "project", "local", "vm", "push", "jobs", "services"}
+    known = {"name", "project", "local", "vm", "push", "jobs", "services", "on", "targets"}
     refuse_unknown(table, known, file=where, prefix="")
 
     vm = vm_settings.from_table(table.get("vm", {}), where)
@@ -171,7 +181,25 @@ def load_project(
         jobs=_parse_jobs(table.get("jobs", {}), where),
         services=_parse_services(table.get("services", {}), where),
         file=file,
+        target=_choose_target(table, flags.on, environ, where),
     )
+
+
+def _choose_target(
+    table: Mapping[str, Any], flag: str | None, environ: Mapping[str, str], file: str
+) -> TargetSettings | None:
+    """The target that the flag, else VMCTL_ON, else `on` in the file names; `vm` names none."""
+    targets = parse_targets(table.get("targets", {}), file)
+    typed = environ.get("VMCTL_ON") if flag is None else flag
+    word = get_text(table, "on", file) if typed is None else typed
+    if not word or word == "vm":
+        return None
+    return choose_target(word, targets, file, from_file=typed is None)
+
+
+def list_targets(file: Path | None) -> list[str]:
+    """The names of the targets in a project's file."""
+    return sorted(_find_file(file.parent, "")[1].get("targets", {})) if file else []
 
 
 # -- finding and reading the file ------------------------------------------------------------
@@ -309,7 +337,7 @@ def _parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
     for name, given in check_table(value, "jobs", file).items():
         prefix = f"jobs.{check_name(name, 'job', file)}"
         table = check_table(given, prefix, file)
-        known = {"directory", "setup", "command", "env", "outputs"}
+        known = {"directory", "setup", "command", "env", "outputs", "slurm"}
         refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
         if not str(table.get("command", "")).strip():
             raise InvalidInput(
@@ -323,8 +351,17 @@ def _parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
             setup=check_texts(table.get("setup", []), f"{prefix}.setup", file),
             env=_parse_env(table.get("env", []), f"{prefix}.env", file),
             outputs=check_texts(table.get("outputs", []), f"{prefix}.outputs", file),
+            slurm=_parse_job_slurm(table.get("slurm", {}), f"{prefix}.slurm", file),
         )
     return jobs
+
+
+def _parse_job_slurm(value: object, key: str, file: str) -> SlurmSettings:
+    table = check_table(value, key, file)
+    refuse_unknown(
+        table, {item.name for item in fields(SlurmSettings)}, file=file, prefix=f"{key}."
+    )
+    return parse_slurm(table, key, file)
 
 
 def _parse_env(value: object, key: str, file: str) -> tuple[str, ...]:

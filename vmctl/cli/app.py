@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from vmctl.cli.options import Context, Invocation, Json, Local, Name, Quiet, Verbose, Yes
+from vmctl.cli.options import Context, Invocation, Json, Local, Name, On, Quiet, Verbose, Yes
 
 # In the order of `vmctl --help`: each command and its module in cli/commands/.
 COMMANDS = {
@@ -19,7 +19,7 @@ COMMANDS = {
     **dict.fromkeys(("cost", "gpus", "gc"), "costs"),
     **dict.fromkeys(("push", "fetch", "pull", "scp"), "files"),
     **dict.fromkeys(("run", "logs", "ps", "attach", "cancel"), "jobs"),
-    **dict.fromkeys(("tunnel", "tunnels", "ssh", "exec", "ssh-config"), "access"),
+    **dict.fromkeys(("tunnel", "tunnels", "ssh", "exec", "login", "ssh-config"), "access"),
     "emulator": "emulator",
     "selftest": "selftest",
     "schema": "schema",
@@ -97,6 +97,7 @@ def root(
     ctx: typer.Context,
     local: Local = None,
     name: Name = None,
+    on: On = None,
     yes: Yes = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -106,7 +107,7 @@ def root(
     ),
 ) -> None:
     """Your GPU work on Google Compute Engine, as if it sat under your desk."""
-    before = Context(local, name, yes, json, quiet, verbose)
+    before = Context(local, name, on, yes, json, quiet, verbose)
     ctx.ensure_object(Invocation).before = before
 
 

@@ -50,7 +50,7 @@ def _project(ctx: Any) -> Project:
         own = ctx.params.get(name)
         return ctx.find_root().params.get(name) if own is None else own
 
-    return load_project(Path.cwd(), flags=Flags(local=given("local"), name=given("name")))
+    return load_project(Path.cwd(), flags=Flags(given("local"), given("name"), given("on")))
 
 
 def _jobs(project: Project, _: str) -> Iterable[str]:
@@ -83,6 +83,12 @@ def _names(project: Project, _: str) -> Iterable[str]:
     from vmctl.workflows.setup.completion import list_projects
 
     return list_projects(project)
+
+
+def _targets(project: Project, _: str) -> Iterable[str]:
+    from vmctl.config import list_targets
+
+    return list_targets(project.file)
 
 
 def _foreign_vms(project: Project, _: str) -> Iterable[str]:
@@ -127,6 +133,7 @@ SERVICES = make_completion(_services)
 TUNNELS = make_completion(_tunnels)
 PATHS = make_completion(_paths)
 NAMES = make_completion(_names)
+TARGETS = make_completion(_targets)
 FOREIGN_VMS = make_completion(_foreign_vms)
 GPUS = make_completion(_gpus)
 IMAGES = make_completion(_images)

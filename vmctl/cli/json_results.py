@@ -41,6 +41,7 @@ RESULTS: Mapping[str, str] = {
     "tunnel --background": "workflows.tunnels.registry:TunnelRecord",
     "tunnel stop": "[workflows.tunnels.registry:TunnelRecord]",
     "tunnels": "[workflows.tunnels.registry:TunnelRecord]",
+    "login": "workflows.session.server:LoginResult",
     "ssh-config": "workflows.session.ssh_config:SshConfigResult",
     "selftest": "workflows.selftest.selftest:SelftestResult",
     "emulator start": "workflows.setup.emulator:EmulatorResult",

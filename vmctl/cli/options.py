@@ -6,20 +6,21 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from vmctl.cli.completion import GPUS, NAMES
+from vmctl.cli.completion import GPUS, NAMES, TARGETS
 from vmctl.cli.print_gcloud import PrintGcloud, show_gcloud
-from vmctl.domain.errors import NotFound
+from vmctl.domain.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.config import Project
     from vmctl.domain.events import Story
+    from vmctl.domain.settings.target_settings import TargetSettings
     from vmctl.workflows.setup.print_gcloud import Equivalent
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -41,6 +42,16 @@ Name = Annotated[
         metavar="NAME",
         help="Name of the VM; by default the project folder's.",
         autocompletion=NAMES,
+        rich_help_panel=PANEL,
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="TARGET",
+        help="A target of vmctl.toml instead of a VM, or ssh/user@host, or slurm/host.",
+        autocompletion=TARGETS,
         rich_help_panel=PANEL,
     ),
 ]
@@ -76,20 +87,24 @@ class Context:
 
     local: bool | None = None
     name: str | None = None
+    on: str | None = None
     yes: bool = False
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    takes_target: bool = False  # whether the command works on servers and clusters, too
 
     def under(self, outer: Context) -> Context:
         """These options where given, else those before the command's name."""
         return Context(
             local=outer.local if self.local is None else self.local,
             name=outer.name if self.name is None else self.name,
+            on=outer.on if self.on is None else self.on,
             yes=self.yes or outer.yes,
             json=self.json or outer.json,
             quiet=self.quiet or outer.quiet,
             verbose=self.verbose or outer.verbose,
+            takes_target=self.takes_target,
         )
 
     def project(self, **vm: Any) -> Project:
@@ -102,7 +117,27 @@ class Context:
             raise NotFound(
                 "The current folder no longer exists.", hint="Change to your project's folder: cd …"
             ) from error
-        return load_project(folder, flags=Flags(self.local, self.name, vm))
+        project = load_project(folder, flags=Flags(self.local, self.name, self.on, vm))
+        return project if project.target is None else self._on_target(project, project.target)
+
+    def _on_target(self, project: Project, target: TargetSettings) -> Project:
+        """The project as this command takes it; a target that only the file names is asked about.
+
+        A folder that came from elsewhere must not choose on which of the user's machines it runs.
+        """
+        if not self.takes_target:
+            if self.on:
+                raise InvalidInput(
+                    f"This command is about Compute Engine, not about {target.name}.",
+                    hint="Leave --on out. What works there: push, run, logs, ps, attach, cancel, "
+                    "fetch, pull, tunnel, ssh, exec, up, down, status, doctor",
+                )
+            return replace(project, target=None)
+        if target.from_file:
+            from vmctl.workflows.base.agreements import agree_on_target
+
+            agree_on_target(project, target, self.screen().agree)
+        return project
 
     def screen(self) -> Screen:
         from vmctl.cli.screen import Screen
@@ -141,6 +176,7 @@ class Invocation:
 _COMMON: dict[str, tuple[Any, Any]] = {
     "local": (Local, None),
     "name": (Name, None),
+    "on": (On, None),
     "yes": (Yes, False),
     "json": (Json, False),
     "quiet": (Quiet, False),
@@ -173,6 +209,7 @@ class Panel:
         print_gcloud: Callable[..., Story[Equivalent]] | None = None,
         passes_words_on: bool = False,
         passes_options_on: bool = False,
+        takes_target: bool = False,
     ) -> Callable[[Function], Function]:
         """Collect a command: its own parameters, the global options, its help with examples.
 
@@ -180,7 +217,8 @@ class Panel:
         options as well. `print_gcloud` adds that option: called with the module of the same name,
         the context and the command's own values, it makes the equivalent lines. With
         `passes_words_on` all that follows the first argument belongs to the program on the VM;
-        with `passes_options_on` unknown options belong to it as well.
+        with `passes_options_on` unknown options belong to it as well. `takes_target`: it works on
+        servers and clusters, too.
         """
 
         def collect(function: Function) -> Function:
@@ -197,7 +235,7 @@ class Panel:
                         "allow_interspersed_args": not passes_words_on,
                         "ignore_unknown_options": passes_options_on,
                     },
-                )(_wrap(function, print_gcloud))
+                )(_wrap(function, print_gcloud, takes_target))
 
             self._registrations[name] = register
             return function
@@ -206,14 +244,18 @@ class Panel:
 
 
 def _wrap(
-    function: Callable[..., None], print_gcloud: Callable[..., Story[Equivalent]] | None
+    function: Callable[..., None],
+    print_gcloud: Callable[..., Story[Equivalent]] | None,
+    takes_target: bool,
 ) -> Callable[..., None]:
     """The function as typer shall see it: with the global options instead of a Context."""
 
     def wrapper(ctx: typer.Context, **values: Any) -> None:
         invocation = ctx.ensure_object(Invocation)
         common = {key: values.pop(key) for key in _COMMON}
-        context = invocation.context = Context(**common).under(invocation.before)
+        context = invocation.context = Context(**common, takes_target=takes_target).under(
+            invocation.before
+        )
         if invocation.wants_verbose:
             from vmctl.cli import terminal
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from .protocol import WORKSPACES, GuestError
+from .protocol import WORKSPACES, WORKSPACES_VARIABLE, GuestError
 from .records import read_json
 
 HOME = Path.home()
@@ -24,7 +24,8 @@ def workspace(project: str) -> Path:
     """The folder that holds a project's pushed tree."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", project):
         raise GuestError("invalid", f"'{project}' is not a valid project name.")
-    return HOME / WORKSPACES / project
+    elsewhere = os.environ.get(WORKSPACES_VARIABLE)
+    return (Path(elsewhere).expanduser() if elsewhere else HOME / WORKSPACES) / project
 
 
 def python_path() -> str:

@@ -39,6 +39,7 @@ COMING, PLACED, ASK_EARLY, END_TURN = b"H", b"P", b"?", b"."
 CHUNK = struct.Struct(">32sQQI")  # SHA-256, whole size, offset, length; then that many bytes
 DELTA_BYTES = 4 << 20  # from here on a file travels as its difference to the older one
 
+WORKSPACES_VARIABLE = "VMCTL_WORKSPACES"  # on a server: the folder for the projects' folders
 WORKSPACES = "Workspace"  # below the home, as is STAGING; a folder for each project
 STAGING = ".vmctl/tmp/push-{project}"
 STAGING_NEAR = ".vmctl-push"  # in the workspace, where that is on a disk of its own
@@ -75,10 +76,11 @@ if TYPE_CHECKING:
     ListedEntry = list[Any]
 
     class PrepareRequest(TypedDict):
-        """`again`: even if nothing changed; `fill`: add small packages (the default)."""
+        """`again`: even if nothing changed; `server`: only look, and take `python` where given."""
 
         again: bool
-        fill: NotRequired[bool]
+        server: NotRequired[bool]
+        python: NotRequired[str]
 
     class MachineRecord(TypedDict):
         """The interpreter that jobs get, the packages it lacks, and those that were added."""

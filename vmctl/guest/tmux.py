@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .protocol import TMUX, GuestError
+from .protocol import TMUX, WORKSPACES_VARIABLE, GuestError
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def sessions() -> set[str]:
 def start_session(name: str, *words: str) -> None:
     """Run this program again with other words, in a tmux session of its own."""
     program = (sys.executable or "/usr/bin/python3", "-ISB", sys.path[0], *words)
+    elsewhere = os.environ.get(WORKSPACES_VARIABLE)
+    if elsewhere:  # tmux gives a session its server's environment, not ours
+        program = ("env", f"{WORKSPACES_VARIABLE}={elsewhere}", *program)
     started = call("new-session", "-d", "-s", name, "-x", "200", "-y", "50", *program)
     if started.returncode != 0:
         raise GuestError("conflict", f"tmux did not start: {started.stderr.strip()[-300:]}")

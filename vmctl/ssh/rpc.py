@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
 from vmctl.domain.guest_replies import REFUSAL, checked, decoded, reply, unexpected_reply
+from vmctl.domain.login.ssh_target import VM_PLACE, GuestPlace
 from vmctl.domain.text import DISK_FULL_HINT, guest_error, last_lines
-from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED
+from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED, WORKSPACES_VARIABLE
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
 
 PACKAGE = "vmctl_guest"
+SERVER_PYTHON = '"$HOME/.vmctl/python"'  # where install.sh leaves what it found
 PARTS = ("files", "machine", "runs", "sync", "watchdog")
 ENTRY = f"""try:
     from {PACKAGE}.main import main
@@ -73,19 +75,26 @@ def _sources() -> list[tuple[str, bytes]]:
     return sorted({**files, "__main__.py": ENTRY.encode()}.items())
 
 
-def verb_line(verb: str) -> str:
+def verb_line(verb: str, place: GuestPlace = VM_PLACE) -> str:
     """A shell line that runs one verb, or ends with ABSENT where the library is missing."""
     where = f'"$HOME/.vmctl/lib/{library_name()}"'
-    return f"[ -d {where} ] || exit {ABSENT}; exec python3 -ISB {where} {shlex.quote(verb)}"
+    ready, python, set_up = f"[ -d {where} ]", "python3", ""
+    if place.is_server:
+        ready, python = f"{ready} && [ -x {SERVER_PYTHON} ]", SERVER_PYTHON
+        set_up = (
+            f"{WORKSPACES_VARIABLE}={shlex.quote(place.workspaces)}; export {WORKSPACES_VARIABLE}; "
+        )
+    return f"{ready} || exit {ABSENT}; {set_up}exec {python} -ISB {where} {shlex.quote(verb)}"
 
 
-def install_line(request: PrepareRequest | None = None) -> str:
+def install_line(request: PrepareRequest | None = None, place: GuestPlace = VM_PLACE) -> str:
     """A shell line that installs the library from standard input and, if asked, prepares."""
     script = (_FOLDER / "install.sh").read_text(encoding="utf-8")
     installer = (_FOLDER / "installer.py").read_text(encoding="utf-8")
     words = ["sh", "-c", script, "sh", library_name(), installer]
-    if request is not None:
-        words.append(json.dumps(request))
+    words.append(json.dumps(request) if request is not None else "")
+    if place.is_server:
+        words += [place.python, " ".join(place.modules)]
     return " ".join(map(shlex.quote, words))
 
 
@@ -98,7 +107,7 @@ def boot_report_line(request: BootRequest) -> str:
 
 def call(ssh: OpenSSH, verb: Verb[Request, Reply], request: Request) -> Reply:
     """One request, one checked reply; a refusal on the VM is raised as the error it names."""
-    line, data = verb_line(verb), json.dumps(request).encode() + b"\n"
+    line, data = verb_line(verb, ssh.target.place), json.dumps(request).encode() + b"\n"
     done = ssh.run(line, input=data, timeout_s=CALL_S)
     if repair(ssh, done.code, done.stderr, replied=bool(done.stdout)):
         done = ssh.run(line, input=data, timeout_s=CALL_S)
@@ -110,7 +119,7 @@ def install(ssh: OpenSSH) -> bool:
 
     Returns whether it had to be put there.
     """
-    done = ssh.run(install_line(), input=library()[1], timeout_s=INSTALL_S)
+    done = ssh.run(install_line(place=ssh.target.place), input=library()[1], timeout_s=INSTALL_S)
     if done.code != 0:
         raise explain_install_failure(done.stderr)
     return b"installed" in done.stdout.splitlines()
@@ -135,7 +144,7 @@ def stream(ssh: OpenSSH, verb: Verb[Request, Any], request: Request) -> subproce
 
     Where the library is missing it ends with ABSENT; `explain_end` installs it.
     """
-    process = ssh.popen(verb_line(verb))
+    process = ssh.popen(verb_line(verb, ssh.target.place))
     assert process.stdin is not None
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""tunnel, tunnels, ssh, exec, ssh-config: reach the machine."""
+"""tunnel, tunnels, ssh, exec, login, ssh-config: reach the machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from vmctl.cli.completion import SERVICES, TUNNELS
 from vmctl.cli.options import Context, Panel
 from vmctl.cli.terminal import sinks
+from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Event, UrlReady
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ PANEL = Panel("Access")
 
 @PANEL.command(
     "tunnel",
+    takes_target=True,
     examples="vmctl tunnel tensorboard\nvmctl tunnel jupyter --open\nvmctl tunnel 8000:80\n"
     "vmctl tunnel tensorboard --port auto --background\nvmctl tunnel stop tensorboard\n"
     "vmctl tunnel stop all",
@@ -120,6 +122,7 @@ def tunnels(context: Context) -> None:
 
 @PANEL.command(
     "ssh",
+    takes_target=True,
     passes_words_on=True,
     examples="vmctl ssh\nvmctl ssh -- nvidia-smi",
     print_gcloud=lambda lines, context, words: lines.of_ssh(context.project(), tuple(words or ())),
@@ -139,6 +142,7 @@ def ssh(
 
 @PANEL.command(
     "exec",
+    takes_target=True,
     passes_words_on=True,
     examples="vmctl exec nvidia-smi\nvmctl exec -- bash -lc 'python -V'",
 )
@@ -150,6 +154,34 @@ def exec_(
     from vmctl.workflows.session.shell import exec_ as execute
 
     raise typer.Exit(execute(context.project(), tuple(words), sinks()))
+
+
+@PANEL.command(
+    "login", takes_target=True, examples="vmctl login --on lab\nvmctl login --on slurm/alvis"
+)
+def login(context: Context) -> None:
+    """Log in to a server that asks for a password or a code; other commands ride on it then.
+
+    The connection stays for the target's keep_login (8 hours unless it says otherwise), also when
+    this terminal is closed. With keys alone nobody needs it.
+    """
+    from vmctl.domain.duration import duration_text
+    from vmctl.workflows.session.server import login as open_login
+
+    target = context.project().target
+    if target is None:
+        raise InvalidInput(
+            "VMs need no login: vmctl's own key opens them.",
+            hint="For a server or a cluster: vmctl login --on TARGET",
+        )
+    screen = context.screen()
+    result = open_login(target)
+    screen.document(result)
+    if result.opened:
+        kept = duration_text(target.keep_login)
+        screen.say(f"Logged in to {result.address}; the connection stays open for {kept}.")
+    else:
+        screen.say(f"Already logged in to {result.address}.")
 
 
 @PANEL.command(

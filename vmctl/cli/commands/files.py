@@ -23,6 +23,7 @@ SHOWN = 20  # lines of a list before it is cut
 
 @PANEL.command(
     "push",
+    takes_target=True,
     examples="vmctl push\nvmctl push --dry-run\nvmctl push --via rsync",
     print_gcloud=lambda lines, context, **_: lines.of_push(context.project()),
 )
@@ -72,6 +73,7 @@ def push(
 
 @PANEL.command(
     "fetch",
+    takes_target=True,
     examples="vmctl fetch\nvmctl fetch unet.pth runs --to results\n"
     "vmctl fetch '*.png' 'runs/**/events*' --parents\nvmctl fetch --wait",
     print_gcloud=lambda lines, context, paths, to, **_: lines.of_fetch(
@@ -136,6 +138,7 @@ def fetch(
 
 @PANEL.command(
     "pull",
+    takes_target=True,
     examples="vmctl pull --dry-run\nvmctl pull\nvmctl pull notebook.ipynb --force",
 )
 def pull(
@@ -195,6 +198,7 @@ def pull(
 
 @PANEL.command(
     "scp",
+    takes_target=True,
     passes_words_on=True,
     passes_options_on=True,
     examples="vmctl scp notes.txt :Workspace/\nvmctl scp -r :Workspace/runs .",

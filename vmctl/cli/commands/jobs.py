@@ -27,6 +27,7 @@ LastRun = Annotated[
 
 @PANEL.command(
     "run",
+    takes_target=True,
     passes_words_on=True,
     examples="vmctl run colorize\nvmctl run --detach colorize --epochs 20",
     print_gcloud=lambda lines, context, job, args, **_: lines.of_run(
@@ -94,7 +95,7 @@ def run(
     _end(result)
 
 
-@PANEL.command("logs", examples="vmctl logs\nvmctl logs -f colorize")
+@PANEL.command("logs", takes_target=True, examples="vmctl logs\nvmctl logs -f colorize")
 def logs(
     context: Context,
     job: LastRun = None,
@@ -117,7 +118,7 @@ def logs(
         _end(result)
 
 
-@PANEL.command("ps", examples="vmctl ps\nvmctl ps --json")
+@PANEL.command("ps", takes_target=True, examples="vmctl ps\nvmctl ps --json")
 def ps(context: Context) -> None:
     """List the runs on the VM, newest first, with their state and exit code."""
     from vmctl.cli.text import format_seconds, format_time
@@ -145,7 +146,7 @@ def ps(context: Context) -> None:
     )
 
 
-@PANEL.command("attach", examples="vmctl attach colorize")
+@PANEL.command("attach", takes_target=True, examples="vmctl attach colorize")
 def attach(
     context: Context,
     job: LastRun = None,
@@ -156,7 +157,7 @@ def attach(
     raise typer.Exit(enter(context.project(), job))
 
 
-@PANEL.command("cancel", examples="vmctl cancel colorize")
+@PANEL.command("cancel", takes_target=True, examples="vmctl cancel colorize")
 def cancel(
     context: Context,
     job: Annotated[str, typer.Argument(help="A job or a run.", autocompletion=RUNS)],

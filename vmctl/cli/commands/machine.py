@@ -87,6 +87,7 @@ class VmOptions(TypedDict):
 
 @PANEL.command(
     "up",
+    takes_target=True,
     examples="""
 vmctl up --gpu t4
 vmctl up --gpu t4:2 --zone europe-west1-d --max-hours 6
@@ -179,6 +180,7 @@ def up(
 
 @PANEL.command(
     "down",
+    takes_target=True,
     examples="vmctl down\nvmctl down --delete --yes",
     print_gcloud=lambda lines, context, delete: lines.of_down(context.project(), delete),
 )
@@ -212,7 +214,7 @@ def down(
         raise
 
 
-@PANEL.command("status", examples="vmctl status\nvmctl status --json")
+@PANEL.command("status", takes_target=True, examples="vmctl status\nvmctl status --json")
 def status(context: Context) -> None:
     """Show this project's machine: its state, address, price, and what will stop it."""
     from vmctl.workflows.machine.status import status as story

@@ -63,7 +63,7 @@ def init(
     screen.next_steps(steps)
 
 
-@PANEL.command("doctor", examples="vmctl doctor\nvmctl doctor --json")
+@PANEL.command("doctor", takes_target=True, examples="vmctl doctor\nvmctl doctor --json")
 def doctor(context: Context) -> None:
     """Check everything that `vmctl up` needs, and say how to fix what is broken.
 

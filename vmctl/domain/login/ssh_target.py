@@ -38,10 +38,6 @@ class Endpoint(Protocol):
         """Whether its port is reached from here without a proxy or a jump."""
 
     @property
-    def is_server(self) -> bool:
-        """Whether it is a server of the user's: nothing of it is vmctl's to change."""
-
-    @property
     def connect_timeout_s(self) -> int:
         """How long a connection may take to be made."""
 
@@ -58,10 +54,12 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuestPlace:
-    """Where the helpers find what they need on a machine."""
+    """Where the helpers find what they need on a machine; a server's is only looked for."""
 
-    python: str = "python3"  # a program there that runs them, or a path that begins with ~/
+    is_server: bool = False
     workspaces: str = "~/Workspace"  # the folder that holds the projects' folders
+    python: str = ""  # a program there, for the helpers where its python3 is too old
+    modules: tuple[str, ...] = ()  # of environment modules, which may bring a Python
 
 
 VM_PLACE = GuestPlace()
@@ -134,11 +132,6 @@ class Target:
     def is_direct(self) -> bool:
         """See Endpoint."""
         return not self.proxy
-
-    @property
-    def is_server(self) -> bool:
-        """See Endpoint."""
-        return False
 
     @property
     def place(self) -> GuestPlace:

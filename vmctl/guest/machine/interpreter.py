@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from ..paths import STATE, ensure
+from ..protocol import GuestError
 from ..records import read_json, write_bytes, write_json
 from . import sshd_config
 
@@ -39,20 +41,33 @@ LOGIN = 'printf "\\n@@%s\\n" "$PATH" "$(type -P python)" "$(type -P python3)"'
 
 def prepare(request: PrepareRequest) -> MachineRecord:
     """The machine's record: interpreter, version, what it lacks; quick when nothing changed."""
-    sshd_config.settle()
+    on_server = request.get("server", False)
+    if not on_server:  # there nothing but the user's home is ours to change
+        sshd_config.settle()
     path = STATE / "machine.json"
     found: Any = read_json(path)
     known: MachineRecord | None = found
-    if known and not request.get("again") and _still_true(known):
+    wanted = request.get("python", "")
+    if wanted:
+        wanted = str(Path(wanted).expanduser())
+    if known and not request.get("again") and _still_true(known, wanted):
         known["done_before"] = True
         return known
     ensure(STATE)
     login_path, candidates = _candidates()
+    if wanted:
+        candidates = [shutil.which(wanted, path=login_path) or wanted]
     best = _best(candidates)
+    if best is None:
+        raise GuestError(
+            "conflict",
+            f"{wanted or 'python3'} does not run on this machine.",
+            "Name another one: python in the target's table of vmctl.toml",
+        )
     added: list[str] = []
     trouble = ""
     lacking = [name for name in SMALL if name not in best["found"]]
-    if lacking and "torch" in best["found"] and request.get("fill", True):
+    if lacking and "torch" in best["found"] and not on_server:
         added, trouble = _fill(best["python"], lacking)
         best = max([best, *filter(None, [_probe(str(VENV / "bin/python"))])], key=_worth)
     record: MachineRecord = {
@@ -69,8 +84,10 @@ def prepare(request: PrepareRequest) -> MachineRecord:
     return {**record, "done_before": False}
 
 
-def _still_true(known: MachineRecord) -> bool:
+def _still_true(known: MachineRecord, wanted: str) -> bool:
     python = str(known.get("python", ""))
+    if wanted and Path(wanted).name != wanted and wanted != python:
+        return False
     return not known.get("missing") and known.get("signature") == _signature(python)
 
 
@@ -87,14 +104,14 @@ def _worth(found: dict[str, Any]) -> tuple[bool, int]:
     return "torch" in found["found"], len(found["found"])
 
 
-def _best(candidates: list[str]) -> dict[str, Any]:
+def _best(candidates: list[str]) -> dict[str, Any] | None:
     """The interpreter that imports the most; the first that imports everything ends the search."""
     probed = []
     for found in filter(None, map(_probe, candidates)):
         if len(found["found"]) == len(WANTED):
             return found
         probed.append(found)
-    return max(probed, key=_worth)
+    return max(probed, key=_worth, default=None)
 
 
 def _candidates() -> tuple[str, list[str]]:

@@ -23,6 +23,8 @@ MARGIN_S = 10.0  # for the key exchange, once a connection is made
 EXIT_S = 0.5  # a master that is stopped or swamped does not answer, and is killed
 # Without a master ssh would make a connection of its own, unseen: it must fail instead.
 ONLY_THROUGH_MASTER = ("-o", "ProxyCommand=false")
+ALONE = ("-o", "ControlPath=none")
+LOGIN_ALIVE_COUNT = 12  # a login that asked a person is worth a minute's silence
 
 _numbers = itertools.count()
 
@@ -115,8 +117,55 @@ class ControlMaster:
             errors.seek(0)
             output = errors.read().decode("utf-8", "replace")
         if code != 0:
-            raise self.target.failure(f"{self._proxy_errors()}{output}")
+            raise self.target.failure(f"{self._proxy_errors()}{output}{self._shown_key(output)}")
         return spare
+
+    def login(self, persist_s: float) -> None:
+        """Open the master in this terminal, where ssh asks for what it needs; it stays that long.
+
+        Raises Unreachable, HostKeyChanged or AccessDenied; ssh itself has said more.
+        """
+        self._configure()
+        spare = self.socket.with_name(f"{self.target.digest}.{os.getpid()}.{next(_numbers)}")
+        options = {
+            "BatchMode": "no",
+            "ControlMaster": "yes",
+            "ControlPersist": f"{persist_s:.0f}",
+            "ServerAliveCountMax": str(LOGIN_ALIVE_COUNT),
+            "LogLevel": "INFO",
+        }
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        import tempfile
+
+        with tempfile.TemporaryFile() as errors:
+            # what it asks it asks the terminal itself, not these
+            code = subprocess.call(
+                self.argv(None, options=(*words, "-S", _literal(spare), "-N", "-f")),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+            errors.seek(0)
+            output = errors.read().decode("utf-8", "replace")
+        if code != 0:
+            raise self.target.failure(f"{output}{self._shown_key(output)}")
+        self.promote(spare)
+
+    def _shown_key(self, output: str) -> str:
+        """What ssh says of a host key that it does not know, with the key itself."""
+        if "host key is known for" not in output and "Host key verification" not in output:
+            return ""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(
+                self.argv("true", options=("-n", "-v", "-o", "LogLevel=DEBUG1", *ALONE)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=OPEN_S,
+                check=False,
+                start_new_session=True,
+            ).stderr.decode("utf-8", "replace")
+        return ""
 
     def _proxy_errors(self) -> str:
         """Why the proxy lets nothing through: a master in the background does not print it."""
@@ -178,11 +227,15 @@ class ControlMaster:
         for path in (self.config, self.lock.path):
             path.unlink(missing_ok=True)
 
-    def _control(self, word: str, socket: Path) -> str:
+    def cancel_forward(self, words: Sequence[str]) -> None:
+        """End a forwarding that was asked for with these words."""
+        self._control("cancel", self.socket, words)
+
+    def _control(self, word: str, socket: Path, words: Sequence[str] = ()) -> str:
         """Ask the local process, not the VM; "" when it does not answer."""
         try:
             return subprocess.run(
-                self.argv(None, options=("-S", _literal(socket), "-O", word)),
+                self.argv(None, options=("-S", _literal(socket), "-O", word, *words)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmctl.domain.command import Command
-from vmctl.domain.errors import TimedOut, Unreachable
+from vmctl.domain.errors import AccessDenied, TimedOut, Unreachable
 from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.processes import end_process
@@ -20,7 +20,7 @@ from vmctl.ssh.session.mux_client import SSH_FAILED, MuxClient, SessionState
 from vmctl.ssh.session.remote import COMMAND_S, Result
 
 if TYPE_CHECKING:
-    from vmctl.ssh.session.reconnect import Resolve
+    from vmctl.ssh.session.reconnect import MasterReplacement, Resolve
 
 HEDGE_S = 0.8  # without a sign of life until then, another connection is prepared
 # until it takes the old one's place: a dozen round trips were possible by then
@@ -248,6 +248,10 @@ class OpenSSH:
         finally:
             attempt.end()
 
+    def _is_irreplaceable(self, attempt: MasterReplacement) -> bool:
+        """Whether the old connection is all there is: a login that asked a person for something."""
+        return self.target.place.is_server and isinstance(attempt.error, AccessDenied)
+
     def _hedge(self, process: MuxClient, inode: int) -> SessionState:
         """The VM is late: prepare another connection and take whichever answers.
 
@@ -272,7 +276,7 @@ class OpenSSH:
                     continue
                 if ping.poll() == 0:
                     return SessionState.CONFIRMED  # it answers, though its log is not as we know it
-                if activity.is_recent():
+                if activity.is_recent() or self._is_irreplaceable(attempt):
                     continue
                 try:
                     opened = attempt.result()

@@ -85,6 +85,11 @@ class MasterReplacement:
         """Whether `result` would return, or raise, at once."""
         return self._ended.is_set()
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why nothing could be opened, once that is known."""
+        return self._call.error
+
     def result(self) -> Opened:
         """What was opened; waits for it, raises why nothing could be."""
         self._ended.wait()

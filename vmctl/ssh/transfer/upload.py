@@ -60,7 +60,7 @@ class UploadStream:
 
     def __init__(self, ssh: OpenSSH) -> None:
         self.ssh = ssh
-        self.process = ssh.popen(rpc.verb_line(PUSH))
+        self.process = ssh.popen(rpc.verb_line(PUSH, ssh.target.place))
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in = self.process.stdin.fileno()

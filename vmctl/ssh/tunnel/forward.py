@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
 from vmctl.domain.guest_replies import unexpected_reply
-from vmctl.domain.login.ssh_target import Endpoint, Target
+from vmctl.domain.login.ssh_target import Endpoint, GuestPlace, Target
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.guest.protocol import SERVICE
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import Tail
-from vmctl.ssh.session.control_master import ControlMaster
+from vmctl.ssh.session.control_master import ALONE, ControlMaster
 from vmctl.ssh.session.openssh import OpenSSH
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Forward:
         self._seen = (0, 0)
         self._looked = (0.0, 0.0)
         self._source = ""
+        # a server may have asked a person at login: there is no other connection to have
+        self._is_alone = not self.target.place.is_server
 
     def open(self, timeout_s: float, request: ServiceRequest | None = None) -> ServiceReply | None:
         """Connect and listen, and carry out the verb `service` with this request; its answer.
@@ -75,13 +77,14 @@ class Forward:
         self.path.unlink(missing_ok=True)
         options = (
             "-T",
-            *("-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"),
-            *ALIVE,
-            *CONNECT,
-            *("-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"),
+            *("-o", "ExitOnForwardFailure=yes"),
+            *((*ALONE, *ALIVE, *CONNECT) if self._is_alone else ()),
+            *self._words,
         )
         self._process = subprocess.Popen(
-            ControlMaster(self.target).argv(_line(request is not None), options=options),
+            ControlMaster(self.target).argv(
+                _line(request is not None, self.target.place), options=options
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,6 +107,10 @@ class Forward:
         if code in (rpc.ABSENT, rpc.BROKEN):
             raise LibraryAbsent
         return rpc.parse_reply(SERVICE, code, answer, self._error_text().encode() if code else b"")
+
+    @property
+    def _words(self) -> tuple[str, str]:
+        return "-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"
 
     def _read_reply(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.
@@ -198,6 +205,8 @@ class Forward:
 
     def close(self) -> None:
         """Stop listening; nothing of it is left."""
+        if not self._is_alone:  # the master goes on, and would go on listening
+            ControlMaster(self.target).cancel_forward(self._words)
         if self._process is not None:
             end_process(self._process)
         self.path.unlink(missing_ok=True)
@@ -217,14 +226,14 @@ class Forward:
         return self.target.failure(errors)
 
 
-def _line(with_service: bool) -> str:
+def _line(with_service: bool, place: GuestPlace) -> str:
     """What the session does on the VM: the verb, then every byte comes back.
 
     By its argument the VM's watchdog (guest/watchdog/activity.py) tells this `cat` from a transfer.
     """
     verb = ":"
     if with_service:  # the request is the first line of what comes in: a process list shows words
-        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line(SERVICE)})"
+        verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line(SERVICE, place)})"
     script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
     return f"exec sh -c {shlex.quote(script)}"
 

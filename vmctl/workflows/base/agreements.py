@@ -15,6 +15,7 @@ from pathlib import Path
 from vmctl.config import FILE_NAME, JobSettings, Project
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Info, Story, Warned
+from vmctl.domain.settings.target_settings import TargetSettings
 from vmctl.domain.sync.secret_detection import exclude_line, is_secret_variable
 from vmctl.domain.text import one_line
 from vmctl.files import atomic_write
@@ -91,6 +92,29 @@ def _table(project: Project) -> str:
     if project.file and project.file.name != FILE_NAME:
         return f"{project.file.name}: [tool.vmctl.push]"
     return f"{FILE_NAME}: [push]"
+
+
+# -- targets -----------------------------------------------------------------------------------
+
+
+def agree_on_target(project: Project, target: TargetSettings, agree: Agree) -> None:
+    """Ask once before a target that the project's file chose is used.
+
+    Raises InvalidInput where that is not wanted, or nobody is there to say so.
+    """
+    content = [target.name, target.kind, target.address, target.workspace, target.python]
+    key = f"target {hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+    agreements = Agreements(project.root)
+    if key in agreements:
+        return
+    file = one_line(str(project.file))
+    if not agree(f"{file} wants to work on {target.address} instead of a VM. Use it?"):
+        raise InvalidInput(
+            f"Nothing was done: {file} names {target.address} as the place to work.",
+            hint=f"To use it from now on: add --yes once. Only this time: --on {target.name}. "
+            "A VM instead: --on vm",
+        )
+    agreements.add([key])
 
 
 # -- variables ---------------------------------------------------------------------------------

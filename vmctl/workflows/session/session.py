@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vmctl.clock import Clock
 from vmctl.domain.errors import Conflict, NotFound, Unreachable
 from vmctl.domain.login.ssh_keys import time_left
-from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.login.ssh_target import Endpoint, Target
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import KeyPair, ensure_keypair
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # a warm command does without them
     from vmctl.config import Project
     from vmctl.domain.events import Story
     from vmctl.domain.machine.instance import Instance
+    from vmctl.domain.settings.target_settings import TargetSettings
 
 NO_END = timedelta(days=3650)  # for a key that never expires
 
@@ -68,6 +69,10 @@ def connect(
     """
     clock = clock or Clock()
     sweep_daily()
+    if project.target is not None:
+        from vmctl.workflows.session.server import open_server
+
+        return Session(open_server(project.target, verify=verify))
     known = None if fresh else _read_cache(project)
     if known is not None and known.is_good(clock.now(), project.key_lifetime / 2):
         ssh = OpenSSH(known.target, _resolver(project, clock))
@@ -216,17 +221,27 @@ def drop_cache(project: Project) -> None:
         _cache_file(project).unlink(missing_ok=True)
 
 
-def cached_target(project: Project) -> Target | None:
+def cached_target(project: Project) -> Endpoint | None:
     """The endpoint that answered last; it may be out of date."""
+    if project.target is not None:
+        return _server_endpoint(project.target)
     known = _read_cache(project)
     return known.target if known else None
 
 
-def resolve_target(project: Project, clock: Clock) -> Target:
+def _server_endpoint(target: TargetSettings) -> Endpoint:
+    from vmctl.workflows.session.server import server_endpoint
+
+    return server_endpoint(target)
+
+
+def resolve_target(project: Project, clock: Clock) -> Endpoint:
     """Where the VM is now, from the API, its host keys pinned and our key on it; no connection.
 
     Raises NotFound, Conflict (stopped), Unreachable, and what else the API says.
     """
+    if project.target is not None:
+        return _server_endpoint(project.target)
     return _resolver(project, clock)()
 
 

@@ -193,6 +193,55 @@ def test_nothing_is_changed_outside_the_home(lab: Lab) -> None:
     assert (lab.server.home / ".vmctl" / "python").is_symlink()
 
 
+def test_the_server_is_looked_at_and_nothing_is_started(lab: Lab) -> None:
+    found = lab.laptop.json("--on", "lab", "doctor", cwd=lab.folder)
+    assert found["ready"]
+    assert [one["check"] for one in found["findings"]] == [
+        "ssh", "python", "rsync", "tmux", "gpu", "torch", "disk"]  # fmt: skip
+    status = lab.laptop.json("--on", "lab", "status", cwd=lab.folder)
+    assert status["cores"] >= 1
+    assert status["free_bytes"] > 0
+    out, _ = lab("up")
+    assert "✓ ssh" in out
+    assert "is not vmctl's to stop" in lab("down")[0]
+    assert "is about a VM" in lab("up", "--gpu", "t4", code=2)[1]
+
+
+@pytest.fixture(scope="module")
+def bare(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A server without tmux."""
+    folder = tmp_path_factory.mktemp("bare")
+    programs = folder / "bin"
+    programs.mkdir()
+    for program in [*Path("/usr/local/bin").iterdir(), *Path("/usr/bin").iterdir()]:
+        if program.name != "tmux" and not (programs / program.name).is_symlink():
+            (programs / program.name).symlink_to(program)
+    server = Sshd(folder / "server", shared_lab.server.sockets, str(programs))
+    server.authorized.write_text(shared_lab.server.authorized.read_text())
+    server.start()
+    yield server
+    server.power_off()
+
+
+def test_without_tmux_runs_go_on_all_the_same(lab: Lab, bare: Sshd) -> None:
+    lab.trust(lab.server, lab.jump, bare)
+    on = f"ssh/127.0.0.1:{bare.port}"
+    lab("push", on=on)
+    slow = project(
+        lab.folder.with_name("slow"),
+        "[jobs.slow]\ncommand = 'trap \"echo saved; exit 3\" TERM; sleep 60 & wait'\n",
+    )
+    lab.laptop("--on", on, "push", cwd=slow)
+    lab.laptop("--on", on, "run", "--detach", "slow", cwd=slow)
+    eventually(lambda: " running " in lab.laptop("--on", on, "ps", cwd=slow).stdout, "the job runs")
+    assert "tmux is not installed" in lab.laptop("--on", on, "attach", cwd=slow, code=4).stderr
+    lab.laptop("--on", on, "cancel", "slow", cwd=slow)
+    assert "saved" in lab.laptop("--on", on, "logs", "slow", cwd=slow).stdout
+    assert "trained\n" in lab("run", "train", on=on)[0]
+    found = lab.laptop.json("--on", on, "doctor", cwd=slow)
+    assert {one["check"]: one["status"] for one in found["findings"]}["tmux"] == "warning"
+
+
 def test_a_command_about_compute_engine_says_so(lab: Lab) -> None:
     for words in (["keep", "1h"], ["gpus"], ["ls"]):
         assert "about Compute Engine" in lab(*words, code=2)[1]

@@ -29,7 +29,8 @@ esac
 class Sshd:
     """One machine to log in to; `stop` leaves nothing of it running."""
 
-    def __init__(self, folder: Path, sockets: Path) -> None:
+    def __init__(self, folder: Path, sockets: Path, path: str = LOGIN_PATH) -> None:
+        self.path = path
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -72,7 +73,7 @@ StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
 Subsystem sftp internal-sftp
-SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={LOGIN_PATH}
+SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={self.path}
 ForceCommand "{login}"
 """
         )

@@ -28,6 +28,7 @@ from vmctl.domain.guest_replies import (
     push_reply,
     reply,
 )
+from vmctl.domain.machine.server import check_server, parse_status
 from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
 from vmctl.domain.readiness.readiness import Observation
 from vmctl.domain.runs.run import RunFacts, observe, view
@@ -55,6 +56,20 @@ GOOD: dict[str, dict[str, Any]] = {
     "cancel": {"run": RUN, "already": True},
     "push-accept": {"accepted": ["a", "b/c"], "tree": "0" * 64},
     "service": {"started": True, "token": "ab12"},
+    "server": {
+        "host": "gpu1",
+        "python": "/usr/bin/python3",
+        "version": "3.12",
+        "tmux": True,
+        "rsync": True,
+        "cores": 8,
+        "load": 0.5,
+        "driver_trouble": "",
+        "torch": {"version": "2.4"},
+        "gpus": [{"name": "T4", "percent": 9, "used_mb": 1, "total_mb": 2, "users": ["ann"]}],
+        "room": {"free": 1, "total": 2},
+        "quota": None,
+    },
     "service-state": {"running": True, "tail": "listening"},
 }
 NUMBERS = {"put": [[0, 1]], "deleted": ["old"], "kept": [], "conflicts": [["a", "made"]]}
@@ -156,6 +171,12 @@ def test_every_good_answer_is_taken_and_every_damaged_one_is_whole_or_refused(ve
             assert is_text(shown.command.replace("\n", "").replace("\t", ""))
             assert -255 <= (facts.exit_code or 0) <= 255
             observe(facts)
+        if verb == "server":
+            assert is_text(parse_status("lab", "gpu1", told).text.replace("\n", ""))
+            assert all(
+                is_text(one.message)
+                for one in check_server(parse_status("lab", "gpu1", told), told)
+            )
         if verb == "prepare":
             assert is_text(SetupReport.parse(told).python)
 

@@ -316,6 +316,16 @@ _MACHINE = record(
     {"python": path, "version": text(200), "missing": many(text(200), 100)},
     {"added": many(text(200), 100), "trouble": text(), "done_before": flag},
 )
+_ROOM = record({"free": SIZE, "total": SIZE})
+_GPU = record(
+    {
+        "name": text(200),
+        "percent": whole(0, 100),
+        "used_mb": SIZE,
+        "total_mb": SIZE,
+        "users": many(text(100), 32),
+    }
+)
 REPLIES: Mapping[str, Shape] = {
     "prepare": _MACHINE,
     "start": either(record({"unprepared": one_of(True)}), record({"id": run_id, "existing": flag})),
@@ -324,6 +334,24 @@ REPLIES: Mapping[str, Shape] = {
     "cancel": record({"run": RUN, "already": flag}),
     "push-accept": record({"accepted": PATHS, "tree": SHA256}),
     "service": record({"started": flag, "token": matching(r"[A-Za-z0-9_-]{0,256}", "a token")}),
+    "server": record(
+        {
+            "host": text(300),
+            "python": path,
+            "version": text(200),
+            "tmux": flag,
+            "rsync": flag,
+            "cores": whole(1, 1 << 20),
+            "load": number(),
+            "gpus": many(_GPU, 64),
+            "driver_trouble": text(300),
+            "torch": record(
+                {}, {"version": text(200), "available": flag, "count": whole(0, 64), "said": text()}
+            ),
+            "room": _ROOM,
+        },
+        {"quota": _ROOM},
+    ),
     "service-state": record({"running": flag, "tail": text()}),
 }
 

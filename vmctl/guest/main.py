@@ -28,6 +28,7 @@ VERBS = {
     protocol.PULL: ("files.pull", "pull"),
     protocol.SERVICE: ("runs.services", "ensure_running"),
     protocol.SERVICE_STATE: ("runs.services", "state"),
+    protocol.SERVER: ("machine.server_report", "report"),
 }
 # these only look: the watchdog (watchdog/activity.py) reads when any other was last called
 LOOKING = (protocol.RUNS, protocol.FOLLOW, protocol.SERVICE, protocol.SERVICE_STATE)

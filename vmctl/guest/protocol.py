@@ -289,6 +289,43 @@ if TYPE_CHECKING:
         running: bool
         tail: str
 
+    class ServerRequest(TypedDict):
+        """`torch`: import it, which takes seconds, to see whether it finds the GPU."""
+
+        project: str
+        torch: bool
+
+    class GpuUse(TypedDict):
+        """One GPU, its memory in MiB, and the users whose programs are on it."""
+
+        name: str
+        percent: int
+        used_mb: int
+        total_mb: int
+        users: list[str]
+
+    class DiskRoom(TypedDict):
+        """Bytes."""
+
+        free: int
+        total: int
+
+    class ServerReply(TypedDict):
+        """What a server has; `driver_trouble` is why nvidia-smi fails, "" where it is not there."""
+
+        host: str
+        python: str
+        version: str
+        tmux: bool
+        rsync: bool
+        cores: int
+        load: float
+        gpus: list[GpuUse]
+        driver_trouble: str
+        torch: dict[str, Any]
+        room: DiskRoom
+        quota: DiskRoom | None
+
     class BootRequest(TypedDict):
         """How many GPUs are expected, and whether torch is to be asked."""
 
@@ -307,3 +344,4 @@ FETCH: Verb[FetchRequest, RemoteListing] = Verb("fetch")
 PULL: Verb[PullRequest, RemoteListing] = Verb("pull")
 SERVICE: Verb[ServiceRequest, ServiceReply] = Verb("service")
 SERVICE_STATE: Verb[ServiceName, ServiceState] = Verb("service-state")
+SERVER: Verb[ServerRequest, ServerReply] = Verb("server")

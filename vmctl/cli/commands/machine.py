@@ -13,6 +13,7 @@ from vmctl.domain.events import Event, Finished, Started
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
     from vmctl.config import Project
+    from vmctl.domain.settings.target_settings import TargetSettings
     from vmctl.workflows.machine.status import ListResult
     from vmctl.workflows.machine.up import UpResult
     from vmctl.workflows.machine.zone_plan import ZonePlan
@@ -135,6 +136,9 @@ def up(
     from vmctl.workflows.machine.up import up as story
     from vmctl.workflows.sync.push import agree_ahead, push
 
+    if target := context.project().target:
+        _up_on_server(context, target, [name for name, value in vm.items() if value is not None])
+        return
     wait_s = parse_duration(wait, of="--wait") if wait else 0.0
     policy = SearchPolicy(any_region, wait_s, move)
     project = context.project(**vm)
@@ -195,10 +199,15 @@ def down(
     Waits until Google reports that it has stopped, and says what is still billed.
     """
     from vmctl.domain.errors import InvalidInput
+    from vmctl.domain.machine.server import NothingToStop
     from vmctl.workflows.machine.down import down as story
 
     project = context.project()
     screen = context.screen()
+    if project.target is not None:
+        screen.document(NothingToStop(project.target.name))
+        screen.say(NothingToStop(project.target.name).text)
+        return
     if delete and not screen.confirm(
         f"Delete the VM of '{project.name}' and its disk? Anything stored only there is lost.",
         without_terminal=False,
@@ -219,7 +228,15 @@ def status(context: Context) -> None:
     """Show this project's machine: its state, address, price, and what will stop it."""
     from vmctl.workflows.machine.status import status as story
 
-    context.screen().report(story(context.project()))
+    project, screen = context.project(), context.screen()
+    if project.target is None:
+        screen.report(story(project))
+        return
+    from vmctl.workflows.server.report import status as status_of_server
+
+    result = status_of_server(project, project.target)
+    screen.document(result)
+    screen.say(result.text)
 
 
 @PANEL.command("ls", examples="vmctl ls\nvmctl ls --all --json\nvmctl ls --orphans")
@@ -328,6 +345,26 @@ def keep(
 
     seconds = parse_duration(duration, of="vmctl keep")
     context.screen().report(story(context.project(), seconds))
+
+
+def _up_on_server(context: Context, target: TargetSettings, flags: list[str]) -> None:
+    """A server is there already: look whether a job can run on it."""
+    from vmctl.cli.commands.setup import show_checkup
+    from vmctl.domain.errors import InvalidInput
+    from vmctl.workflows.server.report import bring_up
+
+    if flags:
+        raise InvalidInput(
+            f"--{flags[0].replace('_', '-')} is about a VM; {target.name} is as it is.",
+            hint=f"Leave it out, or create a VM: vmctl --on vm up --{flags[0].replace('_', '-')} …",
+        )
+    project, screen = context.project(), context.screen()
+    result = screen.play(bring_up(project, target))
+    screen.document(result)
+    show_checkup(screen, result)
+    job = next(iter(project.jobs), "JOB")
+    on = "" if target.from_file else f" --on {target.name}"
+    screen.next_steps([(f"vmctl push{on} && vmctl run{on} {job}", "send the project and train")])
 
 
 def _agree(screen: Screen, plan: ZonePlan) -> bool:

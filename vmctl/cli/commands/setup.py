@@ -75,9 +75,14 @@ def doctor(context: Context) -> None:
 
     project, trouble = _load_project(context)
     screen = context.screen()
-    result = screen.play(story(project, trouble))
+    if project.target is None:
+        result = screen.play(story(project, trouble))
+    else:
+        from vmctl.workflows.server.report import check
+
+        result = screen.play(check(project, project.target))
     screen.document(result)
-    _show(screen, result)
+    show_checkup(screen, result)
     raise typer.Exit(result.exit_code)
 
 
@@ -98,7 +103,7 @@ def _load_project(context: Context) -> tuple[Project, VmctlError | None]:
             return load_project(Path("/"), flags=flags, environ={}), error
 
 
-def _show(screen: Screen, result: Checkup) -> None:
+def show_checkup(screen: Screen, result: Checkup) -> None:
     for finding in result.findings:
         for parts in format_result(finding):
             screen.say(*parts)

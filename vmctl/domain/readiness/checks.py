@@ -26,6 +26,25 @@ class Check(StrEnum):
     FIREWALL = "firewall"
     IMAGE = "image"
     PROGRAMS = "programs"
+    SSH = "ssh"
+    PYTHON = "python"
+    RSYNC = "rsync"
+    TMUX = "tmux"
+    GPU = "gpu"
+    TORCH = "torch"
+    DISK = "disk"
+
+
+# on a server of the user's nothing of Google's counts
+SERVER_CHECKS = (
+    Check.SSH,
+    Check.PYTHON,
+    Check.RSYNC,
+    Check.TMUX,
+    Check.GPU,
+    Check.TORCH,
+    Check.DISK,
+)
 
 
 class CheckStatus(StrEnum):
@@ -108,8 +127,9 @@ class Checkup:
         """The outcome in one line."""
         broken = [str(f.check) for f in self.findings if f.status is CheckStatus.BROKEN]
         if not broken:
+            then = "push" if self.findings[0].check in SERVER_CHECKS else "up"
             warned = any(f.status is CheckStatus.WARNING for f in self.findings)
-            return "Everything is ready: vmctl up" + (" (see the warnings)" * warned)
+            return f"Everything is ready: vmctl {then}" + (" (see the warnings)" * warned)
         return f"Fix {broken[0]} first, then run again: vmctl doctor"
 
 
@@ -124,7 +144,11 @@ def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     way_in = (Check.CREDENTIALS, Check.PROJECT, Check.API, Check.BILLING, Check.SETTINGS)
     needs = next((check for check in way_in if check in broken), None)
     why = f"fix {needs} first" if needs else "its prerequisite is missing"
-    found += [CheckResult(check, CheckStatus.SKIPPED, why) for check in Check if check not in done]
+    found += [
+        CheckResult(check, CheckStatus.SKIPPED, why)
+        for check in Check
+        if check not in {*done, *SERVER_CHECKS}
+    ]
     order = list(Check)
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))
 

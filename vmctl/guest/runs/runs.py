@@ -144,11 +144,9 @@ def cancel(request: RunRequest) -> CancelReply:
 
 
 def _terminate(directory: Path) -> None:
-    target = f"={directory.name}"
-    panes = tmux.call("list-panes", "-s", "-t", target, "-F", "#{pane_pid}").stdout.split()
-    for pane in panes:
+    for pid in tmux.processes(directory.name):
         try:
-            os.kill(int(pane), signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
         except ProcessLookupError:
             continue
     limit = time.monotonic() + CANCEL_S
@@ -156,7 +154,7 @@ def _terminate(directory: Path) -> None:
         if directory.name not in sessions():
             break
         time.sleep(0.05)
-    tmux.call("kill-session", "-t", target)
+    tmux.end_session(directory.name)
     if not (directory / "exit").exists():  # its runner died before it could write
         record = {"code": 143, "cancelled": True, "ended_at": time.time()}
         write_json(directory / "exit", record)

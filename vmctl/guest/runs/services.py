@@ -89,7 +89,7 @@ def _token(place: Path) -> str:
 
 
 def _end(session: str) -> None:
-    tmux.call("kill-session", "-t", f"={session}")
+    tmux.end_session(session)
     limit = time.monotonic() + END_S
     while session in sessions() and time.monotonic() < limit:
         time.sleep(0.05)

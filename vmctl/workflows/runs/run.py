@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
     from vmctl.guest.protocol import FollowRequest, ProjectRequest, RunRequest, StartRequest
 
+NOT_FOUND = 127  # a shell's exit code for a program that is not there
 SESSION_GAP_S = 0.5
 SESSION_LIMIT_S = 60.0  # until a run without a tmux session is given up
 STEADY_S = 30.0  # after which a connection counts as progress, even without output
@@ -188,7 +189,13 @@ def attach(project: Project, wanted: str | None = None) -> int:
             f"{facts.id} has ended ({observe(facts)}).", hint=f"Read it: vmctl logs {facts.id}"
         )
     line = command(*TMUX, "attach-session", "-t", f"={facts.id}")
-    return vm.interactive(line, tty=True)
+    code = vm.interactive(line, tty=True)
+    if code == NOT_FOUND:
+        raise Conflict(
+            f"tmux is not installed there, so {facts.id} cannot be entered.",
+            hint=f"Follow it: vmctl logs -f {facts.id}",
+        )
+    return code
 
 
 def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:

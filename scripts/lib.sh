@@ -87,6 +87,31 @@ need_venv() {
   { [ "$extra" = "[dev]" ] && printf '%s\n' "$(cksum pyproject.toml) $root "; printf '%s\n' "$want"; } >"$stamp"
 }
 
+# .venv-bench with the wheel of this tree and what it needs, all compiled, whatever the environment
+# says of that: where Python writes no bytecode, an editable install compiles itself at each start.
+need_wheel_venv() {
+  local stamp=.venv-bench/.vmctl-stamp want log python
+  unset PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONPATH
+  want="$({ cksum pyproject.toml; find vmctl -type f ! -name '*.pyc' | sort | xargs cksum; } | cksum) $root"
+  if [ -x .venv-bench/bin/vmctl ] && grep -qxF "$want" "$stamp" 2>/dev/null; then return; fi
+  say "Installing the wheel into .venv-bench"
+  log="$(mktemp)"
+  if ! .venv-bench/bin/python -c '' 2>/dev/null; then
+    rm -rf .venv-bench
+    python="$(find_python)"
+    "$python" -m venv .venv-bench
+  fi
+  local wheels pip=".venv-bench/bin/python -m pip --disable-pip-version-check"
+  wheels="$(mktemp -d)"
+  rm -rf build
+  { $pip wheel -q --no-deps -w "$wheels" . && $pip install -q "$wheels"/*.whl &&
+    $pip install -q --force-reinstall --no-deps "$wheels"/*.whl &&
+    .venv-bench/bin/python -m compileall -q .venv-bench/lib/python3*/site-packages; } >"$log" 2>&1 ||
+    { grep -v '^WARNING: ' "$log" | tail -5 >&2; rm -rf "$log" "$wheels" build; fail "pip could not fill .venv-bench"; }
+  rm -rf "$log" "$wheels" build
+  echo "$want" >"$stamp"
+}
+
 # need_workload_python IMAGE: .venv-workload, a thin environment that sees the image's torch.
 # Made with the Python that the image was built with; only pytest is installed into it.
 need_workload_python() {

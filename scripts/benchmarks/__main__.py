@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 
-from scripts.benchmarks import capacity, machines, wire
+from scripts.benchmarks import capacity, machines, starts, wire
 from scripts.benchmarks.cli import CommandBench, bench_cli, bench_up
 
 PARTS: dict[str, Callable[[CommandBench], None]] = {"cli": bench_cli, "up": bench_up}
@@ -19,7 +19,9 @@ PARTS: dict[str, Callable[[CommandBench], None]] = {"cli": bench_cli, "up": benc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parts = [*PARTS, "wire", "capacity", "machines"]
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: all of them")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*parts, "start", []], help="default: all of them"
+    )
     parser.add_argument(
         "--runs", type=int, default=CommandBench.runs, help="timed runs of each command"
     )
@@ -48,8 +50,8 @@ def main() -> None:
         if part == "machines":
             machines.run(5 if wanted.quick else machines.COUNT)
             continue
-        if part == "wire":
-            wire.run(wanted.runs, rows)
+        if part in ("wire", "start"):
+            wire.run(wanted.runs, rows or (starts.ROWS if part == "start" else ()))
             continue
         with CommandBench.opened("bench") as bench:
             bench.runs = wanted.runs

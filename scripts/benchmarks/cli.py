@@ -12,19 +12,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from scripts.benchmarks.cloud import VMCTL, BenchCloud
+from scripts.benchmarks.programs import EMPTY_APP
 from tests.harness.eventually import eventually
 
-EMPTY_APP = """\
-import typer
-app = typer.Typer()
-@app.command()
-def one(name: str = "x") -> None:
-    "One."
-@app.command()
-def two(name: str = "x") -> None:
-    "Two."
-app()
-"""
 # what a cold `vmctl up` has to import before it can do anything: the floor that it stands on
 IMPORTS_OF_UP = (
     "import vmctl.cli.app, vmctl.workflows.machine.up, vmctl.cloud.client,"

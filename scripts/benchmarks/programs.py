@@ -1,5 +1,16 @@
 """Small programs that the bench runs at the ends of the link: page servers, askers, raw TCP."""
 
+EMPTY_APP = """\
+import typer
+app = typer.Typer()
+@app.command()
+def one(name: str = "x") -> None:
+    "One."
+@app.command()
+def two(name: str = "x") -> None:
+    "Two."
+app()
+"""
 RAW_SERVER = """
 import socket
 server = socket.create_server(("{address}", 5001))

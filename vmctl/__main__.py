@@ -21,37 +21,25 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; every failure is one sentence, a hint and an exit code."""
-    import typer
-
     from vmctl.cli import terminal
-    from vmctl.cli.app import command_tree
     from vmctl.cli.options import Invocation
 
     words = list(sys.argv[1:] if argv is None else argv)
-    # the base of all that typer's own click raises, wherever that version of typer keeps it
-    click_exception: type[Exception] = typer.BadParameter.__mro__[2]
     terminal.guard()
     # ssh, rsync or gcloud of the current folder's own would run where those are not installed
     os.environ["PATH"] = without_relative(os.environ.get("PATH", os.defpath))
     invocation = Invocation(words)
     try:
-        code = command_tree().main(
-            args=words, prog_name="vmctl", standalone_mode=False, obj=invocation
-        )
+        code = _run(invocation)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VmctlError as error:
         return _show_error(error, invocation)
-    except typer.Exit as stop:
-        return stop.exit_code
-    except (typer.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         terminal.note("\nStopped.")
         return 130
-    except click_exception as error:
-        return _show_usage_error(error, invocation)
     except BrokenPipeError:
-        # the reader of our output left (`vmctl logs | head`): nothing more to say, nor to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:
         return _show_error(_os_error(error), invocation)
@@ -62,6 +50,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         with contextlib.suppress(OSError, ValueError):
             terminal.settle()
+
+
+def _run(invocation: Invocation) -> object:
+    """Run the line: read as a plain one where it is, else by typer."""
+    from vmctl.cli import plain_line
+
+    plain = plain_line.read(invocation)
+    if plain is not None:
+        try:
+            return plain()
+        except BrokenPipeError:  # these two end as they do in typer
+            _drop_output()
+            return 1
+        except EOFError:
+            raise KeyboardInterrupt from None
+    import typer
+
+    from vmctl.cli.app import command_tree
+
+    # the base of all that typer's own click raises, wherever that version of typer keeps it
+    click_exception: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        return command_tree().main(
+            args=list(invocation.words), prog_name="vmctl", standalone_mode=False, obj=invocation
+        )
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except click_exception as error:
+        return _show_usage_error(error, invocation)
+
+
+def _drop_output() -> None:
+    """The reader of our output left (`vmctl logs | head`): nothing more to say, nor to flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> None:

@@ -19,7 +19,7 @@ def test_every_command_is_imported_from_the_module_that_has_it() -> None:
         panels.setdefault(home, []).append(name)
     for home, names in panels.items():
         module = import_module(f"vmctl.cli.commands.{home}")
-        assert names == (["emulator"] if home == "emulator" else list(module.PANEL.names)), home
+        assert names == (["emulator"] if home == "emulator" else list(module.PANEL.commands)), home
     assert [command.name for command in command_tree().commands.values()] == list(COMMANDS)
 
 

@@ -5,25 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from vmctl.cli.options import Context, Invocation, Json, Local, Name, On, Quiet, Verbose, Yes
-
-# In the order of `vmctl --help`: each command and its module in cli/commands/.
-COMMANDS = {
-    **dict.fromkeys(("init", "doctor"), "setup"),
-    **dict.fromkeys(("up", "down", "status", "ls", "adopt", "keep"), "machine"),
-    **dict.fromkeys(("cost", "gpus", "gc"), "costs"),
-    **dict.fromkeys(("push", "fetch", "pull", "scp"), "files"),
-    **dict.fromkeys(("run", "logs", "ps", "attach", "cancel"), "jobs"),
-    **dict.fromkeys(("tunnel", "tunnels", "ssh", "exec", "login", "ssh-config"), "access"),
-    "emulator": "emulator",
-    "selftest": "selftest",
-    "schema": "schema",
-}
+from vmctl.cli.commands import COMMANDS
+from vmctl.cli.options import Context, Invocation, common_parameters, make_parameter, sign
 
 
 class CommandTable(Mapping[str, Any]):
@@ -77,14 +65,22 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from vmctl import __version__
-        from vmctl.cli import terminal
+        from vmctl.cli.version import show
 
-        terminal.line(f"vmctl {__version__}")
+        show()
         raise typer.Exit
 
 
-@app.callback(
+def _root(ctx: typer.Context, version: bool, **common: Any) -> None:
+    """Your GPU work on Google Compute Engine, as if it sat under your desk."""
+    ctx.ensure_object(Invocation).before = Context(**common)
+
+
+VERSION = Annotated[
+    bool,
+    typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+]
+app.callback(
     epilog="Examples:\n\n"
     "    vmctl up --gpu t4\n\n"
     "    vmctl push && vmctl run colorize\n\n"
@@ -92,23 +88,7 @@ def _version(wanted: bool) -> None:
     "    vmctl fetch unet.pth\n\n"
     "    vmctl down\n\n"
     "With --local (or VMCTL_LOCAL=1) the same commands run on this computer, without an account."
-)
-def root(
-    ctx: typer.Context,
-    local: Local = None,
-    name: Name = None,
-    on: On = None,
-    yes: Yes = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
-    ),
-) -> None:
-    """Your GPU work on Google Compute Engine, as if it sat under your desk."""
-    before = Context(local, name, on, yes, json, quiet, verbose)
-    ctx.ensure_object(Invocation).before = before
+)(sign(_root, [*common_parameters(), make_parameter("version", VERSION, False)]))
 
 
 @functools.cache

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from vmctl.config import Project
 
-Complete = Callable[[typer.Context, str], list[str]]
+Complete = Callable[[Any, str], list[str]]
 
 # What every shell takes as it is, quoted or not: zsh evaluates what it is offered, bash splits and
 # globs it, and both put it on the line as it is. Not an option ('-'); at the start and after '='
@@ -27,7 +25,7 @@ def make_completion(words: Callable[[Project, str], Iterable[str]]) -> Complete:
     none brings a help text. Settings, the VM's files and its runs may be anybody's.
     """
 
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    def complete(ctx: Any, incomplete: str) -> list[str]:
         try:
             found = list(dict.fromkeys(words(_project(ctx), incomplete)))
         except Exception:  # whatever is wrong is for the command itself to say

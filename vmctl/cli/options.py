@@ -5,30 +5,32 @@ from __future__ import annotations
 import inspect
 import os
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import typer
-
 from vmctl.cli.completion import GPUS, NAMES, TARGETS
+from vmctl.cli.parameters import for_typer, option
 from vmctl.cli.print_gcloud import PrintGcloud, show_gcloud
 from vmctl.domain.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    import typer
+
     from vmctl.cli.screen import Screen
     from vmctl.config import Project
     from vmctl.domain.events import Story
     from vmctl.domain.settings.target_settings import TargetSettings
     from vmctl.workflows.setup.print_gcloud import Equivalent
 
-Function = TypeVar("Function", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., object])
+Wrapped = TypeVar("Wrapped", bound=Callable[..., object])
 PANEL = "Global options"
 
 Local = Annotated[
     bool | None,
-    typer.Option(
+    option(
         "--local/--cloud",
         help="Use the embedded Compute Engine on this computer, no account needed.",
         rich_help_panel=PANEL,
@@ -36,7 +38,7 @@ Local = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--name",
         "-n",
         metavar="NAME",
@@ -47,7 +49,7 @@ Name = Annotated[
 ]
 On = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--on",
         metavar="TARGET",
         help="A target of vmctl.toml instead of a VM, or ssh/user@host, or slurm/host.",
@@ -56,24 +58,24 @@ On = Annotated[
     ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Answer yes to every question.", rich_help_panel=PANEL)
+    bool, option("--yes", "-y", help="Answer yes to every question.", rich_help_panel=PANEL)
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print the result as one JSON document.", rich_help_panel=PANEL),
+    option("--json", help="Print the result as one JSON document.", rich_help_panel=PANEL),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress, only results.", rich_help_panel=PANEL)
+    bool, option("--quiet", "-q", help="No progress, only results.", rich_help_panel=PANEL)
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", help="Show where an error came from.", rich_help_panel=PANEL),
+    option("--verbose", help="Show where an error came from.", rich_help_panel=PANEL),
 ]
 
 # used by several commands
 GpuOption = Annotated[
     str | None,
-    typer.Option(
+    option(
         metavar="GPU[:N]",
         help="t4, l4, p100, v100, a100, h100 …, or none.",
         autocompletion=GPUS,
@@ -184,22 +186,61 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredCommand:
+    """One command as it is declared; its function's first parameter receives the Context."""
+
+    function: Callable[..., object]
+    examples: str
+    print_gcloud: Callable[..., Story[Equivalent]] | None
+    passes_words_on: bool
+    passes_options_on: bool
+    takes_target: bool
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """Its own, then the options that every command has."""
+        lines = [make_parameter("print_gcloud", PrintGcloud, False)] if self.print_gcloud else []
+        return [*_list_parameters(self.function), *lines, *common_parameters()]
+
+    def run(self, invocation: Invocation, values: dict[str, Any]) -> object:
+        """Call it with the values of its parameters; what it returns is the exit code, if any."""
+        common = {key: values.pop(key) for key in _COMMON}
+        context = Context(**common, takes_target=self.takes_target).under(invocation.before)
+        invocation.context = context
+        if invocation.wants_verbose:
+            from vmctl.cli import terminal
+
+            terminal.log_to_stderr()
+        make = self.print_gcloud
+        if make and values.pop("print_gcloud"):
+            show_gcloud(context, lambda lines: make(lines, context, **values))
+            return None
+        return self.function(context, **values)
+
+
 class Panel:
     """One panel of `vmctl --help`; `command` collects its commands, `add_to` registers them."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._registrations: dict[str, Callable[[typer.Typer], None]] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The commands, in the order of their definitions."""
-        return tuple(self._registrations)
+        self.commands: dict[str, DeclaredCommand] = {}  # in the order of their definitions
 
     def add_to(self, app: typer.Typer, only: str | None = None) -> None:
         """Register the commands with an app, in the order of their definitions, or one of them."""
-        for name in self.names if only is None else (only,):
-            self._registrations[name](app)
+        for name in self.commands if only is None else (only,):
+            command = self.commands[name]
+            paragraphs = (inspect.getdoc(command.function) or "").split("\n\n")
+            lines = "\n\n".join(f"    {line}" for line in command.examples.strip().splitlines())
+            app.command(
+                name,
+                help="\n\n".join(" ".join(part.split()) for part in paragraphs),
+                rich_help_panel=self.title,
+                epilog=f"Examples:\n\n{lines}",
+                context_settings={
+                    "allow_interspersed_args": not command.passes_words_on,
+                    "ignore_unknown_options": command.passes_options_on,
+                },
+            )(_wrap(command))
 
     def command(
         self,
@@ -222,71 +263,50 @@ class Panel:
         """
 
         def collect(function: Function) -> Function:
-            paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-            lines = "\n\n".join(f"    {line}" for line in examples.strip().splitlines())
-
-            def register(app: typer.Typer) -> None:
-                app.command(
-                    name,
-                    help="\n\n".join(" ".join(part.split()) for part in paragraphs),
-                    rich_help_panel=self.title,
-                    epilog=f"Examples:\n\n{lines}",
-                    context_settings={
-                        "allow_interspersed_args": not passes_words_on,
-                        "ignore_unknown_options": passes_options_on,
-                    },
-                )(_wrap(function, print_gcloud, takes_target))
-
-            self._registrations[name] = register
+            self.commands[name] = DeclaredCommand(
+                function, examples, print_gcloud, passes_words_on, passes_options_on, takes_target
+            )
             return function
 
         return collect
 
 
-def _wrap(
-    function: Callable[..., None],
-    print_gcloud: Callable[..., Story[Equivalent]] | None,
-    takes_target: bool,
-) -> Callable[..., None]:
-    """The function as typer shall see it: with the global options instead of a Context."""
+def _wrap(command: DeclaredCommand) -> Callable[..., object]:
+    """The command as typer shall see it: with the global options instead of a Context."""
+    import typer
 
-    def wrapper(ctx: typer.Context, **values: Any) -> None:
-        invocation = ctx.ensure_object(Invocation)
-        common = {key: values.pop(key) for key in _COMMON}
-        context = invocation.context = Context(**common, takes_target=takes_target).under(
-            invocation.before
-        )
-        if invocation.wants_verbose:
-            from vmctl.cli import terminal
-
-            terminal.log_to_stderr()
+    def wrapper(ctx: typer.Context, **values: Any) -> object:
         try:
-            if print_gcloud and values.pop("print_gcloud"):
-                show_gcloud(context, lambda lines: print_gcloud(lines, context, **values))
-            else:
-                function(context, **values)
+            return command.run(ctx.ensure_object(Invocation), values)
         except KeyboardInterrupt:  # typer would end without a word
             raise typer.Abort from None
 
-    parameters = [
+    wrapper.__name__ = command.function.__name__
+    return sign(wrapper, command.parameters())
+
+
+def sign(function: Wrapped, parameters: Iterable[inspect.Parameter]) -> Wrapped:
+    """The function of a `ctx` and keywords, with the parameters that typer shall see."""
+    import typer
+
+    signed = [
         inspect.Parameter("ctx", _KEYWORD, annotation=typer.Context),
-        *_list_parameters(function),
-        *([_make_parameter("print_gcloud", PrintGcloud, False)] if print_gcloud else []),
-        *(
-            _make_parameter(key, annotation, default)
-            for key, (annotation, default) in _COMMON.items()
-        ),
+        *(item.replace(annotation=for_typer(item.annotation)) for item in parameters),
     ]
-    wrapper.__name__ = function.__name__
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
-    return wrapper
+    function.__signature__ = inspect.Signature(signed)  # type: ignore[attr-defined]
+    function.__annotations__ = {item.name: item.annotation for item in signed}
+    return function
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def _list_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
+def common_parameters() -> list[inspect.Parameter]:
+    """The options of every command."""
+    return [make_parameter(key, *given) for key, given in _COMMON.items()]
+
+
+def _list_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
     """A command's parameters but its Context; those of a `**` TypedDict come first."""
     hints = typing.get_type_hints(function, include_extras=True)
     own: list[inspect.Parameter] = []
@@ -294,13 +314,11 @@ def _list_parameters(function: Callable[..., None]) -> list[inspect.Parameter]:
         if item.kind is inspect.Parameter.VAR_KEYWORD:
             (options,) = typing.get_args(hints[item.name])
             inner = typing.get_type_hints(options, include_extras=True)
-            own[:0] = [
-                _make_parameter(name, annotation, None) for name, annotation in inner.items()
-            ]
+            own[:0] = [make_parameter(name, annotation, None) for name, annotation in inner.items()]
         else:
             own.append(item.replace(annotation=hints[item.name], kind=_KEYWORD))
     return own
 
 
-def _make_parameter(name: str, annotation: Any, default: object) -> inspect.Parameter:
+def make_parameter(name: str, annotation: Any, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from vmctl.cli.parameters import option
 
 if TYPE_CHECKING:
     from vmctl.cli.options import Context
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PrintGcloud = Annotated[
     bool,
-    typer.Option(
+    option(
         "--print-gcloud",
         help="Print the gcloud, ssh, rsync and tmux lines that do the same, and do nothing.",
     ),

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.completion import SERVICES, TUNNELS
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import argument, option
 from vmctl.cli.terminal import sinks
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Event, UrlReady
@@ -34,7 +33,7 @@ def tunnel(
     context: Context,
     what: Annotated[
         str,
-        typer.Argument(
+        argument(
             metavar="SERVICE|PORT[:REMOTE]|stop",
             help="tensorboard, jupyter, a service of vmctl.toml, or a port of the VM; "
             "stop closes tunnels.",
@@ -43,7 +42,7 @@ def tunnel(
     ],
     which: Annotated[
         str | None,
-        typer.Argument(
+        argument(
             metavar="[X|all]",
             help="After stop: what to close, a service or a local port; "
             "by default all tunnels of this VM, with all those of every VM.",
@@ -52,20 +51,20 @@ def tunnel(
     ] = None,
     port: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="PORT|auto",
             help="Local port; by default the service's own. auto: the next that is free.",
         ),
     ] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    open_: Annotated[bool, option("--open", help="Open the browser.")] = False,
     background: Annotated[
         bool,
-        typer.Option(
+        option(
             "--background",
             help="Return once the URL answers; the tunnel stays open in the background.",
         ),
     ] = False,
-    supervise: Annotated[bool, typer.Option("--supervise", hidden=True)] = False,
+    supervise: Annotated[bool, option("--supervise", hidden=True)] = False,
 ) -> None:
     """Reach a service on the VM at localhost; starts it there if it is not running.
 
@@ -131,13 +130,13 @@ def ssh(
     context: Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Run this command, then disconnect."),
+        argument(metavar="COMMAND", help="Run this command, then disconnect."),
     ] = None,
-) -> None:
+) -> int:
     """Log in to the VM over the warm connection."""
     from vmctl.workflows.session.shell import ssh as login
 
-    raise typer.Exit(login(context.project(), tuple(words or ()), sinks()))
+    return login(context.project(), tuple(words or ()), sinks())
 
 
 @PANEL.command(
@@ -148,12 +147,12 @@ def ssh(
 )
 def exec_(
     context: Context,
-    words: Annotated[list[str], typer.Argument(metavar="COMMAND")],
-) -> None:
+    words: Annotated[list[str], argument(metavar="COMMAND")],
+) -> int:
     """Run one command on the VM, in the project's folder, and return its exit code."""
     from vmctl.workflows.session.shell import exec_ as execute
 
-    raise typer.Exit(execute(context.project(), tuple(words), sinks()))
+    return execute(context.project(), tuple(words), sinks())
 
 
 @PANEL.command(
@@ -190,14 +189,12 @@ def login(context: Context) -> None:
 )
 def ssh_config(
     context: Context,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Remove everything that vmctl added.")
-    ] = False,
+    remove: Annotated[bool, option("--remove", help="Remove everything that vmctl added.")] = False,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="A file to use instead of ~/.ssh/config."),
+        option(metavar="PATH", help="A file to use instead of ~/.ssh/config."),
     ] = None,
-    follow: Annotated[str | None, typer.Option(metavar="HOST", hidden=True)] = None,
+    follow: Annotated[str | None, option(metavar="HOST", hidden=True)] = None,
 ) -> None:
     """Give the VM a name in ~/.ssh/config, for ssh, rsync, scp and VS Code.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.completion import REGIONS
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,11 +27,9 @@ def cost(
     context: Context,
     since: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="From this day on (UTC); by default this month."),
+        option(metavar="DATE", help="From this day on (UTC); by default this month."),
     ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", "-a", help="Your machines of all projects.")
-    ] = False,
+    every: Annotated[bool, option("--all", "-a", help="Your machines of all projects.")] = False,
 ) -> None:
     """What the machines cost: while running, their disks all the time, and each run.
 
@@ -57,16 +54,14 @@ def cost(
 def gpus(
     context: Context,
     gpu: Annotated[
-        str | None, typer.Option(metavar="GPU[:N]", help="Only this GPU, such as t4 or l4:2.")
+        str | None, option(metavar="GPU[:N]", help="Only this GPU, such as t4 or l4:2.")
     ] = None,
     region: Annotated[
         str | None,
-        typer.Option(
-            metavar="REGION", help="Only the zones of this region.", autocompletion=REGIONS
-        ),
+        option(metavar="REGION", help="Only the zones of this region.", autocompletion=REGIONS),
     ] = None,
     spot: Annotated[
-        bool, typer.Option("--spot", help="Cheapest Spot price first, and the quota of Spot.")
+        bool, option("--spot", help="Cheapest Spot price first, and the quota of Spot.")
     ] = False,
 ) -> None:
     """Which zone has which GPU, at what price an hour on demand and as Spot.

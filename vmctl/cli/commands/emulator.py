@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import argument, option
 
 group = typer.Typer(
     name="emulator",
@@ -26,7 +27,7 @@ def start(
     context: Context,
     clock: Annotated[
         str | None,
-        typer.Option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
+        option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
     ] = None,
 ) -> None:
     """Start the emulator if it is not running. Every local command does this by itself.
@@ -80,9 +81,9 @@ def forward(
     context: Context,
     ports: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[PORT]...", help="Of 127.0.0.1.", min=1, max=65535),
+        argument(metavar="[PORT]...", help="Of 127.0.0.1.", min=1, max=65535),
     ] = None,
-    end: Annotated[bool, typer.Option("--end", help="No longer.")] = False,
+    end: Annotated[bool, option("--end", help="No longer.")] = False,
 ) -> None:
     """Let machines reach a port of this computer; without PORT: list the forwarded ports.
 
@@ -100,7 +101,7 @@ def clock(
     context: Context,
     step: Annotated[
         str | None,
-        typer.Argument(metavar="[DURATION]", help="Advance a stepped clock by this much."),
+        argument(metavar="[DURATION]", help="Advance a stepped clock by this much."),
     ] = None,
 ) -> None:
     """Show the emulator's time; with DURATION advance a stepped clock, event by event."""
@@ -127,14 +128,12 @@ vmctl emulator fault --clear
 )
 def fault(
     context: Context,
-    kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="A fault listed above.")
-    ] = None,
+    kind: Annotated[str | None, argument(metavar="[KIND]", help="A fault listed above.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE]...", help="Fault settings."),
+        argument(metavar="[NAME=VALUE]...", help="Fault settings."),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Clear all faults.")] = False,
+    clear: Annotated[bool, option("--clear", help="Clear all faults.")] = False,
 ) -> None:
     """Rehearse a bad day. Without KIND: show the active faults.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.completion import PATHS
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import argument, option
 from vmctl.cli.terminal import sinks
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.text import one_line
@@ -30,11 +29,11 @@ SHOWN = 20  # lines of a list before it is cut
 def push(
     context: Context,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be pushed, and push nothing.")
+        bool, option("--dry-run", help="Show what would be pushed, and push nothing.")
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
+        option(
             "--force",
             help="Override the safety checks: overwrite what was changed or made on the VM, "
             "replace another folder's push, delete nearly everything.",
@@ -42,7 +41,7 @@ def push(
     ] = False,
     via: Annotated[
         Via,
-        typer.Option(
+        option(
             "--via",
             help="How to send the files: one compressed stream (with rsync's delta for large "
             "files that the VM has in an older version), rsync for all, or scp -r.",
@@ -84,7 +83,7 @@ def fetch(
     context: Context,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
+        argument(
             metavar="PATH",
             help="Looked for in the last run's outputs, its job's folder, the project's root; "
             "a quoted pattern ('*.pth', 'runs/**/x') is matched on the VM.",
@@ -92,14 +91,14 @@ def fetch(
         ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="Save here instead of '.'.")
+        Path | None, option("--to", metavar="DIR", help="Save here instead of '.'.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Fetch even a file that is still being written.")
+        bool, option("--force", help="Fetch even a file that is still being written.")
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option(
+        option(
             "--wait",
             help="Wait for a file that is still being written, and for what a running job has "
             "not written yet; a week at most.",
@@ -107,7 +106,7 @@ def fetch(
     ] = False,
     parents: Annotated[
         bool,
-        typer.Option(
+        option(
             "--parents",
             help="Keep the paths below the project's folder: a/x.pth is saved as a/x.pth, "
             "not as x.pth.",
@@ -145,18 +144,18 @@ def pull(
     context: Context,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
+        argument(
             metavar="PATH",
             help="Files or folders of the project, by their local paths; without one: "
             "everything that was pushed.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be pulled, and change nothing.")
+        bool, option("--dry-run", help="Show what would be pulled, and change nothing.")
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
+        option(
             "--force",
             help="Take the VM's side where both changed, and delete here what was deleted there.",
         ),
@@ -207,18 +206,18 @@ def scp(
     context: Context,
     words: Annotated[
         list[str],
-        typer.Argument(
+        argument(
             metavar="PATH",
             help="Sources, then the target; a leading ':' means on the VM. Options: -r -p -q -C "
             "-v.",
         ),
     ],
-) -> None:
+) -> int:
     """Copy with scp over the warm connection; ':path' is a path on the VM."""
     from vmctl.workflows.session.shell import scp as copy
 
     quiet = ("-q",) if context.quiet else ()
-    raise typer.Exit(copy(context.project(), (*quiet, *words), sinks()))
+    return copy(context.project(), (*quiet, *words), sinks())
 
 
 def _show_plan(screen: Screen, result: PushResult) -> None:

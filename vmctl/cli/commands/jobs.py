@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.completion import JOBS, RUNS
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import argument, option
 from vmctl.cli.print_gcloud import show_gcloud
 from vmctl.domain.events import Event, RunStarted
 
@@ -21,7 +20,7 @@ PANEL = Panel("Jobs")
 
 LastRun = Annotated[
     str | None,
-    typer.Argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
+    argument(help="A job or a run; by default the last run.", autocompletion=RUNS),
 ]
 
 
@@ -36,13 +35,11 @@ LastRun = Annotated[
 )
 def run(
     context: Context,
-    job: Annotated[str, typer.Argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
+    job: Annotated[str, argument(help="A job of vmctl.toml.", autocompletion=JOBS)],
     args: Annotated[
-        list[str] | None, typer.Argument(help="Added to the job's command unchanged.")
+        list[str] | None, argument(help="Added to the job's command unchanged.")
     ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Start the job and return.")
-    ] = False,
+    detach: Annotated[bool, option("--detach", "-d", help="Start the job and return.")] = False,
 ) -> None:
     """Start a job in tmux on the VM and follow its output.
 
@@ -67,6 +64,8 @@ def run(
     screen = context.screen()
     events = story(context.project(), job, words, detach, agree=screen.agree)
     result = _follow(screen, events, False)
+    if result is None:
+        return
     screen.document(result)
     if result.cost_text:
         screen.note(result.cost_text)
@@ -100,7 +99,7 @@ def logs(
     context: Context,
     job: LastRun = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep following until the run ends.")
+        bool, option("--follow", "-f", help="Keep following until the run ends.")
     ] = False,
 ) -> None:
     """Show a run's output; with -f, keep following it.
@@ -111,6 +110,8 @@ def logs(
 
     screen = context.screen()
     result = _follow(screen, story(context.project(), job, follow), True)
+    if result is None:
+        return
     screen.document(result)
     if follow:
         if result.cost_text:
@@ -150,17 +151,17 @@ def ps(context: Context) -> None:
 def attach(
     context: Context,
     job: LastRun = None,
-) -> None:
+) -> int:
     """Enter the run's tmux session; Ctrl-B D leaves it running."""
     from vmctl.workflows.runs.run import attach as enter
 
-    raise typer.Exit(enter(context.project(), job))
+    return enter(context.project(), job)
 
 
 @PANEL.command("cancel", takes_target=True, examples="vmctl cancel colorize")
 def cancel(
     context: Context,
-    job: Annotated[str, typer.Argument(help="A job or a run.", autocompletion=RUNS)],
+    job: Annotated[str, argument(help="A job or a run.", autocompletion=RUNS)],
 ) -> None:
     """Stop a run: SIGTERM first, so that it can save, then SIGKILL."""
     from vmctl.workflows.runs.run import cancel as story
@@ -184,8 +185,8 @@ def _split_flags(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]
     return tuple(word for word in words if word not in flags), flags.intersection(words)
 
 
-def _follow(screen: Screen, story: Story[RunResult], started: bool) -> RunResult:
-    """Follow a run; Ctrl-C leaves it going, says so, and ends with success.
+def _follow(screen: Screen, story: Story[RunResult], started: bool) -> RunResult | None:
+    """Follow a run; None after Ctrl-C, which leaves it going and is a success.
 
     Before the run has started Ctrl-C is an ordinary stop.
     """
@@ -204,7 +205,7 @@ def _follow(screen: Screen, story: Story[RunResult], started: bool) -> RunResult
             "Detached: the run continues. Follow it again: vmctl logs -f; stop it: vmctl "
             "cancel JOB"
         )
-        raise typer.Exit(0) from None
+        return None
 
 
 def _end(result: RunResult) -> None:

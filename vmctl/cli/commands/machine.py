@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypedDict, Unpack
 
-import typer
-
 from vmctl.cli.completion import FOREIGN_VMS, IMAGES, REGIONS, ZONES
 from vmctl.cli.options import Context, GpuOption, Panel
+from vmctl.cli.parameters import argument, option
 from vmctl.domain.events import Event, Finished, Started
 
 if TYPE_CHECKING:
@@ -26,29 +25,25 @@ class VmOptions(TypedDict):
 
     gpu: GpuOption
     machine: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Machine type; by default the smallest.")
+        str | None, option(metavar="TYPE", help="Machine type; by default the smallest.")
     ]
     zone: Annotated[
         str | None,
-        typer.Option(
-            metavar="ZONE", help="One zone, such as europe-west1-b.", autocompletion=ZONES
-        ),
+        option(metavar="ZONE", help="One zone, such as europe-west1-b.", autocompletion=ZONES),
     ]
     region: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="REGION",
             help="Region whose zones are tried. Default: europe-west1.",
             autocompletion=REGIONS,
         ),
     ]
-    spot: Annotated[
-        bool | None, typer.Option("--spot/--on-demand", help="Cheaper, may be preempted.")
-    ]
-    disk_gb: Annotated[int | None, typer.Option(metavar="GB", help="Boot disk size.")]
+    spot: Annotated[bool | None, option("--spot/--on-demand", help="Cheaper, may be preempted.")]
+    disk_gb: Annotated[int | None, option(metavar="GB", help="Boot disk size.")]
     image: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="IMAGE",
             help="Image family, or project/family. Default: pytorch.",
             autocompletion=IMAGES,
@@ -56,29 +51,29 @@ class VmOptions(TypedDict):
     ]
     max_hours: Annotated[
         float | None,
-        typer.Option(metavar="H", help="Google stops the VM after this long. Default: 12."),
+        option(metavar="H", help="Google stops the VM after this long. Default: 12."),
     ]
     idle: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="DURATION",
             help="The VM stops itself after being idle this long, or off. Default: 1h.",
         ),
     ]
     budget: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Spending limit for this start; may shorten --max-hours."),
+        option(metavar="USD", help="Spending limit for this start; may shorten --max-hours."),
     ]
     restrict_ssh: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--restrict-ssh/--open-ssh",
             help="Only your own address reaches the SSH port; stays so until --open-ssh.",
         ),
     ]
     external_address: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--external-address/--no-external-address",
             help="Without one the VM is reached through Google's Identity-Aware Proxy (gcloud) "
             "and needs Cloud NAT for downloads.",
@@ -105,21 +100,21 @@ def up(
     context: Context,
     any_region: Annotated[
         bool,
-        typer.Option("--any-region", help="Continue with other regions, the cheapest first."),
+        option("--any-region", help="Continue with other regions, the cheapest first."),
     ] = False,
     wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
+        option(metavar="DURATION", help="Keep trying this long, such as 30m or 2h."),
     ] = None,
     move: Annotated[
         bool,
-        typer.Option(
+        option(
             "--move",
             help="If the zone has no capacity, move the stopped VM and its disk to another zone.",
         ),
     ] = False,
     also_push: Annotated[
-        bool, typer.Option("--push", help="Push the project while the driver is installed.")
+        bool, option("--push", help="Push the project while the driver is installed.")
     ] = False,
     **vm: Unpack[VmOptions],
 ) -> None:
@@ -191,7 +186,7 @@ def up(
 def down(
     context: Context,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete the VM with its disk, not only stop it.")
+        bool, option("--delete", help="Delete the VM with its disk, not only stop it.")
     ] = False,
 ) -> None:
     """Stop the machine (its disk stays), or delete it.
@@ -242,12 +237,10 @@ def status(context: Context) -> None:
 @PANEL.command("ls", examples="vmctl ls\nvmctl ls --all --json\nvmctl ls --orphans")
 def ls(
     context: Context,
-    every: Annotated[
-        bool, typer.Option("--all", "-a", help="Your machines of all projects.")
-    ] = False,
+    every: Annotated[bool, option("--all", "-a", help="Your machines of all projects.")] = False,
     orphans: Annotated[
         bool,
-        typer.Option("--orphans", help="What vmctl made in any project and nothing uses any more."),
+        option("--orphans", help="What vmctl made in any project and nothing uses any more."),
     ] = False,
 ) -> None:
     """List your machines in this project, with what they cost an hour.
@@ -276,13 +269,11 @@ def adopt(
     context: Context,
     vm: Annotated[
         str,
-        typer.Argument(
-            metavar="VM", help="The VM's name in Google's list.", autocompletion=FOREIGN_VMS
-        ),
+        argument(metavar="VM", help="The VM's name in Google's list.", autocompletion=FOREIGN_VMS),
     ],
     zone: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="ZONE",
             help="The VM's zone, if the name exists in several.",
             autocompletion=ZONES,
@@ -290,13 +281,13 @@ def adopt(
     ] = None,
     host_key: Annotated[
         str | None,
-        typer.Option(
+        option(
             metavar="LINE",
             help="The VM's SSH host key, such as 'ssh-ed25519 AAAA…', if it never published one.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+        bool, option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
 ) -> None:
     """Make a VM from the console or gcloud this project's VM.
@@ -335,9 +326,7 @@ def adopt(
 @PANEL.command("keep", examples="vmctl keep 1h\nvmctl keep 30m")
 def keep(
     context: Context,
-    duration: Annotated[
-        str, typer.Argument(metavar="DURATION", help="From now on: 30m, 2h, 1h30m.")
-    ],
+    duration: Annotated[str, argument(metavar="DURATION", help="From now on: 30m, 2h, 1h30m.")],
 ) -> None:
     """Keep an idle machine running longer; Google's run limit and budgets still apply."""
     from vmctl.domain.duration import parse_duration

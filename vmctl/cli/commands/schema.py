@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from vmctl.cli.completion import DOCUMENTS
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import argument
 
 PANEL = Panel("Reference")
 
@@ -17,7 +16,7 @@ def schema(
     context: Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(
+        argument(
             metavar="[COMMAND]",
             help="A command, or 'error'; without one: list all names.",
             autocompletion=DOCUMENTS,

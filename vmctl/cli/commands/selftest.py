@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.options import Context, Panel
+from vmctl.cli.parameters import option
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
@@ -28,10 +27,10 @@ LEFT = (
 def selftest(
     context: Context,
     real: Annotated[
-        bool, typer.Option("--real", help="Check Google's Compute Engine; costs about a cent.")
+        bool, option("--real", help="Check Google's Compute Engine; costs about a cent.")
     ] = False,
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Where to save the trace.")
+        Path | None, option("--trace", metavar="FILE", help="Where to save the trace.")
     ] = None,
 ) -> None:
     """Check what vmctl assumes about Compute Engine, with one small machine in ten minutes.

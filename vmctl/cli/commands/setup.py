@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vmctl.cli.options import Context, GpuOption, Panel
+from vmctl.cli.parameters import option
 from vmctl.cli.terminal import DIM, GREEN, RED, YELLOW, Part, Styled
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ def init(
     context: Context,
     gpu: GpuOption = None,
     train: Annotated[
-        str | None, typer.Option("--command", metavar="LINE", help="The command that trains.")
+        str | None, option("--command", metavar="LINE", help="The command that trains.")
     ] = None,
     google_project: Annotated[
-        str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
+        str | None, option("--project", metavar="ID", help="Google Cloud project.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing vmctl.toml.")] = False,
+    force: Annotated[bool, option("--force", help="Replace an existing vmctl.toml.")] = False,
 ) -> None:
     """Write a vmctl.toml for this folder, with a comment on every line.
 
@@ -64,7 +63,7 @@ def init(
 
 
 @PANEL.command("doctor", takes_target=True, examples="vmctl doctor\nvmctl doctor --json")
-def doctor(context: Context) -> None:
+def doctor(context: Context) -> int:
     """Check everything that `vmctl up` needs, and say how to fix what is broken.
 
     Credentials, project, API, billing, machine, quota, network and firewall, image, and the
@@ -83,7 +82,7 @@ def doctor(context: Context) -> None:
         result = screen.play(check(project, project.target))
     screen.document(result)
     show_checkup(screen, result)
-    raise typer.Exit(result.exit_code)
+    return result.exit_code
 
 
 def _load_project(context: Context) -> tuple[Project, VmctlError | None]:

@@ -10,24 +10,16 @@ import getpass
 import os
 import pwd
 import re
-import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import owner_label, posix_user, slug
 from vmctl.domain.settings import vm_settings
-from vmctl.domain.settings.target_settings import (
-    SlurmSettings,
-    TargetSettings,
-    choose_target,
-    parse_slurm,
-    parse_targets,
-)
 from vmctl.domain.settings.toml_values import (
     check_folder,
     check_name,
@@ -41,6 +33,9 @@ from vmctl.domain.settings.toml_values import (
 )
 from vmctl.domain.settings.vm_settings import VmSettings
 
+if TYPE_CHECKING:  # most commands are about a VM and do without these
+    from vmctl.domain.settings.target_settings import SlurmSettings, TargetSettings
+
 FILE_NAME = "vmctl.toml"
 OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL", "VMCTL_ON")
 SAFE_DIRECTORY = (
@@ -50,6 +45,12 @@ LARGEST_FILE = 1 << 20  # bytes of settings
 LONGEST_KEY = 100
 TENSORBOARD_PORT = 8898
 JUPYTER_PORT = 8888
+
+
+def _no_slurm() -> SlurmSettings:
+    from vmctl.domain.settings.target_settings import SlurmSettings
+
+    return SlurmSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class JobSettings:
     setup: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    slurm: SlurmSettings = field(default_factory=_no_slurm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,15 @@ def _choose_target(
     table: Mapping[str, Any], flag: str | None, environ: Mapping[str, str], file: str
 ) -> TargetSettings | None:
     """The target that the flag, else VMCTL_ON, else `on` in the file names; `vm` names none."""
-    targets = parse_targets(table.get("targets", {}), file)
     typed = environ.get("VMCTL_ON") if flag is None else flag
     word = get_text(table, "on", file) if typed is None else typed
-    if not word or word == "vm":
+    is_vm = not word or word == "vm"
+    if is_vm and "targets" not in table:
         return None
-    return choose_target(word, targets, file, from_file=typed is None)
+    from vmctl.domain.settings.target_settings import choose_target, parse_targets
+
+    targets = parse_targets(table.get("targets", {}), file)
+    return None if is_vm else choose_target(str(word), targets, file, from_file=typed is None)
 
 
 def list_targets(file: Path | None) -> list[str]:
@@ -253,9 +257,11 @@ def _refuse_foreign(file: Path, safe: str) -> None:
     listed = [place for place in safe.split(os.pathsep) if place]
     if owner is None or "*" in listed or file.parent in {Path(place).resolve() for place in listed}:
         return
+    from shlex import quote
+
     raise InvalidInput(
         f"{file} belongs to {owner}, not to you, so its settings are ignored.",
-        hint=f"If you trust that user: export {SAFE_DIRECTORY}={shlex.quote(str(file.parent))}\n"
+        hint=f"If you trust that user: export {SAFE_DIRECTORY}={quote(str(file.parent))}\n"
         "To write your own settings in your own folder: vmctl init",
     )
 
@@ -357,6 +363,8 @@ def _parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
 
 
 def _parse_job_slurm(value: object, key: str, file: str) -> SlurmSettings:
+    from vmctl.domain.settings.target_settings import SlurmSettings, parse_slurm
+
     table = check_table(value, key, file)
     refuse_unknown(
         table, {item.name for item in fields(SlurmSettings)}, file=file, prefix=f"{key}."

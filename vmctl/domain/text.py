@@ -23,14 +23,14 @@ DISK_FULL_HINT = (
 )
 
 LONGEST_MESSAGE = 1000  # signs that the VM may put into one message
-_HINT = re.compile(r"[\w .,:()'/\[\]=-]{,300}")
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_HINT = r"[\w .,:()'/\[\]=-]{,300}"
+_ESCAPES = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]|.)?"
+_CONTROLS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def printable(text: str) -> str:
     """Remote text with terminal escapes, control characters and text-direction tricks taken out."""
-    plain = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r", "\n")))
+    plain = re.sub(_CONTROLS, "", re.sub(_ESCAPES, "", text.replace("\r", "\n")))
     return plain.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -97,7 +97,7 @@ def guest_error(error: Mapping[str, Any]) -> VmctlError:
     kind = str(error.get("kind") or "")
     message = one_line(str(error.get("message") or "The VM refused.").strip())[:LONGEST_MESSAGE]
     hint = one_line(str(error.get("hint") or "").strip())
-    if not _HINT.fullmatch(hint) or "vmctl" not in hint:
+    if not re.fullmatch(_HINT, hint) or "vmctl" not in hint:
         hint = ""
     if kind == "disk_full":
         return Conflict(f"The VM's disk is full ({message}).", hint=DISK_FULL_HINT)

@@ -11,10 +11,10 @@ from vmctl.cli.options import Context, Panel
 from vmctl.cli.parameters import argument, option
 from vmctl.cli.terminal import sinks
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.events import Event, UrlReady
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
+    from vmctl.domain.events import Event
 
 PANEL = Panel("Access")
 
@@ -233,6 +233,8 @@ def _in_terminal(
 
     screen = context.screen()
     ready = False
+
+    from vmctl.domain.events import UrlReady
 
     def watch(event: Event) -> None:
         nonlocal ready

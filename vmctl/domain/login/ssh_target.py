@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
-from vmctl.domain.network.firewall import IAP_RANGE
 
 # cut connections are noticed within 15 s; a tunnel asks for less
 ALIVE_INTERVAL_S = 5
@@ -209,6 +208,8 @@ def _iap_failure(lines: list[str]) -> Unreachable | AccessDenied:
     line = next((line for line in lines if "ERROR" in line), lines[0])
     said = line.partition("ERROR: ")[2] or line
     if "4003" in said:
+        from vmctl.domain.network.firewall import IAP_RANGE  # not at every start
+
         return Unreachable(
             f"Google's Identity-Aware Proxy does not reach the VM's SSH port: {said}",
             hint=f"Does it run, and does a firewall rule of its network let {IAP_RANGE} in? The "

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from vmctl.domain.errors import InvalidInput
-from vmctl.domain.machine.watchdog import parse_idle
 from vmctl.domain.settings.toml_values import (
     check_number,
     check_table,
@@ -108,6 +107,8 @@ def _check(key: str, value: object, where: str) -> str | int | float | bool:
         return check_type(value, bool, full, where)
     text = check_type(value, str, full, where)
     if key == "idle":
+        from vmctl.domain.machine.watchdog import parse_idle  # not at every start
+
         parse_idle(text, of=_name_of(key, where))
     if key in _RESOURCES and text and not RESOURCE.fullmatch(text):
         raise InvalidInput(

@@ -37,17 +37,17 @@ def group_left_out(found: Sequence[tuple[str, str]], examples: int = 3) -> tuple
     return tuple(sorted(grouped, key=lambda item: (-item.count, item.rule)))
 
 
-_PROGRESS = re.compile(r"^\s*([\d,.]+)\s+(\d+)%\s")
+_PROGRESS = r"^\s*([\d,.]+)\s+(\d+)%\s"
 _STATS = {
-    "files": re.compile(r"Number of (?:regular )?files transferred: ([\d,.]+)"),
-    "bytes": re.compile(r"Total transferred file size: ([\d,.]+)"),
-    "sent": re.compile(r"Total bytes sent: ([\d,.]+)"),
+    "files": r"Number of (?:regular )?files transferred: ([\d,.]+)",
+    "bytes": r"Total transferred file size: ([\d,.]+)",
+    "sent": r"Total bytes sent: ([\d,.]+)",
 }
 
 
 def rsync_progress(line: str) -> int | None:
     """Bytes done, from a line of `--info=progress2`; None for any other line."""
-    found = _PROGRESS.match(line)
+    found = re.match(_PROGRESS, line)
     return _integer(found.group(1)) if found else None
 
 
@@ -64,7 +64,7 @@ def rsync_stats(text: str) -> RsyncStats:
     """Numbers from `rsync --stats`, whatever it uses between thousands."""
     values = {}
     for name, pattern in _STATS.items():
-        found = pattern.search(text)
+        found = re.search(pattern, text)
         values[name] = _integer(found.group(1)) if found else 0
     return RsyncStats(**values)
 

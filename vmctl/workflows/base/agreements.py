@@ -11,15 +11,18 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmctl.config import FILE_NAME, JobSettings, Project
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Info, Story, Warned
-from vmctl.domain.settings.target_settings import TargetSettings
 from vmctl.domain.sync.secret_detection import exclude_line, is_secret_variable
 from vmctl.domain.text import one_line
 from vmctl.files import atomic_write
 from vmctl.folders import data_dir
+
+if TYPE_CHECKING:
+    from vmctl.domain.settings.target_settings import TargetSettings
 
 Agree = Callable[[str], bool]  # a question, and whether the user says yes; without a terminal: no
 SHOWN = 20  # names in a message

@@ -225,8 +225,11 @@ class Panel:
         self.title = title
         self.commands: dict[str, DeclaredCommand] = {}  # in the order of their definitions
 
-    def add_to(self, app: typer.Typer, only: str | None = None) -> None:
-        """Register the commands with an app, in the order of their definitions, or one of them."""
+    def add_to(self, app: typer.Typer, only: str | None = None, *, outline: bool = False) -> None:
+        """Register the commands with an app, in the order of their definitions, or one of them.
+
+        As an outline they have no parameters: for a list of commands.
+        """
         for name in self.commands if only is None else (only,):
             command = self.commands[name]
             paragraphs = (inspect.getdoc(command.function) or "").split("\n\n")
@@ -240,7 +243,7 @@ class Panel:
                     "allow_interspersed_args": not command.passes_words_on,
                     "ignore_unknown_options": command.passes_options_on,
                 },
-            )(_wrap(command))
+            )(_wrap(command, [] if outline else command.parameters()))
 
     def command(
         self,
@@ -271,7 +274,9 @@ class Panel:
         return collect
 
 
-def _wrap(command: DeclaredCommand) -> Callable[..., object]:
+def _wrap(
+    command: DeclaredCommand, parameters: Sequence[inspect.Parameter]
+) -> Callable[..., object]:
     """The command as typer shall see it: with the global options instead of a Context."""
     import typer
 
@@ -282,7 +287,7 @@ def _wrap(command: DeclaredCommand) -> Callable[..., object]:
             raise typer.Abort from None
 
     wrapper.__name__ = command.function.__name__
-    return sign(wrapper, command.parameters())
+    return sign(wrapper, parameters)
 
 
 def sign(function: Wrapped, parameters: Iterable[inspect.Parameter]) -> Wrapped:

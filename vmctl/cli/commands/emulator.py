@@ -170,7 +170,8 @@ def fault(
     context.screen().report(story(kind, settings or (), clear=clear))
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the group with its commands."""
-    PANEL.add_to(group)
+def add_to(app: typer.Typer, *, outline: bool = False) -> None:
+    """Register the group with its commands; as an outline without them."""
+    if not outline:
+        PANEL.add_to(group)
     app.add_typer(group, rich_help_panel="Local rehearsal")

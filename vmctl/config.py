@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import owner_label, posix_user, slug
@@ -66,8 +67,7 @@ class JobSettings:
     slurm: SlurmSettings = field(default_factory=_no_slurm)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
+class ServiceSettings(NamedTuple):
     """A web service on the VM that a tunnel reaches; `{port}` stands in its command."""
 
     name: str
@@ -114,14 +114,13 @@ class Project:
         return posix_user(_get_local_user())
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(NamedTuple):
     """Flags of the command line, None where not given; `vm` holds those for the [vm] table."""
 
     local: bool | None = None
     name: str | None = None
     on: str | None = None
-    vm: Mapping[str, object] = field(default_factory=dict)
+    vm: Mapping[str, object] = MappingProxyType({})
 
 
 DEFAULT_SERVICES: Mapping[str, ServiceSettings] = {

@@ -94,3 +94,12 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def find_program(name: str, places: str | None = None) -> str | None:
+    """As `shutil.which`, whose module brings packers along that take longer than looking."""
+    for place in (os.environ.get("PATH", os.defpath) if places is None else places).split(":"):
+        path = f"{place}/{name}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+            return path
+    return None

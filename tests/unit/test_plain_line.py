@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -69,7 +68,7 @@ def only_tells(name: str, command: DeclaredCommand) -> DeclaredCommand:
     def tell_gcloud(lines: Any, context: Context, **values: Any) -> Any:
         raise Called(f"{name} --print-gcloud", context, values)
 
-    return replace(command, function=tell, print_gcloud=command.print_gcloud and tell_gcloud)
+    return command._replace(function=tell, print_gcloud=command.print_gcloud and tell_gcloud)
 
 
 @pytest.fixture(scope="module")

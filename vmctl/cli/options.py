@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from vmctl.cli.completion import GPUS, NAMES, TARGETS
 from vmctl.cli.parameters import for_typer, option
@@ -83,8 +83,7 @@ GpuOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The global options of one command line."""
 
     local: bool | None = None
@@ -147,6 +146,9 @@ class Context:
         return Screen(as_json=self.json, quiet=self.quiet, assume_yes=self.yes)
 
 
+NO_OPTIONS = Context()
+
+
 @dataclass(slots=True)
 class Invocation:
     """One command line (click's `ctx.obj`): its words, and the global options parsed so far.
@@ -155,7 +157,7 @@ class Invocation:
     """
 
     words: Sequence[str] = ()
-    before: Context = Context()  # the options before the command's name
+    before: Context = NO_OPTIONS  # the options before the command's name
     context: Context | None = None
 
     @property
@@ -186,8 +188,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredCommand:
+class DeclaredCommand(NamedTuple):
     """One command as it is declared; its function's first parameter receives the Context."""
 
     function: Callable[..., object]

@@ -13,6 +13,7 @@ Named tuples: a dataclass takes seven times as long to define, in every command.
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class RunStarted(NamedTuple):
     text: str
 
 
-class UrlReady(NamedTuple):
+@dataclass(frozen=True, slots=True)  # a result for --json, too
+class UrlReady:
     """A page answers at this URL."""
 
     url: str

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmctl.domain.errors import (
     AccessDenied,
@@ -56,8 +55,7 @@ def to_iso(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="seconds") if moment else None
 
 
-@dataclass(frozen=True, slots=True)
-class SetupReport:
+class SetupReport(NamedTuple):
     """What set-up found on a VM: the interpreter for jobs, and what it cannot import."""
 
     python: str

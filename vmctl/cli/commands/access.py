@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -206,7 +205,7 @@ def ssh_config(
 
     screen = context.screen()
     if follow is not None:
-        replace(context, quiet=True).screen().play(workflow.follow(follow))
+        context._replace(quiet=True).screen().play(workflow.follow(follow))
         return
     if remove:
         result = workflow.remove(context.project(), file=file)

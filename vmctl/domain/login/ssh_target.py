@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, InvalidInput, Unreachable
 
@@ -51,8 +51,7 @@ class Endpoint(Protocol):
         """What OpenSSH's own failure (exit code 255) means, with the next command."""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPlace:
+class GuestPlace(NamedTuple):
     """Where the helpers find what they need on a machine; a server's is only looked for."""
 
     is_server: bool = False

@@ -6,6 +6,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Via(enum.Enum):
@@ -51,8 +52,7 @@ def rsync_progress(line: str) -> int | None:
     return _integer(found.group(1)) if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class RsyncStats:
+class RsyncStats(NamedTuple):
     """What rsync's `--stats` tell; 0 where this rsync does not tell it."""
 
     files: int = 0

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vmctl.domain.errors import NotFound, VmctlError
 from vmctl.files import FileLock, atomic_write
 from vmctl.folders import data_dir
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(NamedTuple):
     """Where the private key is, and the public one as `ssh-ed25519 AAAA…`."""
 
     private_path: Path

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from vmctl.domain.errors import NotFound, Unreachable
 from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Endpoint, Target
-from vmctl.files import FileLock, atomic_write
+from vmctl.files import FileLock, atomic_write, find_program
 from vmctl.folders import runtime_dir
 
 PROBE_S = 2.0
@@ -276,7 +275,7 @@ def _write_when_new(path: Path, text: str) -> None:
 
 def program(name: str) -> str:
     """OpenSSH's program, wherever PATH has it."""
-    found = shutil.which(name)
+    found = find_program(name)
     if found is None:
         raise NotFound(
             f"'{name}' is not installed on this computer.",

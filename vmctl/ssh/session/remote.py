@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from vmctl.domain.command import Command
 from vmctl.domain.login.ssh_target import Endpoint
@@ -11,8 +10,7 @@ from vmctl.domain.login.ssh_target import Endpoint
 COMMAND_S = 120.0  # for a command that does next to nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """How a command on the VM ended."""
 
     code: int

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.clock import Clock
 from vmctl.domain.errors import Conflict, NotFound, Unreachable
@@ -33,8 +33,7 @@ if TYPE_CHECKING:  # a warm command does without them
 NO_END = timedelta(days=3650)  # for a key that never expires
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """A warm connection to the project's VM; `stops_at` is when Google will end the VM."""
 
     ssh: OpenSSH
@@ -43,8 +42,7 @@ class Session:
     price_dated: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
+class _Cached(NamedTuple):
     target: Target
     key_expires_at: datetime
     stops_at: datetime | None

@@ -18,14 +18,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vmctl.domain.search_path import without_relative
-from vmctl.files import atomic_write
+from vmctl.files import atomic_write, find_program
 from vmctl.folders import cache_dir
 
 LIMIT_S = 10.0
@@ -149,8 +149,7 @@ class Tracked:
         return [path for path in self._question.answer().split(b"\0") if path]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSettings:
+class RuleSettings(NamedTuple):
     """How ignore rules are read in a repository."""
 
     excludes: Path | None  # the user's rules for all repositories
@@ -198,7 +197,7 @@ def _settings(repository: Repository, names: str, kind: str) -> dict[str, str]:
 def _start(words: list[str], folder: Path, more: dict[str, str]) -> subprocess.Popen[bytes]:
     """git with an environment that holds nothing but what is set here."""
     places = without_relative(os.environ.get("PATH", os.defpath))
-    program = shutil.which("git", path=places)
+    program = find_program("git", places)
     if program is None:
         raise Unanswered("git is not installed")
     kept = ("HOME", "XDG_CONFIG_HOME", "TMPDIR")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.sync import wildcards
@@ -18,8 +18,7 @@ SIMPLE = re.compile(r"(!?)(\*?)([A-Za-z0-9_.-]+)(/?)", re.ASCII)
 USERS_RULE = "git's core.excludesFile"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(NamedTuple):
     """One line of a file of patterns: a plain name, `*` and a suffix, or anything else."""
 
     ignores: bool  # False for a line that begins with "!"

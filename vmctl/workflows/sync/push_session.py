@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Info, Story
@@ -19,6 +17,7 @@ from vmctl.domain.guest_replies import unexpected_reply
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line
+from vmctl.files import find_program
 from vmctl.guest.protocol import (
     DELTA_BYTES,
     PLACED_FOLDER,
@@ -46,8 +45,7 @@ AHEAD_BYTES = 1 << 20  # go out on a first push before it is known what all the 
 TRIES = 3  # to read a file that changes
 
 
-@dataclass(frozen=True, slots=True)
-class PushOptions:
+class PushOptions(NamedTuple):
     """How a push goes."""
 
     dry_run: bool = False
@@ -191,7 +189,7 @@ class PushSession:
         """Whether a file travels by another program than our stream."""
         if self._options.via is not Via.STREAM:
             return True
-        return path in differing and self._tries[path] == 1 and shutil.which("rsync") is not None
+        return path in differing and self._tries[path] == 1 and find_program("rsync") is not None
 
     def _send_apart(self, contents: Sequence[Blob], placed: PlacedFolders) -> Story[None]:
         if not contents:
@@ -303,7 +301,7 @@ class RsyncStarter:
             for entry in self._scan.unhashed
             if is_sent_as_difference(["f", "", entry.size], base.get(entry.path))
         ]
-        if not paths or cut_marker.was or shutil.which("rsync") is None:
+        if not paths or cut_marker.was or find_program("rsync") is None:
             return
         from vmctl.ssh.transfer.rsync import SpeculativeRsync
 

@@ -6,9 +6,9 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.folders import list_own
@@ -40,8 +40,7 @@ OWN_RULE = "vmctl's own keys and data"
 EXCLUDE_RULE = "exclude in vmctl.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalEntry:
+class LocalEntry(NamedTuple):
     """One thing to push; `kind` is file, link or dir (an empty folder); sizes in bytes."""
 
     path: str
@@ -59,8 +58,7 @@ class LocalEntry:
         return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What is taken, and (rule, path) for what is left out; a folder stands for all it holds."""
 
     entries: tuple[LocalEntry, ...]

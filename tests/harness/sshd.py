@@ -31,6 +31,7 @@ class Sshd:
 
     def __init__(self, folder: Path, sockets: Path, path: str = LOGIN_PATH) -> None:
         self.path = path
+        self.environ: dict[str, str] = {}  # what a login has besides
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -62,6 +63,7 @@ class Sshd:
         login.write_text(LOGIN)
         login.chmod(0o755)
         config = self.folder / "sshd_config"
+        given = " ".join(f'"{name}={value}"' for name, value in self.environ.items())
         config.write_text(
             f"""Port {self.port}
 ListenAddress 127.0.0.1
@@ -73,7 +75,7 @@ StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
 Subsystem sftp internal-sftp
-SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={self.path}
+SetEnv "HOME={self.home}" "TMUX_TMPDIR={self.sockets}" PATH={self.path} {given}
 ForceCommand "{login}"
 """
         )

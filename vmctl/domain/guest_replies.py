@@ -310,6 +310,9 @@ RUN = record(
         "session": flag,
         "log_bytes": SIZE,
         "now": MOMENT,
+        "slurm": record(
+            {"job_id": text(40), "state": text(40), "reason": text(300)}, {"start": MOMENT}
+        ),
     },
 )
 _MACHINE = record(
@@ -326,9 +329,25 @@ _GPU = record(
         "users": many(text(100), 32),
     }
 )
+_REFUSED = record(
+    {
+        "stderr": text(2000),
+        "accounts": many(text(200), 100),
+        "partitions": table(
+            text(200),
+            record({"time": text(100), "gres": many(text(1000), 1000), "nodes": whole(0)}),
+            1000,
+        ),
+        "default": text(200),
+    }
+)
 REPLIES: Mapping[str, Shape] = {
     "prepare": _MACHINE,
-    "start": either(record({"unprepared": one_of(True)}), record({"id": run_id, "existing": flag})),
+    "start": either(
+        record({"unprepared": one_of(True)}),
+        record({"refused": _REFUSED}),
+        record({"id": run_id, "existing": flag}),
+    ),
     "runs": record({"runs": many(RUN, 100_000)}),
     "follow": record({"run": RUN}),
     "cancel": record({"run": RUN, "already": flag}),

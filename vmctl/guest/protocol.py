@@ -168,13 +168,44 @@ if TYPE_CHECKING:
         env: dict[str, str]
         outputs: list[str]
         stops_at: NotRequired[float]
+        slurm: NotRequired[SlurmRequest]
+
+    class SlurmRequest(TypedDict):
+        """A batch script; `own`: the user's, which runs as it is, in `folder` of the workspace."""
+
+        script: str
+        own: bool
+        folder: NotRequired[str]
+        name: NotRequired[str]
+        options: NotRequired[list[str]]
+        nodes: NotRequired[int]
+        resubmit: NotRequired[bool]
+        time: NotRequired[str]
+        partition: NotRequired[str]
+
+    class SlurmJob(TypedDict):
+        """A job as the queue has it; `start` is when it is expected to start, or did."""
+
+        job_id: str
+        state: str
+        reason: str
+        start: float | None
+
+    class Refusal(TypedDict):
+        """Why sbatch does not take a job; of each partition its time, GRES and nodes."""
+
+        stderr: str
+        accounts: list[str]
+        partitions: dict[str, Any]
+        default: str
 
     class StartReply(TypedDict, total=False):
-        """The run, or that the VM has not been prepared yet."""
+        """The run, or that the machine has not been prepared yet, or that Slurm refuses."""
 
         unprepared: bool
         id: str
         existing: bool
+        refused: Refusal
 
     class ProjectRequest(TypedDict):
         """A question about a project."""
@@ -197,6 +228,7 @@ if TYPE_CHECKING:
         session: bool
         log_bytes: int
         now: float
+        slurm: NotRequired[SlurmJob | None]
 
     class RunsReply(TypedDict):
         """All runs of a project."""

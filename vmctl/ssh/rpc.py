@@ -26,7 +26,7 @@ __all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
 
 PACKAGE = "vmctl_guest"
 SERVER_PYTHON = '"$HOME/.vmctl/python"'  # where install.sh leaves what it found
-PARTS = ("files", "machine", "runs", "sync", "watchdog")
+PARTS = ("files", "machine", "runs", "slurm", "sync", "watchdog")
 ENTRY = f"""try:
     from {PACKAGE}.main import main
 except Exception:  # whatever half a file makes of an import

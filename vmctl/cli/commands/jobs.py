@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from vmctl.cli.completion import JOBS, RUNS
 from vmctl.cli.options import Context, Panel
@@ -13,10 +13,59 @@ from vmctl.domain.events import Event, RunStarted
 
 if TYPE_CHECKING:
     from vmctl.cli.screen import Screen
+    from vmctl.config import Project
     from vmctl.domain.events import Story
     from vmctl.domain.runs.run import RunResult
+    from vmctl.domain.settings.target_settings import SlurmSettings
 
 PANEL = Panel("Jobs")
+CLUSTER = "On a Slurm cluster"
+
+
+class SlurmOptions(TypedDict):
+    """Resources of a run on a Slurm cluster, as in [targets.NAME] and [jobs.JOB.slurm]."""
+
+    account: Annotated[
+        str | None, option(metavar="NAME", help="Who pays.", rich_help_panel=CLUSTER)
+    ]
+    partition: Annotated[
+        str | None, option(metavar="NAME", help="Where it queues.", rich_help_panel=CLUSTER)
+    ]
+    time: Annotated[
+        str | None,
+        option(metavar="TIME", help="Time limit, such as 0-02:00:00.", rich_help_panel=CLUSTER),
+    ]
+    nodes: Annotated[
+        int | None,
+        option(
+            metavar="N",
+            min=1,
+            help="Nodes; from two on with torchrun on each.",
+            rich_help_panel=CLUSTER,
+        ),
+    ]
+    tasks: Annotated[int | None, option(metavar="N", min=1, help="Tasks.", rich_help_panel=CLUSTER)]
+    cpus: Annotated[
+        int | None,
+        option(metavar="N", min=1, help="Processors a task.", rich_help_panel=CLUSTER),
+    ]
+    mem: Annotated[
+        str | None,
+        option(metavar="SIZE", help="Memory a node, such as 16G.", rich_help_panel=CLUSTER),
+    ]
+    gpus: Annotated[
+        str | None,
+        option(metavar="[TYPE:]N", help="GPUs a node, such as a100:1.", rich_help_panel=CLUSTER),
+    ]
+    modules: Annotated[
+        list[str] | None,
+        option("--module", metavar="NAME", help="A module to load.", rich_help_panel=CLUSTER),
+    ]
+    extra: Annotated[
+        list[str] | None,
+        option("--sbatch", metavar="OPTION", help="An option of sbatch.", rich_help_panel=CLUSTER),
+    ]
+
 
 LastRun = Annotated[
     str | None,
@@ -40,6 +89,11 @@ def run(
         list[str] | None, argument(help="Added to the job's command unchanged.")
     ] = None,
     detach: Annotated[bool, option("--detach", "-d", help="Start the job and return.")] = False,
+    print_script: Annotated[
+        bool,
+        option("--print-script", help="Print the batch script for a cluster; submit nothing."),
+    ] = False,
+    **slurm: Unpack[SlurmOptions],
 ) -> None:
     """Start a job in tmux on the VM and follow its output.
 
@@ -56,30 +110,36 @@ def run(
     """
     from vmctl.workflows.runs.run import run as story
 
+    project = context.project()
+    wanted = _slurm_flags(project, slurm)
+    if print_script:
+        _print_script(context, project, job, wanted)
+        return
     words, flags = _split_flags(args)
     if "--print-gcloud" in flags:
         show_gcloud(context, lambda lines: lines.of_run(context.project(), job, words))
         return
     detach = detach or "--detach" in flags
     screen = context.screen()
-    events = story(context.project(), job, words, detach, agree=screen.agree)
+    events = story(project, job, words, detach, agree=screen.agree, slurm=wanted)
     result = _follow(screen, events, False)
     if result is None:
         return
     screen.document(result)
     if result.cost_text:
         screen.note(result.cost_text)
+    meter = [] if project.target else [("vmctl down", "stop the meter")]
     if detach:
         screen.next_steps(
             [
                 ("vmctl logs -f", "follow it"),
                 ("vmctl tunnel tensorboard", "watch it train"),
                 (f"vmctl cancel {job}", "stop it"),
-                ("vmctl down", "stop the meter, and the run with it"),
+                *meter,
             ]
         )
     elif result.code == 0:
-        brings = ", ".join(context.project().jobs[job].outputs)
+        brings = ", ".join(project.jobs[job].outputs if job in project.jobs else ())
         screen.next_steps(
             [
                 (
@@ -88,7 +148,7 @@ def run(
                 ),
                 (f"vmctl logs {result.run_id}", "read it again"),
                 ("vmctl tunnel tensorboard", "see its curves"),
-                ("vmctl down", "stop the meter"),
+                *meter,
             ]
         )
     _end(result)
@@ -171,6 +231,43 @@ def cancel(
     screen.document(result)
     what = f"had already ended ({result.state})" if result.already else f"is {result.state}"
     screen.say(f"{result.run_id} {what}.")
+
+
+def _slurm_flags(project: Project, given: SlurmOptions) -> SlurmSettings | None:
+    """The resources that the command line asks of a cluster."""
+    from vmctl.domain.errors import InvalidInput
+    from vmctl.domain.settings.target_settings import SlurmSettings, check_slurm
+
+    values: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if not values:
+        return None
+    if project.target is None or project.target.kind != "slurm":
+        raise InvalidInput(
+            f"--{next(iter(values))} is a resource of a Slurm cluster, and this run is not on one.",
+            hint="Name the cluster: vmctl run --on TARGET …",
+        )
+    for key in ("modules", "extra"):
+        values[key] = tuple(values.get(key) or ())
+    return check_slurm(SlurmSettings(**values), lambda key: f"--{key}")
+
+
+def _print_script(
+    context: Context, project: Project, job: str, wanted: SlurmSettings | None
+) -> None:
+    from vmctl.cli import terminal
+    from vmctl.domain.errors import InvalidInput
+    from vmctl.workflows.runs.run import job_named
+    from vmctl.workflows.runs.slurm_backend import script_of
+
+    if project.target is None or project.target.kind != "slurm":
+        raise InvalidInput(
+            "--print-script shows the script for a Slurm cluster, and this run is not on one.",
+            hint="Name the cluster: vmctl run --on TARGET --print-script JOB",
+        )
+    job_named(project, job)
+    script = script_of(project, job, wanted)
+    for line in script.splitlines():
+        terminal.line(line)
 
 
 def _split_flags(args: Sequence[str] | None) -> tuple[tuple[str, ...], set[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import NotFound
+from vmctl.domain.slurm.job_state import WAITING, base_state
 from vmctl.domain.text import printable
 
 STARTING_S = 10.0  # a run this young may not have its tmux session yet
@@ -18,6 +19,7 @@ STARTING_S = 10.0  # a run this young may not have its tmux session yet
 class RunState(StrEnum):
     """Where a run is in its life."""
 
+    PENDING = "pending"
     PREPARING = "preparing"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -28,7 +30,7 @@ class RunState(StrEnum):
     @property
     def is_over(self) -> bool:
         """Nothing more will come of it."""
-        return self not in {RunState.PREPARING, RunState.RUNNING}
+        return self not in {RunState.PENDING, RunState.PREPARING, RunState.RUNNING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class RunFacts:
     ended_at: float | None = None
     log_bytes: int = 0
     now: float = 0.0
+    job_id: str = ""  # of a cluster's queue, as are the next three
+    queue_state: str = ""
+    reason: str = ""
+    expected_start: float | None = None
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> RunFacts:
@@ -58,6 +64,7 @@ class RunFacts:
         spec = answer["spec"] or {}
         ended = answer["exit"] or {}
         phase = answer["phase"] or {}
+        job = answer.get("slurm") or {}
         return RunFacts(
             id=printable(answer["id"]),
             job=printable(spec.get("job") or ""),
@@ -75,6 +82,10 @@ class RunFacts:
             ended_at=ended.get("ended_at"),
             log_bytes=answer["log_bytes"] or 0,
             now=answer["now"] or 0.0,
+            job_id=printable(job.get("job_id") or ""),
+            queue_state=printable(job.get("state") or ""),
+            reason=printable(job.get("reason") or ""),
+            expected_start=job.get("start"),
         )
 
 
@@ -86,6 +97,9 @@ def observe(facts: RunFacts) -> RunState:
         if facts.exit_interrupted:
             return RunState.LOST
         return RunState.SUCCEEDED if facts.exit_code == 0 else RunState.FAILED
+    # the phase is written by the job itself, the queue is asked now and then
+    if facts.session and not facts.phase and base_state(facts.queue_state) in WAITING:
+        return RunState.PENDING
     if facts.session:
         return RunState.RUNNING if facts.phase == "running" else RunState.PREPARING
     if facts.cancel_asked:

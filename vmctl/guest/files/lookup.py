@@ -9,7 +9,7 @@ from pathlib import Path
 from ..paths import HOME, RUNS, workspace
 from ..protocol import PART_SUFFIX, GuestError
 from ..records import read_json
-from ..tmux import sessions
+from ..runs.runs import alive_runs
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def last_run(project: str) -> Run | None:
         return None
     newest = max(mine, key=lambda spec: float(spec.get("created_at", 0)))
     ended = read_json(RUNS / newest["id"] / "exit") or {}
-    going = not ended and newest["id"] in sessions()
+    going = not ended and newest["id"] in alive_runs()
     return {**newest, "ended_at": ended.get("ended_at"), "going": going}
 
 

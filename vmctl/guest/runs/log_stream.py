@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ..paths import RUNS
 from ..protocol import GuestError
-from ..tmux import sessions
-from .runs import facts
+from .runs import alive_runs, facts
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def follow(request: FollowRequest) -> None:
     if not directory.is_dir():
         raise GuestError("not_found", f"There is no run {request['id']}.", "vmctl ps")
     offset = int(request["offset"])
-    alive = sessions()
+    alive = alive_runs()
     looked = time.monotonic()
     with (directory / "log").open("rb") as log:
         log.seek(offset)
@@ -44,7 +43,7 @@ def follow(request: FollowRequest) -> None:
             if not sent and _listener_left():
                 return
             if time.monotonic() - looked > SESSION_STEP_S:
-                alive = sessions()
+                alive = alive_runs()
                 looked = time.monotonic()
     sys.stderr.write(json.dumps({"run": facts(directory, alive)}) + "\n")
 

@@ -27,6 +27,7 @@ from .mirror import Mirror
 from .run_tree import RunTree, short
 
 GRACE_S = 10.0
+BEFORE_LIMIT_S = 240.0  # to save in before Slurm's time limit, which is announced 300 s ahead
 STEP_S = 0.1
 SYNC_S = 1.0
 RESERVED_BYTES = 512
@@ -51,17 +52,23 @@ class Runner:
         self.values = job_environment.take(directory)
         self.log = os.open(directory / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.reader = os.open(directory / "log", os.O_RDONLY)
-        self.pane_open = True
+        self.slurm: dict[str, Any] = self.spec.get("slurm") or {}
+        self.pane_open = not self.slurm
         self.stop_signal = 0
         self.child: subprocess.Popen[bytes] | None = None
         self.tree: RunTree | None = None
         self.mirror: Mirror | None = None
         self.sync_at = 0.0
+        self.goes_on = False  # a next job of Slurm's takes the run over
 
     def run(self) -> int:
         """Prepare, execute, record; the exit code is the command's."""
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self.slurm:
+            from ..slurm.submission import note_start
+
+            note_start(self.directory)
         self._set_phase("preparing")
         reserve = self.directory / ".exit"  # the last word has its place also on a full disk
         reserve.write_bytes(b" " * RESERVED_BYTES)
@@ -70,29 +77,34 @@ class Runner:
             code = self._execute_all()
         except Stopped:
             code = 128 + self.stop_signal
+            self.goes_on = self._hand_on()
         except OSError as error:
             self._write_line(f"cannot continue: {error}")
             code = 126
         finally:
             self._sync_back()
             self._copy_to_pane()
-            cancelled = (self.directory / "cancel").exists()
-            record = {
-                "code": code,
-                "cancelled": cancelled,
-                "interrupted": bool(self.stop_signal) and not cancelled,
-                "ended_at": time.time(),
-            }
-            try:
-                write_json(self.directory / "exit", record)
-                reserve.unlink(missing_ok=True)
-            except OSError:
-                with reserve.open("r+b") as file:
-                    file.write(json.dumps(record).encode())
-                reserve.replace(self.directory / "exit")
-        if self.tree is not None:
+            if not self.goes_on:
+                self._record_exit(code, reserve)
+        if self.tree is not None and not self.goes_on:
             snapshot.dismantle(self.tree)
         return code
+
+    def _record_exit(self, code: int, reserve: Path) -> None:
+        cancelled = (self.directory / "cancel").exists()
+        record = {
+            "code": code,
+            "cancelled": cancelled,
+            "interrupted": bool(self.stop_signal) and not cancelled,
+            "ended_at": time.time(),
+        }
+        try:
+            write_json(self.directory / "exit", record)
+            reserve.unlink(missing_ok=True)
+        except OSError:
+            with reserve.open("r+b") as file:
+                file.write(json.dumps(record).encode())
+            reserve.replace(self.directory / "exit")
 
     def _execute_all(self) -> int:
         spec = self.spec
@@ -116,12 +128,21 @@ class Runner:
         self._set_phase("running")
         self._write_line(f"running in {short(folder)}: {shown}")
         script = f'{line} "$@"' if words else line
-        return self._execute(["/bin/bash", "-c", script, "job", *words], folder, environment)
+        argv = ["/bin/bash", "-c", script, "job", *words]
+        if int(self.slurm.get("nodes") or 1) > 1:
+            from ..slurm.nodes import launcher, meeting_point
+
+            argv = [*launcher(self.slurm["nodes"]), *argv]
+            environment |= meeting_point()
+        return self._execute(argv, folder, environment)
 
     def _environment(self) -> dict[str, str]:
         hidden = {"TMUX", "TMUX_PANE"}
         found = {name: text for name, text in os.environ.items() if name not in hidden}
-        found |= {"PATH": python_path(), "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
+        path = python_path()
+        if self.slurm:  # what the batch script's modules brought comes first
+            path = f"{os.environ.get('PATH', '')}:{path}"
+        found |= {"PATH": path, "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
         found["VMCTL_RUN"] = self.directory.name
         return found | self.values
 
@@ -218,8 +239,8 @@ class Runner:
                 self._copy_to_pane()
             self._sync_now_and_then()
             if self.stop_signal and not kill_at:
-                self._signal_group(signal.SIGTERM)
-                kill_at = time.monotonic() + GRACE_S
+                self._terminate()
+                kill_at = time.monotonic() + self._grace_s()
             elif kill_at and time.monotonic() > kill_at:
                 self._signal_group(signal.SIGKILL)
         if self.stop_signal:
@@ -228,12 +249,41 @@ class Runner:
         self._raise_if_stopped()
         return code if code >= 0 else 128 - code
 
+    def _terminate(self) -> None:
+        """SIGTERM to the job; to srun's tasks by Slurm, because srun kills them for it."""
+        assert self.child is not None
+        if self.slurm:
+            from ..slurm.nodes import terminate_tasks
+
+            if terminate_tasks(self.child.pid):
+                return
+        self._signal_group(signal.SIGTERM)
+
     def _signal_group(self, number: int) -> None:
         assert self.child is not None
         try:
             os.killpg(self.child.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
+
+    def _grace_s(self) -> float:
+        """How long the job may take to save."""
+        is_limit = self.slurm and not (self.directory / "cancel").exists()
+        return BEFORE_LIMIT_S if is_limit else GRACE_S
+
+    def _hand_on(self) -> bool:
+        """Whether a next job of Slurm's takes this run over, now that its time is up."""
+        if not self.slurm.get("resubmit") or (self.directory / "cancel").exists():
+            return False
+        from ..slurm.submission import resubmit
+
+        job_environment.leave(self.directory, self.values)
+        if not resubmit(self.directory):
+            job_environment.drop(self.directory)
+            self._write_line("Slurm did not take the next job")
+            return False
+        self._write_line("the time limit is near: the run goes on in a next job")
+        return True
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.stop_signal = self.stop_signal or number

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from ..protocol import (
         CancelReply,
         ProjectRequest,
+        Refusal,
         RunRecord,
         RunRequest,
         RunsReply,
+        SlurmRequest,
         StartReply,
         StartRequest,
     )
@@ -45,13 +47,14 @@ def start(request: StartRequest) -> StartReply:
     if not (STATE / "machine.json").exists():
         return {"unprepared": True}
     root = workspace(request["project"])
+    slurm = request.get("slurm")
     folder = root / request["directory"]
     if not folder.is_dir():
         missing = f"~/Workspace/{request['project']}/{request['directory']}".rstrip("/")
         raise GuestError("not_found", f"{missing} is not on the VM.", "vmctl push")
     ensure(RUNS)
     with locked(RUNS / ".lock"):
-        alive = sessions()
+        alive = alive_runs()
         job_environment.tidy(alive)
         for directory in run_directories():
             if directory.name not in alive or (directory / "exit").exists():
@@ -70,12 +73,39 @@ def start(request: StartRequest) -> StartReply:
         snapshot.sweep()
         run_id = _new_directory(request)
         try:
-            start_session(run_id, "job", run_id)
+            if slurm is None:
+                start_session(run_id, "job", run_id)
+            else:
+                refused = _submit(RUNS / run_id, slurm, folder)
+                if refused is not None:
+                    return {"refused": refused}
         except GuestError:
             job_environment.drop(RUNS / run_id)
             write_json(RUNS / run_id / "exit", {"code": 1, "ended_at": time.time()})
             raise
     return {"id": run_id, "existing": False}
+
+
+def _submit(run: Path, slurm: SlurmRequest, folder: Path) -> Refusal | None:
+    """Hand a run to Slurm; why it refuses, and then nothing of the run is left."""
+    from ..slurm.submission import NotTaken, submit
+
+    try:
+        submit(run, {**slurm, "folder": str(folder)})
+    except NotTaken as error:
+        snapshot.discard(run)
+        shutil.rmtree(run, ignore_errors=True)
+        return error.refusal
+    return None
+
+
+def alive_runs() -> set[str]:
+    """The runs that go on: in a session here, or in Slurm's queue."""
+    if not (STATE / "slurm").is_dir():
+        return sessions()
+    from ..slurm import queue  # only where a job was ever handed to Slurm
+
+    return sessions() | queue.alive(run_directories())
 
 
 def _new_directory(request: StartRequest) -> str:
@@ -106,6 +136,13 @@ def facts(directory: Path, alive: set[str]) -> RunRecord:
     `alive` must have been read before: a session that ended meanwhile has written its `exit`.
     """
     spec = read_json(directory / "spec.json") or {}
+    job = None
+    if (directory / "slurm.json").exists():
+        from ..slurm import queue
+
+        if directory.name not in alive:
+            queue.settle(directory)
+        job = queue.job_of(directory)
     try:
         log_bytes = (directory / "log").stat().st_size
     except OSError:
@@ -120,12 +157,13 @@ def facts(directory: Path, alive: set[str]) -> RunRecord:
         "session": directory.name in alive,
         "log_bytes": log_bytes,
         "now": time.time(),
+        "slurm": job,
     }
 
 
 def listing(request: ProjectRequest) -> RunsReply:
     """Every run of a project that is on this VM."""
-    alive = sessions()
+    alive = alive_runs()
     found = [facts(directory, alive) for directory in run_directories()]
     project = request["project"]
     return {"runs": [run for run in found if run["spec"].get("project") in (project, None)]}
@@ -136,14 +174,26 @@ def cancel(request: RunRequest) -> CancelReply:
     directory = RUNS / Path(request["id"]).name
     if not directory.is_dir():
         raise GuestError("not_found", f"There is no run {request['id']}.", "vmctl ps")
-    already = (directory / "exit").exists() or directory.name not in sessions()
+    already = (directory / "exit").exists() or directory.name not in alive_runs()
     if not already:
         (directory / "cancel").touch(mode=0o600)
         _terminate(directory)
-    return {"already": already, "run": facts(directory, sessions())}
+    return {"already": already, "run": facts(directory, alive_runs())}
 
 
 def _terminate(directory: Path) -> None:
+    if (directory / "slurm.json").exists():
+        from ..slurm.submission import cancel as cancel_job
+
+        cancel_job(directory)
+    else:
+        _end_session(directory)
+    if not (directory / "exit").exists():  # its runner died before it could write
+        record = {"code": 143, "cancelled": True, "ended_at": time.time()}
+        write_json(directory / "exit", record)
+
+
+def _end_session(directory: Path) -> None:
     for pid in tmux.processes(directory.name):
         try:
             os.kill(pid, signal.SIGTERM)
@@ -155,6 +205,3 @@ def _terminate(directory: Path) -> None:
             break
         time.sleep(0.05)
     tmux.end_session(directory.name)
-    if not (directory / "exit").exists():  # its runner died before it could write
-        record = {"code": 143, "cancelled": True, "ended_at": time.time()}
-        write_json(directory / "exit", record)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +9,8 @@ from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
 from vmctl.config import JobSettings, Project
-from vmctl.domain.command import command
-from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
-from vmctl.domain.events import Info, Output, RunStarted, Started, Story, Warned
-from vmctl.domain.guest_replies import unexpected_reply
+from vmctl.domain.errors import Conflict, NotFound
+from vmctl.domain.events import Info, RunStarted, Started, Story, Warned
 from vmctl.domain.names import find_nearest
 from vmctl.domain.runs.run import (
     RunFacts,
@@ -27,20 +23,14 @@ from vmctl.domain.runs.run import (
     running_first,
     view,
 )
-from vmctl.guest.protocol import CANCEL, FOLLOW, RUNS, START, TMUX
-from vmctl.ssh import rpc
-from vmctl.ssh.processes import end_process
-from vmctl.ssh.remote_output import tail_of
-from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.base.agreements import Agree, values_for
-from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
-from vmctl.workflows.runs.setup import prepare_machine
-from vmctl.workflows.session.reconnect import Reconnector
+from vmctl.workflows.runs.backend import RunBackend, open_backend
 from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
-    from vmctl.guest.protocol import FollowRequest, ProjectRequest, RunRequest, StartRequest
+    from vmctl.domain.settings.target_settings import SlurmSettings
+    from vmctl.guest.protocol import StartRequest
 
 NOT_FOUND = 127  # a shell's exit code for a program that is not there
 SESSION_GAP_S = 0.5
@@ -68,38 +58,32 @@ def run(
     detach: bool = False,
     *,
     agree: Agree | None = None,
+    slurm: SlurmSettings | None = None,
     clock: Clock | None = None,
 ) -> Story[RunResult]:
-    """Start a job in tmux and follow it to its end; closing the story leaves it running.
+    """Start a job and follow it to its end; closing the story leaves it running.
 
     The very same run that goes on already is followed instead of started twice. `agree` is asked
-    before variables that look like secrets are passed on for the first time.
+    before variables that look like secrets are passed on for the first time; `slurm` is what the
+    command line asks of a cluster.
     """
     clock = clock or Clock()
-    settings = job_named(project, job)
+    settings = own_script(project, job) or job_named(project, job)
     values = yield from values_for(project, settings, agree)
     session = yield from connect(project, clock=clock)
-    request = _request(project, settings, args, values)
-    if session.stops_at is not None:  # the VM's watchdog warns the run by it
-        request["stops_at"] = session.stops_at.timestamp()
-    started = rpc.call(session.ssh, START, request)
-    if "unprepared" in started:
-        yield from prepare_machine(session.ssh, clock=clock)
-        started = rpc.call(session.ssh, START, request)
-    if "unprepared" in started:
-        raise unexpected_reply("start found nothing prepared right after set-up")
-    run_id = started["id"]
-    if started["existing"]:
+    backend = open_backend(project, session, clock)
+    run_id, existing = yield from backend.start(request_of(project, settings, args, values), slurm)
+    if existing:
         yield RunStarted(run_id, f"{run_id} is already running with these arguments")
     else:
-        yield RunStarted(run_id, f"Started {run_id}")
+        yield RunStarted(run_id, f"{backend.started} {run_id}")
     if session.stops_at is not None:
         yield _limit(session.stops_at, clock)
     if detach:
-        facts = _one(session.ssh, project, run_id)
+        facts = choose(backend.list_runs(), run_id)
     else:
-        facts = yield from _follow(project, session, run_id, True, clock)
-    lost_because = yield from why_lost(project, facts, clock)
+        facts = yield from backend.follow(run_id, wait=True)
+    lost_because = yield from backend.why_lost(facts)
     return _result(project, facts, session, lost_because)
 
 
@@ -113,104 +97,55 @@ def logs(
     """What a run has written so far; with `follow`, on until it ends."""
     clock = clock or Clock()
     session = yield from connect(project, clock=clock)
-    chosen = choose(_facts(session.ssh, project), wanted)
-    facts = yield from _follow(project, session, chosen.id, follow, clock)
-    lost_because = yield from why_lost(project, facts, clock)
+    backend = open_backend(project, session, clock)
+    chosen = choose(backend.list_runs(), wanted)
+    facts = yield from backend.follow(chosen.id, wait=follow)
+    lost_because = yield from backend.why_lost(facts)
     if lost_because and not follow:
         yield Warned(f"The run {facts.id} was lost. {lost_because} Again: vmctl run {facts.job}")
     return _result(project, facts, session, lost_because)
-
-
-def _follow(
-    project: Project, session: Session, run_id: str, wait: bool, clock: Clock
-) -> Story[RunFacts]:
-    """The log from its start; after a lost link it goes on at the byte where it broke off."""
-    reconnector = Reconnector(project, clock, notice=Warned)
-    offset, idle_since = 0, None
-    while True:
-        before, opened_at = offset, float("inf")
-        request: FollowRequest = {"id": run_id, "offset": offset, "wait": wait}
-        try:
-            process = rpc.stream(session.ssh, FOLLOW, request)
-            opened_at = clock.monotonic()
-            try:
-                assert process.stdout is not None
-                while data := os.read(process.stdout.fileno(), 1 << 16):
-                    offset += len(data)
-                    yield Output(data)
-                facts = _last_facts(session.ssh, process)
-            finally:
-                end_process(process)
-            if observe(facts).is_over or not wait:
-                return facts
-            # no session yet: it comes in a moment, or the run is lost
-            if offset > before or idle_since is None:
-                idle_since = clock.monotonic()
-            elif clock.monotonic() - idle_since > SESSION_LIMIT_S:
-                raise TimedOut(
-                    f"The VM reports {run_id} as running, but ended its log.",
-                    hint=f"Check it: vmctl ps, vmctl logs {run_id}",
-                )
-            clock.sleep(SESSION_GAP_S)
-        except Unreachable as error:
-            progressed = offset > before or clock.monotonic() - opened_at > STEADY_S
-            yield from reconnector.connection_lost(error, progressed=progressed)
-            try:  # while the VM cannot be reached, the old connection is kept to try
-                session = (yield from reconnector.session(verify=True)) or session
-            except (NotFound, Conflict) as missing:  # a run does not outlive its VM
-                why = yield from why_gone(project, clock)
-                raise gone_with_its_vm(run_id, why) from missing
-
-
-def _last_facts(ssh: OpenSSH, process: subprocess.Popen[bytes]) -> RunFacts:
-    """The follower's final reply, which comes after the whole log."""
-    errors, code = tail_of(process)
-    if code == 0:
-        word = rpc.parse_last_reply(FOLLOW, "run", errors)
-        if word is not None:
-            return RunFacts.parse(word["run"])
-    raise rpc.explain_end(ssh, code, errors)
 
 
 # -- the others ------------------------------------------------------------------------------
 
 
 def ps(project: Project) -> list[RunView]:
-    """The runs on the VM, the newest first."""
-    return [view(facts) for facts in newest_first(_facts(connect_quietly(project), project))]
+    """The runs of the project, the newest first."""
+    return [view(facts) for facts in newest_first(_backend(project).list_runs())]
 
 
 def attach(project: Project, wanted: str | None = None) -> int:
-    """Enter a run's tmux session with this terminal; Ctrl-B D leaves it running."""
-    vm = connect_quietly(project)
-    facts = running_first(_facts(vm, project), wanted)
+    """Enter a run with this terminal; leaving it lets it run."""
+    backend = _backend(project)
+    facts = running_first(backend.list_runs(), wanted)
     if observe(facts).is_over:
         raise Conflict(
             f"{facts.id} has ended ({observe(facts)}).", hint=f"Read it: vmctl logs {facts.id}"
         )
-    line = command(*TMUX, "attach-session", "-t", f"={facts.id}")
-    code = vm.interactive(line, tty=True)
-    if code == NOT_FOUND:
-        raise Conflict(
-            f"tmux is not installed there, so {facts.id} cannot be entered.",
-            hint=f"Follow it: vmctl logs -f {facts.id}",
-        )
-    return code
+    return backend.attach(facts)
 
 
 def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
     """End a run: SIGTERM first, so that it can save; one that has ended is not an error."""
     session = yield from connect(project, clock=clock)
-    facts = running_first(_facts(session.ssh, project), wanted)
+    backend = open_backend(project, session, clock or Clock())
+    facts = running_first(backend.list_runs(), wanted)
     if not observe(facts).is_over:
         yield Started("cancel", f"Stopping {facts.id}, giving it time to save")
-    request: RunRequest = {"id": facts.id}
-    reply = rpc.call(session.ssh, CANCEL, request)
-    facts = RunFacts.parse(reply["run"])
-    return CancelResult(facts.id, facts.job, str(observe(facts)), bool(reply["already"]))
+    facts, already = backend.cancel(facts.id)
+    return CancelResult(facts.id, facts.job, str(observe(facts)), already)
 
 
 # -- small things ----------------------------------------------------------------------------
+
+
+def own_script(project: Project, word: str) -> JobSettings | None:
+    """A batch script of the user's own that `run` is given in the place of a job."""
+    if project.target is None or project.target.kind != "slurm":
+        return None
+    from vmctl.workflows.runs.slurm_backend import is_own_script
+
+    return JobSettings(word, f"sbatch {word}") if is_own_script(project, word) else None
 
 
 def job_named(project: Project, name: str) -> JobSettings:
@@ -229,7 +164,7 @@ def job_named(project: Project, name: str) -> JobSettings:
     raise NotFound(f"There is no job '{name}' in vmctl.toml.", hint=hint)
 
 
-def _request(
+def request_of(
     project: Project, job: JobSettings, args: Sequence[str], values: Mapping[str, str]
 ) -> StartRequest:
     """The run's spec; values of the environment travel in it, never in a command line."""
@@ -245,19 +180,13 @@ def _request(
     }
 
 
-def _facts(ssh: OpenSSH, project: Project) -> list[RunFacts]:
-    request: ProjectRequest = {"project": project.name}
-    reply = rpc.call(ssh, RUNS, request)
-    return [RunFacts.parse(found) for found in reply["runs"]]
-
-
-def _one(ssh: OpenSSH, project: Project, run_id: str) -> RunFacts:
-    return choose(_facts(ssh, project), run_id)
+def _backend(project: Project) -> RunBackend:
+    return open_backend(project, Session(connect_quietly(project)), Clock())
 
 
 def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
     """The runs on the VM that have ended, with what it cost meanwhile."""
-    runs = _facts(connect_quietly(project), project)
+    runs = _backend(project).list_runs()
     found = [_paid(project, facts, usd_per_hour) for facts in runs]
     return [run for run in found if run is not None]
 

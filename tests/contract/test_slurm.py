@@ -1,0 +1,217 @@
+"""A real Slurm cluster behind a login node: submitted, waited for, followed, ended, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.harness.eventually import eventually
+from tests.harness.laptop import Laptop, project
+from tests.harness.slurm import Slurm
+from tests.harness.sshd import Sshd
+from tests.harness.wire import processes_with
+
+TOML = """
+on = "alvis"
+[targets.alvis]
+kind = "slurm"
+host = "alvis"
+time = "0:10:00"
+[jobs.train]
+command = "python3 train.py"
+outputs = ["model.bin"]
+slurm = { gpus = "t4:1" }
+[jobs.tasks]
+command = "srun --ntasks=2 python3 waits.py"
+slurm = { tasks = 2 }
+[jobs.waits]
+command = "python3 waits.py"
+[jobs.again]
+command = "test -e saved && echo resumed || { trap 'touch saved; exit 0' TERM; sleep 600 & wait; }"
+slurm = { time = "0:06:00", resubmit = true, extra = ["--signal=B:TERM@358"] }
+[jobs.greedy]
+command = "sleep 60"
+slurm = { gpus = "t4:2", nodes = 1, extra = ["--exclusive"] }
+[jobs.both]
+command = "python meet.py"
+slurm = { nodes = 2 }
+"""
+FILES = {
+    "train.py": "import os, sys; open('model.bin', 'w').write('weights')\n"
+    "print('trained', *sys.argv[1:], 'on GPU', os.environ['CUDA_VISIBLE_DEVICES'])",
+    "waits.py": "import os, signal, sys, time\n"
+    "def save(*_): print('saved by', os.environ.get('SLURM_PROCID'), flush=True); sys.exit(0)\n"
+    "signal.signal(signal.SIGTERM, save)\n"
+    "print('ready', flush=True)\n"
+    "while True: time.sleep(0.1)\n",
+    # the course's, but for its account
+    "course.sh": "#!/bin/bash\n#SBATCH --time=00:05:00\n#SBATCH --error=job.%J.err\n"
+    "#SBATCH --output=job.%J.out\n#SBATCH --gres=gpu:t4:1\n"
+    "module purge > /dev/null 2>&1\nsrun python3 train.py course\nexit 4\n",
+}
+
+
+@dataclass
+class Cluster:
+    """A cluster, its login node, and a laptop that works there."""
+
+    slurm: Slurm
+    login: Sshd
+    laptop: Laptop
+    folder: Path
+
+    def __call__(self, *words: str, code: int | None = 0) -> tuple[str, str]:
+        done = self.laptop(*words, cwd=self.folder, code=code)
+        return done.stdout, done.stderr
+
+    def run_state(self) -> str:
+        return str(self.laptop.json("ps", cwd=self.folder)[0]["state"])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    sockets = Path(tempfile.mkdtemp(prefix="vms", dir="/tmp"))
+    slurm = Slurm(folder / "slurm", sockets)
+    login = Sshd(folder / "login", sockets)
+    login.environ = slurm.environ
+    home = folder / "user"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    key = home / ".ssh" / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    login.authorized.write_text(Path(f"{key}.pub").read_text())
+    slurm.start()
+    login.start()
+    (home / ".ssh" / "config").write_text(
+        f"Host alvis\n HostName 127.0.0.1\n Port {login.port}\n User {login.user}\n"
+        f" IdentityFile {key}\n UserKnownHostsFile {home}/.ssh/known\n"
+    )
+    (home / ".ssh" / "known").write_text(f"[127.0.0.1]:{login.port} {login.host_key}\n")
+    extra = {"HOME": str(home), "XDG_RUNTIME_DIR": str(sockets), "VMCTL_LOCAL": "0"}
+    work = project(folder / "work", TOML, FILES)
+    made = Cluster(slurm, login, Laptop(folder / "vmctl", folder / "none", extra), work)
+    made("push", "--yes")
+    yield made
+    slurm.stop()
+    for note in (sockets / "vmctl").glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(note.read_text()), signal.SIGKILL)
+    login.power_off()
+    shutil.rmtree(sockets, ignore_errors=True)
+
+
+def test_a_job_is_submitted_followed_and_fetched(cluster: Cluster) -> None:
+    out, err = cluster("run", "train", "fast")
+    assert "trained fast on GPU 0\n" in out
+    assert "Submitted train-" in err
+    cluster("fetch", "model.bin")
+    assert (cluster.folder / "model.bin").read_text() == "weights"
+    (cluster.folder / "model.bin").unlink()
+    assert cluster.run_state() == "succeeded"
+
+
+def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
+    before = cluster.slurm("squeue", "-h")
+    out, _ = cluster("run", "--print-script", "--mem", "2G", "--module", "PyTorch/2.1", "train")
+    assert out.startswith("#!/bin/bash\n#SBATCH --job-name=train\n")
+    for line in ("--time=0:10:00", "--gres=gpu:t4:1", "--mem=2G", "--signal=B:TERM@300"):
+        assert f"#SBATCH {line}\n" in out
+    assert "module load PyTorch/2.1 " in out
+    assert cluster.slurm("squeue", "-h") == before
+
+
+def test_a_script_of_the_users_own_runs_as_it_is(cluster: Cluster) -> None:
+    _, err = cluster("run", "course.sh", code=4)
+    assert "failed with exit code 4" in err
+    assert "trained course on GPU 0\n" in cluster("logs")[0]
+    made = sorted(path.name for path in (cluster.login.home / "Workspace" / "work").glob("job.*"))
+    assert len(made) == 2, "its two files are where it wants them"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "hint"),
+    [
+        (["--gpus", "a100:1"], "no node with gpu a100:1; the most a node has is t4:2", "--gpus t4"),
+        (["--gpus", "t4:3"], "the most a node has is t4:2", "--gpus t4:2"),
+        (["--time", "1-00"], "more than the partition gpu allows: it gives 1:00:00", "--time 1:00"),
+        (["--partition", "gpus"], "no partition gpus; it has gpu, long", "--partition gpu"),
+        (["--nodes", "3"], "No node of the cluster has all", "--nodes 3"),
+        (["--mem", "64G"], "No node of the cluster has all", "--mem 64G"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_the_cluster_has(
+    cluster: Cluster, words: list[str], sentence: str, hint: str
+) -> None:
+    known = cluster.laptop.json("ps", cwd=cluster.folder)
+    _, err = cluster("run", *words, "train", code=2)
+    assert sentence in err
+    assert hint in err
+    assert cluster.laptop.json("ps", cwd=cluster.folder) == known, "nothing is left half done"
+
+
+@pytest.mark.parametrize(("job", "savers"), [("waits", ["0"]), ("tasks", ["0", "1"])])
+def test_cancel_lets_the_training_save(cluster: Cluster, job: str, savers: list[str]) -> None:
+    cluster("run", "--detach", job)
+    eventually(lambda: cluster("logs")[0].count("ready") == len(savers), "it runs")
+    out, _ = cluster("cancel", job)
+    assert "is cancelled" in out
+    log = cluster("logs")[0]
+    assert sorted(re.findall(r"saved by (\w+)", log)) == savers
+    eventually(lambda: cluster.slurm("squeue", "-h") == "", "it left the queue")
+
+
+def test_a_run_goes_on_in_a_next_job_when_its_time_is_up(cluster: Cluster) -> None:
+    out, _ = cluster("run", "again")
+    assert "the run goes on in a next job" in out
+    assert out.endswith("resumed\n")
+    assert cluster.run_state() == "succeeded"
+
+
+def test_a_waiting_job_says_why_and_leaves_the_queue_on_cancel(cluster: Cluster) -> None:
+    blockers = [cluster.slurm("sbatch", "--parsable", "--exclusive", "-o", "/dev/null",
+                              "--wrap", "sleep 60") for _ in range(2)]  # fmt: skip
+    eventually(lambda: cluster.slurm("squeue", "-h", "-t", "R").count("\n") == 2, "both nodes busy")
+    try:
+        cluster("run", "--detach", "greedy")
+        assert cluster.run_state() == "pending"
+        cluster("cancel", "greedy")
+        assert cluster.run_state() == "cancelled"
+    finally:
+        cluster.slurm("scancel", *(one.strip() for one in blockers))
+    eventually(lambda: cluster.slurm("squeue", "-h") == "", "an empty queue")
+
+
+def test_a_job_that_slurm_ended_is_lost_with_its_reason(cluster: Cluster) -> None:
+    cluster("run", "--detach", "waits")
+    eventually(lambda: "ready" in cluster("logs")[0], "it runs")
+    run_id = cluster.laptop.json("ps", cwd=cluster.folder)[0]["id"]
+    for pid in processes_with(b"-ISB", run_id.encode()):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: cluster.slurm("squeue", "-h") == "", "it left the queue")
+    eventually(lambda: cluster.run_state() == "lost", "vmctl has seen it")
+    eventually(lambda: "Its batch script failed" in cluster("logs")[1], "Slurm has said why")
+
+
+def test_a_queue_that_does_not_answer_loses_no_run(cluster: Cluster) -> None:
+    cluster("run", "--detach", "waits")
+    eventually(lambda: "ready" in cluster("logs")[0], "it runs")
+    conf = cluster.slurm.conf
+    away = conf.with_name("away")
+    conf.rename(away)
+    try:
+        (cluster.login.home / ".vmctl" / "slurm" / "queue.json").unlink()
+        assert cluster.run_state() == "running"
+    finally:
+        away.rename(conf)
+    (cluster.login.home / ".vmctl" / "slurm" / "queue.json").unlink()
+    cluster("cancel", "waits")

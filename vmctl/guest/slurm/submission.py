@@ -1,0 +1,174 @@
+"""Handing a run to Slurm, and ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import time
+from pathlib import Path
+
+from ..paths import ensure
+from ..protocol import GuestError
+from ..records import read_json, write_bytes, write_json
+from . import queue
+
+TYPE_CHECKING = False  # typing is not imported: every start is waited for
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..protocol import Refusal, SlurmRequest
+
+SCRIPT = "batch.sh"
+CANCEL_S = 30.0
+STEP_S = 0.2
+
+
+class NotTaken(Exception):
+    """sbatch does not take the job; `refusal` is what it and the cluster say."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal["stderr"])
+        self.refusal = refusal
+
+
+def submit(run: Path, request: SlurmRequest) -> None:
+    """Ask whether the script would be taken, then submit it; raises NotTaken.
+
+    The job's comment names the run: should we be killed right here, the queue still knows it.
+    """
+    own = bool(request.get("own"))
+    script = run / (Path(request.get("name") or SCRIPT).name if own else SCRIPT)
+    write_bytes(script, request["script"].encode(), mode=0o700)
+    place = request["folder"] if own else str(Path.home())
+    words = [f"--comment={queue.MARK}{run.name}", f"--chdir={place}", *request.get("options", [])]
+    ensure(queue.FOLDER)
+    tried = queue.run_slurm("sbatch", "--test-only", *words, str(script), run.name)
+    if tried[0] != 0:
+        raise NotTaken(_refusal(tried[2]))
+    if request.get("time"):  # sbatch may take a job that then waits for ever
+        offered = _refusal("Requested time limit is invalid")
+        name = request.get("partition") or offered["default"]
+        limit = (offered["partitions"].get(name) or {}).get("time", "")
+        if seconds(request["time"]) > seconds(limit):
+            raise NotTaken(offered)
+    write_json(run / "slurm.json", {"own": own})
+    code, out, err = queue.run_slurm("sbatch", "--parsable", *words, str(script), run.name)
+    job_id = out.strip().splitlines()[-1].partition(";")[0] if out.strip() else ""
+    if code != 0 or not job_id.isdigit():
+        raise NotTaken(_refusal(err or out))
+    record = {"own": own, "job_id": job_id, "submitted_at": time.time()}
+    write_json(run / "slurm.json", record)
+    if own:
+        _lead_log(run, job_id)
+    queue.jobs(fresh=True)
+
+
+def seconds(text: str) -> float:
+    """A time of Slurm's (minutes, M:S, H:M:S, D-H, D-H:M:S) in seconds; "infinite" is."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not found:
+        return float("inf")
+    days, *rest = found.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is not None:  # hours first
+        hours, minutes, secs = (*parts, 0, 0)[:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + secs
+    if len(parts) == 1:
+        return parts[0] * 60.0
+    hours, minutes, secs = (0, 0, *parts)[-3:]
+    return (hours * 60 + minutes) * 60 + secs
+
+
+def _lead_log(run: Path, job_id: str) -> None:
+    """The log of a script of the user's own is the file that Slurm writes."""
+    _, text, _ = queue.run_slurm("scontrol", "-o", "show", "job", job_id)
+    found = re.search(r"\bStdOut=(\S+)", text)
+    if found:
+        name = re.search(r"\bJobName=(\S+)", text)
+        file = expand(found[1], job_id, name[1] if name else "")
+        (run / "log").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(file).touch()
+        (run / "log").symlink_to(file)
+
+
+def expand(pattern: str, job_id: str, name: str) -> str:
+    """A file name with sbatch's own signs, as far as they are known before the job starts."""
+    known = {"j": job_id, "J": job_id, "A": job_id, "x": name, "u": getpass.getuser(), "%": "%"}
+
+    def replace(found: re.Match[str]) -> str:
+        width, sign = found.groups()
+        return known[sign].rjust(int(width or 0), "0") if sign in known else found[0]
+
+    return re.sub(r"%(\d*)([A-Za-z%])", replace, pattern)
+
+
+def _refusal(stderr: str) -> Refusal:
+    """What sbatch says, and what the cluster offers."""
+    user = getpass.getuser()
+    code, text, _ = queue.run_slurm(
+        "sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account"
+    )
+    lines = text.splitlines() if code == 0 else []
+    accounts = sorted({line.strip() for line in lines if line.strip()})
+    partitions: dict[str, Any] = {}
+    default = ""
+    _, text, _ = queue.run_slurm("sinfo", "-h", "-o", "%P|%l|%G|%D")
+    for line in text.splitlines():
+        cells = line.split("|")
+        if len(cells) != 4:
+            continue
+        name = cells[0].rstrip("*")
+        default = name if cells[0].endswith("*") else default
+        known = partitions.setdefault(name, {"time": cells[1], "gres": [], "nodes": 0})
+        known["gres"].append(cells[2])
+        known["nodes"] += int(cells[3]) if cells[3].isdigit() else 0
+    return {
+        "stderr": stderr[-2000:],
+        "accounts": accounts[:100],
+        "partitions": partitions,
+        "default": default,
+    }
+
+
+def cancel(run: Path) -> None:
+    """End a job: SIGTERM to what it runs, so that it can save, then Slurm's own end.
+
+    One that still waits just leaves the queue.
+    """
+    found = (queue.jobs(fresh=True) or {}).get(run.name)
+    if found is None:
+        return
+    job_id, record = found["job_id"], read_json(run / "slurm.json") or {}
+    if found["state"] != "PENDING" and not record.get("own"):
+        queue.run_slurm("scancel", "--batch", "--signal=TERM", job_id)
+        limit = time.monotonic() + CANCEL_S
+        while time.monotonic() < limit and not (run / "exit").exists():
+            time.sleep(STEP_S)
+    code, _, err = queue.run_slurm("scancel", job_id)
+    if code != 0 and "Invalid job id" not in err and not (run / "exit").exists():
+        raise GuestError("failed", f"scancel failed: {err.strip()[-300:]}")
+    queue.jobs(fresh=True)
+
+
+def note_start(run: Path) -> None:
+    """Inside the job: its number, which a killed submission may not have noted."""
+    record = read_json(run / "slurm.json") or {}
+    job_id = os.environ.get("SLURM_JOB_ID", "")
+    if job_id and record.get("job_id") != job_id:
+        write_json(run / "slurm.json", {**record, "job_id": job_id})
+
+
+def resubmit(run: Path) -> bool:
+    """Inside a job that its time limit ends: hand the same run to Slurm again."""
+    record = read_json(run / "slurm.json") or {}
+    words = [f"--comment={queue.MARK}{run.name}", f"--chdir={Path.home()}"]
+    code, out, _ = queue.run_slurm("sbatch", "--parsable", *words, str(run / SCRIPT), run.name)
+    job_id = out.strip().partition(";")[0]
+    if code != 0 or not job_id.isdigit():
+        return False
+    times = int(record.get("restarts") or 0) + 1
+    write_json(run / "slurm.json", {**record, "job_id": job_id, "restarts": times})
+    return True

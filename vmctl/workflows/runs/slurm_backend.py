@@ -1,0 +1,140 @@
+"""Runs in a cluster's queue: a batch script is made, tried, submitted, waited for and followed."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from vmctl.config import Project
+from vmctl.domain.command import command
+from vmctl.domain.errors import Conflict, Unreachable
+from vmctl.domain.events import Advanced, Info, Started, Story
+from vmctl.domain.runs.run import RunFacts, RunState, observe
+from vmctl.domain.settings.target_settings import SlurmSettings
+from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command, resource_options
+from vmctl.domain.slurm.job_state import end_hint, end_text, reason_text
+from vmctl.domain.slurm.refusal import explain_refusal, parse_gres
+from vmctl.ssh import rpc
+from vmctl.workflows.runs.backend import MachineBackend
+
+if TYPE_CHECKING:
+    from vmctl.guest.protocol import StartRequest
+
+FIRST_LOOK_S = 1.0  # many jobs start at once: then nothing is said of waiting
+POLL_S = 5.0  # the cluster's queue is asked no more often
+
+
+def resources(project: Project, job: str, flags: SlurmSettings | None) -> SlurmSettings:
+    """What a job asks of the cluster: the command line's, else the job's, else the target's."""
+    assert project.target is not None
+    found = project.target.slurm
+    if job in project.jobs:
+        found = project.jobs[job].slurm.under(found)
+    return (flags or SlurmSettings()).under(found)
+
+
+def script_of(project: Project, job: str, flags: SlurmSettings | None = None) -> str:
+    """The batch script that `run` would submit."""
+    assert project.target is not None
+    name = rpc.library_name()
+    slurm = resources(project, job, flags)
+    return batch_script(BatchJob(job, slurm, name, project.target.workspace))
+
+
+class SlurmBackend(MachineBackend):
+    """Runs that the helpers on the login node hand to Slurm; they live on the shared disk."""
+
+    started = "Submitted"
+    _said = ""  # why it waits, as it was said last
+
+    def start(self, request: StartRequest, slurm: SlurmSettings | None) -> Story[tuple[str, bool]]:
+        """Try it (sbatch --test-only), then submit; raises what the cluster refuses, in words."""
+        wanted = resources(self.project, request["job"], slurm)
+        own = is_own_script(self.project, request["job"])
+        if own:
+            script = (self.project.root / request["job"]).read_text(encoding="utf-8")
+            options = resource_options(slurm or SlurmSettings())
+            name = PurePosixPath(request["job"]).name
+            request["slurm"] = {"script": script, "own": True, "name": name, "options": options}
+        else:
+            request["command"] = node_command(request["command"], wanted)
+            request["slurm"] = {
+                "script": script_of(self.project, request["job"], slurm),
+                "own": False,
+                "nodes": wanted.nodes or 1,
+                "resubmit": wanted.resubmit,
+                "time": wanted.time or "",
+                "partition": wanted.partition or "",
+            }
+        yield Started("submit", f"Submitting {request['job']}")
+        started = yield from self._start(request)
+        if "refused" in started:
+            raise explain_refusal(started["refused"]["stderr"], wanted, _facts(started["refused"]))
+        return started["id"], started["existing"]
+
+    def until_readable(self, stream: IO[bytes], run_id: str, offset: int) -> Story[None]:
+        """Until the log goes on; before its first byte, why the job waits."""
+        while not select.select([stream], [], [], 0 if offset else FIRST_LOOK_S)[0]:
+            if offset:
+                return  # the read itself waits
+            with contextlib.suppress(Unreachable):  # the stream notices it, too
+                facts = next((run for run in self.list_runs() if run.id == run_id), None)
+                text = pending_text(facts) if facts else ""
+                is_waiting = facts is not None and observe(facts) is RunState.PENDING
+                if is_waiting and text != self._said:
+                    yield Info(text)
+                    self._said = text
+            yield Advanced("queue")
+            if select.select([stream], [], [], POLL_S)[0]:
+                return
+
+    def attach(self, facts: RunFacts) -> int:
+        """A shell on the run's first node, inside its job."""
+        if observe(facts) is RunState.PENDING:
+            raise Conflict(
+                f"{facts.id} has not started yet. {pending_text(facts)}", hint="vmctl ps"
+            )
+        line = command("srun", f"--jobid={facts.job_id}", "--overlap", "--pty", "bash", "-l")
+        return self.session.ssh.interactive(command("bash", "-lc", str(line)), tty=True)
+
+    def why_lost(self, facts: RunFacts) -> Story[str]:
+        """See RunBackend: by Slurm's own state of the job."""
+        yield from ()
+        if observe(facts) is not RunState.LOST:
+            return ""
+        why = end_text(facts.queue_state) or "Slurm ended its job."
+        hint = end_hint(facts.queue_state)
+        return f"{why} {hint}." if hint else why
+
+
+def is_own_script(project: Project, job: str) -> bool:
+    """Whether the word names a batch script of the user's in the project, not a job."""
+    path = PurePosixPath(job)
+    inside = not path.is_absolute() and ".." not in path.parts
+    return job not in project.jobs and inside and (project.root / job).is_file()
+
+
+def pending_text(facts: RunFacts) -> str:
+    """Why it waits, and until when."""
+    start = ""
+    if facts.expected_start:
+        at = datetime.fromtimestamp(facts.expected_start).astimezone()
+        start = f" Expected to start at {at:%H:%M on %d %b}."
+    return f"Job {facts.job_id} waits: {reason_text(facts.reason)}.{start}"
+
+
+def _facts(refused: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cluster says of itself, as `explain_refusal` reads it."""
+    partitions = {
+        name: {
+            "time": found["time"],
+            "nodes": found["nodes"],
+            "gpus": {k: n for gres in found["gres"] for k, n in parse_gres(gres).items()},
+        }
+        for name, found in refused["partitions"].items()
+    }
+    return {**refused, "partitions": partitions}

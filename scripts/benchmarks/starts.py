@@ -37,7 +37,7 @@ def row_start(bench: Bench, machines: Trees) -> None:
         return lambda: bench.processor(argv, cwd=machine.folder)
 
     title("processor time")
-    times = in_turn({name: contestant(argv) for name, argv in commands.items()}, 3 * bench.runs)
+    times = in_turn({name: contestant(argv) for name, argv in commands.items()}, 5 * bench.runs)
     show(times, BARE)
     bare = times[BARE].least
     for name in list(commands)[1:4]:

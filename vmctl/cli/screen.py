@@ -7,7 +7,6 @@ Results go to standard output, everything on the way to standard error, so that
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -234,7 +233,7 @@ class Screen:
         lines = [list(headings), *([visible(cell, keep="") for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         total = sum(widths) + 2 * (len(widths) - 1)
-        if sys.stdout.isatty() and total > shutil.get_terminal_size().columns:
+        if sys.stdout.isatty() and total > _columns():
             self._records(lines)
             return
         for number, line in enumerate(lines):
@@ -252,3 +251,10 @@ class Screen:
             for heading, cell in zip(headings, row, strict=True):
                 if cell:
                     terminal.line(Styled(heading.ljust(width), BOLD), f"  {cell}".rstrip())
+
+
+def _columns() -> int:
+    """Of the terminal."""
+    from shutil import get_terminal_size  # it brings packers along, which a push does without
+
+    return get_terminal_size().columns

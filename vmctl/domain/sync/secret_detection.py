@@ -12,6 +12,8 @@ from itertools import pairwise
 HEAD_BYTES = 4096  # of a file are enough to tell
 LARGEST_BYTES = 1 << 16  # a larger file is no key
 
+# The patterns are compiled when they are first used: a push with nothing to do uses none.
+
 # -- files -------------------------------------------------------------------------------------
 
 _NAMES = frozenset({
@@ -35,16 +37,14 @@ _FOLDERS = ("/.ssh/", "/.gnupg/", "/.password-store/", "/.azure/", "/.config/gcl
 _PUBLIC_IN_FOLDERS = ("known_hosts", "known_hosts.old", "authorized_keys", "config")
 _EXAMPLES = (".example", ".sample", ".template", ".dist", ".defaults", ".test", ".tmpl")
 
-_PRIVATE_KEY = re.compile(
-    rb"^[ \t]*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-    rb"|^PuTTY-User-Key-File-|^AGE-SECRET-KEY-1",
-    re.MULTILINE,
+_PRIVATE_KEY = (
+    rb"(?m)^[ \t]*-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    rb"|^PuTTY-User-Key-File-|^AGE-SECRET-KEY-1"
 )
-_ACCOUNT = re.compile(
-    rb'"private_key"\s*:\s*"-----BEGIN|"type"\s*:\s*"(?:service_account|authorized_user)"'
+_ACCOUNT = (
+    rb'(?m)"private_key"\s*:\s*"-----BEGIN|"type"\s*:\s*"(?:service_account|authorized_user)"'
     rb"|^[ \t]*aws_secret_access_key[ \t]*=|^[^#;\n]*:_(?:authToken|password|auth)[ \t]*="
-    rb"|^[ \t]*machine\s+\S+\s+login\s+\S+\s+password\s",
-    re.MULTILINE,
+    rb"|^[ \t]*machine\s+\S+\s+login\s+\S+\s+password\s"
 )
 # what cannot begin like one of these; most files of a project do not have to be opened
 _HARMLESS = (
@@ -78,27 +78,26 @@ def may_begin_like_one(path: str, size: int) -> bool:
 
 def is_secret_head(head: bytes) -> bool:
     """Whether a file begins like a private key, or like a login to a service."""
-    return _PRIVATE_KEY.search(head) is not None or _ACCOUNT.search(head) is not None
+    return re.search(_PRIVATE_KEY, head) is not None or re.search(_ACCOUNT, head) is not None
 
 
 # -- variables ---------------------------------------------------------------------------------
 
-_WORDS = re.compile(
-    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|COOKIE"
-    r"|(?:^|_)(?:KEY|KEYS|PASS|PWD|AUTH|PAT|SESSION|DSN|CERT|SIGNATURE)(?:_|$)",
-    re.IGNORECASE,
+_WORDS = (
+    r"(?i)TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE|COOKIE"
+    r"|(?:^|_)(?:KEY|KEYS|PASS|PWD|AUTH|PAT|SESSION|DSN|CERT|SIGNATURE)(?:_|$)"
 )
 _FOLDER_NAMES = ("PWD", "OLDPWD")
-_VALUES = re.compile(
+_VALUES = (
     r"-----BEGIN "
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|sk_live_|rk_live_|xox[abprs]-|AKIA|ASIA|AIza"
     r"|ya29\.|eyJ[A-Za-z0-9_-]{8,}\.|npm_|pypi-|dop_v1_|SG\.)"
     r"|://[^/\s:@]*:[^/\s@]+@"  # a password in an address
     r"|(?i:[?&](?:[a-z-]*(?:token|key|secret|signature|password|credential)|sig|auth)=)"
 )
-_PLAIN = re.compile(r"(?:\d{1,6}|true|false|yes|no|on|off|none)?", re.IGNORECASE)
-_RANDOM = re.compile(r"[A-Za-z0-9_+=]{20,}")
-_HEX = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{32,}(?![0-9A-Fa-f])")
+_PLAIN = r"(?i)(?:\d{1,6}|true|false|yes|no|on|off|none)?"
+_RANDOM = r"[A-Za-z0-9_+=]{20,}"
+_HEX = r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{32,}(?![0-9A-Fa-f])"
 
 
 def is_secret_variable(name: str, value: str) -> bool:
@@ -106,14 +105,14 @@ def is_secret_variable(name: str, value: str) -> bool:
 
     A switch, a small number and nothing at all are none, whatever their name.
     """
-    if _PLAIN.fullmatch(value):
+    if re.fullmatch(_PLAIN, value):
         return False
-    if name not in _FOLDER_NAMES and _WORDS.search(name):
+    if name not in _FOLDER_NAMES and re.search(_WORDS, name):
         return True
     return (
-        _VALUES.search(value) is not None
-        or _HEX.search(value) is not None
-        or any(map(_is_random, _RANDOM.findall(value)))
+        re.search(_VALUES, value) is not None
+        or re.search(_HEX, value) is not None
+        or any(map(_is_random, re.findall(_RANDOM, value)))
     )
 
 

@@ -9,7 +9,6 @@ from vmctl.clock import Clock
 from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, HostKeyChanged, Unreachable
 from vmctl.domain.events import Event, Info, Story
-from vmctl.domain.runs.heartbeat import backoff_s
 from vmctl.workflows.session.session import Session, connect
 
 LINK_LOST_S = 600.0  # how long a transfer or a follower tries to reconnect
@@ -57,6 +56,8 @@ class Reconnector:
 
     def session(self, *, verify: bool = False) -> Story[Session | None]:
         """A new connection, after a moment; None where there is none yet."""
+        from vmctl.domain.runs.heartbeat import backoff_s  # a link that holds does without it
+
         self.clock.sleep(backoff_s(self._attempt))
         self._attempt += 1
         try:

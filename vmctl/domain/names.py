@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 
 # Accounts that images bring along: cloud-init copies their metadata keys for good, so a key
@@ -14,7 +13,7 @@ IMAGE_ACCOUNTS = frozenset({"root", "ubuntu", "debian", "admin", "centos", "jupy
 
 def slug(text: str, limit: int = 63) -> str:
     """Text as an RFC 1035 label: lower case letters, digits and '-', starting with a letter."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    plain = _ascii(text).lower()
     joined = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if joined and not joined[0].isalpha():
         joined = f"p-{joined}"
@@ -29,7 +28,7 @@ def owner_label(user: str) -> str:
 
 def posix_user(name: str) -> str:
     """A login name that every Linux image accepts; "vmctl" in place of the image's own accounts."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    plain = _ascii(name).lower()
     safe = re.sub(r"[^a-z0-9_-]+", "_", plain).strip("-")[:32]
     if safe and safe[0].isdigit():
         safe = f"_{safe}"[:32]
@@ -42,3 +41,12 @@ def find_nearest(word: str, known: Iterable[str]) -> str | None:
 
     close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return close[0] if close else None
+
+
+def _ascii(text: str) -> str:
+    """Its letters without accents, and what else of it is ASCII."""
+    if text.isascii():
+        return text
+    import unicodedata  # a megabyte of tables
+
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +23,8 @@ LINES = "\n\t"
 
 def is_control(sign: str) -> bool:
     """Whether a terminal would obey a character, or show nothing for it."""
+    import unicodedata  # a megabyte of tables
+
     return unicodedata.category(sign) in _HIDDEN and sign not in JOINERS
 
 

@@ -19,10 +19,8 @@ from vmctl.ssh.session.control_master import EXIT_S, program, words_of
 DAY_S = 86400.0
 STAMP = ".tidied"
 # a connection's own files, its spare sockets and their notes, and the logs of single commands
-_DIGEST = re.compile(
-    r"\.?([0-9a-f]{16})\.(?:s|lock|(?:conf|pid)(?:\.\d+\.\d+)?|\d+\.\d+(?:\.pid)?)"
-)
-_PASSING = re.compile(r"\d+\.\d+\.log|push-[0-9a-f]{16}\.lock")
+_DIGEST = r"\.?([0-9a-f]{16})\.(?:s|lock|(?:conf|pid)(?:\.\d+\.\d+)?|\d+\.\d+(?:\.pid)?)"
+_PASSING = r"\d+\.\d+\.log|push-[0-9a-f]{16}\.lock"
 
 
 def sweep_daily(now: Callable[[], float] = time.time) -> None:
@@ -44,9 +42,9 @@ def sweep(folder: Path, before: float) -> None:
     """Remove a connection's files and others' locks and logs that are all older than `before`."""
     groups: dict[str, list[Path]] = {}
     for path in folder.iterdir():
-        if found := _DIGEST.fullmatch(path.name):
+        if found := re.fullmatch(_DIGEST, path.name):
             groups.setdefault(found[1], []).append(path)
-        elif _PASSING.fullmatch(path.name):
+        elif re.fullmatch(_PASSING, path.name):
             groups[path.name] = [path]
     for paths in groups.values():
         with contextlib.suppress(OSError):  # another process sweeps, too
@@ -75,7 +73,7 @@ def close_all_for(alias: str) -> None:
 
 def _group(folder: Path, digest: str) -> Iterator[Path]:
     for path in folder.iterdir():
-        found = _DIGEST.fullmatch(path.name)
+        found = re.fullmatch(_DIGEST, path.name)
         if found and found[1] == digest:
             yield path
 

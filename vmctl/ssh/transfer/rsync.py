@@ -33,16 +33,24 @@ class Rsync:
     """One rsync that copies files below `root` to a folder of the VM.
 
     `folder` is below the VM's home, or absolute; it is made when missing. Where a file lies below
-    one of the `older` folders (relative to `folder`), only the difference to it travels.
+    one of the `older` folders (relative to `folder`), only the difference to it travels. Without
+    `is_shown` nobody looks at its progress, and rsync is not asked whether it tells it.
     """
 
     def __init__(
-        self, ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str, older: Sequence[str] = ()
+        self,
+        ssh: OpenSSH,
+        root: Path,
+        paths: Sequence[str],
+        folder: str,
+        older: Sequence[str] = (),
+        *,
+        is_shown: bool = True,
     ) -> None:
         self._ssh = ssh
         argv = [_rsync(), "-tzI", "--inplace", "--from0", "--files-from=-", "--stats"]
         argv += [f"--copy-dest={place}" for place in older]
-        if _speaks_info():
+        if is_shown and _speaks_info():
             argv += ["--info=progress2", "--no-human-readable"]
         shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
         argv += ["-e", shell, f"--rsync-path=mkdir -p {shlex.quote(folder)} && rsync"]
@@ -84,7 +92,7 @@ class SpeculativeRsync:
     ) -> None:
         self.paths = tuple(paths)
         self.stats: RsyncStats | None = None
-        self._rsync = Rsync(ssh, root, paths, folder, older)
+        self._rsync = Rsync(ssh, root, paths, folder, older, is_shown=False)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 

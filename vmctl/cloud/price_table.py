@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import Instance
@@ -47,7 +47,7 @@ class ZoneRow:
 @lru_cache(maxsize=1)
 def offers() -> tuple[Offer, ...]:
     """Every row of the table."""
-    file = resources.files("vmctl.data").joinpath("gpu_catalog.csv")
+    file = Path(__file__).parents[1] / "data" / "gpu_catalog.csv"
     with file.open("r", encoding="utf-8") as lines:
         return tuple(
             Offer(

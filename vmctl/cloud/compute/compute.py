@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.cloud.compute import requests, responses
 from vmctl.cloud.compute.operations import event_of, operation_of, power_event_of
@@ -16,7 +16,9 @@ from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType
-from vmctl.domain.money.ledger import POWER_CHANGES, OperationEvent
+
+if TYPE_CHECKING:
+    from vmctl.domain.money.ledger import OperationEvent
 
 
 class Compute(Transport):
@@ -174,6 +176,7 @@ class Compute(Transport):
 
     def system_events(self, instance: Instance) -> list[SystemEvent]:
         """What Google did to a VM without being asked, such as a Spot preemption."""
+
         kinds = " OR ".join(f'(operationType = "{kind}")' for kind in EVENTS)
         events = [
             event_of(item)
@@ -184,6 +187,8 @@ class Compute(Transport):
 
     def power_events(self) -> list[OperationEvent]:
         """Every operation that turned something on, off, or away; Google keeps two weeks' worth."""
+        from vmctl.domain.money.ledger import POWER_CHANGES  # for the bill only
+
         kinds = " OR ".join(f'(operationType = "{kind}")' for kind in POWER_CHANGES)
         events = [
             power_event_of(item)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmctl.cloud.compute.responses import last_part, time_of
 from vmctl.domain.google.api_errors import ApiError, classify
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
-from vmctl.domain.money.ledger import POWER_CHANGES, OperationEvent
+
+if TYPE_CHECKING:
+    from vmctl.domain.money.ledger import OperationEvent
 
 
 def operation_of(reply: Mapping[str, Any]) -> Operation:
@@ -38,6 +40,8 @@ def event_of(reply: Mapping[str, Any]) -> SystemEvent | None:
 
 def power_event_of(reply: Mapping[str, Any]) -> OperationEvent | None:
     """What an operation that ended well turned on, off, or away; None for any other."""
+    from vmctl.domain.money.ledger import POWER_CHANGES, OperationEvent  # for the bill only
+
     change = POWER_CHANGES.get(reply.get("operationType", ""))
     at = time_of(reply.get("endTime") or reply.get("insertTime"))
     done = reply.get("status") == "DONE" and "error" not in reply

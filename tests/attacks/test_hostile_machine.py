@@ -249,7 +249,7 @@ def test_who_only_says_that_he_is_at_work_is_given_up(machine: LocalMachine) -> 
     process = rpc.stream(machine, "fetch", {})
     assert process.stdout is not None
     with pytest.raises(TimedOut, match="does not finish"):
-        RemoteOutput(process.stdout.fileno()).line(100, limit_s=0.2)
+        RemoteOutput(process.stdout.fileno(), marked=True).line(100, limit_s=0.2)
     process.kill()
     process.communicate()
 

@@ -22,7 +22,8 @@ from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Event, Story
 from vmctl.domain.login.ssh_target import Target
-from vmctl.ssh.remote_output import exchange
+from vmctl.guest.protocol import REPLY
+from vmctl.ssh.remote_output import after_mark, exchange, without_noise
 from vmctl.ssh.session.openssh import COMMAND_S, OpenSSH, Result
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.session import reconnect
@@ -36,6 +37,7 @@ def say(record):
     sys.stdout.write(json.dumps(record) + "\\n"); sys.stdout.flush()
 def raw(data):
     sys.stdout.buffer.write(data); sys.stdout.buffer.flush()
+print("vmctl-begins-7d1f4c", flush=True)
 def lists(listing):
     data = zlib.compress(json.dumps(listing).encode())
     say({"listing": len(data)}); raw(data)
@@ -68,7 +70,7 @@ class LocalMachine(OpenSSH):
     def popen(self, command: str | Command) -> subprocess.Popen[bytes]:  # type: ignore[override]
         """Start a line as the login shell there would."""
         line = str(command)
-        words = ["sh", "-c", line]
+        words = ["sh", "-c", after_mark(line)]
         for end, program in self.lies.items():
             if line.endswith(end):
                 file = self.home / "lie.py"
@@ -100,7 +102,10 @@ class LocalMachine(OpenSSH):
             except BaseException:
                 process.kill()
                 raise
-        return Result(process.returncode, stdout, stderr)
+        own = without_noise(stdout)
+        if REPLY not in own and any(str(command).endswith(end) for end in self.lies):
+            own = b"%s%d\n%s" % (REPLY, len(own), own)
+        return Result(process.returncode, own, stderr)
 
 
 def local_project(root: Path) -> Project:

@@ -1,9 +1,13 @@
-"""Commands for the VM, built from argument lists; quoting happens here and nowhere else."""
+"""Commands for the machine, built from argument lists; quoting happens here and nowhere else."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+
+# what csh, fish or an old shell may change inside single quotes
+UNSAFE = frozenset("'\\!\n\r")
+LONGEST = 900  # bytes of a word that csh takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,21 @@ class Command:
 def command(*argv: str) -> Command:
     """`command("python", "train.py")`, the usual way to make one."""
     return Command(tuple(argv))
+
+
+def for_any_shell(line: str) -> str:
+    """A POSIX line as one that every login shell takes: bash, zsh, dash, fish, csh, tcsh.
+
+    The login shell only starts /bin/sh in its own place: what its start files set up to happen at
+    its end does not happen.
+    """
+    if not UNSAFE & set(line) and len(line) < LONGEST:
+        return f"exec /bin/sh -c '{line}'"
+    import base64
+
+    packed = base64.b64encode(line.encode("utf-8", "surrogateescape")).decode("ascii")
+    words = [packed[at : at + LONGEST] for at in range(0, len(packed), LONGEST)]
+    return f"""exec /bin/sh -c 'eval "$(printf %s "$@" | base64 -d)"' sh {" ".join(words)}"""
 
 
 def quote_path(path: str) -> str:

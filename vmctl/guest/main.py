@@ -77,7 +77,9 @@ def _main() -> int:
         kind = "disk_full" if error.errno in (28, 122) else "failed"
         return _report_error(kind, f"{error.strerror}{where}", "")
     if answer is not None:
-        sys.stdout.write(json.dumps(answer) + "\n")
+        text = json.dumps(answer).encode()
+        sys.stdout.buffer.write(b"%s%d\n%s\n" % (protocol.REPLY, len(text), text))
+        sys.stdout.flush()
     return 0
 
 

@@ -28,6 +28,13 @@ REFUSED = 96  # standard error ends with {"error": {"kind", "message", "hint"}}
 NOT_INSTALLED = 95
 BROKEN = 94  # it cannot be imported: a full disk or a power cut has cut a file short
 
+# A start file of the login shell may print, before anything of ours does or meanwhile.
+BEGIN = b"vmctl-begins-7d1f4c"  # a line: from here on the output is the command's own
+REPLY = b"vmctl-reply-7d1f4c "  # then a reply's length in bytes, a line end, the reply
+
+# in a job's command: it says itself where its arguments belong; else they follow its end
+TAKES_ARGUMENTS = r"\$(?:[@*1-9]|\{[@*1-9])"
+
 BEAT_S = 5.0  # a helper at work sends an empty line this often: silence is a fault
 
 TMUX = ("tmux", "-u", "-L", "vmctl", "-f", "/dev/null")  # a server of its own, not the user's

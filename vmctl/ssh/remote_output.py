@@ -16,9 +16,11 @@ from typing import IO
 
 from vmctl.domain.errors import IntegrityError, TimedOut
 from vmctl.domain.limits import PUSH_BYTES, REPLY_BYTES, SILENCE_S, WORK_LIMIT_S
+from vmctl.guest.protocol import BEGIN
 
 READ_BYTES = 1 << 18
 TAIL_BYTES = 1 << 20  # of standard error: the reason of a failure is at its end
+NOISE_BYTES = 1 << 20  # that a start file may print
 TAIL_S = 5.0  # for it to come, once everything else has
 
 
@@ -28,9 +30,12 @@ class RemoteOutput:
     Raises TimedOut where nothing comes for SILENCE_S, or no line for WORK_LIMIT_S.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, marked: bool = False) -> None:
+        """`marked`: what comes before BEGIN is a start file's noise, and dropped."""
         self.descriptor = descriptor
         self._rest = bytearray()
+        self._is_noise = marked
+        self.had_noise = False
         self.ended = False
         self.came = False  # whether anything has arrived
 
@@ -41,6 +46,10 @@ class RemoteOutput:
         """
         limit, looked = time.monotonic() + limit_s, 0
         while True:
+            if self._is_noise:
+                if not self._fill(limit):
+                    return b""
+                continue
             end = self._rest.find(b"\n", looked)
             if end > most or (end < 0 and len(self._rest) > most):
                 raise too_much(most)
@@ -61,6 +70,8 @@ class RemoteOutput:
 
     def some(self, most: int) -> bytes:
         """The next bytes, `most` at most; b"" at the end of the stream."""
+        while self._is_noise and self._fill(time.monotonic() + WORK_LIMIT_S):
+            pass
         if not self._rest and not self.ended:
             wait_for(self.descriptor, SILENCE_S)
             data = os.read(self.descriptor, min(READ_BYTES, most))
@@ -76,7 +87,7 @@ class RemoteOutput:
             self.take_in()
         while self._rest.startswith(b"\n"):
             del self._rest[:1]
-        return self.ended or b"\n" in self._rest
+        return self.ended or (not self._is_noise and b"\n" in self._rest)
 
     def take_in(self) -> None:
         """Read what has arrived, so that the program can go on reading what is sent to it."""
@@ -98,8 +109,42 @@ class RemoteOutput:
     def _take(self) -> bool:
         data = os.read(self.descriptor, READ_BYTES)
         self._rest += data
-        self.ended, self.came = not data, self.came or bool(data)
+        self.ended = not data
+        if self._is_noise:
+            self._drop_noise()
+        self.came = self.came or bool(self._rest)
         return bool(data)
+
+    def _drop_noise(self) -> None:
+        end = self._rest.find(BEGIN + b"\n")
+        if end >= 0:
+            self._is_noise, self.had_noise = False, end > 0
+            del self._rest[: end + len(BEGIN) + 1]
+        elif self.ended:
+            self._rest.clear()
+        elif len(self._rest) > NOISE_BYTES:
+            raise too_much(NOISE_BYTES)
+
+
+def after_mark(line: str) -> str:
+    """The line, which first says that it begins: what stands before that is a start file's."""
+    return f"echo {BEGIN.decode('ascii')}; {line}"
+
+
+def without_noise(output: bytes) -> bytes:
+    """What a line made by `after_mark` has written itself."""
+    before, mark, own = output.partition(BEGIN + b"\n")
+    return own if mark else before
+
+
+def skip_noise(descriptor: int) -> None:
+    """Read up to the end of BEGIN, not a byte further; all of a stream that has none."""
+    seen = b""
+    while not seen.endswith(BEGIN + b"\n"):
+        data = os.read(descriptor, 1)
+        if not data:
+            return
+        seen = (seen + data)[-len(BEGIN) - 1 :]
 
 
 def write_to(descriptor: int, data: bytes, output: RemoteOutput) -> None:

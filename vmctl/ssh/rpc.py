@@ -16,7 +16,7 @@ from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlErro
 from vmctl.domain.guest_replies import REFUSAL, checked, decoded, reply, unexpected_reply
 from vmctl.domain.login.ssh_target import VM_PLACE, GuestPlace
 from vmctl.domain.text import DISK_FULL_HINT, guest_error, last_lines
-from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED, WORKSPACES_VARIABLE
+from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED, REPLY, WORKSPACES_VARIABLE
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def call(ssh: OpenSSH, verb: Verb[Request, Reply], request: Request) -> Reply:
     """One request, one checked reply; a refusal on the VM is raised as the error it names."""
     line, data = verb_line(verb, ssh.target.place), json.dumps(request).encode() + b"\n"
     done = ssh.run(line, input=data, timeout_s=CALL_S)
-    if repair(ssh, done.code, done.stderr, replied=bool(done.stdout)):
+    if repair(ssh, done.code, done.stderr, replied=REPLY in done.stdout):
         done = ssh.run(line, input=data, timeout_s=CALL_S)
     return parse_reply(verb, done.code, done.stdout, done.stderr)
 
@@ -159,11 +159,23 @@ def parse_reply(verb: Verb[Any, Reply], code: int, stdout: bytes, stderr: bytes)
     if code != 0:
         raise explain_failure(code, stderr)
     try:
-        found = decoded(stdout)
+        found = decoded(own_reply(stdout))
     except ValueError as error:
         raise unexpected_reply(f"the reply to {verb} is not JSON, or too long") from error
     found_reply: Reply = reply(verb, found)
     return found_reply
+
+
+def own_reply(output: bytes) -> bytes:
+    """The reply in what came, whatever a start file or its children have written around it.
+
+    Raises ValueError where there is none.
+    """
+    _, mark, rest = output.rpartition(REPLY)
+    length, line_end, rest = rest.partition(b"\n")
+    if not (mark and line_end and length.isdigit()) or len(rest) < int(length):
+        raise ValueError("no reply")
+    return rest[: int(length)]
 
 
 def parse_last_reply(verb: Verb[Any, Reply], key: str, stderr: bytes) -> Reply | None:

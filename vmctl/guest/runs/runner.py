@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,15 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import RUNS, STATE, python_path, workspace
+from ..protocol import TAKES_ARGUMENTS
 from ..records import locked, read_json, write_json
 from . import job_environment, snapshot
 from .mirror import Mirror
 from .run_tree import RunTree, short
 
+SHELL = ("/bin/bash", "--noprofile", "--norc")  # a start file could move the job elsewhere
 GRACE_S = 10.0
 BEFORE_LIMIT_S = 240.0  # to save in before Slurm's time limit, which is announced 300 s ahead
 STEP_S = 0.1
 SYNC_S = 1.0
+SCRIPT_BYTES = 1 << 20
 RESERVED_BYTES = 512
 SYNC_SHARE = 30  # a look that takes long is taken less often: a thirtieth of the time at most
 
@@ -127,14 +131,32 @@ class Runner:
         shown = " ".join([line, *map(shlex.quote, words)])
         self._set_phase("running")
         self._write_line(f"running in {short(folder)}: {shown}")
-        script = f'{line} "$@"' if words else line
-        argv = ["/bin/bash", "-c", script, "job", *words]
+        takes_them = re.search(TAKES_ARGUMENTS, line)
+        script = f'{line} "$@"' if words and not takes_them else line
+        argv = [*SHELL, "-o", "pipefail", "-c", script, "job", *words]
         if int(self.slurm.get("nodes") or 1) > 1:
             from ..slurm.nodes import launcher, meeting_point
 
             argv = [*launcher(self.slurm["nodes"]), *argv]
             environment |= meeting_point()
-        return self._execute(argv, folder, environment)
+        code = self._execute(argv, folder, environment)
+        if code:
+            self._explain_line_ends(line, folder)
+        return code
+
+    def _explain_line_ends(self, line: str, folder: Path) -> None:
+        """A script with Windows' line ends fails in words that nobody understands."""
+        for word in line.split():
+            file = folder / word.strip("\"';|&()")
+            try:
+                data = file.read_bytes() if file.stat().st_size < SCRIPT_BYTES else b""
+            except (OSError, ValueError):
+                continue
+            if b"\r\n" in data and (data.startswith(b"#!") or file.suffix in (".sh", ".bash")):
+                self._write_line(
+                    f"{word} has Windows line ends (CRLF), which a shell takes for a part of its "
+                    f"words. Remove them: sed -i 's/\\r$//' {word}"
+                )
 
     def _environment(self) -> dict[str, str]:
         hidden = {"TMUX", "TMUX_PANE"}
@@ -162,12 +184,13 @@ class Runner:
                 return 0
             self._write_line(f"{label}: {step}")
             began = time.monotonic()
-            code = self._execute(["/bin/bash", "-c", step], folder, environment)
+            code = self._execute([*SHELL, "-c", step], folder, environment)
             if code == 0:
                 write_json(marker, {"step": step, "ended_at": time.time()})
                 self._write_line(f"{label}: done in {time.monotonic() - began:.1f} s")
             else:
                 self._write_line(f"{label} failed with exit code {code}: {step}")
+                self._explain_line_ends(step, folder)
         return code
 
     def _fingerprint(self, step: str, root: Path, folder: Path) -> str:

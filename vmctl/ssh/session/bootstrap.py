@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.domain.command import Command
+from vmctl.domain.command import Command, for_any_shell
 from vmctl.domain.errors import (
     AccessDenied,
     HostKeyChanged,
@@ -20,7 +20,7 @@ from vmctl.domain.errors import (
 from vmctl.domain.limits import REPLY_BYTES
 from vmctl.domain.login.ssh_target import Target
 from vmctl.ssh.identity.known_hosts import pinned
-from vmctl.ssh.remote_output import TAIL_BYTES, too_much
+from vmctl.ssh.remote_output import TAIL_BYTES, after_mark, too_much, without_noise
 from vmctl.ssh.session.port_probe import PortProbe
 from vmctl.ssh.session.remote import COMMAND_S, Result
 
@@ -130,7 +130,7 @@ class FabricConnection:
             raise TimedOut(f"A command on the VM took longer than {timeout_s:g} s.") from error
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
-        return Result(code, out, err)
+        return Result(code, without_noise(out), err)
 
     def stream(self, command: str | Command) -> _ChannelStream:
         """Start one command on the VM, while others may run, and read what it writes."""
@@ -145,7 +145,7 @@ class FabricConnection:
             raise self._unreachable(EOFError("closed"))
         try:
             channel = transport.open_session(timeout=TRY_S)
-            channel.exec_command(str(command))
+            channel.exec_command(for_any_shell(after_mark(str(command))))
         except (SSHException, OSError, EOFError) as error:
             raise self._unreachable(error) from error
         return channel

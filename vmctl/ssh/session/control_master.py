@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from vmctl.domain.command import for_any_shell
 from vmctl.domain.errors import NotFound, Unreachable
 from vmctl.domain.login.ssh_target import CONNECT_TIMEOUT_S, Endpoint, Target
 from vmctl.files import FileLock, atomic_write, find_program
@@ -44,9 +45,9 @@ class ControlMaster:
         _write_when_new(self.config, self.target.ssh_config(str(self.socket)))
 
     def argv(self, command: str | None, *, options: Sequence[str] = ()) -> list[str]:
-        """An ssh command line for this VM; `command` is one line for the login shell there."""
+        """An ssh command line for this machine; `command` is one POSIX line."""
         base = [program("ssh"), "-F", str(self.config), *options, self.target.alias]
-        return base if command is None else [*base, command]
+        return base if command is None else [*base, for_any_shell(command)]
 
     @property
     def inode(self) -> int:

@@ -14,7 +14,7 @@ from vmctl.domain.errors import AccessDenied, TimedOut, Unreachable
 from vmctl.domain.login.ssh_target import Endpoint
 from vmctl.domain.terminal import Sink, Sinks
 from vmctl.ssh.processes import end_process
-from vmctl.ssh.remote_output import exchange, tail_of
+from vmctl.ssh.remote_output import after_mark, exchange, tail_of, without_noise
 from vmctl.ssh.session.control_master import ONLY_THROUGH_MASTER, PROBE_S, ControlMaster, program
 from vmctl.ssh.session.mux_client import SSH_FAILED, MuxClient, SessionState
 from vmctl.ssh.session.remote import COMMAND_S, Result
@@ -58,6 +58,8 @@ class OpenSSH:
     only the address in `target` is tried. After any command `target` and `config_file` are the
     ones that answered.
     """
+
+    is_noisy = False  # whether a start file there prints, as far as is known
 
     def __init__(self, target: Endpoint, resolve: Resolve | None = None) -> None:
         self._master = ControlMaster(target)
@@ -118,9 +120,10 @@ class OpenSSH:
     def popen(self, command: str | Command) -> MuxClient:
         """Start a command on the VM with pipes on its three streams; the caller ends it.
 
-        Returns when the VM has confirmed it, one round trip later.
+        Returns when the VM has confirmed it, one round trip later. Its output begins with BEGIN,
+        which a start file's noise may precede (remote_output.skip_noise).
         """
-        return self._begin(str(command))
+        return self._begin(after_mark(str(command)))
 
     def stream(self, command: str | Command) -> _ProcessStream:
         """Start a command on the VM and read what it writes."""
@@ -137,7 +140,7 @@ class OpenSSH:
 
         Raises TimedOut, and IntegrityError where it says more than a helper ever does.
         """
-        with self._begin(str(command)) as process:
+        with self.popen(command) as process:
             try:
                 stdout, stderr = exchange(process, input or b"", timeout_s)
             except subprocess.TimeoutExpired as error:
@@ -153,7 +156,7 @@ class OpenSSH:
             words = process.ssh_output or stderr.decode("utf-8", "replace")
             raise self.target.failure(_last_words(words))
         self._alive_at = time.monotonic()
-        return Result(process.returncode, stdout, stderr)
+        return Result(process.returncode, without_noise(stdout), stderr)
 
     def interactive(
         self, command: str | Command | None, *, tty: bool, sinks: Sinks | None = None

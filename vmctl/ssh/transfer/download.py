@@ -99,7 +99,7 @@ class DownloadStream:
     def _begin(self) -> None:
         self._process = rpc.stream(self._ssh, self._verb, self._request)
         assert self._process.stdout is not None
-        self._output = RemoteOutput(self._process.stdout.fileno())
+        self._output = RemoteOutput(self._process.stdout.fileno(), marked=True)
         _widen(self._process)
 
     def __enter__(self) -> DownloadStream:

@@ -21,10 +21,17 @@ from vmctl.domain.errors import Conflict, InvalidInput, NotFound, VmctlError
 from vmctl.domain.login.ssh_target import rsync_word
 from vmctl.domain.sync.rsync_output import RsyncStats, rsync_progress, rsync_stats
 from vmctl.domain.text import DISK_FULL_HINT, last_lines, one_line
+from vmctl.guest.protocol import BEGIN
 from vmctl.ssh.processes import end_process
 from vmctl.ssh.remote_output import Tail
 from vmctl.ssh.session.openssh import OpenSSH, is_ssh_failure
 
+# ssh, and of its output what comes after BEGIN; `read` takes not a byte more than a line
+QUIET = f"""
+"$@" | while IFS= read -r line; do
+    case $line in *{BEGIN.decode()}) exec cat ;; esac
+done
+"""
 KEPT_LINES = 200  # of what rsync says: its numbers come last
 LINE_BYTES = 1 << 16
 
@@ -52,8 +59,12 @@ class Rsync:
         argv += [f"--copy-dest={place}" for place in older]
         if is_shown and _speaks_info():
             argv += ["--info=progress2", "--no-human-readable"]
-        shell = " ".join(rsync_word(word) for word in ["ssh", "-F", str(ssh.config_file)])
-        argv += ["-e", shell, f"--rsync-path=mkdir -p {shlex.quote(folder)} && rsync"]
+        program = f"cd && mkdir -p {shlex.quote(folder)} && rsync"
+        words = ["ssh", "-F", str(ssh.config_file)]
+        if ssh.is_noisy:  # rsync itself takes a start file's words for its own
+            words = ["sh", "-c", QUIET, *words[:1], *words]
+            program = f"echo {BEGIN.decode()} && {program}"
+        argv += ["-e", " ".join(map(rsync_word, words)), f"--rsync-path={program}"]
         argv += ["./", f"{ssh.target.alias}:{folder}/"]
         with tempfile.TemporaryFile() as names:
             # rsync takes a name that begins with "#" or ";" for a remark

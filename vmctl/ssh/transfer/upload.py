@@ -61,7 +61,7 @@ class UploadStream:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._in = self.process.stdin.fileno()
-        self._output = RemoteOutput(self.process.stdout.fileno())
+        self._output = RemoteOutput(self.process.stdout.fileno(), marked=True)
         self._files = 0  # of the tree, which the VM may name by their numbers
         self.sent_bytes = 0
         self._compressor = zlib.compressobj(LEVEL)
@@ -136,11 +136,15 @@ class UploadStream:
     def reply(self) -> PushReply:
         """Wait for what the VM says; it has been checked."""
         line = self._output.line(PUSH_BYTES)
+        self.ssh.is_noisy = self.ssh.is_noisy or self._output.had_noise
         if not line:
             raise self._end_reason()
         try:
             found = decoded(line, PUSH_BYTES, PUSH_VALUES)
         except ValueError as error:
+            reason = self._end_reason()  # where there were no helpers, a shell has spoken
+            if isinstance(reason, HelpersReinstalled):
+                raise reason from error
             raise unexpected_reply("the reply to push is not JSON, or too long") from error
         reply: PushReply = checked(push_reply(self._files), found, PUSH)
         return reply

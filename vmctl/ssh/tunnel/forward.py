@@ -6,7 +6,6 @@ import json
 import os
 import re
 import select
-import shlex
 import socket
 import subprocess
 import time
@@ -131,7 +130,7 @@ class Forward:
             if mark and code.endswith(b"\n"):
                 if not re.fullmatch(rb"[0-9]{1,3}\n", code):
                     raise unexpected_reply("service ends with no exit code")
-                return before.strip().rpartition(b"\n")[2], int(code)
+                return before, int(code)
 
     def alive(self, seconds: float) -> bool:
         """Wait that long at most; False as soon as the connection has ended, or is of no use."""
@@ -234,8 +233,7 @@ def _line(with_service: bool, place: GuestPlace) -> str:
     verb = ":"
     if with_service:  # the request is the first line of what comes in: a process list shows words
         verb = f"IFS= read -r asked; printf '%s\\n' \"$asked\" | ({rpc.verb_line(SERVICE, place)})"
-    script = f'{verb}; echo "{READY.decode()}$?"; exec cat -'
-    return f"exec sh -c {shlex.quote(script)}"
+    return f'{verb}; echo "{READY.decode()}$?"; exec cat -'
 
 
 def source_address(target: Endpoint) -> str:

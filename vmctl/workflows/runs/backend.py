@@ -19,7 +19,7 @@ from vmctl.domain.runs.run import RunFacts, observe
 from vmctl.guest.protocol import CANCEL, FOLLOW, RUNS, START, TMUX
 from vmctl.ssh import rpc
 from vmctl.ssh.processes import end_process
-from vmctl.ssh.remote_output import tail_of
+from vmctl.ssh.remote_output import skip_noise, tail_of
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.runs.setup import prepare_machine
@@ -147,6 +147,7 @@ class MachineBackend:
                 opened_at = self.clock.monotonic()
                 try:
                     assert process.stdout is not None
+                    skip_noise(process.stdout.fileno())
                     while True:
                         yield from self.until_readable(process.stdout, run_id, offset)
                         data = os.read(process.stdout.fileno(), 1 << 16)

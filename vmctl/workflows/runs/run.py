@@ -12,6 +12,7 @@ from vmctl.config import JobSettings, Project
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Info, RunStarted, Started, Story, Warned
 from vmctl.domain.names import find_nearest
+from vmctl.domain.runs.arguments import check_arguments
 from vmctl.domain.runs.run import (
     RunFacts,
     RunResult,
@@ -69,6 +70,8 @@ def run(
     """
     clock = clock or Clock()
     settings = own_script(project, job) or job_named(project, job)
+    if args:
+        check_arguments(settings.command, settings.name)
     values = yield from values_for(project, settings, agree)
     session = yield from connect(project, clock=clock)
     backend = open_backend(project, session, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 
 from vmctl.config import Project
@@ -19,7 +20,7 @@ def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None)
     A terminal on the VM is handed over as it is. Without one, what the command
     writes goes to the sinks.
     """
-    line = remote_line(words) if words else None
+    line = f"exec {_program_line(words)}" if words else None
     return connect_quietly(project).interactive(line, tty=os.isatty(0), sinks=sinks)
 
 
@@ -29,7 +30,7 @@ def exec_(project: Project, words: Sequence[str], sinks: Sinks | None = None) ->
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
     vm = connect_quietly(project)
     # before the first push there is no such folder: then it is the home
-    there = f"cd {quote_path(project.workspace)} 2>/dev/null; {remote_line(words)}"
+    there = f"cd {quote_path(project.workspace)} 2>/dev/null; exec {_program_line(words)}"
     return vm.interactive(there, tty=False, sinks=sinks)
 
 
@@ -68,6 +69,13 @@ def scp(project: Project, words: Sequence[str], sinks: Sinks | None = None) -> i
 def remote_line(words: Sequence[str]) -> str:
     """One word is a line for the shell there; several are a program and its arguments."""
     return words[0] if len(words) == 1 else str(command(*words))
+
+
+def _program_line(words: Sequence[str]) -> str:
+    """The same as one program: a line is the login shell's, which the user knows."""
+    if len(words) == 1:
+        return f'"${{SHELL:-/bin/sh}}" -c {shlex.quote(words[0])}'
+    return str(command(*words))
 
 
 def _local(path: str) -> str:

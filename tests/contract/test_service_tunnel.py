@@ -108,9 +108,7 @@ def test_unknown_service_names_the_nearest(web: World) -> None:
 
 def test_token_is_in_the_url_and_in_no_process_list(web: World) -> None:
     line = 'echo "$JUPYTER_TOKEN_FILE" > where; exec python -m http.server {port}'
-    service = dataclasses.replace(
-        web.project.services["web"], command=f"{line} --bind 127.0.0.1", token=True
-    )
+    service = web.project.services["web"]._replace(command=f"{line} --bind 127.0.0.1", token=True)
     project = dataclasses.replace(web.project, services={"web": service})
     story = tunnel(project, "web", free_port())
     with contextlib.closing(story):

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.harness.eventually import eventually
 from tests.harness.laptop import Laptop, project
 from tests.harness.sshd import Sshd, free_port
+from vmctl.cli.json_results import schema_of
 
 TOML = """
 [targets.lab]
@@ -194,6 +196,10 @@ def test_nothing_is_changed_outside_the_home(lab: Lab) -> None:
 
 
 def test_the_server_is_looked_at_and_nothing_is_started(lab: Lab) -> None:
+    for words, name in (("up", "up --on"), ("down", "down --on"), ("status", "status --on"),
+                        ("login", "login")):  # fmt: skip
+        document = lab.laptop.json("--on", "lab", words, cwd=lab.folder)
+        jsonschema.Draft202012Validator(schema_of(name)).validate(document)
     found = lab.laptop.json("--on", "lab", "doctor", cwd=lab.folder)
     assert found["ready"]
     assert [one["check"] for one in found["findings"]] == [

@@ -20,7 +20,7 @@ def ssh(project: Project, words: Sequence[str] = (), sinks: Sinks | None = None)
     A terminal on the VM is handed over as it is. Without one, what the command
     writes goes to the sinks.
     """
-    line = f"exec {_program_line(words)}" if words else None
+    line = _posix_line(words) if words else None
     return connect_quietly(project).interactive(line, tty=os.isatty(0), sinks=sinks)
 
 
@@ -30,7 +30,7 @@ def exec_(project: Project, words: Sequence[str], sinks: Sinks | None = None) ->
         raise InvalidInput("A command is missing.", hint="vmctl exec nvidia-smi")
     vm = connect_quietly(project)
     # before the first push there is no such folder: then it is the home
-    there = f"cd {quote_path(project.workspace)} 2>/dev/null; exec {_program_line(words)}"
+    there = f"cd {quote_path(project.workspace)} 2>/dev/null; {_posix_line(words)}"
     return vm.interactive(there, tty=False, sinks=sinks)
 
 
@@ -71,10 +71,10 @@ def remote_line(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else str(command(*words))
 
 
-def _program_line(words: Sequence[str]) -> str:
-    """The same as one program: a line is the login shell's, which the user knows."""
+def _posix_line(words: Sequence[str]) -> str:
+    """The same for /bin/sh: a line is the login shell's, which the user knows."""
     if len(words) == 1:
-        return f'"${{SHELL:-/bin/sh}}" -c {shlex.quote(words[0])}'
+        return f'exec "${{SHELL:-/bin/sh}}" -c {shlex.quote(words[0])}'
     return str(command(*words))
 
 

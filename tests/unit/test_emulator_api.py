@@ -143,6 +143,22 @@ def test_e2_takes_no_minimum_platform(api: Api) -> None:
     assert api.call("POST", f"zones/{ZONE}/instances", body)[0] == 400
 
 
+def test_e2_migrates_unless_it_is_spot(api: Api) -> None:
+    vms, machine = f"zones/{ZONE}/instances", f"zones/{ZONE}/machineTypes/e2-small"
+    ended = {"onHostMaintenance": "TERMINATE"}
+    body = instance("e2", machineType=machine, scheduling=ended)
+    status, refused = api.call("POST", vms, body)
+    message = "e2 instances do not support onHostMaintenance=TERMINATE unless they are preemptible."
+    assert (status, refused["error"]["message"]) == (400, message)
+    body["scheduling"] = {"provisioningModel": "SPOT", **ended}
+    assert "error" not in api.done("POST", vms, body)
+    api.done("POST", f"{vms}/e2/stop")
+    status, refused = api.call("POST", f"{vms}/e2/setScheduling", ended)
+    assert (status, refused["error"]["message"]) == (400, message)
+    api.done("POST", f"{vms}/e2/setScheduling", {"onHostMaintenance": "MIGRATE"})
+    api.done("DELETE", f"{vms}/e2")
+
+
 def _address(api: Api, vm: str) -> str:
     access = api.call("GET", vm)[1]["networkInterfaces"][0]["accessConfigs"][0]
     return str(access["natIP"])

@@ -119,6 +119,8 @@ def test_a_t4_is_asked_for_exactly_so() -> None:
             ["disks", 0, "initializeParams", "diskType"],
             "zones/europe-west1-b/diskTypes/hyperdisk-balanced",
         ),
+        (variant("none"), ["scheduling", "onHostMaintenance"], "MIGRATE"),
+        (variant("none", spot=True), ["scheduling", "onHostMaintenance"], "TERMINATE"),
         (
             variant("a100-80gb"),
             ["scheduling", "onInstanceStopAction"],

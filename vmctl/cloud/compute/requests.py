@@ -73,20 +73,20 @@ def snapshot_body(name: str, labels: Mapping[str, str]) -> dict[str, Any]:
 
 def scheduling_body(instance: Instance, max_run_s: int) -> dict[str, Any]:
     """The body of `instances.setScheduling` for a stopped VM: only the run limit changes."""
+    machine = MachineType(instance.machine_type)
     return {
         **_run_limit(max_run_s),
-        **_at_stop(MachineType(instance.machine_type)),
+        **_at_stop(machine),
         "provisioningModel": "SPOT" if instance.spot else "STANDARD",
-        "onHostMaintenance": "TERMINATE",
+        "onHostMaintenance": machine.choose_maintenance(spot=instance.spot),
         "automaticRestart": False,
     }
 
 
 def _scheduling(plan: InstanceSpec) -> dict[str, Any]:
     scheduling: dict[str, Any] = {
-        # A VM with a GPU cannot migrate; a restart by Google would give an idle VM that is paid
-        # for, with a fresh timer.
-        "onHostMaintenance": "TERMINATE",
+        "onHostMaintenance": plan.machine.choose_maintenance(spot=plan.spot),
+        # A restart by Google would give an idle VM that is paid for, with a fresh timer.
         "automaticRestart": False,
         **_run_limit(plan.max_run_s),
     }

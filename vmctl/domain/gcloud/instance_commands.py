@@ -45,7 +45,7 @@ def create(
         f"--boot-disk-type={plan.disk_type}",
         *_network(plan),
         f"--provisioning-model={'SPOT' if plan.spot else 'STANDARD'}",
-        "--maintenance-policy=TERMINATE",
+        f"--maintenance-policy={plan.machine.choose_maintenance(spot=plan.spot)}",
         "--no-restart-on-failure",
         f"--max-run-duration={plan.max_run_s}s",
         "--instance-termination-action=STOP",

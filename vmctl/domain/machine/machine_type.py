@@ -66,6 +66,13 @@ class MachineType:
         """Whether local SSDs come with it: stopping it loses what is on them."""
         return self.name.startswith(_BUNDLED_LOCAL_SSD)
 
+    def choose_maintenance(self, *, spot: bool) -> str:
+        """What happens to a VM while its host is maintained, in Google's word.
+
+        A VM with a GPU cannot migrate, and E2 does nothing else unless it is Spot.
+        """
+        return "MIGRATE" if self.family == "e2" and not spot else "TERMINATE"
+
     @property
     def wants_gvnic(self) -> bool:
         """Whether it needs Google's own network card, or is faster with it."""

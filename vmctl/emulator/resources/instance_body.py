@@ -310,27 +310,43 @@ def check_start(call: Call, body: Json) -> None:
         raise bad_request(f"Termination time {limit} of the instance is in the past.")
 
 
-def check_local_ssds(body: Json) -> None:
-    """Raise ApiError(400) for local SSDs whose machine has none or whose end is not settled."""
-    machine = urls.last(body["machineType"])
-    scratch = any(disk["type"] == "SCRATCH" for disk in body["disks"])
-    if machine.startswith("e2-") and scratch:
-        raise bad_request(
-            f"[local-ssd, {machine}] features are not compatible for creating instance."
-        )
-    if machine.startswith("e2-") and "minCpuPlatform" in body:
-        raise invalid_field(
-            "resource.minCpuPlatform",
-            body["minCpuPlatform"],
-            f"A minimum CPU platform cannot be set for machine type '{machine}'.",
-        )
-    scheduling = body["scheduling"]
+def check_compatible(body: Json) -> None:
+    """Raise ApiError(400) for what an instance's machine type does not go with.
+
+    Local SSDs whose end at a run limit is not settled are refused too."""
+    machine, scheduling = urls.last(body["machineType"]), body["scheduling"]
+    scratch = has_local_ssds(body)
+    if machine.startswith("e2-"):
+        _check_e2(machine, body, scratch)
     limited = "maxRunDuration" in scheduling or "terminationTime" in scheduling
     discards = scheduling.get("onInstanceStopAction", {}).get("discardLocalSsd")
     if scratch and limited and scheduling["instanceTerminationAction"] == "STOP" and not discards:
         raise bad_request(
             "You must set onInstanceStopAction.discardLocalSsd to true to stop an instance with "
             "Local SSDs at the end of its run time."
+        )
+
+
+def has_local_ssds(body: Json) -> bool:
+    """Whether an instance has local SSDs, its machine type's own ones included."""
+    return any(disk["type"] == "SCRATCH" for disk in body["disks"])
+
+
+def _check_e2(machine: str, body: Json, scratch: bool) -> None:
+    scheduling = body["scheduling"]
+    if scratch:
+        raise bad_request(
+            f"[local-ssd, {machine}] features are not compatible for creating instance."
+        )
+    if "minCpuPlatform" in body:
+        raise invalid_field(
+            "resource.minCpuPlatform",
+            body["minCpuPlatform"],
+            f"A minimum CPU platform cannot be set for machine type '{machine}'.",
+        )
+    if scheduling["onHostMaintenance"] == "TERMINATE" and not scheduling["preemptible"]:
+        raise bad_request(
+            "e2 instances do not support onHostMaintenance=TERMINATE unless they are preemptible."
         )
 
 

@@ -69,7 +69,7 @@ async def insert(call: Call) -> Json:
     static_ip = _static_address(call, body)
     instance_body.check_start(call, body)
     body["disks"], used = instance_disks.attach(call, zone, machine.series, body)
-    instance_body.check_local_ssds(body)
+    instance_body.check_compatible(body)
     boot = used[0]
     record = Record(
         key,
@@ -199,7 +199,7 @@ async def set_scheduling(call: Call) -> Json:
         )
     has_gpu = bool(record.body.get("guestAccelerators"))
     scheduling = instance_body.complete_scheduling(call.body, has_gpu)
-    instance_body.check_local_ssds(record.body | {"scheduling": scheduling})
+    instance_body.check_compatible(record.body | {"scheduling": scheduling})
     record.body["scheduling"] = scheduling
     call.cloud.store.save(record)
     return call.done("setScheduling", record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from .queue import run_slurm
@@ -21,8 +22,13 @@ def meeting_point() -> dict[str, str]:
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
     _, text, _ = run_slurm("scontrol", "show", "hostnames", nodes)
     first = (text.split() or ["127.0.0.1"])[0]
+    _, text, _ = run_slurm("scontrol", "-o", "show", "node", first)
+    address = re.search(r"\bNodeAddr=(\S+)", text)  # a node's name need not be a host's
     job_id = int(os.environ.get("SLURM_JOB_ID") or 0)
-    return {"MASTER_ADDR": first, "MASTER_PORT": str(FIRST_PORT + job_id % PORTS)}
+    return {
+        "MASTER_ADDR": address[1] if address else first,
+        "MASTER_PORT": str(FIRST_PORT + job_id % PORTS),
+    }
 
 
 def terminate_tasks(session: int) -> bool:

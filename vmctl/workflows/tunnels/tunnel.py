@@ -11,6 +11,7 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import (
     Conflict,
     HostKeyChanged,
+    InvalidInput,
     TimedOut,
     Unreachable,
     VmctlError,
@@ -59,6 +60,7 @@ def tunnel(
     clock = clock or Clock()
     services = [(service.name, service.port) for service in project.services.values()]
     forwarding = parse_forwarding(what, services, port)
+    _refuse_login_node(project, forwarding.service)
     local = LocalProxy(_listen(forwarding.local_port, any_port))
     record: OwnRecord | None = None
     try:
@@ -69,6 +71,17 @@ def tunnel(
         local.close()
         if record is not None:
             record.close()
+
+
+def _refuse_login_node(project: Project, service: str) -> None:
+    """A notebook computes, and on a cluster's login node nobody may."""
+    if project.target is None or project.target.kind != "slurm" or not service:
+        return
+    if project.services[service].token:
+        raise InvalidInput(
+            f"vmctl does not start {service} on the login node of a cluster.",
+            hint="Run it as a job, which prints where it listens; then: vmctl ssh, or ssh -L to it",
+        )
 
 
 def _listen(port: int, any_port: bool) -> Any:

@@ -137,6 +137,34 @@ def test_local_ssds_are_refused_where_google_refuses_them(
         api.done("DELETE", f"zones/{ZONE}/instances/ssd")
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("a2-ultragpu-2g", 2), ("a3-highgpu-8g", 16), ("a2-highgpu-1g", 0), ("g2-standard-4", 0)],
+)
+def test_local_ssds_that_are_part_of_a_machine_are_shown_and_make_stop_ask(
+    api: Api, name: str, count: int
+) -> None:
+    zone = "europe-west4-a" if name.startswith("a2") else ZONE
+    shown = api.call("GET", f"zones/{zone}/machineTypes/{name}")[1]
+    parts = {"defaultInterface": "NVME", "partitionCount": count} if count else None
+    assert shown.get("bundledLocalSsds") == parts
+    machine = f"zones/{zone}/machineTypes/{name}"
+    body = instance("own", machineType=machine, scheduling={"onHostMaintenance": "TERMINATE"})
+    vm = f"zones/{zone}/instances/own"
+    assert "error" not in api.done("POST", f"zones/{zone}/instances", body)
+    disks = api.call("GET", vm)[1]["disks"][1:]
+    assert [(d["type"], d["interface"], d["diskSizeGb"]) for d in disks] == [
+        ("SCRATCH", "NVME", "375")
+    ] * count
+    assert len({disk["deviceName"] for disk in disks}) == count
+    if count:
+        status, refused = api.call("POST", f"{vm}/stop")
+        assert (status, "discard-local-ssd" in refused["error"]["message"]) == (400, True)
+    api.done("POST", f"{vm}/stop", discardLocalSsd="true")
+    assert api.call("GET", vm)[1]["status"] == "TERMINATED"
+    api.done("DELETE", vm)
+
+
 def test_e2_takes_no_minimum_platform(api: Api) -> None:
     machine = f"zones/{ZONE}/machineTypes/e2-small"
     body = instance("old", machineType=machine, minCpuPlatform="Intel Skylake")

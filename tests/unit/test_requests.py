@@ -217,6 +217,13 @@ def instance(**changes: Any) -> Instance:
     return instance_of(reply(**changes))
 
 
+def test_local_ssds_are_those_that_google_shows_whatever_the_machine() -> None:
+    disks = [{"boot": True, "diskSizeGb": "100"}, {"type": "SCRATCH", "diskSizeGb": "375"}]
+    for vm, consent in ((instance(), {}), (instance(disks=disks), {"discardLocalSsd": True})):
+        assert vm.has_local_ssd == bool(consent)
+        assert scheduling_body(vm, 60).get("onInstanceStopAction", {}) == consent
+
+
 def test_a_reply_becomes_an_instance() -> None:
     vm = instance()
     assert (vm.name, vm.id, vm.zone, vm.region) == (

@@ -15,7 +15,6 @@ from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
 from vmctl.domain.machine.gpu import Gpu
 from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
 from vmctl.domain.machine.instance_spec import InstanceSpec
-from vmctl.domain.machine.machine_type import MachineType
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import OperationEvent
@@ -96,8 +95,7 @@ class Compute(Transport):
     def stop(self, instance: Instance) -> Operation:
         """Ask for a VM to stop; its disk stays."""
         # Google refuses to stop a VM with local SSDs without the consent that their data is lost.
-        ssd = MachineType(instance.machine_type).has_local_ssd
-        more = {"discardLocalSsd": True} if ssd else {}
+        more = {"discardLocalSsd": True} if instance.has_local_ssd else {}
         return self._on(instance, "stop", **more)
 
     def delete(self, instance: Instance) -> Operation:

@@ -73,12 +73,12 @@ def snapshot_body(name: str, labels: Mapping[str, str]) -> dict[str, Any]:
 
 def scheduling_body(instance: Instance, max_run_s: int) -> dict[str, Any]:
     """The body of `instances.setScheduling` for a stopped VM: only the run limit changes."""
-    machine = MachineType(instance.machine_type)
+    maintenance = MachineType(instance.machine_type).choose_maintenance(spot=instance.spot)
     return {
         **_run_limit(max_run_s),
-        **_at_stop(machine),
+        **_at_stop(instance.has_local_ssd),
         "provisioningModel": "SPOT" if instance.spot else "STANDARD",
-        "onHostMaintenance": machine.choose_maintenance(spot=instance.spot),
+        "onHostMaintenance": maintenance,
         "automaticRestart": False,
     }
 
@@ -92,12 +92,12 @@ def _scheduling(plan: InstanceSpec) -> dict[str, Any]:
     }
     if plan.spot:
         scheduling["provisioningModel"] = "SPOT"
-    return scheduling | _at_stop(plan.machine)
+    return scheduling | _at_stop(plan.machine.has_local_ssd)
 
 
-def _at_stop(machine: MachineType) -> dict[str, Any]:
+def _at_stop(has_local_ssd: bool) -> dict[str, Any]:
     """Google takes no limit that stops a VM with local SSDs unless their data may go."""
-    return {"onInstanceStopAction": {"discardLocalSsd": True}} if machine.has_local_ssd else {}
+    return {"onInstanceStopAction": {"discardLocalSsd": True}} if has_local_ssd else {}
 
 
 def _run_limit(seconds: int) -> dict[str, Any]:

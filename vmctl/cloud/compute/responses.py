@@ -54,6 +54,7 @@ def instance_of(reply: Mapping[str, Any]) -> Instance:
             for disk in disks
             if disk.get("source") and not disk.get("boot")
         ),
+        has_local_ssd=any(disk.get("type") == "SCRATCH" for disk in disks),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from vmctl.domain.gcloud.steps import Place, Step, login_step
 from vmctl.domain.machine.instance_spec import InstanceSpec
-from vmctl.domain.machine.machine_type import MachineType
 from vmctl.domain.network.firewall import IAP_RANGE
 from vmctl.domain.network.ssh_restriction import ALLOW_PRIORITY, DENY_PRIORITY, RuleNames
 
@@ -114,9 +113,9 @@ def check_gpu(place: Place) -> tuple[Step, ...]:
     return (login_step(place, "nvidia-smi"),)
 
 
-def stop(place: Place, machine_type: str) -> tuple[Step, ...]:
+def stop(place: Place, *, has_local_ssd: bool) -> tuple[Step, ...]:
     """The meter stops; the disk stays."""
-    ssd = ["--discard-local-ssd=true"] if MachineType(machine_type).has_local_ssd else []
+    ssd = ["--discard-local-ssd=true"] if has_local_ssd else []
     return (
         Step(
             "processors and GPUs are no longer billed, the disk still is",

@@ -97,6 +97,7 @@ class Instance:
     disk_gb: int = 0
     boot_disk: str = ""  # the boot disk's name, in the VM's zone
     data_disks: tuple[str, ...] = ()  # the others that outlive a stop
+    has_local_ssd: bool = False  # its data is lost at a stop, which Google wants consent for
 
     @property
     def disk_type(self) -> str:

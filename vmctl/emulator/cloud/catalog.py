@@ -31,6 +31,15 @@ _N1_GB = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
 _E2_GB = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
 _SHARED_CORE = (("e2-micro", 1.0), ("e2-small", 2.0), ("e2-medium", 4.0), ("f1-micro", 0.6))
 
+# Local SSDs of 375 GB that are part of a machine, for each of its GPUs
+_BUNDLED_SSDS = {
+    "a2-ultragpu": 1,
+    "a3-highgpu": 2,
+    "a3-megagpu": 2,
+    "a3-ultragpu": 4,
+    "a4-highgpu": 4,
+}
+
 GPU_TITLES = {
     "nvidia-tesla-t4": "NVIDIA T4",
     "nvidia-tesla-p4": "NVIDIA Tesla P4",
@@ -61,6 +70,11 @@ class MachineType:
     def series(self) -> str:
         """The series, `n1` of `n1-standard-8`."""
         return self.name.partition("-")[0]
+
+    @property
+    def local_ssds(self) -> int:
+        """How many local SSDs are part of the machine."""
+        return _BUNDLED_SSDS.get(self.name.rpartition("-")[0], 0) * self.gpu_count
 
 
 @dataclass(frozen=True, slots=True)

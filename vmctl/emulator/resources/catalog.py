@@ -109,6 +109,11 @@ def _machine_type(call: Call, zone: str, machine: MachineType) -> Json:
         body["accelerators"] = [
             {"guestAcceleratorType": machine.gpu, "guestAcceleratorCount": machine.gpu_count}
         ]
+    if machine.local_ssds:
+        body["bundledLocalSsds"] = {
+            "defaultInterface": "NVME",
+            "partitionCount": machine.local_ssds,
+        }
     return body
 
 

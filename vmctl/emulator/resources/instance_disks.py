@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from ..cloud import disk_copies
 from ..cloud.call import Call
+from ..cloud.catalog import MachineType
 from ..errors import Json, bad_request, in_use, invalid_field, not_found
 from ..http import urls
 from ..store import Record
 from . import disks, instance_body, snapshots
 
 
-def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Json], list[Record]]:
-    """Return the attached disks and the disk resources behind them, the boot disk first."""
+def attach(
+    call: Call, zone: str, machine: MachineType, instance: Json
+) -> tuple[list[Json], list[Record]]:
+    """Return the attached disks and the disk resources behind them, the boot disk first.
+
+    Local SSDs that are part of the machine are there without being asked for."""
     asked = call.body.get("disks", [])
     if not asked or not asked[0].get("boot"):
         raise invalid_field(
@@ -25,27 +30,32 @@ def attach(call: Call, zone: str, series: str, instance: Json) -> tuple[list[Jso
         if disk.get("type") == "SCRATCH":
             attached.append(_local_ssd(index, disk))
             continue
-        record = _disk(call, zone, series, index, disk, instance)
+        record = _disk(call, zone, machine.series, index, disk, instance)
         if any(record.key == other.key for other in used):
             raise invalid_field("resource.disks", record.key.name, "Disk names must be unique.")
         used.append(record)
-        shown: Json = {
-            "kind": "compute#attachedDisk",
-            "index": index,
-            "boot": bool(disk.get("boot", False)),
-            "autoDelete": bool(disk.get("autoDelete", False)),
-            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
-            "diskSizeGb": record.body["sizeGb"],
-            "interface": disk.get("interface", "SCSI"),
-            "mode": disk.get("mode", "READ_WRITE"),
-            "type": disk.get("type", "PERSISTENT"),
-            "source": record.body["selfLink"],
-        }
-        for name in ("architecture", "guestOsFeatures"):
-            if name in record.body:
-                shown[name] = record.body[name]
-        attached.append(shown)
+        attached.append(describe(index, disk, record))
+    given = sum(disk["type"] == "SCRATCH" for disk in attached)
+    part = {"interface": "NVME", "initializeParams": {"diskType": "local-ssd"}}
+    for index in range(len(attached), len(attached) + machine.local_ssds - given):
+        attached.append(_local_ssd(index, part))
     return attached, used
+
+
+def describe(index: int, asked: Json, disk: Record) -> Json:
+    """Return how an instance shows a disk that it has as number `index`."""
+    return {
+        "kind": "compute#attachedDisk",
+        "index": index,
+        "boot": bool(asked.get("boot", False)),
+        "autoDelete": bool(asked.get("autoDelete", False)),
+        "deviceName": asked.get("deviceName", f"persistent-disk-{index}"),
+        "diskSizeGb": disk.body["sizeGb"],
+        "interface": asked.get("interface", "SCSI"),
+        "mode": asked.get("mode", "READ_WRITE"),
+        "type": asked.get("type", "PERSISTENT"),
+        "source": disk.body["selfLink"],
+    } | {name: disk.body[name] for name in ("architecture", "guestOsFeatures") if name in disk.body}
 
 
 def _local_ssd(index: int, asked: Json) -> Json:

@@ -68,7 +68,7 @@ async def insert(call: Call) -> Json:
         body["cpuPlatform"] = "Intel Broadwell"
     static_ip = _static_address(call, body)
     instance_body.check_start(call, body)
-    body["disks"], used = instance_disks.attach(call, zone, machine.series, body)
+    body["disks"], used = instance_disks.attach(call, zone, machine, body)
     instance_body.check_compatible(body)
     boot = used[0]
     record = Record(
@@ -120,8 +120,7 @@ async def start(call: Call) -> Json:
 async def stop(call: Call) -> Json:
     """instances.stop: success when it is stopped already."""
     record = call.find("instances", call.path["instance"])
-    scratch = any(disk["type"] == "SCRATCH" for disk in record.body["disks"])
-    if scratch and "discardLocalSsd" not in call.query:
+    if instance_body.has_local_ssds(record.body) and "discardLocalSsd" not in call.query:
         raise bad_request(
             "VM has a Local SSD attached but an undefined value for `discard-local-ssd`. If using "
             "gcloud, please add `--discard-local-ssd=false` or `--discard-local-ssd=true` to your "

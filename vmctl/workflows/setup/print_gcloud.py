@@ -83,11 +83,10 @@ def _limit(project: Project, place: Place) -> tuple[Step, ...]:
 
 def of_down(project: Project, delete: bool) -> Story[Equivalent]:
     """Stopping or deleting the VM."""
-    place, machine_type = yield from _find_place(project)
-    steps = (
-        instance_commands.delete(place) if delete else instance_commands.stop(place, machine_type)
-    )
-    return _make(project, "down", steps)
+    place, ssd = yield from _find_place(project)
+    if delete:
+        return _make(project, "down", instance_commands.delete(place))
+    return _make(project, "down", instance_commands.stop(place, has_local_ssd=ssd))
 
 
 def of_push(project: Project) -> Story[Equivalent]:
@@ -165,8 +164,8 @@ def _make(project: Project, name: str, steps: tuple[Step, ...]) -> Equivalent:
     return Equivalent(name, steps, point)
 
 
-def _find_place(project: Project) -> Story[tuple[Place, str]]:
-    """Where the VM is, and its machine type; the settings' answer where nobody can tell."""
+def _find_place(project: Project) -> Story[tuple[Place, bool]]:
+    """Where the VM is, and if it has local SSDs; the settings' answer where nobody can tell."""
     try:
         site = yield from open_site(project)
         instance = site.find_vm()
@@ -178,11 +177,11 @@ def _find_place(project: Project) -> Story[tuple[Place, str]]:
             found = _place(project, instance.zone, site.compute.project)
             hidden = not instance.external
             place = replace(found, through_iap=hidden, instance_id=instance.id)
-            return place, instance.machine_type
+            return place, instance.has_local_ssd
         yield Info("There is no VM yet: the lines show the first zone that `vmctl up` would try.")
         google = site.compute.project
     request = parse_request(project.vm)
-    return _place(project, _zones(project, request)[0], google), request.machine.name
+    return _place(project, _zones(project, request)[0], google), request.machine.has_local_ssd
 
 
 def _zones(project: Project, request: MachineRequest) -> tuple[str, ...]:

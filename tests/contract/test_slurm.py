@@ -211,6 +211,8 @@ def test_a_job_that_slurm_ended_is_lost_with_its_reason(cluster: Cluster) -> Non
     eventually(lambda: cluster.slurm("squeue", "-h") == "", "it left the queue")
     eventually(lambda: cluster.run_state() == "lost", "vmctl has seen it")
     eventually(lambda: "Its batch script failed" in cluster("logs")[1], "Slurm has said why")
+    for pid in processes_with(b"waits.py"):  # a cluster with cgroups would have ended it
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_queue_that_does_not_answer_loses_no_run(cluster: Cluster) -> None:

@@ -303,7 +303,9 @@ def test_what_nobody_used_for_a_day_goes_away(machine: Machine) -> None:
         os.utime(path, (long_ago, long_ago))
     again("exec", "true")
     left = sorted(path.name for path in folder.iterdir())
-    assert left == sorted([*live, ".tidied", "somebody-elses"])
+    # a slow answer may have brought a second connection, to the machine as the API names it
+    assert {*live, ".tidied", "somebody-elses"} <= set(left)
+    assert not {*old, "0123456789abcdef.s"} & set(left)
     (folder / "push-0123456789abcdef.lock").touch()
     os.utime(folder / "push-0123456789abcdef.lock", (long_ago, long_ago))
     again("exec", "true")

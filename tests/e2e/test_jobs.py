@@ -125,7 +125,9 @@ def test_a_follower_notices_a_silent_connection_and_loses_no_line(
     while b"line 3\n" not in seen:
         seen += os.read(client.stdout.fileno(), 4096)
     # the VM's end of the warm connection sleeps: TCP lives on, nothing answers any more
-    sleeper = laptop.start("exec", "--", "sh", "-c", "kill -STOP $PPID; sleep 100", cwd=jobs)
+    # (the parent is the shell that stands between, its parent is sshd's)
+    stop = "kill -STOP $(cut -d ' ' -f 4 /proc/$PPID/stat); sleep 100"
+    sleeper = laptop.start("exec", "--", "sh", "-c", stop, cwd=jobs)
     try:
         began = time.monotonic()
         while b"reconnecting" not in client.stderr.readline():

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
+from vmctl.domain.errors import InvalidInput, VmctlError, connection_error, exit_code_of
 from vmctl.domain.search_path import without_relative
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def _os_error(error: OSError) -> VmctlError:
         return InvalidInput(
             f"This computer's disk is full{where}.", hint="Free some space, then run it again."
         )
+    if isinstance(error, ConnectionError):
+        return connection_error()
     what = error.strerror or str(error)
     if error.filename and error.errno in _NO_ACCESS:
         return InvalidInput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from tests.harness.eventually import eventually
 from tests.harness.wire import World, play, write
 from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable, VmctlError
-from vmctl.domain.events import Advanced, Event, Info, Warned
+from vmctl.domain.events import Advanced, Event, Info, Story, Warned
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.ssh import rpc
 from vmctl.workflows.session import reconnect
@@ -607,15 +608,22 @@ def staged(world: World) -> int:
     return sum(item.stat().st_size for item in staging(world).rglob("*") if item.is_file())
 
 
+def take_lock(story: Story[PushResult], world: World) -> None:
+    """Play until the VM has much of it, and wait for its verb's turn to be on record."""
+    for event in story:
+        if (getattr(event, "done_bytes", None) or 0) > 1_000_000:
+            break
+    lock = world.sshd.home / f".vmctl/push/{world.project.name}.lock"
+    eventually(lambda: json.loads(lock.read_bytes() or b"{}").get("pid") in verbs(world))
+
+
 def test_a_later_push_ends_one_that_hangs(world: World) -> None:
     write(world.root, {"a": "1"})
     play(push(world.project))
     eventually(lambda: not verbs(world))
     (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
     story = push(world.project)
-    for event in story:
-        if (getattr(event, "done_bytes", None) or 0) > 1_000_000:  # the VM has asked for it
-            break
+    take_lock(story, world)
     [stuck] = eventually(lambda: verbs(world))
     other = dataclasses.replace(world.project, owner="another")  # another computer's lock
     cache_target(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)
@@ -633,9 +641,7 @@ def test_a_push_that_is_refused_ends_nobody_elses(world: World, tmp_path: Path) 
     eventually(lambda: not verbs(world))
     (world.root / "big.bin").write_bytes(os.urandom(3_000_000))
     story = push(world.project)
-    for event in story:
-        if (getattr(event, "done_bytes", None) or 0) > 1_000_000:  # the VM has asked for it
-            break
+    take_lock(story, world)
     other = dataclasses.replace(world.project, root=tmp_path / "elsewhere", owner="another")
     write(other.root, {"a": "2"})
     cache_target(other, world.ssh_target(), datetime.now(UTC) + timedelta(days=1), None)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from vmctl import __main__ as program
+from vmctl.cli.commands.machine import PANEL
 from vmctl.domain import errors
 from vmctl.domain.errors import VmctlError, exit_code_of
 
@@ -67,3 +71,31 @@ def test_a_question_that_nobody_waits_for_keeps_no_command_and_changes_no_code()
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"the result", b"")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError])
+def test_a_connection_that_breaks_ends_no_command_silently(
+    error: type[OSError],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Only a reader that left is no error: `vmctl logs | head`."""
+
+    command = PANEL.commands["ls"]
+
+    @functools.wraps(command.function)
+    def fail(*_: object, **__: object) -> None:
+        raise error(errno.EPIPE if error is BrokenPipeError else errno.ECONNRESET, "broken")
+
+    monkeypatch.setitem(PANEL.commands, "ls", command._replace(function=fail))
+    assert program.main(["ls"]) == 7
+    assert "error: A connection ended in the middle" in capfd.readouterr().err
+
+
+def test_a_reader_that_left_is_no_error() -> None:
+    nobody, output = os.pipe()
+    os.close(nobody)
+    line = [sys.executable, "-m", "vmctl", "--help"]
+    done = subprocess.run(line, stdout=output, stderr=subprocess.PIPE, check=False)
+    os.close(output)
+    assert done.stderr == b""

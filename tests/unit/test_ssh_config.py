@@ -155,3 +155,31 @@ def test_a_configuration_that_cannot_be_changed_gets_the_line_by_hand(
     by_hand = tmp_path / "by-hand"
     by_hand.write_text(f"  {line}\nHost *\n", encoding="utf-8")
     assert not user_ssh_config.add_include(by_hand), "it is there already"
+
+
+def test_a_host_is_on_record_once_ssh_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends in the middle of the writes leaves nothing that looks finished."""
+    monkeypatch.setenv("VMCTL_HOME", str(tmp_path))
+    with user_ssh_config.edit_hosts() as known:
+        known.append(replace(HOST, target=None))
+    folder = user_ssh_config.entry_path().parent
+    written = user_ssh_config._replace
+
+    def end(file: Path, content: bytes) -> None:
+        if TARGET.address.encode() in content and file.name == "hosts.json":
+            (folder / f".{file.name}.1.2").write_bytes(content)
+            raise SystemExit
+        written(file, content)
+
+    monkeypatch.setattr(user_ssh_config, "_replace", end)
+    with pytest.raises(SystemExit):
+        user_ssh_config.update_host(HOST.identity, TARGET)
+    assert user_ssh_config.hosts()[0].target is None, "the next one writes it again"
+    monkeypatch.undo()
+    monkeypatch.setenv("VMCTL_HOME", str(tmp_path))
+    user_ssh_config.update_host(HOST.identity, TARGET)
+    assert TARGET.address in (folder / "hosts").read_text(encoding="utf-8")
+    user_ssh_config.remove_files()
+    assert not folder.exists()

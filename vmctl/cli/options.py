@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from vmctl.cli.completion import GPUS, NAMES, TARGETS
 from vmctl.cli.parameters import for_typer, option
 from vmctl.cli.print_gcloud import PrintGcloud, show_gcloud
-from vmctl.domain.errors import InvalidInput, NotFound
+from vmctl.domain.errors import InvalidInput, NotFound, connection_error
 
 if TYPE_CHECKING:
     import typer
@@ -216,7 +216,14 @@ class DeclaredCommand(NamedTuple):
         if make and values.pop("print_gcloud"):
             show_gcloud(context, lambda lines: make(lines, context, **values))
             return None
-        return self.function(context, **values)
+        try:
+            return self.function(context, **values)
+        except BrokenPipeError as error:
+            from vmctl.cli import terminal
+
+            if terminal.reader_left():
+                raise  # `vmctl logs | head`
+            raise connection_error() from error
 
 
 class Panel:

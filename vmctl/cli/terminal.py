@@ -67,6 +67,14 @@ def settle() -> None:
             cleaned.settle()
 
 
+def reader_left() -> bool:
+    """Whether nobody reads standard output or standard error any more."""
+    outputs = select.poll()
+    for descriptor in (1, 2):
+        outputs.register(descriptor, 0)  # what is wrong is reported unasked
+    return bool(outputs.poll(0))
+
+
 def line(*parts: Part) -> None:
     """A line of the result on standard output, at once."""
     _write(sys.stdout, parts, "\n")

@@ -97,3 +97,8 @@ class JobFailed(VmctlError):
 def exit_code_of(error: VmctlError) -> int:
     """The process exit code for an error; a job's own code where it has one."""
     return error.code if isinstance(error, JobFailed) else error.exit_code
+
+
+def connection_error() -> Unreachable:
+    """For a connection of whatever kind that ended where nothing more is known of it."""
+    return Unreachable("A connection ended in the middle of the command.", hint="Run it again.")

@@ -147,7 +147,8 @@ def _write_without(file: Path, before: bytes | None) -> None:
 def remove_files() -> None:
     """Remove vmctl's own files of this."""
     folder = entry_path().parent
-    for path in (entry_path(), _hosts_path(), _records_path(), folder / ".lock"):
+    left = folder.glob(".*.*.*")  # of writes that ended with their process
+    for path in (entry_path(), _hosts_path(), _records_path(), folder / ".lock", *left):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -165,14 +166,16 @@ def _hosts_path() -> Path:
 
 
 def _save(known: Sequence[Host]) -> None:
+    # the records last: whoever finds a host there finds it in ssh's files, too, although a process
+    # may end while a thread of its writes
     texts = {
-        _records_path(): json.dumps(
-            {host.name: {k: v for k, v in asdict(host).items() if k != "name"} for host in known},
-            indent=1,
-        ),
         _hosts_path(): hosts_file(known),
         entry_path(): entry_file(
             known, {host.name: _hook(host) for host in known}, str(_hosts_path())
+        ),
+        _records_path(): json.dumps(
+            {host.name: {k: v for k, v in asdict(host).items() if k != "name"} for host in known},
+            indent=1,
         ),
     }
     for path, text in texts.items():

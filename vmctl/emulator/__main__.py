@@ -101,7 +101,7 @@ def build_image(family: str, home: Path, images: Path) -> int:
 
     machine = next((i.machine for i in IMAGES if family in (i.machine, i.family)), None)
     if machine is None:
-        known = ", ".join(["pytorch", "base", *(i.family for i in IMAGES)])
+        known = ", ".join(["pytorch", "slurm", "base", *(i.family for i in IMAGES)])
         print(f"Unknown image family {family!r}: use one of {known}.", file=sys.stderr)
         return EXIT_INPUT
     loop = asyncio.new_event_loop()

@@ -48,6 +48,7 @@ NAMED = {
     "pytorch": Image("deeplearning-platform-release", "pytorch-2-9-cu129-ubuntu-2404-nvidia-580"),
     "ubuntu": Image("ubuntu-os-cloud", "ubuntu-2404-lts-amd64"),
     "debian": Image("debian-cloud", "debian-12"),
+    "slurm": Image("vmctl-emulator", "slurm"),  # a login node of two compute nodes
 }
 _PROJECT_OF = {image.family: image.project for image in NAMED.values()}
 
@@ -57,6 +58,8 @@ OLDEST_CAPABILITY_OF_PYTORCH_IMAGE = (7, 5)
 
 def brings_torch(image: Image) -> bool:
     """Whether torch is in the image."""
+    if image == NAMED["slurm"]:
+        return True
     return image.project == "deeplearning-platform-release" and image.family.startswith("pytorch")
 
 

@@ -90,7 +90,7 @@ class DiskType:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A public image; `machine` names what its machines are made from, `pytorch` or `base`."""
+    """A public image; `machine` names what its machines are made from: pytorch, slurm or base."""
 
     project: str
     name: str
@@ -161,6 +161,8 @@ IMAGES = (
     ),
     _image("ubuntu-os-cloud", "ubuntu-2204-lts", "v20260410", "Canonical, Ubuntu, 22.04 LTS", 10),
     _image("debian-cloud", "debian-12", "v20260408", "Debian, Debian GNU/Linux, 12", 10),
+    # Google has none of these: for the rehearsal of a cluster
+    _image("vmctl-emulator", "slurm", "v20261201", "Slurm, two nodes, PyTorch", 50, "slurm"),
 )
 
 

@@ -19,7 +19,7 @@ class MachineSpec:
     name: str
     hostname: str
     disk: Path  # made if missing; holds all state that survives a stop
-    image: str  # "base", or the name of an image with a Python of its own
+    image: str  # "base", or the name of an image with a Python of its own, "slurm" among them
     nat_ip: str | None  # the previous address; None for a free one of 127.0.x.y
     gpu: str | None  # Compute Engine's accelerator type, e.g. "nvidia-tesla-t4"
     gpu_count: int

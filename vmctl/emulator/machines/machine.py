@@ -225,6 +225,7 @@ class HostedMachine:
                 "hostname": spec.hostname,
                 "gpus": [describe_gpu(spec.gpu)] * spec.gpu_count if spec.gpu else [],
                 "thin": not overlay,
+                "slurm": spec.image == "slurm",
                 "trouble": spec.trouble,
                 **own,
             },

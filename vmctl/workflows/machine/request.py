@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from vmctl.cloud import price_table
 from vmctl.config import Project
+from vmctl.domain.errors import InvalidInput
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.image import Image
+from vmctl.domain.machine.image import NAMED, Image
 from vmctl.domain.machine.instance import labels_for
 from vmctl.domain.machine.instance_spec import InstanceSpec
 from vmctl.domain.machine.machine_type import MachineType, choose_machine
@@ -29,11 +30,16 @@ class MachineRequest:
     max_run_s: int
 
 
-def parse_request(vm: VmSettings) -> MachineRequest:
+def parse_request(vm: VmSettings, *, local: bool) -> MachineRequest:
     """The [vm] settings as values; raises InvalidInput for what cannot be had."""
     gpu = Gpu.parse(vm.gpu)
     machine = choose_machine(gpu, vm.machine)
     image = Image.parse(vm.image)
+    if image == NAMED["slurm"] and not local:
+        raise InvalidInput(
+            "Google has no image 'slurm': it is one of the embedded Compute Engine.",
+            hint="vmctl --local up --image slurm --gpu none; a cluster of yours: --on slurm/HOST",
+        )
     region = region_of(vm.zone) if vm.zone else vm.region
     cost = HourlyCost(None, None)
     if vm.budget is not None:

@@ -93,7 +93,7 @@ def up(
         asked = clock.monotonic()
         return agreed
 
-    request = parse_request(project.vm)
+    request = parse_request(project.vm, local=project.local)
     site = yield from open_site(project, clock)
     preload()
     lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")

@@ -69,7 +69,7 @@ def _check_settings(
         findings.append(CheckResult.of(Check.SETTINGS, trouble))
         return None
     try:
-        request = parse_request(project.vm)
+        request = parse_request(project.vm, local=project.local)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.SETTINGS, error))
         return None

@@ -56,7 +56,7 @@ def of_up(project: Project, *, clock: Clock | None = None) -> Story[Equivalent]:
     """
     yield from ()
     clock = clock or Clock()
-    request = parse_request(project.vm)
+    request = parse_request(project.vm, local=project.local)
     zones = _zones(project, request)
     expires_at = clock.now() + project.key_lifetime
     entry = key_entry(project.login_user, ensure_keypair().public_line, expires_at)
@@ -180,7 +180,7 @@ def _find_place(project: Project) -> Story[tuple[Place, bool]]:
             return place, instance.has_local_ssd
         yield Info("There is no VM yet: the lines show the first zone that `vmctl up` would try.")
         google = site.compute.project
-    request = parse_request(project.vm)
+    request = parse_request(project.vm, local=project.local)
     return _place(project, _zones(project, request)[0], google), request.machine.has_local_ssd
 
 

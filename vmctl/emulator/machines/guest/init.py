@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import accounts, overlay, system
+from . import accounts, overlay, slurm, system
 from .channel import Channel, NoReply
 from .driver import Driver
 from .hostkeys import HostKeys
@@ -101,6 +101,8 @@ class GuestInit:
         )  # fmt: skip
         self.host_keys.make_first()
         self._configure_sshd(local)
+        if self.spec["slurm"]:
+            slurm.start(self.processes, self.spec["name"], uid, say)
         threading.Thread(target=self._accept_connections, name="sshd", daemon=True).start()
         self.channel.notify("ready")
         say("vmctl emulator: sshd answers")

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..file_modes import make_folder
+from ..guest import slurm
 from ..interface import MachineError
-from ..sandbox import IMAGE_TARGET, PYTHON, machine_uid
+from ..sandbox import IMAGE_TARGET, PYTHON, find_program, machine_uid
 from ..spawner import Spawner
 from ..storage import check_traversable, delete_disk
 from .build_sandbox import BuildSandbox, plain_command, prepare_environment
 
 LAYOUT = 1  # part of the key: raise it when what a build makes changes
 MARKER = "image.json"
+PYTHON_OF = {"slurm": "pytorch"}  # images that share another's Python
 Progress = Callable[[str], None]
 
 
@@ -66,6 +68,7 @@ class ImageStore:
 
     def path(self, image: str) -> Path | None:
         """Where the image's Python is; None for an image without one."""
+        image = PYTHON_OF.get(image, image)
         recipe = RECIPES.get(image)
         if recipe is None:
             return None
@@ -77,6 +80,9 @@ class ImageStore:
 
     def prepare(self, image: str, progress: Progress) -> None:
         """Builds the image unless it is there; MachineError with pip's last message."""
+        if image == "slurm":
+            self._check_slurm()
+        image = PYTHON_OF.get(image, image)
         recipe = RECIPES.get(image)
         if recipe is None:
             return
@@ -104,6 +110,18 @@ class ImageStore:
                 self._build(recipe, work, final, progress)
             finally:
                 delete_disk(work)
+
+    def _check_slurm(self) -> None:
+        """The daemons are the computer's own; raise MachineError where a cluster cannot run."""
+        if not self._sandboxed:
+            raise MachineError("the image slurm needs machines that are sandboxes")
+        missing = [name for name in slurm.PROGRAMS if find_program(name) is None]
+        if missing:
+            raise MachineError(
+                f"the image slurm needs {' and '.join(missing)} on this computer (Debian: "
+                "sudo apt-get install --no-install-recommends slurm-wlm munge; the services that "
+                "this starts are not needed: sudo systemctl disable --now slurmctld slurmd munge)"
+            )
 
     def _build(self, recipe: Recipe, work: Path, final: Path, progress: Progress) -> None:
         # Without namespaces nothing can be mounted at /opt/python: the place is its final one.

@@ -152,7 +152,7 @@ def _os_error(error: OSError) -> VmctlError:
 def _show_error(error: VmctlError, invocation: Invocation) -> int:
     from vmctl.cli import terminal
 
-    code = exit_code_of(error)
+    code, wording = exit_code_of(error), invocation.wording
     if invocation.wants_verbose:
         import traceback
 
@@ -160,8 +160,8 @@ def _show_error(error: VmctlError, invocation: Invocation) -> int:
     if invocation.wants_json:
         body: dict[str, Any] = {
             "error": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
+            "message": wording(error.message),
+            "hint": wording(error.hint),
         }
         if error.attempts:
             body["attempts"] = list(error.attempts)
@@ -176,7 +176,7 @@ def _show_error(error: VmctlError, invocation: Invocation) -> int:
         terminal.note(line)
     for line in error.evidence:
         terminal.note(f"  {line}")
-    for parts in format_error(error.message, error.hint):
+    for parts in format_error(wording(error.message), wording(error.hint)):
         terminal.note(*parts)
     return code
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -83,6 +83,20 @@ GpuOption = Annotated[
 ]
 
 
+class Wording:
+    """How sentences that are about a VM read for the target of this command line."""
+
+    def __init__(self) -> None:
+        self.target: TargetSettings | None = None
+
+    def __call__(self, text: str) -> str:
+        if self.target is None:
+            return text
+        from vmctl.domain.settings.target_words import reword
+
+        return reword(text, self.target)
+
+
 class Context(NamedTuple):
     """The global options of one command line."""
 
@@ -94,6 +108,7 @@ class Context(NamedTuple):
     quiet: bool = False
     verbose: bool = False
     takes_target: bool = False  # whether the command works on servers and clusters, too
+    wording: Wording = Wording()  # an Invocation's own; this one is nobody's
 
     def under(self, outer: Context) -> Context:
         """These options where given, else those before the command's name."""
@@ -106,6 +121,7 @@ class Context(NamedTuple):
             quiet=self.quiet or outer.quiet,
             verbose=self.verbose or outer.verbose,
             takes_target=self.takes_target,
+            wording=self.wording,
         )
 
     def project(self, **vm: Any) -> Project:
@@ -134,6 +150,7 @@ class Context(NamedTuple):
                     "fetch, pull, tunnel, ssh, exec, up, down, status, doctor",
                 )
             return replace(project, target=None)
+        self.wording.target = target
         if target.from_file:
             from vmctl.workflows.base.agreements import agree_on_target
 
@@ -143,7 +160,9 @@ class Context(NamedTuple):
     def screen(self) -> Screen:
         from vmctl.cli.screen import Screen
 
-        return Screen(as_json=self.json, quiet=self.quiet, assume_yes=self.yes)
+        return Screen(
+            as_json=self.json, quiet=self.quiet, assume_yes=self.yes, wording=self.wording
+        )
 
 
 NO_OPTIONS = Context()
@@ -159,6 +178,7 @@ class Invocation:
     words: Sequence[str] = ()
     before: Context = NO_OPTIONS  # the options before the command's name
     context: Context | None = None
+    wording: Wording = field(default_factory=Wording)
 
     @property
     def wants_json(self) -> bool:
@@ -206,7 +226,9 @@ class DeclaredCommand(NamedTuple):
     def run(self, invocation: Invocation, values: dict[str, Any]) -> object:
         """Call it with the values of its parameters; what it returns is the exit code, if any."""
         common = {key: values.pop(key) for key in _COMMON}
-        context = Context(**common, takes_target=self.takes_target).under(invocation.before)
+        context = Context(
+            **common, takes_target=self.takes_target, wording=invocation.wording
+        ).under(invocation.before)
         invocation.context = context
         if invocation.wants_verbose:
             from vmctl.cli import terminal

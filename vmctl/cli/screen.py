@@ -51,11 +51,18 @@ class Screen:
     """Where one command draws."""
 
     def __init__(
-        self, *, as_json: bool = False, quiet: bool = False, assume_yes: bool = False
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        assume_yes: bool = False,
+        wording: Callable[[str], str] = str,
     ) -> None:
+        """`wording` gets every sentence about what happens, and returns it as it is shown."""
         self.as_json = as_json
         self.quiet = quiet
         self.assume_yes = assume_yes
+        self._wording = wording
         self.live = sys.stderr.isatty() and not quiet and os.environ.get("TERM") != "dumb"
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -109,7 +116,7 @@ class Screen:
                 self._line(f"{text}{took}", Styled("✓ ", GREEN))
 
     def _begin(self, text: str) -> None:
-        self._last_text = text
+        text = self._last_text = self._wording(text)
         self._rate = TransferRate()
         if not self.live:
             self._line(text, "… ")
@@ -136,7 +143,7 @@ class Screen:
             self._rate.record(event.done_bytes, time.monotonic())
         amount = format_progress(event, self._rate)
         if self._progress is not None and self._task is not None:
-            text = visible(event.text or self._last_text)
+            text = visible(self._wording(event.text or self._last_text))
             self._progress.update(self._task, description=text, amount=amount)
         elif event.text and event.text != self._last_text:
             self._last_text = event.text
@@ -151,7 +158,7 @@ class Screen:
         if self._mid_line:  # a job's output stopped in the middle of a line
             terminal.note()
             self._mid_line = False
-        terminal.note(mark, text)
+        terminal.note(mark, self._wording(text))
 
     # -- questions and results ---------------------------------------------------------------
 
@@ -204,6 +211,7 @@ class Screen:
         """Lines to paste next, with what each one does."""
         if self.quiet or self.as_json or not steps:
             return
+        steps = [(self._wording(line), meaning) for line, meaning in steps]
         width = max(len(line) for line, _ in steps)
         self._line("Next:")
         for line, meaning in steps:

@@ -352,8 +352,7 @@ def _up_on_server(context: Context, target: TargetSettings, flags: list[str]) ->
     screen.document(result)
     show_checkup(screen, result)
     job = next(iter(project.jobs), "JOB")
-    on = "" if target.from_file else f" --on {target.name}"
-    screen.next_steps([(f"vmctl push{on} && vmctl run{on} {job}", "send the project and train")])
+    screen.next_steps([(f"vmctl push && vmctl run {job}", "send the project and train")])
 
 
 def _agree(screen: Screen, plan: ZonePlan) -> bool:

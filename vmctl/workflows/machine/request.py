@@ -38,7 +38,7 @@ def parse_request(vm: VmSettings, *, local: bool) -> MachineRequest:
     if image == NAMED["slurm"] and not local:
         raise InvalidInput(
             "Google has no image 'slurm': it is one of the embedded Compute Engine.",
-            hint="vmctl --local up --image slurm --gpu none; a cluster of yours: --on slurm/HOST",
+            hint="vmctl --local up --image slurm --gpu none; your own cluster: --on slurm/HOST",
         )
     region = region_of(vm.zone) if vm.zone else vm.region
     cost = HourlyCost(None, None)

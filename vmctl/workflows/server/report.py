@@ -42,6 +42,7 @@ def check(project: Project, target: TargetSettings, clock: Clock | None = None) 
         return _checkup(project, findings)
     try:
         yield from prepare_machine(ssh, clock=clock)
+        yield Started("server", "Looking at the driver, torch and the disk")
         reply = _ask(ssh, project, True)
     except VmctlError as error:
         findings.append(CheckResult.of(Check.PYTHON, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import io
 import json
@@ -12,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import urllib.request
 import zipfile
@@ -26,12 +28,24 @@ from PIL import Image, ImageDraw
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 from tests.harness.laptop import ROOT, Laptop
+from tests.harness.sshd import Sshd
 
 TENSORBOARD = "http://127.0.0.1:8898"
 GAP_S = 1.0  # to look at a whole page costs the browser time
 # The smallest training that shows all: threads that wait for each other would cost the most of it.
 COMMAND = "python colorize.py --data_path ../data/landscapes"
 SMALL, FEW = "OMP_NUM_THREADS=1 ", "--epochs 1 --image_size 40 --train_samples 99"
+TARGETS = """
+[targets.lab]
+kind = "ssh"
+host = "lab"
+workspace = "~/Lab"
+[targets.cluster]
+kind = "slurm"
+host = "cluster.local.vmctl"
+time = "0:30:00"
+gpus = "t4:1"
+"""
 CLASSES = ["city", "road", "mountain", "lake", "ocean", "field", "forest"]
 
 
@@ -88,10 +102,43 @@ def repository(laptop: Laptop) -> Iterator[Path]:
             shutil.copy2(ROOT / name, folder / name)
     toml = (folder / "vmctl.toml").read_text()
     assert COMMAND in toml
-    (folder / "vmctl.toml").write_text(toml.replace(COMMAND, f"{SMALL}{COMMAND} {FEW}"))
+    toml = toml.replace(COMMAND, f"{SMALL}{COMMAND} {FEW}")
+    (folder / "vmctl.toml").write_text(f"{toml}\n{TARGETS}")
     yield folder
     laptop("down", "--delete", "--yes", cwd=folder, code=None)
     shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def desk(laptop: Laptop, repository: Path) -> Iterator[Laptop]:
+    """The laptop, with an OpenSSH configuration that knows a cluster's login node by vmctl's name
+    for it, and a server behind a jump host."""
+    base = repository.parent
+    sockets = Path(tempfile.mkdtemp(prefix="vmj", dir="/tmp"))
+    ssh = base / "home" / ".ssh"
+    ssh.mkdir(mode=0o700, parents=True)
+    extra = {"HOME": str(ssh.parent), "XDG_RUNTIME_DIR": str(sockets)}
+    made = Laptop(laptop.home, laptop.emulator_home, extra)
+    made("--name", "cluster", "up", "--image", "slurm", "--gpu", "none", cwd=repository)
+    made("--name", "cluster", "ssh-config", cwd=repository)
+    jump = Sshd(base / "jump", sockets)
+    jump.authorized.write_bytes(next((laptop.home / "data").rglob("*.pub")).read_bytes())
+    jump.start()
+    (ssh / "known").write_text(f"[127.0.0.1]:{jump.port} {jump.host_key}\n")
+    entry = (laptop.home / "data" / "ssh-config" / "hosts").read_text()
+    lines = entry[entry.index("Host cluster.local.vmctl") :].splitlines()[1:]
+    kept = [line for line in lines if "Proxy" not in line]
+    key = next(line for line in kept if "IdentityFile" in line)
+    with (ssh / "config").open("a") as config:
+        config.write("\n".join(["Host lab", "    ProxyJump jump", *kept, ""]))
+        config.write(
+            f"Host jump\n    HostName 127.0.0.1\n    Port {jump.port}\n    User {jump.user}\n"
+            f"{key}\n    UserKnownHostsFile {ssh}/known\n"
+        )
+    yield made
+    made("--name", "cluster", "down", "--delete", "--yes", cwd=repository, code=None)
+    jump.power_off()
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -165,13 +212,36 @@ def test_the_main_job_word_for_word(
     assert "TERMINATED" in laptop("ls", cwd=repository).stdout
 
 
+@pytest.mark.parametrize("target", ["lab", "cluster"])
+def test_the_same_lines_on_a_server_and_on_a_cluster(
+    desk: Laptop, repository: Path, photos: str, browser: Any, target: str
+) -> None:
+    there = Laptop(desk.home, desk.emulator_home, {**desk.extra, "VMCTL_ON": target})
+    (repository / "unet.pth").unlink(missing_ok=True)
+    told = there.typed("vmctl up", repository)
+    assert "torch" in told
+    line = "vmctl push && vmctl run colorize"
+    told = there.typed(line, repository, LANDSCAPES_URL=photos)
+    assert "PSNR" in told
+    with opened(there, "tensorboard", repository) as url:
+        browser.get(f"{url}?timeseries#timeseries")
+        shown = partial(shows, browser, "training loss", "validation PSNR")
+        eventually(shown, "the curves", within_s=120, gap_s=GAP_S)
+    there.typed("vmctl fetch unet.pth", repository)
+    far = there("exec", "sha256sum", "workload/unet.pth", cwd=repository).stdout.split()[0]
+    assert hashlib.sha256((repository / "unet.pth").read_bytes()).hexdigest() == far
+    assert {run["state"] for run in there.json("ps", cwd=repository)} == {"succeeded"}
+    assert "not vmctl's to stop" in there.typed("vmctl down", repository)
+
+
+def shows(browser: Any, *words: str) -> bool:
+    """Whether all of these are on the page."""
+    text = browser.execute_script(ALL_TEXT)
+    return all(word in text for word in words)
+
+
 def look(browser: Any, folder: Path) -> None:
     """TensorBoard as a person sees it: scalars, pictures, and the graph's blocks."""
-
-    def shows(*words: str) -> bool:
-        text = browser.execute_script(ALL_TEXT)
-        return all(word in text for word in words)
-
     screenshots = Path(os.environ.get("VMCTL_TEST_SCREENSHOTS", folder))
     for tab, words in {
         "timeseries": ["training loss", "validation PSNR"],
@@ -180,7 +250,8 @@ def look(browser: Any, folder: Path) -> None:
     }.items():
         browser.get(f"{TENSORBOARD}/?{tab}#{tab}")  # another address: the page is loaded anew
         try:
-            eventually(partial(shows, *words), f"{words} under {tab}", within_s=120, gap_s=GAP_S)
+            shown = partial(shows, browser, *words)
+            eventually(shown, f"{words} under {tab}", within_s=120, gap_s=GAP_S)
             if tab == "graphs":
                 opened = partial(opened_graph, browser)
                 names = eventually(opened, "the node UNet opens", within_s=180, gap_s=GAP_S)

@@ -77,10 +77,9 @@ def preload() -> None:
     Catalog.load()
 
 
-def start_forked(home: Path, environ: Mapping[str, str], clock: str, output: IO[bytes]) -> Forked:
+def start_forked(words: list[str], environ: Mapping[str, str], output: IO[bytes]) -> Forked:
     """The emulator as `vmctl emulator start` makes it, without the start of Python: a process and
     a session of its own, with this environment; what it says goes to a file."""
-    words = ["serve", "--home", str(home), "--clock", clock]
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123
         streams = [nothing.fileno(), output.fileno(), output.fileno()]
         # the title: vmctl looks at the command line before it says that an emulator runs
@@ -94,22 +93,21 @@ def start_forked(home: Path, environ: Mapping[str, str], clock: str, output: IO[
 class Emulator(Endpoint):
     """One emulator: its home, its process, and the ways to talk to it."""
 
-    def __init__(self, home: Path, clock: str = "real") -> None:
+    def __init__(self, home: Path, clock: str = "real", *options: str) -> None:
         super().__init__(home)
-        self.clock = clock
+        self.words = ["serve", "--home", str(home), "--clock", clock, *options]
         self.process: subprocess.Popen[bytes] | Forked | None = None
         self._service: Any = None
 
     def command(self, *more: str) -> list[str]:
-        words = [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(self.home)]
-        return [*words, "--clock", self.clock, *more]
+        return [sys.executable, "-m", "vmctl.emulator", *self.words, *more]
 
     def start(self, environ: Mapping[str, str] | None = None, umask: int = -1) -> Self:
         """Start it and wait until it serves: forked, or installed where a umask is asked for."""
         environ = {**(environ or os.environ), "VMCTL_EMULATOR_CHECK_REPLIES": "1"}
         with tempfile.TemporaryFile() as output:
             if umask == -1 and forkable(environ):
-                process: Any = start_forked(self.home, environ, self.clock, output)
+                process: Any = start_forked(self.words, environ, output)
             else:
                 process = subprocess.Popen(
                     self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,

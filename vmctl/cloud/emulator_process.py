@@ -30,6 +30,7 @@ POLL_S = 0.03
 ADDRESS = "127.0.0.1"
 # What Python's requests, and with it gcloud, trusts before any other setting.
 REQUESTS_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+METADATA_ONLY = "metadata-only"
 DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
 
@@ -40,7 +41,7 @@ class EmulatorProcess:
     pid: int
     port: int
     project: str
-    mode: str  # "sandbox", or "plain" where namespaces are not allowed
+    mode: str  # "sandbox", "plain" where namespaces are not allowed, or METADATA_ONLY
     note: str
     certificate: Path  # of the server, signed by nobody else
     token_file: Path  # the secret that every call carries
@@ -127,6 +128,12 @@ def find(folder: Path) -> EmulatorProcess | None:
     return replace(running, about=reply) if reply and reply.get("pid") == running.pid else None
 
 
+def is_metadata_only(folder: Path) -> bool:
+    """Whether the one that serves this folder boots no machines, so that none answers ssh."""
+    running = _recorded(folder)
+    return running is not None and running.mode == METADATA_ONLY
+
+
 def _recorded(folder: Path) -> EmulatorProcess | None:
     """What the folder's emulator wrote when it began to serve; None for none of this version."""
     try:
@@ -205,10 +212,13 @@ def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
     return target
 
 
-def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorProcess:
+def start(
+    folder: Path, clock: Clock, time_kind: str | None = None, *, metadata_only: bool = False
+) -> EmulatorProcess:
     """Start one as a program of its own and wait until it answers; one that runs is kept.
 
-    `time_kind` is how its time passes: real (the default), scaled:RATE or stepped.
+    `time_kind` is how its time passes: real (the default), scaled:RATE or stepped. With
+    `metadata_only` its instances have no machines, as long as the folder has any instance.
     Raises InvalidInput when a program that it needs is missing, VmctlError with the end of its
     log when it ends, TimedOut.
     """
@@ -216,12 +226,13 @@ def start(folder: Path, clock: Clock, time_kind: str | None = None) -> EmulatorP
     if running:
         return running
     _check_none_of_old(folder)
-    if not _which("sshd"):
+    if not metadata_only and not _which("sshd"):
         raise InvalidInput(
             "The embedded Compute Engine needs OpenSSH's server, which is not installed.",
             hint=f"sudo apt-get install -y {DEBIAN_PACKAGES}",
         )
-    child = _spawn(folder, ["--clock", time_kind] if time_kind else [])
+    words = ["--clock", time_kind] if time_kind else []
+    child = _spawn(folder, [*words, "--metadata-only"] if metadata_only else words)
     try:
         return _wait_answer(child, folder, clock)
     except (KeyboardInterrupt, SystemExit):  # given up before it answers: nobody would end it

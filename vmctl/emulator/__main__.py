@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--clock", default="real", help="real, scaled:RATE or stepped (default: real)"
     )
+    serve.add_argument("--metadata-only", action="store_true", help="boot no machines")
     image = commands.add_parser("image", help="build an image before the first machine needs it")
     actions = image.add_subparsers(dest="action", required=True)
     build = actions.add_parser("build", help="build an image unless it exists")
@@ -67,10 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     images = (arguments.images or default_images()).absolute()
     if arguments.command == "image":
         return build_image(arguments.family, home, images)
-    return serve(home, images, arguments.port, arguments.clock)
+    return serve(home, images, arguments.port, arguments.clock, arguments.metadata_only)
 
 
-def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
+def serve(
+    home: Path, images: Path, port: int | None, clock: str, metadata_only: bool = False
+) -> int:
     """Serve until a signal or the admin route stops it; returns the exit code."""
     from . import server
     from .clock import make_clock
@@ -80,7 +83,7 @@ def serve(home: Path, images: Path, port: int | None, clock: str) -> int:
         make_clock(clock, None)
         with server.hold(home):
             _log_to(home / "emulator.log")
-            asyncio.run(server.serve(server.Options(home, images, port, clock)))
+            asyncio.run(server.serve(server.Options(home, images, port, clock, metadata_only)))
     except CannotHost as error:
         print(f"The emulator cannot serve: {error}", file=sys.stderr)
         return 1

@@ -39,6 +39,7 @@ class Options:
     images: Path
     port: int | None
     clock: str
+    metadata_only: bool = False
 
 
 @contextlib.contextmanager
@@ -169,7 +170,8 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
     for kind in billing.KINDS:
         for record in store.find(kind):  # made by an emulator without billing
             billing.update(record)
-    machines = AsyncMachineHost(options.home, options.images)
+    metadata_only = _choose_mode(options, bool(store.find("instances")))
+    machines = AsyncMachineHost(options.home, options.images, metadata_only=metadata_only)
     cloud = Cloud(
         clock=clock,
         store=store,
@@ -191,6 +193,22 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         running = [r.body["id"] for r in store.find("instances") if r.body["status"] == "RUNNING"]
         await machines.close(running)
         write_json(clock_file, {"now": stamp(clock.now())})
+
+
+def _choose_mode(options: Options, has_instances: bool) -> bool:
+    """Whether instances are metadata only: as they were made, as long as the home has any."""
+    file = options.home / "state" / "metadata-only"
+    if options.metadata_only and has_instances and not file.exists():
+        raise ValueError(
+            "the instances in this home have machines. For metadata only, delete them first, or "
+            "choose another home with VMCTL_EMULATOR_HOME"
+        )
+    chosen = options.metadata_only or (has_instances and file.exists())
+    if chosen:
+        file.touch(0o600)
+    else:
+        file.unlink(missing_ok=True)
+    return chosen
 
 
 def _unreadable(store: Any) -> str:

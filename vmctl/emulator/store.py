@@ -120,11 +120,11 @@ class Store:
     ) -> list[Record]:
         """Return a collection's resources, ordered by project, scope and name."""
         records = self._records.get(collection, {})
-        return [
-            records[key]
-            for key in sorted(records)
-            if project in (None, key.project) and scope in (None, key.scope)
+        found = [
+            key for key in records if project in (None, key.project) and scope in (None, key.scope)
         ]
+        found.sort()  # quick: they are in order, all but the newest
+        return [records[key] for key in found]
 
     def version(self, *collections: str) -> tuple[int, ...]:
         """Return what differs once a resource of these collections was saved or deleted."""

@@ -21,7 +21,8 @@ PANEL = Panel("Commands")
 
 @PANEL.command(
     "start",
-    examples="vmctl emulator start\nvmctl emulator start --clock stepped",
+    examples="vmctl emulator start\nvmctl emulator start --clock stepped\n"
+    "VMCTL_EMULATOR_HOME=/tmp/many vmctl emulator start --metadata-only",
 )
 def start(
     context: Context,
@@ -29,16 +30,21 @@ def start(
         str | None,
         option("--clock", metavar="KIND", help="real, scaled:RATE or stepped."),
     ] = None,
+    metadata_only: Annotated[bool, option("--metadata-only", help="Boot no machines.")] = False,
 ) -> None:
     """Start the emulator if it is not running. Every local command does this by itself.
 
     With --clock scaled:60 an hour of Google's passes in a minute; with --clock stepped time
     stands still until `vmctl emulator clock 1h` moves it: run limits, slow boots and every
     timestamp follow.
+
+    With --metadata-only, VMs have states, addresses and bills but no machines: a thousand can be
+    made, listed and deleted in seconds, and none answers ssh. The emulator's home
+    (VMCTL_EMULATOR_HOME) keeps this mode as long as it has VMs.
     """
     from vmctl.workflows.setup.emulator import start as story
 
-    context.screen().report(story(clock))
+    context.screen().report(story(clock, metadata_only=metadata_only))
 
 
 @PANEL.command("stop", examples="vmctl emulator stop")

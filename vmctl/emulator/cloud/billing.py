@@ -55,7 +55,7 @@ class Billing:
         self._file = file
         self._clock = clock
         self._lines: list[BillLine] = []
-        self._open: dict[tuple[str, str], BillLine] = {}  # by resource id and billed part
+        self._open: dict[str, dict[str, BillLine]] = {}  # by resource id and billed part
         self._read()
 
     def update(self, record: Record, *, deleted: bool = False) -> None:
@@ -64,11 +64,11 @@ class Billing:
             return
         id_ = record.body["id"]
         costs = {} if deleted else dict(self._costs(record, id_))
-        for known in [key for key in self._open if key[0] == id_]:
-            if known[1] not in costs or self._open[known].rate != costs[known[1]]:
-                self._write(known, None, record)
+        for what, known in list(self._open.get(id_, {}).items()):
+            if what not in costs or known.rate != costs[what]:
+                self._write((id_, what), None, record)
         for what, rate in costs.items():
-            if (id_, what) not in self._open:
+            if what not in self._open.get(id_, {}):
                 self._write((id_, what), rate, record, begins=True)
 
     def sum_costs(self, since: datetime | None, until: datetime) -> Json:
@@ -109,7 +109,7 @@ class Billing:
             case "instances":
                 on = body["status"] == "RUNNING"
                 # billed until it has stopped; one that is being deleted may have been off before
-                on = on or (body["status"] == "STOPPING" and (id_, "machine") in self._open)
+                on = on or (body["status"] == "STOPPING" and "machine" in self._open.get(id_, {}))
                 if on:
                     yield "machine", find_machine_rate(body, scope)
                     if any(nic.get("accessConfigs") for nic in body["networkInterfaces"]):
@@ -147,14 +147,16 @@ class Billing:
             log.error("the bill could not be written: %s", error)
 
     def _apply(self, line: Json) -> None:
-        key = (str(line["id"]), str(line["what"]))
+        id_, what = str(line["id"]), str(line["what"])
         at = parse_stamp(line["at"])
         if line["begins"]:
-            bill = BillLine(line["kind"], line["path"], at, line["rate"], key[1])
+            bill = BillLine(line["kind"], line["path"], at, line["rate"], what)
             self._lines.append(bill)
-            self._open[key] = bill
-        elif (ended := self._open.pop(key, None)) is not None:
+            self._open.setdefault(id_, {})[what] = bill
+        elif (ended := self._open.get(id_, {}).pop(what, None)) is not None:
             ended.end = at
+            if not self._open[id_]:
+                del self._open[id_]
 
     def _read(self) -> None:
         try:

@@ -23,6 +23,7 @@ from ..machines import (
     MachineError,
     MachineHost,
     MachineSpec,
+    MetadataOnlyHost,
     copy_disk,
     delete_disk,
 )
@@ -82,11 +83,13 @@ class EventLoopBackend:
 class AsyncMachineHost:
     """The machine host as coroutines; a MachineError becomes an operation's internal error."""
 
-    def __init__(self, home: Path, images: Path) -> None:
+    def __init__(self, home: Path, images: Path, *, metadata_only: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self.backend = EventLoopBackend(self._loop)
         try:
-            self._host = MachineHost(home, images, self.backend)
+            self._host: MachineHost | MetadataOnlyHost = (
+                MetadataOnlyHost(home) if metadata_only else MachineHost(home, images, self.backend)
+            )
         except MachineError as error:
             raise CannotHost(str(error)) from error
         self._disks = home / "machines"
@@ -98,7 +101,7 @@ class AsyncMachineHost:
 
     @property
     def mode(self) -> str:
-        """How machines are kept apart, `sandbox` or `plain`."""
+        """How machines are kept apart, `sandbox` or `plain`; `metadata-only`: there are none."""
         return self._host.mode
 
     @property

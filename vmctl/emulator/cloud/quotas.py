@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import Json, OperationError
 from ..http import urls
-from ..store import Record, Store
+from ..store import Key, Record, Store
 from .catalog import DISK_TYPES, Catalog
 
 ALIVE = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING", "REPAIRING"}
@@ -79,6 +80,7 @@ class Quotas:
         self._catalog = catalog
         self.limits: Callable[[], list[Limit]] = list  # those in force now; set by the faults
         self._lists: dict[tuple[str, str | None], tuple[object, list[Json]]] = {}
+        self._used: dict[str, tuple[tuple[int, ...], Counter[_Use]]] = {}  # by version of the store
 
     def of_region(self, project: str, region: str) -> list[Json]:
         """Return the `quotas` of a region resource."""
@@ -108,21 +110,25 @@ class Quotas:
         The instance itself is already in the store, so usage includes it.
         """
         project, region = instance.key.project, urls.region_of(urls.last(instance.key.scope))
-        asked = self._instance_usage(instance)
+        asked = self._sum({_Use.of(instance): 1})
         used = self._global_usage(project)
         for metric in asked.keys() & GLOBAL_LIMITS.keys():
             if used[metric] > self._limit(metric, None):
                 raise _exceeded(metric, self._limit(metric, None), None)
         used = self._region_usage(project, region)
-        asked += self._disk_usage(project, region, instance.body["selfLink"])
+        asked += self._disk_usage(
+            disk
+            for attached in instance.body["disks"]
+            if (disk := self._store.get(_disk_key(instance, attached))) is not None
+        )
         self._check_region(asked, used, region)
         self._check_family(instance, region)
 
     def check_disk(self, disk: Record) -> None:
         """Raise OperationError QUOTA_EXCEEDED if this stored disk exceeds a quota."""
         project, region = disk.key.project, urls.region_of(urls.last(disk.key.scope))
-        asked = Counter({_disk_metric(disk): int(disk.body["sizeGb"])})
-        self._check_region(asked, self._disk_usage(project, region, None), region)
+        used = self._disk_usage(self._disks_of(project, region))
+        self._check_region(self._disk_usage([disk]), used, region)
 
     def _check_region(self, asked: Counter[str], used: Counter[str], region: str) -> None:
         for metric in sorted(asked.keys() & REGION_LIMITS.keys()):
@@ -173,29 +179,38 @@ class Quotas:
         return float((GLOBAL_LIMITS if region is None else REGION_LIMITS)[metric])
 
     def _region_usage(self, project: str, region: str) -> Counter[str]:
-        usage: Counter[str] = Counter()
-        for record in self._store.find("instances", project):
-            if urls.region_of(urls.last(record.key.scope)) == region:
-                usage += self._instance_usage(record)
-        return usage + self._disk_usage(project, region, None)
+        zones = {f"zones/{zone}" for zone in self._catalog.zones_of(region)}
+        here = {use: n for use, n in self._uses(project).items() if use.scope in zones}
+        return self._sum(here) + self._disk_usage(self._disks_of(project, region))
 
     def _global_usage(self, project: str) -> Counter[str]:
-        usage: Counter[str] = Counter()
-        for record in self._store.find("instances", project):
-            usage += self._instance_usage(record)
+        usage = self._sum(self._uses(project))
         usage["FIREWALLS"] = len(self._store.find("firewalls", project))
         usage["NETWORKS"] = 1
         return usage
 
-    def _instance_usage(self, record: Record) -> Counter[str]:
+    def _uses(self, project: str) -> Counter[_Use]:
+        """Return how many of a project's instances use the same; counted after changes only."""
+        version = self._store.version("instances")
+        if self._used.get(project, ((),))[0] != version:
+            uses = Counter(map(_Use.of, self._store.find("instances", project)))
+            self._used[project] = (version, uses)
+        return self._used[project][1]
+
+    def _sum(self, uses: Mapping[_Use, int]) -> Counter[str]:
+        usage: Counter[str] = Counter()
+        for use, count in uses.items():
+            for metric, each in self._usage(use).items():
+                usage[metric] += each * count
+        return usage
+
+    def _usage(self, use: _Use) -> Counter[str]:
         usage: Counter[str] = Counter({"INSTANCES": 1})
-        body = record.body
-        if body["status"] not in ALIVE:
+        if not use.alive:
             return usage
-        spot = _is_spot(record)
-        zone = urls.last(record.key.scope)
+        spot, zone = use.spot, urls.last(use.scope)
         region = urls.region_of(zone)
-        machine = self._catalog.machine_types(zone).get(urls.last(body["machineType"]))
+        machine = self._catalog.machine_types(zone).get(urls.last(use.machine_type))
         if machine is None:  # of an older catalogue
             return usage
         usage["CPUS_ALL_REGIONS"] = machine.cpus
@@ -203,9 +218,8 @@ class Quotas:
         if spot and self._limit("PREEMPTIBLE_CPUS", region):
             cpus = "PREEMPTIBLE_CPUS"
         usage[cpus] = machine.cpus
-        for accelerator in body.get("guestAccelerators", ()):
-            gpu = urls.last(accelerator["acceleratorType"])
-            count = accelerator["acceleratorCount"]
+        for link, count in use.gpus:
+            gpu = urls.last(link)
             usage["GPUS_ALL_REGIONS"] += count
             metric = GPU_METRICS.get(gpu)
             if gpu.startswith("nvidia-h100") and spot:
@@ -215,18 +229,48 @@ class Quotas:
                 metric = f"PREEMPTIBLE_{metric}"
             if metric in REGION_LIMITS:
                 usage[metric] += count
-        for interface in body["networkInterfaces"]:
-            usage["IN_USE_ADDRESSES"] += len(interface.get("accessConfigs", ()))
+        usage["IN_USE_ADDRESSES"] = use.addresses
         return usage
 
-    def _disk_usage(self, project: str, region: str, user: str | None) -> Counter[str]:
+    def _disks_of(self, project: str, region: str) -> Iterable[Record]:
+        zones = {f"zones/{zone}" for zone in self._catalog.zones_of(region)}
+        return (r for r in self._store.find("disks", project) if r.key.scope in zones)
+
+    def _disk_usage(self, disks: Iterable[Record]) -> Counter[str]:
         usage: Counter[str] = Counter()
-        for disk in self._store.find("disks", project):
-            if urls.region_of(urls.last(disk.key.scope)) == region and (
-                user is None or user in disk.body.get("users", ())
-            ):
-                usage[_disk_metric(disk)] += int(disk.body["sizeGb"])
+        for disk in disks:
+            usage[_disk_metric(disk)] += int(disk.body["sizeGb"])
         return usage
+
+
+class _Use(NamedTuple):
+    """All that decides what an instance counts for."""
+
+    scope: str
+    machine_type: str
+    alive: bool
+    spot: bool
+    gpus: tuple[tuple[str, int], ...]
+    addresses: int
+
+    @classmethod
+    def of(cls, record: Record) -> _Use:
+        body = record.body
+        return cls(
+            record.key.scope,
+            body["machineType"],
+            body["status"] in ALIVE,
+            _is_spot(record),
+            tuple(
+                (gpu["acceleratorType"], gpu["acceleratorCount"])
+                for gpu in body.get("guestAccelerators", ())
+            ),
+            sum(len(nic.get("accessConfigs", ())) for nic in body["networkInterfaces"]),
+        )
+
+
+def _disk_key(instance: Record, attached: Json) -> Key:
+    return instance.key._replace(collection="disks", name=urls.last(attached.get("source", "")))
 
 
 def _disk_metric(disk: Record) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .host import MachineHost
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
+from .metadata_only import MetadataOnlyHost
 from .socket_relay import is_machine_address, random_address
 from .storage import COPYING, copy_disk, delete_disk
 
@@ -14,6 +15,7 @@ __all__ = [
     "MachineError",
     "MachineHost",
     "MachineSpec",
+    "MetadataOnlyHost",
     "copy_disk",
     "delete_disk",
     "is_machine_address",

@@ -56,7 +56,7 @@ def open_site(
 
 
 def ensure_emulator(
-    clock: Clock, time_kind: str | None = None
+    clock: Clock, time_kind: str | None = None, *, metadata_only: bool = False
 ) -> Story[emulator_process.EmulatorProcess]:
     """The embedded Compute Engine, started when it does not answer, then with such a clock."""
     folder = emulator_process.home()
@@ -65,7 +65,7 @@ def ensure_emulator(
         return running
     began = clock.monotonic()
     yield Started("emulator", "Starting the embedded Compute Engine")
-    running = emulator_process.start(folder, clock, time_kind)
+    running = emulator_process.start(folder, clock, time_kind, metadata_only=metadata_only)
     seconds = clock.monotonic() - began
     yield Finished("emulator", f"The embedded Compute Engine answers on {running.port}", seconds)
     if running.note:

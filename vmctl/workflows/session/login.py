@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from vmctl.cloud import emulator_process
 from vmctl.cloud.compute.compute import Compute, raise_failure
 from vmctl.cloud.compute.responses import host_keys_in_log
-from vmctl.domain.errors import AccessDenied, InvalidInput, TimedOut
+from vmctl.domain.errors import AccessDenied, Conflict, InvalidInput, TimedOut
 from vmctl.domain.events import Advanced, Story
 from vmctl.domain.login.ssh_keys import OS_LOGIN_ITEM, key_entry, merged_keys, time_left
 from vmctl.domain.machine.instance import Instance
@@ -23,7 +24,8 @@ def renew_key(site: Site, instance: Instance) -> Story[Instance]:
     """Renew vmctl's key on the VM when less than half of its time is left.
 
     The guest agent removes a user whose last key has expired, so use renews it. Raises
-    AccessDenied for a VM on which somebody has turned OS Login on: it would ignore the key.
+    AccessDenied for a VM on which somebody has turned OS Login on: it would ignore the key;
+    Conflict where the emulator boots no machines.
     """
     if instance.metadata.get(OS_LOGIN_ITEM, "").upper() == "TRUE":
         raise AccessDenied(
@@ -32,6 +34,13 @@ def renew_key(site: Site, instance: Instance) -> Story[Instance]:
             f"--project {site.compute.project} --metadata {OS_LOGIN_ITEM}=FALSE",
         )
     project, now = site.project, site.clock.now()
+    if project.local and emulator_process.is_metadata_only(emulator_process.home()):
+        raise Conflict(
+            f"{instance.name} is metadata only: this emulator was started with --metadata-only, "
+            "so no machine answers ssh.",
+            hint="For one that does, use another home: "
+            "VMCTL_EMULATOR_HOME=~/.vmctl-machines vmctl --local up",
+        )
     public_line = ensure_keypair().public_line
     if (
         time_left(instance.ssh_keys, project.login_user, public_line, now)

@@ -94,17 +94,25 @@ _ABOUT = {"id", "kind", "acted", "met"}
 AT_ONCE = ("preempt", "crash")
 
 
-def start(time_kind: str | None = None, *, clock: Clock | None = None) -> Story[EmulatorResult]:
+def start(
+    time_kind: str | None = None, *, metadata_only: bool = False, clock: Clock | None = None
+) -> Story[EmulatorResult]:
     """Start it, unless it runs already; `time_kind` is real, scaled:RATE or stepped.
 
-    Raises Conflict for one that runs with another clock.
+    With `metadata_only` it boots no machines. Raises Conflict for one that runs with another
+    clock, or with machines.
     """
-    running = yield from ensure_emulator(clock or Clock(), time_kind)
+    running = yield from ensure_emulator(clock or Clock(), time_kind, metadata_only=metadata_only)
     said = _describe(running)
     if time_kind is not None and said.about.get("clock") != time_kind:
         raise Conflict(
             f"The embedded Compute Engine runs with the clock {said.about.get('clock')}.",
             hint=f"vmctl emulator stop && vmctl emulator start --clock {time_kind}",
+        )
+    if metadata_only and running.mode != emulator_process.METADATA_ONLY:
+        raise Conflict(
+            "The embedded Compute Engine runs with machines.",
+            hint="vmctl emulator stop && vmctl emulator start --metadata-only",
         )
     return said
 

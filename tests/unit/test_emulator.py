@@ -327,6 +327,28 @@ def test_time_stamps_read_back_as_they_were_written() -> None:
         parse_stamp("2026-03-04T05:06:07")
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("custom-4-16384", (4, 16384)),
+        ("n1-custom-1-1024", (1, 1024)),
+        ("custom-2-204800-ext", (2, 204800)),
+        ("e2-custom-2-8192", (2, 8192)),
+        ("custom-3-8192", None),
+        ("custom-4-16385", None),
+        ("custom-4-2048", None),
+        ("custom-4-65536", None),
+        ("custom-128-524288", None),
+        ("e2-custom-1-2048", None),
+        ("custom-4", None),
+    ],
+)
+def test_custom_machine_types(catalog: Catalog, name: str, size: tuple[int, int] | None) -> None:
+    found = catalog.machine_type("europe-west1-b", name)
+    assert (found and (found.cpus, found.memory_mb)) == size
+    assert found is None or found.series == ("e2" if name.startswith("e2") else "n1")
+
+
 def offered(catalog: Catalog) -> Iterator[tuple[str, str, list[int]]]:
     for zone in catalog.zones:
         for gpu, counts in catalog.gpus(zone).items():

@@ -7,6 +7,7 @@ machine types are Google's public series. Nothing in here changes while the emul
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -30,6 +31,9 @@ _STANDARD_CPUS = {"n1": (1, 2, 4, 8, 16, 32, 64, 96), "e2": (2, 4, 8, 16, 32)}
 _N1_GB = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
 _E2_GB = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
 _SHARED_CORE = (("e2-micro", 1.0), ("e2-small", 2.0), ("e2-medium", 4.0), ("f1-micro", 0.6))
+# Custom machine types: GB for a vCPU from and to (with -ext more), most vCPUs, most GB
+_CUSTOM_GB = {"n1": (0.9, 6.5, 96, 624), "e2": (0.5, 8.0, 32, 128)}
+_CUSTOM = re.compile(r"(?:(n1|e2)-)?custom-(\d{1,3})-(\d{1,7})(-ext)?")
 
 # Local SSDs of 375 GB that are part of a machine, for each of its GPUs
 _BUNDLED_SSDS = {
@@ -68,8 +72,14 @@ class MachineType:
 
     @property
     def series(self) -> str:
-        """The series, `n1` of `n1-standard-8`."""
-        return self.name.partition("-")[0]
+        """The series, `n1` of `n1-standard-8` and of `custom-4-16384`."""
+        first = self.name.partition("-")[0]
+        return "n1" if first == "custom" else first
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether its size is in its name."""
+        return _CUSTOM.fullmatch(self.name) is not None
 
     @property
     def local_ssds(self) -> int:
@@ -224,6 +234,10 @@ class Catalog:
                 )
         return dict(sorted(types.items()))
 
+    def machine_type(self, zone: str, name: str) -> MachineType | None:
+        """Return a zone's machine type by name, a custom one too."""
+        return self.machine_types(zone).get(name) or _custom_type(name)
+
     def gpus(self, zone: str) -> dict[str, list[int]]:
         """Return the GPUs of a zone, each with the counts that one machine can have."""
         found: dict[str, set[int]] = {}
@@ -269,6 +283,21 @@ def _cpu_types() -> Iterable[MachineType]:
     for name, gb in _SHARED_CORE:
         cpus = 1 if name.startswith("f1") else 2
         yield MachineType(name, cpus, int(gb * 1024), shared_core=True)
+
+
+def _custom_type(name: str) -> MachineType | None:
+    """Return the machine type `custom-VCPUS-MB`, N1's, or `e2-custom-VCPUS-MB`, if there can be."""
+    match = _CUSTOM.fullmatch(name)
+    if match is None:
+        return None
+    series, cpus, memory_mb, more = match[1] or "n1", int(match[2]), int(match[3]), match[4]
+    least_gb, most_gb, most_cpus, largest_gb = _CUSTOM_GB[series]
+    gb = memory_mb / 1024
+    is_even = cpus % 2 == 0 or (cpus == 1 and series == "n1")
+    fits = round(cpus * least_gb, 2) <= gb <= (largest_gb if more else round(cpus * most_gb, 2))
+    if is_even and 0 < cpus <= most_cpus and memory_mb % 256 == 0 and fits and gb <= largest_gb:
+        return MachineType(name, cpus, memory_mb)
+    return None
 
 
 _CPU_TYPES = {machine.name: machine for machine in _cpu_types()}

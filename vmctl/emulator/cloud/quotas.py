@@ -210,7 +210,7 @@ class Quotas:
             return usage
         spot, zone = use.spot, urls.last(use.scope)
         region = urls.region_of(zone)
-        machine = self._catalog.machine_types(zone).get(urls.last(use.machine_type))
+        machine = self._catalog.machine_type(zone, urls.last(use.machine_type))
         if machine is None:  # of an older catalogue
             return usage
         usage["CPUS_ALL_REGIONS"] = machine.cpus

@@ -14,7 +14,7 @@ _BORN = "1969-12-31T16:00:00.000-08:00"
 async def get_machine_type(call: Call) -> Json:
     """machineTypes.get."""
     zone, name = call.scope.partition("/")[2], call.path["machineType"]
-    machine = call.cloud.catalog.machine_types(zone).get(name)
+    machine = call.cloud.catalog.machine_type(zone, name)
     if machine is None:
         raise not_found(f"projects/{call.project}/zones/{zone}/machineTypes/{name}")
     return _machine_type(call, zone, machine)
@@ -88,13 +88,13 @@ def _machine_types(call: Call, zone: str) -> list[Json]:
 
 
 def _machine_type(call: Call, zone: str, machine: MachineType) -> Json:
-    gb = machine.memory_mb / 1024
+    sizes = f"{machine.cpus} vCPUs, {machine.memory_mb / 1024:g} GB RAM"
     body: Json = {
         "kind": "compute#machineType",
         "id": urls.stable_id("machineType", zone, machine.name),
         "creationTimestamp": _BORN,
         "name": machine.name,
-        "description": f"{machine.cpus} vCPUs, {gb:g} GB RAM",
+        "description": "Custom created machine type." if machine.is_custom else sizes,
         "guestCpus": machine.cpus,
         "memoryMb": machine.memory_mb,
         "imageSpaceGb": 0,

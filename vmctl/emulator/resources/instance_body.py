@@ -33,7 +33,7 @@ def resolve_machine_type(call: Call, zone: str) -> MachineType:
         raise invalid_field(
             "resource.machineType", text, f"Zone and project must match the instance's: '{zone}'."
         )
-    found = call.cloud.catalog.machine_types(zone).get(reference.name)
+    found = call.cloud.catalog.machine_type(zone, reference.name)
     if found is None:
         raise invalid_field(
             "resource.machineType",

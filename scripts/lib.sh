@@ -129,3 +129,29 @@ need_workload_python() {
     fail "pip could not install pytest into .venv-workload"
   echo "$want" >.venv-workload/.vmctl-stamp
 }
+
+# .venv-clients: clients of Compute Engine that others wrote, for tests/clients, and pytest. Which
+# versions is said here and nowhere else. Of Ansible's collections only Google's is unpacked.
+need_clients_venv() {
+  local python=(google-cloud-compute==1.57.0 apache-libcloud==3.9.1 ansible-core==2.19.14)
+  local collections=ansible==12.3.0 node=@google-cloud/compute@7.8.0
+  local want log wheels pip=".venv-clients/bin/python -m pip --disable-pip-version-check"
+  want="${python[*]} $collections $node $(cksum pyproject.toml) $root"
+  if grep -qxF "$want" .venv-clients/.vmctl-stamp 2>/dev/null; then return; fi
+  need_programs node=nodejs npm=npm
+  say "Making .venv-clients (clients of Google's for Python, Ansible and node)"
+  rm -rf .venv-clients
+  "$(find_python)" -m venv .venv-clients
+  log="$(mktemp)" wheels="$(mktemp -d)"
+  { $pip install -q -e . "pytest>=8.3,<10" "pytest-timeout>=2.3,<3" "${python[@]}" &&
+    $pip download -q --no-deps -d "$wheels" "$collections" &&
+    (cd "$(echo .venv-clients/lib/python3*/site-packages)" && "$root/.venv-clients/bin/python" -c '
+import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+wheel.extractall(members=[n for n in wheel.namelist() if n.startswith("ansible_collections/google/")])
+' "$wheels"/*.whl) &&
+    npm install --no-audit --no-fund --prefix .venv-clients/node "$node"; } >"$log" 2>&1 ||
+    { tail -5 "$log" >&2; rm -rf "$log" "$wheels"; fail "the clients could not be installed"; }
+  rm -rf "$log" "$wheels"
+  echo "$want" >.venv-clients/.vmctl-stamp
+}

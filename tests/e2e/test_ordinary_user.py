@@ -95,7 +95,9 @@ def site() -> Iterator[Path]:
     shutil.rmtree(base)
 
 
-@pytest.fixture(scope="module", params=["sandbox", "plain"])
+@pytest.fixture(
+    scope="module", params=["sandbox", pytest.param("plain", marks=pytest.mark.exhaustive)]
+)
 def user(
     request: pytest.FixtureRequest, account: pwd.struct_passwd, site: Path
 ) -> Iterator[OtherUser]:

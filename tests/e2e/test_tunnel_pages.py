@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import urllib.error
 import urllib.request
+import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,45 @@ def listening(laptop: Laptop, folder: Path) -> dict[int, set[str]]:
     return found
 
 
+def test_a_kernel_works_behind_the_tunnel_and_over_a_cut(laptop: Laptop, folder: Path) -> None:
+    opened = laptop.json(
+        "tunnel", "jupyter", "--port", str(free_port()), "--background", cwd=folder
+    )
+    base, _, token = opened["url"].partition("?token=")
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{base}api/kernels", timeout=20)
+    asked = urllib.request.Request(f"{base}api/kernels", method="POST")
+    asked.add_header("Authorization", f"token {token}")
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        kernel = json.load(answer)["id"]
+    host = laptop("exec", "hostname", cwd=folder).stdout.strip()
+    assert ran(base, token, kernel, "import socket; x = 6; print(socket.gethostname())") == host
+    pid = opened["pid"]
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    eventually(lambda: state_of(laptop, folder) == "up", what="the tunnel again")
+    assert ran(base, token, kernel, "print(x * 7)") == "42"
+    laptop("tunnel", "stop", "jupyter", cwd=folder)
+
+
+def ran(base: str, token: str, kernel: str, code: str) -> str:
+    """What a kernel prints for a cell, over the channels that a notebook uses."""
+    import websocket
+
+    where = f"ws{base.removeprefix('http')}api/kernels/{kernel}/channels"
+    line = websocket.create_connection(f"{where}?token={token}", timeout=60)
+    header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3"}
+    content = {"code": code, "silent": False}
+    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+    line.send(json.dumps({**message, "channel": "shell", "buffers": []}))
+    while True:
+        told = json.loads(line.recv())
+        if told["msg_type"] == "stream" and told["parent_header"]["msg_id"] == header["msg_id"]:
+            line.close()
+            return str(told["content"]["text"]).strip()
+
+
+@pytest.mark.exhaustive
 def test_a_notebook_cell_runs_on_the_vm(
     laptop: Laptop, folder: Path, browser: Any, tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def flags(photos, out_dir):
 def test_the_gradients_of_two_processes_are_those_of_one(tmp_path):
     program = tmp_path / "one_step.py"
     program.write_text(ONE_STEP)
-    alone = ran([sys.executable, str(program), str(tmp_path)])
+    alone = run([str(program), str(tmp_path)])
     assert alone.returncode == 0, alone.stderr
     both = ran(torchrun(program, tmp_path))
     assert both.returncode == 0, both.stderr

@@ -79,6 +79,7 @@ def tiny(built: Built, folder: Path) -> Iterator[Bench]:
         yield bench
 
 
+@pytest.mark.exhaustive
 @needs_sandbox
 def test_a_build_that_was_killed_is_done_again(built: Built, tiny: Bench) -> None:
     assert any("installing" in line for line in built.said)

@@ -1,8 +1,8 @@
 """Sends to the emulator what a client of Python's `requests` asks of Compute Engine, unchanged.
 
 libcloud follows each operation's own link, and in Ansible's modules Google's address is written
-out: neither can be given another. Only the connection is led elsewhere; what bodies and replies say of
-www.googleapis.com stays. With this folder in PYTHONPATH every Python does so from its start.
+out: neither can be given another. Only the connection is led elsewhere; what bodies and replies say
+of www.googleapis.com stays. With this folder in PYTHONPATH every Python does so from its start.
 """
 
 from __future__ import annotations

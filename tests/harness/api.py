@@ -53,6 +53,11 @@ class NoMachines:
 
     async def admit(self, instance_id: str, admits: bool) -> None: ...
 
+    async def freeze(self, instance_id: str) -> None: ...
+
+    async def thaw(self, instance_id: str) -> bool:
+        return True
+
     async def serial_output(self, instance_id: str) -> tuple[int, bytes]:
         return self.serial.read()
 

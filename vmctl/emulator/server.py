@@ -129,7 +129,7 @@ async def serve(options: Options) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        lifecycle.resume()
+        lifecycle.wake()
         write_json(status_file, about)
         log.info("serving on port %d, mode %s, clock %s", port, about["mode"], about["clock"])
         try:

@@ -149,3 +149,36 @@ def test_a_closed_home_is_one_clear_error(folder: Path) -> None:
     folder.chmod(0o700)
     with pytest.raises(MachineError, match="chmod o\\+x"):
         machines.MachineHost(folder / "home", folder / "images", Answers())
+
+
+@needs_sandbox
+def test_a_frozen_machine_keeps_its_memory_and_lets_nobody_in(bench: Bench) -> None:
+    place = bench.boot("2")
+    bench.ssh("2", "tmux new -d -s kept 'sleep 999'")
+    bench.ssh("2", "setsid sh -c 'kill -STOP $$; sleep 998' </dev/null >/dev/null 2>&1 &")
+
+    def stopped() -> set[int]:
+        return {pid for pid in descendants(os.getpid()) if state(pid) == "T"}
+
+    held = eventually(stopped, "it has stopped itself")
+    bench.host.freeze("2")
+    sleeping = {pid for pid in descendants(os.getpid()) if "sleep" in command_line(pid)}
+    assert len(sleeping) >= 2 and sleeping <= stopped()
+    with pytest.raises(OSError), socket.create_connection((place.nat_ip, place.ssh_port), 1) as it:
+        it.settimeout(1)
+        assert it.recv(1) == b"", "sshd answers"
+        raise OSError("closed")
+    assert bench.host.thaw("2")
+    bench.host.admit("2", True)
+    assert bench.ssh("2", "tmux ls -F '#S'") == "kept"
+    assert stopped() == held, "what was stopped before stays so"
+    bench.host.freeze("2")
+    bench.host.shutdown("2", 60.0)  # at once: nothing in it could react
+    assert not bench.host.thaw("2")
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"  # a session that was just ending

@@ -356,7 +356,7 @@ def _up_on_server(context: Context, target: TargetSettings, flags: list[str]) ->
 
 
 def _agree(screen: Screen, plan: ZonePlan) -> bool:
-    question = {"create": "Create it?", "start": "Start it?", "move": "Move it?"}[plan.action]
+    question = f"{plan.action.capitalize()} it?"
     if screen.quiet:  # the plan was not drawn, and nobody should agree to what is not said
         question = f"{plan.text}\n{question}"
     return screen.confirm(question, without_terminal=plan.action != "move")

@@ -13,7 +13,7 @@ from vmctl.domain.google.api_errors import Kind, as_error
 from vmctl.domain.google.operation import Operation
 from vmctl.domain.google.stop_reason import EVENTS, SystemEvent
 from vmctl.domain.machine.gpu import Gpu
-from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, without_left
+from vmctl.domain.machine.instance import NAME_LABEL, OWNER_LABEL, Instance, Status, without_left
 from vmctl.domain.machine.instance_spec import InstanceSpec
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ class Compute(Transport):
         return self.change("instances", "insert", plan.name, zone=plan.zone, body=body)
 
     def start(self, instance: Instance) -> Operation:
-        """Ask for a stopped VM to start."""
-        return self._on(instance, "start")
+        """Ask for a stopped VM to start, for a suspended one to run on."""
+        return self._on(instance, "resume" if instance.status is Status.SUSPENDED else "start")
 
     def stop(self, instance: Instance) -> Operation:
         """Ask for a VM to stop; its disk stays."""

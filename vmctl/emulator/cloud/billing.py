@@ -109,7 +109,10 @@ class Billing:
             case "instances":
                 on = body["status"] == "RUNNING"
                 # billed until it has stopped; one that is being deleted may have been off before
-                on = on or (body["status"] == "STOPPING" and "machine" in self._open.get(id_, {}))
+                on = on or (
+                    body["status"] in ("STOPPING", "SUSPENDING")
+                    and "machine" in self._open.get(id_, {})
+                )
                 if on:
                     yield "machine", find_machine_rate(body, scope)
                     if any(nic.get("accessConfigs") for nic in body["networkInterfaces"]):

@@ -36,10 +36,14 @@ class Transition:
     first: str | None
 
 
-_ALL = frozenset({"PROVISIONING", "STAGING", "RUNNING", "STOPPING", "TERMINATED"})
+_ALL = frozenset(
+    {"PROVISIONING", "STAGING", "RUNNING", "STOPPING", "TERMINATED", "SUSPENDING", "SUSPENDED"}
+)
 TRANSITIONS = {
     "start": Transition(frozenset({"TERMINATED"}), frozenset({"RUNNING"}), "PROVISIONING"),
     "stop": Transition(frozenset({"RUNNING"}), frozenset({"TERMINATED"}), "STOPPING"),
+    "suspend": Transition(frozenset({"RUNNING"}), frozenset({"SUSPENDED"}), "SUSPENDING"),
+    "resume": Transition(frozenset({"SUSPENDED"}), frozenset({"RUNNING"}), "PROVISIONING"),
     "reset": Transition(frozenset({"RUNNING"}), frozenset(), None),
     "delete": Transition(_ALL, frozenset(), "STOPPING"),
 }
@@ -112,6 +116,20 @@ class Lifecycle:
         async with self._turn(record):
             await self._power.off(record, graceful)
 
+    async def suspend(self, operation: Record, record: Record) -> None:
+        """Freeze an instance; its memory lasts as long as this emulator runs."""
+        async with self._turn(record):
+            await self._power.suspend(record)
+
+    async def resume(self, operation: Record, record: Record) -> None:
+        """Let a suspended instance run on; without a place for it, it stays suspended."""
+        async with self._turn(record):
+            try:
+                await self._power.on(operation, record)
+            except Exception:
+                self._power.mark_suspended(record)
+                raise
+
     async def reset(self, operation: Record, record: Record) -> None:
         """Pull the plug and boot again at the same address."""
         async with self._turn(record):
@@ -136,7 +154,7 @@ class Lifecycle:
 
     # --- without a call ------------------------------------------------------------------------
 
-    def resume(self) -> None:
+    def wake(self) -> None:
         """After a restart: finish interrupted operations, boot the machines that were running."""
         operations = self._cloud.operations
         resumed: set[str] = set()
@@ -158,7 +176,8 @@ class Lifecycle:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
                 if lost:
                     self._forget_disks(target)
-                operations.finish(operation, _interrupted() if lost else None)
+                failed = lost or kind in ("suspend", "resume")
+                operations.finish(operation, _interrupted() if failed else None)
             else:
                 resumed.add(target)
                 operations.start(operation, lambda op, w=work, r=record: w(op, r))  # type: ignore[misc]
@@ -201,7 +220,7 @@ class Lifecycle:
                 self._run(self._enforce(record))
             else:
                 self._run(self._host_reboot(record))
-        elif status != "TERMINATED":
+        elif status != "TERMINATED":  # of a suspended one, the memory is gone
             self._power.mark_stopped(record, self._cloud.clock.now())
 
     async def _host_reboot(self, record: Record) -> None:

@@ -158,6 +158,14 @@ class AsyncMachineHost:
         """Pass a connection to a machine's sshd past its firewall; False if it has ended."""
         return await self._map_errors(self._submit(self._host.enter, instance_id, connection))
 
+    async def freeze(self, instance_id: str) -> None:
+        """Stop every process of a machine; its memory stays, and nothing reaches it."""
+        await self._map_errors(self._submit(self._host.freeze, instance_id))
+
+    async def thaw(self, instance_id: str) -> bool:
+        """Let a frozen machine run on; False if it has ended meanwhile."""
+        return await self._map_errors(self._submit(self._host.thaw, instance_id))
+
     async def end_fault(self, instance_id: str, what: str) -> None:
         """End a boot fault: `arrive` (the driver) or `unlock` (the package lock)."""
         await self._map_errors(self._submit(self._host.end_fault, instance_id, what))

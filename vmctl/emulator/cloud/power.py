@@ -71,9 +71,16 @@ class Power:
             await self._unless_deleted(record, cloud.clock.sleep_until(until))
         if record.private.get("deleting"):
             raise _deleted_meanwhile()
-        record.private.pop("nat_ip", None)  # an ephemeral address changes at each start
+        if not record.private.get("suspended"):
+            record.private.pop("nat_ip", None)  # an ephemeral address changes at each start
         record.private.pop("preempted", None)
-        await self.boot(record)
+        thawed = record.private.pop("suspended", False) and await cloud.machines.thaw(body["id"])
+        if thawed:
+            self._show_address(record)
+            await cloud.machines.admit(body["id"], cloud.firewall.is_open(record))
+            await cloud.machines.metadata_changed(body["id"])
+        else:
+            await self.boot(record)
         now = cloud.clock.now()
         body["lastStartTimestamp"] = stamp(now)
         if limit := compute_limit(record, now):
@@ -99,14 +106,38 @@ class Power:
         booted = await self._cloud.machines.boot(spec)
         self._boot_faults.begin(record, faults)
         record.private |= {"nat_ip": booted.nat_ip, "ssh_port": booted.ssh_port}
-        for interface in record.body["networkInterfaces"][:1]:
-            for access in interface.get("accessConfigs", ()):
-                access["natIP"] = record.private.get("static_ip", booted.nat_ip)
+        self._show_address(record)
         metadata.show_ssh_port(record)
         self._cloud.store.save(record)
         limit = read_limit(record)
         if limit and record.body["status"] == "RUNNING":
             self._limits.watch(record, limit)
+
+    def _show_address(self, record: Record) -> None:
+        for interface in record.body["networkInterfaces"][:1]:
+            for access in interface.get("accessConfigs", ()):
+                access["natIP"] = record.private.get("static_ip", record.private["nat_ip"])
+
+    async def suspend(self, record: Record) -> None:
+        """Freeze the machine: no address, no run limit, and its memory stays."""
+        await asyncio.sleep(VISIBLE_S)
+        try:
+            await self._cloud.machines.freeze(record.body["id"])
+        except OperationError:
+            await self._cloud.machines.thaw(record.body["id"])
+            await self._cloud.machines.admit(
+                record.body["id"], self._cloud.firewall.is_open(record)
+            )
+            self._set_status(record, "RUNNING")
+            raise
+        record.body["lastSuspendedTimestamp"] = stamp(self._cloud.clock.now())
+        self.mark_suspended(record)
+
+    def mark_suspended(self, record: Record) -> None:
+        """Show an instance as SUSPENDED."""
+        record.private["suspended"] = True
+        self._let_go(record)
+        self._set_status(record, "SUSPENDED")
 
     async def off(self, record: Record, graceful: bool) -> None:
         """Press the power button and wait, or cut the power; then the instance is TERMINATED."""
@@ -116,16 +147,21 @@ class Power:
 
     def mark_stopped(self, record: Record, when: datetime) -> None:
         """Show an instance as TERMINATED: no ephemeral address, no run limit, stopped at `when`."""
+        record.private.pop("suspended", None)
+        self._let_go(record)
+        self._boot_faults.end(record.body["id"])
+        record.body["lastStopTimestamp"] = stamp(when)
+        self._set_status(record, "TERMINATED")
+
+    def _let_go(self, record: Record) -> None:
+        """Take an instance's ephemeral address and its run limit away."""
         body = record.body
         self._limits.unwatch(body["id"])
-        self._boot_faults.end(body["id"])
         for interface in body["networkInterfaces"]:
             for access in interface.get("accessConfigs", ()):
                 if "static_ip" not in record.private:
                     access.pop("natIP", None)
         body["resourceStatus"]["scheduling"].pop("terminationTimestamp", None)
-        body["lastStopTimestamp"] = stamp(when)
-        self._set_status(record, "TERMINATED")
 
     async def remove(self, record: Record, *, all_disks: bool) -> None:
         """Delete the instance with its autoDelete disks, or with all disks made for it."""

@@ -12,7 +12,7 @@ from ..http import urls
 from ..store import Key, Record, Store
 from .catalog import DISK_TYPES, Catalog
 
-ALIVE = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING", "REPAIRING"}
+ALIVE = {"PROVISIONING", "STAGING", "RUNNING", "STOPPING", "SUSPENDING", "REPAIRING"}
 
 # GPUs whose on-demand quota is a regional metric; the others have only the global one here.
 GPU_METRICS = {

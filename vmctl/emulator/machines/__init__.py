@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from .host import MachineHost
+from .host import MachineHost, MetadataOnlyHost
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
-from .metadata_only import MetadataOnlyHost
 from .socket_relay import is_machine_address, random_address
 from .storage import COPYING, copy_disk, delete_disk
 

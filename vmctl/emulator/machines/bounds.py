@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .process_tree import list_tree
+
 GROUPS = Path("/sys/fs/cgroup")
 PROCESSES = 4096  # with their threads
 PROCESSES_OF_USER = 8192  # of all machines together, where only the kernel's limit per user applies
@@ -306,16 +308,8 @@ class DiskWatch:
 
 def count_written(pid: int) -> int:
     """Return the bytes that a process and its descendants, ended ones too, wrote to disks."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, todo = 0, [pid]
-    while todo:
-        one = todo.pop()
-        todo += children.get(one, [])
+    found = 0
+    for one in list_tree(pid):
         with suppress(OSError, ValueError, IndexError):
             words = Path(f"/proc/{one}/io").read_text().split()
             found += int(words[words.index("write_bytes:") + 1])

@@ -1,4 +1,4 @@
-"""All machines of one emulator: what this computer allows, and which run."""
+"""All machines of one emulator: what this computer allows, and which run; or none at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from . import network, plain_process, sandbox
 from .bounds import Bounds, DiskWatch
@@ -14,7 +15,7 @@ from .forwards import Forwards
 from .images.image import ImageStore
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
 from .machine import HostedMachine, SerialPort
-from .socket_relay import SocketRelay, listen, machine_network
+from .socket_relay import SocketRelay, listen, machine_network, random_address
 from .spawner import Spawner
 from .storage import check_traversable, enclose, make_seed, measure_disk
 
@@ -150,6 +151,18 @@ class MachineHost:
         if machine := self._find(instance_id):
             machine.send_order(what)
 
+    def freeze(self, instance_id: str) -> None:
+        """Stops every process of a machine; its memory stays. No connection reaches it."""
+        if machine := self._find(instance_id):
+            machine.freeze()
+
+    def thaw(self, instance_id: str) -> bool:
+        """Lets a frozen machine run on; False if it has ended."""
+        machine = self._find(instance_id)
+        if machine is not None:
+            machine.thaw()
+        return machine is not None
+
     def serial_output(self, instance_id: str) -> tuple[int, bytes]:
         """The last megabyte of the serial port, and how many bytes were written before it.
 
@@ -193,3 +206,67 @@ class MachineHost:
             self._machines.pop(identity, None)
             machine.reason = reason
             return identity not in self._silent and machine.booted
+
+
+class MetadataOnlyHost:
+    """Answers as MachineHost does, with addresses at which nothing listens."""
+
+    mode = "metadata-only"
+    note = "instances are metadata only: no machine is booted, and none answers ssh"
+    bounds = SimpleNamespace(note="")
+
+    def __init__(self, home: Path) -> None:
+        enclose(home)
+        enclose(home / "machines")
+        self._lock = threading.Lock()
+        self._addresses: dict[str, str] = {}  # of those that run
+        self.forwards = Forwards(home / "seed")
+
+    def prepare_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """There is nothing to be built."""
+
+    def boot(self, spec: MachineSpec) -> Booted:
+        """Give the instance an address of its own, the previous one if it is free."""
+        with self._lock:
+            if spec.instance_id in self._addresses:
+                raise MachineError(f"machine {spec.name} is running already")
+            taken = set(self._addresses.values())
+            address = spec.nat_ip or random_address()
+            while address in taken and not spec.static:
+                address = random_address()
+            self._addresses[spec.instance_id] = address
+        return Booted(address, 22)
+
+    def shutdown(self, instance_id: str, grace_s: float) -> None:
+        """Free its address."""
+        with self._lock:
+            self._addresses.pop(instance_id, None)
+
+    def metadata_changed(self, instance_id: str) -> None:
+        """Nobody is there who would read it."""
+
+    def admit(self, instance_id: str, admits: bool) -> None:
+        """Nothing listens at its port 22."""
+
+    def enter(self, instance_id: str, connection: object) -> bool:
+        """There is no sshd."""
+        return False
+
+    def end_fault(self, instance_id: str, what: str) -> None:
+        """No boot is late."""
+
+    def freeze(self, instance_id: str) -> None:
+        """Nothing runs."""
+
+    def thaw(self, instance_id: str) -> bool:
+        """Whether its address is still its own."""
+        with self._lock:
+            return instance_id in self._addresses
+
+    def serial_output(self, instance_id: str) -> tuple[int, bytes]:
+        """Nothing was written."""
+        return 0, b""
+
+    def close(self) -> None:
+        """End the thread that would forward ports."""
+        self.forwards.close()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import plain_process, sandbox
+from . import plain_process, process_tree, sandbox
 from .bounds import Bounds, Disk, DiskWatch
 from .forwards import Forwards
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
@@ -113,6 +113,7 @@ class HostedMachine:
         self._serial_ended = threading.Event()
         self._admits: bool | None = None  # not set yet
         self._admit_lock = threading.Lock()
+        self._frozen: list[int] = []
         self._control, self._control_inside = socket.socketpair()
         # A machine that does not read its orders must not block the sender.
         timeout = struct.pack("ll", SENDING_S, 0)
@@ -315,11 +316,27 @@ class HostedMachine:
                     logger.exception("guest attribute of %s", self.spec.name)
             self._send({"re": message["id"], "result": stored})
 
+    def freeze(self) -> None:
+        """Stops every process; MachineError if one does not stop."""
+        self.admit(False)
+        if self._process is not None and not self._frozen:
+            try:
+                self._frozen = process_tree.freeze(self._process.pid)
+            except OSError as error:
+                raise MachineError(f"{self.spec.name} cannot be suspended: {error}") from error
+
+    def thaw(self) -> None:
+        """Lets them run on."""
+        process_tree.thaw(self._frozen)
+        self._frozen = []
+
     # -- down ----------------------------------------------------------------------------------
 
     def press_power_button(self, grace_s: float) -> None:
         """ACPI: the machine runs its shutdown-script and ends; it is killed after grace_s."""
         started = time.monotonic()
+        if self._frozen:
+            grace_s = 0.0  # nothing in there could react
         self.send_order("power", grace_s=grace_s)
         if not self.ended.wait(max(grace_s - (time.monotonic() - started), 0)):
             self.kill()
@@ -335,6 +352,7 @@ class HostedMachine:
         """Cuts the power."""
         if self._process is not None and self._process.poll() is None:
             if self._plain:
+                self.thaw()  # a stopped init would not obey
                 plain_process.kill(self._process)
             else:
                 self._process.kill()

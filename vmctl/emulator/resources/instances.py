@@ -120,13 +120,33 @@ async def start(call: Call) -> Json:
 async def stop(call: Call) -> Json:
     """instances.stop: success when it is stopped already."""
     record = call.find("instances", call.path["instance"])
+    _check_local_ssds(call, record)
+    return _transition(call, "stop", record)
+
+
+def _check_local_ssds(call: Call, record: Record) -> None:
     if instance_body.has_local_ssds(record.body) and "discardLocalSsd" not in call.query:
         raise bad_request(
             "VM has a Local SSD attached but an undefined value for `discard-local-ssd`. If using "
             "gcloud, please add `--discard-local-ssd=false` or `--discard-local-ssd=true` to your "
             "command."
         )
-    return _transition(call, "stop", record)
+
+
+async def suspend(call: Call) -> Json:
+    """instances.suspend: only while RUNNING, and not with GPUs."""
+    record = call.find("instances", call.path["instance"])
+    if record.body.get("guestAccelerators"):
+        raise bad_request("Instances with guest accelerators do not support suspend.")
+    _check_local_ssds(call, record)
+    return _transition(call, "suspend", record)
+
+
+async def resume(call: Call) -> Json:
+    """instances.resume: of one that is SUSPENDED; no effect while it runs."""
+    record = call.find("instances", call.path["instance"])
+    instance_body.check_start(call, record.body)
+    return _transition(call, "resume", record)
 
 
 async def reset(call: Call) -> Json:
@@ -292,6 +312,8 @@ METHODS: dict[str, Handler] = {
     "compute.instances.aggregatedList": stored.list_scopes("instances", "instance"),
     "compute.instances.start": start,
     "compute.instances.stop": stop,
+    "compute.instances.suspend": suspend,
+    "compute.instances.resume": resume,
     "compute.instances.reset": reset,
     "compute.instances.delete": delete,
     "compute.instances.setMetadata": set_metadata,

@@ -115,8 +115,7 @@ def _stop(site: Site, instance: Instance) -> Story[str]:
     if instance.status is Status.SUSPENDED:
         raise Conflict(
             f"{instance.name} is suspended; its memory and disk are billed.",
-            hint="vmctl down --delete, or resume it first: "
-            f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
+            hint="Resume it first: vmctl up; or, if nothing on it is needed: vmctl down --delete",
         )
     began = site.clock.monotonic()
     yield Started("stop", f"Stopping {instance.name} in {instance.zone}")

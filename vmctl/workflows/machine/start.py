@@ -1,4 +1,4 @@
-"""A stopped VM of the project's, started again in its zone."""
+"""A stopped or suspended VM of the project's, started again in its zone."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ def start(
 ) -> Story[Instance]:
     """A stopped VM, started; its key is renewed before, so that its first boot knows it.
 
+    A suspended one runs on as it was: its run limit can be changed only while it is off.
     Raises NoCapacity when its zone has none left (after as long as the policy says).
     """
     vm = site.project.vm
     if vm.budget is not None:
         max_run_s = run_limit_s(vm, hourly_cost_of(instance), instance.machine_type)
     remember_vm(site, instance)  # Google forgets its last stop when it starts
-    plan = plan_again("start", instance, (instance.zone,), max_run_s)
+    suspended = instance.status is Status.SUSPENDED
+    doing = "Resuming" if suspended else "Starting"
+    max_run_s = instance.max_run_s or 0 if suspended else max_run_s
+    plan = plan_again("resume" if suspended else "start", instance, (instance.zone,), max_run_s)
     yield Info(plan.text)
     agree(confirm, plan)
     quotas = prefetch_quotas(site.compute, instance.region, SearchPolicy())
-    instance = yield from _prepare(site, instance, max_run_s)
+    if suspended:
+        yield from renew_key(site, instance)
+    else:
+        instance = yield from _prepare(site, instance, max_run_s)
     yield from filter_zones_by_quota(quotas, plan.demand, plan.zones, site.compute, policy)
     began = site.clock.monotonic()
 
     def ask(_: NextZone) -> Story[Operation]:
-        yield Started("start", f"Starting {instance.name} in {instance.zone}")
+        yield Started("start", f"{doing} {instance.name} in {instance.zone}")
         return (yield from wait_operation(site, site.compute.start(instance), "start"))
 
     try:
-        yield from ZoneSearch(site, plan, policy, f"Starting {instance.name}").run(ask)
+        yield from ZoneSearch(site, plan, policy, f"{doing} {instance.name}").run(ask)
     except NoCapacity as error:
         raise _dry(instance, error) from None
     running = yield from wait_until(site, instance, lambda vm: not vm.status.is_coming, "start")

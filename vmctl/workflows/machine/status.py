@@ -74,6 +74,9 @@ class StatusResult:
         elif vm.status in (Status.TERMINATED, Status.STOPPED):
             lines += [self.stop_reason.text] if self.stop_reason else []
             lines.append(f"Stopped: only {disk}. Start it: vmctl up")
+        elif vm.status == Status.SUSPENDED:
+            lines.append(f"Suspended: {disk}, and what Google takes for its kept memory.")
+            lines.append("Resume it: vmctl up")
         if vm.ssh_from:
             lines.append(restriction_text(vm.ssh_from))
         if vm.move_unfinished:

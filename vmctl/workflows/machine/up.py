@@ -34,6 +34,7 @@ from vmctl.workflows.machine.move import start_or_move
 from vmctl.workflows.machine.move_cleanup import abort_move, finish_move
 from vmctl.workflows.machine.quota_check import QuotaLimits, prefetch_quotas
 from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
+from vmctl.workflows.machine.start import start
 from vmctl.workflows.machine.watchdog_setup import start_watchdog_now, update_watchdog
 from vmctl.workflows.machine.zone_plan import Confirm, ZonePlan, agree, plan_creation
 from vmctl.workflows.machine.zone_search import create
@@ -48,7 +49,7 @@ from vmctl.workflows.sync.push import PushResult
 class UpResult:
     """The machine that is up now; `action` says what it took."""
 
-    action: str  # created, started, moved, adopted (an earlier `up` had asked for it), running
+    action: str  # created, started, resumed, moved, running; adopted (asked for by an earlier `up`)
     name: str
     instance_id: str
     zone: str
@@ -103,7 +104,7 @@ def up(
         action, instance = yield from _bring_up(site, request, ask if confirm else None, policy)
         if action in ("running", "adopted"):
             instance = yield from update_watchdog(site, instance, request.max_run_s)
-        is_new = action not in ("running", "started")
+        is_new = action not in ("running", "started", "resumed")
         limit = yield from restriction_for(site, instance, is_new=is_new)
         ready = yield from make_ready(BringUp(site, asked, limit), instance, pushing)
         if action == "running":
@@ -134,10 +135,7 @@ def _bring_up(
     if instance.status.is_stopped:
         return (yield from start_or_move(site, instance, request.max_run_s, confirm, policy))
     if instance.status is Status.SUSPENDED:
-        raise Conflict(
-            f"{instance.name} is suspended.",
-            hint=f"gcloud compute instances resume {instance.name} --zone {instance.zone}",
-        )
+        return "resumed", (yield from start(site, instance, request.max_run_s, confirm, policy))
     if not instance.status.is_coming:
         raise Conflict(
             f"{instance.name} is in an unknown state ({instance.status}).",

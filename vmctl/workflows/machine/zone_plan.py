@@ -45,7 +45,7 @@ class Choice:
 class ZonePlan:
     """What `up` is about to do and what it costs; shown before it is done."""
 
-    action: str  # create, start, or move
+    action: str  # create, start, resume or move
     name: str
     zones: tuple[str, ...]  # in the order in which they are tried
     demand: QuotaDemand
@@ -141,7 +141,7 @@ def _zones_offering(site: Site, machine: MachineType) -> list[str]:
 
 
 def plan_again(action: str, instance: Instance, zones: Sequence[str], max_run_s: int) -> ZonePlan:
-    """The plan for a VM that is there: `start` where it is, or `move` to the first of the zones."""
+    """The plan for a VM that is there: `start` or `resume` it, or `move` it to the first zone."""
     gpu, machine, spot = instance.gpu, MachineType.parse(instance.machine_type), instance.spot
     rows = price_table.rows(gpu, machine.name)
     first = rows.get(zones[0]) or price_table.row(zones[0], gpu, machine.name)

@@ -83,11 +83,11 @@ GpuOption = Annotated[
 ]
 
 
+@dataclass(slots=True)
 class Wording:
     """How sentences that are about a VM read for the target of this command line."""
 
-    def __init__(self) -> None:
-        self.target: TargetSettings | None = None
+    target: TargetSettings | None = None
 
     def __call__(self, text: str) -> str:
         if self.target is None:

@@ -25,6 +25,32 @@ def at_terminal(
     return seen.decode().replace("\r\n", "\n")
 
 
+def conversation(
+    laptop: Laptop, folder: Path, words: Sequence[str], answers: Sequence[tuple[str, str]]
+) -> tuple[int, str]:
+    """vmctl on a terminal that is its own, as a person's is; its exit code and what was seen.
+
+    Each answer is typed once its prompt is on the screen."""
+    pid, near = pty.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)
+            os.execve(PROGRAM, [str(PROGRAM), *words], {**laptop.environ, "TERM": "dumb"})
+        finally:
+            os._exit(127)
+    seen, left = "", list(answers)
+    while True:
+        try:
+            more = os.read(near, 65536)
+        except OSError:  # the other side is closed
+            break
+        seen += more.decode()
+        if left and seen.count(left[0][0]) > len(answers) - len(left):
+            os.write(near, left.pop(0)[1].encode() + b"\n")
+    os.close(near)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
+
+
 def bytes_at_terminal(
     argv: Sequence[str | Path],
     folder: Path,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmctl.domain.errors import AccessDenied
 from vmctl.domain.login.ssh_server import ServerEndpoint
 from vmctl.domain.login.ssh_target import GuestPlace
 from vmctl.domain.settings.target_settings import TargetSettings
@@ -51,8 +53,28 @@ def login(target: TargetSettings) -> LoginResult:
     is_open = master.probe()
     if not is_open:
         master.close()
-        master.login(target.keep_login)
+        try:
+            master.login(target.keep_login)
+        except AccessDenied as error:
+            raise _refused_login(target, error) from error
     return LoginResult(target.name, target.address, not is_open)
+
+
+def _refused_login(target: TargetSettings, error: AccessDenied) -> AccessDenied:
+    """What to do after a login that was to ask, and did not help."""
+    if "vmctl login" not in error.hint:
+        return error  # a password would not help
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return AccessDenied(
+            f"There is no terminal on which {target.address} could ask.",
+            hint=f"At a terminal: vmctl login --on {target.name}",
+        )
+    return AccessDenied(
+        f"{target.address} did not accept this login.",
+        hint=f"Try again: vmctl login --on {target.name}; or ask its administrator",
+    )
 
 
 def open_server(target: TargetSettings, *, verify: bool = False) -> OpenSSH:

@@ -30,6 +30,8 @@ INTEGERS = {
 }
 # Sent by gcloud and by the client libraries, whichever revision of the document they hold.
 _ALWAYS_ALLOWED = {"returnPartialSuccess", "$prettyPrint", "$alt", "$unique"}
+# Fields that Google takes and does not document: Ansible's modules send them.
+_UNDOCUMENTED = {"Snapshot": {"zone": {"type": "string"}}}
 _REFERENCE = re.compile(r'"\$ref": "(\w+)"')
 _TYPE_NAMES = {
     "boolean": "TYPE_BOOL",
@@ -182,6 +184,8 @@ class Discovery:
         while names:
             if (name := names.pop()) not in needed:
                 needed[name] = _convert(self._schemas[name], direction)
+                if direction == "in":
+                    needed[name].get("properties", {}).update(_UNDOCUMENTED.get(name, {}))
                 names += _REFERENCE.findall(json.dumps(self._schemas[name]))
         formats = FormatChecker(formats=())
         for name in INTEGERS:

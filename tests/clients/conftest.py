@@ -1,8 +1,10 @@
-"""An emulator for each file, and what `vmctl emulator env` tells of it."""
+"""An emulator for each file, what `vmctl emulator env` tells of it, and a table at the end."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,3 +69,30 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with LocalCloud.opened(label) as cloud:
         told: dict[str, Any] = json.loads(cloud("emulator", "env", "--json").stdout)
         yield Site(cloud, told["variables"])
+        logs = sorted((cloud.laptop.emulator_home).glob("emulator.log*"))
+        statuses = re.findall(r" -> (\d{3})$", "".join(log.read_text() for log in logs), re.M)
+    request.config.stash[ANSWERED][label] = Counter(statuses)
+    assert "500" not in statuses
+
+
+# The statuses that each client was answered, by the emulator's log
+ANSWERED: pytest.StashKey[dict[str, Counter[str]]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ANSWERED] = {}
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """For each client: its calls, of which each is a test, and what the emulator answered."""
+    judged: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            label = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
+            judged.setdefault(label, Counter())["right" if outcome == "passed" else "wrong"] += 1
+    for label, found in sorted(judged.items()):
+        answered = config.stash[ANSWERED].get(label, Counter())
+        terminalreporter.write_line(
+            f"{label:22} {found.total():3} calls: {found['right']:3} right, {found['wrong']} wrong;"
+            f" {answered.total():4} requests, {answered['500']} of them a crash"
+        )

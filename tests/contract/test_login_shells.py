@@ -19,7 +19,7 @@ cd "$HOME" || exit 1
 SHELL={shell}; export SHELL
 case "$SSH_ORIGINAL_COMMAND" in
 "") exec {shell} -l ;;
-internal-sftp*|*/sftp-server*) exec /usr/lib/openssh/sftp-server ;;
+internal-sftp*|*/sftp-server*) exec {shell} -c /usr/lib/openssh/sftp-server ;;
 *) exec {shell} -c "$SSH_ORIGINAL_COMMAND" ;;
 esac
 """
@@ -104,6 +104,16 @@ def test_every_command_works_under_every_login_shell(
     assert (folder / "copy.bin").read_bytes() == (folder / "big.bin").read_bytes()
     assert "Python" in laptop("exec", "python3", "--version", cwd=folder).stdout
     assert laptop("exec", "exit 7", cwd=folder, code=7).returncode == 7
+
+
+def test_scp_behind_a_shell_that_prints_is_one_sentence(
+    made: Callable[[str], Laptop], tmp_path: Path
+) -> None:
+    laptop = made("bash")
+    folder = project(tmp_path / "scp", TOML, {"a.bin": 100 * "a"})
+    told = laptop("push", "--via", "scp", cwd=folder, code=4).stderr
+    assert "A start file of the login shell" in told
+    laptop("push", cwd=folder)
 
 
 def test_a_crash_in_a_pipe_is_a_failure(made: Callable[[str], Laptop], tmp_path: Path) -> None:

@@ -162,6 +162,12 @@ def by_scp(ssh: OpenSSH, root: Path, paths: Sequence[str], folder: str) -> None:
         return
     if "No space left" in output or ("write remote" in output and "Failure" in output):
         raise _disk_full()
+    if "message too long" in output:  # a server's answers begin with what a shell prints
+        raise Conflict(
+            "A start file of the login shell on the VM prints something, and scp takes that for an "
+            "answer.",
+            hint="Without scp it does not matter: vmctl push",
+        )
     if is_ssh_failure(output.encode()):
         raise ssh.target.failure(output)
     raise VmctlError(f"scp failed (code {code}): {last_lines(output, 2)}", hint="vmctl push")

@@ -134,6 +134,7 @@ def test_images(ansible: Ansible) -> None:
 def test_networks(ansible: Ansible) -> None:
     assert ansible.names("network") == ["default"]
     assert ansible.names("network", "name = other") == []
+    assert ansible.names("subnetwork", region=REGION) == ["default"]
 
 
 # -- firewall rules --

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -205,6 +206,12 @@ def test_networks_and_subnetworks(google: Client, site: Site) -> None:
     assert network.auto_create_subnetworks
     subnetwork = google.subnetworks.get(project=site.project, region=REGION, subnetwork="default")
     assert subnetwork.network == network.self_link
+    listed = [one.self_link for one in google.subnetworks.list(project=site.project, region=REGION)]
+    assert listed == [subnetwork.self_link]
+    scopes = google.subnetworks.aggregated_list(project=site.project)
+    assert set(network.subnetworks) == {
+        s.self_link for _, found in scopes for s in found.subnetworks
+    }
 
 
 # -- instances --
@@ -216,6 +223,10 @@ def test_what_runs_is_told_in_full(google: Client, here: dict[str, str], machine
     assert found.network_interfaces[0].access_configs[0].nat_i_p
     assert found.disks[0].boot
     assert found.machine_type.endswith("/machineTypes/e2-small")
+    nic = found.network_interfaces[0]
+    region = {"project": here["project"], "region": REGION}
+    subnetwork = google.subnetworks.get(**region, subnetwork=nic.subnetwork.rpartition("/")[2])
+    assert ip_address(nic.network_i_p) in ip_network(subnetwork.ip_cidr_range)
 
 
 def test_an_instance_is_found_by_its_number(
@@ -378,6 +389,51 @@ def test_stop_and_start(google: Client, here: dict[str, str], machine: str) -> N
     assert (stopped.status, bool(stopped.last_stop_timestamp)) == ("TERMINATED", True)
     google.instances.start(**here, instance=machine).result(LIMIT_S)
     assert google.instances.get(**here, instance=machine).status == "RUNNING"
+
+
+def test_suspend_and_resume(google: Client, here: dict[str, str], machine: str) -> None:
+    google.instances.suspend(**here, instance=machine).result(LIMIT_S)
+    assert google.instances.get(**here, instance=machine).status == "SUSPENDED"
+    google.instances.resume(**here, instance=machine).result(LIMIT_S)
+    assert google.instances.get(**here, instance=machine).status == "RUNNING"
+
+
+def test_what_is_on_local_ssds_is_given_up_in_words(google: Client, here: dict[str, str]) -> None:
+    scratch = compute_v1.AttachedDisk(
+        type_="SCRATCH",
+        auto_delete=True,
+        interface="NVME",
+        initialize_params=compute_v1.AttachedDiskInitializeParams(
+            disk_type=f"zones/{ZONE}/diskTypes/local-ssd"
+        ),
+    )
+    made = body("ssd")
+    made.machine_type = f"zones/{ZONE}/machineTypes/n1-standard-1"
+    made.disks.append(scratch)
+    google.instances.insert(**here, instance_resource=made).result(LIMIT_S)
+    with pytest.raises(exceptions.BadRequest, match="discard"):
+        google.instances.stop(**here, instance="ssd")
+    stop = compute_v1.StopInstanceRequest(**here, instance="ssd", discard_local_ssd=True)
+    google.instances.stop(stop).result(LIMIT_S)
+    google.instances.delete(**here, instance="ssd").result(LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduling"),
+    [
+        ("e2-small", {"on_host_maintenance": "TERMINATE"}),
+        ("n1-standard-1", {"max_run_duration": {"seconds": 5}}),
+        ("n1-standard-1", {"provisioning_model": "SPOT", "automatic_restart": True}),
+    ],
+    ids=["e2-migrates", "five-seconds", "spot-restarts"],
+)
+def test_scheduling_that_google_refuses(
+    google: Client, here: dict[str, str], kind: str, scheduling: dict[str, Any]
+) -> None:
+    made = body("odd", scheduling=compute_v1.Scheduling(scheduling))
+    made.machine_type = f"zones/{ZONE}/machineTypes/{kind}"
+    with pytest.raises(exceptions.BadRequest):
+        google.instances.insert(**here, instance_resource=made)
 
 
 def test_a_name_is_taken_once(google: Client, here: dict[str, str], machine: str) -> None:

@@ -131,6 +131,12 @@ def test_the_default_network(driver: Any) -> None:
     assert driver.ex_get_network("default").mode == "auto"
 
 
+def test_subnetworks(driver: Any) -> None:
+    here = driver.ex_list_subnetworks(REGION)
+    assert [(one.name, one.network.name) for one in here] == [("default", "default")]
+    assert here[0].cidr in {one.cidr for one in driver.ex_list_subnetworks("all")}
+
+
 # -- nodes --
 
 

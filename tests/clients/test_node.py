@@ -170,6 +170,10 @@ def test_networks(node: Node) -> None:
     network = node("Networks", "get", network="default")
     subnetwork = node("Subnetworks", "get", region=REGION, subnetwork="default")
     assert subnetwork["network"] == network["selfLink"]
+    scopes = node("Subnetworks", "aggregatedList", "all")
+    assert {one["selfLink"] for _, found in scopes for one in found["subnetworks"]} == {
+        *network["subnetworks"]
+    }
 
 
 # -- instances --
@@ -254,8 +258,15 @@ def test_auto_delete_of_a_disk(node: Node, machine: str) -> None:
         assert node.get()["disks"][0]["autoDelete"] == wanted
 
 
-def test_reset_stop_and_start(node: Node, machine: str) -> None:
-    for method, status in ("reset", "RUNNING"), ("stop", "TERMINATED"), ("start", "RUNNING"):
+def test_reset_stop_start_suspend_and_resume(node: Node, machine: str) -> None:
+    states = {
+        "reset": "RUNNING",
+        "stop": "TERMINATED",
+        "start": "RUNNING",
+        "suspend": "SUSPENDED",
+        "resume": "RUNNING",
+    }
+    for method, status in states.items():
         node.zone("Instances", method, "wait", instance=machine)
         assert node.get()["status"] == status
 

@@ -14,7 +14,7 @@ from ..cloud.call import Call, Handler
 from ..errors import ApiError, Json, bad_request, invalid_field, not_found
 from ..http import paging, urls
 from ..store import Key, Record
-from . import instance_body
+from . import instance_body, stored
 
 _BORN = "2015-01-01T00:00:00.000-08:00"
 PORT_LIMIT = 65535  # of priorities, too
@@ -116,6 +116,22 @@ async def get_subnetwork(call: Call) -> Json:
     region, name = call.path["region"], call.path["subnetwork"]
     if name != "default" or region not in call.cloud.catalog.regions:
         raise not_found(f"projects/{call.project}/regions/{region}/subnetworks/{name}")
+    return _subnetwork(call, region)
+
+
+async def list_subnetworks(call: Call) -> Json:
+    """subnetworks.list."""
+    found = [_subnetwork(call, call.scope.removeprefix("regions/"))]
+    return paging.make_page("compute#subnetworkList", call.url_path, found, call.query)
+
+
+async def list_all_subnetworks(call: Call) -> Json:
+    """subnetworks.aggregatedList."""
+    scopes = {f"regions/{r}": [_subnetwork(call, r)] for r in call.cloud.catalog.regions}
+    return stored.aggregate(call, "subnetworks", "subnetwork", scopes)
+
+
+def _subnetwork(call: Call, region: str) -> Json:
     return {
         "kind": "compute#subnetwork",
         "id": urls.stable_id("subnetwork", call.project, region),
@@ -249,4 +265,6 @@ METHODS: dict[str, Handler] = {
     "compute.networks.get": get_network,
     "compute.networks.list": list_networks,
     "compute.subnetworks.get": get_subnetwork,
+    "compute.subnetworks.list": list_subnetworks,
+    "compute.subnetworks.aggregatedList": list_all_subnetworks,
 }

@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         trouble: str
         signature: NotRequired[list[int]]
         login_path: NotRequired[str]
+        wanted: NotRequired[str]  # as the target's `python` has it
         done_before: NotRequired[bool]
 
     class PushRequest(TypedDict):
@@ -164,7 +165,10 @@ if TYPE_CHECKING:
         tree: str
 
     class StartRequest(TypedDict):
-        """A job to run; `stops_at` is when Google stops the VM, in seconds since the epoch."""
+        """A job to run; `stops_at` is when Google stops the VM, in seconds since the epoch.
+
+        `python` is the one that the target names, "" where it leaves the choice to set-up.
+        """
 
         project: str
         job: str
@@ -175,6 +179,7 @@ if TYPE_CHECKING:
         env: dict[str, str]
         outputs: list[str]
         stops_at: NotRequired[float]
+        python: NotRequired[str]
         slurm: NotRequired[SlurmRequest]
 
     class SlurmRequest(TypedDict):
@@ -186,6 +191,7 @@ if TYPE_CHECKING:
         name: NotRequired[str]
         options: NotRequired[list[str]]
         nodes: NotRequired[int]
+        modules: NotRequired[bool]
         resubmit: NotRequired[bool]
         time: NotRequired[str]
         partition: NotRequired[str]

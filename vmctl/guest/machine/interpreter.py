@@ -48,9 +48,8 @@ def prepare(request: PrepareRequest) -> MachineRecord:
     found: Any = read_json(path)
     known: MachineRecord | None = found
     wanted = request.get("python", "")
-    if wanted:
-        wanted = str(Path(wanted).expanduser())
-    if known and not request.get("again") and _still_true(known, wanted):
+    named, wanted = wanted, str(Path(wanted).expanduser()) if wanted else ""
+    if known and not request.get("again") and _still_true(known, named):
         known["done_before"] = True
         return known
     ensure(STATE)
@@ -76,6 +75,7 @@ def prepare(request: PrepareRequest) -> MachineRecord:
         "missing": [name for name in WANTED if name not in best["found"]],
         "signature": _signature(best["python"]),
         "login_path": login_path,
+        "wanted": named,
         "added": added,
         "trouble": trouble,
     }
@@ -84,11 +84,10 @@ def prepare(request: PrepareRequest) -> MachineRecord:
     return {**record, "done_before": False}
 
 
-def _still_true(known: MachineRecord, wanted: str) -> bool:
-    python = str(known.get("python", ""))
-    if wanted and Path(wanted).name != wanted and wanted != python:
+def _still_true(known: MachineRecord, named: str) -> bool:
+    if known.get("wanted", "") != named or known.get("missing"):
         return False
-    return not known.get("missing") and known.get("signature") == _signature(python)
+    return known.get("signature") == _signature(str(known.get("python", "")))
 
 
 def _signature(python: str) -> list[int]:

@@ -162,7 +162,8 @@ class Runner:
         hidden = {"TMUX", "TMUX_PANE"}
         found = {name: text for name, text in os.environ.items() if name not in hidden}
         path = python_path()
-        if self.slurm:  # what the batch script's modules brought comes first
+        # what modules brought comes first, unless the target names its Python
+        if self.slurm.get("modules") and not self.spec.get("python"):
             path = f"{os.environ.get('PATH', '')}:{path}"
         found |= {"PATH": path, "PYTHONUNBUFFERED": "1", "TERM": "dumb"}
         found["VMCTL_RUN"] = self.directory.name

@@ -44,7 +44,8 @@ def start(request: StartRequest) -> StartReply:
     """
     from . import runner  # noqa: F401  fails here if what will carry the run cannot be imported
 
-    if not (STATE / "machine.json").exists():
+    machine = read_json(STATE / "machine.json")
+    if machine is None or machine.get("wanted", "") != request.get("python", ""):
         return {"unprepared": True}
     root = workspace(request["project"])
     slurm = request.get("slurm")

@@ -93,6 +93,7 @@ class MachineBackend:
         return started["id"], started["existing"]
 
     def _start(self, request: StartRequest) -> Story[StartReply]:
+        request["python"] = self.session.ssh.target.place.python
         started = rpc.call(self.session.ssh, START, request)
         if "unprepared" in started:
             yield from prepare_machine(self.session.ssh, clock=self.clock)

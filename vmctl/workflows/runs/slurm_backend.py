@@ -66,6 +66,7 @@ class SlurmBackend(MachineBackend):
                 "script": script_of(self.project, request["job"], slurm),
                 "own": False,
                 "nodes": wanted.nodes or 1,
+                "modules": bool(wanted.modules),
                 "resubmit": wanted.resubmit,
                 "time": wanted.time or "",
                 "partition": wanted.partition or "",

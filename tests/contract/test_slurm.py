@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.harness.cluster import Cluster, cluster_with
 from tests.harness.eventually import eventually
-from tests.harness.laptop import Laptop, project
-from tests.harness.slurm import Slurm
-from tests.harness.sshd import Sshd
 from tests.harness.wire import processes_with
 
 TOML = """
@@ -68,53 +61,10 @@ FILES = {
 }
 
 
-@dataclass
-class Cluster:
-    """A cluster, its login node, and a laptop that works there."""
-
-    slurm: Slurm
-    login: Sshd
-    laptop: Laptop
-    folder: Path
-
-    def __call__(self, *words: str, code: int | None = 0) -> tuple[str, str]:
-        done = self.laptop(*words, cwd=self.folder, code=code)
-        return done.stdout, done.stderr
-
-    def run_state(self) -> str:
-        return str(self.laptop.json("ps", cwd=self.folder)[0]["state"])
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    sockets = Path(tempfile.mkdtemp(prefix="vms", dir="/tmp"))
-    slurm = Slurm(folder / "slurm", sockets)
-    login = Sshd(folder / "login", sockets)
-    login.environ = slurm.environ
-    home = folder / "user"
-    (home / ".ssh").mkdir(parents=True, mode=0o700)
-    key = home / ".ssh" / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    login.authorized.write_text(Path(f"{key}.pub").read_text())
-    slurm.start()
-    login.start()
-    (home / ".ssh" / "config").write_text(
-        f"Host alvis\n HostName 127.0.0.1\n Port {login.port}\n User {login.user}\n"
-        f" IdentityFile {key}\n UserKnownHostsFile {home}/.ssh/known\n"
-    )
-    (home / ".ssh" / "known").write_text(f"[127.0.0.1]:{login.port} {login.host_key}\n")
-    extra = {"HOME": str(home), "XDG_RUNTIME_DIR": str(sockets), "VMCTL_LOCAL": "0"}
-    work = project(folder / "work", TOML, FILES)
-    made = Cluster(slurm, login, Laptop(folder / "vmctl", folder / "none", extra), work)
-    made("push", "--yes")
-    yield made
-    slurm.stop()
-    for note in (sockets / "vmctl").glob("*.pid"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(note.read_text()), signal.SIGKILL)
-    login.power_off()
-    shutil.rmtree(sockets, ignore_errors=True)
+    with cluster_with(tmp_path_factory.mktemp("cluster"), TOML, FILES) as made:
+        yield made
 
 
 def test_a_job_is_submitted_followed_and_fetched(cluster: Cluster) -> None:

@@ -12,7 +12,8 @@ from vmctl.domain.settings.target_settings import SlurmSettings
 from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command
 from vmctl.domain.slurm.job_state import base_state, end_text, reason_text
 from vmctl.domain.slurm.refusal import explain_refusal, parse_gres
-from vmctl.guest.slurm.submission import expand, seconds
+from vmctl.guest.slurm.script_output import expand
+from vmctl.guest.slurm.submission import seconds
 
 FACTS = {
     "accounts": ["NAISS2026-22-1", "other"],

@@ -12,6 +12,7 @@ from vmctl.domain.errors import (
     Conflict,
     InvalidInput,
     NotFound,
+    Unreachable,
     VmctlError,
 )
 from vmctl.domain.terminal import visible
@@ -83,6 +84,7 @@ _KINDS: Mapping[str, type[VmctlError]] = {
     "conflict": Conflict,
     "invalid": InvalidInput,
     "access": AccessDenied,
+    "unreachable": Unreachable,
 }
 
 

@@ -188,6 +188,7 @@ if TYPE_CHECKING:
         script: str
         own: bool
         folder: NotRequired[str]
+        args: NotRequired[list[str]]
         name: NotRequired[str]
         options: NotRequired[list[str]]
         nodes: NotRequired[int]

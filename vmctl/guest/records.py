@@ -45,12 +45,12 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that dies with its holder."""
+def locked(path: Path) -> Iterator[int]:
+    """Hold a lock that dies with all who hold its descriptor, which is not inherited."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

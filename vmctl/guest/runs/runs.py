@@ -54,8 +54,8 @@ def start(request: StartRequest) -> StartReply:
         missing = f"~/Workspace/{request['project']}/{request['directory']}".rstrip("/")
         raise GuestError("not_found", f"{missing} is not on the VM.", "vmctl push")
     ensure(RUNS)
-    with locked(RUNS / ".lock"):
-        alive = alive_runs()
+    with locked(RUNS / ".lock") as lock:
+        alive = alive_runs(fresh=slurm is not None)
         job_environment.tidy(alive)
         for directory in run_directories():
             if directory.name not in alive or (directory / "exit").exists():
@@ -77,7 +77,8 @@ def start(request: StartRequest) -> StartReply:
             if slurm is None:
                 start_session(run_id, "job", run_id)
             else:
-                refused = _submit(RUNS / run_id, slurm, folder)
+                slurm = {**slurm, "args": request["args"], "folder": str(folder)}
+                refused = _submit(RUNS / run_id, slurm, lock)
                 if refused is not None:
                     return {"refused": refused}
         except GuestError:
@@ -87,12 +88,12 @@ def start(request: StartRequest) -> StartReply:
     return {"id": run_id, "existing": False}
 
 
-def _submit(run: Path, slurm: SlurmRequest, folder: Path) -> Refusal | None:
+def _submit(run: Path, slurm: SlurmRequest, lock: int) -> Refusal | None:
     """Hand a run to Slurm; why it refuses, and then nothing of the run is left."""
     from ..slurm.submission import NotTaken, submit
 
     try:
-        submit(run, {**slurm, "folder": str(folder)})
+        submit(run, slurm, lock)
     except NotTaken as error:
         snapshot.discard(run)
         shutil.rmtree(run, ignore_errors=True)
@@ -100,13 +101,13 @@ def _submit(run: Path, slurm: SlurmRequest, folder: Path) -> Refusal | None:
     return None
 
 
-def alive_runs() -> set[str]:
-    """The runs that go on: in a session here, or in Slurm's queue."""
+def alive_runs(*, fresh: bool = False) -> set[str]:
+    """The runs that go on: in a session here, or in Slurm's queue; `fresh`: as that is now."""
     if not (STATE / "slurm").is_dir():
         return sessions()
     from ..slurm import queue  # only where a job was ever handed to Slurm
 
-    return sessions() | queue.alive(run_directories())
+    return sessions() | queue.alive(run_directories(), fresh=fresh)
 
 
 def _new_directory(request: StartRequest) -> str:

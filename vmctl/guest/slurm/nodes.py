@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from .queue import run_slurm
+from .commands import run_slurm
 
 FIRST_PORT, PORTS = 20_000, 20_000  # of the port at which the processes meet
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
-import subprocess
 import time
 
 from ..paths import STATE, ensure
 from ..records import locked, read_json, write_json
+from .commands import field, run_slurm
+from .script_output import lead_log
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -20,33 +20,10 @@ if TYPE_CHECKING:
 
 FOLDER = STATE / "slurm"
 QUERY_S = 5.0  # whatever the number of followers
-LIMIT_S = 30
-NOT_OVER = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED")
 MARK = "vmctl:"  # of a job's comment; the run's id follows
+GOES_ON = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "REQUEUED")
 SEPARATOR = "\x1f"
 FORMAT = SEPARATOR.join(("%i", "%T", "%r", "%S", "%k"))
-
-
-def run_slurm(*words: str) -> tuple[int, str, str]:
-    """One of Slurm's commands, found as the login shell finds it: exit code and both streams."""
-    machine = read_json(STATE / "machine.json") or {}
-    path = f"{machine.get('login_path') or ''}:{os.environ.get('PATH') or os.defpath}"
-    try:
-        done = subprocess.run(
-            words,
-            env={**os.environ, "PATH": path.strip(":"), "SLURM_TIME_FORMAT": "%s"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "", f"{words[0]} does not answer"
-    except OSError as error:
-        return 127, "", f"{words[0]}: {error.strerror}"
-    return done.returncode, done.stdout, done.stderr
 
 
 def jobs(*, fresh: bool = False) -> dict[str, SlurmJob] | None:
@@ -71,24 +48,28 @@ def _ask() -> dict[str, SlurmJob] | None:
     found: dict[str, SlurmJob] = {}
     for line in text.splitlines():
         cells = line.split(SEPARATOR)
-        if len(cells) == 5 and cells[4].startswith(MARK):
-            start = float(cells[3]) if cells[3].isdigit() else None
-            found[cells[4][len(MARK) :]] = {
-                "job_id": cells[0],
-                "state": cells[1],
-                "reason": cells[2],
-                "start": start,
-            }
+        number = re.match(r"[0-9]+", cells[0])  # an array's tasks are one job
+        if len(cells) != 5 or not number or not cells[4].startswith(MARK):
+            continue
+        run, job_id = cells[4][len(MARK) :], number[0]
+        known = found.get(run)
+        if known and (int(known["job_id"]), known["state"] != "PENDING") >= (
+            int(job_id),
+            cells[1] != "PENDING",
+        ):
+            continue  # the older of two, after a run was handed on
+        start = float(cells[3]) if cells[3].isdigit() else None
+        found[run] = {"job_id": job_id, "state": cells[1], "reason": cells[2], "start": start}
     return found
 
 
-def alive(runs: list[Path]) -> set[str]:
+def alive(runs: list[Path], *, fresh: bool = False) -> set[str]:
     """Those of the runs that wait or go on; all without an exit where the queue does not answer."""
-    ours = {run.name for run in runs if (run / "slurm.json").exists()}
-    found = jobs()
-    if found is not None:
-        return ours & set(found)
-    return {run.name for run in runs if run.name in ours and not (run / "exit").exists()}
+    ours = {run.name: run for run in runs if (run / "slurm.json").exists()}
+    found = jobs(fresh=fresh)
+    if found is None:
+        return {name for name, run in ours.items() if not (run / "exit").exists()}
+    return set(ours) & set(found)
 
 
 def job_of(run: Path) -> SlurmJob | None:
@@ -98,6 +79,7 @@ def job_of(run: Path) -> SlurmJob | None:
         return None
     found = (jobs() or {}).get(run.name)
     if found is not None:
+        note_job(run, found["job_id"])
         return found
     ended = record.get("end") or {}
     return {
@@ -108,38 +90,56 @@ def job_of(run: Path) -> SlurmJob | None:
     }
 
 
+def note_job(run: Path, job_id: str) -> None:
+    """Remember the job of a run: also of one whose submission was killed before it could."""
+    record = read_json(run / "slurm.json") or {}
+    if record.get("job_id"):
+        return
+    noted = lead_log(run, job_id) if record.get("own") else {}
+    write_json(run / "slurm.json", {**record, **noted, "job_id": job_id})
+
+
 def settle(run: Path) -> None:
     """Learn once how a job ended that has left the queue without its helper's last word."""
-    record = read_json(run / "slurm.json")
+    record, exit_record = read_json(run / "slurm.json"), read_json(run / "exit")
     if record is None or record.get("end") or not record.get("job_id"):
         return
+    if exit_record is not None and not exit_record.get("interrupted"):
+        return
     found = how_it_ended(str(record["job_id"]))
-    if found is None or found["state"] in NOT_OVER:
+    if found is None:
         return
     write_json(run / "slurm.json", {**record, "end": found})
-    if record.get("own") and not (run / "exit").exists():
-        cancelled = found["state"].startswith("CANCELLED") and (run / "cancel").exists()
+    if record.get("own") and exit_record is None:
+        cancelled = found["state"] == "CANCELLED" and (run / "cancel").exists()
         if cancelled or found["state"] in ("COMPLETED", "FAILED"):
-            code = found["code"] or (143 if cancelled else 0)
-            exit_record = {"code": code, "cancelled": cancelled, "ended_at": time.time()}
-            write_json(run / "exit", exit_record)
+            least = 143 if cancelled else 1 if found["state"] == "FAILED" else 0
+            made = {"code": found["code"] or least, "cancelled": cancelled, "ended_at": time.time()}
+            write_json(run / "exit", made)
 
 
 def how_it_ended(job_id: str) -> dict[str, Any] | None:
-    """State and exit code of a job: from accounting, the controller, the completion log."""
+    """State and exit code of a job: from accounting, the controller, the completion log.
+
+    The state is "" for a job that none of them knows any more; None: it cannot be said yet.
+    """
     code, text, _ = run_slurm("sacct", "-nPX", "-j", job_id, "-o", "State,ExitCode")
-    if code == 0 and text.strip():
-        state, _, exit_code = text.strip().splitlines()[0].partition("|")
-        return {"state": state.split()[0], "code": _code(exit_code)}
-    code, text, _ = run_slurm("scontrol", "-o", "show", "job", job_id)
-    found = re.search(r"\bJobState=(\S+)", text)
-    if code == 0 and found:
-        ended = re.search(r"\bExitCode=(\S+)", text)
-        return {"state": found[1], "code": _code(ended[1] if ended else "")}
-    code, text, _ = run_slurm("sacct", "-c", "-nP", "-j", job_id, "-o", "State")
-    if code == 0 and text.strip():
-        return {"state": text.split()[0], "code": 0}
-    return None
+    tasks = [line.partition("|")[::2] for line in text.splitlines()] if code == 0 else []
+    if not tasks:
+        code, text, err = run_slurm("scontrol", "-o", "show", "job", job_id)
+        if code != 0 and "Invalid job id" not in err:
+            return None
+        lines = text.splitlines() if code == 0 else []
+        tasks = [(field(line, "JobState"), field(line, "ExitCode")) for line in lines]
+    if not tasks:
+        code, text, _ = run_slurm("sacct", "-c", "-nP", "-j", job_id, "-o", "State")
+        tasks = [(line, "") for line in text.splitlines()] if code == 0 else []
+    ends = [((state.split() or [""])[0], _code(exit_code)) for state, exit_code in tasks]
+    if any(state in GOES_ON for state, _ in ends):
+        return None
+    # of an array's tasks the first that failed speaks for all
+    state, number = next((end for end in ends if end[0] != "COMPLETED"), (ends or [("", 0)])[0])
+    return {"state": state, "code": number}
 
 
 def _code(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import re
@@ -13,6 +12,7 @@ from ..paths import ensure
 from ..protocol import GuestError
 from ..records import read_json, write_bytes, write_json
 from . import queue
+from .commands import run_slurm
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
@@ -33,18 +33,20 @@ class NotTaken(Exception):
         self.refusal = refusal
 
 
-def submit(run: Path, request: SlurmRequest) -> None:
+def submit(run: Path, request: SlurmRequest, lock: int) -> None:
     """Ask whether the script would be taken, then submit it; raises NotTaken.
 
     The job's comment names the run: should we be killed right here, the queue still knows it.
+    sbatch itself holds the lock then, so that nobody looks into the queue before it is through.
     """
     own = bool(request.get("own"))
     script = run / (Path(request.get("name") or SCRIPT).name if own else SCRIPT)
     write_bytes(script, request["script"].encode(), mode=0o700)
     place = request["folder"] if own else str(Path.home())
     words = [f"--comment={queue.MARK}{run.name}", f"--chdir={place}", *request.get("options", [])]
+    words += [str(script), *(request.get("args", []) if own else [run.name])]
     ensure(queue.FOLDER)
-    tried = queue.run_slurm("sbatch", "--test-only", *words, str(script), run.name)
+    tried = run_slurm("sbatch", "--test-only", *words)
     if tried[0] != 0:
         raise NotTaken(_refusal(tried[2]))
     if request.get("time"):  # sbatch may take a job that then waits for ever
@@ -53,16 +55,14 @@ def submit(run: Path, request: SlurmRequest) -> None:
         limit = (offered["partitions"].get(name) or {}).get("time", "")
         if seconds(request["time"]) > seconds(limit):
             raise NotTaken(offered)
-    write_json(run / "slurm.json", {"own": own})
-    code, out, err = queue.run_slurm("sbatch", "--parsable", *words, str(script), run.name)
-    job_id = out.strip().splitlines()[-1].partition(";")[0] if out.strip() else ""
-    if code != 0 or not job_id.isdigit():
+    write_json(run / "slurm.json", {"own": own, "submitted_at": time.time()})
+    code, out, err = run_slurm("sbatch", "--parsable", *words, keep=(lock,))
+    found = queue.jobs(fresh=True)
+    job_id = out.strip().splitlines()[-1].partition(";")[0] if code == 0 and out.strip() else ""
+    if job_id.isdigit():
+        queue.note_job(run, job_id)
+    elif found is not None and run.name not in found:  # else it was taken, or nobody can say
         raise NotTaken(_refusal(err or out))
-    record = {"own": own, "job_id": job_id, "submitted_at": time.time()}
-    write_json(run / "slurm.json", record)
-    if own:
-        _lead_log(run, job_id)
-    queue.jobs(fresh=True)
 
 
 def seconds(text: str) -> float:
@@ -81,41 +81,15 @@ def seconds(text: str) -> float:
     return (hours * 60 + minutes) * 60 + secs
 
 
-def _lead_log(run: Path, job_id: str) -> None:
-    """The log of a script of the user's own is the file that Slurm writes."""
-    _, text, _ = queue.run_slurm("scontrol", "-o", "show", "job", job_id)
-    found = re.search(r"\bStdOut=(\S+)", text)
-    if found:
-        name = re.search(r"\bJobName=(\S+)", text)
-        file = expand(found[1], job_id, name[1] if name else "")
-        (run / "log").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            Path(file).touch()
-        (run / "log").symlink_to(file)
-
-
-def expand(pattern: str, job_id: str, name: str) -> str:
-    """A file name with sbatch's own signs, as far as they are known before the job starts."""
-    known = {"j": job_id, "J": job_id, "A": job_id, "x": name, "u": getpass.getuser(), "%": "%"}
-
-    def replace(found: re.Match[str]) -> str:
-        width, sign = found.groups()
-        return known[sign].rjust(int(width or 0), "0") if sign in known else found[0]
-
-    return re.sub(r"%(\d*)([A-Za-z%])", replace, pattern)
-
-
 def _refusal(stderr: str) -> Refusal:
     """What sbatch says, and what the cluster offers."""
     user = getpass.getuser()
-    code, text, _ = queue.run_slurm(
-        "sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account"
-    )
+    code, text, _ = run_slurm("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account")
     lines = text.splitlines() if code == 0 else []
     accounts = sorted({line.strip() for line in lines if line.strip()})
     partitions: dict[str, Any] = {}
     default = ""
-    _, text, _ = queue.run_slurm("sinfo", "-h", "-o", "%P|%l|%G|%D")
+    _, text, _ = run_slurm("sinfo", "-h", "-o", "%P|%l|%G|%D")
     for line in text.splitlines():
         cells = line.split("|")
         if len(cells) != 4:
@@ -138,16 +112,20 @@ def cancel(run: Path) -> None:
 
     One that still waits just leaves the queue.
     """
-    found = (queue.jobs(fresh=True) or {}).get(run.name)
+    known = queue.jobs(fresh=True)
+    if known is None:
+        raise GuestError("unreachable", "Slurm's queue does not answer.", "Again later: vmctl ps")
+    found = known.get(run.name)
     if found is None:
         return
     job_id, record = found["job_id"], read_json(run / "slurm.json") or {}
-    if found["state"] != "PENDING" and not record.get("own"):
-        queue.run_slurm("scancel", "--batch", "--signal=TERM", job_id)
+    has_begun = found["state"] != "PENDING" and (run / "phase").exists()
+    if has_begun and not record.get("own"):
+        run_slurm("scancel", "--batch", "--signal=TERM", job_id)
         limit = time.monotonic() + CANCEL_S
         while time.monotonic() < limit and not (run / "exit").exists():
             time.sleep(STEP_S)
-    code, _, err = queue.run_slurm("scancel", job_id)
+    code, _, err = run_slurm("scancel", job_id)
     if code != 0 and "Invalid job id" not in err and not (run / "exit").exists():
         raise GuestError("failed", f"scancel failed: {err.strip()[-300:]}")
     queue.jobs(fresh=True)
@@ -165,7 +143,7 @@ def resubmit(run: Path) -> bool:
     """Inside a job that its time limit ends: hand the same run to Slurm again."""
     record = read_json(run / "slurm.json") or {}
     words = [f"--comment={queue.MARK}{run.name}", f"--chdir={Path.home()}"]
-    code, out, _ = queue.run_slurm("sbatch", "--parsable", *words, str(run / SCRIPT), run.name)
+    code, out, _ = run_slurm("sbatch", "--parsable", *words, str(run / SCRIPT), run.name)
     job_id = out.strip().partition(";")[0]
     if code != 0 or not job_id.isdigit():
         return False

@@ -129,7 +129,7 @@ def changed(project: str) -> list[list[str]]:
     return found
 
 
-def hold_tree(project: str) -> AbstractContextManager[None]:
+def hold_tree(project: str) -> AbstractContextManager[int]:
     """While it is held no push puts files in place: what reads the tree sees one push's, whole."""
     return locked(STATE / "push" / f"{project}.tree.lock")
 

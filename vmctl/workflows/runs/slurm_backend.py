@@ -107,7 +107,11 @@ class SlurmBackend(MachineBackend):
         yield from ()
         if observe(facts) is not RunState.LOST:
             return ""
-        why = end_text(facts.queue_state) or "Slurm ended its job."
+        if not facts.job_id:
+            return "Its submission was cut off before Slurm had it."
+        if facts.exit_interrupted and facts.queue_state in ("FAILED", ""):
+            return f"{end_text('TIMEOUT')} {end_hint('TIMEOUT')}."
+        why = end_text(facts.queue_state) or "Slurm no longer says how its job ended."
         hint = end_hint(facts.queue_state)
         return f"{why} {hint}." if hint else why
 

@@ -53,6 +53,9 @@ class NoMachines:
 
     async def admit(self, instance_id: str, admits: bool) -> None: ...
 
+    async def readdress(self, instance_id: str, address: str | None) -> Booted:
+        return Booted(address or "127.0.1.2", 22)
+
     async def freeze(self, instance_id: str) -> None: ...
 
     async def thaw(self, instance_id: str) -> bool:

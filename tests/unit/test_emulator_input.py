@@ -159,6 +159,15 @@ GOOD: dict[str, Json] = {
     "compute.addresses.insert": {"name": "a"},
     "compute.snapshots.insert": {"name": "s", "sourceDisk": f"zones/{ZONE}/disks/vm1"},
     "compute.disks.createSnapshot": {"name": "s"},
+    "compute.instances.setMachineType": {"machineType": f"zones/{ZONE}/machineTypes/e2-small"},
+    "compute.instances.setMachineResources": {
+        "guestAccelerators": [{"acceleratorType": "nvidia-tesla-t4", "acceleratorCount": 1}]
+    },
+    "compute.instances.setServiceAccount": {"email": "default", "scopes": []},
+    "compute.instances.setMinCpuPlatform": {"minCpuPlatform": "Intel Skylake"},
+    "compute.instances.updateShieldedInstanceConfig": {"enableSecureBoot": True},
+    "compute.instances.addAccessConfig": {"name": "External NAT"},
+    "compute.instances.testIamPermissions": {"permissions": ["compute.instances.get"]},
 }
 
 

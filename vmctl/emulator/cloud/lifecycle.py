@@ -176,7 +176,7 @@ class Lifecycle:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
                 if lost:
                     self._forget_disks(target)
-                failed = lost or kind in ("suspend", "resume")
+                failed = lost or kind in ("suspend", "resume", "update")
                 operations.finish(operation, _interrupted() if failed else None)
             else:
                 resumed.add(target)

@@ -154,6 +154,10 @@ class AsyncMachineHost:
         """Let connections reach a machine's port 22, or drop them as a firewall does."""
         await self._map_errors(self._submit(self._host.admit, instance_id, admits))
 
+    async def readdress(self, instance_id: str, address: str | None) -> Booted | None:
+        """Let a machine listen at another address, any free one if None; None if it has ended."""
+        return await self._map_errors(self._submit(self._host.readdress, instance_id, address))
+
     async def enter(self, instance_id: str, connection: socket.socket) -> bool:
         """Pass a connection to a machine's sshd past its firewall; False if it has ended."""
         return await self._map_errors(self._submit(self._host.enter, instance_id, connection))

@@ -14,6 +14,7 @@ from ..store import Key, Record, Store
 from .cloud import Cloud
 
 PORT_ITEM = "vmctl-ssh-port"
+_NO_CONFIGURATION = ("fingerprint", "status", "resourceStatus")
 
 
 def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
@@ -40,6 +41,13 @@ def fingerprint(value: Any) -> str:
     """Return the fingerprint that an update of `value` has to quote (8 bytes, base64)."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
     return base64.urlsafe_b64encode(digest[:8]).decode()
+
+
+def save_changed(store: Store, record: Record) -> None:
+    """Save an instance that was changed through the API, under a new fingerprint."""
+    config = {k: v for k, v in record.body.items() if k not in _NO_CONFIGURATION}
+    record.body["fingerprint"] = fingerprint(config)
+    store.save(record)
 
 
 def make_metadata(items: list[Json]) -> Json:
@@ -109,7 +117,7 @@ def build_metadata_tree(store: Store, record: Record) -> Json:
             "image": record.private.get("image", ""),
             "licenses": [],
             "machine-type": f"projects/{number}/machineTypes/{urls.last(body['machineType'])}",
-            "maintenance-event": "NONE",
+            "maintenance-event": record.private.get("maintenance", "NONE"),
             "name": record.key.name,
             "network-interfaces": [
                 _interface(number, interface) for interface in body["networkInterfaces"]

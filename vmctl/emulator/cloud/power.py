@@ -73,7 +73,8 @@ class Power:
             raise _deleted_meanwhile()
         if not record.private.get("suspended"):
             record.private.pop("nat_ip", None)  # an ephemeral address changes at each start
-        record.private.pop("preempted", None)
+        for event in ("preempted", "maintenance"):
+            record.private.pop(event, None)
         thawed = record.private.pop("suspended", False) and await cloud.machines.thaw(body["id"])
         if thawed:
             self._show_address(record)

@@ -141,6 +141,17 @@ class MachineHost:
         if machine := self._find(instance_id):
             machine.admit(admits)
 
+    def readdress(self, instance_id: str, address: str | None) -> Booted | None:
+        """Lets a machine listen at another address, any free one if None; nothing reaches it
+        before `admit`. None if it has ended."""
+        with self._lock:
+            machine = self._machines.get(instance_id)
+            if machine is None:
+                return None
+            taken = {other.listener.nat_ip for other in self._machines.values()}
+            listener = listen(address, taken, address is not None)
+            return machine.readdress(listener)
+
     def enter(self, instance_id: str, connection: socket.socket) -> bool:
         """Passes a connection to the machine's sshd; False if it takes none."""
         machine = self._find(instance_id)
@@ -247,6 +258,14 @@ class MetadataOnlyHost:
 
     def admit(self, instance_id: str, admits: bool) -> None:
         """Nothing listens at its port 22."""
+
+    def readdress(self, instance_id: str, address: str | None) -> Booted | None:
+        """Give a running instance another address, a random one if None."""
+        with self._lock:
+            if instance_id not in self._addresses:
+                return None
+            self._addresses[instance_id] = address or random_address()
+            return Booted(self._addresses[instance_id], 22)
 
     def enter(self, instance_id: str, connection: object) -> bool:
         """There is no sshd."""

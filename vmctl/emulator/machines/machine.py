@@ -244,6 +244,18 @@ class HostedMachine:
                 else:
                     self._relay.silence(self.listener)
 
+    def readdress(self, listener: Listener) -> Booted | None:
+        """Listens there instead, and lets nobody in before `admit`; None if it has ended."""
+        with self._admit_lock:
+            if self.ended.is_set():
+                listener.server.close()
+                return None
+            self._relay.disconnect(self.listener)
+            self.listener = listener
+            self._relay.silence(listener)
+            self._admits = False
+        return Booted(listener.nat_ip, listener.port)
+
     def enter(self, connection: socket.socket) -> bool:
         """Passes one connection to sshd past the firewall; False if the machine takes none."""
         try:

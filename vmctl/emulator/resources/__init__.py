@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from ..cloud.call import Handler
-from . import addresses, catalog, disks, firewalls, instances, operations, projects, snapshots
+from . import (
+    access_configs,
+    addresses,
+    catalog,
+    disks,
+    firewalls,
+    iam,
+    instance_hardware,
+    instance_restarts,
+    instances,
+    operations,
+    projects,
+    snapshots,
+)
 
 
 def handlers() -> dict[str, Handler]:
     """Return every implemented method by its id in Google's discovery document."""
     table: dict[str, Handler] = {}
-    modules = (instances, disks, snapshots, addresses, catalog, operations, projects, firewalls)
+    modules = (
+        instances, instance_hardware, instance_restarts, access_configs, iam, disks, snapshots,
+        addresses, catalog, operations, projects, firewalls,
+    )  # fmt: skip
     for module in modules:
         table |= module.METHODS
     return table

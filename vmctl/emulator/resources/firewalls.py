@@ -72,7 +72,7 @@ async def _replace(call: Call, record: Record, body: Json) -> Json:
     changed = Record(record.key, shown | {k: record.body[k] for k in _OUTPUT_ONLY})
     call.cloud.store.save(changed)
     await call.cloud.firewall.apply_rules(call.project)
-    return call.done("patch", changed)
+    return call.done(call.method.rpartition(".")[2], changed)
 
 
 async def get(call: Call) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 from ..clock import parse_stamp, stamp
 from ..cloud.call import Call
 from ..cloud.catalog import MachineType
-from ..cloud.metadata import fingerprint, make_metadata
+from ..cloud.metadata import fingerprint, make_metadata, save_changed
 from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
 from ..http import urls
 from ..store import Record
@@ -375,5 +375,8 @@ def update_labels(call: Call, record: Record) -> Json:
     new = check_labels(call.body.get("labels", {}))
     record.body["labels"] = new
     record.body["labelFingerprint"] = fingerprint(new)
-    call.cloud.store.save(record)
+    if record.key.collection == "instances":
+        save_changed(call.cloud.store, record)
+    else:
+        call.cloud.store.save(record)
     return call.done("setLabels", record)

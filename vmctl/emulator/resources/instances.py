@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..cloud.call import Call, Handler
-from ..cloud.metadata import allows_guest_attributes, fingerprint, show_ssh_port
+from ..cloud.metadata import allows_guest_attributes, fingerprint, save_changed, show_ssh_port
 from ..errors import (
     ApiError,
     Json,
@@ -82,14 +82,13 @@ async def insert(call: Call) -> Json:
     )
     if static_ip is not None:
         record.private["static_ip"] = static_ip
-    body["fingerprint"] = fingerprint(body["networkInterfaces"])
     lifecycle = call.lifecycle
     answer = call.start("insert", key, instance_id, lambda op: lifecycle.insert(op, record))
     for disk in used:
         disk.body["users"] = [body["selfLink"]]
         disk.body["lastAttachTimestamp"] = body["creationTimestamp"]
         call.cloud.store.save(disk)
-    call.cloud.store.save(record)
+    save_changed(call.cloud.store, record)
     return answer
 
 
@@ -120,11 +119,12 @@ async def start(call: Call) -> Json:
 async def stop(call: Call) -> Json:
     """instances.stop: success when it is stopped already."""
     record = call.find("instances", call.path["instance"])
-    _check_local_ssds(call, record)
+    check_local_ssds(call, record)
     return _transition(call, "stop", record)
 
 
-def _check_local_ssds(call: Call, record: Record) -> None:
+def check_local_ssds(call: Call, record: Record) -> None:
+    """Raise ApiError(400) for a stop that does not say what becomes of local SSDs."""
     if instance_body.has_local_ssds(record.body) and "discardLocalSsd" not in call.query:
         raise bad_request(
             "VM has a Local SSD attached but an undefined value for `discard-local-ssd`. If using "
@@ -138,7 +138,7 @@ async def suspend(call: Call) -> Json:
     record = call.find("instances", call.path["instance"])
     if record.body.get("guestAccelerators"):
         raise bad_request("Instances with guest accelerators do not support suspend.")
-    _check_local_ssds(call, record)
+    check_local_ssds(call, record)
     return _transition(call, "suspend", record)
 
 
@@ -189,7 +189,7 @@ async def set_metadata(call: Call) -> Json:
         raise stale_fingerprint("metadata")
     record.body["metadata"] = instance_body.check_metadata(call.body)
     show_ssh_port(record)
-    call.cloud.store.save(record)
+    save_changed(call.cloud.store, record)
 
     async def notify_guest(operation: Record) -> None:
         if record.body["status"] == "RUNNING":
@@ -204,7 +204,7 @@ async def set_tags(call: Call) -> Json:
     if call.body.get("fingerprint") != record.body["tags"]["fingerprint"]:
         raise stale_fingerprint("tags")
     record.body["tags"] = instance_body.make_tags(call.body)
-    call.cloud.store.save(record)
+    save_changed(call.cloud.store, record)
     return call.done("setTags", record)
 
 
@@ -220,7 +220,7 @@ async def set_scheduling(call: Call) -> Json:
     scheduling = instance_body.complete_scheduling(call.body, has_gpu)
     instance_body.check_compatible(record.body | {"scheduling": scheduling})
     record.body["scheduling"] = scheduling
-    call.cloud.store.save(record)
+    save_changed(call.cloud.store, record)
     return call.done("setScheduling", record)
 
 
@@ -231,7 +231,7 @@ async def set_disk_auto_delete(call: Call) -> Json:
     for disk in record.body["disks"]:
         if disk["deviceName"] == device:
             disk["autoDelete"] = call.query["autoDelete"] == "true"
-            call.cloud.store.save(record)
+            save_changed(call.cloud.store, record)
             return call.done("setDiskAutoDelete", record)
     raise invalid_field("deviceName", device, f"No attached disk found with device name '{device}'")
 
@@ -240,7 +240,7 @@ async def set_deletion_protection(call: Call) -> Json:
     """instances.setDeletionProtection."""
     record = call.find("instances", call.path["resource"])
     record.body["deletionProtection"] = call.query.get("deletionProtection", "true") == "true"
-    call.cloud.store.save(record)
+    save_changed(call.cloud.store, record)
     return call.done("setDeletionProtection", record)
 
 

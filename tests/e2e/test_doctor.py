@@ -285,6 +285,21 @@ def test_with_real_credentials_all_is_well(google: tuple[LocalCloud, Path]) -> N
     assert "GOOGLE_APPLICATION_CREDENTIALS" in the(document, "credentials", "ok")["message"]
 
 
+def test_up_says_first_which_project_it_is_and_who_asks(google: tuple[LocalCloud, Path]) -> None:
+    """The key's own project is taken, whatever gcloud is set to: before money, that is said."""
+    cloud, key = google
+    refused = {"code": "PERMISSIONS_ERROR", "message": "As far as here."}
+    fault = cloud.endpoint.admin("POST", "faults", {"kind": "operation", **refused})
+    cloud.laptop.extra["CLOUDSDK_CORE_PROJECT"] = "from-gcloud"
+    try:
+        told = cloud("--name", "asked", "up", "--gpu", "none", code=2).stderr
+    finally:
+        cloud.endpoint.admin("DELETE", f"faults/{fault['id']}")
+    line, plan = "Google project from-the-key (from the file that", "Create "
+    assert told.index(line) < told.index(plan)
+    assert json.loads(key.read_text())["client_email"] in told
+
+
 @pytest.mark.parametrize(
     ("written", "named"),
     [

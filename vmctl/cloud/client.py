@@ -13,7 +13,7 @@ from typing import Any
 from vmctl.clock import Clock
 from vmctl.cloud import emulator_process
 from vmctl.cloud.compute.compute import Compute
-from vmctl.cloud.credentials import find_credentials, gcloud_project
+from vmctl.cloud.credentials import find_access, find_credentials
 from vmctl.cloud.errors import map_google_errors
 from vmctl.cloud.recorder import Recorder
 from vmctl.config import Project
@@ -75,13 +75,13 @@ def _local(
 
 def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
     identity = find_credentials(chosen_project)
-    project = chosen_project or identity.project or gcloud_project()
-    if not project:
+    access = find_access(chosen_project, identity)
+    if access is None:
         raise InvalidInput(
             "No Google Cloud project is set.",
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
-    project = _project_id(project)
+    project = _project_id(access.project)
     # gcloud's own variables for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
 
@@ -93,7 +93,9 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
         return recorder.wrap(http, project) if recorder else http
 
     with map_google_errors(project, endpoint):
-        return _compute(project, endpoint, connect)
+        compute = _compute(project, endpoint, connect)
+    compute.access = access
+    return compute
 
 
 def _compute(project: str, endpoint: str, connect: Callable[[], Any]) -> Compute:

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmctl.cloud.connection import named_proxy
 from vmctl.cloud.errors import (
@@ -53,6 +53,41 @@ class Identity:
     def project_source(self) -> str:
         """Where the project is named: a variable beats the credentials."""
         return next((name for name in PROJECT_VARIABLES if os.environ.get(name)), self.source)
+
+
+class Access(NamedTuple):
+    """Which Google project, as whom, and where each choice comes from."""
+
+    project: str
+    project_source: str
+    account: str  # "" where only Google knows it
+    credentials_source: str
+
+    @property
+    def text(self) -> str:
+        """A line for people."""
+        who = (
+            f"{self.account} ({self.credentials_source})"
+            if self.account
+            else (self.credentials_source)
+        )
+        return f"Google project {self.project} ({self.project_source}), logged in by {who}"
+
+
+def find_access(chosen: str | None, identity: Identity) -> Access | None:
+    """The Google project, by the first that names one; None where nothing does.
+
+    The order: VMCTL_PROJECT, `project` in vmctl.toml (`chosen` is either), GOOGLE_CLOUD_PROJECT,
+    the credentials' own, gcloud's configuration.
+    """
+    if chosen:
+        named = os.environ.get("VMCTL_PROJECT") == chosen
+        project, source = chosen, "VMCTL_PROJECT" if named else "vmctl.toml"
+    elif identity.project:
+        project, source = identity.project, f"from {identity.project_source}"
+    else:
+        project, source = gcloud_project() or "", "gcloud config set project"
+    return Access(project, source, identity.account, identity.source) if project else None
 
 
 def find_credentials(project: str | None = None) -> Identity:

@@ -7,11 +7,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vmctl.cloud.compute.operations import operation_of
 from vmctl.cloud.errors import api_error_of, map_google_errors
 from vmctl.domain.google.operation import Operation, refused
+
+if TYPE_CHECKING:
+    from vmctl.cloud.credentials import Access
 
 READ_RETRIES = 3  # googleapiclient waits 2, 4, 8 seconds at most before them
 CHANGE_RETRIES = 2  # of the same request with the same requestId: Google does it once
@@ -39,6 +42,7 @@ class Transport:
         self._http = http  # None: the service's own
         self._date = ""
         self.project = project
+        self.access: Access | None = None  # None for the embedded one, and for clones
 
     def now(self, otherwise: datetime) -> datetime:
         """The service's time at its last answer, to the second; else what this computer says."""

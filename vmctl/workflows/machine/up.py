@@ -68,6 +68,10 @@ class UpResult:
     seconds: float
     stages: tuple[StageReached, ...] = ()  # what was reached, and when
     pushed: PushResult | None = None  # with --push
+    google_project: str = ""
+    project_source: str | None = None  # what named it; None for the embedded Compute Engine
+    account: str | None = None  # where the credentials name it
+    credentials: str | None = None
 
 
 def up(
@@ -96,6 +100,8 @@ def up(
 
     request = parse_request(project.vm, local=project.local)
     site = yield from open_site(project, clock)
+    if site.compute.access is not None:
+        yield Info(site.compute.access.text)
     preload()
     lock = FileLock(cache_dir() / f"up-{project.instance_name}.lock")
     if not lock.acquire():  # two at once could create the VM twice, in two zones
@@ -115,7 +121,17 @@ def up(
                 observe(site)
         settled = yield from finish_move(site, ready.instance)
         ready = replace(ready, instance=settled)
-    return _result(project, action, ready, clock.monotonic() - began)
+    result = _result(project, action, ready, clock.monotonic() - began)
+    access = site.compute.access
+    if access is None:
+        return replace(result, google_project=site.compute.project)
+    return replace(
+        result,
+        google_project=access.project,
+        project_source=access.project_source,
+        account=access.account or None,
+        credentials=access.credentials_source,
+    )
 
 
 def _bring_up(

@@ -129,11 +129,12 @@ def _check_cloud(
 
 def _project_origin(project: Project, found: credentials.Identity | None) -> str:
     """Where the choice of the Google project comes from."""
+    access = credentials.find_access(project.google_project, found) if found else None
+    if access is not None:
+        return access.project_source
     if project.google_project:
         return "VMCTL_PROJECT, or project in vmctl.toml"
-    if project.local:
-        return "the embedded Compute Engine's own"
-    return f"from {found.project_source}" if found and found.project else "from gcloud's config"
+    return "the embedded Compute Engine's own"
 
 
 def _classify_refusal(error: VmctlError, asked: CheckResult) -> list[CheckResult]:

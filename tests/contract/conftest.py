@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from googleapiclient.errors import HttpError
 
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
@@ -163,12 +164,19 @@ class Cloud:
 
 
 def host_keys(cloud: Cloud, name: str = "vm1") -> list[dict[str, str]]:
-    answer = (
-        cloud.api.instances()
-        .getGuestAttributes(project=cloud.project, zone=ZONE, instance=name, queryPath="hostkeys/")
-        .execute()
-    )
-    return list(answer["queryValue"]["items"])
+    """Those that a machine has published, which it does soon after its sshd answers."""
+    where = {"project": cloud.project, "zone": ZONE, "instance": name}
+    request = cloud.api.instances().getGuestAttributes(**where, queryPath="hostkeys/")
+
+    def published() -> list[dict[str, str]]:
+        try:
+            return list(request.execute()["queryValue"]["items"])
+        except HttpError as error:
+            if error.status_code == 404:
+                return []
+            raise
+
+    return eventually(published, f"{name} has published its host keys")
 
 
 def nat_ip(instance: dict[str, Any]) -> str | None:

@@ -126,3 +126,20 @@ def test_a_stockout_reads_as_on_google(gcloud: Gcloud) -> None:
     said = " ".join(failed.stderr.split())
     assert "does not have enough resources available to fulfill the request." in said
     assert "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS" in said
+
+
+def test_two_are_made_in_bulk_one_is_suspended_and_one_made_an_image_of(gcloud: Gcloud) -> None:
+    cloud = gcloud.cloud
+    made = gcloud.json(
+        "compute", "instances", "bulk", "create", "--name-pattern=vm#", "--count=2",
+        f"--zone={ZONE}", "--machine-type=e2-small", *IMAGE, METADATA,
+    )  # fmt: skip
+    (result,) = made if isinstance(made, list) else [made]
+    assert (result["createdInstanceCount"], result["failedInstanceCount"]) == (2, 0)
+    assert sorted(vm["name"] for vm in result["instances"]) == ["vm1", "vm2"]
+
+    gcloud("compute", "instances", "suspend", "vm1")
+    assert cloud.status() == "SUSPENDED"
+    source = (f"--source-disk-zone={ZONE}", "--source-disk=vm2")
+    (image,) = gcloud.json("compute", "images", "create", "mine", *source, "--force")
+    assert (image["name"], image["status"]) == ("mine", "READY")

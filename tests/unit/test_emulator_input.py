@@ -144,6 +144,7 @@ TARGETS = {
     "resource": "vm1", "firewall": "default-allow-ssh", "network": "default", "image": "debian-12",
     "subnetwork": "default", "machineType": "n1-standard-1", "family": "debian-12",
 }  # fmt: skip
+PROPERTIES = {k: v for k, v in instance().items() if k != "name"} | {"machineType": "e2-small"}
 GOOD: dict[str, Json] = {
     "compute.instances.insert": instance(
         labels={"a": "b"},
@@ -168,6 +169,13 @@ GOOD: dict[str, Json] = {
     "compute.instances.updateShieldedInstanceConfig": {"enableSecureBoot": True},
     "compute.instances.addAccessConfig": {"name": "External NAT"},
     "compute.instances.testIamPermissions": {"permissions": ["compute.instances.get"]},
+    "compute.images.insert": {"name": "i", "sourceDisk": f"zones/{ZONE}/disks/vm1"},
+    "compute.instances.bulkInsert": {
+        "count": "2",
+        "namePattern": "b##",
+        "instanceProperties": PROPERTIES,
+    },
+    "compute.instanceTemplates.insert": {"name": "t", "properties": PROPERTIES},
 }
 
 

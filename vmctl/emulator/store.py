@@ -25,6 +25,8 @@ REQUIRED = {
         "scheduling", "resourceStatus", "selfLink",
     ),
     "disks": ("id", "name", "sizeGb", "type", "selfLink"),
+    "images": ("id", "name", "status", "diskSizeGb", "creationTimestamp", "selfLink"),
+    "instanceTemplates": ("id", "name", "properties", "selfLink"),
     "snapshots": ("id", "name", "status", "diskSizeGb", "selfLink"),
     "operations": ("name", "status", "insertTime", "operationType", "targetId", "targetLink"),
     "projects": ("id", "commonInstanceMetadata", "selfLink"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from ..http.urls import region_of
+from ..http.urls import region_of, stable_id
 
 # The regions of the price table, with all their zones (a zone may offer no GPU at all).
 _ZONES = {
@@ -100,7 +100,10 @@ class DiskType:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A public image; `machine` names what its machines are made from: pytorch, slurm or base."""
+    """An image; `machine` names what its machines are made from: pytorch, slurm or base.
+
+    A project's own one has content, under the id of its resource.
+    """
 
     project: str
     name: str
@@ -109,6 +112,17 @@ class Image:
     size_gb: int
     created: str
     machine: str
+    content: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Its path in the API."""
+        return f"projects/{self.project}/global/images/{self.name}"
+
+    @property
+    def id(self) -> str:
+        """Its numeric id."""
+        return self.content or stable_id("image", self.project, self.name)
 
 
 DISK_TYPES = {

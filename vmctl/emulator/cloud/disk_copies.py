@@ -1,4 +1,4 @@
-"""Disk content copied in the background: into a snapshot, and from one into a new disk.
+"""Disk content copied in the background: into a snapshot or image, and from one into a disk.
 
 A copy appears under its name only when it is complete; one that a kill interrupted starts again
 with the emulator.
@@ -30,6 +30,19 @@ async def fill_snapshot(cloud: Cloud, snapshot: Record) -> None:
     cloud.store.save(snapshot)
 
 
+async def fill_image(cloud: Cloud, image: Record) -> None:
+    """Copy its source's content into an image: READY then, deleted on failure."""
+    source = image.private.get("fill_from")
+    try:
+        size = 0 if source is None else await cloud.machines.copy(source, image.body["id"])
+    except OperationError:
+        cloud.store.delete(image.key)
+        raise
+    image.private.pop("fill_from", None)
+    image.body |= {"status": "READY", "archiveSizeBytes": str(size)}
+    cloud.store.save(image)
+
+
 async def fill_disk(cloud: Cloud, disk: Record) -> None:
     """Copy a snapshot's content into the disk made from it; do nothing for other disks."""
     source = disk.private.get("fill_from")
@@ -42,23 +55,25 @@ async def fill_disk(cloud: Cloud, disk: Record) -> None:
 
 
 def find_unfinished(cloud: Cloud, operation: Record) -> Record | None:
-    """Return the snapshot or disk that an unfinished operation was copying, if any."""
+    """Return the snapshot, image or disk that an unfinished operation was copying, if any."""
     kind, target = operation.body["operationType"], operation.body["targetId"]
     if kind == "createSnapshot":
         for snapshot in cloud.store.find("snapshots"):
             if snapshot.private.get("made_by") == operation.key.name:
                 return snapshot
     if kind == "insert":
-        for disk in cloud.store.find("disks"):
-            if disk.body["id"] == target:
-                return disk
+        for record in (*cloud.store.find("disks"), *cloud.store.find("images")):
+            if record.body["id"] == target:
+                return record
     return None
 
 
 async def finish(cloud: Cloud, record: Record) -> None:
-    """Finish the copying into a snapshot or a disk."""
+    """Finish the copying into a snapshot, an image or a disk."""
     if record.key.collection == "snapshots":
         await fill_snapshot(cloud, record)
+    elif record.key.collection == "images":
+        await fill_image(cloud, record)
     else:
         await fill_disk(cloud, record)
 

@@ -95,9 +95,17 @@ class Lifecycle:
             try:
                 await self._power.on(operation, record)
             except Exception:
-                await self._cloud.machines.shutdown(record.body["id"], 0.0)
-                await self._power.remove(record, all_disks=True)
+                await self._remove(record)
                 raise
+
+    async def discard(self, record: Record) -> None:
+        """Remove a new instance that is wanted no more, with the disks made for it."""
+        async with self._turn(record):
+            await self._remove(record)
+
+    async def _remove(self, record: Record) -> None:
+        await self._cloud.machines.shutdown(record.body["id"], 0.0)
+        await self._power.remove(record, all_disks=True)
 
     async def start(self, operation: Record, record: Record) -> None:
         """Start a stopped instance; on failure it is TERMINATED again."""
@@ -187,7 +195,8 @@ class Lifecycle:
         self._release_disks()
         if not self._cloud.store.unreadable():  # else one of those may own a disk
             disks = {record.body["id"] for record in self._cloud.store.find("disks")}
-            disks |= {record.body["id"] for record in self._cloud.store.find("snapshots")}
+            for copies in ("snapshots", "images"):
+                disks |= {record.body["id"] for record in self._cloud.store.find(copies)}
             # Never the disk of an instance, even if the disk's own record is lost.
             disks |= {r.private["boot_disk_id"] for r in self._cloud.store.find("instances")}
             self._run(self._cloud.machines.sweep(disks))

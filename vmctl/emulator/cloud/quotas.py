@@ -92,7 +92,7 @@ class Quotas:
 
     def _list(self, project: str, region: str | None) -> list[Json]:
         """Return the quotas of a region or a project; counted again only after a change."""
-        version = (self._store.version("instances", "disks", "firewalls"), self.limits())
+        version = (self._store.version("instances", "disks", "firewalls", "images"), self.limits())
         known = self._lists.get((project, region))
         if known is None or known[0] != version:
             used = self._region_usage(project, region) if region else self._global_usage(project)
@@ -185,6 +185,7 @@ class Quotas:
 
     def _global_usage(self, project: str) -> Counter[str]:
         usage = self._sum(self._uses(project))
+        usage["IMAGES"] = len(self._store.find("images", project))
         usage["FIREWALLS"] = len(self._store.find("firewalls", project))
         usage["NETWORKS"] = 1
         return usage

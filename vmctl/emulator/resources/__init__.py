@@ -6,12 +6,15 @@ from ..cloud.call import Handler
 from . import (
     access_configs,
     addresses,
+    bulk_insert,
     catalog,
     disks,
     firewalls,
     iam,
+    images,
     instance_hardware,
     instance_restarts,
+    instance_templates,
     instances,
     operations,
     projects,
@@ -23,8 +26,9 @@ def handlers() -> dict[str, Handler]:
     """Return every implemented method by its id in Google's discovery document."""
     table: dict[str, Handler] = {}
     modules = (
-        instances, instance_hardware, instance_restarts, access_configs, iam, disks, snapshots,
-        addresses, catalog, operations, projects, firewalls,
+        instances, instance_hardware, instance_restarts, access_configs, iam, bulk_insert,
+        instance_templates, disks, snapshots, images, addresses, catalog, operations, projects,
+        firewalls,
     )  # fmt: skip
     for module in modules:
         table |= module.METHODS

@@ -1,9 +1,9 @@
-"""Machine types, accelerator types and images that the cloud offers."""
+"""Machine types and accelerator types that the cloud offers."""
 
 from __future__ import annotations
 
 from ..cloud.call import Call, Handler
-from ..cloud.catalog import GPU_TITLES, IMAGES, Image, MachineType, find_image
+from ..cloud.catalog import GPU_TITLES, MachineType
 from ..errors import Json, not_found
 from ..http import paging, urls
 from . import stored
@@ -51,35 +51,6 @@ async def list_all_accelerator_types(call: Call) -> Json:
     """acceleratorTypes.aggregatedList."""
     scopes = {f"zones/{zone}": _accelerator_types(call, zone) for zone in call.cloud.catalog.zones}
     return stored.aggregate(call, "acceleratorTypes", "acceleratorType", scopes)
-
-
-async def get_image(call: Call) -> Json:
-    """images.get."""
-    return _image(_find(call, call.path["image"]))
-
-
-async def get_image_from_family(call: Call) -> Json:
-    """images.getFromFamily."""
-    return _image(_find(call, f"family/{call.path['family']}"))
-
-
-async def get_family_view(call: Call) -> Json:
-    """imageFamilyViews.get: the family's newest image as seen from a zone."""
-    image = _image(_find(call, f"family/{call.path['family']}"))
-    return {"image": image}
-
-
-async def list_images(call: Call) -> Json:
-    """images.list: the public images of the project that is asked."""
-    found = [_image(image) for image in IMAGES if image.project == call.project]
-    return paging.make_page("compute#imageList", call.url_path, found, call.query)
-
-
-def _find(call: Call, name: str) -> Image:
-    image = find_image(call.project, name)
-    if image is None:
-        raise not_found(f"projects/{call.project}/global/images/{name}")
-    return image
 
 
 def _machine_types(call: Call, zone: str) -> list[Json]:
@@ -133,24 +104,6 @@ def _accelerator_types(call: Call, zone: str) -> list[Json]:
     ]
 
 
-def _image(image: Image) -> Json:
-    return {
-        "kind": "compute#image",
-        "id": urls.stable_id("image", image.project, image.name),
-        "creationTimestamp": image.created,
-        "name": image.name,
-        "description": image.title,
-        "sourceType": "RAW",
-        "status": "READY",
-        "archiveSizeBytes": str(image.size_gb * 100_000_000),
-        "diskSizeGb": str(image.size_gb),
-        "family": image.family,
-        "architecture": "X86_64",
-        "storageLocations": ["us", "eu", "asia"],
-        "selfLink": urls.link(image.project, urls.GLOBAL, "images", image.name),
-    }
-
-
 METHODS: dict[str, Handler] = {
     "compute.machineTypes.get": get_machine_type,
     "compute.machineTypes.list": list_machine_types,
@@ -158,8 +111,4 @@ METHODS: dict[str, Handler] = {
     "compute.acceleratorTypes.get": get_accelerator_type,
     "compute.acceleratorTypes.list": list_accelerator_types,
     "compute.acceleratorTypes.aggregatedList": list_all_accelerator_types,
-    "compute.images.get": get_image,
-    "compute.images.getFromFamily": get_image_from_family,
-    "compute.images.list": list_images,
-    "compute.imageFamilyViews.get": get_family_view,
 }

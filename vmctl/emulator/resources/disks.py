@@ -7,7 +7,7 @@ from typing import Any
 from ..clock import stamp
 from ..cloud import disk_copies
 from ..cloud.call import Call, Handler
-from ..cloud.catalog import DISK_TYPES, DiskType, Image, find_image
+from ..cloud.catalog import DISK_TYPES, DiskType, Image
 from ..cloud.metadata import fingerprint
 from ..errors import (
     ApiError,
@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..http import paging, urls
 from ..store import Key, Record
-from . import instance_body, snapshots, stored
+from . import images, instance_body, snapshots, stored
 
 _FEATURES = [{"type": "VIRTIO_SCSI_MULTIQUEUE"}, {"type": "UEFI_COMPATIBLE"}, {"type": "GVNIC"}]
 
@@ -34,7 +34,7 @@ def resolve_image(call: Call, field: str, text: str) -> Image:
     name = reference.name
     if reference.collection == "imageFamilyViews":  # what gcloud makes of --image-family
         name = f"family/{name}"
-    image = find_image(project, name)
+    image = images.find(call, project, name)
     if image is None and name.startswith("family/"):
         raise not_found(f"projects/{project}/global/images/{name}")
     if image is None:
@@ -101,14 +101,14 @@ def make_disk(
         body["labels"] = labels
     private: Json = {"machine": "base", "image": ""}
     if image:
-        body["sourceImage"] = urls.link(image.project, urls.GLOBAL, "images", image.name)
-        body["sourceImageId"] = urls.stable_id("image", image.project, image.name)
+        body["sourceImage"] = urls.ROOT + image.path
+        body["sourceImageId"] = image.id
         body["guestOsFeatures"] = _FEATURES
         body["architecture"] = "X86_64"
-        private = {
-            "machine": image.machine,
-            "image": f"projects/{image.project}/global/images/{image.name}",
-        }
+        private = {"machine": image.machine, "image": image.path}
+        if image.content is not None:
+            body["status"] = "RESTORING"
+            private["fill_from"] = image.content
     return Record(key, body, private)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from ..clock import parse_stamp, stamp
@@ -212,6 +213,7 @@ def make_interfaces(call: Call, zone: str) -> list[Json]:
             "resource.networkInterfaces", "", "At least one network interface is required."
         )
     result = []
+    addresses = list_free_addresses(call, urls.region_of(zone))
     for index, interface in enumerate(asked):
         field = f"resource.networkInterfaces[{index}]"
         network = interface.get("network")
@@ -237,7 +239,7 @@ def make_interfaces(call: Call, zone: str) -> list[Json]:
             "name": f"nic{index}",
             "network": urls.link(call.project, urls.GLOBAL, "networks", "default"),
             "subnetwork": urls.link(call.project, f"regions/{region}", "subnetworks", "default"),
-            "networkIP": _internal_address(call, region, index),
+            "networkIP": next(addresses),
             "stackType": "IPV4_ONLY",
         }
         if "nicType" in interface:
@@ -262,15 +264,16 @@ def make_access(field: str, asked: Json) -> Json:
     return access | ({"natIP": asked["natIP"]} if asked.get("natIP") else {})
 
 
-def _internal_address(call: Call, region: str, index: int) -> str:
+def list_free_addresses(call: Call, region: str) -> Iterator[str]:
+    """Return the internal addresses of a region that no instance of the project has."""
     second = 128 + 2 * call.cloud.catalog.regions.index(region)
     taken = {
         interface["networkIP"]
         for record in call.cloud.store.find("instances", call.project)
         for interface in record.body["networkInterfaces"]
     }
-    candidates = (f"10.{second}.{n // 250}.{n % 250 + 2}" for n in range(index, 60000))
-    return next(address for address in candidates if address not in taken)
+    candidates = (f"10.{second}.{n // 250}.{n % 250 + 2}" for n in range(60000))
+    return (address for address in candidates if address not in taken)
 
 
 def _run_duration(asked: Any) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 from ..cloud.call import Call, Handler
@@ -15,7 +17,7 @@ from ..errors import (
 )
 from ..http import urls
 from ..store import Record
-from . import addresses, instance_body, instance_disks, stored
+from . import addresses, instance_body, instance_disks, instance_templates, stored
 
 _PASSED_ON = (
     "advancedMachineFeatures",
@@ -32,11 +34,22 @@ _PASSED_ON = (
 
 async def insert(call: Call) -> Json:
     """instances.insert: all checks come before anything is saved."""
+    if "sourceMachineImage" in call.query:
+        raise ApiError(400, "notImplemented", "The emulator does not support sourceMachineImage.")
+    if template := call.query.get("sourceInstanceTemplate"):
+        properties = instance_templates.resolve(call, "sourceInstanceTemplate", template)
+        call = replace(call, body=copy.deepcopy(properties) | call.body)
+    record, used = build(call)
+    lifecycle, instance_id = call.lifecycle, record.body["id"]
+    answer = call.start("insert", record.key, instance_id, lambda op: lifecycle.insert(op, record))
+    save(call, record, used)
+    return answer
+
+
+def build(call: Call) -> tuple[Record, list[Record]]:
+    """Return a new instance and the disks that it uses, none of them saved; or ApiError(400)."""
     zone = call.path["zone"]
     key = call.new_key("instances")
-    for parameter in ("sourceInstanceTemplate", "sourceMachineImage"):
-        if parameter in call.query:
-            raise ApiError(400, "notImplemented", f"The emulator does not support {parameter}.")
     machine = instance_body.resolve_machine_type(call, zone)
     gpus = instance_body.resolve_accelerators(call, zone, machine)
     instance_id = urls.new_id()
@@ -82,14 +95,16 @@ async def insert(call: Call) -> Json:
     )
     if static_ip is not None:
         record.private["static_ip"] = static_ip
-    lifecycle = call.lifecycle
-    answer = call.start("insert", key, instance_id, lambda op: lifecycle.insert(op, record))
+    return record, used
+
+
+def save(call: Call, record: Record, used: list[Record]) -> None:
+    """Save a new instance and the disks that it uses."""
     for disk in used:
-        disk.body["users"] = [body["selfLink"]]
-        disk.body["lastAttachTimestamp"] = body["creationTimestamp"]
+        disk.body["users"] = [record.body["selfLink"]]
+        disk.body["lastAttachTimestamp"] = record.body["creationTimestamp"]
         call.cloud.store.save(disk)
     save_changed(call.cloud.store, record)
-    return answer
 
 
 def _static_address(call: Call, body: Json) -> str | None:

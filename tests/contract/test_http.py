@@ -60,11 +60,11 @@ def test_unknown_paths_and_methods_are_not_found(emulator: Emulator) -> None:
 def test_what_the_emulator_does_not_do_is_refused_by_name_and_not_tried_again(
     emulator: Emulator,
 ) -> None:
-    path = f"/compute/v1/projects/p1/zones/{ZONE}/instances/vm1/suspend"
+    path = f"/compute/v1/projects/p1/zones/{ZONE}/instances/vm1/reportHostAsFaulty"
     status, answer = emulator.send("POST", path)
     assert status == 400  # clients repeat calls that end in 5xx
     assert answer["error"]["errors"][0]["reason"] == "notImplemented"
-    assert "compute.instances.suspend" in answer["error"]["message"]
+    assert "compute.instances.reportHostAsFaulty" in answer["error"]["message"]
 
 
 def test_unknown_parameters_are_refused_and_those_of_gcloud_are_not(emulator: Emulator) -> None:

@@ -19,6 +19,7 @@ class BenchCloud(LocalCloud):
     def __init__(self, base: Path) -> None:
         super().__init__(base, "bench", f'[vm]\nimage = "{self.image}"\n')
         self.laptop.extra["VMCTL_OWNER"] = "bench"
+        self.laptop.extra["VMCTL_EMULATOR_CHECK_REPLIES"] = ""  # as users have it
         self.environ = self.laptop.environ
 
     def start(self) -> None:

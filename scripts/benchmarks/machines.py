@@ -1,5 +1,7 @@
 """Many machines at once on this computer: all answer at the same time, and what each one weighs.
 
+Then a thousand that are metadata only: how long lists of them take the emulator.
+
 Memory is counted as PSS: pages that several processes share are shared out among them, so the
 numbers of all machines add up to what this computer really gives.
 """
@@ -7,15 +9,25 @@ numbers of all machines add up to what this computer really gives.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from scripts.benchmarks.cloud import VMCTL, BenchCloud, output_of
 from tests.harness.machine_processes import machines_of, processes
 
 COUNT = 20
+ZONES, EACH = ("europe-west1-b", "europe-west4-a", "us-central1-a", "europe-west2-a"), 250
+REQUESTS = 20  # of each list
+LISTS = {
+    "list of 100": f"zones/{ZONES[0]}/instances?maxResults=100",
+    "filtered list of 100": f"zones/{ZONES[0]}/instances?maxResults=100&filter=status%3DRUNNING",
+    "aggregatedList of 500": "aggregated/instances",
+}
+IMAGE = "projects/debian-cloud/global/images/family/debian-12"
 ABREAST = 4  # commands that bring machines up side by side
 
 
@@ -36,6 +48,48 @@ class Room(BenchCloud):
         """What a command prints on every machine, run on all of them at the same time."""
         asked = [self.start_program(VMCTL, "-n", name, "exec", "--", *command) for name in names]
         return [output_of(one).strip() for one in asked]
+
+
+class Catalogue(Room):
+    """VMs without machines."""
+
+    def start(self) -> None:
+        self.vmctl("emulator", "start", "--metadata-only")
+
+    def make(self, zone: str) -> None:
+        """EACH of them in a zone; they run when this returns."""
+        disk = {"boot": True, "autoDelete": True, "initializeParams": {"sourceImage": IMAGE}}
+        properties = {"machineType": "e2-small", "disks": [disk], "networkInterfaces": [{}]}
+        body = {"count": EACH, "namePattern": "vm-###", "instanceProperties": properties}
+        operation = self.api("POST", f"zones/{zone}/instances/bulkInsert", body)
+        self.api("POST", f"zones/{zone}/operations/{operation['name']}/wait")
+
+    def busy_s(self) -> float:
+        """The emulator's processor time until now."""
+        fields = Path(f"/proc/{self.emulator}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run_lists() -> None:
+    """Print how long the emulator takes to make and to list VMs that are metadata only."""
+    with Catalogue.opened("bench") as catalogue:
+        busy, began = catalogue.busy_s(), time.perf_counter()
+        for zone in ZONES:
+            catalogue.make(zone)
+        made_s, busy_s = time.perf_counter() - began, catalogue.busy_s() - busy
+        rows = []
+        for name, path in LISTS.items():
+            busy, times = catalogue.busy_s(), []
+            for _ in range(REQUESTS):
+                began = time.perf_counter()
+                catalogue.api("GET", path)
+                times.append(1000 * (time.perf_counter() - began))
+            each_ms = 1000 * (catalogue.busy_s() - busy) / REQUESTS
+            rows.append((name, min(times), statistics.median(times), each_ms))
+    print(f"\n{len(ZONES) * EACH} VMs that are metadata only, over TLS")
+    print(f"  made in {len(ZONES)} zones                {made_s:8.1f} s, {busy_s:.1f} of processor")
+    for name, least, median, each in rows:
+        print(f"  {name:<32}{least:8.1f} ms least, {median:.1f} median, {each:.1f} of processor")
 
 
 def run(count: int = COUNT) -> None:
@@ -67,6 +121,7 @@ def run(count: int = COUNT) -> None:
     print(f"  the emulator: empty, full       {empty_mib:8.1f} MiB {full_mib:.1f} MiB")
     print(f"  all together                    {sum(weights) + full_mib:8.1f} MiB")
     print(f"  disk of one machine             {disks_mib:8.1f} MiB")
+    run_lists()
 
 
 if __name__ == "__main__":

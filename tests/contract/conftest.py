@@ -33,8 +33,8 @@ def own_emulator() -> Iterator[Callable[..., Emulator]]:
     """Make emulators that a test may stop, kill and restart."""
     made: list[Emulator] = []
 
-    def make(clock: str = "real") -> Emulator:
-        made.append(Emulator(public_folder("contract"), clock))
+    def make(clock: str = "real", *options: str) -> Emulator:
+        made.append(Emulator(public_folder("contract"), clock, *options))
         return made[-1].start()
 
     yield make

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from googleapiclient.errors import HttpError
 
 from tests.harness.emulator import Emulator
+from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
 
 from .conftest import ZONE, Cloud
@@ -97,6 +99,23 @@ def test_named_ones_come_from_a_template_with_changes(bulk: Cloud) -> None:
     bulk.wait(templates.delete(**where, instanceTemplate="two-cores").execute())
     with pytest.raises(HttpError, match="was not found"):
         templates.get(**where, instanceTemplate="two-cores").execute()
+
+
+def test_a_killed_emulator_makes_the_rest_at_its_next_start(
+    own_emulator: Callable[..., Emulator],
+) -> None:
+    emulator = own_emulator("real", "--metadata-only")
+    cloud = Cloud(emulator, "killed")
+    with emulator.fault(kind="slow-boot", seconds=86_400):
+        operation = ask(cloud, count=2, namePattern="vm-#", instanceProperties=PROPERTIES)
+        eventually(lambda: {vm["status"] for vm in saved(cloud)} == {"STAGING"}, "they wait")
+    emulator.stop(signal.SIGKILL)
+    emulator.start()
+    eventually(lambda: {vm["status"] for vm in saved(cloud)} == {"RUNNING"}, "they run")
+    assert names(cloud) == ["vm-1", "vm-2"]
+    group = f'operationGroupId = "{operation["operationGroupId"]}"'
+    found = saved(cloud, "zoneOperations", filter=group)
+    assert [(one["status"], "error" in one) for one in found] == [("DONE", False)] * 3
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_a_plain_machine_boots_before_anybody_has_a_key(
         eventually(lambda: bench.try_ssh("2", "true", user=user).returncode == 0)
         assert bench.ssh("2", "id -un", user=user) == user
 
+        # it can be frozen, too: it runs on, or ends at once though nothing in it reacts
+        bench.host.freeze("2")
+        assert bench.host.thaw("2")
+        bench.host.admit("2", True)
+        assert bench.ssh("2", "id -un", user=user) == user
+        bench.host.freeze("2")
+        before = descendants(os.getpid())
+        bench.host.shutdown("2", 60.0)
+        eventually(lambda: not alive(before))
+
 
 def test_plain_machines_get_the_image_with_a_layer_of_their_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch

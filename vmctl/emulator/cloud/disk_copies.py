@@ -32,6 +32,8 @@ async def fill_snapshot(cloud: Cloud, snapshot: Record) -> None:
 
 async def fill_image(cloud: Cloud, image: Record) -> None:
     """Copy its source's content into an image: READY then, deleted on failure."""
+    if image.body["status"] == "READY":
+        return
     source = image.private.get("fill_from")
     try:
         size = 0 if source is None else await cloud.machines.copy(source, image.body["id"])

@@ -57,8 +57,9 @@ class Operations:
         request_id: str | None = None,
         user: str = USER,
         scope: str | None = None,
+        group: str | None = None,
     ) -> Record:
-        """Save a PENDING operation of `kind` on `target` and return it."""
+        """Save a PENDING operation of `kind` on `target`, of a group if any, and return it."""
         now = self._clock.now()
         scope = scope or (target.scope if "/" in target.scope else urls.GLOBAL)
         unique = uuid.uuid4().hex
@@ -82,6 +83,8 @@ class Operations:
         place, _, where = scope.partition("/")
         if where:
             body[place[:-1]] = f"{urls.ROOT}projects/{target.project}/{scope}"
+        if group:
+            body["operationGroupId"] = group
         if request_id:
             body["clientOperationId"] = request_id
         record = Record(key, body)

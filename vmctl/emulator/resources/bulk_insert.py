@@ -104,13 +104,15 @@ def _begin(call: Call, made: list[tuple[Record, list[Record]]], least: int) -> J
         urls.stable_id("zone", zone),
         request_id=call.query.get("requestId"),
         scope=call.scope,
+        group=group,
     )
-    whole.body |= {"operationGroupId": group, "targetLink": urls.zone_link(call.project, zone)}
+    whole.body["targetLink"] = urls.zone_link(call.project, zone)
     call.cloud.store.save(whole)
     parts = []
     for record, used in made:
-        part = operations.create("insert", record.key, record.body["id"], scope=call.scope)
-        part.body["operationGroupId"] = group
+        part = operations.create(
+            "insert", record.key, record.body["id"], scope=call.scope, group=group
+        )
         instances.save(call, record, used)
         parts.append((part, record))
     answer = dict(whole.body)

@@ -119,7 +119,7 @@ async def delete(call: Call) -> Json:
     if record.body["status"] != "READY":
         raise not_ready(record.key.path)
     for collection in ("disks", "images"):
-        for user in call.cloud.store.find(collection, call.project):
+        for user in call.cloud.store.find(collection):  # of other projects, too
             if user.private.get("fill_from") == record.body["id"]:
                 raise in_use("image", record.key.path, user.key.path)
     call.cloud.store.delete(record.key)

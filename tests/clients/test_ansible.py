@@ -209,6 +209,12 @@ def test_labels_of_a_disk_change(ansible: Ansible, disk: dict[str, Any]) -> None
     assert not ansible.changes("disk", **disk | {"labels": {"team": "b"}})
 
 
+def test_a_disk_grows(ansible: Ansible) -> None:
+    assert ansible.changes("disk", name="small", zone=ZONE, size_gb=10)
+    assert ansible.changes("disk", name="small", zone=ZONE, size_gb=20)
+    assert not ansible.changes("disk", name="small", zone=ZONE, size_gb=20)
+
+
 def test_disks_by_a_filter(ansible: Ansible, disk: dict[str, Any]) -> None:
     assert ansible.names("disk", "name = d1", zone=ZONE) == ["d1"]
     assert ansible.names("disk", "name = d1", "sizeGb > 100", zone=ZONE) == []
@@ -278,6 +284,14 @@ def test_a_machine_is_protected(ansible: Ansible, machine: str) -> None:
 def test_a_machine_is_stopped_and_started(ansible: Ansible, machine: str, status: str) -> None:
     ansible.ok("instance", **instance("vm1", labels={"owner": "you"}), status=status)
     assert ansible.site.status_of("vm1") == status
+
+
+def test_a_machine_changes_while_it_is_off(ansible: Ansible, machine: str) -> None:
+    words = {"name": "vm1", "zone": ZONE, "labels": {"owner": "you"}}
+    for status, kind in ("TERMINATED", "e2-small"), ("TERMINATED", "e2-medium"):
+        ansible.ok("instance", **words, machine_type=kind, status=status)
+    assert not ansible.changes("instance", **words, machine_type="e2-medium", status="TERMINATED")
+    ansible.ok("instance", **words, machine_type="e2-medium", status="RUNNING")
 
 
 def test_a_machine_without_live_migration(ansible: Ansible, site: Site) -> None:

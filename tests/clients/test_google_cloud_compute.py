@@ -17,6 +17,7 @@ from .conftest import IMAGE, REGION, ZONE, Site
 
 pytestmark = pytest.mark.timeout(120)
 LIMIT_S = 60
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Client:
@@ -371,6 +372,30 @@ def test_guest_attributes_that_are_off_are_refused(
         google.instances.get_guest_attributes(**here, instance=machine)
 
 
+def test_an_external_address_is_taken_and_given(
+    google: Client, here: dict[str, str], machine: str
+) -> None:
+    def addresses() -> list[str]:
+        nic = google.instances.get(**here, instance=machine).network_interfaces[0]
+        return [access.nat_i_p for access in nic.access_configs]
+
+    before = addresses()
+    where = {**here, "instance": machine, "network_interface": "nic0"}
+    google.instances.delete_access_config(**where, access_config="External NAT").result(LIMIT_S)
+    assert addresses() == []
+    wanted = compute_v1.AccessConfig(name="External NAT")
+    google.instances.add_access_config(**where, access_config_resource=wanted).result(LIMIT_S)
+    assert len(addresses()) == len(before) == 1
+
+
+def test_permissions(google: Client, here: dict[str, str], machine: str) -> None:
+    wanted = ["compute.instances.get", "compute.instances.delete"]
+    found = google.instances.test_iam_permissions(
+        **here, resource=machine, test_permissions_request_resource={"permissions": wanted}
+    )
+    assert list(found.permissions) == wanted
+
+
 def test_reset_keeps_it_running(google: Client, here: dict[str, str], machine: str) -> None:
     google.instances.reset(**here, instance=machine).result(LIMIT_S)
     assert google.instances.get(**here, instance=machine).status == "RUNNING"
@@ -383,12 +408,26 @@ def test_a_running_instances_disk_is_in_use(
         google.disks.delete(**here, disk=machine)
 
 
-def test_stop_and_start(google: Client, here: dict[str, str], machine: str) -> None:
+def test_stop_change_and_start(google: Client, here: dict[str, str], machine: str) -> None:
     google.instances.stop(**here, instance=machine).result(LIMIT_S)
     stopped = google.instances.get(**here, instance=machine)
     assert (stopped.status, bool(stopped.last_stop_timestamp)) == ("TERMINATED", True)
+    kind = f"zones/{ZONE}/machineTypes/e2-medium"
+    google.instances.set_machine_type(
+        **here,
+        instance=machine,
+        instances_set_machine_type_request_resource={"machine_type": kind},
+    ).result(LIMIT_S)
+    google.instances.set_service_account(
+        **here,
+        instance=machine,
+        instances_set_service_account_request_resource={"email": "me@b.com", "scopes": [SCOPE]},
+    ).result(LIMIT_S)
     google.instances.start(**here, instance=machine).result(LIMIT_S)
-    assert google.instances.get(**here, instance=machine).status == "RUNNING"
+    found = google.instances.get(**here, instance=machine)
+    assert found.status == "RUNNING"
+    assert found.machine_type.endswith("/e2-medium")
+    assert [account.email for account in found.service_accounts] == ["me@b.com"]
 
 
 def test_suspend_and_resume(google: Client, here: dict[str, str], machine: str) -> None:
@@ -532,6 +571,19 @@ def test_labels_of_a_disk(google: Client, here: dict[str, str], disks: list[str]
         **here, resource=disks[4], zone_set_labels_request_resource=wanted
     ).result(LIMIT_S)
     assert google.disks.get(**here, disk=disks[4]).labels == {"team": "b"}
+
+
+def test_a_disk_grows_and_never_shrinks(
+    google: Client, here: dict[str, str], disks: list[str]
+) -> None:
+    def resize(size_gb: int) -> Any:
+        wanted = compute_v1.DisksResizeRequest(size_gb=size_gb)
+        return google.disks.resize(**here, disk=disks[2], disks_resize_request_resource=wanted)
+
+    resize(40).result(LIMIT_S)
+    assert google.disks.get(**here, disk=disks[2]).size_gb == 40
+    with pytest.raises(exceptions.BadRequest, match="larger"):
+        resize(20)
 
 
 def test_a_disk_without_a_name_is_refused(google: Client, here: dict[str, str]) -> None:

@@ -185,6 +185,13 @@ def test_what_the_serial_port_said(driver: Any, node: Any) -> None:
     assert driver.ex_get_serial_output(node)
 
 
+def test_an_external_address_is_taken_and_given(driver: Any, node: Any) -> None:
+    assert driver.ex_delete_access_config(node, "External NAT", "nic0")
+    assert not any(driver.ex_get_node("vm1").public_ips)
+    assert driver.ex_add_access_config(node, "External NAT", "nic0")
+    assert driver.ex_get_node("vm1").public_ips[0]
+
+
 def test_a_disk_that_stays(driver: Any, node: Any) -> None:
     disk = driver.ex_get_volume("vm1")
     assert driver.ex_set_volume_auto_delete(disk, node, auto_delete=False)
@@ -210,6 +217,11 @@ def test_reboot(driver: Any, node: Any) -> None:
 def test_stop(driver: Any, node: Any) -> None:
     assert driver.stop_node(node)
     assert driver.ex_get_node("vm1").state == NodeState.STOPPED
+
+
+def test_another_size_while_it_is_off(driver: Any, node: Any) -> None:
+    assert driver.ex_set_machine_type(node, "e2-medium")
+    assert driver.ex_get_node("vm1").size == "e2-medium"
 
 
 def test_start(driver: Any, node: Any) -> None:
@@ -261,6 +273,12 @@ def test_a_volume(driver: Any, volume: Any) -> None:
 def test_labels_of_a_volume(driver: Any, volume: Any) -> None:
     assert driver.ex_set_volume_labels(driver.ex_get_volume("d1"), {"team": "a"})
     assert driver.ex_get_volume("d1").extra["labels"] == {"team": "a"}
+
+
+def test_a_volume_grows(driver: Any) -> None:
+    small = driver.create_volume(10, "d3")
+    assert driver.ex_resize_volume(small, 20)
+    assert int(driver.ex_get_volume("d3").size) == 20
 
 
 def test_a_snapshot(driver: Any, volume: Any) -> None:

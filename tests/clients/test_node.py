@@ -320,6 +320,11 @@ def test_labels_of_a_disk(node: Node, disks: list[str]) -> None:
     assert node.zone("Disks", "get", disk="d1")["labels"] == {"team": "b"}
 
 
+def test_a_disk_grows(node: Node, disks: list[str]) -> None:
+    node.zone("Disks", "resize", "wait", disk="d2", disksResizeRequestResource={"sizeGb": "20"})
+    assert node.zone("Disks", "get", disk="d2")["sizeGb"] == "20"
+
+
 def test_snapshots_and_a_disk_of_one(node: Node, disks: list[str]) -> None:
     node.zone("Disks", "createSnapshot", "wait", disk="d0", snapshotResource={"name": "s1"})
     wanted = {"name": "s2", "sourceDisk": f"zones/{ZONE}/disks/d0"}

@@ -257,6 +257,7 @@ def test_malformed_field_masks_are_refused(mask: str) -> None:
     [
         "vm1",
         "zones/z/instances/vm1",
+        "/zones/z/instances/vm1",
         "projects/p/zones/z/instances/vm1",
         link("p", "zones/z", "instances", "vm1"),
         "http://127.0.0.1:18080/compute/v1/projects/p/zones/z/instances/vm1",

@@ -194,3 +194,16 @@ def _address(api: Api, vm: str) -> str:
 
 def _labels(api: Api, **labels: str) -> Json:
     return {"labels": labels, "labelFingerprint": api.call("GET", VM)[1]["labelFingerprint"]}
+
+
+def test_a_disk_grows_and_its_instance_shows_it(api: Api) -> None:
+    disk = f"zones/{ZONE}/disks/vm1"
+    api.done("POST", f"{disk}/resize", {"sizeGb": "25"})
+    assert api.call("GET", disk)[1]["sizeGb"] == "25"
+    assert api.call("GET", VM)[1]["disks"][0]["diskSizeGb"] == "25"
+    for wrong in ({"sizeGb": "25"}, {"sizeGb": "10"}, {"sizeGb": "999999"}, {}):
+        assert api.call("POST", f"{disk}/resize", wrong)[0] == 400, wrong
+    operation = api.call("POST", f"{disk}/resize", {"sizeGb": "60000"})[1]
+    ended = api.call("POST", f"zones/{ZONE}/operations/{operation['name']}/wait")[1]
+    assert ended["error"]["errors"][0]["code"] == "QUOTA_EXCEEDED"
+    assert api.call("GET", disk)[1]["sizeGb"] == "25"

@@ -12,7 +12,7 @@ GLOBAL = "global"
 
 _REFERENCE = re.compile(
     r"(?:https?://[^/]+/(?:compute/(?:v1|beta|alpha)/)?)?"
-    r"(?:projects/(?P<project>[^/]+)/)?"
+    r"/?(?:projects/(?P<project>[^/]+)/)?"
     r"(?:(?P<scope>global|zones/[^/]+|regions/[^/]+)/)?"
     r"(?:(?P<collection>[A-Za-z]+)/)?"
     r"(?P<name>(?:family/)?[^/]+)"

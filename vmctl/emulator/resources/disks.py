@@ -8,7 +8,7 @@ from ..clock import stamp
 from ..cloud import disk_copies
 from ..cloud.call import Call, Handler
 from ..cloud.catalog import DISK_TYPES, DiskType, Image
-from ..cloud.metadata import fingerprint
+from ..cloud.metadata import fingerprint, save_changed
 from ..errors import (
     ApiError,
     Json,
@@ -161,6 +161,32 @@ async def delete(call: Call) -> Json:
     return call.start("delete", record.key, record.body["id"], wipe)
 
 
+async def resize(call: Call) -> Json:
+    """disks.resize: only larger; a machine has the new size from its next start on."""
+    record = call.find("disks", call.path["disk"])
+    old, new = int(record.body["sizeGb"]), call.body.get("sizeGb", 0)
+    kind = resolve_type("type", record.body["type"], call.path["zone"])
+    if int(new) <= old:
+        raise invalid_field("sizeGb", new, f"Must be larger than the disk's size of {old} GB.")
+    choose_size_gb("sizeGb", new, kind, None)
+
+    async def grow(operation: Record) -> None:
+        record.body["sizeGb"] = str(new)
+        try:
+            call.cloud.quotas.check_disk(record)
+        except OperationError:
+            record.body["sizeGb"] = str(old)
+            raise
+        call.cloud.store.save(record)
+        for instance in call.cloud.store.find("instances", call.project, call.scope):
+            for disk in instance.body["disks"]:
+                if disk.get("source") == record.body["selfLink"]:
+                    disk["diskSizeGb"] = record.body["sizeGb"]
+                    save_changed(call.cloud.store, instance)
+
+    return call.start("resize", record.key, record.body["id"], grow)
+
+
 async def get_type(call: Call) -> Json:
     """diskTypes.get."""
     kind = DISK_TYPES.get(call.path["diskType"])
@@ -204,6 +230,7 @@ METHODS: dict[str, Handler] = {
     "compute.disks.list": stored.list_scope("disks", "disk"),
     "compute.disks.aggregatedList": stored.list_scopes("disks", "disk"),
     "compute.disks.delete": delete,
+    "compute.disks.resize": resize,
     "compute.disks.setLabels": stored.set_labels("disks"),
     "compute.diskTypes.get": get_type,
     "compute.diskTypes.list": list_types,

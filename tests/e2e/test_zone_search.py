@@ -136,6 +136,35 @@ def test_what_is_the_same_everywhere_stops_at_once(
 
 
 @pytest.mark.parametrize(
+    ("code", "status", "message", "hint", "exit_code"),
+    [
+        (
+            "CONDITION_NOT_MET",
+            412,
+            "Constraint constraints/compute.requireOsLogin violated for project 1.",
+            "requireOsLogin",
+            5,
+        ),
+        (
+            "RESOURCE_NOT_FOUND",
+            404,
+            "The resource 'projects/p/global/networks/train' was not found",
+            "[vm] network",
+            3,
+        ),
+    ],
+)
+def test_an_operation_that_fails_for_good_is_no_stockout(
+    cloud: LocalCloud, code: str, status: int, message: str, hint: str, exit_code: int
+) -> None:
+    """The refusal comes later than at once, and means the same."""
+    cloud.fault(kind="operation", code=code, httpStatus=status, message=message)
+    document = run_failing(cloud, "--any-region", code=exit_code)
+    assert attempts_of(document) == [(ZONE_B, "permanent")]
+    assert hint in document["hint"]
+
+
+@pytest.mark.parametrize(
     ("reason", "message", "hint"),
     [
         ("SERVICE_DISABLED", API_OFF, "https://console.developers.google.com/apis/api/"),

@@ -247,6 +247,29 @@ def test_a_disk_of_a_snapshot(ansible: Ansible, site: Site, disk: dict[str, Any]
     assert (found["sizeGb"], found["sourceSnapshot"]) == ("12", link)
 
 
+def test_an_image_is_made_and_removed_once(
+    ansible: Ansible, site: Site, disk: dict[str, Any]
+) -> None:
+    link = f"{GOOGLE}projects/{site.project}/zones/{ZONE}/disks/d1"
+    wanted = {"name": "i1", "family": "mine", "source_disk": {"selfLink": link}}
+    assert ansible.changes("image", **wanted)
+    assert not ansible.changes("image", **wanted)
+    assert ansible.names("image", "family = mine") == ["i1"]
+    assert ansible.changes("image", name="i1", state="absent")
+    assert not ansible.changes("image", name="i1", state="absent")
+
+
+def test_a_template_is_made_and_removed_once(ansible: Ansible) -> None:
+    disk = {"auto_delete": True, "boot": True, "initialize_params": {"source_image": IMAGE}}
+    network = {"network": {"selfLink": "global/networks/default"}}
+    properties = {"machine_type": "e2-small", "disks": [disk], "network_interfaces": [network]}
+    wanted = {"name": "t1", "properties": properties}
+    assert ansible.changes("instance_template", **wanted)
+    assert ansible.names("instance_template") == ["t1"]
+    assert ansible.changes("instance_template", name="t1", state="absent")
+    assert not ansible.changes("instance_template", name="t1", state="absent")
+
+
 def test_a_snapshot_is_removed_once(ansible: Ansible, disk: dict[str, Any]) -> None:
     assert ansible.changes("snapshot", **SNAPSHOT, state="absent")
     assert not ansible.changes("snapshot", **SNAPSHOT, state="absent")

@@ -622,6 +622,48 @@ def test_a_disk_from_a_snapshot(google: Client, site: Site, here: dict[str, str]
     assert (found.size_gb, found.source_snapshot.rpartition("/")[2]) == (10, "s-origin")
 
 
+def test_an_image_of_a_disk(
+    google: Client, site: Site, here: dict[str, str], disks: list[str]
+) -> None:
+    wanted = compute_v1.Image(
+        name="i1", family="mine", source_disk=f"zones/{ZONE}/disks/{disks[0]}"
+    )
+    google.images.insert(project=site.project, image_resource=wanted).result(LIMIT_S)
+    found = google.images.get_from_family(project=site.project, family="mine")
+    assert (found.name, found.status) == ("i1", "READY")
+    copy = compute_v1.Disk(name="of-i1", source_image=found.self_link)
+    google.disks.insert(**here, disk_resource=copy).result(LIMIT_S)
+    assert google.disks.get(**here, disk="of-i1").source_image_id == str(found.id)
+    google.images.delete(project=site.project, image="i1").result(LIMIT_S)
+    assert list(google.images.list(project=site.project)) == []
+
+
+def test_instances_of_a_template_in_bulk(google: Client, site: Site, here: dict[str, str]) -> None:
+    one = body("any")
+    one.machine_type = "e2-small"
+    properties = compute_v1.InstanceProperties(
+        machine_type="e2-small", disks=one.disks, network_interfaces=one.network_interfaces
+    )
+    template = compute_v1.InstanceTemplate(name="t1", properties=properties)
+    where = {"project": site.project}
+    google.instance_templates.insert(**where, instance_template_resource=template).result(LIMIT_S)
+    assert [one.name for one in google.instance_templates.list(**where)] == ["t1"]
+    for name in ("bulk-1", "bulk-2"):
+        site.boots_never(name)
+    google.instances.bulk_insert(
+        **here,
+        bulk_insert_instance_resource_resource=compute_v1.BulkInsertInstanceResource(
+            count=2,
+            name_pattern="bulk-#",
+            source_instance_template="global/instanceTemplates/t1",
+        ),
+    )
+    for name in ("bulk-1", "bulk-2"):
+        site.eventually_is(name, "STAGING")
+        google.instances.delete(**here, instance=name).result(LIMIT_S)
+    google.instance_templates.delete(**where, instance_template="t1").result(LIMIT_S)
+
+
 def test_a_snapshot_is_deleted(google: Client, site: Site, disks: list[str]) -> None:
     google.snapshots.delete(project=site.project, snapshot="s-origin").result(LIMIT_S)
     with pytest.raises(exceptions.NotFound, match="s-origin"):

@@ -294,6 +294,16 @@ def test_a_volume_of_a_snapshot(driver: Any, volume: Any) -> None:
     assert driver.destroy_volume(copy)
 
 
+def test_an_image_of_a_volume(driver: Any, volume: Any) -> None:
+    made = driver.ex_create_image("i1", volume, family="mine", ex_labels={"team": "a"})
+    assert (made.name, made.extra["status"], made.extra["family"]) == ("i1", "READY", "mine")
+    assert [image.name for image in driver.list_images()][:1] == ["i1"]
+    assert driver.ex_get_image_from_family("mine").id == made.id
+    copy = driver.create_volume(12, "d4", image=made)
+    assert copy.extra["sourceImage"] == made.extra["selfLink"]
+    assert driver.ex_delete_image(made)
+
+
 def test_a_snapshot_is_destroyed(driver: Any, volume: Any) -> None:
     assert driver.destroy_volume_snapshot(driver.ex_get_snapshot("s1"))
     with pytest.raises(google.ResourceNotFoundError):

@@ -335,6 +335,14 @@ def test_snapshots_and_a_disk_of_one(node: Node, disks: list[str]) -> None:
     assert node.zone("Disks", "get", disk="copy")["sizeGb"] == "10"
 
 
+def test_an_image_of_a_disk(node: Node, disks: list[str]) -> None:
+    wanted = {"name": "i1", "sourceDisk": f"zones/{ZONE}/disks/d0", "family": "mine"}
+    node("Images", "insert", "wait", imageResource=wanted)
+    assert node("Images", "getFromFamily", family="mine")["status"] == "READY"
+    node("Images", "delete", "wait", image="i1")
+    assert node("Images", "list") == []
+
+
 def test_a_snapshot_and_a_disk_are_deleted(node: Node, disks: list[str]) -> None:
     node("Snapshots", "delete", "wait", snapshot="s2")
     node.zone("Disks", "delete", "wait", disk="copy")

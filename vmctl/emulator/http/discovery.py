@@ -30,8 +30,8 @@ INTEGERS = {
 }
 # Sent by gcloud and by the client libraries, whichever revision of the document they hold.
 _ALWAYS_ALLOWED = {"returnPartialSuccess", "$prettyPrint", "$alt", "$unique"}
-# Fields that Google takes and does not document: Ansible's modules send them.
-_UNDOCUMENTED = {"Snapshot": {"zone": {"type": "string"}}}
+# The source disk's zone, in no document: Ansible's modules and libcloud have always sent it.
+_UNDOCUMENTED = {name: {"zone": {"type": "string"}} for name in ("Snapshot", "Image")}
 _REFERENCE = re.compile(r'"\$ref": "(\w+)"')
 _TYPE_NAMES = {
     "boolean": "TYPE_BOOL",

@@ -23,7 +23,7 @@ from vmctl.emulator.faults.faults import Faults
 from vmctl.emulator.http.discovery import Discovery
 from vmctl.emulator.http.dispatch import Dispatcher
 from vmctl.emulator.machines import Booted
-from vmctl.emulator.machines.machine import SerialPort
+from vmctl.emulator.machines.disks.serial_port import SerialPort
 from vmctl.emulator.resources import handlers
 from vmctl.emulator.store import Store
 
@@ -55,6 +55,12 @@ class NoMachines:
 
     async def readdress(self, instance_id: str, address: str | None) -> Booted:
         return Booted(address or "127.0.1.2", 22)
+
+    async def attach(self, instance_id: str, disk: Any) -> None: ...
+
+    async def detach(self, instance_id: str, name: str) -> None: ...
+
+    async def resize(self, instance_id: str, name: str | None, size_gb: int) -> None: ...
 
     async def freeze(self, instance_id: str) -> None: ...
 

@@ -162,6 +162,90 @@ def test_an_update_that_means_nothing_is_refused(api: Api, change: Json, words: 
     assert words in refused(api, "PUT", "off", "", get(api, "off") | change)
 
 
+# -- disks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def disks(api: Api) -> str:
+    """The path of disks d1 and d2, of 20 GB, which nothing uses."""
+    path = f"zones/{ZONE}/disks"
+    for name in ("d1", "d2"):
+        api.done("POST", path, {"name": name, "sizeGb": "20"})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "words"),
+    [
+        ({}, {}, "Required field 'source' not specified"),
+        ({"source": "zones/us-central1-a/disks/d1"}, {}, "Zone and project must match"),
+        ({"source": "d1", "boot": True}, {}, "must be stopped before a boot disk"),
+        ({"source": "d1", "type": "SCRATCH"}, {}, "Local SSDs"),
+        ({"source": "d1", "mode": "SOMETIMES"}, {}, "mode"),
+        ({"source": "d1", "initializeParams": {"diskName": "x"}}, {}, "at the same time"),
+        ({"source": "d1"}, {"forceAttach": "true"}, "regional"),
+        ({"source": "d1", "deviceName": "../x"}, {}, "Must be a match of regex"),
+        ({"source": "d1", "deviceName": "persistent-disk-0"}, {}, "already in use"),
+        ({"source": "off"}, {}, f"is already being used by 'projects/p1/{PATH}/off'"),
+        ({"source": "vm1"}, {}, f"is already being used by 'projects/p1/{PATH}/vm1'"),
+    ],
+)
+def test_a_disk_that_cannot_be_attached_is_refused(
+    api: Api, disks: str, body: Json, query: Json, words: str
+) -> None:
+    assert words in refused(api, "POST", "vm1", "/attachDisk", body, **query)
+    assert "users" not in api.call("GET", f"{disks}/d1")[1]
+
+
+def test_one_instance_writes_to_a_disk_or_several_read_it(api: Api, disks: str) -> None:
+    def attach(name: str, mode: str) -> None:
+        body = {"source": f"{disks}/d1", "mode": mode, "autoDelete": True}
+        assert "error" not in api.done("POST", f"{PATH}/{name}/attachDisk", body)
+
+    for mode in ("READ_WRITE", "READ_ONLY"):
+        attach("vm1", mode)
+        (shown,) = get(api, "vm1")["disks"][1:]
+        assert (shown["deviceName"], shown["mode"]) == ("persistent-disk-1", mode)
+        for other in ("READ_WRITE", "READ_ONLY"):
+            if other != mode or mode == "READ_WRITE":
+                body = {"source": "d1", "mode": other}
+                assert "already being used" in refused(api, "POST", "off", "/attachDisk", body)
+        if mode == "READ_WRITE":
+            detached = {"deviceName": "persistent-disk-1"}
+            api.done("POST", f"{PATH}/vm1/detachDisk", **detached)
+    attach("off", "READ_ONLY")
+    assert len(api.call("GET", f"{disks}/d1")[1]["users"]) == 2
+    api.done("POST", PATH, instance("short", disks=[
+        instance()["disks"][0], {"source": f"{disks}/d1", "mode": "READ_ONLY", "autoDelete": True},
+    ]))  # fmt: skip
+    api.done("DELETE", f"{PATH}/short")  # others have it, so it stays
+    assert api.call("DELETE", f"{disks}/d1")[0] == 400
+    for name in ("vm1", "off"):
+        api.done("POST", f"{PATH}/{name}/detachDisk", **detached)
+    assert "No attached disk found" in refused(api, "POST", "off", "/detachDisk", {}, **detached)
+    first = {"deviceName": "persistent-disk-0"}
+    assert "must be stopped" in refused(api, "POST", "vm1", "/detachDisk", {}, **first)
+    assert api.call("GET", f"{disks}/d1")[1]["users"] == []
+
+
+def test_a_disk_only_grows_and_within_the_quota(api: Api, disks: str) -> None:
+    for body, words in (
+        ({}, "Required field 'sizeGb' not specified"),
+        ({"sizeGb": "20"}, "New disk size '20' must be larger than existing size '20'."),
+        ({"sizeGb": "-1"}, "must be larger"),
+        ({"sizeGb": "70000"}, "is not between 10 GB and 65536 GB"),
+        ({"sizeGb": "many"}, "sizeGb"),
+    ):
+        status, reply = api.call("POST", f"{disks}/d2/resize", body)
+        assert (status, words in reply["error"]["message"]) == (400, True), reply
+    ended = api.done("POST", f"{disks}/d2/resize", {"sizeGb": "65000"})
+    assert ended["error"]["errors"][0]["code"] == "QUOTA_EXCEEDED"
+    assert api.call("GET", f"{disks}/d2")[1]["sizeGb"] == "20"
+    assert "error" not in api.done("POST", f"{disks}/vm1/resize", {"sizeGb": "30"})
+    assert api.call("GET", f"{disks}/vm1")[1]["sizeGb"] == "30"
+    assert get(api, "vm1")["disks"][0]["diskSizeGb"] == "30"
+
+
 # -- maintenance, addresses, permissions, subnetworks ---------------------------------------------
 
 

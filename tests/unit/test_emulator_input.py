@@ -168,6 +168,8 @@ GOOD: dict[str, Json] = {
     "compute.instances.setMinCpuPlatform": {"minCpuPlatform": "Intel Skylake"},
     "compute.instances.updateShieldedInstanceConfig": {"enableSecureBoot": True},
     "compute.instances.addAccessConfig": {"name": "External NAT"},
+    "compute.instances.attachDisk": {"source": f"zones/{ZONE}/disks/spare"},
+    "compute.disks.resize": {"sizeGb": "20"},
     "compute.instances.testIamPermissions": {"permissions": ["compute.instances.get"]},
     "compute.images.insert": {"name": "i", "sourceDisk": f"zones/{ZONE}/disks/vm1"},
     "compute.instances.bulkInsert": {
@@ -256,6 +258,7 @@ class Inputs:
 def _try_inputs(folder: Path, seed: int, count: int) -> None:
     with open_api(folder) as api:
         api.done("POST", f"zones/{ZONE}/instances", instance())
+        api.done("POST", f"zones/{ZONE}/disks", {"name": "spare", "sizeGb": "10"})
         for path in ("global/firewalls", ""):
             api.call("GET", path)
         inputs = Inputs(api, seed)

@@ -7,6 +7,7 @@ input ends; `prepare:NAME` as COUNT builds an image instead."""
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -46,7 +47,13 @@ def main(package: str, home: str, images: str, key: str, count: str, user: str =
         spec = machines.MachineSpec(
             identity, f"vm-{number}", f"vm-{number}.internal", disk, "base", None, None, 0
         )
-        place = host.boot(spec)
+        data = [
+            machines.DataDisk(name, disk.with_name(f"{name}-{number}"), 10, False, True)
+            for name in ("first", "gone", "later")
+        ]
+        place = host.boot(replace(spec, data_disks=tuple(data[:2])))
+        host.attach(identity, data[2])
+        host.detach(identity, "gone")
         public = (disk / "fs/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[1]
         booted.append([identity, place.nat_ip, place.ssh_port, public])
     print(json.dumps({"mode": host.mode, "note": host.note, "machines": booted}), flush=True)

@@ -134,10 +134,14 @@ def test_an_ordinary_user_runs_machines_too(folder: Path, key: Path) -> None:
         machine = line["machines"][0]  # type: ignore[index]
         assert machine[2] != 22 or low_ports_are_free()
         assert enter(folder, key, machine, "id -un; sudo id -u").split() == ["alice", "0"]
+        assert enter(folder, key, machine, WRITE_DISKS) == "first\nlater"
         family = descendants(process.pid)
         process.kill()
         process.wait(20)
         eventually(lambda: not alive(family), 10)
+
+
+WRITE_DISKS = "cd /mnt/disks; for disk in *; do echo $disk >$disk/it; done; cat */it"
 
 
 def low_ports_are_free() -> bool:

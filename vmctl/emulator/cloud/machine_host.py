@@ -19,6 +19,7 @@ from ..errors import OperationError
 from ..machines import (
     COPYING,
     Booted,
+    DataDisk,
     GuestBackend,
     MachineError,
     MachineHost,
@@ -169,6 +170,18 @@ class AsyncMachineHost:
     async def thaw(self, instance_id: str) -> bool:
         """Let a frozen machine run on; False if it has ended meanwhile."""
         return await self._map_errors(self._submit(self._host.thaw, instance_id))
+
+    async def attach(self, instance_id: str, disk: DataDisk) -> None:
+        """Show a disk in a machine as /mnt/disks/NAME."""
+        await self._map_errors(self._submit(self._host.attach, instance_id, disk))
+
+    async def detach(self, instance_id: str, name: str) -> None:
+        """Take a disk away from a machine, whatever uses it."""
+        await self._map_errors(self._submit(self._host.detach, instance_id, name))
+
+    async def resize(self, instance_id: str, name: str | None, size_gb: int) -> None:
+        """Let a machine's disk, None for its boot disk, hold so much from now on."""
+        await self._map_errors(self._submit(self._host.resize, instance_id, name, size_gb))
 
     async def end_fault(self, instance_id: str, what: str) -> None:
         """End a boot fault: `arrive` (the driver) or `unlock` (the package lock)."""

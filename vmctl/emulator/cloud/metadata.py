@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import Json
 from ..http import urls
-from ..machines import MachineSpec, is_machine_address
+from ..machines import DataDisk, MachineSpec, is_machine_address
 from ..store import Key, Record, Store
 from .cloud import Cloud
 
@@ -23,6 +23,7 @@ def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
     accelerator = next(iter(body.get("guestAccelerators", ())), None)
     static = record.private.get("static_ip")
     static = static if static and is_machine_address(static) else None
+    boot = next(disk for disk in body["disks"] if disk["boot"])
     return MachineSpec(
         instance_id=body["id"],
         name=record.key.name,
@@ -33,7 +34,29 @@ def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
         static=static is not None,
         gpu=urls.last(accelerator["acceleratorType"]) if accelerator else None,
         gpu_count=accelerator["acceleratorCount"] if accelerator else 0,
-        disk_gb=int(body["disks"][0]["diskSizeGb"]),
+        disk_gb=int(boot["diskSizeGb"]),
+        data_disks=tuple(
+            make_data_disk(cloud, disk, attached)
+            for attached in body["disks"]
+            if not attached["boot"] and (disk := find_disk(cloud.store, record, attached))
+        ),
+    )
+
+
+def find_disk(store: Store, instance: Record, attached: Json) -> Record | None:
+    """Return the resource behind an instance's attached disk; None for a local SSD."""
+    name = urls.last(attached.get("source", ""))
+    return store.get(instance.key._replace(collection="disks", name=name))
+
+
+def make_data_disk(cloud: Cloud, disk: Record, attached: Json) -> DataDisk:
+    """Describe a disk that no machine boots from to the machine host."""
+    return DataDisk(
+        name=attached["deviceName"],
+        folder=cloud.machines.disk(disk.body["id"]),
+        size_gb=int(disk.body["sizeGb"]),
+        read_only=attached["mode"] == "READ_ONLY",
+        blank=not disk.private["image"],
     )
 
 

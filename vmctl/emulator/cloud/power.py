@@ -91,9 +91,7 @@ class Power:
 
     async def _fill_disks(self, record: Record) -> None:
         for attached in record.body["disks"]:
-            name = urls.last(attached.get("source", ""))
-            disk = self._cloud.store.get(record.key._replace(collection="disks", name=name))
-            if disk is not None:
+            if disk := metadata.find_disk(self._cloud.store, record, attached):
                 await disk_copies.fill_disk(self._cloud, disk)
 
     async def boot(self, record: Record) -> None:
@@ -171,16 +169,16 @@ class Power:
         self._boot_faults.end(instance["id"])
         self._cloud.firewall.clear(record)
         for attached in instance["disks"]:
-            name = urls.last(attached.get("source", ""))
-            disk = store.get(record.key._replace(collection="disks", name=name))
+            disk = metadata.find_disk(store, record, attached)
             if disk is None:
                 continue
+            users = [u for u in disk.body.get("users", ()) if u != instance["selfLink"]]
             created_here = disk.private.get("created_with") == instance["id"]
-            if (all_disks and created_here) or (not all_disks and attached["autoDelete"]):
+            goes = created_here if all_disks else attached["autoDelete"]
+            if goes and not users:
                 store.delete(disk.key)
                 await self._cloud.machines.wipe(disk.body["id"])
             else:
-                users = [u for u in disk.body.get("users", ()) if u != instance["selfLink"]]
                 disk.body["users"] = users
                 disk.body["lastDetachTimestamp"] = stamp(self._cloud.clock.now())
                 store.save(disk)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .host import MachineHost, MetadataOnlyHost
-from .interface import Booted, GuestBackend, MachineError, MachineSpec
+from .interface import Booted, DataDisk, GuestBackend, MachineError, MachineSpec
 from .socket_relay import is_machine_address, random_address
 from .storage import COPYING, copy_disk, delete_disk
 
 __all__ = [
     "COPYING",
     "Booted",
+    "DataDisk",
     "GuestBackend",
     "MachineError",
     "MachineHost",

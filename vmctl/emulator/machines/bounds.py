@@ -257,6 +257,12 @@ class DiskWatch:
         with self._lock:
             self._disks[name] = disk
 
+    def resize(self, name: str, size: int) -> None:
+        """Let a watched disk hold so many bytes from now on."""
+        with self._lock:
+            if disk := self._disks.get(name):
+                disk.size, disk.most = size, 0
+
     def remove(self, name: str) -> None:
         """Stop watching a disk: its machine has ended."""
         with self._lock:

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 from . import network, plain_process, sandbox
 from .bounds import Bounds, DiskWatch
+from .disks.serial_port import SerialPort
 from .forwards import Forwards
 from .images.image import ImageStore
-from .interface import Booted, GuestBackend, MachineError, MachineSpec
-from .machine import HostedMachine, SerialPort
+from .interface import Booted, DataDisk, GuestBackend, MachineError, MachineSpec
+from .machine import HostedMachine
 from .socket_relay import SocketRelay, listen, machine_network, random_address
 from .spawner import Spawner
 from .storage import check_traversable, enclose, make_seed, measure_disk
@@ -174,6 +175,21 @@ class MachineHost:
             machine.thaw()
         return machine is not None
 
+    def attach(self, instance_id: str, disk: DataDisk) -> None:
+        """Shows a disk in a machine as /mnt/disks/NAME; does nothing if the machine has ended."""
+        if machine := self._find(instance_id):
+            machine.data_disks.attach(disk)
+
+    def detach(self, instance_id: str, name: str) -> None:
+        """Takes a disk away from a machine, whatever uses it."""
+        if machine := self._find(instance_id):
+            machine.data_disks.detach(name)
+
+    def resize(self, instance_id: str, name: str | None, size_gb: int) -> None:
+        """Lets a machine's disk, None for its boot disk, hold so much from now on."""
+        if machine := self._find(instance_id):
+            machine.data_disks.resize(name, size_gb)
+
     def serial_output(self, instance_id: str) -> tuple[int, bytes]:
         """The last megabyte of the serial port, and how many bytes were written before it.
 
@@ -281,6 +297,15 @@ class MetadataOnlyHost:
         """Whether its address is still its own."""
         with self._lock:
             return instance_id in self._addresses
+
+    def attach(self, instance_id: str, disk: DataDisk) -> None:
+        """There is no file in it."""
+
+    def detach(self, instance_id: str, name: str) -> None:
+        """There was no file in it."""
+
+    def resize(self, instance_id: str, name: str | None, size_gb: int) -> None:
+        """Nobody fills it."""
 
     def serial_output(self, instance_id: str) -> tuple[int, bytes]:
         """Nothing was written."""

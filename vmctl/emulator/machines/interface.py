@@ -12,6 +12,20 @@ class MachineError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A disk besides the one that a machine boots from: its folder /mnt/disks/NAME.
+
+    There is no block device: that cannot be made without rights over this computer. Plain machines
+    do not show it."""
+
+    name: str  # of the device
+    folder: Path  # made if missing
+    size_gb: int
+    read_only: bool
+    blank: bool  # whether a new one is empty, else an image's root
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """One boot of one instance: its names, its disk and image, its hardware."""
 
@@ -26,6 +40,7 @@ class MachineSpec:
     disk_gb: int = 100
     static: bool = False  # whether it must have the address nat_ip
     admits: bool = True  # whether its port 22 can be reached from the start
+    data_disks: tuple[DataDisk, ...] = ()
     trouble: dict[str, object] = field(default_factory=dict)  # the faults that this boot simulates
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from . import plain_process, process_tree, sandbox
 from .bounds import Bounds, Disk, DiskWatch
+from .disks.data_disks import DataDisks, make_mount_folder
+from .disks.serial_port import SerialPort
 from .forwards import Forwards
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
 from .network import Uplink, find_resolver
@@ -28,50 +30,11 @@ from .storage import provision
 logger = logging.getLogger(__name__)
 
 READY_S = 60.0
-SERIAL_BYTES = 1 << 20
 LAST_OUTPUT_S = 2.0
 MESSAGE_BYTES = 4 << 20  # of one message from a machine; a guest attribute is the longest
 SENDING_S = 5
 ATTRIBUTE = re.compile(r"[\w.-]{1,128}/[\w.-]{1,128}")
 ATTRIBUTE_BYTES = 256 * 1024
-
-
-class SerialPort:
-    """The last megabyte that a machine wrote, kept next to its disk."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._dropped = file.with_suffix(".dropped")  # how many bytes were written before the file
-        self._lock = threading.Lock()
-
-    def write(self, data: bytes) -> None:
-        """Appends; once the file holds two megabytes it is cut to the last."""
-        with self._lock:
-            with self._file.open("ab") as stream:
-                stream.write(data)
-                long = stream.tell() > 2 * SERIAL_BYTES
-            if long:
-                partial = self._file.with_suffix(".new")
-                whole = self._file.read_bytes()
-                partial.write_bytes(whole[-SERIAL_BYTES:])
-                dropped = self._count_dropped() + len(whole) - SERIAL_BYTES
-                self._dropped.write_text(str(dropped))
-                partial.replace(self._file)
-
-    def read(self) -> tuple[int, bytes]:
-        """The last megabyte at most, and how many bytes were written before it."""
-        with self._lock:
-            try:
-                whole = self._file.read_bytes()
-            except FileNotFoundError:
-                return 0, b""
-            return self._count_dropped() + max(0, len(whole) - SERIAL_BYTES), whole[-SERIAL_BYTES:]
-
-    def _count_dropped(self) -> int:
-        try:
-            return int(self._dropped.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
 
 
 class HostedMachine:
@@ -114,6 +77,7 @@ class HostedMachine:
         self._admits: bool | None = None  # not set yet
         self._admit_lock = threading.Lock()
         self._frozen: list[int] = []
+        self.data_disks = DataDisks(spec, watch, self._end_with)
         self._control, self._control_inside = socket.socketpair()
         # A machine that does not read its orders must not block the sender.
         timeout = struct.pack("ll", SENDING_S, 0)
@@ -130,10 +94,13 @@ class HostedMachine:
         try:
             try:
                 provision(spec.disk, sandbox.machine_uid())
+                make_mount_folder(spec.disk)
                 (spec.disk / "instance").write_text(spec.instance_id + "\n")
             except OSError as error:
                 raise MachineError(f"cannot write the disk of {spec.name}: {error}") from error
             self._start(spawner, seed, mode, image)
+            if not self._plain and self._process is not None:
+                self.data_disks.begin(self._process.pid)
             order = self._boot_order(seed, mode, image, overlay)
             threading.Thread(
                 target=self._serve, args=(order,), name=f"machine {spec.name}", daemon=True
@@ -373,6 +340,7 @@ class HostedMachine:
         self._relay.disconnect(self.listener)
         self._forwards.detach(self.spec.instance_id)
         self._watch.remove(self.spec.instance_id)
+        self.data_disks.close()
         self._bounds.leave(self.spec.instance_id)
         if self._uplink is not None:
             self._uplink.close()

@@ -15,7 +15,7 @@ from .spawner import Spawner
 
 LIMITS = (
     "machines share this computer's processes, network, /tmp and hostname, see its files, have no "
-    "metadata server, and let in this computer's own user name only"
+    "metadata server and no data disks, and let in this computer's own user name only"
 )
 
 # Root must not run machines as root, but sshd wants its login names in /etc/passwd: a mount

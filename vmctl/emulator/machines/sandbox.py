@@ -20,16 +20,28 @@ PYTHON = "/usr/bin/python3"
 GUEST = "/run/vmctl/seed"
 IMAGE = "/run/vmctl/image"
 LAYER = "/run/vmctl/layer"
+DATA_DISKS = "/mnt/disks"
+MOUNTS = "disks"  # of the boot disk's folder: shown there
 FOLDERS_OF_LINKS = ("alternatives", "ssl/certs")  # of /etc, into /usr
 IMAGE_TARGET = "/opt/python"
 FIB_TRIE = Path("/proc/net/fib_trie")
 
 # A read-only mount made in a machine's own namespace is one that the machine's root may make
-# writable again. Made one user namespace further out, the kernel locks it.
+# writable again. Made one user namespace further out, the kernel locks it. What is mounted below
+# it there later appears in the machine, because it is shared.
 LOCK = r"""
-while [ "$1" != -- ]; do mount -n --rbind -o "$1" "$2" "$2" || exit 1; shift 2; done
+while [ "$1" != -- ]; do
+  mount -n --rbind -o "$1" "$2" "$2" && mount -n --make-shared "$2" || exit 1; shift 2
+done
 shift
 exec "$@"
+"""
+# A mount appears in the machine with the flags that it was made with: read-only ones are made so
+# elsewhere first.
+MOUNT = r"""
+if [ -n "$1" ]; then mount -n --bind -o "$1" "$2" "$2" || exit 1; fi
+mount -n --bind "$2" "$3" || exit 1
+if [ -n "$1" ]; then umount -n -l "$2"; fi
 """
 MOUNT_FLAGS = {
     os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec",
@@ -53,6 +65,11 @@ class Launch:
     control_fd: int
     accepted_fd: int
     memory: int  # bytes that the machine may take; its /tmp is in there
+
+    @property
+    def data_disks(self) -> Path:
+        """The folder of this computer below which data disks are mounted for the machine."""
+        return self.disk / MOUNTS
 
     @property
     def shown(self) -> list[str]:
@@ -101,17 +118,45 @@ def lock_folders(folders: Iterable[Path]) -> list[str]:
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
     argv += ["/bin/sh", "-c", LOCK, "sh"]
     for folder in folders:
-        # Existing mount restrictions must be repeated, or the mount is refused.
-        present = os.statvfs(folder).f_flag
-        kept = [name for flag, name in MOUNT_FLAGS.items() if present & flag]
-        argv += [",".join(["ro", *kept]), str(folder)]
+        argv += [read_only_flags(folder), str(folder)]
     return [*argv, "--"]
+
+
+def read_only_flags(folder: Path) -> str:
+    """Existing mount restrictions must be repeated, or the mount is refused."""
+    present = os.statvfs(folder).f_flag
+    return ",".join(["ro", *(name for flag, name in MOUNT_FLAGS.items() if present & flag)])
+
+
+def mount_disk(pid: int, source: Path, target: Path, *, read_only: bool) -> None:
+    """Shows a folder in a running machine, below its `data_disks`; MachineError if refused."""
+    flags = read_only_flags(source) if read_only else ""
+    _change_mounts(pid, ["/bin/sh", "-c", MOUNT, "sh", flags, str(source), str(target)])
+
+
+def unmount_disk(pid: int, target: Path) -> None:
+    """Takes it away, also while it is used; MachineError if refused."""
+    _change_mounts(pid, ["umount", "-n", "-l", str(target)])
+
+
+def _change_mounts(pid: int, argv: list[str]) -> None:
+    """Runs argv in the namespaces around a machine, in which its mounts are shared."""
+    enter = ["nsenter", f"--target={pid}", "--user", "--mount", "--preserve-credentials", "--"]
+    uid = machine_uid()  # who owns these namespaces, and is root there
+    done = subprocess.run(
+        [*enter, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        user=uid, group=uid, extra_groups=None if uid is None else [],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, cwd="/",
+    )  # fmt: skip
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"{argv[0]} failed"]
+        raise MachineError(f"the disk could not be shown to the machine: {lines[0].strip()}")
 
 
 def build_command(launch: Launch, info_fd: int) -> list[str]:
     """bwrap's argv for a machine: its own disk as root, /usr read-only, nothing else."""
     disk = launch.disk
-    shared = [folder for folder in (launch.seed, launch.image) if folder is not None]
+    shared = [f for f in (launch.seed, launch.image, launch.data_disks) if f is not None]
     closed = list_own_networks(FIB_TRIE.read_text())
     argv = [*lock_folders(shared), *network_command(launch.seed, "prepare", *closed), "--"]
     argv += [*base_arguments(), "--hostname", launch.hostname]
@@ -122,6 +167,8 @@ def build_command(launch: Launch, info_fd: int) -> list[str]:
         if host.is_dir() and not host.is_symlink():
             argv += ["--ro-bind", str(host), str(host)]
     argv += ["--bind", str(disk / "local"), "/usr/local"]
+    # read-only already; what is mounted below it is not to become so
+    argv += ["--bind", str(launch.data_disks), DATA_DISKS]
     argv += ["--dev", "/dev", "--proc", "/proc"]
     for place, share in (("/tmp", 2), ("/run", 8)):
         size = ["--size", str(launch.memory // share)] if can_size_tmpfs() else []

@@ -49,8 +49,8 @@ def enclose(folder: Path) -> None:
     make_folder(folder, 0o700 if uid is None else 0o710, group=uid)
 
 
-def provision(disk: Path, uid: int | None) -> None:
-    """Makes a new disk's folders, owned by uid when that is given.
+def provision(disk: Path, uid: int | None, *, blank: bool = False) -> None:
+    """Makes a new disk's folders, owned by uid when that is given; a blank one has nothing in it.
 
     A disk that exists is left alone: what is in it belongs to the machine, and following its
     links with the emulator's rights would let it reach out."""
@@ -60,9 +60,9 @@ def provision(disk: Path, uid: int | None) -> None:
         return
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    for name in MOUNT_POINTS:
+    for name in () if blank else MOUNT_POINTS:
         (partial / name).mkdir()
-    for name in USR_LINKS:
+    for name in () if blank else USR_LINKS:
         source = Path("/") / name
         if source.is_symlink():
             (partial / name).symlink_to(source.readlink())

@@ -6,6 +6,7 @@ from ..cloud.call import Handler
 from . import (
     access_configs,
     addresses,
+    attached_disks,
     bulk_insert,
     catalog,
     disks,
@@ -26,9 +27,9 @@ def handlers() -> dict[str, Handler]:
     """Return every implemented method by its id in Google's discovery document."""
     table: dict[str, Handler] = {}
     modules = (
-        instances, instance_hardware, instance_restarts, access_configs, iam, bulk_insert,
-        instance_templates, disks, snapshots, images, addresses, catalog, operations, projects,
-        firewalls,
+        instances, instance_hardware, instance_restarts, access_configs, attached_disks, iam,
+        bulk_insert, instance_templates, disks, snapshots, images, addresses, catalog, operations,
+        projects, firewalls,
     )  # fmt: skip
     for module in modules:
         table |= module.METHODS

@@ -16,6 +16,7 @@ from ..errors import (
     in_use,
     invalid_field,
     not_found,
+    not_ready,
 )
 from ..http import paging, urls
 from ..store import Key, Record
@@ -147,6 +148,47 @@ async def insert(call: Call) -> Json:
     return call.start("insert", key, record.body["id"], make)
 
 
+async def resize(call: Call) -> Json:
+    """disks.resize: to a greater size, also while an instance uses it."""
+    record = call.find("disks", call.path["disk"])
+    if "sizeGb" not in call.body:
+        raise ApiError(400, "required", "Required field 'sizeGb' not specified")
+    size, old = int(call.body["sizeGb"]), record.body["sizeGb"]
+    if record.body["status"] != "READY":
+        raise not_ready(record.key.path)
+    if size <= int(old):
+        raise invalid_field(
+            "sizeGb", size, f"New disk size '{size}' must be larger than existing size '{old}'."
+        )
+    kind = DISK_TYPES[urls.last(record.body["type"])]
+    choose_size_gb("sizeGb", size, kind, None)
+
+    async def grow(operation: Record) -> None:
+        record.body["sizeGb"] = str(size)
+        try:
+            call.cloud.quotas.check_disk(record)
+        except OperationError:
+            record.body["sizeGb"] = old
+            raise
+        call.cloud.store.save(record)
+        for user in record.body.get("users", ()):
+            instance = call.cloud.store.get(call.key("instances", urls.last(user)))
+            if instance is not None:
+                await _show_size(call, instance, record)
+
+    return call.start("resize", record.key, record.body["id"], grow)
+
+
+async def _show_size(call: Call, instance: Record, disk: Record) -> None:
+    for attached in instance.body["disks"]:
+        if attached.get("source") == disk.body["selfLink"]:
+            attached["diskSizeGb"] = disk.body["sizeGb"]
+            save_changed(call.cloud.store, instance)
+            device = None if attached["boot"] else attached["deviceName"]
+            size_gb = int(disk.body["sizeGb"])
+            await call.cloud.machines.resize(instance.body["id"], device, size_gb)
+
+
 async def delete(call: Call) -> Json:
     """disks.delete: refused while an instance uses it."""
     record = call.find("disks", call.path["disk"])
@@ -159,32 +201,6 @@ async def delete(call: Call) -> Json:
         await call.cloud.machines.wipe(record.body["id"])
 
     return call.start("delete", record.key, record.body["id"], wipe)
-
-
-async def resize(call: Call) -> Json:
-    """disks.resize: only larger; a machine has the new size from its next start on."""
-    record = call.find("disks", call.path["disk"])
-    old, new = int(record.body["sizeGb"]), call.body.get("sizeGb", 0)
-    kind = resolve_type("type", record.body["type"], call.path["zone"])
-    if int(new) <= old:
-        raise invalid_field("sizeGb", new, f"Must be larger than the disk's size of {old} GB.")
-    choose_size_gb("sizeGb", new, kind, None)
-
-    async def grow(operation: Record) -> None:
-        record.body["sizeGb"] = str(new)
-        try:
-            call.cloud.quotas.check_disk(record)
-        except OperationError:
-            record.body["sizeGb"] = str(old)
-            raise
-        call.cloud.store.save(record)
-        for instance in call.cloud.store.find("instances", call.project, call.scope):
-            for disk in instance.body["disks"]:
-                if disk.get("source") == record.body["selfLink"]:
-                    disk["diskSizeGb"] = record.body["sizeGb"]
-                    save_changed(call.cloud.store, instance)
-
-    return call.start("resize", record.key, record.body["id"], grow)
 
 
 async def get_type(call: Call) -> Json:

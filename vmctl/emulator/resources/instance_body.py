@@ -307,7 +307,9 @@ def _reference(field: str, text: str) -> urls.Reference:
 
 
 def check_start(call: Call, body: Json) -> None:
-    """Raise ApiError(400) if an instance's terminationTime has passed."""
+    """Raise ApiError(400) if an instance has no boot disk or its terminationTime has passed."""
+    if not any(disk["boot"] for disk in body.get("disks", [{"boot": True}])):
+        raise bad_request(f"The instance '{body['name']}' has no boot disk.")
     limit = body["scheduling"].get("terminationTime")
     if limit and parse_stamp(limit) <= call.cloud.clock.now():
         raise bad_request(f"Termination time {limit} of the instance is in the past.")

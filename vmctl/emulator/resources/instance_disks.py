@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..cloud import disk_copies
 from ..cloud.call import Call
 from ..cloud.catalog import MachineType
@@ -9,6 +11,8 @@ from ..errors import Json, bad_request, in_use, invalid_field, not_found
 from ..http import urls
 from ..store import Record
 from . import disks, instance_body, snapshots
+
+_DEVICE = re.compile(r"[a-zA-Z0-9](?:[\w.-]{0,61}[a-zA-Z0-9])?", re.ASCII)
 
 
 def attach(
@@ -30,11 +34,13 @@ def attach(
         if disk.get("type") == "SCRATCH":
             attached.append(_local_ssd(index, disk))
             continue
-        record = _disk(call, zone, machine.series, index, disk, instance)
+        record = _disk(call, zone, machine.name, index, disk, instance)
         if any(record.key == other.key for other in used):
             raise invalid_field("resource.disks", record.key.name, "Disk names must be unique.")
         used.append(record)
         attached.append(describe(index, disk, record))
+    for index, shown in enumerate(attached):
+        check_device(f"resource.disks[{index}].deviceName", shown["deviceName"], attached[:index])
     given = sum(disk["type"] == "SCRATCH" for disk in attached)
     part = {"interface": "NVME", "initializeParams": {"diskType": "local-ssd"}}
     for index in range(len(attached), len(attached) + machine.local_ssds - given):
@@ -79,11 +85,12 @@ def _local_ssd(index: int, asked: Json) -> Json:
     }
 
 
-def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance: Json) -> Record:
+def _disk(call: Call, zone: str, machine: str, index: int, asked: Json, instance: Json) -> Record:
     field = f"resource.disks[{index}]"
     start = asked.get("initializeParams", {})
+    mode = asked.get("mode", "READ_WRITE")
     if "source" in asked:
-        return _existing(call, asked["source"])
+        return find_free(call, f"{field}.source", asked["source"], mode)
     name = start.get("diskName") or (
         instance["name"] if index == 0 else f"{instance['name']}-{index}"
     )
@@ -91,13 +98,9 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     key = call.key("disks", name)
     if call.cloud.store.get(key):
         # As documented: a disk of that name is attached instead of creating one.
-        return _existing(call, name)
+        return find_free(call, f"{field}.initializeParams.diskName", name, mode)
     kind = disks.resolve_type(f"{field}.initializeParams.diskType", start.get("diskType"), zone)
-    if series == "a4" and kind.name != "hyperdisk-balanced":
-        raise bad_request(
-            f"[{kind.name}, {urls.last(call.body['machineType'])}] features are not compatible "
-            "for creating instance."
-        )
+    check_type(machine, kind.name)
     source = start.get("sourceImage")
     copied = start.get("sourceSnapshot")
     if source and copied:
@@ -131,12 +134,47 @@ def _disk(call: Call, zone: str, series: str, index: int, asked: Json, instance:
     return disk
 
 
-def _existing(call: Call, source: str) -> Record:
-    key = call.key("disks", urls.last(source))
+def find_free(call: Call, field: str, source: str, mode: str) -> Record:
+    """Return an existing disk that may be attached; ApiError if not.
+
+    Only a disk that is read-only everywhere can be attached to several instances."""
+    try:
+        reference = urls.Reference(source)
+    except ValueError:
+        raise invalid_field(field, source, "The URL is malformed.") from None
+    own = reference.project in (None, call.project, urls.project_number(call.project))
+    if reference.scope not in (None, call.scope) or not own:
+        raise invalid_field(
+            field, source, f"Zone and project must match the instance's: '{call.path['zone']}'."
+        )
+    key = call.key("disks", reference.name)
     disk = call.cloud.store.look_up(key)
     if disk is None:
         raise not_found(key.path)
-    users = disk.body.get("users", ())
-    if users:
-        raise in_use("disk", key.path, users[0].removeprefix(urls.ROOT))
+    for user in disk.body.get("users", ()):
+        if mode != "READ_ONLY" or _mode(call, disk, user) != "READ_ONLY":
+            raise in_use("disk", disk.key.path, user.removeprefix(urls.ROOT))
     return disk
+
+
+def _mode(call: Call, disk: Record, user: str) -> str | None:
+    """Return how an instance has attached a disk."""
+    instance = call.cloud.store.get(call.key("instances", urls.last(user)))
+    for attached in instance.body["disks"] if instance else ():
+        if attached.get("source") == disk.body["selfLink"]:
+            return str(attached["mode"])
+    return None
+
+
+def check_device(field: str, name: str, others: list[Json]) -> None:
+    """Raise ApiError(400) unless a device may have a name beside the other disks' ones."""
+    if not _DEVICE.fullmatch(name):
+        raise invalid_field(field, name, f"Must be a match of regex '{_DEVICE.pattern}'")
+    if any(other["deviceName"] == name for other in others):
+        raise invalid_field(field, name, "The device name is already in use by another disk.")
+
+
+def check_type(machine: str, kind: str) -> None:
+    """Raise ApiError(400) for a type of disk that a machine type cannot have."""
+    if machine.startswith("a4-") and kind != "hyperdisk-balanced":
+        raise bad_request(f"[{kind}, {machine}] features are not compatible for creating instance.")

@@ -15,7 +15,7 @@ from ..cloud.metadata import save_changed
 from ..errors import ApiError, Json, bad_request, invalid_field
 from ..http import urls
 from ..store import Record
-from . import instance_body
+from . import instance_body, instance_disks
 
 Plan: TypeAlias = Callable[[Call, Record, Json], Json]  # changed fields, or ApiError
 
@@ -103,6 +103,10 @@ def plan_parts(call: Call, record: Record, asked: Json) -> Json:
         machine.local_ssds or instance_body.has_local_ssds(record.body)
     ):
         raise bad_request("The machine type of an instance with Local SSDs cannot be changed.")
+    for disk in record.body["disks"]:
+        if "source" in disk:
+            kind = call.cloud.store.get(call.key("disks", urls.last(disk["source"])))
+            instance_disks.check_type(machine.name, urls.last(kind.body["type"]) if kind else "")
     changes: Json = {"machineType": link, "guestAccelerators": gpus}
     instance_body.complete_scheduling(record.body["scheduling"], bool(gpus))
     changed = Record(record.key, record.body | changes)

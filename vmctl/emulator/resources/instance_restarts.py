@@ -22,6 +22,7 @@ from ..errors import (
 from ..store import Record
 from . import instance_body, instance_hardware, instances
 
+MIGRATION_S = 1.0  # real seconds that a machine sees of a live migration
 _ACTIONS = ("NO_EFFECT", "REFRESH", "RESTART")
 _REFRESHED = (
     "deletionProtection",
@@ -183,7 +184,7 @@ async def simulate_maintenance(call: Call) -> Json:
         record.private["maintenance"] = f"{action}_ON_HOST_MAINTENANCE"
         cloud.store.save(record)
         await cloud.machines.metadata_changed(record.body["id"])
-        await asyncio.sleep(VISIBLE_S)
+        await asyncio.sleep(VISIBLE_S if action == "TERMINATE" else MIGRATION_S)
         verb = "terminate" if action == "TERMINATE" else "migrate"
         _tell(cloud, record, f"compute.instances.{verb}OnHostMaintenance")
         stopped = action == "TERMINATE" and _stops(call, record)

@@ -101,7 +101,7 @@ def build(call: Call) -> tuple[Record, list[Record]]:
 def save(call: Call, record: Record, used: list[Record]) -> None:
     """Save a new instance and the disks that it uses."""
     for disk in used:
-        disk.body["users"] = [record.body["selfLink"]]
+        disk.body["users"] = [*disk.body.get("users", ()), record.body["selfLink"]]
         disk.body["lastAttachTimestamp"] = record.body["creationTimestamp"]
         call.cloud.store.save(disk)
     save_changed(call.cloud.store, record)

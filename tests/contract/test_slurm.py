@@ -81,7 +81,7 @@ def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
     before = cluster.slurm("squeue", "-h")
     out, _ = cluster("run", "--print-script", "--mem", "2G", "--module", "PyTorch/2.1", "train")
     assert out.startswith("#!/bin/bash\n#SBATCH --job-name=train\n")
-    for line in ("--time=0:10:00", "--gres=gpu:t4:1", "--mem=2G", "--signal=B:TERM@300"):
+    for line in ("--time=0:10:00", "--gres=gpu:t4:1", "--mem=2G", "--signal=B:TERM@120"):
         assert f"#SBATCH {line}\n" in out
     assert "module load PyTorch/2.1 " in out
     assert cluster.slurm("squeue", "-h") == before

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vmctl.domain.errors import AccessDenied, Conflict, InvalidInput, Unreachable
 from vmctl.domain.runs.run import RunFacts, RunState, observe
 from vmctl.domain.settings.target_settings import SlurmSettings
-from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command
+from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command, term_before_end
 from vmctl.domain.slurm.job_state import base_state, end_text, reason_text
 from vmctl.domain.slurm.refusal import explain_refusal, parse_gres
 from vmctl.guest.slurm.script_output import expand
@@ -56,6 +56,17 @@ def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
         assert word not in script
     own = SlurmSettings(extra=("--signal=B:USR1@60",))
     assert "TERM@" not in batch_script(BatchJob("train", own, "abc"))
+
+
+@pytest.mark.parametrize(
+    ("slurm", "limit_s", "wanted"),
+    [(SlurmSettings(), float("inf"), 300), (SlurmSettings(), 3600, 300), (SlurmSettings(), 300, 60),
+     (SlurmSettings(extra=("--signal=B:TERM@90",)), 3600, 90)],
+)  # fmt: skip
+def test_a_short_job_is_not_told_to_end_at_its_start(
+    slurm: SlurmSettings, limit_s: float, wanted: int
+) -> None:
+    assert term_before_end(slurm, limit_s) == wanted
 
 
 def test_on_several_nodes_torchrun_takes_pythons_place() -> None:

@@ -193,6 +193,7 @@ if TYPE_CHECKING:
         options: NotRequired[list[str]]
         nodes: NotRequired[int]
         modules: NotRequired[bool]
+        term_s: NotRequired[int]  # so long before the time limit it gets SIGTERM
         resubmit: NotRequired[bool]
         time: NotRequired[str]
         partition: NotRequired[str]

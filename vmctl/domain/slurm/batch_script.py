@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class BatchJob:
     slurm: SlurmSettings
     library: str
     workspaces: str = "~/Workspace"
+    term_s: int = TERM_BEFORE_END_S
 
 
 def batch_script(job: BatchJob) -> str:
@@ -31,7 +33,7 @@ def batch_script(job: BatchJob) -> str:
     slurm = job.slurm
     options = [f"--job-name={job.name}", *resource_options(slurm)]
     if not any(option.startswith("--signal") for option in slurm.extra):
-        options.append(f"--signal=B:TERM@{TERM_BEFORE_END_S}")
+        options.append(f"--signal=B:TERM@{job.term_s}")
     options += ["--output=/dev/null", "--no-requeue", *slurm.extra]
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
     if slurm.modules:
@@ -63,6 +65,14 @@ def resource_options(slurm: SlurmSettings) -> list[str]:
         "gres": f"gpu:{slurm.gpus}" if slurm.gpus else None,
     }
     return [f"--{name}={value}" for name, value in named.items() if value is not None]
+
+
+def term_before_end(slurm: SlurmSettings, limit_s: float) -> int:
+    """How many seconds before its time limit a job gets SIGTERM; a fifth of a short one's."""
+    for option in slurm.extra:
+        if found := re.match(r"--signal\S*@([0-9]+)", option):
+            return int(found[1])
+    return int(min(TERM_BEFORE_END_S, limit_s / 5))
 
 
 def node_command(command: str, slurm: SlurmSettings) -> str:

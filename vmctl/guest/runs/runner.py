@@ -30,7 +30,7 @@ from .run_tree import RunTree, short
 
 SHELL = ("/bin/bash", "--noprofile", "--norc")  # a start file could move the job elsewhere
 GRACE_S = 10.0
-BEFORE_LIMIT_S = 240.0  # to save in before Slurm's time limit, which is announced 300 s ahead
+SAVING = 0.8  # the share of the time between Slurm's warning and its limit to save in
 STEP_S = 0.1
 SYNC_S = 1.0
 SCRIPT_BYTES = 1 << 20
@@ -293,7 +293,7 @@ class Runner:
     def _grace_s(self) -> float:
         """How long the job may take to save."""
         is_limit = self.slurm and not (self.directory / "cancel").exists()
-        return BEFORE_LIMIT_S if is_limit else GRACE_S
+        return float(self.slurm.get("term_s") or 0) * SAVING if is_limit else GRACE_S
 
     def _hand_on(self) -> bool:
         """Whether a next job of Slurm's takes this run over, now that its time is up."""

@@ -15,9 +15,16 @@ from vmctl.domain.errors import Conflict, Unreachable
 from vmctl.domain.events import Advanced, Info, Started, Story
 from vmctl.domain.runs.run import RunFacts, RunState, observe
 from vmctl.domain.settings.target_settings import SlurmSettings
-from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command, resource_options
+from vmctl.domain.slurm.batch_script import (
+    BatchJob,
+    batch_script,
+    node_command,
+    resource_options,
+    term_before_end,
+)
 from vmctl.domain.slurm.job_state import end_hint, end_text, reason_text
 from vmctl.domain.slurm.refusal import explain_refusal, parse_gres
+from vmctl.guest.slurm.submission import seconds
 from vmctl.ssh import rpc
 from vmctl.workflows.runs.backend import MachineBackend
 
@@ -42,7 +49,11 @@ def script_of(project: Project, job: str, flags: SlurmSettings | None = None) ->
     assert project.target is not None
     name = rpc.library_name()
     slurm = resources(project, job, flags)
-    return batch_script(BatchJob(job, slurm, name, project.target.workspace))
+    return batch_script(BatchJob(job, slurm, name, project.target.workspace, _term_s(slurm)))
+
+
+def _term_s(slurm: SlurmSettings) -> int:
+    return term_before_end(slurm, seconds(slurm.time or ""))
 
 
 class SlurmBackend(MachineBackend):
@@ -66,6 +77,7 @@ class SlurmBackend(MachineBackend):
                 "script": script_of(self.project, request["job"], slurm),
                 "own": False,
                 "nodes": wanted.nodes or 1,
+                "term_s": _term_s(wanted),
                 "modules": bool(wanted.modules),
                 "resubmit": wanted.resubmit,
                 "time": wanted.time or "",

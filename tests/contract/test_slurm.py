@@ -87,6 +87,12 @@ def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
     assert cluster.slurm("squeue", "-h") == before
 
 
+def test_what_is_no_batch_script_is_not_submitted(cluster: Cluster) -> None:
+    (cluster.folder / "model.sh").write_bytes(b"\x80\x04 weights")
+    assert "no batch script" in cluster("run", "model.sh", code=2)[1]
+    assert cluster("run", "--print-script", "course.sh")[0] == FILES["course.sh"]
+
+
 def test_a_script_of_the_users_own_runs_as_it_is(cluster: Cluster) -> None:
     _, err = cluster("run", "course.sh", code=4)
     assert "failed with exit code 4" in err

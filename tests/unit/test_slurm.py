@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmctl.domain.errors import AccessDenied, Conflict, InvalidInput, Unreachable
+from vmctl.domain.errors import AccessDenied, Conflict, InvalidInput, NotFound, Unreachable
 from vmctl.domain.runs.run import RunFacts, RunState, observe
 from vmctl.domain.settings.target_settings import SlurmSettings
 from vmctl.domain.slurm.batch_script import BatchJob, batch_script, node_command, term_before_end
@@ -45,7 +45,7 @@ def test_every_resource_is_an_option_of_the_script() -> None:
         "#SBATCH --no-requeue",
         "#SBATCH --constraint=x",
     ]
-    assert "module load A/1 B ||" in script
+    assert 'module load A/1 B 2>>"$log" ||' in script
     assert "export VMCTL_WORKSPACES='/scratch/my ws'\n" in script
     assert script.endswith('exec "$HOME/.vmctl/python" -ISB "$HOME/.vmctl/lib/abc" job "$1"\n')
 
@@ -98,6 +98,9 @@ def test_on_several_nodes_torchrun_takes_pythons_place() -> None:
          InvalidInput, "No node of the cluster has all", "--nodes 99"),
         ("Unable to contact slurm controller (connect failure)", SlurmSettings(),
          Unreachable, "queue does not answer", "again later"),
+        ("sbatch does not answer", SlurmSettings(), Unreachable, "queue does not", "again later"),
+        ("sbatch: No such file or directory", SlurmSettings(),
+         NotFound, "no sbatch there", 'kind = "ssh"'),
         ("Access/permission denied", SlurmSettings(), AccessDenied, "does not let you", "support"),
         ("Batch job submission failed: Weather", SlurmSettings(), Conflict, "Weather", "--print-s"),
     ],

@@ -256,7 +256,7 @@ def _print_script(
 ) -> None:
     from vmctl.cli import terminal
     from vmctl.domain.errors import InvalidInput
-    from vmctl.workflows.runs.run import job_named
+    from vmctl.workflows.runs.run import job_named, own_script
     from vmctl.workflows.runs.slurm_backend import script_of
 
     if project.target is None or project.target.kind != "slurm":
@@ -264,7 +264,8 @@ def _print_script(
             "--print-script shows the script for a Slurm cluster, and this run is not on one.",
             hint="Name the cluster: vmctl run --on TARGET --print-script JOB",
         )
-    job_named(project, job)
+    if not own_script(project, job):
+        job_named(project, job)
     script = script_of(project, job, wanted)
     for line in script.splitlines():
         terminal.line(line)

@@ -41,8 +41,9 @@ def batch_script(job: BatchJob) -> str:
         lines += [
             "type module >/dev/null 2>&1 || source /etc/profile >/dev/null 2>&1",
             "module purge >/dev/null 2>&1",
-            f'module load {modules} || {{ echo "[vmctl] modules cannot be loaded: {modules}" '
-            '>>"$HOME/.vmctl/runs/$1/log"; exit 1; }',
+            'log="$HOME/.vmctl/runs/$1/log"',
+            f'module load {modules} 2>>"$log" || '
+            f'{{ echo "[vmctl] modules cannot be loaded: {modules}" >>"$log"; exit 1; }}',
         ]
     lines += [
         f"export VMCTL_WORKSPACES={shlex.quote(job.workspaces)}",

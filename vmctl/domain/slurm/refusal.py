@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vmctl.domain.errors import AccessDenied, Conflict, InvalidInput, Unreachable, VmctlError
+from vmctl.domain.errors import (
+    AccessDenied,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    Unreachable,
+    VmctlError,
+)
 from vmctl.domain.names import find_nearest
 from vmctl.domain.settings.target_settings import SlurmSettings, split_gpus
 from vmctl.domain.text import last_lines, one_line
@@ -22,9 +29,16 @@ def explain_refusal(stderr: str, slurm: SlurmSettings, facts: Mapping[str, Any])
     """
     words = one_line(last_lines(stderr, 3)) or "it gave no reason"
     partitions: Mapping[str, Any] = facts.get("partitions") or {}
-    if _has(stderr, "Unable to contact slurm", "Connection refused", "Socket timed out"):
+    if _has(
+        stderr, "Unable to contact slurm", "Connection refused", "Socket timed out", "not answer"
+    ):
         return Unreachable(
             f"The cluster's queue does not answer: {words}", hint="Try again later: sinfo there."
+        )
+    if _has(stderr, "sbatch: No such file"):
+        return NotFound(
+            "There is no sbatch there: it is no login node of a Slurm cluster.",
+            hint='Where sbatch comes from a module, load it in ~/.bash_profile; else kind = "ssh"',
         )
     if _has(stderr, "Invalid account", "account/partition combination"):
         return _account(slurm, facts)

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vmctl.config import Project
 from vmctl.domain.command import command
-from vmctl.domain.errors import Conflict, Unreachable
+from vmctl.domain.errors import Conflict, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Info, Started, Story
 from vmctl.domain.runs.run import RunFacts, RunState, observe
 from vmctl.domain.settings.target_settings import SlurmSettings
@@ -45,8 +45,10 @@ def resources(project: Project, job: str, flags: SlurmSettings | None) -> SlurmS
 
 
 def script_of(project: Project, job: str, flags: SlurmSettings | None = None) -> str:
-    """The batch script that `run` would submit."""
+    """The batch script that `run` would submit; one of the user's own as it is."""
     assert project.target is not None
+    if is_own_script(project, job):
+        return _own_text(project, job)
     name = rpc.library_name()
     slurm = resources(project, job, flags)
     return batch_script(BatchJob(job, slurm, name, project.target.workspace, _term_s(slurm)))
@@ -67,7 +69,7 @@ class SlurmBackend(MachineBackend):
         wanted = resources(self.project, request["job"], slurm)
         own = is_own_script(self.project, request["job"])
         if own:
-            script = (self.project.root / request["job"]).read_text(encoding="utf-8")
+            script = _own_text(self.project, request["job"])
             options = resource_options(slurm or SlurmSettings())
             name = PurePosixPath(request["job"]).name
             request["slurm"] = {"script": script, "own": True, "name": name, "options": options}
@@ -133,6 +135,19 @@ def is_own_script(project: Project, job: str) -> bool:
     path = PurePosixPath(job)
     inside = not path.is_absolute() and ".." not in path.parts
     return job not in project.jobs and inside and (project.root / job).is_file()
+
+
+def _own_text(project: Project, job: str) -> str:
+    try:
+        text = (project.root / job).read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text.startswith("#!"):
+        raise InvalidInput(
+            f"{job} is no batch script: it does not begin with #!.",
+            hint="Its first line should be #!/bin/bash; or name a job of vmctl.toml: vmctl run JOB",
+        )
+    return text
 
 
 def pending_text(facts: RunFacts) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness.cluster import Cluster, cluster_with
 from tests.harness.eventually import eventually
+from tests.harness.terminal import conversation
 from tests.harness.wire import processes_with
 
 TOML = """
@@ -42,6 +43,7 @@ slurm = { nodes = 2 }
 """
 FILES = {
     "train.py": "import os, sys; open('model.bin', 'w').write('weights')\n"
+    "if 'course' in sys.argv: print('warned', file=sys.stderr)\n"
     "print('trained', *sys.argv[1:], 'on GPU', os.environ['CUDA_VISIBLE_DEVICES'])",
     "waits.py": "import os, signal, sys, time\n"
     "def save(*_): print('saved by', os.environ.get('SLURM_PROCID'), flush=True); sys.exit(0)\n"
@@ -96,7 +98,10 @@ def test_what_is_no_batch_script_is_not_submitted(cluster: Cluster) -> None:
 def test_a_script_of_the_users_own_runs_as_it_is(cluster: Cluster) -> None:
     _, err = cluster("run", "course.sh", code=4)
     assert "failed with exit code 4" in err
-    assert "trained course on GPU 0\n" in cluster("logs")[0]
+    assert "Its standard error goes to " in err
+    log = cluster("logs")[0]
+    assert "trained course on GPU 0\n" in log
+    assert re.search(r"its standard error, \S+/job\.[0-9]+\.err:\nwarned\n$", log)
     made = sorted(path.name for path in (cluster.login.home / "Workspace" / "work").glob("job.*"))
     assert len(made) == 2, "its two files are where it wants them"
 
@@ -151,6 +156,7 @@ def test_a_waiting_job_says_why_and_leaves_the_queue_on_cancel(cluster: Cluster)
     try:
         cluster("run", "--detach", "greedy")
         assert cluster.run_state() == "pending"
+        assert "pending: it waits for free nodes" in cluster("ps")[0]
         cluster("cancel", "greedy")
         assert cluster.run_state() == "cancelled"
     finally:
@@ -169,6 +175,26 @@ def test_a_job_that_slurm_ended_is_lost_with_its_reason(cluster: Cluster) -> Non
     eventually(lambda: "Its batch script failed" in cluster("logs")[1], "Slurm has said why")
     for pid in processes_with(b"waits.py"):  # a cluster with cgroups would have ended it
         os.kill(pid, signal.SIGKILL)
+
+
+def test_attach_is_a_shell_inside_the_job(cluster: Cluster) -> None:
+    blockers = cluster.slurm("sbatch", "--parsable", "--exclusive", "--nodes=2", "-o", "/dev/null",
+                             "--wrap", "sleep 60").split()  # fmt: skip
+    eventually(lambda: cluster.slurm("squeue", "-h", "-t", "R") != "", "both nodes busy")
+    cluster("run", "--detach", "waits")
+    assert "has not started yet" in cluster("attach", "waits", code=4)[1]
+    cluster.slurm("scancel", *blockers)
+    eventually(lambda: "ready" in cluster("logs")[0], "it runs")
+    job = cluster.laptop.json("ps", cwd=cluster.folder)[0]["queue_id"]
+    asked = 'echo "job $SLURM_JOB_ID on $SLURMD_NODENAME"; tty; exit 3'
+    code, seen = conversation(
+        cluster.laptop, cluster.folder, ["attach", "waits"], [("type: ", asked)]
+    )
+    assert code == 3, seen
+    assert re.search(rf"\njob {job} on n[12]\r\n/dev/pts/", seen)
+    assert cluster.run_state() == "running"
+    cluster("cancel", "waits")
+    assert "has ended" in cluster("attach", "waits", code=4)[1]
 
 
 def test_a_queue_that_does_not_answer_loses_no_run(cluster: Cluster) -> None:

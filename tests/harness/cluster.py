@@ -51,7 +51,7 @@ def cluster_with(folder: Path, toml: str, files: Mapping[str, str]) -> Iterator[
     login.environ = slurm.environ
     home = folder / "user"
     # programs of $HOME/bin come first, as on any login node
-    (login.home / ".bash_profile").write_text('export PATH="$HOME/bin:$PATH"\n')
+    (login.home / ".bash_profile").write_text('export PATH="$HOME/bin:$PATH" PS1="type: "\n')
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     key = home / ".ssh" / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)

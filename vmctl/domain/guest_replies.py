@@ -311,7 +311,8 @@ RUN = record(
         "log_bytes": SIZE,
         "now": MOMENT,
         "slurm": record(
-            {"job_id": text(40), "state": text(40), "reason": text(300)}, {"start": MOMENT}
+            {"job_id": text(40), "state": text(40), "reason": text(300)},
+            {"start": MOMENT, "errors": WORD},
         ),
     },
 )

@@ -199,12 +199,16 @@ if TYPE_CHECKING:
         partition: NotRequired[str]
 
     class SlurmJob(TypedDict):
-        """A job as the queue has it; `start` is when it is expected to start, or did."""
+        """A job as the queue has it; `start` is when it is expected to start, or did.
+
+        `errors` is the file of standard error of a script of the user's own, where it has one.
+        """
 
         job_id: str
         state: str
         reason: str
         start: float | None
+        errors: NotRequired[str]
 
     class Refusal(TypedDict):
         """Why sbatch does not take a job; of each partition its time, GRES and nodes."""

@@ -197,7 +197,7 @@ def ps(context: Context) -> None:
             [
                 run.id,
                 run.job,
-                run.state,
+                f"{run.state}: {run.waits_for}" if run.waits_for else run.state,
                 "" if run.exit_code is None else str(run.exit_code),
                 format_time(run.started_at),
                 "" if run.seconds is None else format_seconds(run.seconds),
@@ -212,7 +212,10 @@ def attach(
     context: Context,
     job: LastRun = None,
 ) -> int:
-    """Enter the run's tmux session; Ctrl-B D leaves it running."""
+    """Enter the run's tmux session; Ctrl-B D leaves it running.
+
+    On a cluster: a shell inside the run's job, on its first node.
+    """
     from vmctl.workflows.runs.run import attach as enter
 
     return enter(context.project(), job)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vmctl.domain.duration import duration_text
 from vmctl.domain.errors import NotFound
-from vmctl.domain.slurm.job_state import WAITING, base_state
+from vmctl.domain.slurm.job_state import WAITING, base_state, reason_text
 from vmctl.domain.text import printable
 
 STARTING_S = 10.0  # a run this young may not have its tmux session yet
@@ -53,10 +53,11 @@ class RunFacts:
     ended_at: float | None = None
     log_bytes: int = 0
     now: float = 0.0
-    job_id: str = ""  # of a cluster's queue, as are the next three
+    job_id: str = ""  # of a cluster's queue, as are the next four
     queue_state: str = ""
     reason: str = ""
     expected_start: float | None = None
+    errors_file: str = ""
 
     @staticmethod
     def parse(answer: Mapping[str, Any]) -> RunFacts:
@@ -86,6 +87,7 @@ class RunFacts:
             queue_state=printable(job.get("state") or ""),
             reason=printable(job.get("reason") or ""),
             expected_start=job.get("start"),
+            errors_file=printable(job.get("errors") or ""),
         )
 
 
@@ -120,6 +122,8 @@ class RunView:
     started_at: str | None  # ISO 8601, UTC
     seconds: float | None
     command: str
+    queue_id: str = ""  # the number of its job on a cluster
+    waits_for: str = ""  # why that has not begun, in words
 
 
 def view(facts: RunFacts) -> RunView:
@@ -137,6 +141,8 @@ def view(facts: RunFacts) -> RunView:
         started_at=_iso(facts.created_at),
         seconds=seconds,
         command=" ".join([facts.command, *facts.args]).strip(),
+        queue_id=facts.job_id,
+        waits_for=reason_text(facts.reason) if state is RunState.PENDING else "",
     )
 
 

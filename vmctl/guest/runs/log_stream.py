@@ -45,17 +45,37 @@ def follow(request: FollowRequest) -> None:
             if time.monotonic() - looked > SESSION_STEP_S:
                 alive = alive_runs()
                 looked = time.monotonic()
-    sys.stderr.write(json.dumps({"run": facts(directory, alive)}) + "\n")
+        last = facts(directory, alive)
+        if ended:
+            job = last.get("slurm")
+            errors = job.get("errors", "") if job else ""
+            _append(errors, max(offset - os.fstat(log.fileno()).st_size, 0))
+    sys.stderr.write(json.dumps({"run": last}) + "\n")
+
+
+def _append(errors: str, skip: int) -> None:
+    """After the log, what a script of the user's own wrote to a file for its errors."""
+    try:
+        text = Path(errors).read_bytes() if errors else b""
+    except OSError:
+        return
+    if text:
+        title = f"[vmctl] its standard error, {errors}:\n".encode("utf-8", "surrogateescape")
+        _write((title + text)[skip:])
 
 
 def _drain(descriptor: int) -> bool:
     sent = False
     while data := os.read(descriptor, 1 << 16):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(1, view) :]
+        _write(data)
         sent = True
     return sent
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
 
 
 def _listener_left() -> bool:

@@ -79,24 +79,26 @@ def job_of(run: Path) -> SlurmJob | None:
         return None
     found = (jobs() or {}).get(run.name)
     if found is not None:
-        note_job(run, found["job_id"])
-        return found
+        record = note_job(run, found["job_id"])
+        return {**found, "errors": str(record.get("errors") or "")}
     ended = record.get("end") or {}
     return {
         "job_id": str(record.get("job_id") or ""),
         "state": str(ended.get("state") or ""),
         "reason": "",
         "start": None,
+        "errors": str(record.get("errors") or ""),
     }
 
 
-def note_job(run: Path, job_id: str) -> None:
+def note_job(run: Path, job_id: str) -> dict[str, Any]:
     """Remember the job of a run: also of one whose submission was killed before it could."""
     record = read_json(run / "slurm.json") or {}
-    if record.get("job_id"):
-        return
-    noted = lead_log(run, job_id) if record.get("own") else {}
-    write_json(run / "slurm.json", {**record, **noted, "job_id": job_id})
+    if not record.get("job_id"):
+        record |= lead_log(run, job_id) if record.get("own") else {}
+        record["job_id"] = job_id
+        write_json(run / "slurm.json", record)
+    return record
 
 
 def settle(run: Path) -> None:

@@ -13,7 +13,7 @@ from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, InvalidInput, Unreachable
 from vmctl.domain.events import Advanced, Info, Started, Story
-from vmctl.domain.runs.run import RunFacts, RunState, observe
+from vmctl.domain.runs.run import RunFacts, RunState, choose, observe
 from vmctl.domain.settings.target_settings import SlurmSettings
 from vmctl.domain.slurm.batch_script import (
     BatchJob,
@@ -89,6 +89,10 @@ class SlurmBackend(MachineBackend):
         started = yield from self._start(request)
         if "refused" in started:
             raise explain_refusal(started["refused"]["stderr"], wanted, _facts(started["refused"]))
+        if own:
+            errors = choose(self.list_runs(), started["id"]).errors_file
+            if errors:
+                yield Info(f"Its standard error goes to {errors}; it is shown at its end")
         return started["id"], started["existing"]
 
     def until_readable(self, stream: IO[bytes], run_id: str, offset: int) -> Story[None]:
@@ -109,7 +113,7 @@ class SlurmBackend(MachineBackend):
 
     def attach(self, facts: RunFacts) -> int:
         """A shell on the run's first node, inside its job."""
-        if observe(facts) is RunState.PENDING:
+        if observe(facts) is RunState.PENDING or not facts.job_id:
             raise Conflict(
                 f"{facts.id} has not started yet. {pending_text(facts)}", hint="vmctl ps"
             )

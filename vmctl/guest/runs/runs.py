@@ -71,7 +71,7 @@ def start(request: StartRequest) -> StartReply:
                 f"{request['job']} is already running with other arguments ({directory.name}).",
                 f"vmctl logs -f {request['job']}, or stop it: vmctl cancel {request['job']}",
             )
-        snapshot.sweep()
+        snapshot.sweep(alive)
         run_id = _new_directory(request)
         try:
             if slurm is None:
@@ -123,7 +123,9 @@ def _new_directory(request: StartRequest) -> str:
         job_environment.leave(part, request["env"])
         sealed = {"env": job_environment.seal(request["env"])}
         write_json(part / "spec.json", {**request, **sealed, "id": run_id, "created_at": created})
-        snapshot.take(part, request)
+        slurm = request.get("slurm")
+        if slurm is None or not slurm["own"]:  # a user's own script works in the workspace itself
+            snapshot.take(part, request)
         part.rename(RUNS / run_id)
     except BaseException:
         snapshot.discard(part)

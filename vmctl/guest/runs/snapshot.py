@@ -18,7 +18,6 @@ from ..paths import RUNS, STATE, ensure, workspace
 from ..records import locked
 from ..sync import record
 from ..sync.pushed_index import parents
-from ..tmux import sessions
 from .mirror import Mirror
 from .run_tree import (
     CACHE,
@@ -247,13 +246,13 @@ def is_used(run_id: str) -> bool:
     return False
 
 
-def sweep() -> None:
+def sweep(alive: set[str]) -> None:
     """Bring home what runs left whose carrier was killed, or whose processes outlived it.
 
-    The caller holds the lock of the runs: one that is being started has no session yet.
+    `alive` are those that go on, or wait in a cluster's queue. The caller holds the lock of the
+    runs: one that is being started has no session yet.
     """
     waiting = [run for run in run_directories() if (run / "tree.jsonl").exists()]
-    alive = sessions() if waiting else set()
     for run in waiting:
         if run.name in alive:
             continue
@@ -289,8 +288,10 @@ def _sweep_one(run: Path) -> list[str]:
 def sweep_now() -> None:
     """Sweep and take the lock for it; quick when there is nothing to sweep."""
     if any((run / "tree.jsonl").exists() for run in run_directories()):
+        from .runs import alive_runs
+
         with locked(RUNS / ".lock"):
-            sweep()
+            sweep(alive_runs())
 
 
 def _names(paths: set[str]) -> str:

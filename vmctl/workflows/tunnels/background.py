@@ -120,7 +120,8 @@ def _port_word(port: int | None, any_port: bool) -> list[str]:
 def _start(project: Project, what: str, port: list[str], log: Path) -> subprocess.Popen[bytes]:
     """The same program again, detached: its own session, its words in a log, its URL in none."""
     where = "--local" if project.local else "--cloud"
-    words = ["--name", project.name, where, "--json", "tunnel", what, *port, SUPERVISE]
+    on = ["--on", project.target.name] if project.target is not None else []
+    words = ["--name", project.name, where, *on, "--json", "tunnel", what, *port, SUPERVISE]
     with log.open("wb") as file:
         log.chmod(0o600)
         return subprocess.Popen(

@@ -131,7 +131,7 @@ DEFAULT_SERVICES: Mapping[str, ServiceSettings] = {
     ),
     "jupyter": ServiceSettings(
         name="jupyter",
-        command="jupyter lab --no-browser --ip 127.0.0.1 --port {port} --ServerApp.port_retries=0",
+        command="jupyter lab --no-browser --ip {ip} --port {port} --ServerApp.port_retries=0",
         port=JUPYTER_PORT,
         token=True,
     ),

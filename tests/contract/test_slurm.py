@@ -145,10 +145,6 @@ def test_a_run_goes_on_in_a_next_job_when_its_time_is_up(cluster: Cluster) -> No
     assert cluster.run_state() == "succeeded"
 
 
-def test_no_notebook_is_started_on_the_login_node(cluster: Cluster) -> None:
-    assert "login node" in cluster("tunnel", "jupyter", code=2)[1]
-
-
 def test_a_waiting_job_says_why_and_leaves_the_queue_on_cancel(cluster: Cluster) -> None:
     blockers = [cluster.slurm("sbatch", "--parsable", "--exclusive", "-o", "/dev/null",
                               "--wrap", "sleep 60") for _ in range(2)]  # fmt: skip

@@ -353,7 +353,10 @@ REPLIES: Mapping[str, Shape] = {
     "follow": record({"run": RUN}),
     "cancel": record({"run": RUN, "already": flag}),
     "push-accept": record({"accepted": PATHS, "tree": SHA256}),
-    "service": record({"started": flag, "token": matching(r"[A-Za-z0-9_-]{0,256}", "a token")}),
+    "service": record(
+        {"started": flag, "token": matching(r"[A-Za-z0-9_-]{0,256}", "a token")},
+        {"host": matching(r"[A-Za-z0-9._-]{1,253}", "a host"), "port": whole(1, 65535)},
+    ),
     "server": record(
         {
             "host": text(300),

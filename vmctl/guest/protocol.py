@@ -180,6 +180,7 @@ if TYPE_CHECKING:
         outputs: list[str]
         stops_at: NotRequired[float]
         python: NotRequired[str]
+        serves: NotRequired[bool]  # a web service, which tells where it listens
         slurm: NotRequired[SlurmRequest]
 
     class SlurmRequest(TypedDict):
@@ -314,7 +315,7 @@ if TYPE_CHECKING:
         made: NotRequired[list[str]]
 
     class ServiceRequest(TypedDict):
-        """A web service to run unless it runs already."""
+        """A web service to run unless it runs already; `run`: it is that run of a cluster's."""
 
         project: str
         name: str
@@ -322,17 +323,24 @@ if TYPE_CHECKING:
         port: int
         directory: str
         token: bool
+        run: NotRequired[str]
 
     class ServiceReply(TypedDict):
-        """Whether it was started just now, and its token, which may be ""."""
+        """Whether it was started just now, and its token, which may be "".
+
+        Of a run that serves also where it listens, once that is known.
+        """
 
         started: bool
         token: str
+        host: NotRequired[str]
+        port: NotRequired[int]
 
     class ServiceName(TypedDict):
-        """A question about a service."""
+        """A question about a service, or about the `run` that serves."""
 
         name: str
+        run: NotRequired[str]
 
     class ServiceState(TypedDict):
         """Whether it runs, and the end of its log."""

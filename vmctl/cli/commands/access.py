@@ -231,12 +231,14 @@ def _in_terminal(
     from vmctl.workflows.tunnels.tunnel import tunnel as story
 
     screen = context.screen()
-    ready = False
+    ready, run_id = False, ""
 
-    from vmctl.domain.events import UrlReady
+    from vmctl.domain.events import RunStarted, UrlReady
 
     def watch(event: Event) -> None:
-        nonlocal ready
+        nonlocal ready, run_id
+        if isinstance(event, RunStarted):
+            run_id = event.run_id
         if isinstance(event, UrlReady):
             ready = True
             screen.note("Ctrl-C closes the tunnel; the service keeps running.")
@@ -247,9 +249,11 @@ def _in_terminal(
     try:
         screen.play(events, watch)
     except KeyboardInterrupt:
-        if not ready:
+        if not ready and not run_id:
             raise
         screen.note("\nThe tunnel is closed.")
+        if run_id:
+            screen.note(f"Its job goes on. End it: vmctl cancel {run_id}")
     except SystemExit:  # `vmctl tunnel stop` in another terminal
         screen.note("The tunnel is closed.")
         raise

@@ -15,11 +15,15 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """A port of this computer that leads to one of the VM; `service` is "" for a bare port."""
+    """A port of this computer that leads to one of the VM; `service` is "" for a bare port.
+
+    `host` is where the VM reaches the port: itself, or a cluster's node.
+    """
 
     local_port: int
     remote_port: int
     service: str = ""
+    host: str = "127.0.0.1"
 
     @property
     def what(self) -> str:

@@ -115,6 +115,13 @@ class Runner:
         root = workspace(spec["project"])
         folder = root / spec["directory"]
         environment = self._environment()
+        if spec.get("serves"):  # in the workspace itself, where notebooks are
+            from ..slurm.service_job import listen
+
+            line, given = listen(self.directory, spec)
+            self._set_phase("running")
+            self._write_line(f"serving: {line}")
+            return self._execute([*SHELL, "-c", line], folder, environment | given)
         self.tree = RunTree.load(self.directory)
         if self.tree is None:
             raise FileNotFoundError(f"{short(self.directory)} has no tree")

@@ -124,7 +124,8 @@ def _new_directory(request: StartRequest) -> str:
         sealed = {"env": job_environment.seal(request["env"])}
         write_json(part / "spec.json", {**request, **sealed, "id": run_id, "created_at": created})
         slurm = request.get("slurm")
-        if slurm is None or not slurm["own"]:  # a user's own script works in the workspace itself
+        own = slurm is not None and slurm["own"]
+        if not own and not request.get("serves"):  # these work in the workspace itself
             snapshot.take(part, request)
         part.rename(RUNS / run_id)
     except BaseException:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .. import tmux
-from ..paths import STATE, ensure, python_path, workspace
+from ..paths import RUNS, STATE, ensure, python_path, workspace
 from ..protocol import GuestError
 from ..records import locked, read_json, write_bytes, write_json
 from ..tmux import sessions, start_session
@@ -18,6 +18,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from ..protocol import ServiceName, ServiceReply, ServiceRequest, ServiceState
 
+LOCAL = "127.0.0.1"
 END_S = 10.0
 TAIL_BYTES = 4000
 
@@ -25,12 +26,14 @@ TAIL_BYTES = 4000
 def ensure_running(request: ServiceRequest) -> ServiceReply:
     """Start a service unless it runs with these very settings; answers its token."""
     name = Path(request["name"]).name
+    if request.get("run"):
+        return _where(RUNS / Path(request["run"]).name, name)
     folder = workspace(request["project"]) / request["directory"]
     if not folder.is_dir():
         raise GuestError("not_found", "The project's folder is not on the VM.", "vmctl push")
     place = ensure(STATE / "services" / name)
     with locked(place / ".lock"):
-        token = _token(place) if request["token"] else ""
+        token = token_of(place) if request["token"] else ""
         session = f"service-{name}"
         running = session in sessions()
         if running and read_json(place / "spec.json") != request:
@@ -45,10 +48,15 @@ def ensure_running(request: ServiceRequest) -> ServiceReply:
 
 def state(request: ServiceName) -> ServiceState:
     """Whether the service's session is alive, and the end of what it wrote."""
-    name = Path(request["name"]).name
-    running = f"service-{name}" in sessions()
+    name, run = Path(request["name"]).name, RUNS / Path(request.get("run", "")).name
+    if request.get("run"):
+        from .runs import alive_runs  # only of a cluster's
+
+        running = not (run / "exit").exists() and run.name in alive_runs()
+    else:
+        running, run = f"service-{name}" in sessions(), STATE / "services" / name
     try:
-        written = (STATE / "services" / name / "log").read_bytes()[-TAIL_BYTES:]
+        written = (run / "log").read_bytes()[-TAIL_BYTES:]
     except OSError:
         written = b""
     return {"running": running, "tail": written.decode("utf-8", "replace")}
@@ -63,7 +71,7 @@ def serve(name: str) -> int:
     environment.pop("TMUX", None)
     if spec["token"]:  # in a file: a process list shows arguments to everyone
         environment["JUPYTER_TOKEN_FILE"] = str(place / "token")
-    line = str(spec["command"]).replace("{port}", str(spec["port"]))
+    line = str(spec["command"]).replace("{port}", str(spec["port"])).replace("{ip}", LOCAL)
     # a child, because tmux ends a pane whose terminal nobody holds open any more
     with (place / "log").open("ab") as log:
         return subprocess.call(
@@ -76,7 +84,17 @@ def serve(name: str) -> int:
         )
 
 
-def _token(place: Path) -> str:
+def _where(run: Path, name: str) -> ServiceReply:
+    """Where a run serves; its token alone until that is known."""
+    found = read_json(run / "service.json")
+    token = token_of(ensure(STATE / "services" / name))
+    if found is None:
+        return {"started": False, "token": token}
+    return {"started": False, "token": token, "host": found["host"], "port": found["port"]}
+
+
+def token_of(place: Path) -> str:
+    """A service's token, made when there is none yet."""
     path = place / "token"
     try:
         if known := path.read_text():

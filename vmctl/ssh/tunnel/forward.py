@@ -109,7 +109,7 @@ class Forward:
 
     @property
     def _words(self) -> tuple[str, str]:
-        return "-L", f"{self.path}:127.0.0.1:{self.forwarding.remote_port}"
+        return "-L", f"{self.path}:{self.forwarding.host}:{self.forwarding.remote_port}"
 
     def _read_reply(self, timeout_s: float) -> tuple[bytes, int] | None:
         """The verb's answer and its exit code; None when the connection did not come about.

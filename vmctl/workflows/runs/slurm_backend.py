@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -49,8 +50,12 @@ def script_of(project: Project, job: str, flags: SlurmSettings | None = None) ->
     assert project.target is not None
     if is_own_script(project, job):
         return _own_text(project, job)
+    return _script(project, job, resources(project, job, flags))
+
+
+def _script(project: Project, job: str, slurm: SlurmSettings) -> str:
+    assert project.target is not None
     name = rpc.library_name()
-    slurm = resources(project, job, flags)
     return batch_script(BatchJob(job, slurm, name, project.target.workspace, _term_s(slurm)))
 
 
@@ -67,7 +72,10 @@ class SlurmBackend(MachineBackend):
     def start(self, request: StartRequest, slurm: SlurmSettings | None) -> Story[tuple[str, bool]]:
         """Try it (sbatch --test-only), then submit; raises what the cluster refuses, in words."""
         wanted = resources(self.project, request["job"], slurm)
-        own = is_own_script(self.project, request["job"])
+        serves = request.get("serves", False)
+        if serves:  # one server, whatever the training takes
+            wanted = replace(wanted, nodes=None, resubmit=False)
+        own = not serves and is_own_script(self.project, request["job"])
         if own:
             script = _own_text(self.project, request["job"])
             options = resource_options(slurm or SlurmSettings())
@@ -76,7 +84,7 @@ class SlurmBackend(MachineBackend):
         else:
             request["command"] = node_command(request["command"], wanted)
             request["slurm"] = {
-                "script": script_of(self.project, request["job"], slurm),
+                "script": _script(self.project, request["job"], wanted),
                 "own": False,
                 "nodes": wanted.nodes or 1,
                 "term_s": _term_s(wanted),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from vmctl.domain.command import command
 from vmctl.domain.errors import (
     Conflict,
     HostKeyChanged,
-    InvalidInput,
     TimedOut,
     Unreachable,
     VmctlError,
@@ -28,6 +28,8 @@ from vmctl.ssh.tunnel.forward import Forward, LibraryAbsent
 from vmctl.ssh.tunnel.local_proxy import LocalProxy
 from vmctl.workflows.session.address_poller import AddressPoller, ReconnectRoute
 from vmctl.workflows.session.session import cached_target, connect
+from vmctl.workflows.tunnels.job_service import LOOK_S as JOB_LOOK_S
+from vmctl.workflows.tunnels.job_service import JobService, is_in_job, start_in_job
 from vmctl.workflows.tunnels.registry import RECONNECTING, UP, OwnRecord, open_tunnels
 
 if TYPE_CHECKING:
@@ -60,7 +62,6 @@ def tunnel(
     clock = clock or Clock()
     services = [(service.name, service.port) for service in project.services.values()]
     forwarding = parse_forwarding(what, services, port)
-    _refuse_login_node(project, forwarding.service)
     local = LocalProxy(_listen(forwarding.local_port, any_port))
     record: OwnRecord | None = None
     try:
@@ -71,17 +72,6 @@ def tunnel(
         local.close()
         if record is not None:
             record.close()
-
-
-def _refuse_login_node(project: Project, service: str) -> None:
-    """A notebook computes, and on a cluster's login node nobody may."""
-    if project.target is None or project.target.kind != "slurm" or not service:
-        return
-    if project.services[service].token:
-        raise InvalidInput(
-            f"vmctl does not start {service} on the login node of a cluster.",
-            hint="Run it as a job, which prints where it listens; then: vmctl ssh, or ssh -L to it",
-        )
 
 
 def _listen(port: int, any_port: bool) -> Any:
@@ -120,6 +110,7 @@ class _Tunnel:
         self.record = record
         self.clock = clock
         self.token = ""
+        self.job: JobService | None = None
         self._forward: Forward | None = None
         self._last: Endpoint  # the endpoint that was tried last
         self._note = ""
@@ -129,6 +120,14 @@ class _Tunnel:
         forwarding = self.forwarding
         try:
             session = yield from connect(self.project, clock=self.clock, verify=True)
+            if is_in_job(self.project, forwarding.service):
+                self.job = yield from start_in_job(
+                    self.project, session, forwarding.service, self.clock
+                )
+                self.token = self.job.token
+                self.forwarding = forwarding = replace(
+                    forwarding, host=self.job.host, remote_port=self.job.port
+                )
             yield Started(STEP, f"Opening the tunnel to {what}")
             began = self.clock.monotonic()
             try:
@@ -137,7 +136,8 @@ class _Tunnel:
                 yield Warned(LOST)
                 yield from self._reconnect()
             leads = f"127.0.0.1:{forwarding.local_port} leads to port {forwarding.remote_port}"
-            yield Finished(STEP, f"{leads} of the VM", self.clock.monotonic() - began)
+            where = self.job.host if self.job else "the VM"
+            yield Finished(STEP, f"{leads} of {where}", self.clock.monotonic() - began)
             if not forwarding.service and not self._is_listening():
                 yield Warned(f"Nothing listens on port {forwarding.remote_port} of the VM yet")
             self._record_up()
@@ -155,7 +155,12 @@ class _Tunnel:
     def _watch(self) -> Story[None]:
         """Until the connection is lost."""
         assert self._forward is not None
+        look_at = self.clock.monotonic() + JOB_LOOK_S
         while self._forward.alive(LOOK_S):
+            if self.job is not None and self.clock.monotonic() > look_at:
+                look_at = self.clock.monotonic() + JOB_LOOK_S
+                with contextlib.suppress(Unreachable):  # the forward itself notices
+                    self.job.check(self._forward.ssh)
             if not self.local.is_alive:
                 raise VmctlError(
                     f"Local port {self.local.port} is no longer served.",
@@ -200,7 +205,7 @@ class _Tunnel:
         except BaseException:
             self._disconnect()
             raise
-        self.token = answer["token"] if answer else ""
+        self.token = answer["token"] if answer else self.token
         return bool(answer and answer["started"])
 
     def _open_port(self) -> None:
@@ -217,8 +222,8 @@ class _Tunnel:
         self.record.update(UP, url=url(self.forwarding, self.token))
 
     def _service_request(self) -> ServiceRequest | None:
-        """What the VM is asked so that the service runs; None for a bare port."""
-        if not self.forwarding.service:
+        """What the VM is asked so that the service runs; None for a bare port, or a job's."""
+        if not self.forwarding.service or self.job is not None:
             return None
         settings = self.project.services[self.forwarding.service]
         return {
@@ -289,6 +294,9 @@ class _Tunnel:
         assert self._forward is not None
         forward, name = self._forward, self.forwarding.service
         request: ServiceName = {"name": name}
+        log = f"vmctl exec cat '~/.vmctl/services/{name}/log'"
+        if self.job is not None:
+            request["run"], log = self.job.run_id, f"vmctl logs {self.job.run_id}"
         limit = self.clock.monotonic() + HTTP_LIMIT_S
         look_at = self.clock.monotonic() + LOOK_S
         yield Advanced(STEP, f"Waiting for {name} to answer")
@@ -310,7 +318,7 @@ class _Tunnel:
                 raise TimedOut(
                     f"{name} has not answered on the VM after {HTTP_LIMIT_S:g} s: "
                     f"{last_lines(str(state['tail']))}",
-                    hint=f"Its log: vmctl exec cat '~/.vmctl/services/{name}/log'",
+                    hint=f"Its log: {log}",
                 )
             yield Advanced(STEP)
 

@@ -91,7 +91,7 @@ def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
 
 def test_what_is_no_batch_script_is_not_submitted(cluster: Cluster) -> None:
     (cluster.folder / "model.sh").write_bytes(b"\x80\x04 weights")
-    assert "no batch script" in cluster("run", "model.sh", code=2)[1]
+    assert "not a batch script" in cluster("run", "model.sh", code=2)[1]
     assert cluster("run", "--print-script", "course.sh")[0] == FILES["course.sh"]
 
 

@@ -37,7 +37,7 @@ def explain_refusal(stderr: str, slurm: SlurmSettings, facts: Mapping[str, Any])
         )
     if _has(stderr, "sbatch: No such file"):
         return NotFound(
-            "There is no sbatch there: it is no login node of a Slurm cluster.",
+            "There is no sbatch there: it is not a login node of a Slurm cluster.",
             hint='Where sbatch comes from a module, load it in ~/.bash_profile; else kind = "ssh"',
         )
     if _has(stderr, "Invalid account", "account/partition combination"):

@@ -156,7 +156,7 @@ def _own_text(project: Project, job: str) -> str:
         text = ""
     if not text.startswith("#!"):
         raise InvalidInput(
-            f"{job} is no batch script: it does not begin with #!.",
+            f"{job} is not a batch script: it does not begin with #!.",
             hint="Its first line should be #!/bin/bash; or name a job of vmctl.toml: vmctl run JOB",
         )
     return text

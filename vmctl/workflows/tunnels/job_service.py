@@ -57,7 +57,7 @@ def start_in_job(
     settings = project.services[service]
     if "{ip}" not in settings.command or "{port}" not in settings.command:
         raise InvalidInput(
-            f"The command of {service} cannot be told where to listen.",
+            f"The command of {service} has no place for where it listens.",
             hint=f"In [services.{service}] of vmctl.toml, write {{ip}} and {{port}} where it takes "
             "its address and its port, such as: --ip {ip} --port {port}",
         )

@@ -107,7 +107,9 @@ def test_two_are_made_entered_copied_from_stopped_started_and_deleted(gcloud: Gc
     listed = gcloud.json("compute", "instances", "list", "--filter=labels.owner=me")
     assert sorted(listed, key=lambda i: i["name"]) == [cloud.get("vm1"), cloud.get("vm2")]
     assert cloud.status() == "TERMINATED"
+    gcloud("compute", "instances", "set-machine-type", "vm1", "--machine-type=n1-standard-8")
     gcloud("compute", "instances", "start", "vm1")
+    assert cloud.get()["machineType"].endswith("/n1-standard-8")
     gcloud("compute", "scp", "tester@vm1:made", "back")
     assert (gcloud.folder / "back").read_text() == "there and back\n"
 
@@ -128,7 +130,7 @@ def test_a_stockout_reads_as_on_google(gcloud: Gcloud) -> None:
     assert "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS" in said
 
 
-def test_two_are_made_in_bulk_one_is_suspended_and_one_made_an_image_of(gcloud: Gcloud) -> None:
+def test_two_are_made_in_bulk_suspended_copied_and_given_a_disk(gcloud: Gcloud) -> None:
     cloud = gcloud.cloud
     made = gcloud.json(
         "compute", "instances", "bulk", "create", "--name-pattern=vm#", "--count=2",
@@ -143,3 +145,13 @@ def test_two_are_made_in_bulk_one_is_suspended_and_one_made_an_image_of(gcloud: 
     source = (f"--source-disk-zone={ZONE}", "--source-disk=vm2")
     (image,) = gcloud.json("compute", "images", "create", "mine", *source, "--force")
     assert (image["name"], image["status"]) == ("mine", "READY")
+
+    (disk,) = gcloud.json("compute", "disks", "create", "data", "--size=10GB")
+    gcloud("compute", "instances", "attach-disk", "vm2", "--disk=data", "--device-name=more")
+    assert cloud.get("vm2")["disks"][1]["source"] == disk["selfLink"]
+    (grown,) = gcloud.json("compute", "disks", "resize", "data", "--size=20GB")
+    assert grown["sizeGb"] == "20"
+    refused = gcloud("compute", "disks", "delete", "data", code=1)
+    assert "is already being used by" in refused.stderr
+    gcloud("compute", "instances", "detach-disk", "vm2", "--disk=data")
+    gcloud("compute", "disks", "delete", "data")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-# squeue's and sacct's states; all others mean that the job has ended
+# squeue's and sacct's states of a job that has not begun
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-ACTIVE = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
 
 _REASONS = {
     "Priority": "others with a higher priority come first",

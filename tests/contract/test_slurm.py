@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -37,9 +35,6 @@ slurm = { time = "0:06:00", resubmit = true, extra = ["--signal=B:TERM@358"] }
 [jobs.greedy]
 command = "sleep 60"
 slurm = { gpus = "t4:2", nodes = 1, extra = ["--exclusive"] }
-[jobs.both]
-command = "python meet.py"
-slurm = { nodes = 2 }
 """
 FILES = {
     "train.py": "import os, sys; open('model.bin', 'w').write('weights')\n"
@@ -50,12 +45,6 @@ FILES = {
     "signal.signal(signal.SIGTERM, save)\n"
     "print('ready', flush=True)\n"
     "while True: time.sleep(0.1)\n",
-    "meet.py": "import sys, torch, torch.distributed as dist\n"
-    "dist.init_process_group('gloo')\n"
-    "ranks = torch.ones(1) * (dist.get_rank() + 1)\n"
-    "dist.all_reduce(ranks)\n"
-    "print('rank', dist.get_rank(), 'of', dist.get_world_size(), ranks.item(), *sys.argv[1:])\n"
-    "dist.destroy_process_group()\n",
     # the course's, but for its account
     "course.sh": "#!/bin/bash\n#SBATCH --time=00:05:00\n#SBATCH --error=job.%J.err\n"
     "#SBATCH --output=job.%J.out\n#SBATCH --gres=gpu:t4:1\n"
@@ -206,19 +195,3 @@ def test_a_queue_that_does_not_answer_loses_no_run(cluster: Cluster) -> None:
         away.rename(conf)
     (cluster.login.home / ".vmctl" / "slurm" / "queue.json").unlink()
     cluster("cancel", "waits")
-
-
-@pytest.mark.exhaustive
-def test_on_two_nodes_torchrun_starts_on_each(cluster: Cluster) -> None:
-    build = [sys.executable, "-m", "vmctl.emulator", "image", "build", "pytorch"]
-    image = subprocess.run(build, capture_output=True, text=True, check=True).stdout.split()[-1]
-    settings = cluster.folder / "vmctl.toml"
-    before = settings.read_text()
-    python = f'kind = "slurm"\npython = "{image}/bin/python"'
-    settings.write_text(before.replace('kind = "slurm"', python))
-    try:
-        out, _ = cluster("run", "--yes", "both", "a b")
-    finally:
-        settings.write_text(before)
-    assert "0: rank 0 of 2 3.0 a b\n" in out
-    assert "1: rank 1 of 2 3.0 a b\n" in out

@@ -43,10 +43,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster_with(folder: Path, toml: str, files: Mapping[str, str]) -> Iterator[Cluster]:
+def cluster_with(
+    folder: Path, toml: str, files: Mapping[str, str], *, gpu: str = "t4"
+) -> Iterator[Cluster]:
     """With a project on the laptop that has been pushed; nothing of it is left running."""
     sockets = Path(tempfile.mkdtemp(prefix="vms", dir="/tmp"))
-    slurm = Slurm(folder / "slurm", sockets)
+    slurm = Slurm(folder / "slurm", sockets, gpu)
     login = Sshd(folder / "login", sockets)
     login.environ = slurm.environ
     home = folder / "user"

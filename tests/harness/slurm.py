@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -17,8 +18,8 @@ from vmctl.emulator.machines.guest import slurm
 class Slurm:
     """One cluster; `stop` leaves nothing of it running. Accounting is off, as on many clusters."""
 
-    def __init__(self, folder: Path, sockets: Path) -> None:
-        """`sockets` is a folder with a short path."""
+    def __init__(self, folder: Path, sockets: Path, gpu: str = "t4") -> None:
+        """`sockets` is a folder with a short path; `gpu` is the type of those on each node."""
         self.folder = folder
         self.conf = folder / "slurm.conf"
         self._munge = sockets / "munge"
@@ -29,6 +30,8 @@ class Slurm:
             folder, folder, self._munge, ports, host, getpass.getuser(),
             listening=",NoInAddrAny,NoCtldInAddrAny",
         )  # fmt: skip
+        for file in (self.conf, folder / "gres.conf"):
+            file.write_text(re.sub(r"(gpu:|Type=)t4\b", rf"\g<1>{gpu}", file.read_text()))
 
     @property
     def environ(self) -> dict[str, str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..protocol import Refusal, SlurmRequest
 
 SCRIPT = "batch.sh"
+# a script of the user's own finds what a login shell exports: `module`, for one
+LOGIN_SHELL = ("bash", "-lc", 'exec "$0" "$@"')
 CANCEL_S = 30.0
 STEP_S = 0.2
 
@@ -46,7 +48,8 @@ def submit(run: Path, request: SlurmRequest, lock: int) -> None:
     words = [f"--comment={queue.MARK}{run.name}", f"--chdir={place}", *request.get("options", [])]
     words += [str(script), *(request.get("args", []) if own else [run.name])]
     ensure(queue.FOLDER)
-    tried = run_slurm("sbatch", "--test-only", *words)
+    sbatch = (*LOGIN_SHELL, "sbatch") if own else ("sbatch",)
+    tried = run_slurm(*sbatch, "--test-only", *words)
     if tried[0] != 0:
         raise NotTaken(_refusal(tried[2]))
     if request.get("time"):  # sbatch may take a job that then waits for ever
@@ -56,7 +59,7 @@ def submit(run: Path, request: SlurmRequest, lock: int) -> None:
         if seconds(request["time"]) > seconds(limit):
             raise NotTaken(offered)
     write_json(run / "slurm.json", {"own": own, "submitted_at": time.time()})
-    code, out, err = run_slurm("sbatch", "--parsable", *words, keep=(lock,))
+    code, out, err = run_slurm(*sbatch, "--parsable", *words, keep=(lock,))
     found = queue.jobs(fresh=True)
     job_id = out.strip().splitlines()[-1].partition(";")[0] if code == 0 and out.strip() else ""
     if job_id.isdigit():

@@ -401,6 +401,20 @@ def test_reset_keeps_it_running(google: Client, here: dict[str, str], machine: s
     assert google.instances.get(**here, instance=machine).status == "RUNNING"
 
 
+def test_a_disk_is_attached_and_detached(
+    google: Client, here: dict[str, str], machine: str
+) -> None:
+    google.disks.insert(**here, disk_resource={"name": "more", "size_gb": 10}).result(LIMIT_S)
+    wanted = compute_v1.AttachedDisk(source=f"zones/{ZONE}/disks/more", device_name="data")
+    vm = {**here, "instance": machine}
+    google.instances.attach_disk(**vm, attached_disk_resource=wanted).result(LIMIT_S)
+    assert [one.device_name for one in google.instances.get(**vm).disks][1:] == ["data"]
+    assert len(google.disks.get(**here, disk="more").users) == 1
+    google.instances.detach_disk(**vm, device_name="data").result(LIMIT_S)
+    assert len(google.instances.get(**vm).disks) == 1
+    assert not google.disks.get(**here, disk="more").users
+
+
 def test_a_running_instances_disk_is_in_use(
     google: Client, here: dict[str, str], machine: str
 ) -> None:

@@ -198,6 +198,15 @@ def test_a_disk_that_stays(driver: Any, node: Any) -> None:
     assert not driver.ex_get_node("vm1").extra["disks"][0]["autoDelete"]
 
 
+def test_a_volume_is_attached_and_detached(driver: Any, node: Any) -> None:
+    more = driver.create_volume(10, "more")
+    assert driver.attach_volume(node, more)
+    disks = driver.ex_get_node("vm1").extra["disks"]
+    assert [disk["deviceName"] for disk in disks][1:] == ["more"]
+    assert driver.detach_volume(more, ex_node=node)
+    assert len(driver.ex_get_node("vm1").extra["disks"]) == 1
+
+
 def test_a_disk_in_use_is_not_destroyed(driver: Any, node: Any) -> None:
     with pytest.raises(google.InvalidRequestError) as refused:
         driver.destroy_volume(driver.ex_get_volume("vm1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,6 +245,22 @@ def test_a_disk_only_grows_and_within_the_quota(api: Api, disks: str) -> None:
     assert "error" not in api.done("POST", f"{disks}/vm1/resize", {"sizeGb": "30"})
     assert api.call("GET", f"{disks}/vm1")[1]["sizeGb"] == "30"
     assert get(api, "vm1")["disks"][0]["diskSizeGb"] == "30"
+
+
+def test_a_detachment_cut_short_has_not_happened(tmp_path: Path) -> None:
+    with open_api(tmp_path) as api:
+        api.done("POST", PATH, instance())
+        (record,) = api.store.find("instances")
+        for kind in ("detachDisk", "attachDisk"):  # an attached disk is saved at once
+            api.cloud.operations.create(kind, record.key, record.body["id"])
+
+        async def wake() -> None:
+            api.lifecycle.wake()
+
+        api.run(wake())
+        told = api.call("GET", f"zones/{ZONE}/operations")[1]["items"]
+        failed = {one["operationType"]: "error" in one for one in told}
+        assert failed == {"insert": False, "attachDisk": False, "detachDisk": True}
 
 
 # -- maintenance, addresses, permissions, subnetworks ---------------------------------------------

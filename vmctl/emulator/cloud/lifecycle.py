@@ -22,6 +22,8 @@ from .operations import SYSTEM
 from .power import Power, grace_s
 from .run_limits import RunLimits, read_limit
 
+# Operations that change their resource at the end only: one that was cut short has done nothing
+NOT_DONE = ("suspend", "resume", "update", "detachDisk", "resize")
 GUEST_ATTRIBUTES = 100  # of one instance: a machine must not fill this computer's disk
 
 log = logging.getLogger("vmctl.emulator")
@@ -184,7 +186,7 @@ class Lifecycle:
                 lost = kind == "insert" and "/instances/" in operation.body["targetLink"]
                 if lost:
                     self._forget_disks(target)
-                failed = lost or kind in ("suspend", "resume", "update")
+                failed = lost or kind in NOT_DONE
                 operations.finish(operation, _interrupted() if failed else None)
             else:
                 resumed.add(target)

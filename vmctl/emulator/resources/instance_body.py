@@ -9,10 +9,9 @@ from typing import Any
 from ..clock import parse_stamp, stamp
 from ..cloud.call import Call
 from ..cloud.catalog import MachineType
-from ..cloud.metadata import fingerprint, make_metadata, save_changed
-from ..errors import ApiError, Json, bad_request, invalid_field, stale_fingerprint
+from ..cloud.metadata import fingerprint, make_metadata
+from ..errors import ApiError, Json, bad_request, invalid_field
 from ..http import urls
-from ..store import Record
 
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[\w-]{1,63}")
@@ -371,17 +370,3 @@ def make_skeleton(call: Call, zone: str, instance_id: str) -> Json:
         "deletionProtection": bool(call.body.get("deletionProtection", False)),
         "canIpForward": bool(call.body.get("canIpForward", False)),
     }
-
-
-def update_labels(call: Call, record: Record) -> Json:
-    """Carry out a setLabels on any resource: the whole map, under its current fingerprint."""
-    if call.body.get("labelFingerprint") != record.body["labelFingerprint"]:
-        raise stale_fingerprint("labels")
-    new = check_labels(call.body.get("labels", {}))
-    record.body["labels"] = new
-    record.body["labelFingerprint"] = fingerprint(new)
-    if record.key.collection == "instances":
-        save_changed(call.cloud.store, record)
-    else:
-        call.cloud.store.save(record)
-    return call.done("setLabels", record)

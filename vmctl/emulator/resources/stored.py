@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..cloud.call import Call, Handler
-from ..errors import Json
+from ..cloud.metadata import fingerprint, save_changed
+from ..errors import Json, stale_fingerprint
 from ..http import paging
 from . import instance_body
 
@@ -53,6 +54,15 @@ def set_labels(collection: str, parameter: str = "resource") -> Handler:
     """Return the handler of COLLECTION.setLabels: all labels, under their current fingerprint."""
 
     async def update(call: Call) -> Json:
-        return instance_body.update_labels(call, call.find(collection, call.path[parameter]))
+        record = call.find(collection, call.path[parameter])
+        if call.body.get("labelFingerprint") != record.body["labelFingerprint"]:
+            raise stale_fingerprint("labels")
+        new = instance_body.check_labels(call.body.get("labels", {}))
+        record.body |= {"labels": new, "labelFingerprint": fingerprint(new)}
+        if collection == "instances":
+            save_changed(call.cloud.store, record)
+        else:
+            call.cloud.store.save(record)
+        return call.done("setLabels", record)
 
     return update

@@ -9,8 +9,9 @@ import argparse
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
-from scripts.benchmarks import capacity, machines, starts, wire
+from scripts.benchmarks import capacity, growth, machines, starts, wire
 from scripts.benchmarks.cli import CommandBench, bench_cli, bench_up
 
 PARTS: dict[str, Callable[[CommandBench], None]] = {"cli": bench_cli, "up": bench_up}
@@ -20,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parts = [*PARTS, "wire", "capacity", "machines"]
     parser.add_argument(
-        "parts", nargs="*", choices=[*parts, "start", []], help="default: all of them"
+        "parts", nargs="*", choices=[*parts, "start", "growth", []], help="default: all of them"
     )
     parser.add_argument(
         "--runs", type=int, default=CommandBench.runs, help="timed runs of each command"
@@ -32,6 +33,7 @@ def main() -> None:
         help="run ahead of all else on this computer, so that its load does not count (root)",
     )
     parser.add_argument("--rows", default="", help="of wire: " + ",".join(wire.all_rows()))
+    parser.add_argument("--most", type=int, default=100_000, help="of growth: the largest size")
     wanted = parser.parse_args()
     if wanted.quick:
         wanted.runs = 3
@@ -49,6 +51,9 @@ def main() -> None:
             continue
         if part == "machines":
             machines.run(5 if wanted.quick else machines.COUNT)
+            continue
+        if part == "growth":
+            growth.run(1_000 if wanted.quick else wanted.most, Path("growth.svg"))
             continue
         if part in ("wire", "start"):
             wire.run(wanted.runs, rows or (starts.ROWS if part == "start" else ()))

@@ -81,6 +81,7 @@ def gcloud(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iter
 pytestmark = pytest.mark.gcloud
 
 
+@pytest.mark.exhaustive
 def test_two_are_made_entered_copied_from_stopped_started_and_deleted(gcloud: Gcloud) -> None:
     cloud = gcloud.cloud
     gpu = ("--machine-type=n1-standard-4", "--accelerator=type=nvidia-tesla-t4,count=1")
@@ -130,6 +131,7 @@ def test_a_stockout_reads_as_on_google(gcloud: Gcloud) -> None:
     assert "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS" in said
 
 
+@pytest.mark.exhaustive
 def test_two_are_made_in_bulk_suspended_copied_and_given_a_disk(gcloud: Gcloud) -> None:
     cloud = gcloud.cloud
     made = gcloud.json(

@@ -31,6 +31,11 @@ START_FILES = {
     "fish": (".config/fish/config.fish", "echo Welcome\nprintf 'no newline'\ncd /tmp\n"),
     "dash": (".profile", f"{NOISE}\n"),
 }
+# in every run one for each way of reading a line; dash and zsh read it as bash does
+SHELLS = [
+    pytest.param(shell, marks=[pytest.mark.exhaustive] if shell in ("dash", "zsh") else [])
+    for shell in START_FILES
+]
 TOML = """
 [jobs.where]
 command = "pwd; python3 -c 'import sys; print(sys.argv[1:])'"
@@ -84,7 +89,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], L
     shutil.rmtree(sockets, ignore_errors=True)
 
 
-@pytest.mark.parametrize("shell", sorted(START_FILES))
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "bash",
+        "fish",
+        "tcsh",
+        *(pytest.param(shell, marks=pytest.mark.exhaustive) for shell in ("dash", "zsh")),
+    ],
+)
 def test_every_command_works_under_every_login_shell(
     made: Callable[[str], Laptop], tmp_path: Path, shell: str
 ) -> None:

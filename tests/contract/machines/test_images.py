@@ -91,7 +91,7 @@ def test_a_build_that_was_killed_is_done_again(built: Built, tiny: Bench) -> Non
 
 
 @needs_sandbox
-@pytest.mark.parametrize("overlay", [True, False])
+@pytest.mark.parametrize("overlay", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_pip_installs_into_the_machines_own_layer(
     tiny: Bench, built: Built, tmp_path: Path, overlay: bool
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_plain_machine_boots_before_anybody_has_a_key(
         eventually(lambda: not alive(before))
 
 
+@pytest.mark.exhaustive
 def test_plain_machines_get_the_image_with_a_layer_of_their_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

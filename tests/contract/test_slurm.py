@@ -84,6 +84,13 @@ def test_what_is_no_batch_script_is_not_submitted(cluster: Cluster) -> None:
     assert cluster("run", "--print-script", "course.sh")[0] == FILES["course.sh"]
 
 
+def test_a_module_that_cannot_be_loaded_fails_the_run(cluster: Cluster) -> None:
+    out, err = cluster("run", "--module", "Nowhere/1.0", "train", code=1)
+    assert "modules cannot be loaded: Nowhere/1.0" in out
+    assert "trained" not in out
+    assert "failed with exit code 1" in err
+
+
 def test_a_script_of_the_users_own_runs_as_it_is(cluster: Cluster) -> None:
     _, err = cluster("run", "course.sh", code=4)
     assert "failed with exit code 4" in err

@@ -45,7 +45,7 @@ def test_every_resource_is_an_option_of_the_script() -> None:
         "#SBATCH --no-requeue",
         "#SBATCH --constraint=x",
     ]
-    assert 'module load A/1 B 2>>"$log" ||' in script
+    assert "module load A/1 B 2>>\"$log\" || export VMCTL_UNLOADED='A/1 B'" in script
     assert "export VMCTL_WORKSPACES='/scratch/my ws'\n" in script
     assert script.endswith('exec "$HOME/.vmctl/python" -ISB "$HOME/.vmctl/lib/abc" job "$1"\n')
 

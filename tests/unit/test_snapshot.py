@@ -459,10 +459,10 @@ def test_a_killed_carriers_run_is_brought_home_by_the_next_start(world: World) -
     (world.top / "two").write_bytes(b"2")
     (world.top / "old").unlink()  # perhaps by whoever began to take the tree away
     shared.tree.close()
-    snapshot.sweep()
+    snapshot.sweep(set())
     assert content(world.root) == {"main.py": b"1", "old": b"old", "one": b"2", "two": b"2"}
     assert not world.top.exists()
-    snapshot.sweep()
+    snapshot.sweep(set())
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null\n", '{"root": 1}\n', "lines"])
@@ -473,10 +473,10 @@ def test_a_damaged_journal_keeps_the_tree_and_stops_nobody(world: World, damage:
     journal = world.run / "tree.jsonl"
     whole = journal.read_text()
     journal.write_text(damage if damage != "lines" else whole + "[1]\n")
-    snapshot.sweep()
+    snapshot.sweep(set())
     assert content(world.top) == {"main.py": b"1", "made": b"m"}
     assert not world.top.is_symlink()
-    snapshot.sweep()
+    snapshot.sweep(set())
 
 
 def test_a_journal_that_ends_in_the_middle_of_a_line_is_whole_enough(world: World) -> None:
@@ -489,7 +489,7 @@ def test_a_journal_that_ends_in_the_middle_of_a_line_is_whole_enough(world: Worl
     shared.sync()
     shared.tree.close()
     world.again().tree.close()
-    snapshot.sweep()
+    snapshot.sweep(set())
     assert content(world.root) == {"main.py": b"1", "made": b"m"}
 
 

@@ -10,6 +10,7 @@ from vmctl.domain.errors import InvalidInput
 from vmctl.domain.settings.target_settings import SlurmSettings
 
 TERM_BEFORE_END_S = 300  # the training hears of the time limit this long before it
+UNLOADED = "VMCTL_UNLOADED"  # the modules that cannot be loaded; guest/runs/runner.py reads it
 SHELL_SIGNS = frozenset("|&;<>()$`\\\"'\n#*?[]{}~!")
 
 
@@ -42,8 +43,8 @@ def batch_script(job: BatchJob) -> str:
             "type module >/dev/null 2>&1 || source /etc/profile >/dev/null 2>&1",
             "module purge >/dev/null 2>&1",
             'log="$HOME/.vmctl/runs/$1/log"',
-            f'module load {modules} 2>>"$log" || '
-            f'{{ echo "[vmctl] modules cannot be loaded: {modules}" >>"$log"; exit 1; }}',
+            # the helper says so and ends the run: Slurm alone knows a job that failed
+            f'module load {modules} 2>>"$log" || export {UNLOADED}={shlex.quote(modules)}',
         ]
     lines += [
         f"export VMCTL_WORKSPACES={shlex.quote(job.workspaces)}",

@@ -115,6 +115,11 @@ class Runner:
         root = workspace(spec["project"])
         folder = root / spec["directory"]
         environment = self._environment()
+        if os.environ.get("VMCTL_UNLOADED"):  # the batch script could not load the job's modules
+            self.tree = RunTree.load(self.directory)
+            names = os.environ["VMCTL_UNLOADED"]
+            self._write_line(f"modules cannot be loaded: {names} (see: module avail)")
+            return 1
         if spec.get("serves"):  # in the workspace itself, where notebooks are
             from ..slurm.service_job import listen
 

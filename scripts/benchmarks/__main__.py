@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks import capacity, growth, machines, starts, wire
+from scripts.benchmarks import capacity, growth, machines, starts, targets, wire
 from scripts.benchmarks.cli import CommandBench, bench_cli, bench_up
 
 PARTS: dict[str, Callable[[CommandBench], None]] = {"cli": bench_cli, "up": bench_up}
@@ -19,7 +19,7 @@ PARTS: dict[str, Callable[[CommandBench], None]] = {"cli": bench_cli, "up": benc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = [*PARTS, "wire", "capacity", "machines"]
+    parts = [*PARTS, "wire", "capacity", "machines", "targets"]
     parser.add_argument(
         "parts", nargs="*", choices=[*parts, "start", "growth", []], help="default: all of them"
     )
@@ -54,6 +54,9 @@ def main() -> None:
             continue
         if part == "growth":
             growth.run(1_000 if wanted.quick else wanted.most, Path("growth.svg"))
+            continue
+        if part == "targets":
+            targets.run(wanted.runs)
             continue
         if part in ("wire", "start"):
             wire.run(wanted.runs, rows or (starts.ROWS if part == "start" else ()))

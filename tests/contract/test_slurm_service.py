@@ -87,11 +87,11 @@ def test_jupyter_runs_in_a_job_that_ctrl_c_leaves(cluster: Cluster, tmp_path: Pa
 
 def test_a_service_that_cannot_serve_says_why(cluster: Cluster) -> None:
     before = cluster.laptop.json("ps", cwd=cluster.folder)
-    assert "write {ip} and {port}" in cluster("tunnel", "deaf", code=2)[1]
+    assert "write {ip} and {port}" in cluster("tunnel", "--port", "auto", "deaf", code=2)[1]
     assert cluster.laptop.json("ps", cwd=cluster.folder) == before
-    assert "no such luck" in cluster("tunnel", "broken", code=4)[1]
+    assert "no such luck" in cluster("tunnel", "--port", "auto", "broken", code=4)[1]
 
 
 def test_a_tunnel_in_the_background_goes_where_it_was_told(cluster: Cluster) -> None:
-    words = ("--on", "ssh/nowhere.invalid", "tunnel", "--background", "8000")
+    words = ("--on", "ssh/nowhere.invalid", "tunnel", "--background", "--port", "auto", "8000")
     assert "nowhere.invalid" in cluster(*words, code=7)[1]

@@ -68,6 +68,13 @@ def test_a_job_is_submitted_followed_and_fetched(cluster: Cluster) -> None:
     assert cluster.run_state() == "succeeded"
 
 
+def test_status_says_what_the_partitions_offer(cluster: Cluster) -> None:
+    out, _ = cluster("status")
+    assert re.search(r"^Partition gpu: [0-2] of 2 nodes idle, t4:2 each, up to 1:00:00$", out, re.M)
+    offers = cluster.laptop.json("status", cwd=cluster.folder)["partitions"]
+    assert [(one["name"], one["nodes"]) for one in offers] == [("gpu", 2), ("long", 2)]
+
+
 def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
     before = cluster.slurm("squeue", "-h")
     out, _ = cluster("run", "--print-script", "--mem", "2G", "--module", "PyTorch/2.1", "train")

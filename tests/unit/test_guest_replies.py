@@ -69,6 +69,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "gpus": [{"name": "T4", "percent": 9, "used_mb": 1, "total_mb": 2, "users": ["ann"]}],
         "room": {"free": 1, "total": 2},
         "quota": None,
+        "partitions": {"gpu": {"time": "1:00:00", "gres": ["gpu:t4:2"], "nodes": 2, "idle": 1}},
     },
     "service-state": {"running": True, "tail": "listening"},
 }

@@ -330,15 +330,18 @@ _GPU = record(
         "users": many(text(100), 32),
     }
 )
+_PARTITIONS = table(
+    text(200),
+    record(
+        {"time": text(100), "gres": many(text(1000), 1000), "nodes": whole(0), "idle": whole(0)}
+    ),
+    1000,
+)
 _REFUSED = record(
     {
         "stderr": text(2000),
         "accounts": many(text(200), 100),
-        "partitions": table(
-            text(200),
-            record({"time": text(100), "gres": many(text(1000), 1000), "nodes": whole(0)}),
-            1000,
-        ),
+        "partitions": _PARTITIONS,
         "default": text(200),
     }
 )
@@ -372,6 +375,7 @@ REPLIES: Mapping[str, Shape] = {
                 {}, {"version": text(200), "available": flag, "count": whole(0, 64), "said": text()}
             ),
             "room": _ROOM,
+            "partitions": _PARTITIONS,
         },
         {"quota": _ROOM},
     ),

@@ -216,7 +216,7 @@ if TYPE_CHECKING:
 
         stderr: str
         accounts: list[str]
-        partitions: dict[str, Any]
+        partitions: dict[str, PartitionOffer]
         default: str
 
     class StartReply(TypedDict, total=False):
@@ -349,10 +349,20 @@ if TYPE_CHECKING:
         tail: str
 
     class ServerRequest(TypedDict):
-        """`torch`: import it, which takes seconds, to see whether it finds the GPU."""
+        """`torch`: import it, which takes seconds, to see whether it finds the GPU; `slurm`: ask
+        a cluster what its partitions offer."""
 
         project: str
         torch: bool
+        slurm: bool
+
+    class PartitionOffer(TypedDict):
+        """The longest time of a job, GRES of each kind of node, nodes in all and idle."""
+
+        time: str
+        gres: list[str]
+        nodes: int
+        idle: int
 
     class GpuUse(TypedDict):
         """One GPU, its memory in MiB, and the users whose programs are on it."""
@@ -384,6 +394,7 @@ if TYPE_CHECKING:
         torch: dict[str, Any]
         room: DiskRoom
         quota: DiskRoom | None
+        partitions: dict[str, PartitionOffer]
 
     class BootRequest(TypedDict):
         """How many GPUs are expected, and whether torch is to be asked."""

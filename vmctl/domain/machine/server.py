@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmctl.domain.readiness.checks import Check, CheckResult
+from vmctl.domain.slurm.refusal import parse_gres
 from vmctl.domain.text import one_line
 
 LITTLE_ROOM = 2 << 30  # bytes: a checkpoint or two
@@ -31,6 +32,24 @@ class GpuLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """Where a cluster's jobs wait; `gpus` are those of a node, such as t4:2."""
+
+    name: str
+    nodes: int
+    idle: int
+    gpus: tuple[str, ...]
+    time: str  # the longest that a job may take, in Slurm's form
+
+    @property
+    def text(self) -> str:
+        """Partition gpu: 1 of 2 nodes idle, t4:2 each, up to 1:00:00"""
+        gpus = f", {' or '.join(self.gpus)} each" if self.gpus else ""
+        idle = f"{self.idle} of {self.nodes} nodes idle"
+        return f"Partition {self.name}: {idle}{gpus}, up to {self.time}"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """What `status` says of a server; bytes for its disk, None where there is no quota."""
 
@@ -47,6 +66,7 @@ class ServerStatus:
     gpus: tuple[GpuLoad, ...]
     free_bytes: int
     quota_free_bytes: int | None
+    partitions: tuple[Partition, ...] = ()  # of a cluster; the rest is its login node's
 
     @property
     def text(self) -> str:
@@ -56,6 +76,9 @@ class ServerStatus:
             f"{self.cores} cores, {_gb(self.free_bytes)} free"
         ]
         lines += [f"GPU {number}: {gpu.text}" for number, gpu in enumerate(self.gpus)]
+        lines += [partition.text for partition in self.partitions]
+        if self.partitions:
+            return "\n".join(lines)
         return "\n".join(lines if self.gpus else [*lines, "No GPU."])
 
 
@@ -97,6 +120,20 @@ def parse_status(target: str, address: str, reply: Mapping[str, Any]) -> ServerS
         ),
         free_bytes=reply["room"]["free"],
         quota_free_bytes=quota["free"] if quota else None,
+        partitions=tuple(
+            Partition(
+                one_line(name),
+                offer["nodes"],
+                offer["idle"],
+                tuple(
+                    f"{kind}:{number}"
+                    for gres in offer["gres"]
+                    for kind, number in parse_gres(gres).items()
+                ),
+                one_line(offer["time"]),
+            )
+            for name, offer in reply["partitions"].items()
+        ),
     )
 
 

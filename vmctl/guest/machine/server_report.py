@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..paths import STATE, workspace
 from ..records import read_json
+from ..slurm.partitions import partitions
 from .boot_report import TORCH, VERSION, run_command
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
@@ -43,6 +44,7 @@ def report(request: ServerRequest) -> ServerReply:
         "torch": _torch(python, bool(request["torch"])),
         "room": _room(workspace(request["project"])),
         "quota": _quota(),
+        "partitions": partitions()[0] if request["slurm"] else {},
     }
 
 

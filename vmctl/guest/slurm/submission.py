@@ -13,11 +13,10 @@ from ..protocol import GuestError
 from ..records import read_json, write_bytes, write_json
 from . import queue
 from .commands import run_slurm
+from .partitions import partitions
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..protocol import Refusal, SlurmRequest
 
 SCRIPT = "batch.sh"
@@ -55,7 +54,8 @@ def submit(run: Path, request: SlurmRequest, lock: int) -> None:
     if request.get("time"):  # sbatch may take a job that then waits for ever
         offered = _refusal("Requested time limit is invalid")
         name = request.get("partition") or offered["default"]
-        limit = (offered["partitions"].get(name) or {}).get("time", "")
+        offer = offered["partitions"].get(name)
+        limit = offer["time"] if offer else ""
         if seconds(request["time"]) > seconds(limit):
             raise NotTaken(offered)
     write_json(run / "slurm.json", {"own": own, "submitted_at": time.time()})
@@ -90,22 +90,11 @@ def _refusal(stderr: str) -> Refusal:
     code, text, _ = run_slurm("sacctmgr", "-nP", "show", "assoc", f"user={user}", "format=account")
     lines = text.splitlines() if code == 0 else []
     accounts = sorted({line.strip() for line in lines if line.strip()})
-    partitions: dict[str, Any] = {}
-    default = ""
-    _, text, _ = run_slurm("sinfo", "-h", "-o", "%P|%l|%G|%D")
-    for line in text.splitlines():
-        cells = line.split("|")
-        if len(cells) != 4:
-            continue
-        name = cells[0].rstrip("*")
-        default = name if cells[0].endswith("*") else default
-        known = partitions.setdefault(name, {"time": cells[1], "gres": [], "nodes": 0})
-        known["gres"].append(cells[2])
-        known["nodes"] += int(cells[3]) if cells[3].isdigit() else 0
+    offered, default = partitions()
     return {
         "stderr": stderr[-2000:],
         "accounts": accounts[:100],
-        "partitions": partitions,
+        "partitions": offered,
         "default": default,
     }
 

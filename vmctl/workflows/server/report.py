@@ -10,6 +10,7 @@ from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.machine.server import ServerStatus, check_server, parse_status
 from vmctl.domain.readiness.checks import SERVER_CHECKS, Check, CheckResult, CheckStatus, Checkup
+from vmctl.domain.settings.target_settings import SLURM
 from vmctl.guest.protocol import SERVER
 from vmctl.ssh import rpc
 from vmctl.ssh.session.openssh import OpenSSH
@@ -75,5 +76,10 @@ def _checkup(project: Project, findings: list[CheckResult]) -> Checkup:
 
 
 def _ask(ssh: OpenSSH, project: Project, with_torch: bool) -> Any:
-    request: ServerRequest = {"project": project.name, "torch": with_torch}
+    is_cluster = project.target is not None and project.target.kind == SLURM
+    request: ServerRequest = {
+        "project": project.name,
+        "torch": with_torch,
+        "slurm": is_cluster,
+    }
     return rpc.call(ssh, SERVER, request)

@@ -5,7 +5,9 @@ The credentials are real ones of Google's library; their login services answer h
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -195,3 +197,61 @@ def test_every_cell_has_a_sentence_a_cure_and_an_exit_code(
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_login_service_in_trouble_is_never_the_users_fault(status: int) -> None:
     assert fault_of("invalid_grant", status) is Fault.UNAVAILABLE
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """A metadata server: the machine has no service account, or Google gives it no token."""
+
+    refusal: int | None = None
+
+    def do_GET(self) -> None:
+        is_token = self.path.partition("?")[0].endswith("/token")
+        status = self.refusal if is_token and self.refusal else 200
+        self.send_response(status)
+        self.send_header("Metadata-Flavor", "Google")
+        is_text = "project-id" in self.path or self.path.endswith("universe-domain")
+        self.send_header("Content-Type", "text/plain" if is_text else "application/json")
+        self.end_headers()
+        account = {"email": "vm@p1.iam.gserviceaccount.com", "aliases": ["default"], "scopes": []}
+        token = {"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}
+        body = token if is_token else account
+        self.wfile.write(b"from-the-machine" if is_text else json.dumps(body).encode())
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "text"),
+    [(None, 0, ""), (404, 5, "This machine's service account"), (403, 5, "This machine's")],
+)
+def test_the_service_account_of_a_machine_of_googles(
+    refusal: int | None, code: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from google.auth.compute_engine import _metadata
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    at = f"127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(Metadata, "refusal", refusal)
+    monkeypatch.delenv("NO_GCE_CHECK")
+    monkeypatch.setenv("GCE_METADATA_HOST", at)
+    monkeypatch.setenv("GCE_METADATA_IP", at)
+    for name, value in (("_GCE_METADATA_HOST", at), ("_NO_GCE_CHECK", False)):
+        monkeypatch.setattr(_metadata, name, value)  # read when it is imported
+    try:
+        found = find_credentials()
+        assert found.project == "from-the-machine"
+        if not code:
+            prove(found)
+            return
+        with pytest.raises(VmctlError) as refused:
+            prove(found)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert exit_code_of(refused.value) == code
+    assert text in refused.value.message
+    assert "service account with the scope cloud-platform" in refused.value.hint

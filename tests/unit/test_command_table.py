@@ -36,7 +36,11 @@ def test_help_names_what_every_option_takes_not_its_type() -> None:
             takes_value = option.param_type_name == "option" and not option.is_flag
             if takes_value and not hasattr(option.type, "choices"):
                 assert option.metavar, f"{path} {option.opts[0]} needs a metavar"
-        assert "<" not in command.get_usage(command.make_context(path, [], resilient_parsing=True))
+        context = command.make_context(path, [], resilient_parsing=True)
+        assert "<" not in command.get_usage(context)
+        for argument in command.params:
+            if argument.param_type_name == "argument" and not hasattr(argument.type, "choices"):
+                assert argument.type.get_metavar(param=argument, ctx=context) == "", path
 
 
 @pytest.mark.parametrize("where", ["root", "broken"])

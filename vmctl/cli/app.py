@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -42,7 +43,18 @@ def _parsed(name: str, home: str) -> Any:
         module.add_to(alone)
     else:
         module.PANEL.add_to(alone, only=name)
-    return typer.main.get_group(alone).commands[name]
+    command = typer.main.get_group(alone).commands[name]
+    for inner in (command, *getattr(command, "commands", {}).values()):
+        _name_arguments(inner)
+    return command
+
+
+def _name_arguments(command: Any) -> None:
+    """--help calls an argument by its name alone: typer would add "<str>" beside it."""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument" and not hasattr(parameter.type, "choices"):
+            parameter.type = copy.copy(parameter.type)
+            parameter.type.get_metavar = lambda *_, **__: ""
 
 
 def _outline() -> dict[str, Any]:

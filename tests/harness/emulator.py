@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.harness.endpoint import Endpoint
+from tests.harness.endpoint import IDLE_S, Endpoint
 from tests.harness.eventually import eventually
 from tests.harness.folders import remove
 from tests.harness.fork_server import ROOT, Forked, fork_server, forkable
@@ -147,8 +148,21 @@ class Emulator(Endpoint):
             from googleapiclient.discovery import build_from_document
             from httplib2 import Http
 
+            class Fresh(Http):  # type: ignore[misc]  # httplib2 has no types
+                """No request goes out on a connection that the server may be giving up."""
+
+                used_at = 0.0
+
+                def request(self, *args: Any, **more: Any) -> Any:
+                    if time.monotonic() - self.used_at > IDLE_S:
+                        self.close()
+                    try:
+                        return super().request(*args, **more)
+                    finally:
+                        self.used_at = time.monotonic()
+
             credentials = Credentials(self.secret)  # type: ignore[no-untyped-call]
-            http = Http(ca_certs=self.about["certificate"])
+            http = Fresh(ca_certs=self.about["certificate"])
             self._service = Collections(
                 build_from_document(
                     google_document(),

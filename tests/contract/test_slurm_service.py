@@ -54,6 +54,7 @@ def status(url: str) -> int:
         return refused.code
 
 
+@pytest.mark.exhaustive
 def test_jupyter_runs_in_a_job_that_ctrl_c_leaves(cluster: Cluster, tmp_path: Path) -> None:
     output = tmp_path / "output"
     with output.open("wb") as file:

@@ -212,7 +212,8 @@ def test_the_main_job_word_for_word(
     assert "TERMINATED" in laptop("ls", cwd=repository).stdout
 
 
-@pytest.mark.parametrize("target", [pytest.param("lab", marks=pytest.mark.exhaustive), "cluster"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("target", ["lab", "cluster"])
 def test_the_same_lines_on_a_server_and_on_a_cluster(
     desk: Laptop, repository: Path, photos: str, browser: Any, target: str
 ) -> None:

@@ -1,13 +1,9 @@
-import os
 import re
 import signal
-import subprocess
-import sys
 
 import colorize
 import pytest
 import torch
-from conftest import WORKLOAD
 from loader import PhotoLoader
 from unet import UNet
 
@@ -74,25 +70,9 @@ sys.exit(colorize.main(sys.argv[2:]))
 """
 
 
-def torchrun(*arguments, processes=2):
-    """Processes on this machine; their rendezvous takes a free port of its own."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*launcher, f"--nproc_per_node={processes}", *map(str, arguments)]
-
-
-def ran(argv):
-    return subprocess.run(
-        argv, cwd=WORKLOAD, capture_output=True, text=True, check=False, env=environment()
-    )
-
-
 def two_processes(*arguments):
     """The words after `torchrun`, here of forked processes."""
     return ["--standalone", "--nproc_per_node=2", *arguments]
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": str(WORKLOAD)}
 
 
 def flags(photos, out_dir):
@@ -105,7 +85,7 @@ def test_the_gradients_of_two_processes_are_those_of_one(tmp_path):
     program.write_text(ONE_STEP)
     alone = run([str(program), str(tmp_path)])
     assert alone.returncode == 0, alone.stderr
-    both = ran(torchrun(program, tmp_path))
+    both = run(two_processes(program, tmp_path), program="torchrun")
     assert both.returncode == 0, both.stderr
     expected, *shared = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
-import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.names import owner_label, posix_user, slug
 from vmctl.domain.settings import vm_settings
+from vmctl.domain.settings.job_settings import JobSettings, parse_jobs
+from vmctl.domain.settings.service_settings import ServiceSettings, parse_services
 from vmctl.domain.settings.toml_values import (
-    check_folder,
-    check_name,
     check_table,
     check_texts,
     check_type,
@@ -34,8 +33,8 @@ from vmctl.domain.settings.toml_values import (
 )
 from vmctl.domain.settings.vm_settings import VmSettings
 
-if TYPE_CHECKING:  # most commands are about a VM and do without these
-    from vmctl.domain.settings.target_settings import SlurmSettings, TargetSettings
+if TYPE_CHECKING:  # most commands are about a VM and do without
+    from vmctl.domain.settings.target_settings import TargetSettings
 
 FILE_NAME = "vmctl.toml"
 OWN_VARIABLES = ("VMCTL_NAME", "VMCTL_OWNER", "VMCTL_PROJECT", "VMCTL_LOCAL", "VMCTL_ON")
@@ -44,37 +43,6 @@ SAFE_DIRECTORY = (
 )
 LARGEST_FILE = 1 << 20  # bytes of settings
 LONGEST_KEY = 100
-TENSORBOARD_PORT = 8898
-JUPYTER_PORT = 8888
-
-
-def _no_slurm() -> SlurmSettings:
-    from vmctl.domain.settings.target_settings import SlurmSettings
-
-    return SlurmSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """A command to train with: where it runs, what prepares it, what it leaves behind."""
-
-    name: str
-    command: str
-    directory: str = ""
-    setup: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    slurm: SlurmSettings = field(default_factory=_no_slurm)
-
-
-class ServiceSettings(NamedTuple):
-    """A web service on the VM that a tunnel reaches; `{port}` stands in its command."""
-
-    name: str
-    command: str
-    port: int
-    directory: str = ""
-    token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +91,6 @@ class Flags(NamedTuple):
     vm: Mapping[str, object] = MappingProxyType({})
 
 
-DEFAULT_SERVICES: Mapping[str, ServiceSettings] = {
-    "tensorboard": ServiceSettings(
-        name="tensorboard",
-        command="tensorboard --logdir runs --port {port} --host 127.0.0.1",
-        port=TENSORBOARD_PORT,
-    ),
-    "jupyter": ServiceSettings(
-        name="jupyter",
-        command="jupyter lab --no-browser --ip {ip} --port {port} --ServerApp.port_retries=0",
-        port=JUPYTER_PORT,
-        token=True,
-    ),
-}
-
-
 def load_project(
     start: Path, *, flags: Flags | None = None, environ: Mapping[str, str] | None = None
 ) -> Project:
@@ -178,8 +131,8 @@ def load_project(
         google_project=environ.get("VMCTL_PROJECT") or get_text(table, "project", where),
         vm=vm,
         exclude=check_texts(push.get("exclude", []), "push.exclude", where),
-        jobs=_parse_jobs(table.get("jobs", {}), where),
-        services=_parse_services(table.get("services", {}), where),
+        jobs=parse_jobs(table.get("jobs", {}), where),
+        services=parse_services(table.get("services", {}), where),
         file=file,
         target=_choose_target(table, flags.on, environ, where),
     )
@@ -332,87 +285,6 @@ def _refuse_invalid(table: dict[str, Any], file: Path) -> None:
                 f"{file} is not valid TOML: a whole number in it has more than 64 bits.",
                 hint="Write a smaller one.",
             )
-
-
-# -- tables of the file ----------------------------------------------------------------------
-
-
-def _parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
-    jobs = {}
-    for name, given in check_table(value, "jobs", file).items():
-        prefix = f"jobs.{check_name(name, 'job', file)}"
-        table = check_table(given, prefix, file)
-        known = {"directory", "setup", "command", "env", "outputs", "slurm"}
-        refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
-        if not str(table.get("command", "")).strip():
-            raise InvalidInput(
-                f"The job '{name}' in {file} has no command.",
-                hint=f'Add: [{prefix}] command = "python train.py"',
-            )
-        jobs[name] = JobSettings(
-            name=name,
-            command=check_type(table["command"], str, f"{prefix}.command", file),
-            directory=check_folder(table.get("directory", ""), f"{prefix}.directory", file),
-            setup=check_texts(table.get("setup", []), f"{prefix}.setup", file),
-            env=_parse_env(table.get("env", []), f"{prefix}.env", file),
-            outputs=check_texts(table.get("outputs", []), f"{prefix}.outputs", file),
-            slurm=_parse_job_slurm(table.get("slurm", {}), f"{prefix}.slurm", file),
-        )
-    return jobs
-
-
-def _parse_job_slurm(value: object, key: str, file: str) -> SlurmSettings:
-    from vmctl.domain.settings.target_settings import SlurmSettings, parse_slurm
-
-    table = check_table(value, key, file)
-    refuse_unknown(
-        table, {item.name for item in fields(SlurmSettings)}, file=file, prefix=f"{key}."
-    )
-    return parse_slurm(table, key, file)
-
-
-def _parse_env(value: object, key: str, file: str) -> tuple[str, ...]:
-    """Names of variables, as every shell can have them; each once."""
-    names = check_texts(value, key, file)
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
-            raise InvalidInput(
-                f"{name[:80]!r} in {key} in {file} is not a valid variable name.",
-                hint='It may hold letters, digits and "_", such as: env = ["DATA_URL"]',
-            )
-    return tuple(dict.fromkeys(names))
-
-
-def _parse_services(value: object, file: str) -> dict[str, ServiceSettings]:
-    services = dict(DEFAULT_SERVICES)
-    for name, given in check_table(value, "services", file).items():
-        prefix = f"services.{check_name(name, 'service', file)}"
-        table = check_table(given, prefix, file)
-        known = {"port", "command", "directory", "token"}
-        refuse_unknown(table, known, file=file, prefix=f"{prefix}.")
-        base = services.get(name)
-        if base is None and not {"port", "command"} <= table.keys():
-            raise InvalidInput(
-                f"The service '{name}' in {file} needs both a port and a command.",
-                hint=f'Add to [{prefix}]: port = 8080, command = "… --port {{port}}"',
-            )
-        base = base or ServiceSettings(name=name, command="", port=0)
-        port = check_type(table.get("port", base.port), int, f"{prefix}.port", file)
-        if not 1 <= port <= 65535:
-            raise InvalidInput(
-                f"{prefix}.port in {file} must be from 1 to 65535, not {port}.",
-                hint="Such as: port = 8080",
-            )
-        services[name] = ServiceSettings(
-            name=name,
-            command=check_type(table.get("command", base.command), str, f"{prefix}.command", file),
-            port=port,
-            directory=check_folder(
-                table.get("directory", base.directory), f"{prefix}.directory", file
-            ),
-            token=check_type(table.get("token", base.token), bool, f"{prefix}.token", file),
-        )
-    return services
 
 
 def _make_name(name: str) -> str:

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from tests.harness.eventually import eventually
 from tests.harness.wire import World, play, write
-from vmctl.config import JobSettings
 from vmctl.domain.errors import Conflict, Unreachable, VmctlError
 from vmctl.domain.events import Advanced, Event, Info, Story, Warned
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.ssh import rpc
 from vmctl.workflows.session import reconnect

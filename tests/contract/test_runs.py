@@ -17,12 +17,13 @@ import pytest
 from tests.harness.eventually import eventually
 from tests.harness.wire import World, play, processes_with, write
 from vmctl.clock import Clock
-from vmctl.config import JobSettings, Project
+from vmctl.config import Project
 from vmctl.domain.errors import (
     Conflict,
     NotFound,
 )
 from vmctl.domain.events import Event, Output, RunStarted, Warned
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.runs.setup import prepare_machine

@@ -17,12 +17,12 @@ import pytest
 from tests.harness.eventually import eventually
 from tests.harness.sshd import free_port
 from tests.harness.wire import World, play, write
-from vmctl.config import ServiceSettings
 from vmctl.domain.errors import (
     Conflict,
     NotFound,
 )
 from vmctl.domain.events import Info, Story, UrlReady
+from vmctl.domain.settings.service_settings import ServiceSettings
 from vmctl.workflows.sync.push import push
 from vmctl.workflows.tunnels.tunnel import tunnel
 

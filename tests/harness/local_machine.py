@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from vmctl.config import JobSettings, Project
+from vmctl.config import Project
 from vmctl.domain.command import Command
 from vmctl.domain.errors import TimedOut
 from vmctl.domain.events import Event, Story
 from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.guest.protocol import REPLY
 from vmctl.ssh.remote_output import after_mark, exchange, without_noise
 from vmctl.ssh.session.openssh import COMMAND_S, OpenSSH, Result

@@ -21,10 +21,12 @@ from typing import Any
 import pytest
 
 from tests.harness.sshd import Sshd
-from vmctl.config import JobSettings, Project, ServiceSettings
+from vmctl.config import Project
 from vmctl.domain.errors import AccessDenied, Unreachable
 from vmctl.domain.events import Event, Story
 from vmctl.domain.login.ssh_target import Target
+from vmctl.domain.settings.job_settings import JobSettings
+from vmctl.domain.settings.service_settings import ServiceSettings
 from vmctl.ssh.identity import known_hosts
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.ssh.session.openssh import OpenSSH

@@ -59,8 +59,8 @@ SOLE_IMPORTERS = {
 PURE = {
     "abc", "__future__", "base64", "binascii", "codecs", "collections", "csv", "dataclasses",
     "datetime", "difflib", "enum", "fnmatch", "functools", "hashlib", "io", "ipaddress",
-    "itertools", "json", "math", "posixpath", "re", "shlex", "string", "textwrap", "types",
-    "typing", "unicodedata", "urllib",
+    "itertools", "json", "keyword", "math", "posixpath", "re", "shlex", "string", "textwrap",
+    "types", "typing", "unicodedata", "urllib",
 }  # fmt: skip
 
 

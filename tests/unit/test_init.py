@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmctl.config import JobSettings, Project, load_project
+from vmctl.config import Project, load_project
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.domain.settings.toml_template import JOB, Answers, project_file
 from vmctl.domain.settings.vm_settings import VmSettings
 

@@ -136,6 +136,14 @@ def parse_slurm(table: Mapping[str, Any], prefix: str, file: str) -> SlurmSettin
     return check_slurm(SlurmSettings(**values), lambda name: f"{prefix}.{name} in {file}")
 
 
+def parse_job_slurm(value: object, key: str, file: str) -> SlurmSettings:
+    """A job's own table of resources."""
+    table = check_table(value, key, file)
+    known = {item.name for item in fields(SlurmSettings)}
+    refuse_unknown(table, known, file=file, prefix=f"{key}.")
+    return parse_slurm(table, key, file)
+
+
 def check_slurm(settings: SlurmSettings, named: Any) -> SlurmSettings:
     """The same settings, if sbatch can be given each; `named(key)` is what their user calls one."""
     forms = {

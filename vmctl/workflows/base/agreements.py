@@ -13,9 +13,10 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmctl.config import FILE_NAME, JobSettings, Project
+from vmctl.config import FILE_NAME, Project
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.events import Info, Story, Warned
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.domain.sync.secret_detection import exclude_line, is_secret_variable
 from vmctl.domain.text import one_line
 from vmctl.files import atomic_write

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
-from vmctl.config import JobSettings, Project
+from vmctl.config import Project
 from vmctl.domain.errors import Conflict, NotFound
 from vmctl.domain.events import Info, RunStarted, Started, Story, Warned
 from vmctl.domain.names import find_nearest
@@ -24,6 +24,7 @@ from vmctl.domain.runs.run import (
     running_first,
     view,
 )
+from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.workflows.base.agreements import Agree, values_for
 from vmctl.workflows.runs.backend import RunBackend, open_backend
 from vmctl.workflows.session.session import Session, connect, connect_quietly

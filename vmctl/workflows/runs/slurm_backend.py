@@ -40,8 +40,9 @@ def resources(project: Project, job: str, flags: SlurmSettings | None) -> SlurmS
     """What a job asks of the cluster: the command line's, else the job's, else the target's."""
     assert project.target is not None
     found = project.target.slurm
-    if job in project.jobs:
-        found = project.jobs[job].slurm.under(found)
+    own = project.jobs[job].slurm if job in project.jobs else None
+    if own is not None:
+        found = own.under(found)
     return (flags or SlurmSettings()).under(found)
 
 

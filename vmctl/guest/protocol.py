@@ -182,6 +182,17 @@ if TYPE_CHECKING:
         python: NotRequired[str]
         serves: NotRequired[bool]  # a web service, which tells where it listens
         slurm: NotRequired[SlurmRequest]
+        needs: NotRequired[list[str]]  # files of the project without which it cannot begin
+        installs: NotRequired[InstallRequest]
+
+    class InstallRequest(TypedDict):
+        """What a job installs in an environment of its own: requirements of pip, or a package.
+
+        `package` is a folder from the project's root, "" for none.
+        """
+
+        requirements: list[str]
+        package: str
 
     class SlurmRequest(TypedDict):
         """A batch script; `own`: the user's, which runs as it is, in `folder` of the workspace."""

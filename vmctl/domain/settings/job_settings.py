@@ -52,6 +52,13 @@ class JobSettings(NamedTuple):
     package: str = ""  # a folder with setup.py or pyproject.toml
     module: str = ""  # of the package, run as python -m
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What a run does one after another, as a person would type it."""
+        wanted = [f"./{self.package}"] if self.package else self.requirements
+        installs = (f"pip install {shlex.join(wanted)}",) if wanted else ()
+        return (*self.setup, *installs, self.command)
+
 
 def parse_jobs(value: object, file: str) -> dict[str, JobSettings]:
     """The file's [jobs]; raises InvalidInput that names the key."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vmctl.domain.errors import InvalidInput
 from vmctl.domain.settings.target_settings import SlurmSettings
+from vmctl.domain.text import one_line
 
 TERM_BEFORE_END_S = 300  # the training hears of the time limit this long before it
 UNLOADED = "VMCTL_UNLOADED"  # the modules that cannot be loaded; guest/runs/runner.py reads it
@@ -23,6 +24,8 @@ class BatchJob:
     library: str
     workspaces: str = "~/Workspace"
     term_s: int = TERM_BEFORE_END_S
+    directory: str = ""
+    steps: tuple[str, ...] = ()  # of the run, for whoever reads the script
 
 
 def batch_script(job: BatchJob) -> str:
@@ -46,6 +49,7 @@ def batch_script(job: BatchJob) -> str:
             # the helper says so and ends the run: Slurm alone knows a job that failed
             f'module load {modules} 2>>"$log" || export {UNLOADED}={shlex.quote(modules)}',
         ]
+    lines += [f"# {job.directory or '.'}$ {one_line(step)}" for step in job.steps]
     lines += [
         f"export VMCTL_WORKSPACES={shlex.quote(job.workspaces)}",
         f'exec "$HOME/.vmctl/python" -ISB "$HOME/.vmctl/lib/{job.library}" job "$1"',

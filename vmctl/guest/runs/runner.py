@@ -25,6 +25,7 @@ from ..paths import RUNS, STATE, python_path, workspace
 from ..protocol import TAKES_ARGUMENTS
 from ..records import locked, read_json, write_json
 from . import job_environment, snapshot
+from .failure import explain_line_ends
 from .mirror import Mirror
 from .run_tree import RunTree, short
 
@@ -33,7 +34,6 @@ GRACE_S = 10.0
 SAVING = 0.8  # the share of the time between Slurm's warning and its limit to save in
 STEP_S = 0.1
 SYNC_S = 1.0
-SCRIPT_BYTES = 1 << 20
 RESERVED_BYTES = 512
 SYNC_SHARE = 30  # a look that takes long is taken less often: a thirtieth of the time at most
 
@@ -137,6 +137,12 @@ class Runner:
                 return code
         self.mirror = Mirror(self.tree)
         self.mirror.sync(after_setup=True)
+        if spec.get("installs"):
+            from .python_environment import PythonEnvironment  # most jobs install nothing
+
+            made = PythonEnvironment(spec, self.tree, self._execute, self._write_line)
+            if code := made.prepare(environment, self.directory / "log"):
+                return code
         folder = Path(self.tree.top) / spec["directory"]
         line = spec["command"].strip()
         words = [str(word) for word in spec["args"]]
@@ -152,23 +158,9 @@ class Runner:
             argv = [*launcher(self.slurm["nodes"]), *argv]
             environment |= meeting_point()
         code = self._execute(argv, folder, environment)
-        if code:
-            self._explain_line_ends(line, folder)
+        if code and (why := explain_line_ends(line, folder)):
+            self._write_line(why)
         return code
-
-    def _explain_line_ends(self, line: str, folder: Path) -> None:
-        """A script with Windows' line ends fails in words that nobody understands."""
-        for word in line.split():
-            file = folder / word.strip("\"';|&()")
-            try:
-                data = file.read_bytes() if file.stat().st_size < SCRIPT_BYTES else b""
-            except (OSError, ValueError):
-                continue
-            if b"\r\n" in data and (data.startswith(b"#!") or file.suffix in (".sh", ".bash")):
-                self._write_line(
-                    f"{word} has Windows line ends (CRLF), which a shell takes for a part of its "
-                    f"words. Remove them: sed -i 's/\\r$//' {word}"
-                )
 
     def _environment(self) -> dict[str, str]:
         hidden = {"TMUX", "TMUX_PANE"}
@@ -203,7 +195,8 @@ class Runner:
                 self._write_line(f"{label}: done in {time.monotonic() - began:.1f} s")
             else:
                 self._write_line(f"{label} failed with exit code {code}: {step}")
-                self._explain_line_ends(step, folder)
+                if why := explain_line_ends(step, folder):
+                    self._write_line(why)
         return code
 
     def _fingerprint(self, step: str, root: Path, folder: Path) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 # what makes two requests the same run
-SAME = ("project", "job", "directory", "command", "args", "setup", "outputs")
+SAME = ("project", "job", "directory", "command", "args", "setup", "outputs", "installs")
 CANCEL_S = 15.0
 
 
@@ -50,9 +50,11 @@ def start(request: StartRequest) -> StartReply:
     root = workspace(request["project"])
     slurm = request.get("slurm")
     folder = root / request["directory"]
-    if not folder.is_dir():
-        missing = f"~/Workspace/{request['project']}/{request['directory']}".rstrip("/")
-        raise GuestError("not_found", f"{missing} is not on the VM.", "vmctl push")
+    needs = [request["directory"], *request.get("needs", [])]
+    missing = [path for path in needs if not (root / path).exists()]
+    if missing or not folder.is_dir():
+        named = f"~/Workspace/{request['project']}/{[*missing, request['directory']][0]}"
+        raise GuestError("not_found", f"{named.rstrip('/')} is not on the VM.", "vmctl push")
     ensure(RUNS)
     with locked(RUNS / ".lock") as lock:
         alive = alive_runs(fresh=slurm is not None)

@@ -162,4 +162,5 @@ def _job_key(project: Project, job: JobSettings) -> str:
     """A job by what decides who reads its variables: what runs, on whose disk and project."""
     content = [job.name, job.command, job.directory, job.setup, sorted(job.env)]
     content += [project.google_project or "", str(project.vm.image)]
+    content += [[*job.requirements], job.package] if job.requirements or job.package else []
     return f"job {hashlib.sha256(json.dumps(content).encode()).hexdigest()}"

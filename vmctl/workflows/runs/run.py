@@ -74,9 +74,10 @@ def run(
     if args:
         check_arguments(settings.command, settings.name)
     values = yield from values_for(project, settings, agree)
+    request = request_of(project, settings, args, values)
     session = yield from connect(project, clock=clock)
     backend = open_backend(project, session, clock)
-    run_id, existing = yield from backend.start(request_of(project, settings, args, values), slurm)
+    run_id, existing = yield from backend.start(request, slurm)
     if existing:
         yield RunStarted(run_id, f"{run_id} is already running with these arguments")
     else:
@@ -171,8 +172,11 @@ def job_named(project: Project, name: str) -> JobSettings:
 def request_of(
     project: Project, job: JobSettings, args: Sequence[str], values: Mapping[str, str]
 ) -> StartRequest:
-    """The run's spec; values of the environment travel in it, never in a command line."""
-    return {
+    """The run's spec; values of the environment travel in it, never in a command line.
+
+    Raises what `needed_files` does of a script or a package.
+    """
+    request: StartRequest = {
         "project": project.name,
         "job": job.name,
         "directory": job.directory,
@@ -182,6 +186,16 @@ def request_of(
         "env": dict(values),
         "outputs": list(job.outputs),
     }
+    if job.script or job.package:
+        from vmctl.workflows.runs.job_files import needed_files, package_folder
+
+        request["needs"] = needed_files(project, job)
+        if job.requirements or job.package:
+            request["installs"] = {
+                "requirements": list(job.requirements),
+                "package": package_folder(job),
+            }
+    return request
 
 
 def _backend(project: Project) -> RunBackend:

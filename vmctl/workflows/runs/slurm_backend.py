@@ -56,8 +56,12 @@ def script_of(project: Project, job: str, flags: SlurmSettings | None = None) ->
 
 def _script(project: Project, job: str, slurm: SlurmSettings) -> str:
     assert project.target is not None
-    name = rpc.library_name()
-    return batch_script(BatchJob(job, slurm, name, project.target.workspace, _term_s(slurm)))
+    made = BatchJob(job, slurm, rpc.library_name(), project.target.workspace, _term_s(slurm))
+    if settings := project.jobs.get(job):  # a service is none
+        *before, command = settings.steps
+        steps = (*before, node_command(command, slurm))
+        made = replace(made, directory=settings.directory, steps=steps)
+    return batch_script(made)
 
 
 def _term_s(slurm: SlurmSettings) -> int:

@@ -56,7 +56,8 @@ class Group:
             (self.folder.parent / "cgroup.subtree_control").write_text(f"+{self.controller}")
         files = [self.folder / name for name in self.limits]
         if not any(file.exists() for file in files):
-            raise OSError(f"{self.folder} bounds nothing")
+            gone = 0 if self.folder.exists() else errno.ENOENT
+            raise OSError(gone, "bounds nothing", str(self.folder))
         for file in files:
             if file.exists():
                 file.write_text(str(self.limits[file.name]))
@@ -101,8 +102,11 @@ class Bounds:
         )
         return f"{processes}; their memory is not bounded: {lacking}."
 
-    def join(self, name: str, pid: int) -> None:
-        """Limit a process, and so the machine that it becomes; OSError if that is impossible."""
+    def join(self, name: str, pid: int) -> str:
+        """Limit a process, and so the machine that it becomes; OSError if that is impossible.
+
+        Returns the beginning of a command line that sets the limits which only the process itself
+        may set: even root may need a right for another's."""
         with suppress(OSError):
             Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
 
@@ -114,10 +118,11 @@ class Bounds:
                 group.join(pid)
 
         _retry(join_groups)
-        if "pids" not in self._all:
-            _, hard = resource.prlimit(pid, resource.RLIMIT_NPROC)
-            most = PROCESSES_OF_USER if hard < 0 else min(PROCESSES_OF_USER, hard)
-            resource.prlimit(pid, resource.RLIMIT_NPROC, (most, most))
+        if "pids" in self._all:
+            return ""
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        most = PROCESSES_OF_USER if hard < 0 else min(PROCESSES_OF_USER, hard)
+        return f"prlimit --nproc={most}:{most} --"
 
     def leave(self, name: str) -> None:
         """Remove the groups of a machine that has ended."""
@@ -144,7 +149,7 @@ class Bounds:
         for place in _places(controller):
             group = Group(place / name, controller, _limits(controller, sizes[controller]))
             try:
-                group.make()
+                _retry(group.make)
                 _try(Group(group.folder / "try", controller, group.limits))
             except OSError as error:
                 group.remove()

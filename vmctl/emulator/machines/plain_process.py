@@ -47,7 +47,7 @@ def paths(disk: Path, seed: Path, image: Path | None) -> dict[str, Any]:
 def start(
     launch: Launch,
     spawner: Spawner,
-    bind: Callable[[int], None],
+    bind: Callable[[int], str],
     serial: int,
     control: socket.socket,
     accepted: socket.socket,

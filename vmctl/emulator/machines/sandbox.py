@@ -257,7 +257,7 @@ def find_program(name: str) -> str | None:
 def start(
     launch: Launch,
     spawner: Spawner,
-    bind: Callable[[int], None],
+    bind: Callable[[int], str],
     serial: int,
     control: socket.socket,
     accepted: socket.socket,

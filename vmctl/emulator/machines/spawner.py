@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import IO, Any
 
-GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+GATE = ("/bin/sh", "-c", 'read -r limits && exec $limits "$@" </dev/null', "sh")
 
 Work = tuple[Callable[[], "subprocess.Popen[bytes]"], "Future[subprocess.Popen[bytes]]"]
 
@@ -27,21 +27,22 @@ class Spawner:
         self._thread.start()
 
     def start_bound(
-        self, argv: Sequence[str], bind: Callable[[int], None], **options: Any
+        self, argv: Sequence[str], bind: Callable[[int], str], **options: Any
     ) -> subprocess.Popen[bytes]:
         """Starts argv, as `start` does, after `bind` has put its pid under limits.
 
-        OSError if either fails; then nothing is left running."""
+        argv follows the words that `bind` returns. OSError if either fails; then nothing is left
+        running."""
         read, write = os.pipe()
         try:
             process = self.start([*GATE, *argv], stdin=read, **options)
             try:
-                bind(process.pid)
+                limits = bind(process.pid)
             except OSError:
                 process.kill()
                 process.wait()
                 raise
-            os.write(write, b"go\n")
+            os.write(write, f"{limits}\n".encode())
             return process
         finally:
             os.close(read)

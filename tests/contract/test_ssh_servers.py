@@ -19,6 +19,7 @@ import pytest
 from tests.harness.eventually import eventually
 from tests.harness.laptop import Laptop, project
 from tests.harness.sshd import Sshd, free_port
+from tests.harness.wheels import make_wheel, pip_settings
 from vmctl.cli.json_results import schema_of
 
 TOML = """
@@ -29,6 +30,9 @@ workspace = "~/work space"
 [jobs.train]
 command = "python3 train.py"
 outputs = ["model.bin"]
+[jobs.hello]
+script = "hello.py"
+requirements = ["greeter"]
 """
 TRAIN = "import sys; open('model.bin', 'w').write('weights'); print('trained', *sys.argv[1:])"
 
@@ -130,6 +134,17 @@ def test_the_four_lines_behind_a_jump_host(lab: Lab) -> None:
     assert (lab.server.home / "work space" / "work" / "train.py").exists()
     assert "succeeded" in lab("ps")[0]
     assert lab("exec", "pwd")[0] == f"{lab.server.home}/work space/work\n"
+
+
+def test_a_script_gets_its_requirements_in_the_users_home(lab: Lab) -> None:
+    make_wheel(lab.server.home / "wheels", "greeter", "1.0", "def greet(): print('greeted')")
+    pip_settings(lab.server.home, lab.server.home / "wheels")
+    (lab.folder / "hello.py").write_text("import greeter; greeter.greet()")
+    lab("push")
+    assert "greeted\n" in lab("run", "hello")[0]
+    assert "already installed: greeter\n" in lab("run", "hello")[0]
+    (lab.folder / "hello.py").unlink()
+    assert "hello.py, which is not there" in lab("run", "hello", code=3)[1]
 
 
 def test_a_tunnel_rides_on_the_same_connection(lab: Lab) -> None:

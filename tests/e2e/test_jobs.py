@@ -14,6 +14,7 @@ import pytest
 
 from tests.harness.folders import public_folder
 from tests.harness.laptop import BASE, Laptop, project
+from tests.harness.wheels import make_wheel, package_files
 
 JOBS = (
     BASE
@@ -32,8 +33,20 @@ env = ["GREETING"]
 [jobs.python]
 command = "python main.py"
 outputs = ["made.txt"]
+[jobs.script]
+script = "hello.py"
+requirements = ["greeter>=1"]
+outputs = ["greeted.txt"]
+[jobs.package]
+package = "hello_package"
+module = "hello_world.main"
 """
 )
+HELLO = "import sys, greeter\nopen('greeted.txt', 'w').write(greeter.greet(sys.argv[1]))\n"
+MAIN = "import sys, greeter\nprint(greeter.greet('package'), sys.argv[1:])\n"
+GREETER = "def greet(name):\n    return f'hello {name}'\n"
+WHEELS = """mkdir -p ~/.config/pip
+printf '[global]\\nno-index=1\\nfind-links=%s' "$PWD" >~/.config/pip/pip.conf"""
 
 
 def spoken(log: str) -> list[str]:
@@ -44,6 +57,7 @@ def spoken(log: str) -> list[str]:
 @pytest.fixture(scope="module")
 def jobs(laptop: Laptop) -> Iterator[Path]:
     base = public_folder("jobs")
+    package = package_files("hello_world", MAIN, "greeter")
     folder = project(
         base / "jobs",
         JOBS,
@@ -51,8 +65,11 @@ def jobs(laptop: Laptop) -> Iterator[Path]:
             "main.py": "import sys\nopen('made.txt', 'w').write(' '.join(sys.argv[1:]))\n"
             "print(sys.argv[1:])\n",
             "timeit.py": "raise SystemExit('shadowed')\n",
+            "hello.py": HELLO,
+            **{f"hello_package/{name}": text for name, text in package.items()},
         },
     )
+    make_wheel(folder, "greeter", "1.0", GREETER)
     laptop("up", cwd=folder)
     laptop("push", cwd=folder)
     yield folder
@@ -78,6 +95,23 @@ def test_arguments_reach_the_job_as_they_are_and_none_is_ours(laptop: Laptop, jo
     assert "['--detach', '--verbose']" in told.stdout
     told = laptop("run", "nonsense", "--json", cwd=jobs, code=3)
     assert "error: " in told.stderr
+
+
+def test_scripts_and_packages_bring_what_they_need(laptop: Laptop, jobs: Path) -> None:
+    laptop("exec", "--", "sh", "-c", WHEELS, cwd=jobs)
+    told = laptop("run", "script", "--", "a b", cwd=jobs)
+    assert "[vmctl] installing greeter>=1\n" in told.stdout
+    laptop("fetch", "greeted.txt", cwd=jobs)
+    assert (jobs / "greeted.txt").read_text() == "hello a b"
+    told = laptop("run", "package", "--", "--count", "2", cwd=jobs)
+    assert spoken(told.stdout)[-1] == "hello package ['--count', '2']"
+    told = laptop("run", "package", cwd=jobs)
+    assert spoken(told.stdout) == ["hello package []"]
+    assert [run["job"] for run in laptop.json("ps", cwd=jobs)][:3] == [
+        "package",
+        "package",
+        "script",
+    ]
 
 
 def test_ctrl_c_detaches_and_logs_pick_it_up(laptop: Laptop, jobs: Path) -> None:

@@ -90,6 +90,7 @@ def _job(answers: Answers) -> list[str]:
     return [
         f"{lead}[jobs.{JOB}]  # vmctl run {JOB}",
         f"{lead}command = {_text(command)}",
+        '# script = "train.py"  # in the place of command, with requirements = ["tqdm"]',
         directory,
         '# setup = ["pip install -r requirements.txt"]  # once per machine and content',
         '# env = ["WANDB_API_KEY"]  # passed on from your shell when set',

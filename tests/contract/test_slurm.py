@@ -12,6 +12,7 @@ import pytest
 from tests.harness.cluster import Cluster, cluster_with
 from tests.harness.eventually import eventually
 from tests.harness.terminal import conversation
+from tests.harness.wheels import make_wheel, pip_settings
 from tests.harness.wire import processes_with
 
 TOML = """
@@ -27,6 +28,9 @@ slurm = { gpus = "t4:1" }
 [jobs.tasks]
 command = "srun --ntasks=2 python3 waits.py"
 slurm = { tasks = 2 }
+[jobs.hello]
+script = "hello.py"
+requirements = ["greeter"]
 [jobs.waits]
 command = "python3 waits.py"
 [jobs.again]
@@ -40,6 +44,7 @@ FILES = {
     "train.py": "import os, sys; open('model.bin', 'w').write('weights')\n"
     "if 'course' in sys.argv: print('warned', file=sys.stderr)\n"
     "print('trained', *sys.argv[1:], 'on GPU', os.environ['CUDA_VISIBLE_DEVICES'])",
+    "hello.py": "import greeter, sys; greeter.greet(*sys.argv[1:])",
     "waits.py": "import os, signal, sys, time\n"
     "def save(*_): print('saved by', os.environ.get('SLURM_PROCID'), flush=True); sys.exit(0)\n"
     "signal.signal(signal.SIGTERM, save)\n"
@@ -83,6 +88,18 @@ def test_the_script_can_be_seen_first(cluster: Cluster) -> None:
         assert f"#SBATCH {line}\n" in out
     assert "module load PyTorch/2.1 " in out
     assert cluster.slurm("squeue", "-h") == before
+
+
+@pytest.mark.exhaustive
+def test_a_script_brings_its_requirements(cluster: Cluster) -> None:
+    make_wheel(cluster.login.home / "wheels", "greeter", "1.0", "greet = print")
+    pip_settings(cluster.login.home, cluster.login.home / "wheels")
+    out, _ = cluster("run", "--print-script", "hello")
+    assert "\n# .$ pip install greeter\n# .$ python hello.py\n" in out
+    out, _ = cluster("run", "hello", "a b")
+    assert "[vmctl] installing greeter\n" in out
+    assert out.endswith("\na b\n")
+    assert "already installed: greeter\n" in cluster("run", "hello")[0]
 
 
 def test_what_is_no_batch_script_is_not_submitted(cluster: Cluster) -> None:

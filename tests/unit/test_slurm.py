@@ -50,6 +50,15 @@ def test_every_resource_is_an_option_of_the_script() -> None:
     assert script.endswith('exec "$HOME/.vmctl/python" -ISB "$HOME/.vmctl/lib/abc" job "$1"\n')
 
 
+def test_the_script_says_what_it_runs() -> None:
+    steps = ("./get.sh", "pip install tqdm", "python a.py\nexit 9")
+    script = batch_script(BatchJob("train", SlurmSettings(), "abc", directory="src", steps=steps))
+    said = [line for line in script.splitlines() if line.startswith("# ")]
+    assert said[:2] == ["# src$ ./get.sh", "# src$ pip install tqdm"]
+    assert said[2].startswith("# src$ python a.py")
+    assert "\nexit 9" not in script, "a remark stays one"
+
+
 def test_what_is_not_asked_for_is_left_to_the_cluster() -> None:
     script = batch_script(BatchJob("train", SlurmSettings(), "abc"))
     for word in ("--account", "--time", "--nodes", "--gres", "module"):

@@ -33,12 +33,13 @@ def explain_line_ends(line: str, folder: Path) -> str:
 def explain_pip(told: str, job: str, package: str, version: str, on_cluster: bool) -> str:
     """Why pip failed, by the end of what it told; `package` is "" for a script's requirements."""
     if re.search(FULL, told):
-        return "The disk there is full. See what fills it: vmctl exec -- du -xh -d 2 ."
+        return "The disk there is full. See what fills it: vmctl exec 'du -xhd1 ~'"
     if re.search(UNREACHABLE, told):
         if on_cluster:
             return (
-                "The package index cannot be reached from the cluster's node. Take what is "
-                'installed there: modules = ["…"] in the target\'s table of vmctl.toml'
+                "The package index cannot be reached from the cluster's node. Bring the files to "
+                "the login node: vmctl exec 'python3 -m pip download -d ~/wheels NAME && "
+                "python3 -m pip config set global.find-links ~/wheels'"
             )
         return (
             "The package index cannot be reached from there. Try: vmctl exec -- python3 -m pip "

@@ -30,6 +30,7 @@ from vmctl.ssh import rpc
 from vmctl.workflows.runs.backend import MachineBackend
 
 if TYPE_CHECKING:
+    from vmctl.domain.settings.job_settings import JobSettings
     from vmctl.guest.protocol import StartRequest
 
 FIRST_LOOK_S = 1.0  # many jobs start at once: then nothing is said of waiting
@@ -51,13 +52,15 @@ def script_of(project: Project, job: str, flags: SlurmSettings | None = None) ->
     assert project.target is not None
     if is_own_script(project, job):
         return _own_text(project, job)
-    return _script(project, job, resources(project, job, flags))
+    slurm = resources(project, job, flags)
+    return _script(project, job, slurm, project.jobs.get(job))
 
 
-def _script(project: Project, job: str, slurm: SlurmSettings) -> str:
+def _script(project: Project, job: str, slurm: SlurmSettings, settings: JobSettings | None) -> str:
+    """`settings` are the job's; a service has none."""
     assert project.target is not None
     made = BatchJob(job, slurm, rpc.library_name(), project.target.workspace, _term_s(slurm))
-    if settings := project.jobs.get(job):  # a service is none
+    if settings is not None:
         *before, command = settings.steps
         steps = (*before, node_command(command, slurm))
         made = replace(made, directory=settings.directory, steps=steps)
@@ -88,8 +91,9 @@ class SlurmBackend(MachineBackend):
             request["slurm"] = {"script": script, "own": True, "name": name, "options": options}
         else:
             request["command"] = node_command(request["command"], wanted)
+            job = None if serves else self.project.jobs.get(request["job"])
             request["slurm"] = {
-                "script": _script(self.project, request["job"], wanted),
+                "script": _script(self.project, request["job"], wanted, job),
                 "own": False,
                 "nodes": wanted.nodes or 1,
                 "term_s": _term_s(wanted),

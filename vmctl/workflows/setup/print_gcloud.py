@@ -105,7 +105,7 @@ def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]
         job=job,
         line=f"{known.command} {command(*args)}" if args else known.command,
         directory=known.directory,
-        setup=known.setup,
+        setup=known.steps[:-1],
         passed_on=known.env,
     )
     return _make(project, "run", steps)

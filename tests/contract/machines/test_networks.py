@@ -1,4 +1,4 @@
-"""Two machines on one port, and the way out."""
+"""Machines on one port, the network between them, and the way out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import threading
 
 from tests.contract.machines.host import Bench, needs_sandbox
 from tests.harness.eventually import eventually
+from vmctl.emulator.machines import Internal
 
 
 @needs_sandbox
-def test_machines_that_start_at_once_serve_the_same_port(bench: Bench) -> None:
+def test_machines_that_start_at_once_serve_the_same_port_and_reach_each_other(bench: Bench) -> None:
     numbers = ["10", "11", "12"]
-    threads = [threading.Thread(target=bench.boot, args=(number,)) for number in numbers]
+    threads = [
+        threading.Thread(target=bench.boot, args=(n,), kwargs={"internal": inside(n)})
+        for n in numbers
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -38,6 +42,35 @@ def test_machines_that_start_at_once_serve_the_same_port(bench: Bench) -> None:
         for _, _, process in tunnels:
             process.terminate()
             process.wait()
+    # the network between them, by name; the third one is in another
+    bench.ssh("11", "tmux new -d 'python3 -m http.server -d w 5300'")
+    seen = eventually(lambda: reach(bench, "10", "vm-11"), "its neighbour is known by name")
+    assert seen == reach(bench, "10", "vm-11.zone.c.project.internal") == "vm-11"
+    assert not reach(bench, "12", "10.132.0.11")
+    assert bench.ssh("10", "hostname -f") == "vm-10.zone.c.project.internal"
+    banner = "import socket; print(socket.create_connection(('vm-11', 22)).recv(7).decode())"
+    assert bench.ssh("10", f"python3 -c {shlex.quote(banner)}") == "SSH-2.0"
+    bench.host.open_network("mine", False)
+    assert not reach(bench, "10", "vm-11")
+    bench.host.open_network("mine", True)
+    assert reach(bench, "10", "vm-11") == "vm-11"
+    bench.host.cut("11", True)
+    assert not reach(bench, "10", "vm-11")
+    bench.host.cut("11", False)
+    assert reach(bench, "10", "vm-11") == "vm-11"
+
+
+def inside(number: str) -> Internal:
+    network = "another" if number == "12" else "mine"
+    return Internal(network, f"10.132.0.{number}", f"vm-{number}.zone.c.project.internal", True)
+
+
+def reach(bench: Bench, number: str, host: str) -> str:
+    """What another machine's server on port 5300 says to one; "" if it is not reached."""
+    url = f"http://{host}:5300/name"
+    code = f"import urllib.request as u; print(u.urlopen('{url}', timeout=2).read())"
+    told = bench.try_ssh(number, f"python3 -c {shlex.quote(code)}").stdout
+    return told[2:].partition("\\n")[0] if told else ""
 
 
 def read_name(port: int) -> str:

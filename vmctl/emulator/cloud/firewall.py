@@ -1,4 +1,5 @@
-"""Evaluates the network's firewall rules: which machines can be reached at port 22.
+"""Evaluates the network's firewall rules: which machines can be reached at port 22, and whether
+those of a network reach each other.
 
 Rules count as on Compute Engine: the lowest priority number first, a deny before an allow, and
 what no rule allows is denied. Every connection is taken to come from the internet: a rule that
@@ -16,6 +17,8 @@ from ..store import Key, Record, Store
 from .machine_host import AsyncMachineHost
 
 PORT = 22
+INTERNAL = ipaddress.IPv4Network("10.128.0.0/9")  # the subnetworks of all regions
+ALL_PORTS = {"0-65535", "1-65535"}
 # Google's own: IAP's proxies and private networks; no public address is in them
 _NOT_THE_INTERNET = [
     ipaddress.ip_network(text)
@@ -54,6 +57,8 @@ class SshFirewall:
 
     async def apply_rules(self, project: str) -> None:
         """Apply changed firewall rules to the project's running machines."""
+        is_open = allows_internal(self._store, project)
+        await self._machines.open_network(network_name(project), is_open)
         for record in self._store.find("instances", project):
             if record.body["status"] == "RUNNING":
                 await self._machines.admit(record.body["id"], self.is_open(record))
@@ -64,11 +69,10 @@ def allows_ssh(store: Store, record: Record, source: ipaddress.IPv4Network | Non
 
     With `source`: from exactly these addresses."""
     project = record.key.project
-    if store.get(Key(project, "networks", urls.GLOBAL, "default")) is None:
-        return True  # the rules were never read: they are Google's defaults
+    if _has_defaults(store, project):
+        return True
     tags = set(record.body.get("tags", {}).get("items", ()))
-    rules = [rule.body for rule in store.find("firewalls", project) if _is_readable(rule)]
-    for rule in sorted(rules, key=lambda rule: (rule["priority"], "allowed" in rule)):
+    for rule in _in_order(store, project):
         if not _applies_to_ssh(rule, tags):
             continue
         ranges = rule.get("sourceRanges", ())
@@ -81,6 +85,40 @@ def allows_ssh(store: Store, record: Record, source: ipaddress.IPv4Network | Non
         if "allowed" in rule and any(map(_is_public, ranges)):
             return True
     return False
+
+
+def allows_internal(store: Store, project: str) -> bool:
+    """Whether the rules allow every TCP port among the network's own addresses.
+
+    Rules for some ports or some machines only are left out: a network is open inside or is not."""
+    if _has_defaults(store, project):
+        return True
+    for rule in _in_order(store, project):
+        protocols = rule.get("allowed") or rule.get("denied") or ()
+        whole = [p for p in protocols if p["IPProtocol"] in ("tcp", "6", "all")]
+        whole = [p for p in whole if set(p.get("ports") or ALL_PORTS) & ALL_PORTS]
+        concerned = rule["direction"] == "INGRESS" and not rule["disabled"]
+        if not concerned or rule.get("targetTags") or not whole:
+            continue
+        if any(_contains(text, INTERNAL) for text in rule.get("sourceRanges", ())):
+            return "allowed" in rule
+    return False
+
+
+def network_name(project: str) -> str:
+    """Return the name of a project's one VPC network, unique in the emulator."""
+    return f"{project}/default"
+
+
+def _has_defaults(store: Store, project: str) -> bool:
+    """Whether the rules are Google's defaults: nobody has read them yet."""
+    return store.get(Key(project, "networks", urls.GLOBAL, "default")) is None
+
+
+def _in_order(store: Store, project: str) -> list[Json]:
+    """Return the project's rules, the one that counts first at the beginning."""
+    rules = [rule.body for rule in store.find("firewalls", project) if _is_readable(rule)]
+    return sorted(rules, key=lambda rule: (rule["priority"], "allowed" in rule))
 
 
 def _is_readable(record: Record) -> bool:

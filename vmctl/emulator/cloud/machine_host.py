@@ -155,6 +155,10 @@ class AsyncMachineHost:
         """Let connections reach a machine's port 22, or drop them as a firewall does."""
         await self._map_errors(self._submit(self._host.admit, instance_id, admits))
 
+    async def open_network(self, name: str, is_open: bool) -> None:
+        """Let a VPC network's machines reach each other, or the internet only."""
+        await self._map_errors(self._submit(self._host.open_network, name, is_open))
+
     async def readdress(self, instance_id: str, address: str | None) -> Booted | None:
         """Let a machine listen at another address, any free one if None; None if it has ended."""
         return await self._map_errors(self._submit(self._host.readdress, instance_id, address))

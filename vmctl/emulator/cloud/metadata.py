@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import Json
 from ..http import urls
-from ..machines import DataDisk, MachineSpec, is_machine_address
+from ..machines import DataDisk, Internal, MachineSpec, is_machine_address
 from ..store import Key, Record, Store
 from .cloud import Cloud
+from .firewall import allows_internal, network_name
 
 PORT_ITEM = "vmctl-ssh-port"
 _NO_CONFIGURATION = ("fingerprint", "status", "resourceStatus")
@@ -35,12 +36,25 @@ def make_machine_spec(cloud: Cloud, record: Record) -> MachineSpec:
         gpu=urls.last(accelerator["acceleratorType"]) if accelerator else None,
         gpu_count=accelerator["acceleratorCount"] if accelerator else 0,
         disk_gb=int(boot["diskSizeGb"]),
+        internal=Internal(
+            network=network_name(record.key.project),
+            address=body["networkInterfaces"][0]["networkIP"],
+            full_name=full_name(record),
+            is_open=allows_internal(cloud.store, record.key.project),
+        ),
         data_disks=tuple(
             make_data_disk(cloud, disk, attached)
             for attached in body["disks"]
             if not attached["boot"] and (disk := find_disk(cloud.store, record, attached))
         ),
     )
+
+
+def full_name(record: Record) -> str:
+    """Return an instance's name in its network: its own host name, or Google's."""
+    zone, project = urls.last(record.key.scope), record.key.project
+    default = f"{record.key.name}.{zone}.c.{project}.internal"
+    return str(record.body.get("hostname", default))
 
 
 def find_disk(store: Store, instance: Record, attached: Json) -> Record | None:
@@ -135,7 +149,7 @@ def build_metadata_tree(store: Store, record: Record) -> Json:
                 for disk in body["disks"]
             ],
             "guest-attributes": guest,
-            "hostname": body.get("hostname", f"{record.key.name}.{zone}.c.{project}.internal"),
+            "hostname": full_name(record),
             "id": int(body["id"]),
             "image": record.private.get("image", ""),
             "licenses": [],

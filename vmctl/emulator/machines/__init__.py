@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .host import MachineHost, MetadataOnlyHost
-from .interface import Booted, DataDisk, GuestBackend, MachineError, MachineSpec
+from .interface import Booted, DataDisk, GuestBackend, Internal, MachineError, MachineSpec
 from .socket_relay import is_machine_address, random_address
 from .storage import COPYING, copy_disk, delete_disk
 
@@ -12,6 +12,7 @@ __all__ = [
     "Booted",
     "DataDisk",
     "GuestBackend",
+    "Internal",
     "MachineError",
     "MachineHost",
     "MachineSpec",

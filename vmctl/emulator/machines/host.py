@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from . import network, plain_process, sandbox
+from . import plain_process, sandbox
 from .bounds import Bounds, DiskWatch
 from .disks.serial_port import SerialPort
-from .forwards import Forwards
 from .images.image import ImageStore
-from .interface import Booted, DataDisk, GuestBackend, MachineError, MachineSpec
+from .interface import Booted, DataDisk, GuestBackend, Internal, MachineError, MachineSpec
 from .machine import HostedMachine
+from .network import hub, uplink
+from .network.forwards import Forwards
 from .socket_relay import SocketRelay, listen, machine_network, random_address
 from .spawner import Spawner
 from .storage import check_traversable, enclose, make_seed, measure_disk
@@ -52,12 +53,14 @@ class MachineHost:
         self._watch = DiskWatch(self._home / "machines", measure_disk)
         self._spawner = Spawner()
         self._relay = SocketRelay()
+        self._hub: hub.Hub | None = None  # as soon as there is a machine, where that can be
         self._describe()
         make_seed(self._home, sandboxed=self.mode == "sandbox")
         self._images = ImageStore(images, self._spawner, sandboxed=self.mode == "sandbox")
 
     def _describe(self) -> None:
         notes = []
+        self._has_hub = False
         if os.environ.get(PLAIN_VARIABLE, "") not in ("", "0"):
             abilities = sandbox.Abilities(f"{PLAIN_VARIABLE} is set", overlay=False)
         else:
@@ -70,8 +73,12 @@ class MachineHost:
                 raise MachineError(f"machines cannot run here: {reason}")
             notes.append(f"plain machines, because {abilities.refusal}: {plain_process.LIMITS}")
         else:
-            if (reason := network.find_obstacle()) is not None:
+            if (reason := uplink.find_obstacle()) is not None:
                 notes.append(f"machines have no outbound network, because {reason}")
+            reason = hub.find_obstacle()
+            self._has_hub = reason is None
+            if reason is not None:
+                notes.append(f"machines have no internal network, because {reason}")
             if not self._overlay:
                 notes.append("overlay mounts are refused here: images get a thin layer instead")
         self.note = "; ".join(notes)
@@ -100,6 +107,7 @@ class MachineHost:
                 self.forwards,
                 self.bounds,
                 self._watch,
+                self._open_hub() if spec.internal is not None else None,
                 self._ended,
             )
             self._machines[spec.instance_id] = machine
@@ -113,11 +121,50 @@ class MachineHost:
         with self._lock:
             machine.booted = True
             end_reason = machine.reason
+        self._introduce(spec.internal)
         if end_reason:  # a startup-script may power off before the boot is reported
             threading.Thread(
                 target=self._backend.exited, args=(spec.instance_id, end_reason), daemon=True
             ).start()
         return booted
+
+    def _open_hub(self) -> hub.Hub | None:
+        """The internal network, made for the first machine; None if this computer refuses it."""
+        if self._hub is not None and not self._hub.is_alive:
+            self._hub.close()
+            self._hub = None
+        if self._hub is None and self._has_hub:
+            try:
+                self._hub = hub.Hub(self._spawner)
+            except MachineError as error:
+                self._has_hub = False
+                said = f"machines have no internal network, because {error}"
+                self.note = f"{self.note}; {said}" if self.note else said
+        return self._hub
+
+    def _introduce(self, joined: Internal | None) -> None:
+        """Tells the machines of a network each other's names."""
+        if joined is None or self._hub is None:
+            return
+        with self._lock:
+            there = [
+                (machine, internal)
+                for machine in self._machines.values()
+                if (internal := machine.spec.internal) and internal.network == joined.network
+            ]
+        names = [[at.address, at.full_name, machine.spec.name] for machine, at in there]
+        for machine, _ in there:
+            machine.send_order("names", names=names)
+
+    def open_network(self, name: str, is_open: bool) -> None:
+        """Lets a network's machines reach each other, or the internet only, from now on."""
+        if self._hub is not None:
+            self._hub.open(name, is_open)
+
+    def cut(self, instance_id: str, is_cut: bool) -> None:
+        """Cuts a machine's cable to the internal network, or mends it."""
+        if self._hub is not None:
+            self._hub.cut(instance_id, is_cut)
 
     def shutdown(self, instance_id: str, grace_s: float) -> None:
         """Presses the power button, cuts the power after grace_s; no exited() follows.
@@ -221,6 +268,8 @@ class MachineHost:
         self._close_parts()
 
     def _close_parts(self) -> None:
+        if self._hub is not None:
+            self._hub.close()
         self._spawner.close()
         self._relay.close()
         self.forwards.close()
@@ -306,6 +355,9 @@ class MetadataOnlyHost:
 
     def resize(self, instance_id: str, name: str | None, size_gb: int) -> None:
         """Nobody fills it."""
+
+    def open_network(self, name: str, is_open: bool) -> None:
+        """Nobody is in it."""
 
     def serial_output(self, instance_id: str) -> tuple[int, bytes]:
         """Nothing was written."""

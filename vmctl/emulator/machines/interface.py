@@ -26,6 +26,16 @@ class DataDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class Internal:
+    """A machine's place in a VPC network."""
+
+    network: str  # machines of the same one reach each other
+    address: str
+    full_name: str  # by which they know it, besides its name
+    is_open: bool  # whether the network's firewall lets them
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """One boot of one instance: its names, its disk and image, its hardware."""
 
@@ -41,6 +51,7 @@ class MachineSpec:
     static: bool = False  # whether it must have the address nat_ip
     admits: bool = True  # whether its port 22 can be reached from the start
     data_disks: tuple[DataDisk, ...] = ()
+    internal: Internal | None = None
     trouble: dict[str, object] = field(default_factory=dict)  # the faults that this boot simulates
 
 

@@ -20,9 +20,10 @@ from . import plain_process, process_tree, sandbox
 from .bounds import Bounds, Disk, DiskWatch
 from .disks.data_disks import DataDisks, make_mount_folder
 from .disks.serial_port import SerialPort
-from .forwards import Forwards
 from .interface import Booted, GuestBackend, MachineError, MachineSpec
-from .network import Uplink, find_resolver
+from .network.forwards import Forwards
+from .network.hub import Hub
+from .network.uplink import Uplink, find_resolver
 from .socket_relay import Listener, SocketRelay
 from .spawner import Spawner
 from .storage import provision
@@ -51,6 +52,7 @@ class HostedMachine:
         forwards: Forwards,
         bounds: Bounds,
         watch: DiskWatch,
+        hub: Hub | None,
         on_end: Callable[[HostedMachine, str], bool],
     ) -> None:
         self.spec = spec
@@ -61,6 +63,7 @@ class HostedMachine:
         self._relay = relay
         self._forwards = forwards
         self._bounds, self._watch = bounds, watch
+        self._hub = hub
         self._on_end = on_end
         self._alive = threading.Event()
         self._ready = threading.Event()
@@ -112,6 +115,8 @@ class HostedMachine:
         self._alive.wait(READY_S)
         if not self._plain and find_resolver() is not None and not self.ended.is_set():
             self._attach(spawner)
+        if not self.ended.is_set():
+            self._connect()
         if not self._plain and self._process is not None and not self.ended.is_set():
             self._forwards.attach(spec.instance_id, self._process.pid)
         self.send_order("online")
@@ -128,9 +133,12 @@ class HostedMachine:
         serial_read, serial_write = os.pipe()
         try:
             self._plain = mode == "plain"
+            spec = self.spec
             launch = sandbox.Launch(
-                self.spec.disk, seed, self.spec.name, image,
+                spec.disk, seed, spec.name, image,
                 self._control_inside.fileno(), self._accepted_inside.fileno(), self._bounds.memory,
+                self._hub.pid if self._hub is not None else None,
+                spec.internal.address if spec.internal is not None else None,
             )  # fmt: skip
             ends = serial_write, self._control_inside, self._accepted_inside
             bind = partial(self._bounds.join, self.spec.instance_id)
@@ -164,6 +172,17 @@ class HostedMachine:
         if self.ended.is_set() and self._uplink is not None:
             self._uplink.close()  # it ended while this was starting
 
+    def _connect(self) -> None:
+        """Gives the machine its internal network; without one it runs on and logs that."""
+        if self._hub is None:
+            return
+        assert self._process is not None and self.spec.internal is not None
+        try:
+            self._hub.connect(self.spec.instance_id, self._process.pid, self.spec.internal)
+        except MachineError as error:
+            if not self.ended.is_set():
+                self.serial.write(f"vmctl emulator: {error}\n".encode())
+
     def _on_serial(self, data: bytes) -> None:
         if data:
             self.serial.write(data)
@@ -195,9 +214,17 @@ class HostedMachine:
                 "thin": not overlay,
                 "slurm": spec.image == "slurm",
                 "trouble": spec.trouble,
+                "own_name": self._own_name(),
                 **own,
             },
         }
+
+    def _own_name(self) -> list[str]:
+        """The line of /etc/hosts about the machine itself: its address, and its names."""
+        spec = self.spec
+        if self._hub is None or spec.internal is None:
+            return ["127.0.1.1", spec.hostname, spec.name]
+        return [spec.internal.address, spec.internal.full_name, spec.name]
 
     # -- running -------------------------------------------------------------------------------
 
@@ -342,6 +369,8 @@ class HostedMachine:
         self._watch.remove(self.spec.instance_id)
         self.data_disks.close()
         self._bounds.leave(self.spec.instance_id)
+        if self._hub is not None:
+            self._hub.disconnect(self.spec.instance_id)
         if self._uplink is not None:
             self._uplink.close()
         for end in (self._control, self._control_inside, self._accepted, self._accepted_inside):

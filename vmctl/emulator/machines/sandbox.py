@@ -65,6 +65,8 @@ class Launch:
     control_fd: int
     accepted_fd: int
     memory: int  # bytes that the machine may take; its /tmp is in there
+    hub: int | None = None  # the process whose user namespace is around the machine's, if any
+    address: str | None = None  # where its neighbours reach its sshd
 
     @property
     def data_disks(self) -> Path:
@@ -112,10 +114,15 @@ def list_own_networks(table: str) -> list[str]:
     return sorted(found)
 
 
-def lock_folders(folders: Iterable[Path]) -> list[str]:
+def lock_folders(folders: Iterable[Path], hub: int | None = None) -> list[str]:
     """Return the start of an argv whose namespaces make these folders read-only, and have a new
-    network; namespaces made inside have no rights over either."""
+    network; namespaces made inside have no rights over either.
+
+    They belong to the user namespace of the process `hub`, or to one of their own."""
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--"]
+    if hub is not None:
+        argv = ["nsenter", f"--target={hub}", "--user", "--preserve-credentials", "--"]
+        argv += ["unshare", "--mount", "--net", "--"]
     argv += ["/bin/sh", "-c", LOCK, "sh"]
     for folder in folders:
         argv += [read_only_flags(folder), str(folder)]
@@ -158,7 +165,8 @@ def build_command(launch: Launch, info_fd: int) -> list[str]:
     disk = launch.disk
     shared = [f for f in (launch.seed, launch.image, launch.data_disks) if f is not None]
     closed = list_own_networks(FIB_TRIE.read_text())
-    argv = [*lock_folders(shared), *network_command(launch.seed, "prepare", *closed), "--"]
+    argv = [*lock_folders(shared, launch.hub)]
+    argv += [*network_command(launch.seed, "prepare", launch.address or "", *closed), "--"]
     argv += [*base_arguments(), "--hostname", launch.hostname]
     argv += ["--info-fd", str(info_fd)]
     argv += ["--bind", str(disk / "fs"), "/", "--ro-bind", "/usr", "/usr"]

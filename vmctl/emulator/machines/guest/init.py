@@ -22,7 +22,7 @@ from .channel import Channel, NoReply
 from .driver import Driver
 from .hostkeys import HostKeys
 from .metadata import Watch, serve
-from .processes import Job, Processes, stop_all
+from .processes import Processes, stop_all
 from .scripts import Scripts
 
 TYPE_CHECKING = False  # typing is not imported: every boot of a machine pays for it
@@ -44,10 +44,12 @@ class GuestInit:
         accepted: socket.socket,
         plain: bool,
         listening: socket.socket | None = None,
+        neighbours: socket.socket | None = None,
     ) -> None:
         self.plain = plain
         self.accepted = accepted
         self.listening = listening  # for the metadata server
+        self.neighbours = neighbours  # port 22 of the internal network
         self.processes = Processes()
         self.watch = Watch()
         self.orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -104,6 +106,8 @@ class GuestInit:
         if self.spec["slurm"]:
             slurm.start(self.processes, self.spec["name"], uid, say)
         threading.Thread(target=self._accept_connections, name="sshd", daemon=True).start()
+        if self.neighbours is not None:
+            threading.Thread(target=self._accept_neighbours, name="inside", daemon=True).start()
         self.channel.notify("ready")
         say("vmctl emulator: sshd answers")
         if not self.agent_lives:
@@ -187,8 +191,6 @@ class GuestInit:
 
     def _accept_connections(self) -> None:
         """Starts one `sshd -i` per accepted connection that the host passes in."""
-        sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin") or "/usr/sbin/sshd"
-        argv = [sshd, "-i", "-f", str(self.sshd_config), "-E", str(self.sshd_log)]
         while True:
             try:
                 _, descriptors, _, _ = socket.recv_fds(self.accepted, 1, 4)
@@ -198,17 +200,26 @@ class GuestInit:
                 return
             for descriptor in descriptors:
                 with socket.socket(fileno=descriptor) as connection:
-                    if self.shut.is_set():
-                        continue
-                    try:
-                        self._admit(argv, connection)
-                    except OSError as error:
-                        say(f"sshd: cannot start: {error}")
+                    self._admit(connection)
 
-    def _admit(self, argv: list[str], connection: socket.socket) -> Job:
-        return self.processes.spawn(
-            argv, stdin=connection.fileno(), stdout=connection.fileno(), cwd=str(self.root),
-        )  # fmt: skip
+    def _accept_neighbours(self) -> None:
+        """The same for each connection that comes over the internal network."""
+        assert self.neighbours is not None
+        while True:
+            with self.neighbours.accept()[0] as connection:
+                self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin") or "/usr/sbin/sshd"
+        argv = [sshd, "-i", "-f", str(self.sshd_config), "-E", str(self.sshd_log)]
+        if self.shut.is_set():
+            return
+        try:
+            self.processes.spawn(
+                argv, stdin=connection.fileno(), stdout=connection.fileno(), cwd=str(self.root),
+            )  # fmt: skip
+        except OSError as error:
+            say(f"sshd: cannot start: {error}")
 
     def _fetch(self) -> dict[str, Any]:
         tree = self.channel.call("metadata")
@@ -261,6 +272,8 @@ class GuestInit:
             self.driver.arrive()
         elif order["op"] == "unlock":
             self.driver.unlock()
+        elif order["op"] == "names":
+            accounts.replace(self.root / "etc/hosts", system.hosts(order["names"]), 0o644)
         elif order["op"] == "power":
             self.go_down("power", float(order["grace_s"]))
 
@@ -309,14 +322,13 @@ def adopt_descendants() -> None:
 
 def main(argv: list[str]) -> None:
     """argv: descriptors of the control socket and of the one that brings accepted connections, then
-    `plain`, or `sandbox` and the descriptor of the metadata server's socket."""
+    `plain`, or `sandbox` and those of the metadata server's socket and of sshd's."""
     control = socket.socket(fileno=int(argv[0]))
     accepted = socket.socket(fileno=int(argv[1]))
-    listening = socket.socket(fileno=int(argv[3])) if len(argv) > 3 else None
-    for connection in (control, accepted, listening):
-        if connection is not None:
-            connection.set_inheritable(False)
-    machine = GuestInit(control, accepted, argv[2] == "plain", listening)
+    listening = [socket.socket(fileno=int(descriptor)) for descriptor in argv[3:]]
+    for connection in (control, accepted, *listening):
+        connection.set_inheritable(False)
+    machine = GuestInit(control, accepted, argv[2] == "plain", *listening)
     os.umask(0o022)
     if machine.plain:
         adopt_descendants()

@@ -15,6 +15,7 @@ import sys
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP = 1
+SSH_PORT, IP_FREEBIND = 22, 15
 METADATA_ADDRESS = "169.254.169.254"
 COMPUTER_ADDRESS = "10.0.2.2"  # where forwarded ports of the computer answer
 RTM_NEWROUTE, NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE, RTA_DST = 24, 1, 4, 0x400, 1
@@ -53,25 +54,31 @@ def prohibit(networks: list[str]) -> None:
                 raise OSError(-error, f"{os.strerror(-error)}: no route {network}")
 
 
-def metadata_socket() -> socket.socket:
-    """Return the metadata server's socket: the machine may not bind port 80 itself."""
+def listen(address: str, port: int) -> socket.socket:
+    """Return a socket that a machine is given: it may not bind a low port itself."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind((METADATA_ADDRESS, 80))
+    server.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)  # a cable may come later
+    server.bind((address, port))
     server.listen(128)
     return server
 
 
 def prepare(argv: list[str]) -> None:
-    """argv: networks to close, `--`, and the sandbox's command line, which this process becomes.
+    """argv: the machine's address in the internal network or "", networks to close, `--`, and the
+    sandbox's command line, which this process becomes.
 
-    The metadata server's socket stays open in it; its number is added at the end."""
+    The sockets of its metadata server and of its own sshd, for neighbours, stay open in it; their
+    numbers are added at the end."""
     end = argv.index("--")
     bring_up_loopback()
-    prohibit(argv[:end])
-    listening = metadata_socket().detach()
-    os.set_inheritable(listening, True)
-    command = [*argv[end + 1 :], str(listening)]
+    prohibit(argv[1:end])
+    listening = [listen(METADATA_ADDRESS, 80).detach()]
+    if argv[0]:
+        listening.append(listen(argv[0], SSH_PORT).detach())
+    for descriptor in listening:
+        os.set_inheritable(descriptor, True)
+    command = [*argv[end + 1 :], *map(str, listening)]
     os.execvp(command[0], command)
 
 
@@ -79,11 +86,7 @@ def open_ports(argv: list[str]) -> None:
     """argv: a descriptor, then ports: listen there at COMPUTER_ADDRESS and pass the sockets on."""
     listening = []
     for port in argv[1:]:
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((COMPUTER_ADDRESS, int(port)))
-        server.listen(128)
-        listening.append(server)
+        listening.append(listen(COMPUTER_ADDRESS, int(port)))
     with socket.socket(fileno=int(argv[0])) as answer:
         socket.send_fds(answer, [b"f"], [server.fileno() for server in listening])
 

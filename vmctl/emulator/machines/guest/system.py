@@ -90,15 +90,20 @@ def install_certificates(seed: Path, local: Path) -> None:
             shutil.copy2(source, local / source.name)
 
 
+def hosts(names: list[list[str]]) -> str:
+    """The text of /etc/hosts: each of `names` is an address and its names."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback",
+             "169.254.169.254 metadata.google.internal metadata"]  # fmt: skip
+    return "".join(f"{line}\n" for line in [*lines, *map(" ".join, names)])
+
+
 def write_own_files(root: Path, spec: dict[str, Any], dns: str | None) -> None:
     """Writes names, hosts, shells and accounts; the user's edits stay, except in what boot sets."""
     etc = root / "etc"
-    name, hostname = spec["name"], spec["hostname"]
+    name = spec["name"]
     always = {
         "hostname": f"{name}\n",
-        "hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-        f"127.0.1.1 {hostname} {name}\n"
-        "169.254.169.254 metadata.google.internal metadata\n",
+        "hosts": hosts([spec["own_name"]]),
         "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
         "networks: files\nprotocols: files\nservices: files\n",
         "motd": f"\n{name} is simulated by vmctl's emulator: a sandbox on your own computer.\n\n",

@@ -8,8 +8,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from .sandbox import find_program
-from .spawner import Spawner
+from ..sandbox import find_program
+from ..spawner import Spawner
 
 # Not 10.0.2.0/24: the forwarded ports of this computer are at 10.0.2.2.
 NETWORK = "10.213.98.0/24"

@@ -14,8 +14,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from .interface import MachineError
-from .sandbox import network_command
+from ..interface import MachineError
+from ..sandbox import network_command
 
 ADDRESS = "10.0.2.2"
 VARIABLE = "VMCTL_EMULATOR_FORWARD"  # the first ports, separated by commas

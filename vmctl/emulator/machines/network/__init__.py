@@ -1,0 +1,1 @@
+"""How machines reach the internet, each other, and ports of this computer."""

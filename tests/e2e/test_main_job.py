@@ -224,6 +224,8 @@ def test_the_same_lines_on_a_server_and_on_a_cluster(
     line = "vmctl push && vmctl run colorize"
     told = there.typed(line, repository, LANDSCAPES_URL=photos)
     assert "PSNR" in told
+    assert ", torch 2." in there.typed("vmctl run hello -- --name Ada", repository)
+    assert "Hello, Ada!" in there.typed("vmctl run hello_package -- --name Ada", repository)
     with opened(there, "tensorboard", repository) as url:
         browser.get(f"{url}?timeseries#timeseries")
         shown = partial(shows, browser, "training loss", "validation PSNR")

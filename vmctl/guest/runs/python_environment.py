@@ -61,18 +61,10 @@ class PythonEnvironment:
     def prepare(self, environment: dict[str, str], log: Path) -> int:
         """Make it unless it is there, and let the variables lead to it; pip's exit code."""
         python = shutil.which("python", path=environment["PATH"]) or "python3"
-        answer = subprocess.run(
-            [python, "-Ic", PROBE],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        if answer.returncode != 0:
-            self.say(f"{python} does not run: {answer.stderr.decode(errors='replace')[-300:]}")
+        found = _look_at(python, environment)
+        if found is None:
+            self.say(f"{python} does not run")
             return 1
-        found: tuple[str, str, list[str]] = json.loads(answer.stdout)
         files = self._package_files()
         place = self.folder / self._digest(found, files)
         what = f"the package {self.package}" if self.package else " ".join(self.requirements)
@@ -96,7 +88,7 @@ class PythonEnvironment:
 
     def _make(
         self,
-        found: tuple[str, str, list[str]],
+        found: list[Any],
         place: Path,
         files: list[str],
         environment: dict[str, str],
@@ -110,7 +102,7 @@ class PythonEnvironment:
             self.say(f"{interpreter} cannot make a virtual environment (see the lines above)")
             return code
         for packages in place.glob("lib/python*/site-packages"):
-            lines = [f"import site; site.addsitedir({path!r})\n" for path in own]
+            lines = [f"import site; site.addsitedir({path!a})\n" for path in own]
             (packages / "_vmctl_machine.pth").write_text("".join(lines))
         python = str(place / "bin/python")
         has_pip = subprocess.run([python, "-c", HAS_PIP], cwd="/", env=environment, check=False)
@@ -157,7 +149,7 @@ class PythonEnvironment:
             shutil.copy2(self.tree.in_tree(path), source / path)
         return source / self.package
 
-    def _digest(self, found: tuple[str, str, list[str]], files: list[str]) -> str:
+    def _digest(self, found: list[Any], files: list[str]) -> str:
         digest = hashlib.sha256()
         identity = [*found, str(Path(found[0]).resolve()), sorted(self.requirements), self.package]
         digest.update(json.dumps(identity).encode())
@@ -172,6 +164,23 @@ class PythonEnvironment:
         made.sort(key=lambda path: _age(path / MARKER), reverse=True)
         for path in made[KEPT:]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _look_at(python: str, environment: dict[str, str]) -> list[Any] | None:
+    """An interpreter's path, version, and the folders of its packages if it is an environment's."""
+    try:
+        answer = subprocess.run(
+            [python, "-Ic", PROBE],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=True,
+        )
+        found: list[Any] = json.loads(answer.stdout.splitlines()[-1])
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+    return found
 
 
 def _age(marker: Path) -> float:

@@ -127,7 +127,7 @@ def agree_on_target(project: Project, target: TargetSettings, agree: Agree) -> N
 def values_for(project: Project, job: JobSettings, agree: Agree | None) -> Story[dict[str, str]]:
     """The variables of this shell that a job gets, which are named before they go anywhere.
 
-    What looks like a secret is asked about once for what the job is: its command, set-up, folder
+    What looks like a secret is asked about once for what the job is: its lines, packages, folder
     and names. Raises InvalidInput where that is not wanted, or nobody is there to say so.
     """
     values = {name: os.environ[name] for name in job.env if name in os.environ}

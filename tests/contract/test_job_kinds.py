@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.eventually import eventually
 from tests.harness.wheels import make_wheel, package_files, pip_settings
-from tests.harness.wire import World, play, write
+from tests.harness.wire import World, play, processes_with, write
 from vmctl.domain.errors import InvalidInput, NotFound
 from vmctl.domain.events import Event, Output
 from vmctl.domain.runs.run import RunResult
@@ -36,7 +37,7 @@ class Jobs:
         write(self.world.root, files)
         play(push(self.world.project))
 
-    def run(self, table: dict[str, object], *args: str) -> RunResult:
+    def run(self, table: dict[str, object], *args: str, detach: bool = False) -> RunResult:
         seen: list[bytes] = []
 
         def collect(event: Event) -> None:
@@ -45,7 +46,7 @@ class Jobs:
 
         made: dict[str, JobSettings] = parse_jobs({"hello": table}, "vmctl.toml")
         project = dataclasses.replace(self.world.project, jobs=made)
-        found: RunResult = play(jobs.run(project, "hello", args), collect)
+        found: RunResult = play(jobs.run(project, "hello", args, detach), collect)
         self.log = b"".join(seen).decode()
         return found
 
@@ -92,6 +93,21 @@ def test_a_package_is_installed_as_it_was_pushed(made: Jobs) -> None:
     assert sorted(path.name for path in package.iterdir()) == [
         "backend.py", "hello_world", "pyproject.toml",
     ]  # fmt: skip
+
+
+def test_a_cancelled_installation_ends_and_is_made_anew(made: Jobs) -> None:
+    files = package_files("hello_world", "print('through')")
+    mark = made.world.sshd.home / "building"
+    waits = f"import time\nopen({str(mark)!r}, 'w').close()\ntime.sleep(600)\n"
+    slow = {**files, "backend.py": waits}
+    made.push({f"hello_package/{name}": text for name, text in slow.items()})
+    made.run(PACKAGE, detach=True)
+    eventually(mark.exists, "pip builds the package")
+    assert play(jobs.cancel(made.world.project, "hello")).state == "cancelled"
+    assert not processes_with(bytes(made.environments()[0]))
+    made.push({"hello_package/backend.py": files["backend.py"]})
+    assert made.run(PACKAGE).code == 0
+    assert made.log.endswith("through\n")
 
 
 def test_what_cannot_be_installed_is_said_in_words(made: Jobs) -> None:

@@ -53,6 +53,8 @@ class NoMachines:
 
     async def admit(self, instance_id: str, admits: bool) -> None: ...
 
+    async def open_network(self, name: str, is_open: bool) -> None: ...
+
     async def readdress(self, instance_id: str, address: str | None) -> Booted:
         return Booted(address or "127.0.1.2", 22)
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:  # most jobs say nothing of a cluster
 
 KINDS = ("command", "script", "package")
 _KEYS = {*KINDS, "requirements", "module", "directory", "setup", "env", "outputs", "slurm"}
-# PEP 508 without URLs: a name, extras, versions, a marker
+# PEP 508 without URLs: a name, extras, versions, a marker. Compiled where a job has such a thing.
 _VERSION = r"(?:===|~=|[<>=!]=|[<>])\s*[A-Za-z0-9.*+!_-]+"
-_REQUIREMENT = re.compile(
+_REQUIREMENT = (
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\s*(?:\[[A-Za-z0-9._,\s-]*\])?\s*"
     rf"(?:\(?{_VERSION}(?:\s*,\s*{_VERSION})*\)?)?\s*(?:;[^;#]+)?"
 )
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
 class JobSettings(NamedTuple):
@@ -150,7 +150,7 @@ def _parse_requirements(value: object, key: str, file: str) -> tuple[str, ...]:
     """What pip takes for the name of a package with its versions: no option, URL or path."""
     listed = tuple(dict.fromkeys(item.strip() for item in check_texts(value, key, file)))
     for item in listed:
-        if not _REQUIREMENT.fullmatch(item):
+        if not re.fullmatch(_REQUIREMENT, item):
             raise InvalidInput(
                 f"{item[:80]!r} in {key} in {file} is not the name of a package with its versions.",
                 hint='Such as: requirements = ["asciimatics>=1.15"]. Options, URLs and files of '
@@ -161,9 +161,9 @@ def _parse_requirements(value: object, key: str, file: str) -> tuple[str, ...]:
 
 def _parse_module(value: object, key: str, file: str) -> str:
     text = check_type(value, str, key, file)
-    if not _MODULE.fullmatch(text) or any(map(keyword.iskeyword, text.split("."))):
+    if not re.fullmatch(_MODULE, text) or any(map(keyword.iskeyword, text.split("."))):
         like = text.strip("./").removesuffix(".py").replace("/", ".")
-        meant = like if _MODULE.fullmatch(like) else "hello_world.main"
+        meant = like if re.fullmatch(_MODULE, like) else "hello_world.main"
         raise InvalidInput(
             f"'{key}' in {file} is not the name of a module: '{text[:80]}'.",
             hint=f'Such as: module = "{meant}"',

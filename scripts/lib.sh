@@ -133,7 +133,7 @@ need_workload_python() {
 # .venv-clients: clients of Compute Engine that others wrote, for tests/clients, and pytest. Which
 # versions is said here and nowhere else. Of Ansible's collections only Google's is unpacked.
 need_clients_venv() {
-  local python=(google-cloud-compute==1.57.0 apache-libcloud==3.9.1 ansible-core==2.19.14)
+  local python=(google-cloud-compute==1.57.0 google-cloud-storage==3.17.1 apache-libcloud==3.9.1 ansible-core==2.19.14)
   local collections=ansible==12.3.0 node=@google-cloud/compute@7.8.0
   local want log wheels pip=".venv-clients/bin/python -m pip --disable-pip-version-check"
   want="${python[*]} $collections $node $(cksum pyproject.toml) $root"

@@ -25,6 +25,7 @@ from vmctl.emulator.http.dispatch import Dispatcher
 from vmctl.emulator.machines import Booted
 from vmctl.emulator.machines.disks.serial_port import SerialPort
 from vmctl.emulator.resources import handlers
+from vmctl.emulator.storage.objects import Storage
 from vmctl.emulator.store import Store
 
 ZONE, REGION, PROJECT = "europe-west1-b", "europe-west1", "p1"
@@ -100,14 +101,13 @@ class Api:
             machines=machines,
             firewall=SshFirewall(self.store, machines),
             billing=Billing(folder / "books.jsonl", clock),
+            storage=Storage(folder, clock),
         )
         billing = self.cloud.billing
         self.store.watch = lambda record, deleted: billing.update(record, deleted=deleted)
         self.lifecycle = Lifecycle(self.cloud)
         self.discovery = Discovery.load()
-        self.dispatcher = Dispatcher(
-            self.cloud, self.lifecycle, self.discovery, handlers(), check_replies=True
-        )
+        self.dispatcher = Dispatcher(self.cloud, self.lifecycle, handlers(), check_replies=True)
 
     def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(work)

@@ -64,6 +64,7 @@ class EmulatorProcess:
         """gcloud's own settings, as environment variables, with which it speaks to this one."""
         return {
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": self.endpoint,
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"https://{ADDRESS}:{self.port}/storage/v1/",
             "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(self.certificate),
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false",
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(self.token_file),

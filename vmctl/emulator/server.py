@@ -104,9 +104,10 @@ async def serve(options: Options) -> None:
         loop.add_signal_handler(number, stopping.set)
     status_file = options.home / STATUS_FILE
     credentials = Credentials.ensure(options.home / "state")
-    async with _cloud(options) as (cloud, lifecycle, discovery):
+    async with _cloud(options) as (cloud, lifecycle):
         from .cloud.cloud import DEFAULT_PROJECT
         from .http.app import make_application
+        from .http.discovery import Discovery
 
         about: Json = {
             "pid": os.getpid(),
@@ -120,11 +121,11 @@ async def serve(options: Options) -> None:
             "bounds": cloud.machines.bounds,
             "clock": cloud.clock.kind,
             "home": str(options.home),
-            "api_revision": discovery.revision,
+            "api_revision": Discovery.load().revision,
             "started": stamp(cloud.clock.now()),
         }
         secret = credentials.read_secret()
-        app = make_application(cloud, lifecycle, discovery, stopping.set, about, port, secret)
+        app = make_application(cloud, lifecycle, stopping.set, about, port, secret)
         server = _make_server(app, credentials)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
@@ -157,7 +158,7 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
     from .cloud.operations import Operations
     from .cloud.quotas import Quotas
     from .faults.faults import Faults
-    from .http.discovery import Discovery
+    from .storage.objects import Storage
     from .store import Store
 
     clock_file = options.home / "state" / "clock.json"
@@ -182,16 +183,18 @@ async def _cloud(options: Options) -> AsyncIterator[Any]:
         machines=machines,
         firewall=SshFirewall(store, machines),
         billing=billing,
+        storage=Storage(options.home, clock),
     )
     lifecycle = Lifecycle(cloud)
     machines.backend.target = lifecycle
     try:
-        yield cloud, lifecycle, Discovery.load()
+        yield cloud, lifecycle
     finally:
         await lifecycle.close()
         await cloud.operations.close()
         running = [r.body["id"] for r in store.find("instances") if r.body["status"] == "RUNNING"]
         await machines.close(running)
+        cloud.storage.close()
         write_json(clock_file, {"now": stamp(clock.now())})
 
 

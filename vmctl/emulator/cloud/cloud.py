@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..clock import Clock
 from ..faults.breakpoints import Breakpoints
 from ..faults.faults import Faults
+from ..storage.objects import Storage
 from ..store import Store
 from .billing import Billing
 from .catalog import Catalog
@@ -31,4 +32,5 @@ class Cloud:
     machines: AsyncMachineHost
     firewall: SshFirewall
     billing: Billing
+    storage: Storage
     breakpoints: Breakpoints = field(default_factory=Breakpoints)

@@ -23,12 +23,12 @@ from ..cloud.cloud import Cloud
 from ..cloud.lifecycle import Lifecycle
 from ..errors import ApiError, Json
 from ..resources import handlers
+from ..storage import media
 from . import batch, iap
-from .discovery import Discovery
 from .dispatch import BODY_LIMIT, Dispatcher, Reply, parse_object
 
 CHECK_VARIABLE = "VMCTL_EMULATOR_CHECK_REPLIES"  # set by tests: replies keep to Google's schemas
-BATCH_PATHS = ("/batch/compute/v1", "/batch")
+BATCH_PATHS = ("/batch/compute/v1", "/batch/storage/v1", "/batch")
 NO_SECRET = (
     "The emulator requires its secret as a bearer token. "
     'For gcloud and others: eval "$(vmctl emulator env)"'
@@ -41,7 +41,6 @@ log = logging.getLogger("vmctl.emulator")
 def make_application(
     cloud: Cloud,
     lifecycle: Lifecycle,
-    discovery: Discovery,
     stop: Callable[[], None],
     about: Json,
     port: int,
@@ -49,14 +48,18 @@ def make_application(
 ) -> Application:
     """Return the ASGI application: the API, its batch endpoint, the admin route and the proxy."""
     checked = bool(os.environ.get(CHECK_VARIABLE))
-    dispatcher = Dispatcher(cloud, lifecycle, discovery, handlers(), check_replies=checked)
+    dispatcher = Dispatcher(cloud, lifecycle, handlers(), check_replies=checked)
     operator = admin.Admin(cloud, lifecycle, stop, about)
+    cloud.storage.url = f"https://127.0.0.1:{port}"
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     async def answer(request: Request) -> Response | None:
         check_caller(request, hosts)
-        raw = await _body(request)
         path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+        response = await media.answer(request, cloud, path)
+        if response is not None:
+            return response
+        raw = await _body(request)
         if path.startswith(admin.PREFIX):
             body = await operator.answer(request.method, path, parse_object(raw))
             return JSONResponse(body)
@@ -138,6 +141,8 @@ async def _body(request: Request) -> bytes:
 
 
 def _json(reply: Reply) -> Response:
+    if reply.status in (204, 304):
+        return Response(status_code=reply.status)  # neither has a body
     content = json.dumps(reply.body, separators=(",", ":"))
     return Response(
         content, reply.status, headers={"Content-Type": "application/json; charset=UTF-8"}

@@ -1,6 +1,6 @@
-"""Google's discovery document, compiled: routes by method id, schemas for requests and replies.
+"""Google's discovery documents, compiled: routes by method id, schemas for requests and replies.
 
-The document is the one inside google-api-python-client. Nothing here knows about instances or
+The documents are those inside google-api-python-client. Nothing here knows about instances or
 disks: what a path means and what a body may hold is read from the document alone.
 """
 
@@ -21,6 +21,7 @@ from ..errors import ApiError, Json, invalid_field, unparsable
 
 SOUND_KEPT = 4096  # replies
 NAME_LIMIT = 200  # characters of a parameter in a path: it becomes a file's name
+OBJECT_LIMIT = 1024  # of an object's name
 # How Google's documents call integers, and the least and the greatest of each
 INTEGERS = {
     "int32": (-(2**31), 2**31 - 1),
@@ -62,21 +63,21 @@ class Match:
 
     @property
     def url_path(self) -> str:
-        """The path below `/compute/v1/`, no longer escaped."""
+        """The path below the API's own, such as `/compute/v1/`, no longer escaped."""
         return "/".join(self.path.get(part[1:-1], part) for part in self.method.segments)
 
 
-def document_path() -> Path:
-    """Return the discovery document's file without importing the client library."""
+def document_path(api: str = "compute.v1") -> Path:
+    """Return a discovery document's file without importing the client library."""
     spec = importlib.util.find_spec("googleapiclient")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("google-api-python-client is not installed")
     folder = Path(next(iter(spec.submodule_search_locations)))
-    return folder / "discovery_cache" / "documents" / "compute.v1.json"
+    return folder / "discovery_cache" / "documents" / f"{api}.json"
 
 
 class Discovery:
-    """The Compute Engine v1 API as data."""
+    """One of Google's APIs as data."""
 
     def __init__(self, document: Json) -> None:
         self.revision: str = document["revision"]
@@ -93,12 +94,12 @@ class Discovery:
 
     @classmethod
     @cache
-    def load(cls) -> Discovery:
-        """Read the installed document (5 MB, some 30 ms), once."""
-        return cls(json.loads(document_path().read_bytes()))
+    def load(cls, api: str = "compute.v1") -> Discovery:
+        """Read an installed document (compute's has 5 MB, some 30 ms), once."""
+        return cls(json.loads(document_path(api).read_bytes()))
 
     def match(self, http_method: str, path: str) -> Match | None:
-        """Find the method for a path below `/compute/v1/`; None when the API has no such method."""
+        """Find the method for a path below the API's own; None when it has no such method."""
         segments = path.strip("/").split("/")
         for method in self._routes.get((http_method, len(segments)), ()):
             found: dict[str, str] = {}
@@ -117,7 +118,7 @@ class Discovery:
             pattern = match.method.parameters.get(name, {}).get("pattern")
             if pattern and not re.fullmatch(pattern, value):
                 raise invalid_field(name, value, f"Must be a match of regex '{pattern}'")
-            if len(value) > NAME_LIMIT:
+            if len(value) > (OBJECT_LIMIT if name.lower().endswith("object") else NAME_LIMIT):
                 raise invalid_field(name, value, f"Must be at most {NAME_LIMIT} characters long")
         for name, parameter in match.method.parameters.items():
             if parameter["location"] != "query":

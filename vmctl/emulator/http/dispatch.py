@@ -21,7 +21,7 @@ from .field_mask import select
 from .permissions import PUBLIC_PROJECTS, check_permission
 from .urls import project_number
 
-PREFIX = "/compute/v1/"
+PREFIXES = {"/compute/v1/": "compute.v1", "/storage/v1/": "storage.v1"}
 BODY_LIMIT = 4 * 1024 * 1024
 
 log = logging.getLogger("vmctl.emulator")
@@ -43,7 +43,6 @@ class Dispatcher:
         self,
         cloud: Cloud,
         lifecycle: Lifecycle,
-        discovery: Discovery,
         handlers: dict[str, Handler],
         *,
         check_replies: bool = False,
@@ -51,7 +50,6 @@ class Dispatcher:
         """`check_replies`: check each reply against Google's schema, up to 20 ms an instance."""
         self._cloud = cloud
         self._lifecycle = lifecycle
-        self._discovery = discovery
         self._handlers = handlers
         self._check_replies = check_replies
 
@@ -65,7 +63,7 @@ class Dispatcher:
         self, http_method: str, path: str, query: dict[str, str], raw: bytes
     ) -> Reply:
         try:
-            match = self._route(http_method, path)
+            discovery, match = self._route(http_method, path)
             method = match.method.id
             breakpoints = self._cloud.breakpoints
             number = breakpoints.count(http_method, method, (path, query))
@@ -77,12 +75,13 @@ class Dispatcher:
             refusal = self._cloud.faults.refuse_call(method)
             if refusal is not None:
                 raise refusal
-            body = await self._handle(match, query, raw)
+            body = await self._handle(discovery, match, query, raw)
             if await breakpoints.pause(number, method, "after"):
                 return Reply(500, {}, drop=True)
             if self._cloud.faults.drops(method, "after"):
                 return Reply(500, {}, drop=True)
-            return Reply(200, body)
+            is_empty = match.method.response is None and method.startswith("storage.")
+            return Reply(204 if is_empty else 200, body)
         except ApiError as error:
             return Reply(error.code, error.body())
         except OperationError as error:
@@ -99,11 +98,14 @@ class Dispatcher:
             broken = ApiError(500, "internalError", f"The emulator failed: {error!r}")
             return Reply(500, broken.body())
 
-    def _route(self, http_method: str, path: str) -> Match:
-        match = self._discovery.match(http_method, path.removeprefix(PREFIX))
-        if match is None or not path.startswith(PREFIX):
-            raise ApiError(404, "notFound", f"Not Found: no method for {http_method} {path}")
-        return match
+    def _route(self, http_method: str, path: str) -> tuple[Discovery, Match]:
+        for prefix, api in PREFIXES.items():
+            if path.startswith(prefix):
+                discovery = Discovery.load(api)
+                match = discovery.match(http_method, path.removeprefix(prefix))
+                if match is not None:
+                    return discovery, match
+        raise ApiError(404, "notFound", f"Not Found: no method for {http_method} {path}")
 
     def _find_project(self, number: str) -> str:
         """Return the id of the project with a number; ApiError(404) when none has it."""
@@ -112,9 +114,11 @@ class Dispatcher:
                 return project
         raise not_found(f"projects/{number}")
 
-    async def _handle(self, match: Match, query: dict[str, str], raw: bytes) -> Json:
+    async def _handle(
+        self, discovery: Discovery, match: Match, query: dict[str, str], raw: bytes
+    ) -> Json:
         method = match.method
-        self._discovery.check_parameters(match, query)
+        discovery.check_parameters(match, query)
         if match.path.get("project", "").isdigit():
             match.path["project"] = self._find_project(match.path["project"])
         url_path = match.url_path
@@ -123,7 +127,7 @@ class Dispatcher:
         body: Json = {}
         if method.request is not None:
             body = {k: _without_nulls(v) for k, v in parse_object(raw).items() if v is not None}
-            body = self._discovery.check_request(method.request, body)
+            body = discovery.check_request(method.request, body)
         handler = self._handlers.get(method.id)
         if handler is None:
             raise ApiError(400, "notImplemented", f"The emulator does not implement {method.id}.")
@@ -132,7 +136,7 @@ class Dispatcher:
         if answer is None:
             answer = await handler(call)
         if self._check_replies and method.response is not None:
-            self._discovery.check_response(method.response, answer)
+            discovery.check_response(method.response, answer)
         return select(answer, query["fields"]) if query.get("fields") else answer
 
     def _answered_before(self, call: Call, parameters: Json) -> Json | None:

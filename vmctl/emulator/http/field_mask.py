@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import Json, invalid_field
 
-_TOKEN = re.compile(r"[A-Za-z_$][\w$]*|[*/,()]")
+_TOKEN = re.compile(r"[A-Za-z_$][\w$-]*|[*/,()]")
 
 
 def select(resource: Json, mask: str) -> Json:

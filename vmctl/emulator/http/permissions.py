@@ -12,9 +12,11 @@ _PERMISSION_OF = {"insert": "create", "aggregatedList": "list", "patch": "update
 
 def check_permission(method: str, project: str | None, path: str) -> None:
     """Raise ApiError(403) for calls to Google's own projects other than reading images."""
+    if project not in PUBLIC_PROJECTS:
+        return
     service, collection, verb = method.split(".")
     reads = verb in ("get", "getFromFamily", "list")
-    if project not in PUBLIC_PROJECTS or (reads and method.startswith(_OPEN)):
+    if reads and method.startswith(_OPEN):
         return
     permission = f"{service}.{collection}.{_PERMISSION_OF.get(verb, verb)}"
     on_collection = verb in ("list", "aggregatedList", "insert")

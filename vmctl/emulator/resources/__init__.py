@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cloud.call import Handler
+from ..storage import bucket_methods, object_methods
 from . import (
     access_configs,
     addresses,
@@ -29,7 +30,7 @@ def handlers() -> dict[str, Handler]:
     modules = (
         instances, instance_hardware, instance_restarts, access_configs, attached_disks, iam,
         bulk_insert, instance_templates, disks, snapshots, images, addresses, catalog, operations,
-        projects, firewalls,
+        projects, firewalls, bucket_methods, object_methods,
     )  # fmt: skip
     for module in modules:
         table |= module.METHODS

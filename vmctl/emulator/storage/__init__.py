@@ -1,0 +1,1 @@
+"""Cloud Storage: buckets and objects, kept as plain files that machines may share."""

@@ -119,11 +119,16 @@ class Api:
         return self.send(http_method, f"projects/{PROJECT}/{path}", urlencode(query), body)
 
     def send(
-        self, http_method: str, path: str, query: str = "", body: Any = None
+        self,
+        http_method: str,
+        path: str,
+        query: str = "",
+        body: Any = None,
+        service: str = "compute",
     ) -> tuple[int, dict[str, Any]]:
-        """One call by its escaped path below `/compute/v1/`."""
+        """One call by its escaped path below `/compute/v1/`, or another service's."""
         raw = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        reply = self.run(self.dispatcher.answer(http_method, f"/compute/v1/{path}", query, raw))
+        reply = self.run(self.dispatcher.answer(http_method, f"/{service}/v1/{path}", query, raw))
         return reply.status, reply.body
 
     def done(self, http_method: str, path: str, body: Any = None, **query: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness.api import PROJECT, REGION, ZONE, Api, instance, open_api
 from vmctl.emulator.http import urls
+from vmctl.emulator.http.discovery import Discovery
 from vmctl.emulator.resources import handlers
 from vmctl.emulator.store import Key, Record, Store
 
@@ -143,6 +144,8 @@ TARGETS = {
     "project": PROJECT, "zone": ZONE, "region": REGION, "instance": "vm1", "disk": "vm1",
     "resource": "vm1", "firewall": "default-allow-ssh", "network": "default", "image": "debian-12",
     "subnetwork": "default", "machineType": "n1-standard-1", "family": "debian-12",
+    "bucket": "photos", "object": "one", "sourceBucket": "photos", "sourceObject": "one",
+    "destinationBucket": "photos", "destinationObject": "two",
 }  # fmt: skip
 PROPERTIES = {k: v for k, v in instance().items() if k != "name"} | {"machineType": "e2-small"}
 GOOD: dict[str, Json] = {
@@ -178,19 +181,23 @@ GOOD: dict[str, Json] = {
         "instanceProperties": PROPERTIES,
     },
     "compute.instanceTemplates.insert": {"name": "t", "properties": PROPERTIES},
+    "storage.buckets.insert": {"name": "photos", "location": "europe-west4"},
+    "storage.objects.compose": {"sourceObjects": [{"name": "one"}, {"name": "one"}]},
+    "storage.objects.patch": {"metadata": {"k": "v"}, "contentType": "text/plain"},
 }
 
 
 class Inputs:
     """Calls of every method: some right, most of them wrong in one or a few places."""
 
-    def __init__(self, api: Api, seed: int) -> None:
+    def __init__(self, api: Api, seed: int, service: str = "compute") -> None:
         self.api, self.random = api, random.Random(seed)
-        routes = api.discovery._routes.values()
+        document = Discovery.load(f"{service}.v1")
+        routes = document._routes.values()
         methods = {method.id: method for several in routes for method in several}
-        served = [methods[name] for name in sorted(handlers())]
+        served = [methods[name] for name in sorted(handlers()) if name.startswith(service)]
         self.methods = [*served * 40, *(methods[name] for name in sorted(methods))]
-        self.schemas = api.discovery._schemas
+        self.schemas = document._schemas
 
     def make(self) -> tuple[str, str, str, Json]:
         """An HTTP method, a path, a query and a body."""
@@ -287,6 +294,32 @@ def _saved(api: Api) -> set[Key]:
 
 def test_no_input_breaks_the_emulator(tmp_path: Path) -> None:
     _try_inputs(tmp_path, seed=1, count=300)
+
+
+def test_no_input_breaks_the_buckets(tmp_path: Path) -> None:
+    _try_bucket_inputs(tmp_path, seed=1, count=300)
+
+
+def _try_bucket_inputs(folder: Path, seed: int, count: int) -> None:
+    with open_api(folder) as api:
+        inputs = Inputs(api, seed, "storage")
+        for number in range(count):
+            if number % 20 == 0:
+                api.send("POST", "b", "project=p1", {"name": "photos"}, "storage")
+                part = api.cloud.storage.parts / "part"
+                part.write_bytes(b"content")
+                api.run(api.cloud.storage.put("photos", "one", part, {}, lambda there, sums: None))
+            http_method, path, query, body = inputs.make()
+            where = f"seed {seed}, input {number}: {http_method} {path}?{query} {body!r}"
+            status, reply = api.send(http_method, path, query, body, "storage")
+            assert status < 500, f"{where} -> {reply}"
+        assert api.send("GET", "b/photos/o", "", None, "storage")[0] in (200, 404)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_none_of_many_inputs_breaks_the_buckets(tmp_path: Path, seed: int) -> None:
+    _try_bucket_inputs(tmp_path, seed, count=1000)
 
 
 @pytest.mark.exhaustive

@@ -82,6 +82,8 @@ GpuOption = Annotated[
     ),
 ]
 
+SERVICE_COMMANDS = ("push",)
+
 
 @dataclass(slots=True)
 class Wording:
@@ -108,6 +110,7 @@ class Context(NamedTuple):
     quiet: bool = False
     verbose: bool = False
     takes_target: bool = False  # whether the command works on servers and clusters, too
+    takes_service: bool = False  # whether it works on Vertex AI, where there is no machine
     wording: Wording = Wording()  # an Invocation's own; this one is nobody's
 
     def under(self, outer: Context) -> Context:
@@ -121,6 +124,7 @@ class Context(NamedTuple):
             quiet=self.quiet or outer.quiet,
             verbose=self.verbose or outer.verbose,
             takes_target=self.takes_target,
+            takes_service=self.takes_service,
             wording=self.wording,
         )
 
@@ -150,6 +154,11 @@ class Context(NamedTuple):
                     "fetch, pull, tunnel, ssh, exec, up, down, status, doctor",
                 )
             return replace(project, target=None)
+        if target.vertex is not None and not self.takes_service:
+            raise InvalidInput(
+                "This command needs a machine, and on Vertex AI there is none to reach.",
+                hint=f"What works there: {', '.join(SERVICE_COMMANDS)}. On a VM: --on vm",
+            )
         self.wording.target = target
         if target.from_file:
             from vmctl.workflows.base.agreements import agree_on_target
@@ -217,6 +226,7 @@ class DeclaredCommand(NamedTuple):
     passes_words_on: bool
     passes_options_on: bool
     takes_target: bool
+    takes_service: bool
 
     def parameters(self) -> list[inspect.Parameter]:
         """Its own, then the options that every command has."""
@@ -227,7 +237,10 @@ class DeclaredCommand(NamedTuple):
         """Call it with the values of its parameters; what it returns is the exit code, if any."""
         common = {key: values.pop(key) for key in _COMMON}
         context = Context(
-            **common, takes_target=self.takes_target, wording=invocation.wording
+            **common,
+            takes_target=self.takes_target,
+            takes_service=self.takes_service,
+            wording=invocation.wording,
         ).under(invocation.before)
         invocation.context = context
         if invocation.wants_verbose:
@@ -284,6 +297,7 @@ class Panel:
         passes_words_on: bool = False,
         passes_options_on: bool = False,
         takes_target: bool = False,
+        takes_service: bool = False,
     ) -> Callable[[Function], Function]:
         """Collect a command: its own parameters, the global options, its help with examples.
 
@@ -292,12 +306,18 @@ class Panel:
         the context and the command's own values, it makes the equivalent lines. With
         `passes_words_on` all that follows the first argument belongs to the program on the VM;
         with `passes_options_on` unknown options belong to it as well. `takes_target`: it works on
-        servers and clusters, too.
+        servers and clusters, too; `takes_service`: on Vertex AI as well.
         """
 
         def collect(function: Function) -> Function:
             self.commands[name] = DeclaredCommand(
-                function, examples, print_gcloud, passes_words_on, passes_options_on, takes_target
+                function,
+                examples,
+                print_gcloud,
+                passes_words_on,
+                passes_options_on,
+                takes_target,
+                takes_service,
             )
             return function
 

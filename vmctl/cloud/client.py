@@ -36,13 +36,22 @@ def open_compute(
     if project.local:
         running = emulator_process.start(emulator_process.home(), clock or Clock())
         chosen = project.google_project or running.project or LOCAL_PROJECT
-        return _local(running, _project_id(chosen), recorder)
+        return _local(running, project_id(chosen), recorder)
     return _real(project.google_project, recorder)
 
 
 def _local(
     running: emulator_process.EmulatorProcess, project: str, recorder: Recorder | None
 ) -> Compute:
+    def connect() -> Any:
+        connection = local_connection(running)
+        return recorder.wrap(connection, project) if recorder else connection
+
+    return _compute(project, running.endpoint, connect)
+
+
+def local_connection(running: emulator_process.EmulatorProcess) -> Any:
+    """An httplib2 connection to the emulator, whatever address a request names."""
     import http.client
 
     import httplib2
@@ -64,13 +73,10 @@ def _local(
             sent = {**(headers or {}), **running.headers()}
             return super().request(uri, *args, headers=sent, connection_type=Proven, **more)
 
-    def connect() -> Any:
-        # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
-        connection = Http(timeout=TIMEOUT_S, proxy_info=None)
-        connection.follow_redirects = False  # it sends none
-        return recorder.wrap(connection, project) if recorder else connection
-
-    return _compute(project, running.endpoint, connect)
+    # proxy_info=None: a proxy set for the internet is not asked for 127.0.0.1
+    connection = Http(timeout=TIMEOUT_S, proxy_info=None)
+    connection.follow_redirects = False  # it sends none, but 308 for a part of an upload
+    return connection
 
 
 def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
@@ -81,7 +87,7 @@ def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
             "No Google Cloud project is set.",
             hint='Write project = "ID" in vmctl.toml, or: gcloud config set project ID',
         )
-    project = _project_id(access.project)
+    project = project_id(access.project)
     # gcloud's own variables for private endpoints: both tools then talk to the same one
     endpoint = os.environ.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", "")
 
@@ -111,7 +117,7 @@ def _compute(project: str, endpoint: str, connect: Callable[[], Any]) -> Compute
 
 
 @functools.cache
-def discovery_document() -> dict[str, Any]:
+def discovery_document(api: str = "compute", version: str = "v1") -> dict[str, Any]:
     """The API's methods, as Google's client ships them, without their descriptions.
 
     Of the schemas there are the names only: the client writes a manual of each method from them
@@ -122,23 +128,24 @@ def discovery_document() -> dict[str, Any]:
 
     from googleapiclient.discovery_cache import DISCOVERY_DOC_DIR, get_static_doc
 
-    shipped = Path(DISCOVERY_DOC_DIR, "compute.v1.json").stat()
-    kept = cache_dir() / f"{_KEPT}-{shipped.st_size}-{shipped.st_mtime_ns}.json"
+    shipped = Path(DISCOVERY_DOC_DIR, f"{api}.{version}.json").stat()
+    name = f"{api}-{_KEPT}"
+    kept = cache_dir() / f"{name}-{shipped.st_size}-{shipped.st_mtime_ns}.json"
     with contextlib.suppress(OSError, ValueError):
         found: dict[str, Any] = json.loads(kept.read_bytes())
         return found
     document: dict[str, Any] = json.loads(
-        get_static_doc("compute", "v1"), object_hook=_without_descriptions
+        get_static_doc(api, version), object_hook=_without_descriptions
     )
     document["schemas"] = {name: {"id": name, "type": "object"} for name in document["schemas"]}
     with contextlib.suppress(OSError):
-        for old in kept.parent.glob(f"{_KEPT}-*"):
+        for old in kept.parent.glob(f"{name}-*"):
             old.unlink()
         atomic_write(kept, json.dumps(document))
     return document
 
 
-_KEPT = "compute-methods-1"  # the number changes with what is left out
+_KEPT = "methods-1"  # the number changes with what is left out
 
 
 def _without_descriptions(value: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _without_descriptions(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _project_id(text: str) -> str:
+def project_id(text: str) -> str:
     """A project's ID or number; what Google's client would refuse is refused here, in words."""
     if not re.fullmatch(r"(?:[a-z][-a-z0-9.]*:)?[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", text):
         raise InvalidInput(

@@ -23,6 +23,7 @@ SHOWN = 20  # lines of a list before it is cut
 @PANEL.command(
     "push",
     takes_target=True,
+    takes_service=True,
     examples="vmctl push\nvmctl push --dry-run\nvmctl push --via rsync",
     print_gcloud=lambda lines, context, **_: lines.of_push(context.project()),
 )
@@ -58,13 +59,18 @@ def push(
 
     What looks like a secret is named and asked about before it is first sent. Without a
     terminal that ends the push; --yes sends what was named.
+
+    On Vertex AI: the folder goes into the target's bucket as one archive, named by its content.
     """
+    project, screen = context.project(), context.screen()
+    if project.target is not None and project.target.vertex is not None:
+        from vmctl.workflows.vertex.archive import push_archive
+
+        screen.document(screen.play(push_archive(project, dry_run, agree=screen.agree)))
+        return
     from vmctl.workflows.sync.push import push as story
 
-    screen = context.screen()
-    result = screen.play(
-        story(context.project(), dry_run=dry_run, force=force, via=via, agree=screen.agree)
-    )
+    result = screen.play(story(project, dry_run=dry_run, force=force, via=via, agree=screen.agree))
     screen.document(result)
     if dry_run:
         _show_plan(screen, result)

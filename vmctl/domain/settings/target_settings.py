@@ -1,6 +1,7 @@
 """[targets.NAME]: machines and clusters besides Compute Engine, read from the file or `--on`.
 
-A target is reached by SSH: `ssh` is any server, `slurm` the login node of a cluster.
+A target is reached by SSH: `ssh` is any server, `slurm` the login node of a cluster; or it is a
+service, which has no host: `vertex` is Vertex AI.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmctl.domain.duration import parse_duration
 from vmctl.domain.errors import InvalidInput, NotFound
@@ -21,8 +22,11 @@ from vmctl.domain.settings.toml_values import (
     refuse_unknown,
 )
 
-SSH, SLURM = "ssh", "slurm"
-KINDS = (SSH, SLURM)
+if TYPE_CHECKING:  # most targets are machines
+    from vmctl.domain.settings.vertex_settings import VertexSettings
+
+SSH, SLURM, VERTEX = "ssh", "slurm", "vertex"
+KINDS = (SSH, SLURM, VERTEX)
 # what OpenSSH takes for a host or a user, and never for an option, a token or a second word
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,250}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]{1,60}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,60}(@[A-Za-z0-9.-]{1,100})?")
@@ -72,10 +76,13 @@ class TargetSettings:
     keep_login: float = 8 * 3600.0  # seconds that a login which asked for a password stays open
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     from_file: bool = False  # the project's file chose it, nobody typed it
+    vertex: VertexSettings | None = None  # of Vertex AI, where `host` is ""
 
     @property
     def address(self) -> str:
-        """As a person would write it: user@host:port."""
+        """As a person would write it: user@host:port, or Vertex AI's region and bucket."""
+        if self.vertex is not None:
+            return f"Vertex AI in {self.vertex.region} with gs://{self.vertex.bucket}"
         host = f"[{self.host}]" if ":" in self.host and self.port else self.host
         port = f":{self.port}" if self.port else ""
         return f"{self.user}@{host}{port}" if self.user else f"{host}{port}"
@@ -98,6 +105,8 @@ def choose_target(
     Raises NotFound with the nearest name, InvalidInput for an address that cannot be one.
     """
     kind, slash, address = word.partition("/")
+    if kind == VERTEX and slash:
+        return replace(_in_region(address, targets, file), from_file=from_file)
     if slash:
         return replace(_parse_word(word, kind, address), from_file=from_file)
     found = targets.get(word)
@@ -188,6 +197,10 @@ def _parse_target(name: str, table: dict[str, Any], prefix: str, file: str) -> T
             f"{prefix}.kind in {file} must be one of {', '.join(KINDS)}, not '{kind}'.",
             hint='Such as: kind = "ssh"',
         )
+    if kind == VERTEX:
+        from vmctl.domain.settings.vertex_settings import parse_vertex
+
+        return TargetSettings(name, kind, "", vertex=parse_vertex(name, table, file))
     reach = {"kind", "host", "user", "port", "workspace", "python", "keep_login", "modules"}
     resources = {item.name for item in fields(SlurmSettings)} if kind == SLURM else set()
     refuse_unknown(table, reach | resources, file=file, prefix=f"{prefix}.")
@@ -209,6 +222,17 @@ def _parse_target(name: str, table: dict[str, Any], prefix: str, file: str) -> T
     if keep is not None:
         target = replace(target, keep_login=parse_duration(keep, of=f"{prefix}.keep_login"))
     return _checked(target, lambda key: f"{prefix}.{key} in {file}")
+
+
+def _in_region(region: str, targets: Mapping[str, TargetSettings], file: str) -> TargetSettings:
+    """`vertex/europe-west4`: the file's target there; a bucket cannot be guessed."""
+    for target in targets.values():
+        if target.vertex is not None and target.vertex.region == region:
+            return target
+    raise InvalidInput(
+        f"vertex/{region} needs a bucket, and no target in {file} has one there.",
+        hint=f'Write: [targets.vertex] kind = "vertex", region = "{region}", bucket = "gs://NAME"',
+    )
 
 
 def _parse_word(word: str, kind: str, address: str) -> TargetSettings:

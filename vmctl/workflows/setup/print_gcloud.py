@@ -15,7 +15,7 @@ from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import InvalidInput, VmctlError
 from vmctl.domain.events import Info, Story
-from vmctl.domain.gcloud import commands, instance_commands
+from vmctl.domain.gcloud import commands, instance_commands, vertex_commands
 from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.leftovers import firewall_description
@@ -92,6 +92,9 @@ def of_down(project: Project, delete: bool) -> Story[Equivalent]:
 def of_push(project: Project) -> Story[Equivalent]:
     """Sending the folder to the VM; raises InvalidInput for a folder that cannot be a project."""
     refuse_unfit_root(project.root, project.file)
+    if project.target is not None and project.target.vertex is not None:
+        steps = vertex_commands.push(project.target.vertex, project.owner, project.name)
+        return _make(project, "push", steps)
     place, _ = yield from _find_place(project)
     return _make(project, "push", commands.push(place, project.exclude))
 

@@ -1,0 +1,93 @@
+"""`--on vertex`: the project's folder in a bucket, and what is refused before money is spent."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.emulator import Emulator
+from tests.harness.endpoint import secret_of, trusted
+from tests.harness.folders import public_folder
+from tests.harness.laptop import Laptop, project
+
+TOML = """name = "small"
+[targets.vertex]
+kind = "vertex"
+region = "europe-west4"
+bucket = "gs://course"
+[targets.far]
+kind = "vertex"
+region = "us-central1"
+bucket = "gs://course"
+[targets.none]
+kind = "vertex"
+region = "us-central1"
+bucket = "gs://nothing"
+[push]
+exclude = ["left"]
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[tuple[Emulator, Laptop]]:
+    """An emulator without machines, and a bucket in it."""
+    emulator = Emulator(public_folder("vertex"), "real", "--metadata-only").start()
+    emulator.ask("POST", "/storage/v1/b?project=p1", {"name": "course", "location": "europe-west4"})
+    home = public_folder("vertex-laptop")
+    yield emulator, Laptop(home, emulator.home)
+    emulator.remove()
+
+
+def test_a_push_leaves_one_archive_and_sends_nothing_twice(
+    cloud: tuple[Emulator, Laptop], folder: Path
+) -> None:
+    emulator, laptop = cloud
+    project(folder, TOML, {"train.py": "print(1)\n", "left/x": "x", "data/a": "b"})
+    (folder / "link").symlink_to("train.py")
+    (folder / "train.py").chmod(0o755)
+    first = laptop.json("push", "--on", "vertex", cwd=folder)
+    again = laptop.json("push", "--on", "vertex", cwd=folder)
+    assert (first["sent"], again["sent"]) == (True, False)
+    assert first["archive"] == again["archive"]
+    name = first["archive"].removeprefix("gs://course/")
+    content = read_object(emulator, name)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        assert archive.getnames() == ["data/a", "link", "train.py", "vmctl.toml"]
+        assert archive.getmember("train.py").mode == 0o755
+        assert archive.getmember("link").linkname == "train.py"
+    (folder / "train.py").write_text("print(2)\n")
+    tried = laptop.json("push", "--on", "vertex", "--dry-run", cwd=folder)
+    changed = laptop.json("push", "--on", "vertex", cwd=folder)
+    assert (tried["sent"], changed["sent"]) == (False, True)
+    assert tried["archive"] == changed["archive"] != first["archive"]
+
+
+def test_what_cannot_work_is_said_before_anything_is_sent(
+    cloud: tuple[Emulator, Laptop], folder: Path
+) -> None:
+    _, laptop = cloud
+    project(folder, TOML)
+    far = laptop("push", "--on", "far", cwd=folder, code=2).stderr
+    assert "gs://course is in europe-west4, the jobs run in us-central1" in far
+    missing = laptop("push", "--on", "none", cwd=folder, code=3).stderr
+    assert "gcloud storage buckets create gs://nothing --location us-central1" in missing
+    for words in (["up"], ["attach"], ["tunnel", "tensorboard"], ["ssh"]):
+        refused = laptop(*words, "--on", "vertex", cwd=folder, code=2).stderr
+        assert "on Vertex AI there is none to reach" in refused
+
+
+def read_object(emulator: Emulator, name: str) -> bytes:
+    """An object's content, over plain HTTPS."""
+    quoted = urllib.parse.quote(name, safe="")
+    request = urllib.request.Request(
+        f"{emulator.url}/storage/v1/b/course/o/{quoted}?alt=media",
+        headers={"Authorization": f"Bearer {secret_of(emulator.about)}"},
+    )
+    with urllib.request.urlopen(request, context=trusted(emulator.about)) as reply:
+        return bytes(reply.read())

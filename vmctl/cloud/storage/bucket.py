@@ -1,0 +1,173 @@
+"""One bucket of Cloud Storage: its objects are listed, read, sent and brought, proven by MD5."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vmctl.cloud.errors import map_google_errors
+from vmctl.cloud.google_api import RETRIES, GoogleApi, open_api
+from vmctl.domain.errors import IntegrityError
+from vmctl.domain.events import Advanced, Story
+from vmctl.domain.vertex.refusal import STORAGE, explain
+
+if TYPE_CHECKING:
+    from vmctl.clock import Clock
+    from vmctl.config import Project
+    from vmctl.domain.settings.vertex_settings import VertexSettings
+
+ROOT = "https://storage.googleapis.com/"
+CHUNK = 8 << 20  # a multiple of 256 KiB, as uploads want
+
+
+class StoredObject(NamedTuple):
+    """An object as Cloud Storage describes it; checksums are base64, MD5 is "" for a composed."""
+
+    name: str
+    bytes: int
+    generation: str
+    md5: str
+    crc32c: str
+
+
+class Bucket:
+    """A target's bucket; raises what `explain` says of a refusal, Unreachable without an answer."""
+
+    def __init__(self, api: GoogleApi, name: str) -> None:
+        self._api = api
+        self._objects = api.service.objects()
+        self.name = name
+
+    def location(self) -> str:
+        """Where it is, such as EUROPE-WEST4 or EU; raises NotFound where there is none."""
+        found = self._api.ask(self._api.service.buckets().get(bucket=self.name, fields="location"))
+        return str(found["location"])
+
+    def find(self, name: str) -> StoredObject | None:
+        """One object, if it is there."""
+        request = self._objects.get(bucket=self.name, object=name)
+        found = self._api.ask(request, missing_ok=True)
+        return None if found is None else _stored(found)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose names begin so, by name."""
+        request = self._objects.list(bucket=self.name, prefix=prefix)
+        while request is not None:
+            reply = self._api.ask(request)
+            yield from map(_stored, reply.get("items", []))
+            request = self._objects.list_next(request, reply)
+
+    def read(self, name: str) -> bytes:
+        """All of a small object."""
+        return bytes(self._api.ask(self._objects.get_media(bucket=self.name, object=name)))
+
+    def send(self, file: Path, name: str, step: str) -> Story[bool]:
+        """Make an object of a file, unless there is one; whether anything was sent.
+
+        A part that fails is sent again from where it broke off. Nothing has the name before all
+        is there; raises IntegrityError where the object is not what was sent.
+        """
+        from googleapiclient.errors import HttpError
+        from googleapiclient.http import MediaFileUpload
+
+        if self.find(name) is not None:
+            return False
+        total = file.stat().st_size
+        media = MediaFileUpload(str(file), "application/gzip", chunksize=CHUNK, resumable=True)
+        request = self._objects.insert(
+            bucket=self.name, name=name, media_body=media, ifGenerationMatch=0
+        )
+        reply: Any = None
+        while reply is None:
+            with map_google_errors(self._api.project, self._api.root):
+                try:
+                    status, reply = request.next_chunk(num_retries=RETRIES)
+                except HttpError as error:
+                    if error.resp.status == 412:  # somebody sent the same meanwhile
+                        return False
+                    raise
+            done = status.resumable_progress if status else total
+            yield Advanced(step, done_bytes=done, total_bytes=total)
+        if reply.get("md5Hash") != md5_of(file):
+            raise IntegrityError(
+                f"gs://{self.name}/{name} is not what was sent: its MD5 differs.",
+                hint=f"Delete it and try again: gcloud storage rm gs://{self.name}/{name}",
+            )
+        return True
+
+    def bring(self, found: StoredObject, file: Path, part: Path, step: str) -> Story[int]:
+        """An object becomes a file, proven by its checksum; returns the bytes that were there.
+
+        What an earlier attempt has left in `part` is not brought again. Raises IntegrityError for
+        a wrong sum: nothing is kept then.
+        """
+        resumed = part.stat().st_size if part.is_file() else 0
+        if resumed > found.bytes:
+            part.unlink()
+            resumed = 0
+        with part.open("ab") as stream:
+            done = resumed
+            while done < found.bytes:
+                request = self._objects.get_media(
+                    bucket=self.name, object=found.name, generation=found.generation
+                )
+                last = min(done + CHUNK, found.bytes) - 1
+                request.headers["range"] = f"bytes={done}-{last}"
+                data = self._api.ask(request)
+                stream.write(data)
+                stream.flush()
+                done += len(data)
+                yield Advanced(step, done_bytes=done, total_bytes=found.bytes)
+        if not _is_whole(part, found):
+            part.unlink()
+            raise IntegrityError(
+                f"{file.name} arrived damaged: its checksum is not that of the bucket.",
+                hint="Nothing of it was kept. Fetch it again: vmctl fetch",
+            )
+        part.replace(file)
+        return resumed
+
+
+def open_bucket(project: Project, settings: VertexSettings, clock: Clock) -> Bucket:
+    """The bucket of a target of kind "vertex"."""
+    api = open_api(
+        project,
+        "storage",
+        ROOT,
+        lambda failure, google: explain(failure, google, settings, STORAGE),
+        clock,
+    )
+    return Bucket(api, settings.bucket)
+
+
+def md5_of(file: Path) -> str:
+    """A file's MD5 as Cloud Storage writes it."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _is_whole(file: Path, found: StoredObject) -> bool:
+    """By MD5, or by CRC32C where an object has no MD5."""
+    if found.md5:
+        return md5_of(file) == found.md5
+    import google_crc32c
+
+    checksum = 0
+    with file.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            checksum = google_crc32c.extend(checksum, data)
+    return base64.b64encode(checksum.to_bytes(4, "big")).decode() == found.crc32c
+
+
+def _stored(item: Any) -> StoredObject:
+    return StoredObject(
+        name=str(item["name"]),
+        bytes=int(item.get("size", 0)),
+        generation=str(item.get("generation", "")),
+        md5=str(item.get("md5Hash", "")),
+        crc32c=str(item.get("crc32c", "")),
+    )

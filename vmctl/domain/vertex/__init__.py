@@ -1,0 +1,1 @@
+"""Vertex AI custom jobs: what is asked for, what became of it, what a refusal means."""

@@ -262,7 +262,7 @@ def test_what_is_wrong_is_said_as_google_says_it(
 
 def test_what_a_machine_writes_is_an_object_and_its_links_are_none(cloud: Emulator) -> None:
     # as a machine sees it: the bucket's folder
-    folder = cloud.home / "buckets" / BUCKET
+    folder = cloud.home / "buckets" / BUCKET / "fs"
     put(cloud, "shared/log", b"one\n")
     first = get(cloud, "shared/log")[1]
     with (folder / "shared" / "log").open("ab") as file:

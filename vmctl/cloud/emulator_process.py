@@ -65,6 +65,8 @@ class EmulatorProcess:
         return {
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": self.endpoint,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"https://{ADDRESS}:{self.port}/storage/v1/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"https://{ADDRESS}:{self.port}/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"https://{ADDRESS}:{self.port}/",
             "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE": str(self.certificate),
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "false",
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(self.token_file),

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from ..clock import stamp
 from ..errors import Json, OperationError, not_ready
 from ..store import Record
+from ..vertex.jobs import Jobs
 from . import disk_copies, metadata
 from .cloud import Cloud
 from .operations import SYSTEM
@@ -62,6 +63,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_exits: dict[str, str] = {}
         self._closing = False
+        self.jobs = Jobs(cloud)
 
     # --- called by handlers -------------------------------------------------------------------
 
@@ -166,6 +168,7 @@ class Lifecycle:
 
     def wake(self) -> None:
         """After a restart: finish interrupted operations, boot the machines that were running."""
+        self.jobs.wake()
         operations = self._cloud.operations
         resumed: set[str] = set()
         for operation in operations.unfinished():
@@ -246,6 +249,8 @@ class Lifecycle:
     def exited(self, instance_id: str, reason: str) -> None:
         """Handle a machine that shut down from inside, rebooted or crashed."""
         record = self._by_id(instance_id)
+        if record is None:
+            self.jobs.exited(instance_id)
         if record is None or self._closing:
             return
         lock = self._locks.get(instance_id)
@@ -270,6 +275,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Stop watching; AsyncMachineHost powers the machines off."""
         self._closing = True
+        await self.jobs.close()
         self._limits.close()
         self._power.close()
         for task in self._tasks:
@@ -281,7 +287,7 @@ class Lifecycle:
         """Return a machine's metadata tree, and how far this clock is ahead of real time."""
         record = self._by_id(instance_id)
         if record is None:
-            return {}
+            return self.jobs.metadata(instance_id) or {}
         tree = metadata.build_metadata_tree(self._cloud.store, record)
         clock = self._cloud.clock
         if clock.kind != "real":

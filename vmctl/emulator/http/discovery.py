@@ -105,7 +105,10 @@ class Discovery:
             found: dict[str, str] = {}
             for template, segment in zip(method.segments, segments, strict=True):
                 if template.startswith("{"):
-                    found[template[1:-1]] = unquote(segment)
+                    name, _, verb = template[1:].partition("}")  # {customJobsId}:cancel
+                    if not segment.endswith(verb) or (":" in segment) != bool(verb):
+                        break
+                    found[name] = unquote(segment.removesuffix(verb) if verb else segment)
                 elif template != segment:
                     break
             else:

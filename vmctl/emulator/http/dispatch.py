@@ -21,7 +21,13 @@ from .field_mask import select
 from .permissions import PUBLIC_PROJECTS, check_permission
 from .urls import project_number
 
-PREFIXES = {"/compute/v1/": "compute.v1", "/storage/v1/": "storage.v1"}
+# by the beginning of the path: which document, and what of the path is not in it
+PREFIXES = {
+    "/compute/v1/": ("compute.v1", "/compute/v1/"),
+    "/storage/v1/": ("storage.v1", "/storage/v1/"),
+    "/v1/projects/": ("aiplatform.v1", "/"),
+    "/v2/entries:list": ("logging.v2", "/"),
+}
 BODY_LIMIT = 4 * 1024 * 1024
 
 log = logging.getLogger("vmctl.emulator")
@@ -99,10 +105,10 @@ class Dispatcher:
             return Reply(500, broken.body())
 
     def _route(self, http_method: str, path: str) -> tuple[Discovery, Match]:
-        for prefix, api in PREFIXES.items():
+        for prefix, (api, base) in PREFIXES.items():
             if path.startswith(prefix):
                 discovery = Discovery.load(api)
-                match = discovery.match(http_method, path.removeprefix(prefix))
+                match = discovery.match(http_method, path.removeprefix(base))
                 if match is not None:
                     return discovery, match
         raise ApiError(404, "notFound", f"Not Found: no method for {http_method} {path}")
@@ -119,6 +125,8 @@ class Dispatcher:
     ) -> Json:
         method = match.method
         discovery.check_parameters(match, query)
+        if "projectsId" in match.path:
+            match.path["project"] = match.path["projectsId"]
         if match.path.get("project", "").isdigit():
             match.path["project"] = self._find_project(match.path["project"])
         url_path = match.url_path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..cloud.call import Handler
 from ..storage import bucket_methods, object_methods
+from ..vertex import custom_jobs
 from . import (
     access_configs,
     addresses,
@@ -30,7 +31,7 @@ def handlers() -> dict[str, Handler]:
     modules = (
         instances, instance_hardware, instance_restarts, access_configs, attached_disks, iam,
         bulk_insert, instance_templates, disks, snapshots, images, addresses, catalog, operations,
-        projects, firewalls, bucket_methods, object_methods,
+        projects, firewalls, bucket_methods, object_methods, custom_jobs,
     )  # fmt: skip
     for module in modules:
         table |= module.METHODS

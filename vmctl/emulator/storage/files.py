@@ -11,10 +11,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from ..machines.sandbox import machine_uid
+from ..machines.storage import provision
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PART_BYTES = 255  # of one part of a path
@@ -46,29 +50,31 @@ class BucketFiles:
     """The files of one bucket's objects."""
 
     def __init__(self, home: Path, bucket: str) -> None:
-        self.folder = home / bucket
-        self._aside = home / f"{bucket}.aside"
+        self.disk = home / bucket  # as a machine's disk is kept
+        self.folder = self.disk / "fs"
+        self._aside = self.disk / "aside"
+        self._uid = machine_uid()  # who may read and write there besides
 
     def make(self) -> None:
         """Make the folders."""
-        for folder in (self.folder, self._aside):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        provision(self.disk, self._uid, blank=True)
+        self._aside.mkdir(exist_ok=True, mode=0o700)
 
     def remove(self) -> None:
         """Remove the folders of a bucket without objects; what machines left goes, too."""
-        import shutil
-
-        for folder in (self.folder, self._aside):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.disk, ignore_errors=True)
 
     def open(self, name: str) -> int:
         """Open an object's file to read; FileNotFoundError if there is no regular file."""
         with contextlib.suppress(OSError), self._parent(name) as (parent, last):
-            return _open_regular(parent, last)
-        return _open_regular(None, str(self._aside_of(name)))
+            return open_regular(parent, last)
+        return open_regular(None, str(self._aside_of(name)))
 
     def put(self, part: Path, name: str) -> None:
         """Move a finished file to where an object's file belongs."""
+        part.chmod(0o644)
+        if self._uid is not None:
+            os.chown(part, self._uid, self._uid)
         try:
             with self._parent(name, make=True) as (parent, last):
                 os.replace(part, last, dst_dir_fd=parent)
@@ -119,7 +125,11 @@ class BucketFiles:
             for part in parts:
                 if make:
                     with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, 0o700, dir_fd=parent)
+                        os.mkdir(part, 0o755, dir_fd=parent)
+                        if self._uid is not None:
+                            os.chown(
+                                part, self._uid, self._uid, dir_fd=parent, follow_symlinks=False
+                            )
                 inner = os.open(part, FOLDER, dir_fd=parent)
                 os.close(parent)
                 parent = inner
@@ -131,7 +141,8 @@ class BucketFiles:
         return self._aside / hashlib.sha256(name.encode()).hexdigest()
 
 
-def _open_regular(parent: int | None, name: str) -> int:
+def open_regular(parent: int | None, name: str) -> int:
+    """Open a file to read that machines may have put there; OSError unless it is a regular one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not block
     descriptor = os.open(name, flags, dir_fd=parent)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -23,6 +23,7 @@ import google_crc32c
 
 from ..clock import Clock
 from ..errors import Json
+from ..machines.storage import enclose
 from .files import BucketFiles, Signature
 
 ROOT = "https://www.googleapis.com/storage/v1/"
@@ -58,8 +59,9 @@ class Storage:
     def __init__(self, home: Path, clock: Clock) -> None:
         self.clock = clock
         self.url = "https://storage.googleapis.com"  # where content is read; the server's own
+        self.home = home
         self._home = home / "buckets"
-        self._home.mkdir(exist_ok=True, mode=0o700)
+        enclose(self._home)
         self.parts = self._home / ".parts"
         self.parts.mkdir(exist_ok=True, mode=0o700)
         self._generation = 0
@@ -107,9 +109,9 @@ class Storage:
         self.files(name).remove()
 
     def share(self, name: str) -> Path:
-        """The folder of a bucket, which machines write to from now on."""
+        """The disk that a bucket is for machines, which write to it from now on."""
         self._db.execute("update buckets set shared = 1 where name = ?", (name,))
-        return self.files(name).folder
+        return self.files(name).disk
 
     def files(self, bucket: str) -> BucketFiles:
         """The files of a bucket."""

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from vmctl.guest.watchdog import activity
-from vmctl.guest.watchdog.idle_policy import GAP_S, HOUR_S, IdleDecision, Limits, Sample, replay
+from vmctl.guest.watchdog.idle_policy import (
+    GAP_S,
+    HOUR_S,
+    IdleDecision,
+    Limits,
+    Sample,
+    decide,
+    initial_state,
+)
 
 START = 1_700_000_000.0
 STEP = 30.0
@@ -27,6 +35,15 @@ def history(minutes: float, *changes: tuple[float, float, Sample]) -> list[Sampl
                 seen = replace(like, at=at)
         samples.append(seen)
     return samples
+
+
+def replay(samples: Iterable[Sample], limits: Limits) -> list[IdleDecision]:
+    """The decisions on a whole history, the first sample of which is the VM's start."""
+    decisions, state = [], None
+    for sample in samples:
+        state, decision = decide(state or initial_state(sample.at), sample, limits)
+        decisions.append(decision)
+    return decisions
 
 
 def minute_of(decisions: list[IdleDecision], name: str) -> float | None:
@@ -87,7 +104,6 @@ def test_keep_postpones_and_no_more() -> None:
 def test_keep_after_the_warning_takes_it_back() -> None:
     early = replay(history(55), IDLE)
     assert early[-1].notice
-    from vmctl.guest.watchdog.idle_policy import decide, initial_state
 
     state = initial_state(START)
     for sample in history(55):

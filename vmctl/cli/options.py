@@ -111,7 +111,7 @@ class Context(NamedTuple):
     verbose: bool = False
     takes_target: bool = False  # whether the command works on servers and clusters, too
     takes_service: bool = False  # whether it works on Vertex AI, where there is no machine
-    wording: Wording = Wording()  # an Invocation's own; this one is nobody's
+    wording: Wording | None = None  # the Invocation's own
 
     def under(self, outer: Context) -> Context:
         """These options where given, else those before the command's name."""
@@ -159,7 +159,8 @@ class Context(NamedTuple):
                 "This command needs a machine, and on Vertex AI there is none to reach.",
                 hint=f"What works there: {', '.join(SERVICE_COMMANDS)}. On a VM: --on vm",
             )
-        self.wording.target = target
+        if self.wording:
+            self.wording.target = target
         if target.from_file:
             from vmctl.workflows.base.agreements import agree_on_target
 
@@ -170,7 +171,7 @@ class Context(NamedTuple):
         from vmctl.cli.screen import Screen
 
         return Screen(
-            as_json=self.json, quiet=self.quiet, assume_yes=self.yes, wording=self.wording
+            as_json=self.json, quiet=self.quiet, assume_yes=self.yes, wording=self.wording or str
         )
 
 

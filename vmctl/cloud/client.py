@@ -37,7 +37,7 @@ def open_compute(
         running = emulator_process.start(emulator_process.home(), clock or Clock())
         chosen = project.google_project or running.project or LOCAL_PROJECT
         return _local(running, project_id(chosen), recorder)
-    return _real(project.google_project, recorder)
+    return _real(project, recorder)
 
 
 def _local(
@@ -79,9 +79,9 @@ def local_connection(running: emulator_process.EmulatorProcess) -> Any:
     return connection
 
 
-def _real(chosen_project: str | None, recorder: Recorder | None) -> Compute:
-    identity = find_credentials(chosen_project)
-    access = find_access(chosen_project, identity)
+def _real(chosen: Project, recorder: Recorder | None) -> Compute:
+    identity = find_credentials(chosen.google_project)
+    access = find_access(chosen.google_project, identity, chosen.file)
     if access is None:
         raise InvalidInput(
             "No Google Cloud project is set.",

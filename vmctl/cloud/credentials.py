@@ -74,15 +74,16 @@ class Access(NamedTuple):
         return f"Google project {self.project} ({self.project_source}), logged in by {who}"
 
 
-def find_access(chosen: str | None, identity: Identity) -> Access | None:
+def find_access(chosen: str | None, identity: Identity, file: Path | None = None) -> Access | None:
     """The Google project, by the first that names one; None where nothing does.
 
-    The order: VMCTL_PROJECT, `project` in vmctl.toml (`chosen` is either), GOOGLE_CLOUD_PROJECT,
-    the credentials' own, gcloud's configuration.
+    The order: VMCTL_PROJECT, `project` in the settings `file` (`chosen` is either),
+    GOOGLE_CLOUD_PROJECT, the credentials' own, gcloud's configuration.
     """
     if chosen:
         named = os.environ.get("VMCTL_PROJECT") == chosen
-        project, source = chosen, "VMCTL_PROJECT" if named else "vmctl.toml"
+        project = chosen
+        source = "VMCTL_PROJECT" if named else file.name if file else "vmctl.toml"
     elif identity.project:
         project, source = identity.project, f"from {identity.project_source}"
     else:
@@ -173,17 +174,8 @@ def prove(identity: Identity) -> None:
 
 def gcloud_project() -> str | None:
     """The project that `gcloud config set project` has chosen; None without one."""
-    return _gcloud_setting("project")
-
-
-def gcloud_account() -> str | None:
-    """As whom `gcloud auth login` was done; None without gcloud."""
-    return _gcloud_setting("account")
-
-
-def _gcloud_setting(name: str) -> str | None:
     try:
-        return _gcloud("config", "get-value", name)
+        return _gcloud("config", "get-value", "project")
     except AccessDenied:
         return None
 

@@ -70,7 +70,7 @@ def open_api(
         from vmctl.cloud.authorized import AuthorizedConnection
 
         identity = find_credentials(project.google_project)
-        access = find_access(project.google_project, identity)
+        access = find_access(project.google_project, identity, project.file)
         if access is None:
             raise InvalidInput(
                 "No Google Cloud project is set.",

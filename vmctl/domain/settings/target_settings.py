@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.duration import parse_duration
 from vmctl.domain.errors import InvalidInput, NotFound
@@ -36,7 +36,6 @@ _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+~-]{0,200}")
 _TIME = re.compile(r"\d+(-\d+(:\d+){0,2})?|\d+(:\d+){1,2}|UNLIMITED", re.IGNORECASE)
 _MEMORY = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
 _GPUS = re.compile(r"(?:([A-Za-z0-9_.-]+):)?(\d{1,4})")
-SettingsT = TypeVar("SettingsT", "TargetSettings", "SlurmSettings")
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,23 +113,6 @@ def _check_unused(call: Call, disk: Record) -> None:
             raise in_use("disk", disk.key.path, instance.key.path)
 
 
-async def delete(call: Call) -> Json:
-    """images.delete: refused while it is being made or a disk is being filled from it."""
-    record = call.find("images", call.path["image"])
-    if record.body["status"] != "READY":
-        raise not_ready(record.key.path)
-    for collection in ("disks", "images"):
-        for user in call.cloud.store.find(collection):  # of other projects, too
-            if user.private.get("fill_from") == record.body["id"]:
-                raise in_use("image", record.key.path, user.key.path)
-    call.cloud.store.delete(record.key)
-
-    async def wipe(operation: Record) -> None:
-        await call.cloud.machines.wipe(record.body["id"])
-
-    return call.start("delete", record.key, record.body["id"], wipe)
-
-
 def find(call: Call, project: str, name: str) -> Image | None:
     """Return an image by name, numeric id or `family/FAMILY`: a project's own, or a public one."""
     store = call.cloud.store
@@ -210,7 +193,7 @@ def _describe(image: Image) -> Json:
 
 METHODS: dict[str, Handler] = {
     "compute.images.insert": insert,
-    "compute.images.delete": delete,
+    "compute.images.delete": stored.delete_source("images", "image"),
     "compute.images.get": get,
     "compute.images.getFromFamily": get_from_family,
     "compute.images.list": list_images,

@@ -6,7 +6,7 @@ from ..clock import stamp
 from ..cloud import disk_copies
 from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint
-from ..errors import Json, already_exists, in_use, invalid_field, not_found, not_ready
+from ..errors import Json, already_exists, invalid_field, not_found, not_ready
 from ..http import urls
 from ..store import Key, Record
 from . import instance_body, stored
@@ -75,22 +75,6 @@ def _create(call: Call, disk: Record) -> Json:
     return answer
 
 
-async def delete(call: Call) -> Json:
-    """snapshots.delete: refused while it is being made or a disk is being filled from it."""
-    record = call.find("snapshots", call.path["snapshot"])
-    if record.body["status"] != "READY":
-        raise not_ready(record.key.path)
-    for disk in call.cloud.store.find("disks", call.project):
-        if disk.private.get("fill_from") == record.body["id"]:
-            raise in_use("snapshot", record.key.path, disk.key.path)
-    call.cloud.store.delete(record.key)
-
-    async def wipe(operation: Record) -> None:
-        await call.cloud.machines.wipe(record.body["id"])
-
-    return call.start("delete", record.key, record.body["id"], wipe)
-
-
 def resolve(call: Call, field: str, text: str) -> Record:
     """Find the READY snapshot that a URL names; ApiError in Google's words otherwise."""
     name = urls.last(text)
@@ -107,6 +91,6 @@ METHODS: dict[str, Handler] = {
     "compute.snapshots.insert": insert,
     "compute.snapshots.get": stored.get_one("snapshots", "snapshot"),
     "compute.snapshots.list": stored.list_scope("snapshots", "snapshot"),
-    "compute.snapshots.delete": delete,
+    "compute.snapshots.delete": stored.delete_source("snapshots", "snapshot"),
     "compute.snapshots.setLabels": stored.set_labels("snapshots"),
 }

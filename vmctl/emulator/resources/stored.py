@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..cloud.call import Call, Handler
 from ..cloud.metadata import fingerprint, save_changed
-from ..errors import Json, stale_fingerprint
+from ..errors import Json, in_use, not_ready, stale_fingerprint
 from ..http import paging
+from ..store import Record
 from . import instance_body
 
 
@@ -48,6 +49,27 @@ def aggregate(call: Call, collection: str, kind: str, scopes: dict[str, list[Jso
     """Return the reply of an aggregatedList."""
     full_kind = f"compute#{kind}AggregatedList"
     return paging.make_aggregated(full_kind, call.url_path, collection, scopes, call.query)
+
+
+def delete_source(collection: str, parameter: str) -> Handler:
+    """Return the handler of COLLECTION.delete: refused while it or something of it is made."""
+
+    async def delete(call: Call) -> Json:
+        record = call.find(collection, call.path[parameter])
+        if record.body["status"] != "READY":
+            raise not_ready(record.key.path)
+        for made in ("disks", "images"):
+            for user in call.cloud.store.find(made):  # of other projects, too
+                if user.private.get("fill_from") == record.body["id"]:
+                    raise in_use(parameter, record.key.path, user.key.path)
+        call.cloud.store.delete(record.key)
+
+        async def wipe(operation: Record) -> None:
+            await call.cloud.machines.wipe(record.body["id"])
+
+        return call.start("delete", record.key, record.body["id"], wipe)
+
+    return delete
 
 
 def set_labels(collection: str, parameter: str = "resource") -> Handler:

@@ -8,7 +8,6 @@ looked. All times are seconds since the epoch, by the metadata server's clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 HOUR_S = 3600.0  # a run is warned so long before any limit
@@ -86,15 +85,6 @@ def decide(state: IdleState, sample: Sample, limits: Limits) -> tuple[IdleState,
         end_runs=limited.end_runs,
         power_off=limited.power_off or idle.power_off,
     )
-
-
-def replay(samples: Iterable[Sample], limits: Limits) -> list[IdleDecision]:
-    """The decisions on a whole history, the first sample of which is the VM's start."""
-    decisions, state = [], None
-    for sample in samples:
-        state, decision = decide(state or initial_state(sample.at), sample, limits)
-        decisions.append(decision)
-    return decisions
 
 
 def _seen(state: IdleState, sample: Sample) -> IdleState:

@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from vmctl.domain.settings.target_settings import SlurmSettings
     from vmctl.guest.protocol import StartRequest
 
-NOT_FOUND = 127  # a shell's exit code for a program that is not there
-SESSION_GAP_S = 0.5
-SESSION_LIMIT_S = 60.0  # until a run without a tmux session is given up
-STEADY_S = 30.0  # after which a connection counts as progress, even without output
-
 
 @dataclass(frozen=True, slots=True)
 class CancelResult:

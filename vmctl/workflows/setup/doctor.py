@@ -129,8 +129,8 @@ def _check_cloud(
 
 def _project_origin(project: Project, found: credentials.Identity | None) -> str:
     """Where the choice of the Google project comes from."""
-    access = credentials.find_access(project.google_project, found) if found else None
-    if access is not None:
+    access = found and credentials.find_access(project.google_project, found, project.file)
+    if access:
         return access.project_source
     if project.google_project:
         return "VMCTL_PROJECT, or project in vmctl.toml"

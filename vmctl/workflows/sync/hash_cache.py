@@ -26,7 +26,6 @@ CHUNK_BYTES = 1 << 20
 WORKERS = min(4, max(1, (os.cpu_count() or 2) - 1))  # ssh wants a core, too
 ALONE = 16  # so few files are read without helpers
 LINES = 64  # of changes in a cache before it is written as a whole
-Stamp = list[int]  # size, mtime_ns, ctime_ns, inode
 OnHashed = Callable[[LocalEntry, str], None]  # a file and its SHA-256
 
 

@@ -21,9 +21,6 @@ from vmctl.domain.guest_replies import (
     REPLIES,
     TRAILER,
     WATCH_REPORT,
-    Shape,
-    checked,
-    decoded,
     listing_length,
     push_reply,
     reply,
@@ -31,6 +28,7 @@ from vmctl.domain.guest_replies import (
 from vmctl.domain.machine.server import check_server, parse_status
 from vmctl.domain.machine.watchdog import WatchReport, WatchSettings, what_stops
 from vmctl.domain.readiness.readiness import Observation
+from vmctl.domain.reply_shapes import Shape, checked, decoded
 from vmctl.domain.runs.run import RunFacts, observe, view
 from vmctl.domain.sync.file_names import fits, has_git, is_git, is_obeyed
 from vmctl.domain.sync.remote_listing import Listing, RequestedPaths

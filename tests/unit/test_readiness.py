@@ -10,7 +10,7 @@ import pytest
 from tests.harness.saved_outputs import saved_output
 from vmctl.domain.errors import AccessDenied, Conflict, TimedOut, Unreachable, VmctlError
 from vmctl.domain.google.serial_log import driver_lines, script_code, script_lines
-from vmctl.domain.guest_replies import BOOT_REPORT, checked
+from vmctl.domain.guest_replies import BOOT_REPORT
 from vmctl.domain.readiness.nvidia import Driver
 from vmctl.domain.readiness.readiness import (
     GRACE_S,
@@ -21,6 +21,7 @@ from vmctl.domain.readiness.readiness import (
     diagnose,
 )
 from vmctl.domain.readiness.stages import Stage, StageLog
+from vmctl.domain.reply_shapes import checked
 
 LIMIT_S = 300.0
 SEEN = Observation("ada-vm", "europe-west1-b", user="ada", gpus=2)

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from vmctl.domain.errors import IntegrityError, NotFound
-from vmctl.domain.guest_replies import RUN, checked
+from vmctl.domain.guest_replies import RUN
+from vmctl.domain.reply_shapes import checked
 from vmctl.domain.runs.run import (
     RunFacts,
     RunState,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from vmctl.domain.errors import NotFound, Unreachable, VmctlError
-from vmctl.domain.guest_replies import BOOT_REPORT, checked, decoded
+from vmctl.domain.guest_replies import BOOT_REPORT
+from vmctl.domain.reply_shapes import checked, decoded
 from vmctl.domain.text import last_lines
 from vmctl.ssh import rpc
 from vmctl.ssh.session.remote import Remote

@@ -277,7 +277,7 @@ def too_much(most: int) -> IntegrityError:
 
 
 def _unexpected_reply(why: str) -> IntegrityError:
-    from vmctl.domain.guest_replies import (
+    from vmctl.domain.reply_shapes import (
         unexpected_reply,  # a command of the user's own does without shapes
     )
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, Unreachable, VmctlError
-from vmctl.domain.guest_replies import REFUSAL, checked, decoded, reply, unexpected_reply
+from vmctl.domain.guest_replies import REFUSAL, reply
 from vmctl.domain.login.ssh_target import VM_PLACE, GuestPlace
+from vmctl.domain.reply_shapes import checked, decoded, unexpected_reply
 from vmctl.domain.text import DISK_FULL_HINT, guest_error, last_lines
 from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED, REPLY, WORKSPACES_VARIABLE
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure

@@ -55,11 +55,8 @@ class WatchSettings:
     @staticmethod
     def parse(text: str | None) -> WatchSettings:
         """From the item; what makes no sense there is ignored."""
-        from vmctl.domain.guest_replies import (  # few commands need it
-            WATCH_SETTINGS,
-            checked,
-            decoded,
-        )
+        from vmctl.domain.guest_replies import WATCH_SETTINGS  # few commands need it
+        from vmctl.domain.reply_shapes import checked, decoded
 
         try:
             found = checked(WATCH_SETTINGS, decoded((text or "{}").encode()), SETTINGS_ITEM)
@@ -87,11 +84,8 @@ class WatchReport:
         Unlike a helper's answer it is no error: any process of the VM's may write it, and what it
         says is only shown.
         """
-        from vmctl.domain.guest_replies import (  # few commands need it
-            WATCH_REPORT,
-            checked,
-            decoded,
-        )
+        from vmctl.domain.guest_replies import WATCH_REPORT  # few commands need it
+        from vmctl.domain.reply_shapes import checked, decoded
 
         try:
             found = checked(WATCH_REPORT, decoded(text.encode("utf-8", "replace")), "watchdog")

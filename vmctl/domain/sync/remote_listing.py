@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmctl.domain.errors import IntegrityError
-from vmctl.domain.guest_replies import (
-    PATHS,
+from vmctl.domain.guest_replies import PATHS
+from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
+from vmctl.domain.reply_shapes import (
     Misfit,
     checked,
     encoded,
@@ -21,7 +22,6 @@ from vmctl.domain.guest_replies import (
     record,
     run_id,
 )
-from vmctl.domain.limits import DEPTH, LARGEST, LISTED, NAME_BYTES, PATH_BYTES
 from vmctl.domain.sync.file_names import (
     bare_repositories,
     ends_with,

@@ -16,16 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput
-from vmctl.domain.guest_replies import (
-    END,
-    HEADER,
-    TRAILER,
-    Shape,
-    checked,
-    decoded,
-    listing_length,
-    unexpected_reply,
-)
+from vmctl.domain.guest_replies import END, HEADER, TRAILER, listing_length
+from vmctl.domain.reply_shapes import Shape, checked, decoded, unexpected_reply
 from vmctl.domain.sync.remote_listing import sane_time
 from vmctl.domain.text import one_line
 from vmctl.guest.protocol import LISTED, LISTING_BYTES

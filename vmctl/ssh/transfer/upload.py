@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from vmctl.domain.errors import Conflict, InvalidInput
-from vmctl.domain.guest_replies import checked, decoded, push_reply, unexpected_reply
+from vmctl.domain.guest_replies import push_reply
 from vmctl.domain.limits import PUSH_BYTES, PUSH_VALUES
+from vmctl.domain.reply_shapes import checked, decoded, unexpected_reply
 from vmctl.domain.sync.tree import TreeEntry
 from vmctl.domain.text import one_line
 from vmctl.guest import protocol

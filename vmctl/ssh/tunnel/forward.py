@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmctl.domain.errors import Unreachable
-from vmctl.domain.guest_replies import unexpected_reply
 from vmctl.domain.login.ssh_target import Endpoint, GuestPlace, Target
+from vmctl.domain.reply_shapes import unexpected_reply
 from vmctl.domain.runs.heartbeat import Heartbeat
 from vmctl.domain.runs.tunnel import Forwarding
 from vmctl.guest.protocol import SERVICE

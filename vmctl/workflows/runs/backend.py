@@ -14,7 +14,7 @@ from vmctl.config import Project
 from vmctl.domain.command import command
 from vmctl.domain.errors import Conflict, NotFound, TimedOut, Unreachable
 from vmctl.domain.events import Output, Story, Warned
-from vmctl.domain.guest_replies import unexpected_reply
+from vmctl.domain.reply_shapes import unexpected_reply
 from vmctl.domain.runs.run import RunFacts, observe
 from vmctl.guest.protocol import CANCEL, FOLLOW, RUNS, START, TMUX
 from vmctl.ssh import rpc

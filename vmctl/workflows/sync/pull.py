@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.config import Project
-from vmctl.domain import guest_replies
+from vmctl.domain import reply_shapes
 from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Info, Started, Story, Warned
-from vmctl.domain.guest_replies import PATHS, checked, matching, record, table, unexpected_reply
+from vmctl.domain.guest_replies import PATHS
 from vmctl.domain.limits import LISTED
+from vmctl.domain.reply_shapes import checked, matching, record, table, unexpected_reply
 from vmctl.domain.sync.file_names import covers, has_git
 from vmctl.domain.sync.reconcile import NOTHING, FileState, Resolution, resolve
 from vmctl.domain.sync.remote_listing import Listing, RemoteItem, names, safe_link, safe_relative
@@ -38,7 +39,7 @@ STEP = "pull"
 # what the listing of a pull has in addition to that of a fetch
 _PULL_LISTING = record(
     {
-        "sums": table(guest_replies.path, matching(r"(?:[0-9a-f]{64})?", "a SHA-256"), LISTED),
+        "sums": table(reply_shapes.path, matching(r"(?:[0-9a-f]{64})?", "a SHA-256"), LISTED),
         "deleted": PATHS,
         "same": PATHS,
     },

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.domain.errors import Conflict, VmctlError
 from vmctl.domain.events import Advanced, Info, Story
-from vmctl.domain.guest_replies import unexpected_reply
+from vmctl.domain.reply_shapes import unexpected_reply
 from vmctl.domain.sync.rsync_output import Via
 from vmctl.domain.sync.tree import TreeEntry, difference, named
 from vmctl.domain.text import one_line

@@ -17,7 +17,7 @@ from vmctl.ssh import rpc
 from vmctl.ssh.session.remote import Remote
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import BootRequest
+    from vmctl.guest.machine.messages import BootRequest
 
 MAX_LINE = 1 << 16
 SILENCE_S = 20.0  # a report or an empty line comes every three seconds

@@ -21,7 +21,8 @@ from vmctl.guest.protocol import ABSENT, BROKEN, NOT_INSTALLED, REFUSED, REPLY, 
 from vmctl.ssh.session.openssh import SSH_FAILED, OpenSSH, is_ssh_failure
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import BootRequest, PrepareRequest, Reply, Request, Verb
+    from vmctl.guest.machine.messages import BootRequest, PrepareRequest
+    from vmctl.guest.protocol import Reply, Request, Verb
 
 __all__ = ["ABSENT", "BROKEN", "NOT_INSTALLED", "REFUSED"]
 

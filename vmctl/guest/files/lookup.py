@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import FetchRequest, ListedEntry, ListedItem, RemoteListing
+    from ..messages import FetchRequest, ListedEntry, ListedItem, RemoteListing
 
     Run = dict[str, Any]
 

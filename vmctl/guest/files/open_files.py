@@ -10,7 +10,7 @@ from .lookup import place_of
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import RemoteListing
+    from ..messages import RemoteListing
 
 SETTLED_S = 2.0
 STEP_S = 0.1

@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import ListedItem, PullRequest, RemoteListing
+    from ..messages import ListedItem, PullRequest, RemoteListing
 
 MADE = 1000  # new files that are named at most
 

@@ -35,7 +35,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import FetchRequest, ListedEntry, RemoteListing
+    from ..messages import FetchRequest, ListedEntry, RemoteListing
 
 CHUNK_BYTES = 1 << 18
 LOOK_S = 0.5

@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import MachineRecord, PrepareRequest
+    from .messages import MachineRecord, PrepareRequest
 
 WANTED = ("torch", "torchvision", "tensorboard", "jupyterlab")
 SMALL = ("tensorboard", "jupyterlab")  # what may be added to an image that has torch

@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import DiskRoom, GpuUse, ServerReply, ServerRequest
+    from .messages import DiskRoom, GpuUse, ServerReply, ServerRequest
 
 QUERY = ("nvidia-smi", "--format=csv,noheader,nounits")
 GPUS = "--query-gpu=uuid,name,utilization.gpu,memory.used,memory.total"

@@ -15,7 +15,7 @@ from .runs import alive_runs, facts
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import FollowRequest
+    from ..messages import FollowRequest
 
 STEP_S = 0.05
 SESSION_STEP_S = 1.0

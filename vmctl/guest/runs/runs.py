@@ -20,7 +20,7 @@ from .run_tree import run_directories
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import (
+    from ..messages import (
         CancelReply,
         ProjectRequest,
         Refusal,

@@ -16,7 +16,7 @@ from ..tmux import sessions, start_session
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import ServiceName, ServiceReply, ServiceRequest, ServiceState
+    from ..messages import ServiceName, ServiceReply, ServiceRequest, ServiceState
 
 LOCAL = "127.0.0.1"
 END_S = 10.0

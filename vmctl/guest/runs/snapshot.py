@@ -36,7 +36,7 @@ TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..protocol import StartRequest
+    from ..messages import StartRequest
 
 # names next to data that are not code: a very full folder with only these pushed is linked whole
 PLACEHOLDERS = ("README", "LICENSE", ".")

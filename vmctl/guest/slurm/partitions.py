@@ -6,7 +6,7 @@ from .commands import run_slurm
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import PartitionOffer
+    from ..machine.messages import PartitionOffer
 
 FORMAT = "%P|%l|%G|%D|%t"
 MOST = 200

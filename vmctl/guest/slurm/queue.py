@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from ..protocol import SlurmJob
+    from ..messages import SlurmJob
 
 FOLDER = STATE / "slurm"
 QUERY_S = 5.0  # whatever the number of followers

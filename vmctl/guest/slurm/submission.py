@@ -17,7 +17,7 @@ from .partitions import partitions
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
-    from ..protocol import Refusal, SlurmRequest
+    from ..messages import Refusal, SlurmRequest
 
 SCRIPT = "batch.sh"
 # a script of the user's own finds what a login shell exports: `module`, for one

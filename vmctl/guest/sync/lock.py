@@ -19,7 +19,7 @@ from ..protocol import GuestError
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
-    from ..protocol import PushRequest
+    from ..messages import PushRequest
 
 FLOCK = struct.Struct("hhqqi")  # struct flock on Linux
 PATIENCE_S = 10.0

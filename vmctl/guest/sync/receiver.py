@@ -43,7 +43,7 @@ TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ..protocol import Difference, MissingFiles, PushReply, PushRequest, PushSummary, TreeEntry
+    from ..messages import Difference, MissingFiles, PushReply, PushRequest, PushSummary, TreeEntry
     from .reconcile import PushPlan
 
 FRAME_LIMIT = 1 << 28

@@ -13,7 +13,7 @@ TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..protocol import TreeEntry
+    from ..messages import TreeEntry
     from .record import PushRecord
 
     Fingerprint = tuple[int, int, int, int]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from ..protocol import AcceptReply, AcceptRequest, TreeEntry
+    from ..messages import AcceptReply, AcceptRequest, TreeEntry
 
 VERSION = 2
 CHUNK_BYTES = 1 << 20

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO, Any
 
-    from ..protocol import PlacedFolders
+    from ..messages import PlacedFolders
 
 CHUNK_BYTES = 1 << 20
 FOLLOW_S = 0.005

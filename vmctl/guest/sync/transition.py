@@ -19,7 +19,7 @@ from .record import lstat
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
-    from ..protocol import TreeEntry
+    from ..messages import TreeEntry
     from .reconcile import PushPlan
     from .record import PushRecord
     from .staging import Staging

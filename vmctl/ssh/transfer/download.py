@@ -28,7 +28,8 @@ from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.ssh.transfer.destination import Destination, PartFile
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import RemoteListing, Verb
+    from vmctl.guest.messages import RemoteListing
+    from vmctl.guest.protocol import Verb
 
 LINE_BYTES = 1 << 16
 LISTING_VALUES = 8 * LISTED + (1 << 16)  # an entry is a list of six, and commas stand in names

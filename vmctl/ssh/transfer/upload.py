@@ -23,7 +23,7 @@ from vmctl.ssh.remote_output import RemoteOutput, tail_of, write_to
 from vmctl.ssh.session.openssh import OpenSSH
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import Difference, PushReply, PushRequest
+    from vmctl.guest.messages import Difference, PushReply, PushRequest
 
 BATCH_BYTES = 1 << 18  # of contents in one frame: what a cut may cost
 FIRST_BYTES = 1 << 14  # in the first one: TCP opens its window the sooner

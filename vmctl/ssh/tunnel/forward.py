@@ -26,7 +26,7 @@ from vmctl.ssh.session.control_master import ALONE, ControlMaster
 from vmctl.ssh.session.openssh import OpenSSH
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import ServiceReply, ServiceRequest
+    from vmctl.guest.messages import ServiceReply, ServiceRequest
 
 # OpenSSH's own keepalive stands behind our Heartbeat, and watches while a connection is being made
 ALIVE = ("-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2")

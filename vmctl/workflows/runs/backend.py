@@ -28,7 +28,7 @@ from vmctl.workflows.session.session import Session
 
 if TYPE_CHECKING:
     from vmctl.domain.settings.target_settings import SlurmSettings
-    from vmctl.guest.protocol import (
+    from vmctl.guest.messages import (
         FollowRequest,
         ProjectRequest,
         RunRequest,

@@ -32,7 +32,7 @@ from vmctl.workflows.session.session import Session, connect, connect_quietly
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
     from vmctl.domain.settings.target_settings import SlurmSettings
-    from vmctl.guest.protocol import StartRequest
+    from vmctl.guest.messages import StartRequest
 
 
 @dataclass(frozen=True, slots=True)

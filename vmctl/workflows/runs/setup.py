@@ -12,7 +12,7 @@ from vmctl.ssh import rpc
 from vmctl.ssh.session.remote import Remote
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import PrepareRequest
+    from vmctl.guest.machine.messages import PrepareRequest
 
 
 def prepare_machine(remote: Remote, *, clock: Clock | None = None) -> Story[SetupReport]:

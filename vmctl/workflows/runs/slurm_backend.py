@@ -31,7 +31,7 @@ from vmctl.workflows.runs.backend import MachineBackend
 
 if TYPE_CHECKING:
     from vmctl.domain.settings.job_settings import JobSettings
-    from vmctl.guest.protocol import StartRequest
+    from vmctl.guest.messages import StartRequest
 
 FIRST_LOOK_S = 1.0  # many jobs start at once: then nothing is said of waiting
 POLL_S = 5.0  # the cluster's queue is asked no more often

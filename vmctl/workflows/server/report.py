@@ -19,7 +19,7 @@ from vmctl.workflows.session.server import open_server
 
 if TYPE_CHECKING:
     from vmctl.domain.settings.target_settings import TargetSettings
-    from vmctl.guest.protocol import ServerRequest
+    from vmctl.guest.machine.messages import ServerRequest
 
 
 def status(project: Project, target: TargetSettings) -> ServerStatus:

@@ -29,7 +29,8 @@ from vmctl.workflows.session.session import Session
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from vmctl.guest.protocol import RemoteListing, Verb
+    from vmctl.guest.messages import RemoteListing
+    from vmctl.guest.protocol import Verb
 
 SHOW_S = 0.05
 THREADS = 8

@@ -33,7 +33,7 @@ from vmctl.workflows.sync.project_root import refuse_unfit_root
 from vmctl.workflows.sync.selection import select
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import AcceptRequest, PullRequest
+    from vmctl.guest.messages import AcceptRequest, PullRequest
 
 STEP = "pull"
 # what the listing of a pull has in addition to that of a fetch

@@ -51,7 +51,7 @@ from vmctl.workflows.sync.scan import Scan, SecretsFound, secrets_to_send
 from vmctl.workflows.sync.selection import LocalEntry, Selection
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import PushSummary
+    from vmctl.guest.messages import PushSummary
 
 SHOWN = 20  # names in a message
 NOTHING_YET = 1 << 62

@@ -33,7 +33,7 @@ from vmctl.workflows.sync.scan import Scan
 from vmctl.workflows.sync.selection import entry_of
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import MissingFiles, PlacedFolders, PushReply
+    from vmctl.guest.messages import MissingFiles, PlacedFolders, PushReply
     from vmctl.ssh.transfer.rsync import SpeculativeRsync
 
 STEP = "push"

@@ -15,7 +15,7 @@ from vmctl.guest.protocol import SERVICE, SERVICE_STATE
 from vmctl.ssh import rpc
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import ServiceName, ServiceRequest, StartRequest
+    from vmctl.guest.messages import ServiceName, ServiceRequest, StartRequest
     from vmctl.ssh.session.openssh import OpenSSH
     from vmctl.workflows.session.session import Session
 

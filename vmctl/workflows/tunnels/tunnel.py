@@ -33,7 +33,7 @@ from vmctl.workflows.tunnels.job_service import JobService, is_in_job, start_in_
 from vmctl.workflows.tunnels.registry import RECONNECTING, UP, OwnRecord, open_tunnels
 
 if TYPE_CHECKING:
-    from vmctl.guest.protocol import ServiceName, ServiceRequest
+    from vmctl.guest.messages import ServiceName, ServiceRequest
 
 STEP = "tunnel"
 OPEN_S = 15.0

@@ -37,7 +37,7 @@ def test_a_job_is_made_described_read_and_cancelled(site: Site, tmp_path: Path) 
         return found[0]
 
     def state(name: str) -> str:
-        return gcloud("describe", name, "--format=value(state)").split()[-1]
+        return gcloud("describe", name, "--format=value(state)").split()[0]
 
     first = create("first", "/bin/echo", "hello", "world")
     eventually(lambda: state(first) == "JOB_STATE_SUCCEEDED", "it succeeds", within_s=60)

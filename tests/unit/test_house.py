@@ -354,7 +354,7 @@ OWN_JSON = {
     "ssh/identity/user_ssh_config", "workflows/base/agreements", "workflows/session/session",
     "workflows/setup/emulator", "workflows/costs/ledger_store", "workflows/setup/completion",
     "workflows/sync/hash_cache", "workflows/tunnels/registry", "workflows/tunnels/background",
-    "domain/login/ssh_keys",
+    "domain/login/ssh_keys", "domain/vertex/job_state",
 }  # fmt: skip
 # who reads what a program sends without a limit: our own git's answers, the end of ssh's own log
 OWN_STREAMS = {"workflows/sync/git", "ssh/session/control_master"}

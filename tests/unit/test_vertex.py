@@ -8,8 +8,11 @@ import pytest
 
 from vmctl.domain.errors import InvalidInput, VmctlError, exit_code_of
 from vmctl.domain.google.api_errors import classify
+from vmctl.domain.runs.run import observe
 from vmctl.domain.settings.target_settings import choose_target, parse_targets
 from vmctl.domain.settings.vertex_settings import VertexSettings, parse_vertex
+from vmctl.domain.vertex.custom_job import JobRequest, image_of, job_body
+from vmctl.domain.vertex.job_state import console_link, facts_of, why_failed, why_lost
 from vmctl.domain.vertex.refusal import STORAGE, VERTEX, check_location, explain
 
 TABLE = {"kind": "vertex", "region": "europe-west4", "bucket": "gs://my-bucket", "gpu": "t4"}
@@ -104,3 +107,96 @@ def test_a_refusal_says_what_to_do(
     assert exit_code_of(error) == exit_code
     assert told in f"{error.message} {error.hint}"
     assert error.hint
+
+
+REQUEST = JobRequest(
+    owner="ada",
+    project="Night",
+    job="hello",
+    archive="vmctl/ada/Night/archives/12.tar.gz",
+    command="python hello.py",
+    args=("a b",),
+    writes_own_log=True,
+)
+
+
+def body(**more: Any) -> Any:
+    return job_body(REQUEST, settings(**more), "hello-1", "PROGRAM", "p1")
+
+
+def test_a_request_is_the_custom_job_of_the_settings() -> None:
+    made = body(
+        spot=True, timeout="2h", service_account="a@b.c", experiment="exp", labels={"x": "y"}
+    )
+    spec = made["jobSpec"]
+    (pool,) = spec["workerPoolSpecs"]
+    assert pool["machineSpec"]["acceleratorType"] == "NVIDIA_TESLA_T4"
+    assert pool["containerSpec"]["command"] == ["python3", "-c", "PROGRAM"]
+    env = {item["name"]: item["value"] for item in pool["containerSpec"]["env"]}
+    assert env["LOG_PATH"] == "/gcs/my-bucket/vmctl/ada/Night/runs/hello-1/log.txt"
+    assert env["PYTHONUNBUFFERED"] == "1"
+    assert spec["scheduling"]["strategy"] == "SPOT"
+    assert spec["scheduling"]["timeout"] == "7200s"
+    assert spec["serviceAccount"] == "a@b.c"
+    assert spec["experiment"].endswith("/metadataStores/default/contexts/exp")
+    assert made["labels"]["x"] == "y"
+    without = body(gpu="none")["jobSpec"]["workerPoolSpecs"][0]
+    assert set(without["machineSpec"]) == {"machineType"}
+    assert "pytorch-cpu" in without["containerSpec"]["imageUri"]
+    assert image_of(settings(image="gcr.io/p/own:1")) == "gcr.io/p/own:1"
+
+
+def test_the_digest_tells_requests_apart() -> None:
+    same, other = REQUEST.digest(settings()), REQUEST.digest(settings(gpu="l4"))
+    assert REQUEST.digest(settings()) == same != other
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "shown", "code"),
+    [
+        ("QUEUED", "", "pending", None),
+        ("PENDING", "", "pending", None),
+        ("RUNNING", "", "running", None),
+        ("CANCELLING", "", "running", None),
+        ("SUCCEEDED", "", "succeeded", 0),
+        ("FAILED", "The replica workerpool0-0 exited with a non-zero status of 9.", "failed", 9),
+        ("FAILED", "Internal error", "failed", 1),
+        ("CANCELLED", "", "cancelled", 143),
+        ("EXPIRED", "", "lost", 143),
+    ],
+)
+def test_a_state_of_google_is_one_of_ours(
+    state: str, message: str, shown: str, code: int | None
+) -> None:
+    job = {
+        **body(),
+        "name": "projects/p1/locations/europe-west4/customJobs/12",
+        "state": f"JOB_STATE_{state}",
+        "createTime": "2026-12-01T10:00:00.5Z",
+        "error": {"message": message},
+    }
+    facts = facts_of(job, 1e10)
+    assert (facts.id, facts.job, facts.command) == ("hello-1", "hello", "python hello.py")
+    assert (str(observe(facts)), facts.exit_code) == (shown, code)
+    assert bool(why_lost(job)) == (state == "EXPIRED")
+    assert console_link(job).endswith("/locations/europe-west4/training/12?project=p1")
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "told"),
+    [
+        ("", 137, "out of memory"),
+        ("Replicas low on memory: out of memory", 1, "larger machine"),
+        ("Failed to pull image x", 1, "image could not be used"),
+    ],
+)
+def test_a_failure_is_told_in_words(message: str, code: int, told: str) -> None:
+    assert told in why_failed({"error": {"message": message}}, code)
+
+
+@pytest.mark.parametrize("args", ["", "{", "[1]", '{"args": 7, "outputs": "x"}', "[" * 100_000])
+def test_a_job_of_other_making_is_listed_all_the_same(args: str) -> None:
+    pools = [{"containerSpec": {"args": [args]}}]
+    job = {"name": "projects/1/locations/x/customJobs/7", "jobSpec": {"workerPoolSpecs": pools}}
+    facts = facts_of(job, 0)
+    assert (facts.id, facts.job, facts.args, facts.outputs) == ("7", "", (), ())

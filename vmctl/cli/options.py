@@ -82,7 +82,7 @@ GpuOption = Annotated[
     ),
 ]
 
-SERVICE_COMMANDS = ("push",)
+SERVICE_COMMANDS = ("push", "run", "logs", "ps", "cancel", "fetch")
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -35,17 +35,25 @@ class GoogleApi(NamedTuple):
     root: str
     explain: Callable[[ApiError, str], VmctlError]
 
-    def ask(self, request: Any, *, missing_ok: bool = False) -> Any:
+    def ask(self, request: Any, *, missing_ok: bool = False, retries: int = RETRIES) -> Any:
         """Send a request; with `missing_ok` a 404 is None, other refusals leave in words."""
         from googleapiclient.errors import HttpError
 
         with map_google_errors(self.project, self.root):
             try:
-                return request.execute(num_retries=RETRIES)
+                return request.execute(num_retries=retries)
             except HttpError as error:
                 if missing_ok and error.resp.status == 404:
                     return None
                 raise self.explain(api_error_of(error), self.project) from error
+
+    def pages(self, method: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+        """The replies of a method that lists; Google's own way needs the schemas left out."""
+        token = None
+        while token != "":
+            reply = self.ask(method(pageToken=token, **arguments))
+            yield reply
+            token = reply.get("nextPageToken", "")
 
 
 def open_api(

@@ -79,6 +79,7 @@ def push(
 @PANEL.command(
     "fetch",
     takes_target=True,
+    takes_service=True,
     examples="vmctl fetch\nvmctl fetch unet.pth runs --to results\n"
     "vmctl fetch '*.png' 'runs/**/events*' --parents\nvmctl fetch --wait",
     print_gcloud=lambda lines, context, paths, to, **_: lines.of_fetch(
@@ -123,14 +124,21 @@ def fetch(
 
     An interrupted transfer resumes where it stopped; a wrong checksum is an error, never a
     file. Identical local files are not sent again. Files are saved under their base names; two
-    with the same name need --parents or a --to DIR each.
+    with the same name need --parents or a --to DIR each. On Vertex AI: the last job's outputs,
+    verified by the checksums of the bucket.
     """
+    project, screen = context.project(), context.screen()
+    if project.target is not None and project.target.vertex is not None:
+        from vmctl.workflows.vertex.fetch import fetch_outputs
+
+        told = fetch_outputs(project, tuple(paths or ()), to=to, parents=parents)
+        screen.document(screen.play(told))
+        return
     from vmctl.workflows.sync.fetch import fetch as story
 
-    screen = context.screen()
     result = screen.play(
         story(
-            context.project(),
+            project,
             tuple(paths or ()),
             to=to,
             force=force,

@@ -76,6 +76,7 @@ LastRun = Annotated[
 @PANEL.command(
     "run",
     takes_target=True,
+    takes_service=True,
     passes_words_on=True,
     examples="vmctl run colorize\nvmctl run --detach colorize --epochs 20",
     print_gcloud=lambda lines, context, job, args, **_: lines.of_run(
@@ -128,12 +129,14 @@ def run(
     screen.document(result)
     if result.cost_text:
         screen.note(result.cost_text)
+    has_machine = project.target is None or project.target.vertex is None
+    watch = [("vmctl tunnel tensorboard", "watch it train")] if has_machine else []
     meter = [] if project.target else [("vmctl down", "stop the meter")]
     if detach:
         screen.next_steps(
             [
                 ("vmctl logs -f", "follow it"),
-                ("vmctl tunnel tensorboard", "watch it train"),
+                *watch,
                 (f"vmctl cancel {job}", "stop it"),
                 *meter,
             ]
@@ -147,14 +150,16 @@ def run(
                     f"bring {brings or 'a file'}",
                 ),
                 (f"vmctl logs {result.run_id}", "read it again"),
-                ("vmctl tunnel tensorboard", "see its curves"),
+                *[(line, "see its curves") for line, _ in watch],
                 *meter,
             ]
         )
     _end(result)
 
 
-@PANEL.command("logs", takes_target=True, examples="vmctl logs\nvmctl logs -f colorize")
+@PANEL.command(
+    "logs", takes_target=True, takes_service=True, examples="vmctl logs\nvmctl logs -f colorize"
+)
 def logs(
     context: Context,
     job: LastRun = None,
@@ -179,7 +184,7 @@ def logs(
         _end(result)
 
 
-@PANEL.command("ps", takes_target=True, examples="vmctl ps\nvmctl ps --json")
+@PANEL.command("ps", takes_target=True, takes_service=True, examples="vmctl ps\nvmctl ps --json")
 def ps(context: Context) -> None:
     """List the runs on the VM, newest first, with their state and exit code."""
     from vmctl.cli.text import format_seconds, format_time
@@ -221,7 +226,7 @@ def attach(
     return enter(context.project(), job)
 
 
-@PANEL.command("cancel", takes_target=True, examples="vmctl cancel colorize")
+@PANEL.command("cancel", takes_target=True, takes_service=True, examples="vmctl cancel colorize")
 def cancel(
     context: Context,
     job: Annotated[str, argument(help="A job or a run.", autocompletion=RUNS)],

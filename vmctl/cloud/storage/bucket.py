@@ -54,15 +54,15 @@ class Bucket:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """All objects whose names begin so, by name."""
-        request = self._objects.list(bucket=self.name, prefix=prefix)
-        while request is not None:
-            reply = self._api.ask(request)
+        for reply in self._api.pages(self._objects.list, bucket=self.name, prefix=prefix):
             yield from map(_stored, reply.get("items", []))
-            request = self._objects.list_next(request, reply)
 
-    def read(self, name: str) -> bytes:
-        """All of a small object."""
-        return bytes(self._api.ask(self._objects.get_media(bucket=self.name, object=name)))
+    def read(self, name: str, offset: int = 0) -> bytes:
+        """A small object, from this byte on; it must have one there."""
+        request = self._objects.get_media(bucket=self.name, object=name)
+        if offset:
+            request.headers["range"] = f"bytes={offset}-"
+        return bytes(self._api.ask(request))
 
     def send(self, file: Path, name: str, step: str) -> Story[bool]:
         """Make an object of a file, unless there is one; whether anything was sent.

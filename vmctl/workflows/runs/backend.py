@@ -1,4 +1,6 @@
-"""Where runs live: in tmux on a machine, or in a cluster's queue. Workflows know `RunBackend` only.
+"""Where runs live: in tmux on a machine, in a cluster's queue, or as jobs of a cloud's service.
+
+Workflows know `RunBackend` only.
 
 A backend starts a run, lists runs, follows one, ends one, enters one, and knows why one was lost.
 """
@@ -24,9 +26,11 @@ from vmctl.ssh.session.openssh import OpenSSH
 from vmctl.workflows.runs.lost_runs import gone_with_its_vm, why_gone, why_lost
 from vmctl.workflows.runs.setup import prepare_machine
 from vmctl.workflows.session.reconnect import Reconnector
-from vmctl.workflows.session.session import Session
+from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from vmctl.domain.settings.target_settings import SlurmSettings
     from vmctl.guest.messages import (
         FollowRequest,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
         StartReply,
         StartRequest,
     )
+    from vmctl.workflows.base.agreements import Agree
 
 SESSION_GAP_S = 0.5
 SESSION_LIMIT_S = 60.0  # until a run without a tmux session is given up
@@ -46,6 +51,18 @@ class RunBackend(Protocol):
     """A place that carries runs."""
 
     started: str  # what a run is, once `start` has returned: started, or submitted
+
+    @property
+    def stops_at(self) -> datetime | None:
+        """When Google will end the VM under the runs."""
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """What a run costs; None: not known."""
+
+    @property
+    def price_dated(self) -> str:
+        """The day of that price."""
 
     def start(self, request: StartRequest, slurm: SlurmSettings | None) -> Story[tuple[str, bool]]:
         """Start a run: its id, and whether it goes on already with the very same request."""
@@ -66,8 +83,24 @@ class RunBackend(Protocol):
         """Why a run was lost, in a sentence; "" for one that was not."""
 
 
-def open_backend(project: Project, session: Session, clock: Clock) -> RunBackend:
-    """The backend of the project's machine or cluster."""
+def open_backend(
+    project: Project, clock: Clock, agree: Agree | None = None, *, quietly: bool = False
+) -> Story[RunBackend]:
+    """The backend of the project's machine, cluster or service; `agree` as for a push.
+
+    `quietly` for commands that say nothing while they connect.
+    """
+    if project.target is not None and project.target.vertex is not None:
+        from vmctl.workflows.base.site import ensure_emulator
+        from vmctl.workflows.vertex.backend import VertexBackend
+
+        if project.local:
+            yield from ensure_emulator(clock)
+        return VertexBackend(project, clock, agree)
+    if quietly:
+        session = Session(connect_quietly(project))
+    else:
+        session = yield from connect(project, clock=clock)
     if project.target is not None and project.target.kind == "slurm":
         from vmctl.workflows.runs.slurm_backend import SlurmBackend
 
@@ -84,6 +117,21 @@ class MachineBackend:
         self.project = project
         self.session = session
         self.clock = clock
+
+    @property
+    def stops_at(self) -> datetime | None:
+        """See RunBackend."""
+        return self.session.stops_at
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """See RunBackend."""
+        return self.session.usd_per_hour
+
+    @property
+    def price_dated(self) -> str:
+        """See RunBackend."""
+        return self.session.price_dated
 
     def start(self, request: StartRequest, slurm: SlurmSettings | None) -> Story[tuple[str, bool]]:
         """See RunBackend; the machine is prepared first where that has not been done."""

@@ -26,8 +26,8 @@ from vmctl.domain.runs.run import (
 )
 from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.workflows.base.agreements import Agree, values_for
+from vmctl.workflows.base.stories import drain
 from vmctl.workflows.runs.backend import RunBackend, open_backend
-from vmctl.workflows.session.session import Session, connect, connect_quietly
 
 if TYPE_CHECKING:
     from vmctl.domain.money.ledger import PaidRun
@@ -70,21 +70,20 @@ def run(
         check_arguments(settings.command, settings.name)
     values = yield from values_for(project, settings, agree)
     request = request_of(project, settings, args, values)
-    session = yield from connect(project, clock=clock)
-    backend = open_backend(project, session, clock)
+    backend = yield from open_backend(project, clock, agree)
     run_id, existing = yield from backend.start(request, slurm)
     if existing:
         yield RunStarted(run_id, f"{run_id} is already running with these arguments")
     else:
         yield RunStarted(run_id, f"{backend.started} {run_id}")
-    if session.stops_at is not None:
-        yield _limit(session.stops_at, clock)
+    if backend.stops_at is not None:
+        yield _limit(backend.stops_at, clock)
     if detach:
         facts = choose(backend.list_runs(), run_id)
     else:
         facts = yield from backend.follow(run_id, wait=True)
     lost_because = yield from backend.why_lost(facts)
-    return _result(project, facts, session, lost_because)
+    return _result(project, facts, backend, lost_because)
 
 
 def logs(
@@ -96,14 +95,13 @@ def logs(
 ) -> Story[RunResult]:
     """What a run has written so far; with `follow`, on until it ends."""
     clock = clock or Clock()
-    session = yield from connect(project, clock=clock)
-    backend = open_backend(project, session, clock)
+    backend = yield from open_backend(project, clock)
     chosen = choose(backend.list_runs(), wanted)
     facts = yield from backend.follow(chosen.id, wait=follow)
     lost_because = yield from backend.why_lost(facts)
     if lost_because and not follow:
         yield Warned(f"The run {facts.id} was lost. {lost_because} Again: vmctl run {facts.job}")
-    return _result(project, facts, session, lost_because)
+    return _result(project, facts, backend, lost_because)
 
 
 # -- the others ------------------------------------------------------------------------------
@@ -127,8 +125,7 @@ def attach(project: Project, wanted: str | None = None) -> int:
 
 def cancel(project: Project, wanted: str, *, clock: Clock | None = None) -> Story[CancelResult]:
     """End a run: SIGTERM first, so that it can save; one that has ended is not an error."""
-    session = yield from connect(project, clock=clock)
-    backend = open_backend(project, session, clock or Clock())
+    backend = yield from open_backend(project, clock or Clock())
     facts = running_first(backend.list_runs(), wanted)
     if not observe(facts).is_over:
         yield Started("cancel", f"Stopping {facts.id}, giving it time to save")
@@ -194,7 +191,7 @@ def request_of(
 
 
 def _backend(project: Project) -> RunBackend:
-    return open_backend(project, Session(connect_quietly(project)), Clock())
+    return drain(open_backend(project, Clock(), quietly=True))
 
 
 def ended_runs(project: Project, usd_per_hour: float | None) -> list[PaidRun]:
@@ -220,14 +217,14 @@ def _paid(project: Project, facts: RunFacts, usd_per_hour: float | None) -> Paid
     )
 
 
-def _result(project: Project, facts: RunFacts, session: Session, lost_because: str) -> RunResult:
+def _result(project: Project, facts: RunFacts, backend: RunBackend, lost_because: str) -> RunResult:
     state = observe(facts)
     shown = view(facts)
     code = facts.exit_code if state.is_over else None
     if state in (RunState.LOST, RunState.CANCELLED) and not code:
         code = 1
-    stops = session.stops_at.isoformat(timespec="seconds") if session.stops_at else None
-    paid = _paid(project, facts, session.usd_per_hour)
+    stops = backend.stops_at.isoformat(timespec="seconds") if backend.stops_at else None
+    paid = _paid(project, facts, backend.usd_per_hour)
     if paid is not None:
         from vmctl.workflows.costs.ledger_store import note_run
 
@@ -240,7 +237,7 @@ def _result(project: Project, facts: RunFacts, session: Session, lost_because: s
         seconds=shown.seconds,
         stops_at=stops,
         usd=None if paid is None or paid.usd is None else round(paid.usd, 4),
-        price_dated=session.price_dated or None,
+        price_dated=backend.price_dated or None,
         lost_because=lost_because,
     )
 

@@ -1,0 +1,1 @@
+"""Vertex AI: what runs in the container of a custom job."""

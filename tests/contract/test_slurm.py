@@ -31,6 +31,8 @@ slurm = { tasks = 2 }
 [jobs.hello]
 script = "hello.py"
 requirements = ["greeter"]
+[jobs.plain]
+command = "true"
 [jobs.waits]
 command = "python3 waits.py"
 [jobs.again]
@@ -71,6 +73,16 @@ def test_a_job_is_submitted_followed_and_fetched(cluster: Cluster) -> None:
     assert (cluster.folder / "model.bin").read_text() == "weights"
     (cluster.folder / "model.bin").unlink()
     assert cluster.run_state() == "succeeded"
+
+
+def test_targets_that_share_a_home_list_their_own_runs(cluster: Cluster) -> None:
+    cluster("run", "--on", "ssh/alvis", "plain")
+    here, there = (
+        {run["job"] for run in cluster.laptop.json("ps", *on, cwd=cluster.folder)}
+        for on in ((), ("--on", "ssh/alvis"))
+    )
+    assert there == {"plain"}
+    assert "plain" not in here
 
 
 def test_status_says_what_the_partitions_offer(cluster: Cluster) -> None:

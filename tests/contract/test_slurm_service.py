@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ on = "alvis"
 kind = "slurm"
 host = "alvis"
 time = "0:10:00"
+extra = ["--requeue"]
 python = "PYTHON"
 [services.jupyter]  # the image's own scripts find their Python in machines only
 command = "python -m jupyterlab --no-browser --ip {ip} --port {port} --allow-root"
@@ -54,6 +56,12 @@ def status(url: str) -> int:
         return refused.code
 
 
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        return status(url) == 200
+    return False
+
+
 @pytest.mark.exhaustive
 def test_jupyter_runs_in_a_job_that_ctrl_c_leaves(cluster: Cluster, tmp_path: Path) -> None:
     output = tmp_path / "output"
@@ -77,6 +85,14 @@ def test_jupyter_runs_in_a_job_that_ctrl_c_leaves(cluster: Cluster, tmp_path: Pa
     assert kept.stat().st_mode & 0o777 == 0o600
     (run,) = cluster.laptop.json("ps", cwd=cluster.folder)
     assert (run["job"], run["state"]) == ("jupyter", "running")
+    cluster.slurm("scontrol", "requeue", run["queue_id"])
+    eventually(lambda: cluster.run_state() == "pending", "Slurm takes it back")
+    cluster.slurm("scontrol", "update", f"JobId={run['queue_id']}", "StartTime=now")
+    eventually(
+        lambda: answers(f"{url}api/contents/data.txt?token={token}"),
+        "the tunnel leads to where it was started anew",
+        within_s=100,
+    )
     tunnel.send_signal(signal.SIGINT)
     assert tunnel.wait(30) == 0, output.read_text()
     assert f"End it: vmctl cancel {run['id']}" in output.read_text()

@@ -163,9 +163,10 @@ class StartReply(TypedDict, total=False):
 
 
 class ProjectRequest(TypedDict):
-    """A question about a project."""
+    """A project, and whether it is asked as a cluster's, whose runs Slurm has, or as a server's."""
 
     project: str
+    slurm: NotRequired[bool]
 
 
 class RunRequest(TypedDict):

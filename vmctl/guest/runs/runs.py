@@ -20,6 +20,8 @@ from .run_tree import run_directories
 
 TYPE_CHECKING = False  # typing is not imported: every start is waited for
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..messages import (
         CancelReply,
         ProjectRequest,
@@ -137,12 +139,12 @@ def _new_directory(request: StartRequest) -> str:
     return run_id
 
 
-def facts(directory: Path, alive: set[str]) -> RunRecord:
+def facts(directory: Path, alive: set[str], spec: dict[str, Any] | None = None) -> RunRecord:
     """What is there of one run, less the values of its environment.
 
     `alive` must have been read before: a session that ended meanwhile has written its `exit`.
     """
-    spec = read_json(directory / "spec.json") or {}
+    spec = spec or read_json(directory / "spec.json") or {}
     job = None
     if (directory / "slurm.json").exists():
         from ..slurm import queue
@@ -169,11 +171,15 @@ def facts(directory: Path, alive: set[str]) -> RunRecord:
 
 
 def listing(request: ProjectRequest) -> RunsReply:
-    """Every run of a project that is on this VM."""
+    """Every run of a project that is on this VM; of a cluster's home, those of its own kind."""
     alive = alive_runs()
-    found = [facts(directory, alive) for directory in run_directories()]
-    project = request["project"]
-    return {"runs": [run for run in found if run["spec"].get("project") in (project, None)]}
+    found: list[RunRecord] = []
+    for directory in run_directories():
+        spec = read_json(directory / "spec.json") or {}
+        is_of_project = spec.get("project") in (request["project"], None)
+        if not spec or (is_of_project and bool(spec.get("slurm")) == request.get("slurm", False)):
+            found.append(facts(directory, alive, spec))
+    return {"runs": found}
 
 
 def cancel(request: RunRequest) -> CancelReply:

@@ -112,6 +112,7 @@ class MachineBackend:
     """Runs in tmux on a VM or a server, carried by the helpers there."""
 
     started = "Started"
+    in_slurm = False
 
     def __init__(self, project: Project, session: Session, clock: Clock) -> None:
         self.project = project
@@ -152,7 +153,7 @@ class MachineBackend:
 
     def list_runs(self) -> list[RunFacts]:
         """See RunBackend."""
-        request: ProjectRequest = {"project": self.project.name}
+        request: ProjectRequest = {"project": self.project.name, "slurm": self.in_slurm}
         reply = rpc.call(self.session.ssh, RUNS, request)
         return [RunFacts.parse(found) for found in reply["runs"]]
 

@@ -75,6 +75,7 @@ class SlurmBackend(MachineBackend):
     """Runs that the helpers on the login node hand to Slurm; they live on the shared disk."""
 
     started = "Submitted"
+    in_slurm = True
     _said = ""  # why it waits, as it was said last
 
     def start(self, request: StartRequest, slurm: SlurmSettings | None) -> Story[tuple[str, bool]]:

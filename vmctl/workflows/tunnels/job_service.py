@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STEP = "tunnel"
 POLL_S = 1.0  # the helper asks the cluster's queue less often
-LOOK_S = 30.0  # how often we look whether the job goes on
+LOOK_S = 10.0  # how often we look whether the job goes on, and where
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ class JobService:
     port: int
     token: str
 
-    def check(self, ssh: OpenSSH) -> None:
-        """Raises Conflict once its job has ended."""
+    def look(self, ssh: OpenSSH) -> JobService:
+        """It, at another address where Slurm started its job anew; Conflict once that has ended."""
         request: ServiceName = {"name": self.name, "run": self.run_id}
         state = rpc.call(ssh, SERVICE_STATE, request)
         if not state["running"]:
             raise _ended(self.name, self.run_id, str(state["tail"]))
+        return _find(ssh, self.run_id, self.name) or self
 
 
 def is_in_job(project: Project, service: str) -> bool:
@@ -75,15 +76,6 @@ def start_in_job(
     backend = SlurmBackend(project, session, clock)
     run_id, existing = yield from backend.start(request, None)
     yield RunStarted(run_id, f"{run_id} is there already" if existing else f"Submitted {run_id}")
-    where: ServiceRequest = {
-        "project": project.name,
-        "name": service,
-        "command": "",
-        "port": 0,
-        "directory": "",
-        "token": True,
-        "run": run_id,
-    }
     said = ""
     while True:
         facts = choose(backend.list_runs(), run_id)
@@ -92,15 +84,32 @@ def start_in_job(
             name: ServiceName = {"name": service, "run": run_id}
             raise _ended(service, run_id, str(rpc.call(session.ssh, SERVICE_STATE, name)["tail"]))
         if state is RunState.RUNNING:
-            found = rpc.call(session.ssh, SERVICE, where)
-            if found.get("port"):
-                yield Info(f"{service} runs in job {facts.job_id} on {found['host']}")
-                return JobService(run_id, service, found["host"], found["port"], found["token"])
+            found = _find(session.ssh, run_id, service)
+            if found is not None:
+                yield Info(f"{service} runs in job {facts.job_id} on {found.host}")
+                return found
         elif state is RunState.PENDING and pending_text(facts) != said:
             said = pending_text(facts)
             yield Info(said)
         clock.sleep(POLL_S)
         yield Advanced(STEP)
+
+
+def _find(ssh: OpenSSH, run_id: str, name: str) -> JobService | None:
+    """Where the service listens, once its run has said so."""
+    where: ServiceRequest = {
+        "project": "",
+        "name": name,
+        "command": "",
+        "port": 0,
+        "directory": "",
+        "token": True,
+        "run": run_id,
+    }
+    found = rpc.call(ssh, SERVICE, where)
+    if not found.get("port"):
+        return None
+    return JobService(run_id, name, found["host"], found["port"], found["token"])
 
 
 def _ended(service: str, run_id: str, tail: str) -> Conflict:

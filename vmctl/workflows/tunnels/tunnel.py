@@ -124,10 +124,7 @@ class _Tunnel:
                 self.job = yield from start_in_job(
                     self.project, session, forwarding.service, self.clock
                 )
-                self.token = self.job.token
-                self.forwarding = forwarding = replace(
-                    forwarding, host=self.job.host, remote_port=self.job.port
-                )
+                forwarding = self._lead_to(self.job)
             yield Started(STEP, f"Opening the tunnel to {what}")
             began = self.clock.monotonic()
             try:
@@ -153,14 +150,17 @@ class _Tunnel:
             self._disconnect()
 
     def _watch(self) -> Story[None]:
-        """Until the connection is lost."""
+        """Until the connection is lost, or the job serves elsewhere."""
         assert self._forward is not None
         look_at = self.clock.monotonic() + JOB_LOOK_S
         while self._forward.alive(LOOK_S):
             if self.job is not None and self.clock.monotonic() > look_at:
                 look_at = self.clock.monotonic() + JOB_LOOK_S
                 with contextlib.suppress(Unreachable):  # the forward itself notices
-                    self.job.check(self._forward.ssh)
+                    found = self.job.look(self._forward.ssh)
+                    if found != self.job:
+                        self._lead_to(found)
+                        break
             if not self.local.is_alive:
                 raise VmctlError(
                     f"Local port {self.local.port} is no longer served.",
@@ -168,6 +168,12 @@ class _Tunnel:
                 )
             yield Advanced(STEP)  # a moment in which the consumer may close us
         self._disconnect()
+
+    def _lead_to(self, job: JobService) -> Forwarding:
+        """From the next connection on to where the job serves now."""
+        self.job, self.token = job, job.token
+        self.forwarding = replace(self.forwarding, host=job.host, remote_port=job.port)
+        return self.forwarding
 
     def _connect_first(self, ssh: OpenSSH) -> Story[None]:
         """The first connection: whatever is wrong with the service is an error now."""

@@ -16,16 +16,16 @@ UNREACHABLE = (
 
 def explain_line_ends(line: str, folder: Path) -> str:
     """A script with Windows' line ends fails in words that nobody understands; "" without one."""
-    for word in line.split():
-        file = folder / word.strip("\"';|&()")
+    for name in (word.strip("\"';|&()") for word in line.split()):
+        file = folder / name
         try:
             data = file.read_bytes() if file.stat().st_size < SCRIPT_BYTES else b""
         except (OSError, ValueError):
             continue
         if b"\r\n" in data and (data.startswith(b"#!") or file.suffix in (".sh", ".bash")):
             return (
-                f"{word} has Windows line ends (CRLF), which a shell takes for a part of its "
-                f"words. Remove them: sed -i 's/\\r$//' {word}"
+                f"{name} has Windows line ends (CRLF), which a shell takes for a part of its "
+                f"words. Remove them: sed -i 's/\\r$//' {name}"
             )
     return ""
 

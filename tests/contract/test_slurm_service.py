@@ -86,13 +86,15 @@ def test_jupyter_runs_in_a_job_that_ctrl_c_leaves(cluster: Cluster, tmp_path: Pa
     (run,) = cluster.laptop.json("ps", cwd=cluster.folder)
     assert (run["job"], run["state"]) == ("jupyter", "running")
     cluster.slurm("scontrol", "requeue", run["queue_id"])
-    eventually(lambda: cluster.run_state() == "pending", "Slurm takes it back")
+    waiting = ("squeue", "-h", "-t", "PD")
+    eventually(lambda: cluster.slurm(*waiting) != "", "Slurm takes it back")
     cluster.slurm("scontrol", "update", f"JobId={run['queue_id']}", "StartTime=now")
     eventually(
         lambda: answers(f"{url}api/contents/data.txt?token={token}"),
         "the tunnel leads to where it was started anew",
         within_s=100,
     )
+    assert cluster.run_state() == "running"
     tunnel.send_signal(signal.SIGINT)
     assert tunnel.wait(30) == 0, output.read_text()
     assert f"End it: vmctl cancel {run['id']}" in output.read_text()

@@ -73,6 +73,7 @@ class Runner:
             from ..slurm.submission import note_start
 
             note_start(self.directory)
+            (self.directory / "exit").unlink(missing_ok=True)  # Slurm starts its job anew
         self._set_phase("preparing")
         reserve = self.directory / ".exit"  # the last word has its place also on a full disk
         reserve.write_bytes(b" " * RESERVED_BYTES)

@@ -52,7 +52,9 @@ def state(request: ServiceName) -> ServiceState:
     if request.get("run"):
         from .runs import alive_runs  # only of a cluster's
 
-        running = not (run / "exit").exists() and run.name in alive_runs()
+        # an interrupted one that the queue still has is started anew
+        ended = (read_json(run / "exit") or {"interrupted": True}).get("interrupted") is not True
+        running = run.name in alive_runs() and not ended
     else:
         running, run = f"service-{name}" in sessions(), STATE / "services" / name
     try:

@@ -7,6 +7,7 @@ import tarfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from tests.harness.emulator import Emulator
 from tests.harness.endpoint import secret_of, trusted
 from tests.harness.folders import public_folder
 from tests.harness.laptop import Laptop, project
+from vmctl.clock import Clock
+from vmctl.config import Flags, load_project
+from vmctl.domain.errors import InvalidInput
+from vmctl.workflows.base.stories import drain
+from vmctl.workflows.vertex.archive_gc import gc_archives
 
 TOML = """name = "small"
 [targets.vertex]
@@ -80,6 +86,32 @@ def test_what_cannot_work_is_said_before_anything_is_sent(
     for words in (["up"], ["attach"], ["tunnel", "tensorboard"], ["ssh"]):
         refused = laptop(*words, "--on", "vertex", cwd=folder, code=2).stderr
         assert "on Vertex AI there is none to reach" in refused
+
+
+class Later(Clock):
+    """Two hours on, when an archive is no more that of a job just being submitted."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=2)
+
+
+def test_gc_deletes_the_archives_that_no_job_needs(
+    cloud: tuple[Emulator, Laptop], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, laptop = cloud
+    project(folder, TOML, {"old.py": "1"})
+    pushed = laptop.json("push", "--on", "vertex", cwd=folder)["archive"]
+    early = laptop.json("gc", "--yes", "--on", "vertex", cwd=folder)
+    assert (early["deleted"], f"gs://course/{early['kept'][0]}"[:18]) == ([], "gs://course/vmctl/")
+    for name, value in laptop.environ.items():
+        monkeypatch.setenv(name, value)
+    loaded = load_project(folder, flags=Flags(on="vertex"))
+    with pytest.raises(InvalidInput, match="Nothing was removed"):
+        drain(gc_archives(loaded, confirm=lambda *_: False, clock=Later()))
+    result = drain(gc_archives(loaded, confirm=lambda *_: True, clock=Later()))
+    assert pushed in {f"gs://course/{name}" for name in result.deleted}
+    assert result.kept == ()
+    assert laptop.json("push", "--on", "vertex", cwd=folder)["sent"] is True
 
 
 def read_object(emulator: Emulator, name: str) -> bytes:

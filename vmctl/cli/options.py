@@ -82,7 +82,7 @@ GpuOption = Annotated[
     ),
 ]
 
-SERVICE_COMMANDS = ("push", "run", "logs", "ps", "cancel", "fetch")
+SERVICE_COMMANDS = ("push", "run", "logs", "ps", "cancel", "fetch", "gc")
 
 
 @dataclass(slots=True)
@@ -146,7 +146,8 @@ class Context(NamedTuple):
 
         A folder that came from elsewhere must not choose on which of the user's machines it runs.
         """
-        if not self.takes_target:
+        is_service = target.vertex is not None
+        if not (self.takes_target or (self.takes_service and is_service)):
             if self.on:
                 raise InvalidInput(
                     f"This command is about Compute Engine, not about {target.name}.",
@@ -154,7 +155,7 @@ class Context(NamedTuple):
                     "fetch, pull, tunnel, ssh, exec, up, down, status, doctor",
                 )
             return replace(project, target=None)
-        if target.vertex is not None and not self.takes_service:
+        if is_service and not self.takes_service:
             raise InvalidInput(
                 "This command needs a machine, and on Vertex AI there is none to reach.",
                 hint=f"What works there: {', '.join(SERVICE_COMMANDS)}. On a VM: --on vm",

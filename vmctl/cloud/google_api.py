@@ -55,6 +55,10 @@ class GoogleApi(NamedTuple):
             yield reply
             token = reply.get("nextPageToken", "")
 
+    def close(self) -> None:
+        """End its connection."""
+        self.http.close()
+
 
 def open_api(
     project: Project,

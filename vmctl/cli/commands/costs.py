@@ -77,16 +77,26 @@ def gpus(
     _show_offers(screen, result)
 
 
-@PANEL.command("gc", examples="vmctl gc\nvmctl gc --yes")
+@PANEL.command("gc", takes_service=True, examples="vmctl gc\nvmctl gc --yes")
 def gc(context: Context) -> None:
     """Remove what vmctl made for you and nothing uses: disks, snapshots, addresses, rules.
 
     Shows what it found with its price per month and asks first; without a terminal it needs
-    --yes. Other people's resources in the Google project are never touched.
+    --yes. Other people's resources in the Google project are never touched. On Vertex AI: the
+    archives of this project that no running job needs.
     """
-    from vmctl.workflows.costs.gc import gc as story
+    project, screen = context.project(), context.screen()
+    if project.target is not None:
+        from vmctl.workflows.vertex.archive_gc import gc_archives
 
-    screen = context.screen()
+        def agree_on_archives(count: int, size: int) -> bool:
+            return screen.agree(f"Remove {count} archives ({size} bytes) for good?")
+
+        result = screen.play(gc_archives(project, confirm=agree_on_archives))
+        screen.document(result)
+        screen.note(f"{len(result.deleted)} archives deleted, {len(result.kept)} kept.")
+        return
+    from vmctl.workflows.costs.gc import gc as story
 
     def agree(found: OrphansResult) -> bool:
         if not screen.quiet and not screen.as_json:
@@ -97,7 +107,7 @@ def gc(context: Context) -> None:
             f"Remove {what} for good ({found.total})?", without_terminal=False, by_default=False
         )
 
-    screen.report(story(context.project(), confirm=agree))
+    screen.report(story(project, confirm=agree))
 
 
 def _parse_day(text: str) -> datetime:

@@ -31,6 +31,7 @@ class StoredObject(NamedTuple):
     generation: str
     md5: str
     crc32c: str
+    created: str  # RFC 3339
 
 
 class Bucket:
@@ -40,6 +41,7 @@ class Bucket:
         self._api = api
         self._objects = api.service.objects()
         self.name = name
+        self.close = api.close
 
     def location(self) -> str:
         """Where it is, such as EUROPE-WEST4 or EU; raises NotFound where there is none."""
@@ -56,6 +58,13 @@ class Bucket:
         """All objects whose names begin so, by name."""
         for reply in self._api.pages(self._objects.list, bucket=self.name, prefix=prefix):
             yield from map(_stored, reply.get("items", []))
+
+    def delete(self, found: StoredObject) -> None:
+        """Delete this very generation; one that is gone is no error."""
+        request = self._objects.delete(
+            bucket=self.name, object=found.name, generation=found.generation
+        )
+        self._api.ask(request, missing_ok=True)
 
     def read(self, name: str, offset: int = 0) -> bytes:
         """A small object, from this byte on; it must have one there."""
@@ -170,4 +179,5 @@ def _stored(item: Any) -> StoredObject:
         generation=str(item.get("generation", "")),
         md5=str(item.get("md5Hash", "")),
         crc32c=str(item.get("crc32c", "")),
+        created=str(item["timeCreated"]),
     )

@@ -26,6 +26,7 @@ class CustomJobs:
         self._jobs = api.service.projects().locations().customJobs()
         self._parent = f"projects/{api.project}/locations/{region}"
         self.project = api.project
+        self.close = api.close
 
     def list(self, owner: str, project: str) -> Iterator[Job]:
         """All jobs of one of the owner's projects."""

@@ -56,6 +56,11 @@ def facts_of(job: Mapping[str, Any], now: float) -> RunFacts:
     )
 
 
+def archive_of(job: Mapping[str, Any]) -> str:
+    """The archive from which a job begins, as its container sees it; "" for none of ours."""
+    return str(_spec(job).get("archive", ""))
+
+
 def why_lost(job: Mapping[str, Any]) -> str:
     """Why Vertex AI ended a job that would have gone on; "" for another."""
     if job.get("state") != EXPIRED:

@@ -88,6 +88,18 @@ def test_what_cannot_work_is_said_before_anything_is_sent(
         assert "on Vertex AI there is none to reach" in refused
 
 
+def test_doctor_looks_at_the_service_and_the_bucket(
+    cloud: tuple[Emulator, Laptop], folder: Path
+) -> None:
+    _, laptop = cloud
+    project(folder, TOML)
+    found = laptop.json("doctor", "--on", "vertex", cwd=folder)
+    shown = {finding["check"]: finding["status"] for finding in found["findings"]}
+    assert (found["ready"], shown) == (True, {"settings": "ok", "api": "ok", "bucket": "ok"})
+    broken = laptop("doctor", "--on", "none", cwd=folder, code=3)
+    assert "gs://nothing does not exist" in broken.stdout + broken.stderr
+
+
 class Later(Clock):
     """Two hours on, when an archive is no more that of a job just being submitted."""
 

@@ -82,7 +82,7 @@ GpuOption = Annotated[
     ),
 ]
 
-SERVICE_COMMANDS = ("push", "run", "logs", "ps", "cancel", "fetch", "gc")
+SERVICE_COMMANDS = ("push", "run", "logs", "ps", "cancel", "fetch", "gc", "doctor")
 
 
 @dataclass(slots=True)

@@ -62,7 +62,12 @@ def init(
     screen.next_steps(steps)
 
 
-@PANEL.command("doctor", takes_target=True, examples="vmctl doctor\nvmctl doctor --json")
+@PANEL.command(
+    "doctor",
+    takes_target=True,
+    takes_service=True,
+    examples="vmctl doctor\nvmctl doctor --json",
+)
 def doctor(context: Context) -> int:
     """Check everything that `vmctl up` needs, and say how to fix what is broken.
 
@@ -76,6 +81,10 @@ def doctor(context: Context) -> int:
     screen = context.screen()
     if project.target is None:
         result = screen.play(story(project, trouble))
+    elif project.target.vertex is not None:
+        from vmctl.workflows.vertex.doctor import check_vertex
+
+        result = screen.play(check_vertex(project, project.target.vertex))
     else:
         from vmctl.workflows.server.report import check
 

@@ -33,6 +33,7 @@ class Check(StrEnum):
     GPU = "gpu"
     TORCH = "torch"
     DISK = "disk"
+    BUCKET = "bucket"  # of Vertex AI only
 
 
 # on a server of the user's nothing of Google's counts
@@ -147,7 +148,7 @@ def in_order(findings: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     found += [
         CheckResult(check, CheckStatus.SKIPPED, why)
         for check in Check
-        if check not in {*done, *SERVER_CHECKS}
+        if check not in {*done, *SERVER_CHECKS, Check.BUCKET}
     ]
     order = list(Check)
     return tuple(sorted(found, key=lambda finding: order.index(finding.check)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import urllib.parse
 import urllib.request
@@ -35,6 +36,8 @@ bucket = "gs://course"
 kind = "vertex"
 region = "us-central1"
 bucket = "gs://nothing"
+[jobs.small]
+script = "train.py"
 [push]
 exclude = ["left"]
 """
@@ -98,6 +101,18 @@ def test_doctor_looks_at_the_service_and_the_bucket(
     assert (found["ready"], shown) == (True, {"settings": "ok", "api": "ok", "bucket": "ok"})
     broken = laptop("doctor", "--on", "none", cwd=folder, code=3)
     assert "gs://nothing does not exist" in broken.stdout + broken.stderr
+
+
+def test_the_same_in_gclouds_words(cloud: tuple[Emulator, Laptop], folder: Path) -> None:
+    _, laptop = cloud
+    project(folder, TOML, {"train.py": ""})
+    told = laptop("run", "--on", "vertex", "--print-gcloud", "small", "--x", cwd=folder).stdout
+    assert "gcloud storage cp --no-clobber" in told
+    assert "gcloud ai custom-jobs create --region=europe-west4" in told
+    config = json.loads(Path(told.partition("--config=")[2].split()[0]).read_text())
+    assert "machineSpec" in config["workerPoolSpecs"][0]
+    brought = laptop("fetch", "x.pth", "--on", "vertex", "--print-gcloud", cwd=folder).stdout
+    assert "gcloud storage cp --recursive gs://course/vmctl/" in brought
 
 
 class Later(Clock):

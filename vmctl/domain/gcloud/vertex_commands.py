@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vmctl.domain.gcloud.steps import Step
 from vmctl.domain.settings.vertex_settings import VertexSettings
-from vmctl.domain.vertex.storage_names import archive_name
+from vmctl.domain.vertex.storage_names import archive_name, run_prefix
 
 ARCHIVE = "archive.tar.gz"
 
@@ -28,4 +30,34 @@ def push(settings: VertexSettings, owner: str, project: str) -> tuple[Step, ...]
                 f"gs://{settings.bucket}/{name}",
             ),
         ),
+    )
+
+
+def run(settings: VertexSettings, google: str, name: str, config: str) -> tuple[Step, ...]:
+    """A custom job; `config` is the file with its specification."""
+    where = (f"--region={settings.region}", f"--project={google}")
+    create = ("gcloud", "ai", "custom-jobs", "create", *where)
+    return (
+        Step(
+            "asks for the job; in the file, SHA256 stands for the archive's",
+            (*create, f"--display-name={name}", f"--config={config}"),
+        ),
+        Step(
+            "follows its log; JOB_ID is what the line above says",
+            ("gcloud", "ai", "custom-jobs", "stream-logs", "JOB_ID", *where),
+        ),
+    )
+
+
+def fetch(
+    settings: VertexSettings, owner: str, project: str, paths: Sequence[str], to: str
+) -> tuple[Step, ...]:
+    """What a job left comes here; RUN is its name in `vmctl ps`."""
+    top = f"gs://{settings.bucket}/{run_prefix(owner, project, 'RUN')}outputs"
+    return tuple(
+        Step(
+            f"downloads {path}, its checksum compared",
+            ("gcloud", "storage", "cp", "--recursive", f"{top}/{path}", to),
+        )
+        for path in paths or ("*",)
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
 from vmctl.cloud import price_table
@@ -20,16 +22,21 @@ from vmctl.domain.gcloud.steps import Place, Step
 from vmctl.domain.login.ssh_keys import key_entry
 from vmctl.domain.machine.leftovers import firewall_description
 from vmctl.domain.machine.zone_order import candidate_zones
+from vmctl.domain.names import slug
 from vmctl.domain.runs.tunnel import parse_forwarding, parse_port
 from vmctl.files import atomic_write
 from vmctl.folders import cache_dir
 from vmctl.ssh.identity.keypair import ensure_keypair
 from vmctl.workflows.base.site import open_site
 from vmctl.workflows.machine.request import MachineRequest, make_spec, parse_request
-from vmctl.workflows.runs.run import job_named
+from vmctl.workflows.runs.run import job_named, request_of
 from vmctl.workflows.session.shell import remote_line
 from vmctl.workflows.sync.project_root import refuse_unfit_root
 from vmctl.workflows.tunnels.background import refuse_second_word
+
+if TYPE_CHECKING:
+    from vmctl.domain.settings.job_settings import JobSettings
+    from vmctl.domain.settings.vertex_settings import VertexSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,8 @@ def of_push(project: Project) -> Story[Equivalent]:
 def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]:
     """A job in tmux; raises NotFound for a job that vmctl.toml does not have."""
     known = job_named(project, job)
+    if project.target is not None and project.target.vertex is not None:
+        return _make(project, "run", _custom_job(project, project.target.vertex, known, args))
     place, _ = yield from _find_place(project)
     steps = commands.run(
         place,
@@ -112,6 +121,25 @@ def of_run(project: Project, job: str, args: Sequence[str]) -> Story[Equivalent]
         passed_on=known.env,
     )
     return _make(project, "run", steps)
+
+
+def _custom_job(
+    project: Project, settings: VertexSettings, job: JobSettings, args: Sequence[str]
+) -> tuple[Step, ...]:
+    from vmctl.domain.vertex.custom_job import job_body
+    from vmctl.domain.vertex.storage_names import archive_name
+    from vmctl.workflows.vertex.backend import program, request_for
+
+    google = project.google_project or (LOCAL_PROJECT if project.local else "PROJECT")
+    archive = archive_name(project.owner, project.name, "SHA256")
+    request = request_for(project, request_of(project, job, args, {}), archive)
+    name = f"{slug(job.name, 30)}-1"
+    spec = job_body(request, settings, name, program(), google)["jobSpec"]
+    config = _store(f"custom-job-{job.name}", json.dumps(spec, indent=1))
+    return (
+        *vertex_commands.push(settings, project.owner, project.name),
+        *vertex_commands.run(settings, google, name, str(config)),
+    )
 
 
 def of_tunnel(
@@ -150,6 +178,11 @@ def of_fetch(project: Project, paths: Sequence[str], to: Path | None) -> Story[E
         raise InvalidInput(
             "No job in vmctl.toml lists its outputs.", hint="Name them: vmctl fetch PATH"
         )
+    if project.target is not None and project.target.vertex is not None:
+        there = vertex_commands.fetch(
+            project.target.vertex, project.owner, project.name, paths, str(to or ".")
+        )
+        return _make(project, "fetch", there)
     place, _ = yield from _find_place(project)
     steps = commands.fetch(place, wanted, f"{to or '.'}/")
     return _make(project, "fetch", steps)

@@ -29,6 +29,31 @@ if TYPE_CHECKING:
 POLL_S = 3.0  # between looks at a job and at its log
 
 
+def program() -> str:
+    """What the container's Python runs."""
+    return inspect.getsource(container)
+
+
+def request_for(project: Project, request: StartRequest, archive: str) -> JobRequest:
+    """A run as a custom job; `archive` is the object with the project's folder."""
+    installs = request.get("installs")
+    return JobRequest(
+        owner=project.owner,
+        project=project.name,
+        job=request["job"],
+        archive=archive,
+        command=request["command"],
+        args=request["args"],
+        directory=request["directory"],
+        setup=request["setup"],
+        requirements=installs["requirements"] if installs else (),
+        package=installs["package"] if installs else "",
+        outputs=request["outputs"],
+        env=request["env"],
+        writes_own_log="needs" in request,
+    )
+
+
 class VertexBackend:
     """See RunBackend: a run is a custom job, and all that is known of it is in Google's hands."""
 
@@ -53,37 +78,20 @@ class VertexBackend:
         A kill before Google has the job leaves an archive at most, which the next try uses.
         """
         pushed = yield from push_archive(self.project, agree=self._agree, clock=self.clock)
-        wanted = self._request(request, pushed.archive.partition("//")[2].partition("/")[2])
+        wanted = request_for(
+            self.project, request, pushed.archive.partition("//")[2].partition("/")[2]
+        )
         going = self._jobs.find_going(wanted.digest(self.settings))
         if going is not None:
             yield Info(f"Vertex AI shows it at {console_link(going)}")
             return str(going["labels"][RUN]), True
         moment = self.clock.now().astimezone(UTC)
         run_id = f"{slug(wanted.job, 30)}-{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        program = inspect.getsource(container)
-        body = job_body(wanted, self.settings, run_id, program, self._jobs.project)
+        body = job_body(wanted, self.settings, run_id, program(), self._jobs.project)
         yield Started("submit", f"Asking Vertex AI in {self.settings.region} for the job")
         made = self._jobs.create(body)
         yield Info(f"Vertex AI shows it at {console_link(made)}")
         return run_id, False
-
-    def _request(self, request: StartRequest, archive: str) -> JobRequest:
-        installs = request.get("installs")
-        return JobRequest(
-            owner=self.project.owner,
-            project=self.project.name,
-            job=request["job"],
-            archive=archive,
-            command=request["command"],
-            args=request["args"],
-            directory=request["directory"],
-            setup=request["setup"],
-            requirements=installs["requirements"] if installs else (),
-            package=installs["package"] if installs else "",
-            outputs=request["outputs"],
-            env=request["env"],
-            writes_own_log="needs" in request,
-        )
 
     def list_runs(self) -> list[RunFacts]:
         """See RunBackend."""

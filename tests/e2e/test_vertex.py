@@ -115,6 +115,45 @@ def test_the_same_in_gclouds_words(cloud: tuple[Emulator, Laptop], folder: Path)
     assert "gcloud storage cp --recursive gs://course/vmctl/" in brought
 
 
+CREATE = "aiplatform.projects.locations.customJobs.create"
+QUOTA = (
+    "The following quota metrics exceed quota limits: "
+    "aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"
+)
+OFF = "Vertex AI API has not been used in project p1 before or it is disabled."
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "told"),
+    [
+        (
+            {"status": 429, "reason": "RESOURCE_EXHAUSTED", "message": QUOTA},
+            6,
+            "quota custom_model_training_nvidia_t4_gpus",
+        ),
+        (
+            {"status": 403, "reason": "SERVICE_DISABLED", "message": OFF},
+            5,
+            "gcloud services enable aiplatform.googleapis.com",
+        ),
+        (
+            {"status": 403, "reason": "forbidden", "message": "No aiplatform.customJobs.create."},
+            5,
+            "Service Account User",
+        ),
+    ],
+)
+def test_a_bad_day_is_told_in_words_and_leaves_no_job(
+    cloud: tuple[Emulator, Laptop], folder: Path, fault: dict[str, object], code: int, told: str
+) -> None:
+    emulator, laptop = cloud
+    project(folder, TOML, {"train.py": ""})
+    with emulator.fault(kind="http", method=CREATE, **fault):
+        said = laptop("run", "--on", "vertex", "small", cwd=folder, code=code).stderr
+    assert told in said
+    assert laptop.json("ps", "--on", "vertex", cwd=folder) == []
+
+
 class Later(Clock):
     """Two hours on, when an archive is no more that of a job just being submitted."""
 

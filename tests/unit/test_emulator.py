@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.laptop import Laptop
 from vmctl.clock import Clock
-from vmctl.cloud import emulator_process
+from vmctl.cloud import emulator_launch, emulator_process
 from vmctl.emulator.clock import SteppedClock, make_clock, parse_stamp, stamp
 from vmctl.emulator.cloud.catalog import IMAGES, Catalog, find_image
 from vmctl.emulator.cloud.metadata import make_metadata, read_attributes, show_ssh_port
@@ -399,7 +399,7 @@ def test_ctrl_c_while_the_emulator_starts_leaves_none_running(tmp_path: Path) ->
 
     home = tmp_path / "emulator"
     with pytest.raises(KeyboardInterrupt):
-        emulator_process.start(home, Interrupted())
+        emulator_launch.start(home, Interrupted())
     running = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # another process that has ended meanwhile

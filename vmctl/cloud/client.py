@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmctl.clock import Clock
-from vmctl.cloud import emulator_process
+from vmctl.cloud import emulator_launch, emulator_process
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.credentials import find_access, find_credentials
 from vmctl.cloud.errors import map_google_errors
@@ -34,7 +34,7 @@ def open_compute(
     credentials, InvalidInput without a Google project.
     """
     if project.local:
-        running = emulator_process.start(emulator_process.home(), clock or Clock())
+        running = emulator_launch.start(emulator_process.home(), clock or Clock())
         chosen = project.google_project or running.project or LOCAL_PROJECT
         return _local(running, project_id(chosen), recorder)
     return _real(project, recorder)

@@ -1,4 +1,4 @@
-"""The embedded Compute Engine as a process: found through its record, started when needed.
+"""The embedded Compute Engine as a process: found through its record, and asked.
 
 Only this module connects to it. A connection is made only to the holder of the home's
 certificate, and only then is the home's secret sent: another process at its port, such as
@@ -11,27 +11,19 @@ import functools
 import http.client
 import json
 import os
-import shutil
 import ssl
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vmctl.clock import Clock
-from vmctl.domain.errors import Conflict, InvalidInput, TimedOut, Unreachable, VmctlError
+from vmctl.domain.errors import Conflict, InvalidInput, Unreachable
 from vmctl.files import atomic_write
 from vmctl.folders import emulator_home
 
-START_LIMIT_S = 60.0
-POLL_S = 0.03
 ADDRESS = "127.0.0.1"
 # What Python's requests, and with it gcloud, trusts before any other setting.
 REQUESTS_TRUST = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 METADATA_ONLY = "metadata-only"
-DEBIAN_PACKAGES = "openssh-server bubblewrap slirp4netns iproute2 rsync tmux"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +113,7 @@ def find(folder: Path) -> EmulatorProcess | None:
     try:
         reply = _ask_status(running)
     except ssl.SSLError as error:
-        if not _is_emulator(running.pid):
+        if not is_emulator(running.pid):
             return None
         raise Unreachable(
             f"What answers at {ADDRESS}:{running.port} is not the embedded Compute Engine "
@@ -215,117 +207,18 @@ def bundle(running: EmulatorProcess, folder: Path) -> Path | None:
     return target
 
 
-def start(
-    folder: Path, clock: Clock, time_kind: str | None = None, *, metadata_only: bool = False
-) -> EmulatorProcess:
-    """Start one as a program of its own and wait until it answers; one that runs is kept.
-
-    `time_kind` is how its time passes: real (the default), scaled:RATE or stepped. With
-    `metadata_only` its instances have no machines, as long as the folder has any instance.
-    Raises InvalidInput when a program that it needs is missing, VmctlError with the end of its
-    log when it ends, TimedOut.
-    """
-    running = find(folder)
-    if running:
-        return running
-    _check_none_of_old(folder)
-    if not metadata_only and not _which("sshd"):
-        raise InvalidInput(
-            "The embedded Compute Engine needs OpenSSH's server, which is not installed.",
-            hint=f"sudo apt-get install -y {DEBIAN_PACKAGES}",
-        )
-    words = ["--clock", time_kind] if time_kind else []
-    child = _spawn(folder, [*words, "--metadata-only"] if metadata_only else words)
-    try:
-        return _wait_answer(child, folder, clock)
-    except (KeyboardInterrupt, SystemExit):  # given up before it answers: nobody would end it
-        child.terminate()
-        child.wait(timeout=START_LIMIT_S)
-        raise
-
-
-def _wait_answer(child: subprocess.Popen[bytes], folder: Path, clock: Clock) -> EmulatorProcess:
-    deadline = clock.monotonic() + START_LIMIT_S
-    ended_at: float | None = None
-    while clock.monotonic() < deadline:
-        running = find(folder)
-        if running:
-            return running
-        if child.poll() is not None:
-            # Another command may have started one at the same moment: then this one ends.
-            ended_at = ended_at or clock.monotonic()
-            if clock.monotonic() - ended_at > 3 or child.returncode not in (0, 4):
-                break
-        clock.sleep(POLL_S)
-    log = folder / "emulator.log"
-    if child.poll() is None:
-        raise TimedOut(
-            f"The embedded Compute Engine did not answer within {START_LIMIT_S:g} s.",
-            hint=f"Its log: {log}",
-        )
-    raise VmctlError(
-        f"The embedded Compute Engine exited at startup: {_tail(log)}", hint=f"Its log: {log}"
-    )
-
-
-def _check_none_of_old(folder: Path) -> None:
+def check_none_of_old(folder: Path) -> None:
     """One that an earlier version of vmctl has left running knows neither key nor secret."""
     try:
         record = json.loads((folder / "emulator.json").read_text(encoding="utf-8"))
         pid = int(record["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if "token_file" not in record and _is_emulator(pid):
+    if "token_file" not in record and is_emulator(pid):
         raise Conflict(
             f"An embedded Compute Engine of an earlier version runs in {folder} (process {pid}).",
             hint=f"Stop it (its machines' disks are kept): kill {pid}",
         )
-
-
-def stop(running: EmulatorProcess, folder: Path, clock: Clock, limit_s: float = 30.0) -> None:
-    """Ask it to stop and wait until its process is gone; its machines' disks stay."""
-    import signal
-
-    try:
-        os.kill(running.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
-    except PermissionError as error:
-        raise InvalidInput(
-            f"The embedded Compute Engine in {folder} is run by another user.",
-            hint="Stop it as that user.",
-        ) from error
-    deadline = clock.monotonic() + limit_s
-    while clock.monotonic() < deadline:
-        if not _is_alive(running.pid):
-            return
-        clock.sleep(POLL_S)
-    raise TimedOut(
-        f"The embedded Compute Engine (process {running.pid}) did not stop in {limit_s:g} s.",
-        hint=f"Its log: {folder / 'emulator.log'}",
-    )
-
-
-def _spawn(folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:
-    try:
-        _make_home(folder)
-        log_file = os.open(
-            folder / "emulator.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        with os.fdopen(log_file, "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "vmctl.emulator", "serve", "--home", str(folder), *more],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder,  # neither the user's folder in use, nor a module of the user's found
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise InvalidInput(
-            f"The embedded Compute Engine cannot use {folder}: {error.strerror}.",
-            hint="Set VMCTL_EMULATOR_HOME to a folder that you can write to.",
-        ) from error
 
 
 def _ask_status(running: EmulatorProcess) -> dict[str, Any] | None:
@@ -355,32 +248,16 @@ def _call(
         connection.close()
 
 
-def _which(program: str) -> str | None:
-    places = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
-    return shutil.which(program, path=places)
-
-
-def _make_home(folder: Path) -> None:
-    """Whatever the umask: for the user alone, in folders that may be passed through."""
-    for parent in reversed(folder.parents):
-        if not parent.exists():
-            parent.mkdir(mode=0o700, exist_ok=True)
-            parent.chmod(0o711)  # root's machines run under another uid, which has to get there
-    if not folder.exists():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
-
-
-def _is_emulator(pid: int) -> bool:
+def is_emulator(pid: int) -> bool:
     """Whether a process is an emulator that serves; as far as this computer tells."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return not Path("/proc/self").exists() and _is_alive(pid)
+        return not Path("/proc/self").exists() and is_alive(pid)
     return b"vmctl.emulator" in words
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether the process still runs; one that only waits to be reaped does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -393,11 +270,3 @@ def _is_alive(pid: int) -> bool:
             return True
         return not Path("/proc/self/stat").exists()
     return state != "Z"
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1].strip() if lines else "it left no log"

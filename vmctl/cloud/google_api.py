@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from vmctl.clock import Clock
-from vmctl.cloud import emulator_process
+from vmctl.cloud import emulator_launch, emulator_process
 from vmctl.cloud.client import (
     LOCAL_PROJECT,
     TIMEOUT_S,
@@ -74,7 +74,7 @@ def open_api(
     from googleapiclient.discovery import build_from_document
 
     if project.local:
-        running = emulator_process.start(emulator_process.home(), clock)
+        running = emulator_launch.start(emulator_process.home(), clock)
         chosen = project.google_project or running.project or LOCAL_PROJECT
         http, parts = local_connection(running), urlsplit(running.endpoint)
         root = f"{parts.scheme}://{parts.netloc}/"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vmctl.clock import Clock
-from vmctl.cloud import emulator_process
+from vmctl.cloud import emulator_launch, emulator_process
 from vmctl.cloud.client import open_compute
 from vmctl.cloud.compute.compute import Compute
 from vmctl.cloud.recorder import Recorder
@@ -65,7 +65,7 @@ def ensure_emulator(
         return running
     began = clock.monotonic()
     yield Started("emulator", "Starting the embedded Compute Engine")
-    running = emulator_process.start(folder, clock, time_kind, metadata_only=metadata_only)
+    running = emulator_launch.start(folder, clock, time_kind, metadata_only=metadata_only)
     seconds = clock.monotonic() - began
     yield Finished("emulator", f"The embedded Compute Engine answers on {running.port}", seconds)
     if running.note:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmctl.clock import Clock
-from vmctl.cloud import emulator_process
+from vmctl.cloud import emulator_launch, emulator_process
 from vmctl.cloud.client import LOCAL_PROJECT
 from vmctl.config import Project
 from vmctl.domain.errors import Conflict, InvalidInput
@@ -125,7 +125,7 @@ def stop(*, clock: Clock | None = None) -> Story[EmulatorResult]:
     if running:
         began = clock.monotonic()
         yield Started("emulator", "Stopping the embedded Compute Engine and its machines")
-        emulator_process.stop(running, folder, clock)
+        emulator_launch.stop(running, folder, clock)
         yield Finished("emulator", "Stopped", clock.monotonic() - began)
     return EmulatorResult(running=False, home=str(folder))
 

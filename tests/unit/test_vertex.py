@@ -12,8 +12,9 @@ from vmctl.domain.runs.run import observe
 from vmctl.domain.settings.target_settings import choose_target, parse_targets
 from vmctl.domain.settings.vertex_settings import VertexSettings, parse_vertex
 from vmctl.domain.vertex.custom_job import JobRequest, image_of, job_body
-from vmctl.domain.vertex.job_state import console_link, facts_of, why_failed, why_lost
+from vmctl.domain.vertex.job_state import NOT_PREPARED, console_link, facts_of, why_failed, why_lost
 from vmctl.domain.vertex.refusal import STORAGE, VERTEX, check_location, explain
+from vmctl.guest.vertex import container
 
 TABLE = {"kind": "vertex", "region": "europe-west4", "bucket": "gs://my-bucket", "gpu": "t4"}
 
@@ -186,12 +187,17 @@ def test_a_state_of_google_is_one_of_ours(
     ("message", "code", "told"),
     [
         ("", 137, "out of memory"),
+        ("The replica workerpool0-0 exited with a non-zero status of 120.", 120, "requirements"),
         ("Replicas low on memory: out of memory", 1, "larger machine"),
         ("Failed to pull image x", 1, "image could not be used"),
     ],
 )
 def test_a_failure_is_told_in_words(message: str, code: int, told: str) -> None:
     assert told in why_failed({"error": {"message": message}}, code)
+
+
+def test_both_ends_agree_on_the_code_of_a_job_that_was_not_prepared() -> None:
+    assert NOT_PREPARED == container.NOT_PREPARED
 
 
 @pytest.mark.parametrize("args", ["", "{", "[1]", '{"args": 7, "outputs": "x"}', "[" * 100_000])

@@ -18,6 +18,7 @@ GOING = {*WAITING, "JOB_STATE_RUNNING", "JOB_STATE_CANCELLING", "JOB_STATE_UPDAT
 CANCELLED, EXPIRED = "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED"
 KILLED = 137  # SIGKILL: of a container it is nearly always the memory's end
 TERMINATED = 143
+NOT_PREPARED = 120  # as vmctl/guest/vertex/container.py ends where a step before the job failed
 
 
 def job_id(job: Mapping[str, Any]) -> str:
@@ -75,6 +76,11 @@ def why_failed(job: Mapping[str, Any], code: int) -> str:
         return (
             "The container ran out of memory: take a larger machine in vmctl.toml, or smaller "
             "batches."
+        )
+    if code == NOT_PREPARED:
+        return (
+            "A step before the job failed, which its log names: correct `setup`, `requirements` "
+            "or the package in vmctl.toml, and run it again."
         )
     if re.search(r"image", said, re.IGNORECASE):
         return f"The container's image could not be used: {said}"

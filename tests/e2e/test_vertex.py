@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.emulator import Emulator
 from tests.harness.endpoint import secret_of, trusted
-from tests.harness.folders import public_folder
+from tests.harness.folders import public_folder, remove
 from tests.harness.laptop import Laptop, project
 from vmctl.clock import Clock
 from vmctl.config import Flags, load_project
@@ -51,6 +51,7 @@ def cloud() -> Iterator[tuple[Emulator, Laptop]]:
     home = public_folder("vertex-laptop")
     yield emulator, Laptop(home, emulator.home)
     emulator.remove()
+    remove(home)
 
 
 def test_a_push_leaves_one_archive_and_sends_nothing_twice(

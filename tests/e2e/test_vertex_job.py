@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
-from tests.harness.folders import public_folder
+from tests.harness.folders import public_folder, remove
 from tests.harness.laptop import Laptop, project
 
 TOML = """name = "small"
@@ -54,8 +54,10 @@ def cloud() -> Iterator[tuple[Emulator, Laptop]]:
     """An emulator with machines and a bucket, and a laptop that works on it."""
     emulator = Emulator(public_folder("vertex"), "real").start()
     emulator.ask("POST", "/storage/v1/b?project=p1", {"name": "course", "location": "europe-west4"})
-    yield emulator, Laptop(public_folder("vertex-laptop"), emulator.home)
+    home = public_folder("vertex-laptop")
+    yield emulator, Laptop(home, emulator.home)
     emulator.remove()
+    remove(home)
 
 
 @pytest.fixture

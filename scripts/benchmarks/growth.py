@@ -106,7 +106,9 @@ def over_files(sizes: Sequence[int]) -> Iterator[tuple[int, str, Cost]]:
         for size in sizes:
             shutil.rmtree(bench.folder / ".git", ignore_errors=True)
             bench.fill(size)
-            bench.vmctl("push")
+            bench.tries = 1
+            yield size, "push, first of most", bench.cost(VMCTL, "push")
+            bench.tries = 3
             yield size, "push, nothing changed", bench.cost(VMCTL, "push")
             changed = bench.folder / "d0" / "e0" / "f0.txt"
 
@@ -189,9 +191,10 @@ def run(most: int, picture: Path) -> None:
     ours = growths["files", "push, nothing changed"].costs
     size, git = max(ours), growths["files", GIT].costs
     ratio = ours[size].wall_s / git[size].wall_s
-    memory = max(cost.memory_mb for cost in ours.values())
+    pushes = (one for (_, name), one in growths.items() if name.startswith("push"))
+    memory = max(cost.memory_mb for one in pushes for cost in one.costs.values())
     print(f"  a push of nothing over {size:,} files: {ratio:.1f} x `git status` (reach: 1.5)")
-    print(f"  most memory of such a push: {memory:.0f} MB (reach: 300)")
+    print(f"  most memory of a push: {memory:.0f} MB (reach: 300)")
     picture.write_text(draw(growths), encoding="utf-8")
     print(f"\nIts picture: {picture}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,9 @@ import pytest
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder
+from vmctl.cloud.client import open_compute
+from vmctl.cloud.compute.responses import aggregated
+from vmctl.config import Project
 
 COUNT, MINE = 1000, 25  # in all; in each zone
 ZONES = ("europe-west1-b", "europe-west4-a", "us-central1-a", "europe-west2-a")
@@ -90,6 +94,18 @@ def test_they_are_filtered_over_all_zones(many: Emulator) -> None:
     assert sorted(vm["name"] for vm in mine) == names
     assert listed(many, filter="name = vm-007") == [{"name": "vm-007", "status": "RUNNING"}] * 4
     assert listed(many, filter="status != RUNNING") == []
+
+
+def test_vmctl_reads_every_page(
+    many: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMCTL_EMULATOR_HOME", str(many.home))
+    project = Project(tmp_path, "x", "me", local=True, google_project="many")
+    compute = open_compute(project)
+    pages = list(compute.pages("instances", "aggregatedList"))
+    compute._service.close()
+    found = [vm for page in pages for vm in aggregated(page, "instances")]
+    assert (len(pages), len(found)) == (2, COUNT)
 
 
 def test_they_stop_start_and_go_without_a_machine(many: Emulator) -> None:

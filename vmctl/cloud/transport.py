@@ -65,15 +65,16 @@ class Transport:
     ) -> Iterator[Any]:
         """The replies of a method that only reads, page by page, such as `regions` `list`.
 
-        `project` is another one than this, such as that of public images.
+        `project` is another one than this, such as that of public images. Google's client knows
+        which methods have a next page by their schemas, which `discovery_document` leaves out.
         """
-        resource = getattr(self._service, collection)()
-        request = getattr(resource, verb)(project=project or self.project, **arguments)
-        following = getattr(resource, f"{verb}_next", None)
-        while request is not None:
-            reply = self._get(request)
+        method = getattr(getattr(self._service, collection)(), verb)
+        token: str | None = None
+        while token != "":
+            pages = {} if token is None else {"pageToken": token}
+            reply = self._get(method(project=project or self.project, **arguments, **pages))
             yield reply
-            request = following(request, reply) if following else None
+            token = reply.get("nextPageToken", "")
 
     def change(
         self, collection: str, verb: str, name: str, *, request_id: str = "", **arguments: Any

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import secrets
+from collections.abc import Mapping
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmctl.clock import Clock
 from vmctl.cloud.storage.bucket import open_bucket
@@ -83,15 +84,19 @@ class VertexBackend:
         )
         going = self._jobs.find_going(wanted.digest(self.settings))
         if going is not None:
-            yield Info(f"Vertex AI shows it at {console_link(going)}")
+            yield from self._show(going)
             return str(going["labels"][RUN]), True
         moment = self.clock.now().astimezone(UTC)
         run_id = f"{slug(wanted.job, 30)}-{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         body = job_body(wanted, self.settings, run_id, program(), self._jobs.project)
         yield Started("submit", f"Asking Vertex AI in {self.settings.region} for the job")
         made = self._jobs.create(body)
-        yield Info(f"Vertex AI shows it at {console_link(made)}")
+        yield from self._show(made)
         return run_id, False
+
+    def _show(self, job: Mapping[str, Any]) -> Story[None]:
+        if not self.project.local:  # the embedded one has no console
+            yield Info(f"Vertex AI shows it at {console_link(job)}")
 
     def list_runs(self) -> list[RunFacts]:
         """See RunBackend."""

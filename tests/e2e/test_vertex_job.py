@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.buckets import upload
 from tests.harness.emulator import Emulator
 from tests.harness.eventually import eventually
 from tests.harness.folders import public_folder, remove
@@ -96,15 +97,26 @@ def test_a_fetch_resumes_and_keeps_nothing_that_is_wrong(
     run = laptop.json("ps", cwd=course, environ=ENVIRON)[0]
     listed = emulator.ask("GET", "/storage/v1/b/course/o")["items"]
     (found,) = [item for item in listed if item["name"].endswith(f"{run['id']}/outputs/unet.pth")]
-    part = course / f".unet.pth.{found['generation']}.vmctl-part"
+    part = course / ".unet.pth.vmctl-part"
     part.write_bytes(b"weights" * 1000)
     fetched = laptop.json("fetch", "unet.pth", cwd=course, environ=ENVIRON)
     assert fetched["files"][0]["resumed_at"] == 7000
     assert (course / "unet.pth").read_bytes() == b"weights" * 50_000
     part.write_bytes(b"damaged" * 1000)
-    wrong = laptop("fetch", "unet.pth", cwd=course, environ=ENVIRON, code=9).stderr
-    assert "checksum" in wrong
-    assert not part.exists()
+    fetched = laptop.json("fetch", "unet.pth", cwd=course, environ=ENVIRON)
+    assert fetched["files"][0]["resumed_at"] == 0, "what was of something else is brought anew"
+    assert (course / "unet.pth").read_bytes() == b"weights" * 50_000
+    # a cloned folder's links are not followed, and what git obeys is not saved
+    outside = course.parent / "outside"
+    outside.mkdir()
+    (course / "runs").symlink_to(outside)
+    refused = laptop("fetch", "--parents", cwd=course, environ=ENVIRON, code=4).stderr
+    assert "runs is not a folder here" in refused
+    assert not any(outside.iterdir())
+    hook = found["name"].replace("unet.pth", "sub/.git/hooks/post-checkout")
+    upload(emulator, "course", hook, b"#!/bin/sh")
+    refused = laptop("fetch", "--parents", "--to", "x", cwd=course, environ=ENVIRON, code=2).stderr
+    assert "git would obey it" in refused
 
 
 def test_a_script_finds_its_log_and_its_code_is_the_commands(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from vmctl.cloud.errors import map_google_errors
 from vmctl.cloud.google_api import RETRIES, GoogleApi, open_api
@@ -32,6 +33,18 @@ class StoredObject(NamedTuple):
     md5: str
     crc32c: str
     created: str  # RFC 3339
+
+
+class Part(Protocol):
+    """Where the bytes of a file gather before it has its name."""
+
+    size: int
+
+    def begin(self, offset: int) -> None: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def fileno(self) -> int: ...
 
 
 class Bucket:
@@ -107,37 +120,36 @@ class Bucket:
             )
         return True
 
-    def bring(self, found: StoredObject, file: Path, part: Path, step: str) -> Story[int]:
-        """An object becomes a file, proven by its checksum; returns the bytes that were there.
+    def bring(self, found: StoredObject, part: Part, step: str) -> Story[int]:
+        """An object's content gathers in a part, proven by its checksum; returns the bytes that
+        were there.
 
-        What an earlier attempt has left in `part` is not brought again. Raises IntegrityError for
-        a wrong sum: nothing is kept then.
+        What an earlier attempt has left is not brought again, unless it proves to be of something
+        else. Raises IntegrityError for a wrong sum.
         """
-        resumed = part.stat().st_size if part.is_file() else 0
-        if resumed > found.bytes:
-            part.unlink()
-            resumed = 0
-        with part.open("ab") as stream:
-            done = resumed
-            while done < found.bytes:
-                request = self._objects.get_media(
-                    bucket=self.name, object=found.name, generation=found.generation
+        resumed = part.size if part.size <= found.bytes else 0
+        while True:
+            part.begin(resumed)
+            yield from self._read_on(found, part, step)
+            if _is_whole(part.fileno(), found):
+                return resumed
+            if not resumed:
+                raise IntegrityError(
+                    f"{found.name.rpartition('/')[2]} arrived damaged: its checksum is not that of "
+                    "the bucket.",
+                    hint="Nothing of it was kept. Fetch it again: vmctl fetch",
                 )
-                last = min(done + CHUNK, found.bytes) - 1
-                request.headers["range"] = f"bytes={done}-{last}"
-                data = self._api.ask(request)
-                stream.write(data)
-                stream.flush()
-                done += len(data)
-                yield Advanced(step, done_bytes=done, total_bytes=found.bytes)
-        if not _is_whole(part, found):
-            part.unlink()
-            raise IntegrityError(
-                f"{file.name} arrived damaged: its checksum is not that of the bucket.",
-                hint="Nothing of it was kept. Fetch it again: vmctl fetch",
+            resumed = 0
+
+    def _read_on(self, found: StoredObject, part: Part, step: str) -> Story[None]:
+        while part.size < found.bytes:
+            request = self._objects.get_media(
+                bucket=self.name, object=found.name, generation=found.generation
             )
-        part.replace(file)
-        return resumed
+            last = min(part.size + CHUNK, found.bytes) - 1
+            request.headers["range"] = f"bytes={part.size}-{last}"
+            part.write(self._api.ask(request))
+            yield Advanced(step, done_bytes=part.size, total_bytes=found.bytes)
 
 
 def open_bucket(project: Project, settings: VertexSettings, clock: Clock) -> Bucket:
@@ -159,17 +171,19 @@ def md5_of(file: Path) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
-def _is_whole(file: Path, found: StoredObject) -> bool:
+def _is_whole(descriptor: int, found: StoredObject) -> bool:
     """By MD5, or by CRC32C where an object has no MD5."""
-    if found.md5:
-        return md5_of(file) == found.md5
     import google_crc32c
 
-    checksum = 0
-    with file.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            checksum = google_crc32c.extend(checksum, data)
-    return base64.b64encode(checksum.to_bytes(4, "big")).decode() == found.crc32c
+    md5, crc, offset = hashlib.md5(usedforsecurity=False), 0, 0
+    while data := os.pread(descriptor, 1 << 20, offset):
+        offset += len(data)
+        if found.md5:
+            md5.update(data)
+        else:
+            crc = google_crc32c.extend(crc, data)
+    digest = md5.digest() if found.md5 else crc.to_bytes(4, "big")
+    return base64.b64encode(digest).decode() == (found.md5 or found.crc32c)
 
 
 def _stored(item: Any) -> StoredObject:

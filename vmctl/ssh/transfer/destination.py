@@ -279,6 +279,10 @@ class PartFile:
             return False
         return (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino)
 
+    def fileno(self) -> int:
+        """Its descriptor, to read what has gathered."""
+        return self._fd
+
     def begin(self, offset: int) -> None:
         """What follows is written from this offset on."""
         os.ftruncate(self._fd, offset)

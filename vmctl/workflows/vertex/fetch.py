@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
+import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
-from vmctl.cloud.storage.bucket import StoredObject, open_bucket
-from vmctl.domain.errors import InvalidInput, NotFound
+from vmctl.cloud.storage.bucket import Bucket, StoredObject, open_bucket
+from vmctl.domain.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.runs.run import choose
+from vmctl.domain.sync.file_names import bare_repositories, has_git
+from vmctl.domain.text import one_line
 from vmctl.domain.vertex.storage_names import run_prefix
-from vmctl.guest.protocol import PART_SUFFIX
+from vmctl.ssh.transfer.destination import Destination
 from vmctl.workflows.base.site import ensure_emulator
 from vmctl.workflows.runs.backend import open_backend
 from vmctl.workflows.sync.fetch import FetchedFile, FetchResult
@@ -49,22 +52,47 @@ def fetch_outputs(
     top = f"{run_prefix(project.owner, project.name, run.id)}outputs/"
     there = {found.name.removeprefix(top): found for found in bucket.list(top)}
     wanted = _choose(there, paths, run.id)
+    places = _places(wanted, parents=parents)
     folder = Path.cwd() if to is None else to.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     yield Started(STEP, f"Fetching from {run.id}")
-    files = []
-    for place, found in _places(wanted, parents=parents).items():
-        file = folder / place
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{found.generation}{PART_SUFFIX}")
-        replaced = file.exists()
-        resumed = yield from bucket.bring(found, file, part, STEP)
-        files.append(FetchedFile(str(file), found.bytes, _sha256(file), replaced, resumed))
+    destination = Destination(folder)
+    try:
+        destination.require(sum(found.bytes for found in places.values()))
+        files = []
+        for place, found in places.items():
+            files.append((yield from _save(bucket, found, destination, place)))
+        destination.sync()
+    finally:
+        destination.close()
     total = sum(found.bytes for found in files)
     seconds = round(clock.monotonic() - began, 3)
     names = ", ".join(Path(found.path).name for found in files)
     yield Finished(STEP, f"{names}: {total} bytes, checksum proven", seconds)
     return FetchResult(tuple(files), (), (), total, seconds)
+
+
+def _save(
+    bucket: Bucket, found: StoredObject, destination: Destination, place: str
+) -> Story[FetchedFile]:
+    """One object, proven, under its name; a wrong checksum leaves nothing of it."""
+    there = destination.look(place)
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        raise Conflict(
+            f"{one_line(str(destination.top / place))} is a folder here.",
+            hint="Save elsewhere: --to DIR",
+        )
+    part = destination.open_part(place)
+    try:
+        try:
+            resumed = yield from bucket.bring(found, part, STEP)
+        except IntegrityError:
+            part.drop()
+            raise
+        replaced = part.finish(0o644, time.time_ns())
+    finally:
+        part.close()
+    sha256 = destination.sha256_of(place)
+    return FetchedFile(str(destination.top / place), found.bytes, sha256, replaced, resumed)
 
 
 def _choose(
@@ -98,12 +126,21 @@ def _choose(
 
 
 def _places(wanted: dict[str, StoredObject], *, parents: bool) -> dict[str, StoredObject]:
-    """Where each is saved; raises InvalidInput for two of one name, or a name that leads out."""
+    """Where each is saved; raises InvalidInput for two of one name, for a name that leads out, and
+    for one that git here would obey: a job may have written any."""
     places: dict[str, StoredObject] = {}
+    repositories = bare_repositories(wanted)
     for name, found in wanted.items():
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
-            raise InvalidInput(f"The bucket holds {name!r}, which is not a path in a folder.")
+        inside = (
+            not path.is_absolute() and ".." not in path.parts and path.name and "\0" not in name
+        )
+        if not inside or has_git(name) or any(name.startswith(f"{top}/") for top in repositories):
+            raise InvalidInput(
+                f"The bucket holds {one_line(name)!r}, which is not fetched: it leads out of the "
+                "folder, or git would obey it.",
+                hint="Name what you want: vmctl fetch PATH",
+            )
         place = str(path) if parents else path.name
         if place in places:
             raise InvalidInput(
@@ -111,8 +148,3 @@ def _places(wanted: dict[str, StoredObject], *, parents: bool) -> dict[str, Stor
             )
         places[place] = found
     return places
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

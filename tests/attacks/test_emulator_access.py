@@ -35,6 +35,10 @@ OTHER_ROUTES = (
     ("POST", "/emulator/v1/crash"), ("POST", "/emulator/v1/hold"), ("GET", "/emulator/v1/hold"),
     ("DELETE", "/emulator/v1/hold"), ("POST", "/emulator/v1/books"), ("POST", "/batch"),
     ("POST", "/batch/compute/v1"), ("GET", "/"), ("GET", "/nothing/at/all"), ("OPTIONS", "/"),
+    ("GET", "/storage/v1/b"), ("GET", "/storage/v1/b/x/o/y?alt=media"),
+    ("GET", "/download/storage/v1/b/x/o/y"), ("POST", "/upload/storage/v1/b/x/o"),
+    ("PUT", "/upload/storage/v1/b/x/o"), ("POST", "/batch/storage/v1"),
+    ("POST", "/v1/projects/p/locations/r/customJobs"), ("POST", "/v2/entries:list"),
 )  # fmt: skip
 WRONG: tuple[tuple[tuple[bytes, bytes], ...], ...] = (
     (),
@@ -74,11 +78,11 @@ class Caller:
     """Calls the application in this process. There is no cloud behind it: whoever gets through
     to one is answered with an error of its own."""
 
-    def __init__(self, discovery: Discovery) -> None:
+    def __init__(self) -> None:
         self.stopped = False
         about: dict[str, Any] = {}
         self._app = make_application(
-            cast(Any, None), cast(Any, None), discovery, self._stop, about, PORT, SECRET
+            cast(Any, None), cast(Any, None), self._stop, about, PORT, SECRET
         )
 
     def _stop(self) -> None:
@@ -121,7 +125,7 @@ class Caller:
 
 
 def test_no_route_answers_without_the_secret(discovery: Discovery) -> None:
-    caller = Caller(discovery)
+    caller = Caller()
 
     async def ask_all() -> None:
         for number, (method, path) in enumerate(routes(discovery)):
@@ -136,9 +140,9 @@ def test_no_route_answers_without_the_secret(discovery: Discovery) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
 def test_what_is_not_quite_the_secret_is_no_secret(
-    discovery: Discovery, wrong: tuple[tuple[bytes, bytes], ...]
+    wrong: tuple[tuple[bytes, bytes], ...],
 ) -> None:
-    caller = Caller(discovery)
+    caller = Caller()
     assert asyncio.run(caller("POST", "/emulator/v1/stop", wrong))[0] == 401
     assert not caller.stopped
     assert asyncio.run(caller.websocket("/v4/connect", wrong))[0]["type"] == "websocket.close"

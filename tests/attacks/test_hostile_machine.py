@@ -29,6 +29,7 @@ from vmctl.ssh import remote_output, rpc
 from vmctl.ssh.boot_reports import BootReports
 from vmctl.ssh.remote_output import RemoteOutput, exchange
 from vmctl.ssh.transfer.download import DownloadStream
+from vmctl.workflows.runs import backend
 from vmctl.workflows.runs import run as jobs
 from vmctl.workflows.sync import download
 from vmctl.workflows.sync.fetch import FetchResult, fetch
@@ -268,8 +269,8 @@ def test_waiting_ends_where_nobody_asked_for_it_and_in_a_week(
 def test_a_run_that_goes_on_without_a_log_is_given_up(
     machine: LocalMachine, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "SESSION_LIMIT_S", 0.2)
-    monkeypatch.setattr(jobs, "SESSION_GAP_S", 0.01)
+    monkeypatch.setattr(backend, "SESSION_LIMIT_S", 0.2)
+    monkeypatch.setattr(backend, "SESSION_GAP_S", 0.01)
     facts = {"id": "train-1", "session": True, "phase": {"phase": "running"}}
     machine.lie("runs", f"say({{'runs': [{facts!r}]}})")
     machine.lie("follow", f"sys.stderr.write(json.dumps({{'run': {facts!r}}}))")

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from vmctl.emulator.clock import RunningClock
 from vmctl.emulator.http.app import make_application
-from vmctl.emulator.http.discovery import Discovery
 
 SECRET = "0123456789abcdef" * 4  # as if a page knew it
 PORT = 18080
@@ -52,7 +51,6 @@ def test_no_page_gets_an_answer_by_rebinding_a_form_or_a_preflight() -> None:
     app = make_application(
         cast(Any, no_cloud),
         cast(Any, None),
-        Discovery.load(),
         lambda: stopped.append(True),
         {},
         PORT,

@@ -26,7 +26,7 @@ from vmctl.domain.settings.job_settings import JobSettings
 from vmctl.guest.protocol import REPLY
 from vmctl.ssh.remote_output import after_mark, exchange, without_noise
 from vmctl.ssh.session.openssh import COMMAND_S, OpenSSH, Result
-from vmctl.workflows.runs import run as jobs
+from vmctl.workflows.runs import backend
 from vmctl.workflows.session import reconnect
 from vmctl.workflows.session.session import Session
 from vmctl.workflows.sync import fetch, pull, push
@@ -125,7 +125,7 @@ def connected(monkeypatch: pytest.MonkeyPatch, machine: LocalMachine) -> Callabl
         yield from ()
         return Session(machine)
 
-    for module in (fetch, pull, push, jobs, reconnect):
+    for module in (fetch, pull, push, backend, reconnect):
         monkeypatch.setattr(module, "connect", connect)
     return connect
 

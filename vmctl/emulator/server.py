@@ -124,6 +124,7 @@ async def serve(options: Options) -> None:
             "api_revision": Discovery.load().revision,
             "started": stamp(cloud.clock.now()),
         }
+        cloud.storage.url = about["url"]
         secret = credentials.read_secret()
         app = make_application(cloud, lifecycle, stopping.set, about, port, secret)
         server = _make_server(app, credentials)

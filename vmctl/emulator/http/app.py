@@ -50,7 +50,6 @@ def make_application(
     checked = bool(os.environ.get(CHECK_VARIABLE))
     dispatcher = Dispatcher(cloud, lifecycle, handlers(), check_replies=checked)
     operator = admin.Admin(cloud, lifecycle, stop, about)
-    cloud.storage.url = f"https://127.0.0.1:{port}"
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     async def answer(request: Request) -> Response | None:

@@ -23,6 +23,7 @@ import google_crc32c
 
 from ..clock import Clock
 from ..errors import Json
+from ..machines.file_modes import make_folder
 from ..machines.storage import enclose
 from .files import BucketFiles, Signature
 
@@ -63,7 +64,7 @@ class Storage:
         self._home = home / "buckets"
         enclose(self._home)
         self.parts = self._home / ".parts"
-        self.parts.mkdir(exist_ok=True, mode=0o700)
+        make_folder(self.parts)
         self._generation = 0
         (home / "state").mkdir(exist_ok=True, mode=0o700)
         database = home / "state" / "storage.db"

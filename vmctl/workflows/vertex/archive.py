@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from vmctl.clock import Clock
 from vmctl.cloud.storage.bucket import Bucket, open_bucket
@@ -17,6 +17,7 @@ from vmctl.domain.errors import Conflict
 from vmctl.domain.events import Finished, Started, Story
 from vmctl.domain.vertex.refusal import check_location
 from vmctl.domain.vertex.storage_names import archive_name
+from vmctl.ssh.transfer.upload import open_file
 from vmctl.workflows.base.agreements import Agree, agree_on_files
 from vmctl.workflows.base.site import ensure_emulator
 from vmctl.workflows.sync.project_root import refuse_unfit_root
@@ -115,17 +116,14 @@ def _pack(root: Path, scan: Scan, file: Path) -> int:
                 archive.addfile(item)
             else:
                 item.size = entry.size
-                _add(archive, item, root / entry.path)
+                _add(archive, item, root)
     return len(scan.selection.entries)
 
 
-def _add(archive: tarfile.TarFile, item: tarfile.TarInfo, file: Path) -> None:
-    stream: IO[bytes] | None = None
-    with suppress(OSError):
-        stream = file.open("rb")
-    if stream is not None:
-        with stream, suppress(OSError):  # tarfile's word for a file that became shorter
-            archive.addfile(item, stream)
-            if not stream.read(1):
-                return
+def _add(archive: tarfile.TarFile, item: tarfile.TarInfo, root: Path) -> None:
+    # through no link: what stands in a file's place by now is not sent
+    with open_file(root, item.name) as stream, suppress(OSError):  # tarfile's: it became shorter
+        archive.addfile(item, stream)
+        if not stream.read(1):
+            return
     raise Conflict(f"{item.name} changed while it was being read.", hint="Try again: vmctl push")

@@ -100,6 +100,8 @@ def test_doctor_looks_at_the_service_and_the_bucket(
     found = laptop.json("doctor", "--on", "vertex", cwd=folder)
     shown = {finding["check"]: finding["status"] for finding in found["findings"]}
     assert (found["ready"], shown) == (True, {"settings": "ok", "api": "ok", "bucket": "ok"})
+    told = laptop("doctor", "--on", "vertex", cwd=folder)
+    assert "Everything is ready: vmctl run JOB" in told.stdout + told.stderr
     broken = laptop("doctor", "--on", "none", cwd=folder, code=3)
     assert "gs://nothing does not exist" in broken.stdout + broken.stderr
 

@@ -128,7 +128,9 @@ class Checkup:
         """The outcome in one line."""
         broken = [str(f.check) for f in self.findings if f.status is CheckStatus.BROKEN]
         if not broken:
+            checks = {finding.check for finding in self.findings}
             then = "push" if self.findings[0].check in SERVER_CHECKS else "up"
+            then = "run JOB" if Check.BUCKET in checks else then
             warned = any(f.status is CheckStatus.WARNING for f in self.findings)
             return f"Everything is ready: vmctl {then}" + (" (see the warnings)" * warned)
         return f"Fix {broken[0]} first, then run again: vmctl doctor"

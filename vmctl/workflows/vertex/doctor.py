@@ -36,7 +36,8 @@ def check_vertex(
         with closing(open_custom_jobs(project, settings, clock)) as jobs:
             google = jobs.project
             count = sum(1 for _ in jobs.list(project.owner, slug(project.name)))
-        findings.append(CheckResult.ok(Check.API, f"Vertex AI answers: {count} jobs of this one"))
+        known = "1 job" if count == 1 else f"{count} jobs"
+        findings.append(CheckResult.ok(Check.API, f"Vertex AI answers: {known} of this project"))
     except VmctlError as error:
         findings.append(CheckResult.of(Check.API, error))
     try:
